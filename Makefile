@@ -1,0 +1,82 @@
+# `make` lists the targets. Options: ARGS="..." is passed on by demo and test, PYTHON=python3.12 chooses the interpreter.
+# A checkout whose tools are installed elsewhere: make check test BIN=/path/to/venv/bin STAMP=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+# Debian keeps the broker in /usr/sbin, which is not on everyone's path.
+export PATH := $(PATH):/usr/sbin:/usr/local/sbin
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+.PHONY: setup
+setup: system $(STAMP) ## install all that trisect needs, into .venv (and the broker with apt); quick when nothing changed
+
+.PHONY: demo
+demo: setup ## run one network across three nodes on this machine; ARGS="..." goes to `trisect demo`
+	$(BIN)/trisect demo $(ARGS)
+
+.PHONY: check
+check: setup ## the gate: format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: setup ## rewrite the code as `check` wants it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: test
+test: setup ## run the tests; ARGS="-k plan" chooses some
+	$(BIN)/python -m pytest -q $(ARGS)
+
+.PHONY: lock
+lock: setup ## renew requirements.lock from pyproject.toml
+	$(BIN)/pip install --quiet uv
+	{ sed -n '/^#/p' requirements.lock; $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade \
+	    --extra demo --extra dev --no-header --no-annotate --no-emit-index-url pyproject.toml \
+	    | grep -v '^colorama=='; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+.PHONY: clean
+clean: ## remove .venv and everything that was made here
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What pip cannot install. Costs nothing and asks for no rights when all of it is there.
+.PHONY: system
+system:
+	@missing=""; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+	  || { echo "trisect needs Python 3.10 or newer as $(PYTHON); choose another: make setup PYTHON=python3.12" >&2; exit 1; }; \
+	[ -x $(BIN)/python ] || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="python3-venv"; \
+	command -v mosquitto >/dev/null || missing="$$missing mosquitto"; \
+	command -v mosquitto_sub >/dev/null || missing="$$missing mosquitto-clients"; \
+	[ -n "$$missing" ] || exit 0; \
+	command -v apt-get >/dev/null \
+	  || { echo "please install$${missing/#/ } with this system's package manager, then run make again" >&2; exit 1; }; \
+	if [ "$$(id -u)" = 0 ]; then as_root="env"; \
+	elif command -v sudo >/dev/null; then as_root="sudo env"; \
+	else echo "please run as root: apt-get install $$missing; then run make again" >&2; exit 1; fi; \
+	echo "installing with apt:" $$missing; \
+	$$as_root apt-get update -qq; \
+	$$as_root DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+# A .venv whose Python or pip is gone (an upgrade, an interrupted run) is made anew.
+$(STAMP): pyproject.toml requirements.lock | system
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing Python packages into $(VENV) (the first time about 700 MB, a few minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@

@@ -1,0 +1,44 @@
+"""Making one paho client: MQTT 5, TLS, credentials, will, and a socket tuned for tensors. Does not connect it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from typing import Any
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+
+from broker.messages import Address, Limits, Will
+from broker.packets import expiry_s, pack
+
+
+def new_client(address: Address, *, client_id: str, manual_ack: bool, limits: Limits, will: Will | None) -> Client:
+    """A client for an external loop: whoever owns it calls reconnect(), loop_read(), loop_write() and loop_misc()."""
+    client = Client(
+        CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=manual_ack
+    )
+    # the outbox keeps the window; paho's cannot change while connected and is not kept after a reconnect
+    client.max_inflight_messages_set(0)
+    client.connect_timeout = limits.connect_timeout_s
+    if address.username is not None:
+        client.username_pw_set(address.username, address.password)
+    if address.tls or address.ca_file is not None:
+        client.tls_set_context(ssl.create_default_context(cafile=address.ca_file))
+    if will is not None:
+        delay = pack(PacketTypes.WILLMESSAGE, WillDelayInterval=expiry_s(will.delay_s) if will.delay_s else None)
+        client.will_set(will.topic, will.payload, qos=1, retain=True, properties=delay)
+
+    def tune(_client: Client, _userdata: Any, sock: Any) -> None:
+        # without it Nagle's algorithm meets delayed ACK: 22 ms instead of 0.4 for a small QoS 1 message
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            with contextlib.suppress(OSError):  # the kernel may cap it; some refuse instead
+                sock.setsockopt(socket.SOL_SOCKET, option, limits.socket_buffer_bytes)
+
+    client.on_socket_open = tune
+    # with this set, paho leaves writing to the loop, instead of writing in whatever thread publishes
+    client.on_socket_register_write = lambda *_: None
+    return client

@@ -1,0 +1,410 @@
+"""One paho client and the one thread that touches it.
+
+Knows how to stay connected, to deliver an outbox and to keep subscriptions. paho's own thread is not used: it sleeps up
+to a second when asked to stop, cannot jitter its back-off, and lets publishers race with it. Here all of paho runs in
+one named thread; other threads queue their wishes and nudge it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
+
+from broker.client import new_client
+from broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, PayloadTooLarge
+from broker.inbox import Inbox
+from broker.messages import Address, Channel, Claim, Limits, Message, Will
+from broker.outbox import Outbox, Outgoing
+from broker.packets import Properties, outgoing, pack, publish_properties
+from broker.policy import Listener, Policy
+from broker.routes import Handler, Route
+from broker.subscriptions import Suback, Subscriptions, raise_refusal, wait
+from broker.wake import Wake
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import SocketLike  # exists for type checkers only
+
+_log = logging.getLogger(__name__)
+_TAKEN_OVER: Final = 0x8E
+_UNSPECIFIED: Final = 0x80
+_POLL_S: Final = 1.0
+_DISCONNECT_S: Final = 2.0
+# what MQTT 5 says when CONNACK is silent
+_RECEIVE_MAXIMUM: Final = 65_535
+
+_here = threading.local()
+
+
+def in_network_thread() -> bool:
+    """Whether the caller runs in some connection's thread, where nothing may wait: it would wait for itself."""
+    return getattr(_here, "network", False)
+
+
+class Connection:
+    """A connection that comes back by itself. Methods without underscore are thread safe."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        client_id: str,
+        thread_name: str,
+        channel: Channel,
+        policy: Policy,
+        limits: Limits,
+        listener: Listener,
+        will: Will | None = None,
+        claim: Claim | None = None,
+    ) -> None:
+        self.client_id = client_id
+        self.outbox = Outbox(thread_name, limit_bytes=policy.queue_bytes)
+        self.inbox = Inbox(
+            channel,
+            receive_maximum=policy.receive_maximum or _RECEIVE_MAXIMUM,
+            manual_ack=policy.manual_ack,
+            send_ack=self._post_ack,
+        )
+        self.max_packet_bytes: int | None = None
+        self.sent_bytes_total = 0
+        self.reconnects_total = 0
+        self._address, self._channel, self._policy, self._limits = address, channel, policy, limits
+        self._listener, self._claim = listener, claim
+        self._claimed = False
+        self._kept: dict[str, bytes] = {}
+        self._kept_lock = threading.Lock()
+        self._unready: set[object] = set()  # what has to be answered until this connection counts as ready
+        self._connected = False
+        self._connects_total = 0
+        self._window = 1
+        self._last_error: BrokerError | None = None
+        self._stopping = False
+        self._wake = Wake()
+        self._client = new_client(address, client_id=client_id, manual_ack=policy.manual_ack, limits=limits, will=will)
+        self._subscriptions = Subscriptions(self._client)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_publish = self._on_publish
+        self._client.on_message = self._on_message
+        self._thread = threading.Thread(target=self._run, name=thread_name, daemon=True)
+
+    def start(self) -> None:
+        """Connect, in the background."""
+        self._thread.start()
+
+    def publish(self, item: Outgoing, *, wait_s: float | None) -> None:
+        """Queue a message. Raises PayloadTooLarge, QueueFull, NotConnected (when stopped)."""
+        self._check_size(item)
+        if item.qos == 0 and not self._connected:
+            self.outbox.dropped_total += 1  # nothing could tell whether it was ever sent
+            return
+        self.outbox.put(item, wait_s=0.0 if in_network_thread() else wait_s)
+        self._wake.nudge()
+
+    def keep(self, topic: str, payload: bytes) -> None:
+        """Publish retained, now and at each connect. Raises PayloadTooLarge."""
+        self._check_size(outgoing(topic, payload, retain=True))
+        with self._kept_lock:
+            self._kept[topic] = payload
+            if self._connected:
+                self._publish_kept(topic, payload)
+
+    def unkeep(self, topic: str) -> None:
+        """Do not publish it again at the next connect."""
+        with self._kept_lock:
+            self._kept.pop(topic, None)
+
+    def subscribe(self, filters: Sequence[str], handler: Handler, *, qos: int, wait_s: float) -> None:
+        """Remember and, when connected, wait for SUBACK. Raises BrokerRefused, SubscribeTimeout."""
+        routes = [self.inbox.routes.add(filter_, handler, qos=qos) for filter_ in filters]
+        self._wake.post(self.inbox.claim)
+        if not self._connected:
+            return  # the next connect subscribes to everything that is remembered
+        answers: list[Suback] = [Future() for _ in routes]
+        for route, answer in zip(routes, answers, strict=True):
+            self._wake.post(partial(self._subscriptions.send, route, answer))
+        if not in_network_thread():
+            wait(filters, answers, wait_s)
+
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Forget filters with all of their handlers."""
+        gone = [filter_ for filter_ in filters if self.inbox.routes.remove(filter_)]
+        if gone:
+            self._wake.post(partial(self._subscriptions.withdraw, gone))
+
+    def stop(self, *, wait_s: float, leave_session: bool = False) -> None:
+        """DISCONNECT with reason 0, so that no will is sent, and join the thread. What is still queued is dropped.
+
+        With `leave_session`, whatever the broker holds for this client id stays, for another client that has it.
+        """
+        self._stopping = True
+        self.outbox.close()
+        if self._thread.ident is None:  # never started
+            self._wake.close()
+            return
+        self._wake.post(partial(self._send_disconnect, leave_session=leave_session or self._policy.keep_on_stop))
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(wait_s)
+            if self._thread.is_alive():
+                _log.warning("%s did not end within %.1f s", self._thread.name, wait_s)
+
+    # The rest runs in the network thread.
+
+    def _run(self) -> None:
+        _here.network = True
+        delay_s = self._limits.reconnect_min_s
+        while not self._stopping:
+            if self._attempt():
+                delay_s = self._limits.reconnect_min_s
+            self._pause(delay_s * random.uniform(0.75, 1.25))
+            delay_s = min(2 * delay_s, self._limits.reconnect_max_s)
+        self.outbox.close()
+        self._wake.close()
+
+    def _attempt(self) -> bool:
+        """Connect and stay connected as long as it lasts. Returns whether there was a connection at all."""
+        connects_before = self._connects_total
+        self._last_error = None
+        try:
+            self._connect()
+            self._stay(connects_before)
+        except (OSError, ValueError) as error:  # ValueError: a host that cannot be one
+            self._last_error = self._unreachable(str(error) or repr(error))
+        except Exception as error:
+            if not self._stopping:  # a callback that met a closed outbox
+                _log.exception("%s: unexpected; connecting anew", self._thread.name)
+            self._last_error = self._unreachable(repr(error))
+        connected = self._connects_total > connects_before
+        self._mark_lost(str(self._last_error or "the connection ended"))
+        if not connected and not self._stopping:
+            self._listener.failed(
+                self._channel, self._last_error or self._unreachable("it closed the connection before CONNACK")
+            )
+        return connected
+
+    def _connect(self) -> None:
+        self._client.connect_async(
+            self._address.host,
+            self._address.port,
+            keepalive=self._limits.keepalive_s,
+            clean_start=self._policy.fresh_start and self._connects_total == 0,
+            properties=pack(
+                PacketTypes.CONNECT,
+                SessionExpiryInterval=self._policy.expiry_s or None,
+                ReceiveMaximum=self._policy.receive_maximum,
+            ),
+        )
+        # the outbox resends what is unacknowledged; paho would do it as well, all at once
+        self._client.drop_out_messages()
+        self._client.reconnect()
+
+    def _stay(self, connects_before: int) -> None:
+        give_up = time.monotonic() + self._limits.connect_timeout_s
+        stop_by: float | None = None
+        while (sock := self._client.socket()) is not None:
+            now = time.monotonic()
+            if self._connects_total == connects_before and now > give_up:
+                raise TimeoutError(f"no CONNACK within {self._limits.connect_timeout_s:.1f} s")
+            if self._stopping:
+                stop_by = stop_by or now + _DISCONNECT_S
+                if now > stop_by:  # a peer that does not read; it will notice that the line is gone
+                    sock.close()
+                    return
+            self._turn(sock)
+
+    def _turn(self, sock: SocketLike) -> None:
+        self._wake.run_posted()
+        if self._client.want_write():
+            self._client.loop_write()
+        self._drain()
+        if self._client.socket() is not sock:
+            return
+        pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        readable = self._wake.sleep(
+            0.0 if pending else _POLL_S, other_fd=sock.fileno(), write=self._client.want_write()
+        )
+        if readable or pending:
+            self._client.loop_read()
+        self._client.loop_misc()
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            self._wake.sleep(left)
+            self._wake.run_posted()
+
+    def _drain(self) -> None:
+        # one at a time: paho copies each payload, and the first byte should leave before the last chunk is copied
+        while (
+            self._connected and not self._client.want_write() and (item := self.outbox.take(self._window)) is not None
+        ):
+            try:
+                self._check_size(item)
+            except PayloadTooLarge as error:
+                # accepted before the broker's limit was known, or the broker came back with a smaller one
+                _log.error("%s: dropped: %s", self._thread.name, error)
+                self.outbox.dropped(item)
+                continue
+            properties = publish_properties(
+                remaining_s=item.remaining_s(time.monotonic()),
+                response_topic=item.response_topic,
+                correlation=item.correlation,
+            )
+            info = self._client.publish(item.topic, item.payload, item.qos, item.retain, properties)
+            self.outbox.sent(info.mid, item)
+            self.sent_bytes_total += item.size
+            self._client.loop_write()
+
+    def _on_connect(
+        self, client: Client, _userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        if reason.is_failure:
+            self._last_error = BrokerRefused(f"{self.client_id} at CONNECT", code=reason.value, reason=str(reason))
+            return
+        server_window: int = getattr(properties, "ReceiveMaximum", _RECEIVE_MAXIMUM)
+        self._window = min(server_window, self._limits.max_inflight_messages)
+        self.max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        self.inbox.intake.connected(resumed=flags.session_present)
+        self.reconnects_total += 1 if self._connects_total else 0
+        self._connects_total += 1
+        self._unready = {self}  # until everything below is under way
+        self._connected = True
+        marks = bool(getattr(properties, "SubscriptionIdentifierAvailable", 1))
+        self._subscriptions.connected(with_identifiers=marks)
+        for route in self.inbox.routes.all():
+            self._resubscribe(route)
+        with self._kept_lock:
+            for topic, payload in self._kept.items():
+                self._publish_kept(topic, payload, then=lambda _delivered: None)
+        self._make_claim(resumed=flags.session_present)
+        self._answered(self)
+
+    def _make_claim(self, *, resumed: bool) -> None:
+        if self._claim is None:
+            return
+        if self._claimed and resumed:
+            self._watch_claim(self._claim)  # resumed whose session? another client with this id may have come between
+        else:
+            self._publish_kept(self._claim.topic, self._claim.token, then=partial(self._has_claimed, self._claim))
+
+    def _has_claimed(self, claim: Claim, delivered: bool) -> None:
+        # not before: the token of an earlier, dead process may have stood there
+        if delivered and self._connected and not self._stopping:
+            self._claimed = True
+            self._watch_claim(claim)
+
+    def _watch_claim(self, claim: Claim) -> None:
+        self._resubscribe(self.inbox.routes.add(claim.topic, self._on_claim, qos=1))
+
+    def _on_claim(self, message: Message) -> None:
+        if self._claim is not None and message.payload not in (b"", self._claim.token) and not self._stopping:
+            self._send_disconnect(leave_session=True)
+            self._give_way("its claim holds another token")
+
+    def _give_way(self, reason: str) -> None:
+        self._stopping = True  # two nodes with one id would otherwise throw each other out for ever
+        self._mark_lost(reason)
+        self._listener.taken(self._channel)
+
+    def _on_disconnect(
+        self, _client: Client, _userdata: Any, flags: DisconnectFlags, reason: ReasonCode, _properties: Any
+    ) -> None:
+        if flags.is_disconnect_packet_from_server and reason.value == _TAKEN_OVER:
+            self._give_way(str(reason))
+        # paho calls an end of file "Unspecified error"
+        said_why = flags.is_disconnect_packet_from_server or reason.value != _UNSPECIFIED
+        self._mark_lost(str(reason) if said_why else "the line broke")
+
+    def _on_subscribe(
+        self, _client: Client, _userdata: Any, mid: int, reasons: list[ReasonCode], _properties: Any
+    ) -> None:
+        self._subscriptions.answered(mid, reasons)
+
+    def _on_publish(self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
+        item = self.outbox.acked(mid, accepted=not reason.is_failure)
+        if item is not None and reason.is_failure:
+            _log.error("%s", BrokerRefused(f"a message on {item.topic}", code=reason.value, reason=str(reason)))
+
+    def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
+        self.inbox.arrived(message)
+
+    def _send_disconnect(self, *, leave_session: bool) -> None:
+        # a clean stop needs no session to come back to, except where the broker collects work for the next process
+        ends = None if leave_session else pack(PacketTypes.DISCONNECT, SessionExpiryInterval=0)
+        self._client.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=0), ends)
+
+    def _post_ack(self, mid: int) -> None:
+        connection = self._connects_total
+
+        def send() -> None:
+            # after a reconnect the broker sends the message again, and is answered then
+            if self._connected and connection == self._connects_total:
+                self._client.ack(mid, 1)
+
+        self._wake.post(send)
+
+    def _publish_kept(self, topic: str, payload: bytes, *, then: Callable[[bool], None] | None = None) -> None:
+        """Queue what must not be resent from the queue. With `then`, the connection is not ready before it settles."""
+        item = outgoing(topic, payload, retain=True)
+        item.kept = True
+        if then is not None:
+
+            def settled(delivered: bool) -> None:
+                then(delivered)
+                self._answered(item)
+
+            self._unready.add(item)
+            item.settled = settled
+        self.outbox.put(item, wait_s=0.0)
+        self._wake.nudge()
+
+    def _resubscribe(self, route: Route) -> None:
+        """Subscribe where nobody waits, except for this connection to become ready."""
+        answer: Suback = Future()
+        self._unready.add(answer)
+        answer.add_done_callback(partial(self._resubscribed, route.filter))
+        self._subscriptions.send(route, answer)
+
+    def _resubscribed(self, filter_: str, answer: Suback) -> None:
+        try:
+            raise_refusal(filter_, answer.result())
+        except BrokerRefused as error:
+            _log.error("%s: %s", self._thread.name, error)  # nobody waits who could be told
+        self._answered(answer)
+
+    def _answered(self, what: object) -> None:
+        if what in self._unready:
+            self._unready.discard(what)
+            if not self._unready and self._connected and not self._stopping:
+                self._listener.ready(self._channel)
+
+    def _mark_lost(self, reason: str) -> None:
+        if not self._connected:
+            return
+        self._connected = False
+        self._unready.clear()
+        if self._claim is not None:
+            self.inbox.routes.remove(self._claim.topic)  # watched again once the next connect has looked into it
+        self.inbox.intake.lost()
+        self._subscriptions.lost()
+        self.outbox.lost()
+        if not self._stopping:
+            self._listener.lost(self._channel, reason)
+
+    def _check_size(self, item: Outgoing) -> None:
+        if self.max_packet_bytes is not None and item.size > self.max_packet_bytes:
+            raise PayloadTooLarge(topic=item.topic, size=item.size, limit=self.max_packet_bytes)
+
+    def _unreachable(self, reason: str) -> BrokerUnreachable:
+        return BrokerUnreachable(self._address.host, self._address.port, reason)

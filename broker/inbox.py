@@ -1,0 +1,93 @@
+"""What arrives on one connection: to which handlers it goes, and when it is acknowledged. Knows no socket."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from paho.mqtt.client import MQTTMessage
+
+from broker.intake import Arrival, Intake
+from broker.messages import Channel, Message
+from broker.routes import Handler, Routes
+
+_log = logging.getLogger(__name__)
+
+
+def _no_ack() -> None:
+    """Outside INTAKE the broker has been told already."""
+
+
+class Inbox:
+    """Called in the connection's thread only.
+
+    On INTAKE, a message that nobody handles yet (an earlier process subscribed, this one has not come to it) is held,
+    unacknowledged, until a subscription claims it. At most half of the receive window is given to such messages.
+    """
+
+    def __init__(
+        self, channel: Channel, *, receive_maximum: int, manual_ack: bool, send_ack: Callable[[int], None]
+    ) -> None:
+        self.routes = Routes()
+        self.intake = Intake(send_ack, receive_maximum=receive_maximum)
+        self.received_bytes_total = 0
+        self._channel = channel
+        self._manual_ack = manual_ack
+        self._send_ack = send_ack
+        self._unclaimed: deque[tuple[Message, list[int]]] = deque()
+        self._unclaimed_limit = max(1, receive_maximum // 2)
+
+    def arrived(self, received: MQTTMessage) -> None:
+        """Hand a received message to its handlers."""
+        payload = bytes(received.payload)
+        self.received_bytes_total += len(payload)
+        ack: Callable[[], None] = _no_ack
+        if self._manual_ack and received.qos > 0:
+            arrival, ticket = self.intake.arrived(received.mid, received.topic, payload, duplicate=received.dup)
+            if arrival is Arrival.ALREADY_OPEN:
+                return
+            if arrival is Arrival.ACK_AGAIN:
+                self._send_ack(received.mid)
+                return
+            ack = partial(self.intake.finished, ticket)
+        properties = received.properties
+        message = Message(
+            topic=received.topic,
+            payload=payload,
+            retain=received.retain,
+            channel=self._channel,
+            response_topic=getattr(properties, "ResponseTopic", None),
+            correlation=getattr(properties, "CorrelationData", None),
+            ack=ack,
+        )
+        self._route(message, getattr(properties, "SubscriptionIdentifier", []))
+
+    def claim(self) -> None:
+        """Offer the unclaimed messages again, after a new subscription."""
+        waiting, self._unclaimed = self._unclaimed, deque()
+        for message, identifiers in waiting:
+            self._route(message, identifiers)
+
+    def _route(self, message: Message, identifiers: list[int]) -> None:
+        handlers = self.routes.handlers(message.topic, identifiers)
+        if not handlers and self._manual_ack:
+            self._hold(message, identifiers)
+        for handler in handlers:
+            self._call(handler, message)
+
+    def _hold(self, message: Message, identifiers: list[int]) -> None:
+        self._unclaimed.append((message, identifiers))
+        if len(self._unclaimed) > self._unclaimed_limit:
+            dropped, _ = self._unclaimed.popleft()
+            _log.warning("a message on %s is dropped: no subscription of this process wants it", dropped.topic)
+            dropped.ack()
+
+    @staticmethod
+    def _call(handler: Handler, message: Message) -> None:
+        try:
+            handler(message)
+        except Exception:
+            # one bad message must not cost the connection, and with it every other message
+            _log.exception("a handler failed on %s (%d bytes)", message.topic, len(message.payload))

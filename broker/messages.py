@@ -1,0 +1,109 @@
+"""The values a session takes and gives: an address, a will, limits, a received message. No behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+MIB: Final = 1024 * 1024
+
+
+class Channel(Enum):
+    """The connections of one node. A tensor in front of a PINGRESP or of a plan would be a fault, so they are apart."""
+
+    CONTROL = "control"
+    BULK = "bulk"
+    INTAKE = "intake"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One received message.
+
+    Attributes:
+        retain: it was kept by the broker and is sent because of the subscription.
+        ack: on INTAKE, tells the broker that this message is finished with; may be called from any thread, once or
+            more. Until then the broker keeps it. Elsewhere it does nothing.
+    """
+
+    topic: str
+    payload: bytes
+    retain: bool
+    channel: Channel
+    response_topic: str | None
+    correlation: bytes | None
+    ack: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the broker is and how to enter. `ca_file` turns TLS on; `tls` alone trusts the system's authorities."""
+
+    host: str = "127.0.0.1"
+    port: int = 1883
+    username: str | None = None
+    password: str | None = None
+    tls: bool = False
+    ca_file: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def __repr__(self) -> str:
+        # a dataclass would print the password into logs and tracebacks
+        return f"Address({self.host!r}, {self.port}, username={self.username!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Will:
+    """What the broker publishes (QoS 1, retained) when the node is gone without a word for `delay_s`."""
+
+    topic: str
+    payload: bytes
+    delay_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Which process holds a client id: a retained message with the token of the newest one.
+
+    MQTT 5 tells the older of two clients with one id that it was taken over (0x8E), but mosquitto 2.0 only closes its
+    socket, and two processes would throw each other out for ever. The older one finds a token here that is not its own.
+    """
+
+    topic: str
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of a session.
+
+    Attributes:
+        control_queue_bytes, bulk_queue_bytes, intake_queue_bytes: unacknowledged bytes at which publish() blocks.
+        max_inflight_messages: QoS 1 messages on their way at once, per channel; the broker's Receive Maximum also
+            holds.
+        control_expiry_s, intake_expiry_s: how long the broker keeps what is meant for an absent node.
+        intake_receive_maximum: frames that this node may have open, i.e. received and not acknowledged.
+        keepalive_s: a silent peer is given up after 1.5 times this.
+        reconnect_min_s, reconnect_max_s: bounds of the back-off, before +-25 % of jitter.
+        report_every_s: how often an absent broker is mentioned in the log.
+        socket_buffer_bytes: asked of the kernel, which may give less.
+    """
+
+    control_queue_bytes: int = 16 * MIB
+    bulk_queue_bytes: int = 256 * MIB
+    intake_queue_bytes: int = 1 * MIB
+    max_inflight_messages: int = 64
+    control_expiry_s: int = 120
+    intake_expiry_s: int = 24 * 3600
+    intake_receive_maximum: int = 32
+    keepalive_s: int = 15
+    connect_timeout_s: float = 5.0
+    reconnect_min_s: float = 0.1
+    reconnect_max_s: float = 5.0
+    report_every_s: float = 10.0
+    socket_buffer_bytes: int = 4 * MIB

@@ -1,0 +1,164 @@
+"""What one connection has yet to deliver: a queue bounded by bytes, with the messages in flight counted in.
+
+Knows no socket and no paho. It is the truth about unacknowledged messages: paho's own queue resends everything at once
+after a reconnect, past the broker's Receive Maximum, and forgets QoS 0 messages without saying so.
+
+What survives a lost connection: QoS 1, in order, first in the queue again, unless it has expired. What does not: QoS 0,
+and messages that are kept and therefore published anew at each connect anyway.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broker.errors import NotConnected, QueueFull
+
+
+@dataclass(slots=True, eq=False)
+class Outgoing:
+    """One message to publish. `size` counts the whole packet; `settled` is told whether the broker has it."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    size: int
+    deadline: float | None = None
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    kept: bool = False
+    settled: Callable[[bool], None] | None = None
+
+    def remaining_s(self, now: float) -> float | None:
+        """Seconds until it is stale."""
+        return None if self.deadline is None else self.deadline - now
+
+    def settle(self, delivered: bool) -> None:
+        """Tell whoever asked."""
+        if self.settled is not None:
+            self.settled(delivered)
+
+
+class Outbox:
+    """Thread safe. Producers `put`; the connection's one thread takes, reports as sent, acknowledged or lost."""
+
+    def __init__(self, name: str, *, limit_bytes: int) -> None:
+        self._name = name
+        self._limit_bytes = limit_bytes
+        self._waiting: deque[Outgoing] = deque()
+        self._in_flight: dict[int, Outgoing] = {}
+        self._bytes = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self.expired_total = 0
+        self.dropped_total = 0
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes waiting or in flight."""
+        return self._bytes
+
+    def put(self, item: Outgoing, *, wait_s: float | None) -> None:
+        """Queue a message, waiting for room. wait_s None: for ever; 0: not at all. Raises QueueFull, NotConnected."""
+        started = time.monotonic()
+        with self._changed:
+            # kept messages are few, replace each other, and must get through: only their own topic bounds them
+            fits = item.kept or self._changed.wait_for(lambda: self._closed or self._has_room(item.size), wait_s)
+            if self._closed:
+                raise NotConnected(self._name, "it was stopped")
+            if not fits:
+                waited_s = time.monotonic() - started
+                raise QueueFull(
+                    topic=item.topic, size=item.size, queued=self._bytes, limit=self._limit_bytes, waited_s=waited_s
+                )
+            self._waiting.append(item)
+            self._bytes += item.size
+
+    def take(self, window: int) -> Outgoing | None:
+        """The next message to send, or None when there is none or `window` QoS 1 messages are in flight."""
+        expired: list[Outgoing] = []
+        with self._changed:
+            item = self._next(window, expired)
+            self._changed.notify_all()
+        for old in expired:
+            old.settle(False)
+        return item
+
+    def sent(self, mid: int, item: Outgoing) -> None:
+        """The message left under packet id `mid`; it stays counted until acked."""
+        self._in_flight[mid] = item
+
+    def acked(self, mid: int, *, accepted: bool = True) -> Outgoing | None:
+        """The broker has it (QoS 1) or it was written (QoS 0)."""
+        with self._changed:
+            item = self._in_flight.pop(mid, None)
+            if item is not None:
+                self._release(item)
+        if item is not None:
+            item.settle(accepted)
+        return item
+
+    def dropped(self, item: Outgoing) -> None:
+        """A taken message that will not be sent."""
+        with self._changed:
+            self.dropped_total += 1
+            self._release(item)
+        item.settle(False)
+
+    def lost(self) -> None:
+        """The connection is gone: put back what may be resent, release the rest."""
+        with self._changed:
+            everything = [*self._in_flight.values(), *self._waiting]
+            self._in_flight.clear()
+            self._waiting.clear()
+            gone = [item for item in everything if item.qos == 0 or item.kept]
+            self._waiting.extend(item for item in everything if item.qos > 0 and not item.kept)
+            self.dropped_total += sum(1 for item in gone if not item.kept)
+            for item in gone:
+                self._release(item)
+        for item in gone:
+            item.settle(False)
+
+    def wait_empty(self, timeout_s: float) -> bool:
+        """Whether everything was acknowledged in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._bytes == 0 or self._closed, timeout_s) and self._bytes == 0
+
+    def close(self) -> None:
+        """Wake and refuse every producer, and let go of what is left."""
+        with self._changed:
+            self._closed = True
+            left = [*self._in_flight.values(), *self._waiting]
+            self._in_flight.clear()
+            self._waiting.clear()
+            self._bytes = 0
+            self._changed.notify_all()
+        for item in left:
+            item.settle(False)
+
+    def _has_room(self, size: int) -> bool:
+        # one message larger than the bound may pass alone; otherwise it could never pass
+        return self._bytes == 0 or self._bytes + size <= self._limit_bytes
+
+    def _next(self, window: int, expired: list[Outgoing]) -> Outgoing | None:
+        now = time.monotonic()
+        while self._waiting:
+            item = self._waiting[0]
+            if item.deadline is not None and item.deadline <= now:
+                self._waiting.popleft()
+                self._release(item)
+                self.expired_total += 1
+                expired.append(item)
+                continue
+            if item.qos > 0 and len(self._in_flight) >= window:
+                return None
+            return self._waiting.popleft()
+        return None
+
+    def _release(self, item: Outgoing) -> None:
+        self._bytes = max(0, self._bytes - item.size)
+        self._changed.notify_all()

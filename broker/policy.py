@@ -1,0 +1,68 @@
+"""What distinguishes the channels of a session, and what a connection tells its session. No behaviour of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from broker.errors import BrokerError
+from broker.messages import Channel, Limits
+
+
+class Listener(Protocol):
+    """What a connection tells. Called in its network thread: hand over, never wait."""
+
+    def ready(self, channel: Channel) -> None:
+        """Connected, every subscription acknowledged, every kept message delivered."""
+
+    def lost(self, channel: Channel, reason: str) -> None:
+        """Was connected, is not any more, and tries again."""
+
+    def failed(self, channel: Channel, error: BrokerError) -> None:
+        """One attempt to connect failed, and the next will follow."""
+
+    def taken(self, channel: Channel) -> None:
+        """Another client has this client id; no attempt will follow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How one channel treats its MQTT session.
+
+    Attributes:
+        queue_bytes: unacknowledged bytes at which publishers wait.
+        expiry_s: how long the broker keeps the session of a lost connection.
+        fresh_start: the first connect of this process forgets what was meant for an earlier process.
+        keep_on_stop: a clean stop leaves the session, and what queues up in it, to the next process.
+        manual_ack: messages are acknowledged by whoever finishes them.
+        receive_maximum: messages that the broker may send without an acknowledgement.
+
+    """
+
+    queue_bytes: int
+    expiry_s: int
+    fresh_start: bool = True
+    keep_on_stop: bool = False
+    manual_ack: bool = False
+    receive_maximum: int | None = None
+
+
+def policies(limits: Limits, *, intake: bool) -> dict[Channel, Policy]:
+    """The channels of a session, CONTROL first."""
+    chosen = {
+        # resumed after a blip, so that commands arrive and the will is withheld; not by another process, for which
+        # a command to the earlier one was not meant
+        Channel.CONTROL: Policy(queue_bytes=limits.control_queue_bytes, expiry_s=limits.control_expiry_s),
+        # tensors of a lost connection are stale: the device submits the frame again
+        Channel.BULK: Policy(queue_bytes=limits.bulk_queue_bytes, expiry_s=0),
+    }
+    if intake:
+        chosen[Channel.INTAKE] = Policy(
+            queue_bytes=limits.intake_queue_bytes,
+            expiry_s=limits.intake_expiry_s,
+            fresh_start=False,
+            keep_on_stop=True,
+            manual_ack=True,
+            receive_maximum=limits.intake_receive_maximum,
+        )
+    return chosen

@@ -1,0 +1,364 @@
+"""A node's presence at the broker: its connections as one thing that is up or down.
+
+Knows channels, kept messages, requests and the will; knows nothing of what payloads mean.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from types import TracebackType
+from typing import Final
+
+from broker.connection import Connection, in_network_thread
+from broker.errors import (
+    BrokerError,
+    BrokerRefused,
+    BrokerUnreachable,
+    NotConnected,
+    QueueFull,
+    RequestTimeout,
+    SessionTaken,
+    SubscribeTimeout,
+)
+from broker.messages import Address, Channel, Claim, Limits, Message, Will
+from broker.packets import outgoing
+from broker.policy import policies
+from broker.routes import Handler
+
+__all__ = ["Address", "Channel", "Handler", "Limits", "Message", "Session", "Will"]
+
+_log = logging.getLogger(__name__)
+_DEFAULT_LIMITS: Final = Limits()
+_JOIN_S: Final = 10.0
+
+
+class Session:
+    """Connections of one node: CONTROL, BULK and, when asked for, INTAKE.
+
+    It is *up* when all are connected, all subscriptions acknowledged and all kept messages delivered. It comes back by
+    itself for as long as it is not stopped, and not taken over by another client with its id.
+
+    Args:
+        name: unique at the broker, e.g. `demo-edge-1`; the client ids are `trisect-<name>-control` and so on.
+        token: tells this process from an earlier one of the same name.
+        will: published by the broker, retained, when the node is gone without `stop`. The topic `claim` beside it
+            then tells two processes with one name apart, where the broker itself does not.
+        on_up, on_down, on_taken: called one at a time, in order, in the thread `<name>.events`, where they may publish,
+            subscribe and wait.
+
+    Handlers given to `subscribe` run in network threads: they must hand over and return. Nothing waits in there:
+    publish raises QueueFull at once, subscribe does not wait for SUBACK.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        name: str,
+        token: str,
+        will: Will | None = None,
+        intake: bool = False,
+        on_up: Callable[[], None] = lambda: None,
+        on_down: Callable[[str], None] = lambda reason: None,
+        on_taken: Callable[[SessionTaken], None] = lambda taken: None,
+        limits: Limits = _DEFAULT_LIMITS,
+    ) -> None:
+        self.address, self.name, self.token = address, name, token
+        self._on_up, self._on_down, self._on_taken = on_up, on_down, on_taken
+        self._limits = limits
+        # beside the will, so that the right to write below the node's own name is enough
+        self._claim = Claim(f"{will.topic.rpartition('/')[0]}/claim", token.encode()) if will else None
+        self._state = threading.Condition()
+        self._ready: set[Channel] = set()
+        self._started = self._stopped = False
+        self._taken: SessionTaken | None = None
+        self._last_error: BrokerError | None = None
+        self._outage_since: float | None = None
+        self._reported_at = 0.0
+        self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._events_thread = threading.Thread(target=self._run_events, name=f"{name}.events", daemon=True)
+        self._request_numbers = itertools.count(1)
+        self._requests: dict[bytes, Future[bytes]] = {}
+        self._reply_topics: set[str] = set()
+        self._connections = {
+            channel: Connection(
+                address,
+                client_id=f"trisect-{name}-{channel.value}",
+                thread_name=f"{name}.{channel.value}",
+                channel=channel,
+                policy=policy,
+                limits=limits,
+                listener=self,
+                will=will if channel is Channel.CONTROL else None,
+                claim=self._claim if channel is Channel.CONTROL else None,
+            )
+            for channel, policy in policies(limits, intake=intake).items()
+        }
+
+    @property
+    def is_up(self) -> bool:
+        """Whether everything stands now."""
+        return len(self._ready) == len(self._connections)
+
+    @property
+    def max_packet_bytes(self) -> int | None:
+        """The broker's Maximum Packet Size, from the last CONNACK; None: unlimited, or not connected yet."""
+        return self._connections[Channel.BULK].max_packet_bytes
+
+    @property
+    def sent_bytes_total(self) -> int:
+        """Bytes of all PUBLISH packets sent, repetitions included."""
+        return sum(connection.sent_bytes_total for connection in self._connections.values())
+
+    @property
+    def received_bytes_total(self) -> int:
+        """Bytes of all payloads received."""
+        return sum(connection.inbox.received_bytes_total for connection in self._connections.values())
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes published and not yet acknowledged, over all channels."""
+        return sum(connection.outbox.queued_bytes for connection in self._connections.values())
+
+    @property
+    def dropped_total(self) -> int:
+        """Messages given up: QoS 0 without a connection, expired ones, ones too large for a new broker."""
+        boxes = [connection.outbox for connection in self._connections.values()]
+        return sum(box.dropped_total + box.expired_total for box in boxes)
+
+    @property
+    def reconnects_total(self) -> int:
+        """Connections made again after the first, over all channels."""
+        return sum(connection.reconnects_total for connection in self._connections.values())
+
+    def start(self, wait_s: float | None = None) -> Session:
+        """Connect in the background and, with `wait_s`, wait until up.
+
+        Raises after waiting in vain: BrokerUnreachable; at once: BrokerRefused (e.g. a wrong password), SessionTaken.
+        It goes on trying after BrokerUnreachable, until stopped. A second start only waits.
+        """
+        with self._state:
+            first, self._started = not self._started, True
+        if first:
+            self._events_thread.start()
+            for connection in self._connections.values():
+                connection.start()
+        if wait_s is not None:
+            self._await_up(wait_s)
+        return self
+
+    def stop(self, final: Mapping[str, bytes] | None = None, *, wait_s: float = 5.0) -> None:
+        """Say goodbye: deliver what is queued, then `final` (topic -> payload, retained), then DISCONNECT; no will.
+
+        Waits at most `wait_s` for acknowledgements; without a connection it does not wait at all.
+        """
+        with self._state:
+            if self._stopped:
+                return
+            self._stopped = True
+        give_up = time.monotonic() + wait_s
+        control = self._connections[Channel.CONTROL]
+        if self.is_up:
+            # half of the time at most, so that a stuck tensor does not cost the last words
+            self._connections[Channel.BULK].outbox.wait_empty(wait_s / 2)
+            claim = {self._claim.topic: b""} if self._claim else {}
+            for topic, payload in {**claim, **(final or {})}.items():
+                control.unkeep(topic)
+                control.publish(outgoing(topic, payload, retain=True), wait_s=max(0.0, give_up - time.monotonic()))
+            control.outbox.wait_empty(max(0.0, give_up - time.monotonic()))
+        self._close()
+
+    def __enter__(self) -> Session:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def subscribe(
+        self,
+        filters: Sequence[str],
+        handler: Handler,
+        *,
+        channel: Channel = Channel.CONTROL,
+        qos: int = 1,
+        wait_s: float = 5.0,
+    ) -> None:
+        """Have messages handed to `handler`, now and after each reconnect. Waits for SUBACK when connected.
+
+        Raises BrokerRefused, SubscribeTimeout. A filter given twice, with two handlers, goes to both.
+        """
+        self._connection(channel).subscribe(filters, handler, qos=qos, wait_s=wait_s)
+
+    def unsubscribe(self, filters: Sequence[str], *, channel: Channel = Channel.CONTROL) -> None:
+        """Forget filters, with all of their handlers."""
+        self._connection(channel).unsubscribe(filters)
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        channel: Channel = Channel.CONTROL,
+        expiry_s: float | None = None,
+        response_topic: str | None = None,
+        correlation: bytes | None = None,
+        wait_s: float | None = 10.0,
+    ) -> None:
+        """Queue a message; wait up to `wait_s` (None: for ever) while the channel's bytes are at their bound.
+
+        Without a connection QoS 1 waits in the queue, within the same bound, and is sent, in order, at the next connect
+        unless `expiry_s` has passed; QoS 0 is dropped and counted. After a lost connection unacknowledged QoS 1
+        messages are sent again, so that a receiver may see one twice.
+
+        Raises PayloadTooLarge before a byte leaves, QueueFull, NotConnected (only when stopped).
+        """
+        item = outgoing(
+            topic,
+            payload,
+            qos=qos,
+            retain=retain,
+            expiry_s=expiry_s,
+            response_topic=response_topic,
+            correlation=correlation,
+        )
+        self._connection(channel).publish(item, wait_s=wait_s)
+
+    def keep(self, topic: str, payload: bytes) -> None:
+        """Publish retained on CONTROL, now and at each connect: a broker without persistence forgets."""
+        self._connections[Channel.CONTROL].keep(topic, payload)
+
+    def forget(self, topic: str) -> None:
+        """Remove a retained message from the broker, and keep it no longer."""
+        self._connections[Channel.CONTROL].unkeep(topic)
+        self.publish(topic, b"", retain=True)
+
+    def request(self, topic: str, payload: bytes, *, reply_topic: str, timeout_s: float) -> bytes:
+        """Publish with a response topic and correlation data, and return the payload of the reply.
+
+        Raises RequestTimeout. It waits, so it must not be called in a handler.
+        """
+        if in_network_thread():
+            raise BrokerError(f"request({topic}) waits, and a handler must not; call it in another thread")
+        give_up = time.monotonic() + timeout_s
+        correlation = f"{self.token}-{next(self._request_numbers)}".encode()
+        answer = self._requests[correlation] = Future()
+        try:
+            if reply_topic not in self._reply_topics:
+                self.subscribe([reply_topic], self._on_reply, wait_s=timeout_s)
+                self._reply_topics.add(reply_topic)
+            left_s = max(0.0, give_up - time.monotonic())
+            self.publish(
+                topic, payload, expiry_s=left_s, response_topic=reply_topic, correlation=correlation, wait_s=left_s
+            )
+            return answer.result(max(0.0, give_up - time.monotonic()))
+        except (FutureTimeout, QueueFull, SubscribeTimeout) as error:
+            raise RequestTimeout(topic, timeout_s, connected=self.is_up) from error
+        finally:
+            del self._requests[correlation]
+
+    # What the connections tell (broker.connection.Listener), in their threads.
+
+    def ready(self, channel: Channel) -> None:
+        """A connection stands."""
+        with self._state:
+            self._ready.add(channel)
+            if not self.is_up:
+                return
+            outage_since, self._outage_since = self._outage_since, None
+            self._last_error = None
+            self._state.notify_all()
+            self._events.put(self._on_up)
+        if outage_since is not None:
+            _log.info("%s: %s is back after %.1f s", self.name, self.address, time.monotonic() - outage_since)
+
+    def lost(self, channel: Channel, reason: str) -> None:
+        """A connection dropped."""
+        with self._state:
+            was_up = self.is_up
+            self._ready.discard(channel)
+            if was_up and not self._stopped:
+                self._outage_since = self._outage_since or time.monotonic()
+                self._events.put(lambda: self._on_down(f"{channel.value} connection to {self.address}: {reason}"))
+
+    def failed(self, channel: Channel, error: BrokerError) -> None:
+        """An attempt failed: say so, not every time."""
+        with self._state:
+            now = time.monotonic()
+            is_new = self._outage_since is None or self._last_error is None
+            self._outage_since = self._outage_since or now
+            self._last_error = error
+            self._state.notify_all()
+            if not is_new and now - self._reported_at < self._limits.report_every_s:
+                return
+            self._reported_at = now
+        _log.warning("%s: %s (keeps trying, for %.0f s now)", self.name, error, now - self._outage_since)
+
+    def taken(self, channel: Channel) -> None:
+        """Another client has our id: leave it the field."""
+        with self._state:
+            self._ready.discard(channel)
+            if self._taken is not None or self._stopped:
+                return
+            taken = self._taken = SessionTaken(self._connections[channel].client_id)
+            self._state.notify_all()
+        self._events.put(self._leave_field)
+        self._events.put(lambda: self._on_taken(taken))
+
+    def _leave_field(self) -> None:
+        for connection in self._connections.values():
+            connection.stop(wait_s=_JOIN_S, leave_session=True)
+
+    def _await_up(self, wait_s: float) -> None:
+        def settled() -> bool:
+            refused = isinstance(self._last_error, BrokerRefused) and self._last_error.lasting
+            return self.is_up or self._taken is not None or refused or self._stopped
+
+        with self._state:
+            self._state.wait_for(settled, wait_s)
+            if self.is_up:
+                return
+            error, taken = self._last_error, self._taken
+        if taken is not None:
+            raise taken
+        if self._stopped:
+            raise NotConnected(self.name, "it was stopped")
+        raise error or BrokerUnreachable(self.address.host, self.address.port, f"not ready within {wait_s:.1f} s")
+
+    def _connection(self, channel: Channel) -> Connection:
+        if channel not in self._connections:
+            raise NotConnected(self.name, f"it was made without {channel.name}; pass intake=True")
+        return self._connections[channel]
+
+    def _on_reply(self, message: Message) -> None:
+        answer = self._requests.get(message.correlation or b"")
+        if answer is not None and not answer.done():
+            answer.set_result(message.payload)
+
+    def _run_events(self) -> None:
+        while (call := self._events.get()) is not None:
+            try:
+                call()
+            except Exception:
+                _log.exception("%s: a callback failed", self.name)
+
+    def _close(self) -> None:
+        # the control connection last: while it stands, a fault would still be told by the will
+        for connection in reversed(self._connections.values()):
+            connection.stop(wait_s=_JOIN_S)
+        with self._state:
+            self._ready.clear()
+            self._state.notify_all()
+        self._events.put(None)
+        if self._started and self._events_thread is not threading.current_thread():
+            self._events_thread.join(_JOIN_S)

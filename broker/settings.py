@@ -1,0 +1,135 @@
+"""What a mosquitto of ours is configured with, and its configuration file. Starts nothing.
+
+The file holds only lines that mosquitto 2.0 and 2.1 both read.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, Literal
+
+from broker.errors import SettingsError
+
+MIB: Final = 1024 * 1024
+# mosquitto reads its byte bounds into a C int
+_INT_MAX: Final = 2**31 - 1
+
+LogLevel = Literal["error", "warning", "notice", "information", "debug"]
+_LEVELS: Final[tuple[LogLevel, ...]] = ("error", "warning", "notice", "information", "debug")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Settings of one mosquitto.
+
+    Attributes:
+        port: TCP port; 0 picks a free one.
+        host: address to listen on. Anything but loopback needs a password file.
+        websockets_port: a second listener for browsers, or None.
+        max_packet_bytes: the largest MQTT packet accepted; CONNACK tells it to every client.
+        max_inflight_messages: QoS 1 messages that may be on their way to one client without an acknowledgement.
+        max_queued_bytes: bytes that wait for one slow or absent client; above it the broker drops silently.
+        max_queued_messages: the same bound in messages. Large, so that the bound in bytes is the one that holds.
+        memory_limit_bytes: bound of the whole process, or None. Above it mosquitto refuses and drops.
+        persistence_dir: retained messages and queues are kept here across restarts; None forgets them.
+        autosave_s: how often they are written.
+        password_file: made with `mosquitto_passwd`; turns anonymous access off.
+        acl_file: who may read and write which topics.
+        log_level: the least important kind of line that is logged.
+    """
+
+    port: int = 0
+    host: str = "127.0.0.1"
+    websockets_port: int | None = None
+    max_packet_bytes: int = 16 * MIB
+    max_inflight_messages: int = 64
+    max_queued_bytes: int = 512 * MIB
+    max_queued_messages: int = 100_000
+    memory_limit_bytes: int | None = None
+    persistence_dir: Path | None = None
+    autosave_s: int = 10
+    password_file: Path | None = None
+    acl_file: Path | None = None
+    log_level: LogLevel = "notice"
+
+    def __post_init__(self) -> None:
+        if not self.is_loopback and self.password_file is None:
+            raise SettingsError(
+                f"a broker on {self.host} without passwords would let anyone in; "
+                "set password_file (mosquitto_passwd -c FILE USER), or listen on 127.0.0.1"
+            )
+        for name in ("max_packet_bytes", "max_queued_bytes"):
+            value = getattr(self, name)
+            if not 0 < value <= _INT_MAX:
+                raise SettingsError(f"{name} is {value:_}; mosquitto reads 1 to {_INT_MAX:_}")
+        if self.max_packet_bytes > self.max_queued_bytes:
+            raise SettingsError(
+                f"max_queued_bytes ({self.max_queued_bytes:_}) cannot hold one packet of max_packet_bytes "
+                f"({self.max_packet_bytes:_}); raise the first or lower the second"
+            )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def render(settings: ServerSettings) -> str:
+    """The configuration file. The port must be a real one by now: a listener on 0 is a Unix socket to mosquitto 2.0."""
+    if settings.port == 0:
+        raise SettingsError("port 0 cannot be written into a configuration; pick a free port first")
+    lines = [
+        f"listener {settings.port} {settings.host}",
+        *_websockets(settings),
+        "set_tcp_nodelay true",
+        f"max_packet_size {settings.max_packet_bytes}",
+        f"max_inflight_messages {settings.max_inflight_messages}",
+        f"max_queued_bytes {settings.max_queued_bytes}",
+        f"max_queued_messages {settings.max_queued_messages}",
+        *([f"memory_limit {settings.memory_limit_bytes}"] if settings.memory_limit_bytes else []),
+        *_access(settings),
+        *_persistence(settings),
+        *_user(settings),
+        "log_dest stderr",
+        *(f"log_type {level}" for level in _LEVELS[: _LEVELS.index(settings.log_level) + 1]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _websockets(settings: ServerSettings) -> list[str]:
+    if settings.websockets_port is None:
+        return []
+    return [f"listener {settings.websockets_port} {settings.host}", "protocol websockets"]
+
+
+def _access(settings: ServerSettings) -> list[str]:
+    lines = [f"allow_anonymous {'false' if settings.password_file else 'true'}"]
+    if settings.password_file:
+        lines.append(f"password_file {settings.password_file.absolute()}")
+    if settings.acl_file:
+        lines.append(f"acl_file {settings.acl_file.absolute()}")
+    return lines
+
+
+def _persistence(settings: ServerSettings) -> list[str]:
+    if settings.persistence_dir is None:
+        return ["persistence false"]
+    return [
+        "persistence true",
+        f"persistence_location {settings.persistence_dir.absolute()}/",
+        f"autosave_interval {settings.autosave_s}",
+    ]
+
+
+def _user(settings: ServerSettings) -> list[str]:
+    # started by root, mosquitto becomes the user `mosquitto`, who may be unable to reach these
+    own_files = settings.persistence_dir or settings.password_file or settings.acl_file
+    return ["user root"] if own_files and os.geteuid() == 0 else []

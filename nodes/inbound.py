@@ -1,0 +1,126 @@
+"""What arrives at a tier node becomes events for its machine.
+
+Handlers run in network threads, where nothing may wait: JSON is small and read at once, tensors go to the decode
+thread's bounded queue.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias
+
+from broker import topics
+from broker.session import Channel, Message, Session
+from broker.topics import Namespace
+from nodes.machine import events as ev
+from nodes.machine.tier import TierMachine
+from nodes.messages import Applied, NodeState, from_bytes, parse_json
+from nodes.telemetry import Meter
+from nodes.tickets import Ticket
+from nodes.workers import Worker
+from pipeline.errors import TrisectError, WireError
+from pipeline.graph import ModelGraph, Tensor
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.wire import Assembler, Failed
+
+_log = logging.getLogger(__name__)
+
+QUEUED_MESSAGES = 4096
+
+Emit: TypeAlias = Callable[[ev.Event], None]
+_Item: TypeAlias = tuple[Assembler, str, bytes]
+
+
+class Inbound:
+    """The subscriptions of a tier node and the thread that decodes tensors; `emit` takes the events."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        names: Namespace,
+        machine: TierMachine,
+        models: Mapping[StreamId, ModelGraph],
+        meter: Meter,
+        emit: Emit,
+    ) -> None:
+        self._node, self._names, self._meter, self._emit = node, names, meter, emit
+        self._models = models
+        self._inputs = Assembler(machine.expected)
+        self._outputs = Assembler(self._expected_output)
+        self.worker: Worker[_Item] = Worker(f"{node}.decode", self._decode, limit=QUEUED_MESSAGES)
+
+    def subscribe(self, session: Session) -> None:
+        """Everything that does not depend on a plan."""
+        readers: dict[topics.Topic, Callable[[bytes], ev.Event]] = {
+            topics.STATE: lambda payload: ev.PeerStateArrived(from_bytes(NodeState, payload)),
+            topics.APPLIED: lambda payload: ev.PeerAppliedArrived(from_bytes(Applied, payload)),
+            topics.PLAN: lambda payload: ev.PlanArrived(Plan.from_json(parse_json(payload))),
+        }
+        for kind, read in readers.items():
+            session.subscribe([self._names.filter(kind)], partial(self._on_json, read))
+        for stream in self._models:
+            results = self._names.filter(topics.NODE_RESULT, stream=stream)
+            session.subscribe([results], self._on_output, channel=Channel.BULK)
+            frames = self._names.topic(topics.FRAME, stream=stream)
+            session.subscribe([frames], partial(self._on_frame, stream), channel=Channel.INTAKE)
+
+    def subscribe_tensor(self, session: Session, topic: str, sender: NodeId) -> None:
+        """One tensor of a plan's cut."""
+        session.subscribe([topic], partial(self._on_tensor, sender), channel=Channel.BULK)
+
+    def _on_json(self, read: Callable[[bytes], ev.Event], message: Message) -> None:
+        if not message.payload:
+            return  # a retained message was cleared
+        try:
+            self._emit(read(message.payload))
+        except TrisectError as error:
+            self._meter.count("bad_messages_total")
+            _log.warning("%s: %s: %s", self._node, message.topic, error)
+
+    def _on_tensor(self, sender: NodeId, message: Message) -> None:
+        self._queue((self._inputs, sender, message.payload))
+
+    def _on_output(self, message: Message) -> None:
+        parsed = self._names.parse(message.topic)
+        if parsed is not None:
+            self._queue((self._outputs, parsed[1]["node"], message.payload))
+
+    def _queue(self, item: _Item) -> None:
+        # what finds no room is lost here, and its frame submitted again
+        if not self.worker.offer(item):
+            self._meter.count("overrun_messages_total")
+
+    def _on_frame(self, stream: StreamId, message: Message) -> None:
+        ticket = Ticket(
+            payload=message.payload,
+            source="mqtt",
+            done=message.ack,
+            correlation=message.correlation,
+            response_topic=message.response_topic,
+        )
+        self._emit(ev.FrameOffered(stream, ticket))
+
+    def _decode(self, item: _Item) -> None:
+        assembler, sender, payload = item
+        try:
+            got = assembler.add(sender, payload)
+        except WireError as error:
+            self._meter.count("wire_errors_total")
+            _log.warning("%s: from %s: %s", self._node, sender, error)
+            return
+        if got is None:
+            return
+        if isinstance(got, Failed):
+            self._emit(ev.OutputFailed(got.key, got.message, got.trace))
+            return
+        self._meter.sample("decode_seconds", got.decode_seconds)
+        if assembler is self._inputs:
+            self._emit(ev.TensorArrived(got.key, got.tensor, got.array, got.trace, got.decode_seconds))
+        else:
+            self._emit(ev.OutputArrived(got.key, got.tensor, got.array, got.trace))
+
+    def _expected_output(self, stream: str, epoch: int, tensor: int) -> Tensor | None:
+        graph = self._models.get(StreamId(stream))
+        return graph.tensors[tensor] if graph and tensor in graph.outputs else None

@@ -1,0 +1,91 @@
+"""What can happen to the planner, and what it asks of its shell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from nodes.machine.actions import Log
+from nodes.machine.events import PeerAppliedArrived, PeerStateArrived, Tick
+from nodes.messages import LinkReport, NodeInfo
+from pipeline.graph import ModelGraph
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.profile import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class InfoArrived:
+    """A node said what it can do."""
+
+    info: NodeInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileArrived:
+    """A node said what each block of a model takes it."""
+
+    node: NodeId
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class LinkArrived:
+    """A node said how fast its way to the broker is."""
+
+    report: LinkReport
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestArrived:
+    """A model's graph."""
+
+    graph: ModelGraph
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSeen:
+    """A plan that is retained on the broker, from this planner's earlier life."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceRequested:
+    """A person wants a placement by hand, or (`auto`) the planner's own again. `ticket` is what to answer to."""
+
+    stream: StreamId
+    ticket: Any
+    edge_from: str | None = None
+    cloud_from: str | None = None
+    auto: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPlan:
+    """Publish the plan, retained."""
+
+    plan: Plan
+    graph: ModelGraph
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer a request with plain JSON values."""
+
+    ticket: Any
+    answer: Mapping[str, Any]
+
+
+PlannerEvent: TypeAlias = (
+    PeerStateArrived
+    | PeerAppliedArrived
+    | InfoArrived
+    | ProfileArrived
+    | LinkArrived
+    | ManifestArrived
+    | PlanSeen
+    | PlaceRequested
+    | Tick
+)
+PlannerAction: TypeAlias = PublishPlan | Reply | Log

@@ -1,0 +1,377 @@
+"""The planner's machine: from what nodes say of themselves to plans, one per stream, numbered by epoch.
+
+It is off the data path: without it the last plan goes on. It publishes only when there is no plan, when the plan uses a
+node that is gone or refuses, when a person asks, or when another plan is better by a margin (hysteresis).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from nodes.machine.actions import Log
+from nodes.machine.events import PeerAppliedArrived, PeerStateArrived, Tick
+from nodes.machine.peers import Peers
+from nodes.machine.planner_events import (
+    InfoArrived,
+    LinkArrived,
+    ManifestArrived,
+    PlaceRequested,
+    PlannerAction,
+    PlannerEvent,
+    PlanSeen,
+    ProfileArrived,
+    PublishPlan,
+    Reply,
+)
+from nodes.messages import LifeState, LinkReport, NodeInfo
+from pipeline.cost import Costs, Link, Prediction, predict
+from pipeline.errors import DigestMismatch, ModelError, PlanError, TrisectError
+from pipeline.graph import ModelGraph
+from pipeline.partition import baselines, exact
+from pipeline.placement import Placement, Tier, split_at
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.profile import Profile
+
+EXACT = "exact"
+FORCED = "forced"
+_ALONE = {Tier.DEVICE: baselines.device_only, Tier.EDGE: baselines.edge_only, Tier.CLOUD: baselines.cloud_only}
+UNMEASURED_BYTES_PER_S = 1e12
+"""A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerSettings:
+    """A new plan must be better by `margin` (a share), `min_seconds_between_plans` after the last one.
+
+    Nothing is decided before `settle_s` after the start, so that retained messages are in.
+    """
+
+    margin: float = 0.1
+    min_seconds_between_plans: float = 5.0
+    settle_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A placement, the nodes that serve the tiers it uses, and its price; `costs` is what it was priced with."""
+
+    placement: Placement
+    nodes: Mapping[Tier, NodeId]
+    predicted: Prediction
+    costs: Costs
+
+
+@dataclass(slots=True)
+class _Stream:
+    device: NodeId
+    model: str
+    plan: Plan | None = None
+    forced: Placement | None = None
+    hurry: bool = False
+    published_at: float = 0.0
+    banned: dict[NodeId, str] = field(default_factory=dict)
+    said: str = ""
+    rests_on: Any = None
+    choices: list[Choice] = field(default_factory=list)
+
+
+class PlannerMachine:
+    """`handle(event, now, wall_ts)` returns the actions to perform; `now` only advances, `wall_ts` stamps plans."""
+
+    def __init__(self, settings: PlannerSettings, *, started_at: float) -> None:
+        self._settings = settings
+        self._decide_after = started_at + settings.settle_s
+        self.peers = Peers()
+        self._infos: dict[NodeId, NodeInfo] = {}
+        self._profiles: dict[tuple[NodeId, str], Profile] = {}
+        self._links: dict[NodeId, LinkReport] = {}
+        self._graphs: dict[str, ModelGraph] = {}
+        self._seen_plans: dict[StreamId, Plan] = {}
+        self._streams: dict[StreamId, _Stream] = {}
+        self._learn: dict[type, Callable[[Any], list[PlannerAction]]] = {
+            PeerStateArrived: self._state_arrived,
+            PeerAppliedArrived: self._applied_arrived,
+            InfoArrived: self._info_arrived,
+            ProfileArrived: self._profile_arrived,
+            LinkArrived: self._link_arrived,
+            ManifestArrived: self._manifest_arrived,
+            PlanSeen: self._plan_seen,
+            Tick: lambda _: [],
+        }
+
+    def handle(self, event: PlannerEvent, now: float, wall_ts: float) -> list[PlannerAction]:
+        """Take one event; decide for every stream."""
+        if isinstance(event, PlaceRequested):
+            return self._place_requested(event, now, wall_ts)
+        actions = self._learn[type(event)](event)
+        if now < self._decide_after:
+            return actions
+        for name, stream in self._streams.items():
+            actions += self._decide(name, stream, now, wall_ts)
+        return actions
+
+    def _state_arrived(self, event: PeerStateArrived) -> list[PlannerAction]:
+        state = event.state
+        news = self.peers.learn_state(state)
+        return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")] if news else []
+
+    def _info_arrived(self, event: InfoArrived) -> list[PlannerAction]:
+        info = event.info
+        self._infos[info.node] = info
+        for name, model in info.streams.items():
+            known = self._streams.get(name)
+            if known is None or (known.device, known.model) != (info.node, model):
+                self._streams[name] = _Stream(info.node, model)
+                self._adopt(name)
+        return []
+
+    def _profile_arrived(self, event: ProfileArrived) -> list[PlannerAction]:
+        self._profiles[event.node, event.profile.model] = event.profile
+        return []
+
+    def _link_arrived(self, event: LinkArrived) -> list[PlannerAction]:
+        self._links[event.report.node] = event.report
+        return []
+
+    def _manifest_arrived(self, event: ManifestArrived) -> list[PlannerAction]:
+        self._graphs[event.graph.digest] = event.graph
+        return []
+
+    def _plan_seen(self, event: PlanSeen) -> list[PlannerAction]:
+        self._seen_plans.setdefault(event.plan.stream, event.plan)
+        self._adopt(event.plan.stream)
+        return []
+
+    def _adopt(self, name: StreamId) -> None:
+        """Go on with the plan of an earlier planner, and with what a person had placed by hand."""
+        stream, plan = self._streams.get(name), self._seen_plans.get(name)
+        if stream is not None and stream.plan is None and plan is not None and plan.device == stream.device:
+            stream.plan = plan
+            stream.forced = plan.placement if plan.planner == FORCED else None
+
+    def _applied_arrived(self, event: PeerAppliedArrived) -> list[PlannerAction]:
+        """A node that refuses the present plan is left out of this stream for as long as its process lives."""
+        applied = event.applied
+        self.peers.applied[applied.node] = applied
+        actions: list[PlannerAction] = []
+        for name, held in applied.streams.items():
+            stream = self._streams.get(name)
+            if stream and stream.plan and stream.plan.epoch in held.refused:
+                stream.banned[applied.node] = applied.session
+                reason = held.refused[stream.plan.epoch]
+                actions.append(Log(logging.WARNING, f"{applied.node} refuses epoch {stream.plan.epoch}: {reason}"))
+        return actions
+
+    def _place_requested(self, event: PlaceRequested, now: float, wall_ts: float) -> list[PlannerAction]:
+        try:
+            stream = self._streams.get(event.stream)
+            if stream is None:
+                raise PlanError(f"unknown stream {event.stream!r}; known: {', '.join(sorted(self._streams)) or 'none'}")
+            graph = self._graph_of(stream)
+            forced = None if event.auto else split_at(graph, event.edge_from, event.cloud_from)
+            if not self._choices(stream, graph, forced):
+                raise PlanError(f"stream {event.stream!r} cannot be placed so: {self._why_not(stream, forced)}")
+        except TrisectError as error:
+            return [Reply(event.ticket, {"ok": False, "error": str(error)})]
+        stream.forced, stream.hurry = forced, True
+        actions = self._decide(event.stream, stream, now, wall_ts)
+        stream.hurry = False
+        plan = stream.plan
+        assert plan is not None
+        answer = {"ok": True, "epoch": plan.epoch, "device": plan.device, "plan": plan.to_json(graph)}
+        return [*actions, Reply(event.ticket, answer)]
+
+    def _graph_of(self, stream: _Stream) -> ModelGraph:
+        digest = self._infos[stream.device].models.get(stream.model)
+        if digest is None or digest not in self._graphs:
+            raise ModelError(f"the manifest of model {stream.model!r} ({digest}) has not arrived yet; try again")
+        return self._graphs[digest]
+
+    def _usable(self, stream: _Stream, tier: Tier) -> list[NodeId]:
+        """The tier's nodes that can serve the stream, by id."""
+        return [
+            node
+            for node, info in sorted(self._infos.items())
+            if info.tier == tier.label
+            and (node == stream.device or tier is not Tier.DEVICE)
+            and not self._unusable(stream, node, info)
+        ]
+
+    def _unusable(self, stream: _Stream, node: NodeId, info: NodeInfo | None) -> str:
+        """Why the node cannot serve the stream at present, empty if it can."""
+        state = self.peers.states.get(node)
+        digest = self._infos[stream.device].models.get(stream.model)
+        profile = self._profiles.get((node, stream.model))
+        if state is None or info is None or state.state is not LifeState.READY:
+            return f"{node} is {state.state.value if state else 'not there'}"
+        if state.session != info.session:
+            return f"{node} has just started"
+        if info.models.get(stream.model) != digest:
+            return f"{node} has another model {stream.model!r}: {info.models.get(stream.model)}, not {digest}"
+        if profile is None or profile.digest != digest:
+            return f"{node} has not profiled {stream.model!r} yet"
+        if node not in self._links:
+            return f"{node} has not measured its link yet"
+        if stream.banned.get(node) == state.session:
+            return f"{node} refused an earlier plan"
+        return ""
+
+    def _choices(self, stream: _Stream, graph: ModelGraph, forced: Placement | None) -> list[Choice]:
+        """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
+        tiers = {tier: self._usable(stream, tier) for tier in Tier}
+        nodes = [node for usable in tiers.values() for node in usable]
+        rests_on = (
+            graph.digest,
+            forced,
+            *((node, self._profiles[node, stream.model], self._links[node]) for node in nodes),
+        )
+        if stream.rests_on != rests_on:
+            stream.rests_on, stream.choices = rests_on, list(self._solve(stream, graph, forced, tiers))
+        return stream.choices
+
+    def _solve(
+        self,
+        stream: _Stream,
+        graph: ModelGraph,
+        forced: Placement | None,
+        tiers: Mapping[Tier, Sequence[NodeId]],
+    ) -> Iterator[Choice]:
+        staffed = [tier for tier in Tier if tiers[tier] or tier is Tier.DEVICE]
+        for nodes in product(*(tiers[tier] for tier in staffed)):
+            present = dict(zip(staffed, nodes, strict=True))
+            if forced is not None and not set(forced) <= present.keys():
+                continue
+            costs = self._costs(stream, present)
+            placement = forced or exact.partition(graph, costs)
+            used = {tier: present[tier] for tier in sorted({*placement, Tier.DEVICE})}
+            yield Choice(placement, used, predict(graph, placement, costs), costs)
+
+    def _costs(self, stream: _Stream, nodes: Mapping[Tier, NodeId]) -> Costs:
+        reports = {tier: self._links[node] for tier, node in nodes.items()}
+        return Costs(
+            {tier: self._profiles[node, stream.model].seconds for tier, node in nodes.items()},
+            device_edge=_link(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
+            edge_cloud=_link(reports.get(Tier.EDGE), reports.get(Tier.CLOUD)),
+        )
+
+    def _decide(self, name: StreamId, stream: _Stream, now: float, wall_ts: float) -> list[PlannerAction]:
+        try:
+            graph = self._graph_of(stream)
+            choices = self._choices(stream, graph, stream.forced)
+            lacking = ""
+            if not choices and stream.forced is not None:
+                lacking = f"not as placed by hand, since {self._why_not(stream, stream.forced)}; "
+                choices = self._choices(stream, graph, None)
+            if not choices:
+                raise PlanError(self._why_not(stream, None))
+        except TrisectError as error:
+            return self._say(stream, f"no plan for stream {name} yet: {error}")
+        best = min(choices, key=_price)
+        why = self._why_publish(stream, graph, best, now)
+        actions = self._mismatch(stream, graph.digest)
+        return actions + (self._publish(name, stream, graph, best, lacking + why, now, wall_ts) if why else [])
+
+    def _why_publish(self, stream: _Stream, graph: ModelGraph, best: Choice, now: float) -> str:
+        """The reason to publish `best`, empty when the present plan stays."""
+        plan = stream.plan
+        if plan is None or plan.digest != graph.digest or plan.device != stream.device:
+            return "first plan"
+        if plan.placement == best.placement and dict(plan.nodes) == dict(best.nodes):
+            return ""
+        gone = [
+            reason for node in plan.nodes.values() if (reason := self._unusable(stream, node, self._infos.get(node)))
+        ]
+        if gone:
+            return "; ".join(gone)
+        if stream.forced is not None or stream.hurry:
+            return "placed by hand" if best.placement == stream.forced else "handed back to the planner"
+        present_s = predict(graph, plan.placement, self._costs(stream, plan.nodes)).seconds
+        gain = 1 - best.predicted.seconds / present_s if present_s else 0.0
+        if gain < self._settings.margin or now - stream.published_at < self._settings.min_seconds_between_plans:
+            return ""
+        return f"{gain:.0%} less than the present plan's {present_s * 1e3:.1f} ms"
+
+    def _publish(
+        self,
+        name: StreamId,
+        stream: _Stream,
+        graph: ModelGraph,
+        best: Choice,
+        why: str,
+        now: float,
+        wall_ts: float,
+    ) -> list[PlannerAction]:
+        plan = Plan(
+            stream=name,
+            epoch=self._next_epoch(name, stream),
+            model=stream.model,
+            digest=graph.digest,
+            nodes=best.nodes,
+            placement=best.placement,
+            predicted=best.predicted,
+            planner=FORCED if best.placement == stream.forced else EXACT,
+            reason=f"{why}; {_compare(graph, best)}",
+            created_ts=wall_ts,
+        )
+        stream.plan, stream.published_at = plan, now
+        text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
+        return [PublishPlan(plan, graph), Log(logging.INFO, text)]
+
+    def _next_epoch(self, name: StreamId, stream: _Stream) -> int:
+        """Above everything that any node has seen, so that a planner which forgot is not mistaken for an old one."""
+        held = [applied.streams[name].seen for applied in self.peers.applied.values() if name in applied.streams]
+        plans = (stream.plan, self._seen_plans.get(name))
+        return 1 + max([*held, *(plan.epoch for plan in plans if plan is not None)], default=0)
+
+    def _why_not(self, stream: _Stream, forced: Placement | None) -> str:
+        """Why there is no choice: each tier that is needed and has no usable node, with what its nodes lack."""
+        parts = []
+        for tier in sorted(set(forced or ()) | {Tier.DEVICE}):
+            if not self._usable(stream, tier):
+                nodes = [(node, info) for node, info in sorted(self._infos.items()) if info.tier == tier.label]
+                reasons = [reason for node, info in nodes if (reason := self._unusable(stream, node, info))]
+                parts.append(f"there is no usable {tier.label} node ({'; '.join(reasons) or 'none has come'})")
+        return " and ".join(parts)
+
+    def _mismatch(self, stream: _Stream, digest: str) -> list[PlannerAction]:
+        others = [
+            (str(node), held)
+            for node, info in sorted(self._infos.items())
+            if (held := info.models.get(stream.model, digest)) != digest and self.peers.alive(node)
+        ]
+        if not others:
+            return []
+        return self._say(stream, str(DigestMismatch(stream.model, [(stream.device, digest), *others])))
+
+    @staticmethod
+    def _say(stream: _Stream, text: str) -> list[PlannerAction]:
+        """Log what holds for a while once, not at each tick."""
+        if stream.said == text:
+            return []
+        stream.said = text
+        return [Log(logging.WARNING, text)]
+
+
+def _price(choice: Choice) -> tuple[float, int]:
+    return choice.predicted.seconds, len(choice.nodes)
+
+
+def _link(lower: LinkReport | None, upper: LinkReport | None) -> Link:
+    """From one tier's node through the broker to the next one's: the narrower of its two halves, half of each echo."""
+    rates = [r for r in (lower and lower.up_bytes_per_s, upper and upper.down_bytes_per_s) if r]
+    latency_s = sum(report.round_trip_s / 2 for report in (lower, upper) if report)
+    return Link(min(rates, default=UNMEASURED_BYTES_PER_S), latency_s)
+
+
+def _compare(graph: ModelGraph, best: Choice) -> str:
+    """The choice's price beside that of each tier alone."""
+    parts = [f"predicted {best.predicted.seconds * 1e3:.1f} ms a frame"]
+    for tier, only in _ALONE.items():
+        if tier in best.costs.seconds:
+            alone = predict(graph, only(graph, best.costs), best.costs).seconds
+            parts.append(f"{tier.label} alone {alone * 1e3:.1f} ms")
+    return ", ".join(parts)

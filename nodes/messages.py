@@ -1,0 +1,134 @@
+"""The JSON messages that nodes tell each other, parsed once into frozen values. Knows no topic and no socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.errors import TrisectError
+from pipeline.plan import NodeId, StreamId
+
+
+class MessageError(TrisectError):
+    """A peer: the payload is not the JSON message that its topic carries."""
+
+
+class LifeState(str, Enum):
+    """A node's life, as it says itself; `lost` is what its will says for it."""
+
+    INIT = "init"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """`session` is new for each process; `births` counts how often it came up on the broker in that session."""
+
+    node: NodeId
+    tier: str
+    state: LifeState
+    session: str
+    births: int = 0
+    host: str = ""
+    pid: int = 0
+    ts: float = 0.0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """What a node can do: its models by name with their digests, and the streams it owns with their model's name."""
+
+    node: NodeId
+    tier: str
+    session: str
+    version: str
+    engine: str
+    engine_version: str
+    threads: int
+    hardware: str
+    models: Mapping[str, str]
+    streams: Mapping[StreamId, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """A node's way to the broker and back, measured: bytes per second each way, seconds there and back."""
+
+    node: NodeId
+    session: str
+    up_bytes_per_s: float
+    down_bytes_per_s: float
+    round_trip_s: float
+    ts: float = 0.0
+
+    def describe(self) -> str:
+        """For people."""
+        up, down = self.up_bytes_per_s / 1e6, self.down_bytes_per_s / 1e6
+        return f"{up:.0f} MB/s to the broker, {down:.0f} MB/s from it, {self.round_trip_s * 1e3:.2f} ms there and back"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamApplied:
+    """What a node holds of one stream: the newest plan's epoch it has `seen`, the epochs it is `ready` to run.
+
+    Only the stream's device says `active` (the epoch stamped on new frames) and `holds` (the epochs still needed).
+    """
+
+    seen: int
+    ready: tuple[int, ...] = ()
+    refused: Mapping[int, str] = field(default_factory=dict)
+    active: int | None = None
+    holds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """All streams of one node, in one retained message; stale once its session is not the node's present one."""
+
+    node: NodeId
+    session: str
+    streams: Mapping[StreamId, StreamApplied] = field(default_factory=dict)
+
+
+T = TypeVar("T", NodeState, NodeInfo, LinkReport, Applied)
+
+
+def to_bytes(message: Any) -> bytes:
+    """A message, or plain JSON values, as the bytes to publish."""
+    value = message if isinstance(message, Mapping) else asdict(message)
+    return json.dumps(value, ensure_ascii=False, default=str).encode()
+
+
+def parse_json(payload: bytes) -> dict[str, Any]:
+    """A JSON object. Raises MessageError."""
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise MessageError(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise MessageError(f"not a JSON object but a {type(value).__name__}")
+    return value
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def from_bytes(kind: type[T], payload: bytes) -> T:
+    """Read a message of this kind. Raises MessageError naming what is wrong."""
+    adapter = _ADAPTERS.get(kind) or _ADAPTERS.setdefault(kind, TypeAdapter(kind))
+    try:
+        message: T = adapter.validate_json(payload)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "message"
+        raise MessageError(f"not a {kind.__name__}: {where}: {first['msg']}") from error
+    return message

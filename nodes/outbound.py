@@ -1,0 +1,105 @@
+"""What a tier node publishes for its frames: tensors of the cut, outputs for the device, and results."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from broker import topics
+from broker.errors import BrokerError
+from broker.session import Channel, Session
+from broker.topics import Namespace
+from nodes.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor
+from nodes.messages import to_bytes
+from nodes.results import result_json
+from nodes.sections import Config
+from nodes.telemetry import Meter
+from nodes.tickets import Ticket
+from nodes.workers import Worker
+from pipeline.graph import ModelGraph
+from pipeline.plan import NodeId
+from pipeline.wire import FrameKey, encode, encode_failure
+
+_log = logging.getLogger(__name__)
+
+TENSOR_WAIT_S = 30.0
+
+Outgoing: TypeAlias = SendTensor | SendOutput | SendFailure | CloseFrame
+
+
+class Outbound:
+    """The thread that encodes and publishes; it waits while the broker is slower, and with it the stages before it."""
+
+    def __init__(
+        self,
+        config: Config,
+        node: NodeId,
+        session: Session,
+        graphs: Mapping[str, ModelGraph],
+        labels: Mapping[str, Sequence[str] | None],
+        meter: Meter,
+    ) -> None:
+        self._config, self._node, self._session = config, node, session
+        self._names = Namespace(config.pipeline)
+        self._graphs, self._labels, self._meter = graphs, labels, meter
+        self.worker: Worker[Outgoing] = Worker(f"{node}.publish", self._publish)
+
+    def _publish(self, action: Outgoing) -> None:
+        if isinstance(action, CloseFrame):
+            self._publish_result(action)
+            return
+        try:
+            self._publish_tensor(action)
+        except BrokerError as error:
+            # the device submits the frame again when its output stays away
+            self._meter.count("unsent_tensors_total")
+            _log.warning("%s: frame %d: %s", self._node, action.key.sequence, error)
+
+    def _publish_tensor(self, action: SendTensor | SendOutput | SendFailure) -> None:
+        began = time.perf_counter()
+        key = action.key
+        if isinstance(action, SendTensor):
+            where: dict[str, str | int] = {
+                "node": self._node,
+                "stream": key.stream,
+                "epoch": key.epoch,
+                "tensor": action.tensor,
+            }
+            topic = self._names.topic(topics.OUT, **where)
+        else:
+            topic = self._names.topic(topics.NODE_RESULT, node=self._node, stream=key.stream)
+        if isinstance(action, SendFailure):
+            self._publish_bulk(topic, encode_failure(key, action.message, action.trace))
+            return
+        chunk_bytes = self._config.transport.chunk_bytes
+        for chunk in encode(key, action.tensor, action.array, trace=action.trace, chunk_bytes=chunk_bytes):
+            self._publish_bulk(topic, chunk)
+        self._meter.sample("encode_seconds", time.perf_counter() - began)
+
+    def _publish_bulk(self, topic: str, payload: bytes) -> None:
+        expiry_s = self._config.transport.expiry_s
+        self._session.publish(topic, payload, channel=Channel.BULK, expiry_s=expiry_s, wait_s=TENSOR_WAIT_S)
+
+    def _publish_result(self, close: CloseFrame) -> None:
+        """The one result of a frame: never given up, however long the broker is away."""
+        ticket: Ticket = close.ticket
+        stream = self._config.streams[close.stream]
+        graph, labels = self._graphs[stream.model], self._labels[stream.model]
+        if stream.outputs:
+            self._publish_outputs(close)
+        result = result_json(close, graph, labels, ticket)
+        payload = to_bytes(result)
+        self._session.publish(self._names.topic(topics.RESULT, stream=close.stream), payload, wait_s=None)
+        if ticket.response_topic:
+            self._session.publish(ticket.response_topic, payload, correlation=ticket.correlation, wait_s=None)
+        self._meter.sample("latency_seconds", result["seconds"])
+        ticket.done()
+
+    def _publish_outputs(self, close: CloseFrame) -> None:
+        topic = self._names.topic(topics.OUTPUT, stream=close.stream)
+        key = FrameKey(close.stream, close.epoch, close.sequence, close.attempt, oldest_open=0)
+        for tensor, array in close.outputs.items():
+            for chunk in encode(key, tensor, array, chunk_bytes=self._config.transport.chunk_bytes):
+                self._session.publish(topic, chunk, channel=Channel.BULK, wait_s=None)

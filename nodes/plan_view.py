@@ -1,0 +1,43 @@
+"""A plan as a table for people, from the JSON on its topic alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+
+def plan_table(plan: Mapping[str, Any]) -> Table:
+    """Stages and what crosses between them, in the order in which a frame goes."""
+    predicted = plan["predicted"]
+    table = Table(
+        title=f"stream {plan['stream']}, epoch {plan['epoch']} ({plan['planner']}): "
+        f"{predicted['seconds'] * 1e3:.1f} ms a frame predicted",
+        caption=plan["reason"],
+        title_justify="left",
+        caption_justify="left",
+    )
+    for heading in ("tier", "node", "blocks", "from", "to"):
+        table.add_column(heading)
+    table.add_column("predicted", justify="right")
+    for stage in plan["stages"]:
+        blocks = sum(end - start for start, end in stage["blocks"])
+        row = (stage["tier"], stage["node"], str(blocks), stage["first"], stage["last"])
+        table.add_row(*row, f"{predicted['stages'].get(stage['tier'], 0.0) * 1e3:.1f} ms")
+        for name, link in predicted["links"].items():
+            if name.startswith(f"{stage['tier']}_"):
+                table.add_row(f"  {name.replace('_', ' to ')}", "", *_cut(plan, name, link), style="dim")
+    return table
+
+
+def _cut(plan: Mapping[str, Any], name: str, link: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    order = ["device", "edge", "cloud"]
+    lower = order.index(name.split("_")[0])
+    tensors = [
+        t["name"]
+        for t in plan["tensors"]
+        if order.index(t["from"]) <= lower < max(order.index(tier) for tier in t["to"])
+    ]
+    shown = ", ".join(tensors[:2]) + (f" and {len(tensors) - 2} more" if len(tensors) > 2 else "")
+    return f"{len(tensors)} tensors", shown, f"{link['nbytes'] / 1e3:,.0f} kB", f"{link['seconds'] * 1e3:.1f} ms"

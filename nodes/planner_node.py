@@ -1,0 +1,160 @@
+"""The planner's shell: listens to what nodes say of themselves, publishes plans, answers requests. No TensorFlow."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from broker import topics
+from broker.errors import SessionTaken
+from broker.session import Message
+from broker.topics import Namespace
+from nodes.machine import planner_events as pe
+from nodes.machine.actions import Log
+from nodes.machine.events import PeerAppliedArrived, PeerStateArrived, Tick
+from nodes.machine.planning import PlannerMachine, PlannerSettings
+from nodes.messages import (
+    Applied,
+    LifeState,
+    LinkReport,
+    MessageError,
+    NodeInfo,
+    NodeState,
+    from_bytes,
+    parse_json,
+    to_bytes,
+)
+from nodes.presence import PLANNER_TIER, Presence, require_free
+from nodes.sections import Config
+from nodes.telemetry import Meter
+from pipeline.errors import TrisectError
+from pipeline.graph import ModelGraph
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.profile import Profile
+
+_log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+PLACE = "place"
+
+
+class PlannerNode:
+    """The planner process; `run` serves until `stop`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.names = Namespace(config.pipeline)
+        self.meter = Meter()
+        self._inbox: queue.SimpleQueue[pe.PlannerEvent | None] = queue.SimpleQueue()
+        self._taken: SessionTaken | None = None
+
+    def run(self) -> None:
+        """Come up, plan, leave. Raises IdInUse, SessionTaken, BrokerError."""
+        section = self.config.planner
+        require_free(self.config, self.names, section.id)
+        self.presence = Presence(self.config, self.names, section.id, PLANNER_TIER, on_taken=self._on_taken)
+        self.session = self.presence.session
+        self._subscribe()
+        self.presence.enter(LifeState.READY)
+        self.session.start()
+        settings = PlannerSettings(
+            margin=section.margin,
+            min_seconds_between_plans=section.min_seconds_between_plans,
+            settle_s=section.settle_s,
+        )
+        self.machine = PlannerMachine(settings, started_at=time.monotonic())
+        try:
+            self._loop()
+        finally:
+            self.presence.leave()
+        if self._taken is not None:
+            raise self._taken
+
+    def stop(self) -> None:
+        """End; from any thread or a signal handler."""
+        self._inbox.put(None)
+
+    def _subscribe(self) -> None:
+        readers: dict[topics.Topic, Callable[[bytes, dict[str, str]], pe.PlannerEvent]] = {
+            topics.STATE: lambda payload, _: PeerStateArrived(from_bytes(NodeState, payload)),
+            topics.APPLIED: lambda payload, _: PeerAppliedArrived(from_bytes(Applied, payload)),
+            topics.INFO: lambda payload, _: pe.InfoArrived(from_bytes(NodeInfo, payload)),
+            topics.LINK: lambda payload, _: pe.LinkArrived(from_bytes(LinkReport, payload)),
+            topics.MODEL: lambda payload, _: pe.ManifestArrived(ModelGraph.from_json(parse_json(payload))),
+            topics.PLAN: lambda payload, _: pe.PlanSeen(Plan.from_json(parse_json(payload))),
+            topics.PROFILE: _read_profile,
+        }
+        for kind, read in readers.items():
+            self.session.subscribe([self.names.filter(kind)], partial(self._on_json, read))
+        place = self.names.topic(topics.COMMAND, node=self.config.planner.id, verb=PLACE)
+        self.session.subscribe([place], self._on_place)
+
+    def _on_json(self, read: Callable[[bytes, dict[str, str]], pe.PlannerEvent], message: Message) -> None:
+        parsed = self.names.parse(message.topic)
+        if not message.payload or parsed is None:
+            return
+        try:
+            self._inbox.put(read(message.payload, parsed[1]))
+        except TrisectError as error:
+            self.meter.count("bad_messages_total")
+            _log.warning("%s: %s", message.topic, error)
+
+    def _on_place(self, message: Message) -> None:
+        try:
+            self._inbox.put(_read_request(message))
+        except MessageError as error:
+            self.presence.reply(message, {"ok": False, "error": str(error)})
+
+    def _on_taken(self, taken: SessionTaken) -> None:
+        self._taken = taken
+        self.stop()
+
+    def _loop(self) -> None:
+        report_at = 0.0
+        while True:
+            try:
+                event: pe.PlannerEvent | None = self._inbox.get(timeout=TICK_S)
+            except queue.Empty:
+                event = Tick()
+            if event is None:
+                return
+            now = time.monotonic()
+            for action in self.machine.handle(event, now, time.time()):
+                self._perform(action)
+            if now >= report_at:
+                report_at = now + self.config.telemetry.interval_s
+                self._report()
+
+    def _perform(self, action: pe.PlannerAction) -> None:
+        if isinstance(action, pe.PublishPlan):
+            payload = to_bytes(action.plan.to_json(action.graph))
+            self.session.keep(self.names.topic(topics.PLAN, stream=action.plan.stream), payload)
+            self.meter.count("plans_total")
+        elif isinstance(action, pe.Reply):
+            self.presence.reply(action.ticket, dict(action.answer))
+        elif isinstance(action, Log):
+            _log.log(action.level, "%s", action.text)
+
+    def _report(self) -> None:
+        if self.session.is_up:
+            topic = self.names.topic(topics.TELEMETRY, node=self.config.planner.id)
+            self.session.publish(topic, to_bytes(self.meter.report()), qos=0)
+
+
+def _read_profile(payload: bytes, fields: dict[str, str]) -> pe.PlannerEvent:
+    return pe.ProfileArrived(NodeId(fields["node"]), Profile.from_json(parse_json(payload)))
+
+
+def _read_request(message: Message) -> pe.PlaceRequested:
+    request: dict[str, Any] = parse_json(message.payload)
+    stream, edge_from, cloud_from = (request.get(name) for name in ("stream", "edge_from", "cloud_from"))
+    if not isinstance(stream, str):
+        raise MessageError("a place request needs a stream")
+    for name, value in (("edge_from", edge_from), ("cloud_from", cloud_from)):
+        if value is not None and not isinstance(value, str):
+            raise MessageError(f"{name} must be a block's name, not {value!r}")
+    return pe.PlaceRequested(StreamId(stream), message, edge_from, cloud_from, auto=request.get("auto") is True)

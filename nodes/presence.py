@@ -1,0 +1,168 @@
+"""How a process is present on the broker under its id: session token, birth and will, and one process per id."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from broker import topics
+from broker.errors import RequestTimeout, SessionTaken
+from broker.session import Address, Limits, Message, Session, Will
+from broker.topics import Namespace
+from nodes.messages import LifeState, MessageError, NodeState, from_bytes, parse_json, to_bytes
+from nodes.sections import Config
+from pipeline.errors import TrisectError
+from pipeline.plan import NodeId
+
+_log = logging.getLogger(__name__)
+
+RETAINED_WAIT_S = 0.3
+PING_TIMEOUT_S = 1.5
+PING = "ping"
+PLANNER_TIER = "planner"
+WILL_DELAY_S = 2.0
+
+
+class IdInUse(TrisectError):
+    """Another living process has this node's id."""
+
+    def __init__(self, node: NodeId, answer: dict[str, Any]) -> None:
+        super().__init__(
+            f"node id {node!r} is in use: process {answer.get('pid')} on {answer.get('host')} answers to it; "
+            "stop that one, or give this one another id"
+        )
+
+
+def address_of(config: Config) -> Address:
+    """Where the configuration says the broker is."""
+    section = config.broker
+    return Address(section.host, section.port, section.username, section.password)
+
+
+def guest_session(config: Config, purpose: str) -> Session:
+    """A session for a command that is no node: a name of its own, no will. Not started."""
+    token = secrets.token_hex(4)
+    return Session(address_of(config), name=f"{config.pipeline}-{purpose}-{token}", token=token)
+
+
+def require_free(config: Config, names: Namespace, node: NodeId) -> None:
+    """Raise IdInUse when a living process answers to this id. Waits for the broker, however long."""
+    found: list[NodeState] = []
+    arrived = threading.Event()
+
+    def on_state(message: Message) -> None:
+        try:
+            found.append(from_bytes(NodeState, message.payload))
+        except MessageError as error:
+            _log.warning("%s: %s", message.topic, error)
+        arrived.set()
+
+    with guest_session(config, "check") as session:
+        wait_up(session)
+        session.subscribe([names.topic(topics.STATE, node=node)], on_state)
+        arrived.wait(RETAINED_WAIT_S)
+        if not found or found[-1].state in (LifeState.LOST, LifeState.STOPPED):
+            return
+        reply_topic = names.topic(topics.REPLY, client=session.name)
+        ping = names.topic(topics.COMMAND, node=node, verb=PING)
+        try:
+            answer = session.request(ping, b"{}", reply_topic=reply_topic, timeout_s=PING_TIMEOUT_S)
+        except RequestTimeout:
+            return
+        raise IdInUse(node, parse_json(answer))
+
+
+def wait_up(session: Session) -> None:
+    """Wait until the broker is there; the session says in the log what and where it waits for."""
+    while not session.is_up:
+        session.start()
+        time.sleep(0.01)
+
+
+class Presence:
+    """One node's session with its states. `on_up` is called each time all is connected and subscribed, before the birth.
+
+    A birth is published at each of these times, its number counts them: who sees it change knows that what was under
+    way to this node may be lost.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        names: Namespace,
+        node: NodeId,
+        tier: str,
+        *,
+        intake: bool = False,
+        on_up: Callable[[], None] = lambda: None,
+        on_taken: Callable[[SessionTaken], None] = lambda _: None,
+    ) -> None:
+        self.node, self.tier, self.token = node, tier, secrets.token_hex(4)
+        self._names = names
+        self._on_up = on_up
+        self._state = LifeState.INIT
+        self._births = 0
+        self._lock = threading.Lock()
+        self.session = Session(
+            address_of(config),
+            name=f"{config.pipeline}-{node}",
+            token=self.token,
+            will=Will(topic=self.state_topic, payload=self._message(LifeState.LOST), delay_s=WILL_DELAY_S),
+            intake=intake,
+            on_up=self._up,
+            on_taken=on_taken,
+            limits=Limits(keepalive_s=config.transport.keepalive_s),
+        )
+        self.session.subscribe([names.topic(topics.COMMAND, node=node, verb=PING)], self._on_ping)
+
+    @property
+    def state_topic(self) -> str:
+        """Where this node's state is."""
+        return self._names.topic(topics.STATE, node=self.node)
+
+    def enter(self, state: LifeState) -> None:
+        """Say a new state, now if connected, and at each birth from now on."""
+        with self._lock:
+            self._state = state
+            if self.session.is_up:
+                self.session.publish(self.state_topic, self._message(state), retain=True)
+
+    def leave(self, message: str = "") -> None:
+        """Say `stopped` and disconnect; the will is not sent."""
+        self.session.stop({self.state_topic: self._message(LifeState.STOPPED, message)})
+
+    def reply(self, message: Message, answer: dict[str, Any]) -> None:
+        """Answer a request."""
+        if message.response_topic:
+            self.session.publish(message.response_topic, to_bytes(answer), correlation=message.correlation)
+
+    def _up(self) -> None:
+        with self._lock:
+            self._births += 1
+        self._on_up()
+        with self._lock:
+            self.session.publish(self.state_topic, self._message(self._state), retain=True)
+
+    def _on_ping(self, message: Message) -> None:
+        self.reply(message, {"ok": True, "session": self.token, "host": socket.gethostname(), "pid": os.getpid()})
+
+    def _message(self, state: LifeState, message: str = "") -> bytes:
+        return to_bytes(
+            NodeState(
+                self.node,
+                self.tier,
+                state,
+                self.token,
+                self._births,
+                socket.gethostname(),
+                os.getpid(),
+                time.time(),
+                message,
+            )
+        )

@@ -1,0 +1,64 @@
+"""The JSON result of a frame, pleasant to read with `mosquitto_sub`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from nodes.machine.actions import CloseFrame
+from nodes.tickets import Ticket
+from pipeline.frames import top_k
+from pipeline.graph import ModelGraph
+from pipeline.wire import Hop, Trace
+
+DIGITS = 6
+
+
+def result_json(close: CloseFrame, graph: ModelGraph, labels: Sequence[str] | None, ticket: Ticket) -> dict[str, Any]:
+    """One message per frame. Seconds per node on its own clock; a link's seconds compare two nodes' clocks."""
+    now = time.time()
+    result: dict[str, Any] = {
+        "stream": close.stream,
+        "sequence": close.sequence,
+        "ok": not close.error,
+        "source": ticket.source,
+        "model": graph.name,
+        "epoch": close.epoch,
+        "attempt": close.attempt,
+        "seconds": round(now - ticket.entered_ts, DIGITS),
+    }
+    if ticket.correlation:
+        result["correlation"] = ticket.correlation.decode(errors="replace")
+    if close.error:
+        result["error"] = close.error
+    elif len(graph.outputs) == 1:
+        result["top"] = [asdict(scored) for scored in top_k(close.outputs[graph.outputs[0]], labels)]
+    result["tiers"] = [hop.tier for hop in close.trace]
+    result["path"] = [_stage(hop) for hop in close.trace]
+    result["links"] = link_seconds(close.trace, now)
+    result["ts"] = round(now, 3)
+    return result
+
+
+def link_seconds(trace: Trace, closed_ts: float) -> dict[str, float]:
+    """Seconds from a node's output to the next node's input: encode, broker and decode; `return` is the way back."""
+    links = {
+        f"{before.tier}_{after.tier}": round(after.arrived_ts - before.sent_ts, DIGITS)
+        for before, after in zip(trace, trace[1:], strict=False)
+    }
+    if len(trace) > 1:
+        links["return"] = round(closed_ts - trace[-1].sent_ts, DIGITS)
+    return links
+
+
+def _stage(hop: Hop) -> dict[str, Any]:
+    return {
+        "node": hop.node,
+        "tier": hop.tier,
+        **{
+            name: round(getattr(hop, name), DIGITS)
+            for name in ("decode_seconds", "queue_seconds", "compute_seconds", "encode_seconds")
+        },
+    }

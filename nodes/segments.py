@@ -1,0 +1,54 @@
+"""The compiled segments of a node: each set of blocks is compiled once, and the last few are kept for a plan's return."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pipeline.placement import Stage, Tier
+
+if TYPE_CHECKING:
+    from pipeline.engines import Engine, Segment
+    from pipeline.prepared import PreparedModel
+
+KEPT_UNUSED = 4
+SegmentKey = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+class SegmentStore:
+    """Which segment runs an epoch. `hold` may take seconds; `of` may be called meanwhile, from another thread."""
+
+    def __init__(self, engine: Engine, models: Mapping[str, PreparedModel]) -> None:
+        self._engine = engine
+        self._models = models
+        self._compiled: OrderedDict[SegmentKey, Segment] = OrderedDict()
+        self._held: dict[tuple[str, int], SegmentKey] = {}
+        self._lock = threading.Lock()
+
+    def hold(self, stream: str, epoch: int, model: str, stage: Stage) -> None:
+        """Have the stage's segment ready for this epoch. Raises what the engine raises."""
+        prepared = self._models[model]
+        # on the device a frame's input is given to the segment; elsewhere it is given what crossed
+        inputs = prepared.graph.inputs if stage.tier is Tier.DEVICE else stage.inputs
+        key = (model, stage.blocks, inputs, stage.outputs)
+        segment = self._compiled.get(key) or self._engine.compile(prepared, stage.blocks, inputs, stage.outputs)
+        with self._lock:
+            self._compiled[key] = segment
+            self._compiled.move_to_end(key)
+            self._held[stream, epoch] = key
+
+    def of(self, stream: str, epoch: int) -> Segment | None:
+        """The epoch's segment, None when it is not held."""
+        with self._lock:
+            key = self._held.get((stream, epoch))
+            return self._compiled[key] if key else None
+
+    def release(self, stream: str, epoch: int) -> None:
+        """Let the epoch go, and the oldest unused segments beyond a few."""
+        with self._lock:
+            self._held.pop((stream, epoch), None)
+            unused = [key for key in self._compiled if key not in self._held.values()]
+            for key in unused[: max(0, len(unused) - KEPT_UNUSED)]:
+                del self._compiled[key]

@@ -1,0 +1,112 @@
+"""A device's own frames: images of a folder, a video file or a camera, at a rate, once or in a loop."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nodes.sections import SourceSection
+from nodes.tickets import Ticket
+from pipeline.errors import ConfigError
+from pipeline.plan import NodeId, StreamId
+from pipeline.wire import Array
+
+_log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".npy")
+
+Frames = Iterator[tuple[str, bytes | Array]]
+Offer = Callable[[StreamId, Ticket, bool], None]
+"""Takes the stream, the frame, and whether it may be dropped for a fresher one."""
+
+
+class Source:
+    """A thread that offers frames. With the policy `block` it waits until `window` of them are answered."""
+
+    def __init__(self, node: NodeId, stream: StreamId, section: SourceSection, window: int, offer: Offer) -> None:
+        self._stream, self._section, self._offer = stream, section, offer
+        self._open = open_frames(section)
+        self._credit = threading.Semaphore(window)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"{node}.source.{stream}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to offer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Offer no more."""
+        self._stop.set()
+        self._credit.release()
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        offered, next_at = 0, time.monotonic()
+        try:
+            for name, payload in self._open:
+                if not self._await_turn(next_at):
+                    break
+                live = self._section.policy == "freshest"
+                done = (lambda: None) if live else self._credit.release
+                self._offer(self._stream, Ticket(payload, name, done), live)
+                offered += 1
+                if self._section.rate_hz:
+                    # a frame that had to wait does not make the following ones hurry
+                    next_at = max(next_at, time.monotonic() - 1.0) + 1.0 / self._section.rate_hz
+        except Exception:
+            _log.exception("source of stream %s failed", self._stream)
+        _log.info("source of stream %s ended after %d frames", self._stream, offered)
+
+    def _await_turn(self, at: float) -> bool:
+        if self._section.policy == "block":
+            self._credit.acquire()
+        self._stop.wait(max(0.0, at - time.monotonic()))
+        return not self._stop.is_set()
+
+
+def open_frames(section: SourceSection) -> Frames:
+    """(name, encoded bytes or RGB array) one after the other. Raises ConfigError when there is nothing to read."""
+    if section.images is not None:
+        return _images(section.images, section.loop)
+    return _video(section.video if section.video is not None else section.camera, section.loop)
+
+
+def _images(path: Path, loop: bool) -> Frames:
+    if not path.exists():
+        raise ConfigError(f"streams: source: images: {path} does not exist")
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
+    if not files:
+        raise ConfigError(f"streams: source: images: no {', '.join(IMAGE_SUFFIXES)} in {path}")
+    return ((file.name, file.read_bytes()) for file in (itertools.cycle(files) if loop else files))
+
+
+def _video(source: str | int | None, loop: bool) -> Frames:
+    try:
+        import cv2
+    except ImportError:
+        raise ConfigError("a video or camera needs OpenCV: pip install 'trisect[video]'") from None
+    capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        raise ConfigError(f"streams: source: {source!r} cannot be opened as a video or camera")
+    return _captured(capture, source, loop)
+
+
+def _captured(capture: Any, source: str | int | None, loop: bool) -> Frames:
+    import cv2
+
+    for number in itertools.count():
+        read, image = capture.read()
+        if not read and loop and number:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+            read, image = capture.read()
+        if not read:
+            capture.release()
+            return
+        yield f"{source}#{number}", np.ascontiguousarray(image[:, :, ::-1])

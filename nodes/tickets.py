@@ -1,0 +1,24 @@
+"""A frame as the shell holds it, from its arrival until its result is out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pipeline.wire import Array
+
+
+@dataclass(slots=True)
+class Ticket:
+    """`payload` is an encoded frame or an image array; `done` is called once the frame is answered or dropped.
+
+    `correlation` and `response_topic` are the publisher's, so that its results find back to it.
+    """
+
+    payload: bytes | Array
+    source: str
+    done: Callable[[], None]
+    correlation: bytes | None = None
+    response_topic: str | None = None
+    entered_ts: float = field(default_factory=time.time)

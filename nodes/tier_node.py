@@ -1,0 +1,316 @@
+"""A tier node's shell: device, edge and cloud alike. It feeds events to the machine and performs its actions.
+
+Threads: the core takes every decision, one event after the other; around it, each with its own queue, one thread
+decodes what arrives, one computes, one encodes and publishes, one prepares coming plans, and one makes frames inputs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from broker import topics
+from broker.errors import SessionTaken
+from broker.session import Channel
+from broker.topics import Namespace
+from nodes import link_probe, sequences
+from nodes.inbound import Inbound
+from nodes.machine import actions as do
+from nodes.machine import events as ev
+from nodes.machine.stream import StreamSettings
+from nodes.machine.tier import TierMachine
+from nodes.messages import Applied, LifeState, NodeInfo, to_bytes
+from nodes.model_settings import labels_of, preprocess_of, source_of
+from nodes.outbound import Outbound
+from nodes.presence import Presence, require_free, wait_up
+from nodes.sections import Config
+from nodes.segments import SegmentStore
+from nodes.sources import Source
+from nodes.telemetry import Meter
+from nodes.tickets import Ticket
+from nodes.workers import Worker
+from pipeline.errors import ConfigError, FrameError
+from pipeline.inputs import to_inputs
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.wire import Hop
+
+_log = logging.getLogger(__name__)
+
+TICK_S = 0.05
+DRAIN_S = 15.0
+
+
+class TierNode:
+    """One node of the configuration; `run` serves until `stop`. `state_dir` holds what outlives the process."""
+
+    def __init__(self, config: Config, node: NodeId, *, state_dir: Path) -> None:
+        if node not in config.nodes:
+            raise ConfigError(f"no node {node!r} in the configuration; it has: {', '.join(config.nodes)}")
+        self.config, self.node, self.section = config, node, config.nodes[node]
+        self.names = Namespace(config.pipeline)
+        self.streams = {name: section for name, section in config.streams.items() if section.device == node}
+        self.meter = Meter()
+        self._state_dir = state_dir / config.pipeline
+        self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
+        self._taken: SessionTaken | None = None
+
+    def run(self) -> None:
+        """Come up, serve, leave. Raises IdInUse, SessionTaken, ModelError, ConfigError, BrokerError."""
+        require_free(self.config, self.names, self.node)
+        self.presence = Presence(
+            self.config,
+            self.names,
+            self.node,
+            self.section.tier.label,
+            intake=bool(self.streams),
+            on_up=lambda: self._inbox.put(ev.ConnectionRestored()),
+            on_taken=self._on_taken,
+        )
+        self.session = self.presence.session
+        self.session.start()
+        try:
+            self._load()
+            self._assemble()
+            self._introduce()
+            self._serve()
+        finally:
+            self.presence.leave()
+        if self._taken is not None:
+            raise self._taken
+
+    def stop(self) -> None:
+        """End; from any thread or a signal handler."""
+        self._inbox.put(None)
+
+    # Coming up.
+
+    def _load(self) -> None:
+        from pipeline import engines, profile
+        from pipeline.prepared import load
+
+        self._engine = engines.create(self.section.engine, self.section.threads or os.cpu_count() or 1)
+        used = sorted({stream.model for stream in self.config.streams.values()})
+        self._models = {name: load(source_of(name, self.config.models[name])) for name in used}
+        self.graphs = {name: model.graph for name, model in self._models.items()}
+        self._profiles = {name: profile.measure_or_load(self._engine, model) for name, model in self._models.items()}
+        self._preprocess = {name: preprocess_of(self.config.models[name]) for name in used}
+
+    def _assemble(self) -> None:
+        node, graphs = self.node, self.graphs
+        labels = {name: labels_of(self.config.models[name]) for name in graphs}
+        self._segments = SegmentStore(self._engine, self._models)
+        self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
+        owned = {name: graphs[section.model] for name, section in self.streams.items()}
+        self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put)
+        self._outbound = Outbound(self.config, node, self.session, graphs, labels, self.meter)
+        self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
+        self._frames = Worker(f"{node}.frames", self._decode_frame)
+        self._compute = Worker(f"{node}.compute", self._run_segment)
+        self._prepare = Worker(f"{node}.prepare", self._prepare_or_release)
+        self._performers: dict[type, Callable[[Any], object]] = {
+            do.Prepare: self._prepare.put,
+            do.Release: self._prepare.put,
+            do.AnnounceApplied: self._announce,
+            do.Run: lambda action: self._compute.put((action, time.time())),
+            do.SendTensor: self._outbound.worker.put,
+            do.SendOutput: self._outbound.worker.put,
+            do.SendFailure: self._outbound.worker.put,
+            do.CloseFrame: self._outbound.worker.put,
+            do.DecodeFrame: self._frames.put,
+            do.DropFrame: lambda action: action.ticket.done(),
+            do.Count: lambda action: self.meter.count(action.name),
+            do.Log: lambda action: _log.log(action.level, "%s", action.text),
+        }
+
+    def _settings_of(self, name: StreamId) -> StreamSettings:
+        section = self.streams[name]
+        return StreamSettings(
+            stream=name,
+            model=section.model,
+            window=section.window,
+            frame_timeout_s=section.frame_timeout_s,
+            first_sequence=sequences.reserve(self._state_dir / f"{name}.sequence"),
+        )
+
+    def _introduce(self) -> None:
+        """Say what this node is and can do: retained, and said again at each connect."""
+        from pipeline.profile import hardware
+
+        keep, topic = self.session.keep, self.names.topic
+        for name, graph in self.graphs.items():
+            keep(topic(topics.MODEL, digest=graph.digest), to_bytes(graph.to_json()))
+            keep(topic(topics.PROFILE, node=self.node, model=name), to_bytes(self._profiles[name].to_json()))
+        info = NodeInfo(
+            node=self.node,
+            tier=self.section.tier.label,
+            session=self.presence.token,
+            version=version("trisect"),
+            engine=self._engine.name,
+            engine_version=self._engine.version,
+            threads=self._engine.threads,
+            hardware=hardware(),
+            models={name: graph.digest for name, graph in self.graphs.items()},
+            streams={name: section.model for name, section in self.streams.items()},
+        )
+        keep(topic(topics.INFO, node=self.node), to_bytes(info))
+        self._announce(do.AnnounceApplied({}))
+        wait_up(self.session)
+        report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=self.config.transport.chunk_bytes)
+        keep(topic(topics.LINK, node=self.node), to_bytes(report))
+        _log.info("link: %s", report.describe())
+
+    # Serving.
+
+    def _serve(self) -> None:
+        sources = [
+            Source(self.node, name, section.source, section.window, self._offer)
+            for name, section in self.streams.items()
+            if section.source is not None
+        ]
+        workers = (self._frames, self._inbound.worker, self._compute, self._outbound.worker, self._prepare)
+        for worker in workers:
+            worker.start()
+        self._inbound.subscribe(self.session)
+        self.presence.enter(LifeState.READY)
+        _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
+        for source in sources:
+            source.start()
+        self._loop(lambda: False)
+        for source in sources:
+            source.stop()
+        self._drain()
+        for worker in workers:
+            worker.stop()
+
+    def _drain(self) -> None:
+        """Finish the open frames, those that can be, before leaving."""
+        if self._taken is None and self._open_frames():
+            self.presence.enter(LifeState.DRAINING)
+            give_up = time.monotonic() + DRAIN_S
+            self._loop(lambda: not self._open_frames() or time.monotonic() > give_up)
+
+    def _open_frames(self) -> int:
+        return sum(len(owner.open) for owner in self.machine.owners.values())
+
+    def _loop(self, ended: Callable[[], bool]) -> None:
+        report_at = 0.0
+        while not ended():
+            event = self._next_event()
+            if event is None:
+                return
+            now = time.monotonic()
+            for action in self.machine.handle(event, now):
+                self._performers[type(action)](action)
+            if now >= report_at:
+                report_at = now + self.config.telemetry.interval_s
+                self._report()
+
+    def _next_event(self) -> ev.Event | None:
+        try:
+            return self._inbox.get(timeout=TICK_S)
+        except queue.Empty:
+            return ev.Tick()
+
+    def _offer(self, stream: StreamId, ticket: Ticket, live: bool) -> None:
+        self._inbox.put(ev.FrameOffered(stream, ticket, live))
+
+    def _on_taken(self, taken: SessionTaken) -> None:
+        self._taken = taken
+        self.stop()
+
+    def _announce(self, action: do.AnnounceApplied) -> None:
+        applied = Applied(self.node, self.presence.token, action.streams)
+        self.session.keep(self.names.topic(topics.APPLIED, node=self.node), to_bytes(applied))
+
+    def _report(self) -> None:
+        owners = self.machine.owners.values()
+        report = {
+            **self.meter.report(),
+            "in_flight": self._open_frames(),
+            "backlog": sum(len(owner.backlog) for owner in owners),
+            "queue_depth": len(self._compute),
+            "sent_bytes_total": self.session.sent_bytes_total,
+            "received_bytes_total": self.session.received_bytes_total,
+            "queued_bytes": self.session.queued_bytes,
+            "reconnects_total": self.session.reconnects_total,
+        }
+        if self.session.is_up:
+            self.session.publish(self.names.topic(topics.TELEMETRY, node=self.node), to_bytes(report), qos=0)
+
+    # Work, each in its own thread.
+
+    def _decode_frame(self, action: do.DecodeFrame) -> None:
+        model = self.streams[action.stream].model
+        graph = self.graphs[model]
+        ticket: Ticket = action.ticket
+        began = time.perf_counter()
+        ticket.entered_ts = time.time()
+        try:
+            inputs = to_inputs(ticket.payload, graph, self._preprocess[model])
+        except FrameError as error:
+            self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))
+        else:
+            seconds = time.perf_counter() - began
+            self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
+
+    def _run_segment(self, item: tuple[do.Run, float]) -> None:
+        run, arrived_ts = item
+        segment = self._segments.of(run.key.stream, run.key.epoch)
+        if segment is None:
+            self.meter.count("stale_tensors_total")
+            return
+        began = time.time()
+        try:
+            outputs = segment.run(run.inputs)
+        except Exception as error:
+            _log.exception("frame %d of %s failed", run.key.sequence, run.key.stream)
+            text = f"{self.node}: {type(error).__name__}: {error}"
+            self._inbox.put(ev.SegmentFailed(run.key, text, run.trace))
+            return
+        ended = time.time()
+        hop = Hop(
+            node=self.node,
+            tier=self.section.tier.label,
+            arrived_ts=arrived_ts,
+            decode_seconds=run.decode_seconds,
+            queue_seconds=began - arrived_ts,
+            compute_seconds=ended - began,
+            sent_ts=ended,
+        )
+        self._inbox.put(ev.SegmentRan(run.key, outputs, (*run.trace, hop)))
+        self.meter.count("frames_total")
+        self.meter.sample("queue_seconds", hop.queue_seconds)
+        self.meter.sample("compute_seconds", hop.compute_seconds)
+
+    def _prepare_or_release(self, action: do.Prepare | do.Release) -> None:
+        if isinstance(action, do.Release):
+            self._segments.release(action.stream, action.epoch)
+            self.session.unsubscribe(self._subscribed.pop((action.stream, action.epoch), []), channel=Channel.BULK)
+            return
+        plan, stage = action.plan, action.stage
+        try:
+            self._segments.hold(plan.stream, plan.epoch, plan.model, stage)
+            for sender, topic in self._input_topics(plan, stage.inputs):
+                self._subscribed.setdefault((plan.stream, plan.epoch), []).append(topic)
+                self._inbound.subscribe_tensor(self.session, topic, sender)
+        except Exception as error:
+            _log.exception("cannot prepare epoch %d of %s", plan.epoch, plan.stream)
+            self._inbox.put(ev.PrepareFailed(plan.stream, plan.epoch, f"{type(error).__name__}: {error}"))
+        else:
+            self._inbox.put(ev.Prepared(plan.stream, plan.epoch))
+
+    def _input_topics(self, plan: Plan, tensors: tuple[int, ...]) -> list[tuple[NodeId, str]]:
+        graph = self.graphs[plan.model]
+        senders = [plan.nodes[plan.placement[graph.producer[tensor]]] for tensor in tensors]
+        return [
+            (sender, self._tensor_topic(sender, plan, tensor)) for sender, tensor in zip(senders, tensors, strict=True)
+        ]
+
+    def _tensor_topic(self, sender: NodeId, plan: Plan, tensor: int) -> str:
+        return self.names.topic(topics.OUT, node=sender, stream=plan.stream, epoch=plan.epoch, tensor=tensor)

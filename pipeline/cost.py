@@ -1,0 +1,121 @@
+"""The cost model: what a placement takes, per stage and link. All planners and every printed price use it.
+
+Source: D3's serial sum, with a tensor sent once to however many readers it has. The broker stands at the edge, so what
+goes from device to cloud pays both links.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.errors import PlanError
+from pipeline.graph import ModelGraph
+from pipeline.placement import Tier, crossings
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One way between neighbouring tiers: bytes per second, and seconds of latency one way."""
+
+    bandwidth_bytes_per_s: float
+    latency_s: float
+
+    def __post_init__(self) -> None:
+        if not (self.bandwidth_bytes_per_s > 0 and math.isfinite(self.latency_s) and self.latency_s >= 0):
+            raise PlanError(
+                f"a link needs a bandwidth above 0 and a latency of at least 0, not "
+                f"{self.bandwidth_bytes_per_s} bytes/s and {self.latency_s} s; measure it again"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a planner knows: `seconds[tier][block]` for the tiers that have a node, and both links."""
+
+    seconds: Mapping[Tier, Sequence[float]]
+    device_edge: Link
+    edge_cloud: Link
+
+    def check(self, graph: ModelGraph) -> None:
+        """Raise PlanError unless there is a finite, non-negative time for each block of each tier with a node."""
+        if Tier.DEVICE not in self.seconds:
+            raise PlanError("no costs for the device: it is where frames enter")
+        for tier, seconds in self.seconds.items():
+            if len(seconds) != len(graph):
+                raise PlanError(
+                    f"{len(seconds)} block times on the {tier.label} for {len(graph)} blocks; profile again"
+                )
+            for block, value in zip(graph.blocks, seconds, strict=True):
+                if not (math.isfinite(value) and value >= 0):
+                    raise PlanError(f"block {block.name!r} takes {value} s on the {tier.label}; profile again")
+
+    def link(self, lower: Tier) -> Link:
+        """The link from `lower` to the next tier."""
+        return self.device_edge if lower == Tier.DEVICE else self.edge_cloud
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCost:
+    """Tensors going up a link and the result coming down it: seconds of both, bytes of each."""
+
+    seconds: float
+    nbytes: int
+    result_nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The price of a placement: seconds of each stage by tier label, each link by `device_edge`/`edge_cloud`."""
+
+    seconds: float
+    stages: Mapping[str, float]
+    links: Mapping[str, LinkCost]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Prediction:
+        """Read it back; raises KeyError, TypeError or ValueError for anything else."""
+        return cls(
+            seconds=float(value["seconds"]),
+            stages={str(k): float(v) for k, v in value["stages"].items()},
+            links={
+                str(k): LinkCost(float(v["seconds"]), int(v["nbytes"]), int(v["result_nbytes"]))
+                for k, v in value["links"].items()
+            },
+        )
+
+
+def predict(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> Prediction:
+    """Latency of one frame under `placement`, in seconds, with its parts.
+
+    Raises PlanError when the placement uses a tier that `costs` has no node for.
+    """
+    stages: dict[str, float] = {}
+    for block, tier in zip(graph.blocks, placement, strict=True):
+        if tier not in costs.seconds:
+            raise PlanError(f"block {block.name!r} is placed on the {tier.label}, which has no node")
+        stages[tier.label] = stages.get(tier.label, 0.0) + costs.seconds[tier][block.index]
+    links = {}
+    for lower in (Tier.DEVICE, Tier.EDGE):
+        cost = _link_cost(graph, placement, costs, lower)
+        if cost is not None:
+            links[f"{lower.label}_{Tier(lower + 1).label}"] = cost
+    total = sum(stages.values()) + sum(cost.seconds for cost in links.values())
+    return Prediction(total, stages, links)
+
+
+def _link_cost(graph: ModelGraph, placement: Sequence[Tier], costs: Costs, lower: Tier) -> LinkCost | None:
+    if max(placement) <= lower:
+        return None
+    link = costs.link(lower)
+    nbytes = sum(graph.tensors[c.tensor].nbytes for c in crossings(graph, placement) if c.crosses(lower))
+    returning = [t for t in set(graph.outputs) if placement[graph.producer[t]] > lower]
+    result_nbytes = sum(graph.tensors[t].nbytes for t in returning)
+    seconds = (nbytes + result_nbytes) / link.bandwidth_bytes_per_s + link.latency_s * (2 if returning else 1)
+    return LinkCost(seconds, nbytes, result_nbytes)

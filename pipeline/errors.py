@@ -1,0 +1,65 @@
+"""Every error this library raises, named by whose fault it is; each carries its numbers and the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class TrisectError(Exception):
+    """Root of all errors that a user can mend; their text is shown without a traceback."""
+
+
+class ConfigError(TrisectError):
+    """The configuration is wrong: names the file, the key and what is allowed."""
+
+
+class ModelError(TrisectError):
+    """The model, its file or its manifest cannot be used."""
+
+
+class UnknownModel(ModelError):
+    """No model goes by this name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = get_close_matches(name, known, n=3, cutoff=0.4)
+        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        super().__init__(f"unknown model {name!r}: {meant}known: {', '.join(known)}, or a path to a .keras file")
+        self.name = name
+
+
+class NotFunctional(ModelError):
+    """The model has no static graph: names the layer and the reason."""
+
+    def __init__(self, model: str, layer: str, reason: str) -> None:
+        super().__init__(
+            f"model {model!r} has no static graph: {layer}: {reason}; "
+            "rebuild it with keras.Model(inputs, outputs) from keras layers"
+        )
+        self.layer = layer
+
+
+class FrameError(TrisectError):
+    """A frame's sender: the bytes are no image or array, or its shape does not fit the model."""
+
+
+class WireError(TrisectError):
+    """A peer: the bytes are not a tensor message that this node expects."""
+
+
+class PlanError(TrisectError):
+    """A plan does not fit its graph: a block missing or twice, data flowing backwards, a node unknown."""
+
+
+class Infeasible(TrisectError):
+    """No placement satisfies what was asked."""
+
+
+class DigestMismatch(TrisectError):
+    """Two nodes hold different models under one name."""
+
+    def __init__(self, model: str, digests: Sequence[tuple[str, str]]) -> None:
+        held = ", ".join(f"{node} has {digest}" for node, digest in digests)
+        super().__init__(f"model {model!r} differs between nodes: {held}; give all nodes the same weights and versions")
+        self.digests = tuple(digests)

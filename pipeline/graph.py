@@ -1,0 +1,181 @@
+"""The model graph: blocks and the tensors between them, as a JSON manifest that needs no TensorFlow to read.
+
+Vertex 0 is the input block; it stands on the device and produces the model's inputs. Blocks are in topological
+order. Every shape has its batch dimension, which is 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import ModelError
+
+MANIFEST_VERSION = 1
+DTYPES = frozenset(
+    [
+        "bool",
+        *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+        "float16",
+        "float32",
+        "float64",
+    ]
+)
+"""What a tensor may hold, as NumPy names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An activation: `shape` with the batch of 1, `dtype` as NumPy names it."""
+
+    id: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array in memory, which is what crosses a link uncoded."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The smallest unit that may be placed.
+
+    `kind` is the Keras class of its main layer (`Conv2D`, `Add`, ...; `input` for block 0), `layers` the names of the
+    Keras layers it was made of. `parameters` counts weights after folding, `macs` the multiply-accumulates of a frame.
+    """
+
+    index: int
+    name: str
+    kind: str
+    layers: tuple[str, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    parameters: int = 0
+    macs: int = 0
+
+
+@dataclass(frozen=True)
+class ModelGraph:
+    """The DAG of a prepared model.
+
+    `digest` names structure and weights: nodes with equal digests compute equal functions. `inputs` and `outputs` are
+    tensor ids in the model's own order. Raises ModelError when the parts do not fit together.
+    """
+
+    name: str
+    digest: str
+    tensors: tuple[Tensor, ...]
+    blocks: tuple[Block, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @cached_property
+    def producer(self) -> tuple[int, ...]:
+        """For each tensor id, the index of the block that makes it."""
+        by_tensor = {tensor: block.index for block in self.blocks for tensor in block.outputs}
+        return tuple(by_tensor[tensor.id] for tensor in self.tensors)
+
+    @cached_property
+    def consumers(self) -> tuple[tuple[int, ...], ...]:
+        """For each tensor id, the ascending indices of the blocks that read it (the result's reader not counted)."""
+        readers: list[list[int]] = [[] for _ in self.tensors]
+        for block in self.blocks:
+            for tensor in dict.fromkeys(block.inputs):
+                readers[tensor].append(block.index)
+        return tuple(map(tuple, readers))
+
+    @cached_property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """All (producer, consumer) pairs of blocks, each once, in ascending order."""
+        return tuple(sorted({(self.producer[t], b.index) for b in self.blocks for t in b.inputs}))
+
+    def block_named(self, name: str) -> Block:
+        """The block of this name, of one of its layers, or of this index in digits. Raises ModelError."""
+        for block in self.blocks:
+            if name == block.name or name in block.layers or name == str(block.index):
+                return block
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, [b.name for b in self.blocks], n=3, cutoff=0.3)
+        raise ModelError(
+            f"model {self.name!r} has no block {name!r}"
+            + (f"; nearest: {', '.join(near)}" if near else "")
+            + f"; give a block's name or an index from 0 to {len(self) - 1}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest, as plain JSON values."""
+        return {"version": MANIFEST_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, manifest: Mapping[str, Any]) -> ModelGraph:
+        """Read a manifest. Raises ModelError for anything that is not one."""
+        try:
+            if manifest["version"] != MANIFEST_VERSION:
+                raise ModelError(f"manifest version {manifest['version']!r}, this trisect reads {MANIFEST_VERSION}")
+            return cls(
+                name=str(manifest["name"]),
+                digest=str(manifest["digest"]),
+                tensors=tuple(_tensor(t) for t in manifest["tensors"]),
+                blocks=tuple(_block(b) for b in manifest["blocks"]),
+                inputs=_ids(manifest["inputs"]),
+                outputs=_ids(manifest["outputs"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ModelError(f"not a model manifest: {type(error).__name__}: {error}") from error
+
+
+def _ids(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(int(v) for v in values)
+
+
+def _tensor(value: Mapping[str, Any]) -> Tensor:
+    if value["dtype"] not in DTYPES or min(_ids(value["shape"]), default=0) < 0:
+        raise ModelError(f"tensor {value['name']!r} of dtype {value['dtype']!r} and shape {value['shape']!r}")
+    return Tensor(int(value["id"]), str(value["name"]), _ids(value["shape"]), str(value["dtype"]))
+
+
+def _block(value: Mapping[str, Any]) -> Block:
+    return Block(
+        index=int(value["index"]),
+        name=str(value["name"]),
+        kind=str(value["kind"]),
+        layers=tuple(map(str, value["layers"])),
+        inputs=_ids(value["inputs"]),
+        outputs=_ids(value["outputs"]),
+        parameters=int(value["parameters"]),
+        macs=int(value["macs"]),
+    )
+
+
+def _validate(graph: ModelGraph) -> None:
+    if [t.id for t in graph.tensors] != list(range(len(graph.tensors))):
+        raise ModelError(f"model {graph.name!r}: tensor ids must count from 0")
+    if [b.index for b in graph.blocks] != list(range(len(graph.blocks))) or not graph.blocks:
+        raise ModelError(f"model {graph.name!r}: block indices must count from 0")
+    if graph.blocks[0].inputs or graph.blocks[0].outputs != graph.inputs:
+        raise ModelError(f"model {graph.name!r}: block 0 must be the input block")
+    made: set[int] = set()
+    for block in graph.blocks:
+        if not made.issuperset(block.inputs):
+            missing = sorted(set(block.inputs) - made)
+            raise ModelError(f"model {graph.name!r}: block {block.name!r} reads tensors {missing} before they are made")
+        if made & set(block.outputs) or not block.outputs:
+            raise ModelError(f"model {graph.name!r}: block {block.name!r} must make tensors that no other block makes")
+        made |= set(block.outputs)
+    if made != set(range(len(graph.tensors))) or not set(graph.outputs) <= made or not graph.outputs:
+        raise ModelError(f"model {graph.name!r}: every tensor needs a block that makes it, and there must be outputs")

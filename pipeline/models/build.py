@@ -1,0 +1,91 @@
+"""Make the Keras model that a source names, with its weights; translate Keras's complaints into ModelError.
+
+Knows where models and weights come from, nothing of blocks.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pipeline.backend import keras, own_as_tensor
+from pipeline.errors import ModelError
+from pipeline.flatten import FlatModel, flatten
+from pipeline.models import ModelSource, ZooModel, lookup
+from pipeline.models.weights import Drawing, plan_weights, seed_of
+
+
+def build(source: ModelSource) -> FlatModel:
+    """The flattened model of a source. Raises UnknownModel, NotFunctional, ModelError."""
+    if source.source.endswith((".keras", ".h5", ".hdf5")) or "/" in source.source:
+        return _from_file(source)
+    zoo = lookup(source.source)
+    if source.weights.startswith("seed:"):
+        return _seeded(source.name, zoo, seed_of(source.weights))
+    if source.weights == "imagenet":
+        return flatten(_pretrained(zoo), source.name, renumber=True)
+    with keras.StatelessScope():
+        model = _call(zoo, weights=None)
+    return flatten(_with_weights(model, source), source.name, renumber=True)
+
+
+def _call(zoo: ZooModel, weights: str | None) -> Any:
+    module, function = zoo.build.split(":")
+    make = keras.applications if module == "keras.applications" else import_module(module)
+    return getattr(make, function)(weights=weights, input_shape=zoo.input_shape, classes=zoo.classes)
+
+
+def _seeded(name: str, zoo: ZooModel, seed: int) -> FlatModel:
+    """In a StatelessScope Keras leaves variables empty until its end: the seeded draw is then their first value.
+
+    Otherwise Keras would draw all of them first (4 s for VGG-16), and both copies would be in memory.
+    """
+    with keras.StatelessScope():
+        model = _call(zoo, weights=None)
+        flat = flatten(model, name, renumber=True)
+        drawings = plan_weights(flat, seed, zoo.preprocess)
+        for variable in model.variables:
+            if id(variable) in drawings:
+                variable._initializer = _as_initializer(drawings[id(variable)])
+    return flat
+
+
+def _as_initializer(drawing: Drawing) -> Any:
+    return lambda shape, dtype=None: own_as_tensor(drawing(shape), dtype)
+
+
+def _pretrained(zoo: ZooModel) -> Any:
+    if not zoo.pretrained:
+        raise ModelError(f"model {zoo.name!r} has no imagenet weights; give seed:N or a weights file")
+    try:
+        return _call(zoo, weights="imagenet")
+    except Exception as error:
+        raise ModelError(
+            f"imagenet weights of {zoo.name!r}: {error}; without a network give seed:N or a file"
+        ) from error
+
+
+def _from_file(source: ModelSource) -> FlatModel:
+    path = Path(source.source).expanduser()
+    if not path.is_file():
+        raise ModelError(f"no model file at {path}")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)  # safe: a file must not bring code
+    except Exception as error:
+        first = str(error).strip().split("\n")[0]
+        raise ModelError(f"{path} cannot be loaded as a Keras model: {type(error).__name__}: {first}") from error
+    own = source.weights.startswith("seed:")
+    return flatten(model if own else _with_weights(model, source), source.name, renumber=False)
+
+
+def _with_weights(model: Any, source: ModelSource) -> Any:
+    path = Path(source.weights).expanduser()
+    if not path.is_file():
+        raise ModelError(f"model {source.name!r}: weights {source.weights!r} are neither seed:N, imagenet, nor a file")
+    try:
+        model.load_weights(path)
+    except Exception as error:
+        first = str(error).strip().split("\n")[0]
+        raise ModelError(f"weights {path} do not fit {source.source}: {first}") from error
+    return model

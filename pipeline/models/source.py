@@ -1,0 +1,19 @@
+"""Where a model comes from, as a configuration names it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model to load under `name`.
+
+    `source` is a name of the zoo or the path of a .keras file. `weights` is `seed:N` (drawn, the same bits on every
+    machine), `imagenet` (downloaded by Keras), or the path of a weights file. A .keras file brings its own weights:
+    there, only a path replaces them.
+    """
+
+    name: str
+    source: str
+    weights: str = "seed:0"

@@ -1,0 +1,131 @@
+"""A placement puts each block on a tier; its stages and crossings follow from it.
+
+Data only flows device -> edge -> cloud, so a placement is monotone along the graph's edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+from pipeline.errors import PlanError
+from pipeline.graph import ModelGraph
+
+
+class Tier(IntEnum):
+    """Where a block may run, in the order in which data flows."""
+
+    DEVICE = 0
+    EDGE = 1
+    CLOUD = 2
+
+    @property
+    def label(self) -> str:
+        """The tier's name as configuration and JSON write it."""
+        return self.name.lower()
+
+    @classmethod
+    def named(cls, label: str) -> Tier:
+        """The tier of this label. Raises PlanError."""
+        try:
+            return cls[label.upper()]
+        except KeyError:
+            raise PlanError(f"unknown tier {label!r}: device, edge or cloud") from None
+
+
+Placement: TypeAlias = tuple[Tier, ...]
+"""One tier for each block, by block index; block 0 (the input) is always on the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What one tier does for a frame: block indices ascending, tensor ids ascending.
+
+    `inputs` arrive from earlier tiers; `sends` are read by later tiers; `results` are model outputs made here.
+    On the device, the model's input tensors count as made there (block 0 is one of its blocks).
+    """
+
+    tier: Tier
+    blocks: tuple[int, ...]
+    inputs: tuple[int, ...]
+    sends: tuple[int, ...]
+    results: tuple[int, ...]
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """All tensors the stage hands on, ascending, each once."""
+        return tuple(sorted({*self.sends, *self.results}))
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """One tensor that leaves its tier; it is sent once, to the furthest of `readers` and whoever is on the way."""
+
+    tensor: int
+    source: Tier
+    readers: tuple[Tier, ...]
+
+    def crosses(self, lower: Tier) -> bool:
+        """Whether it passes the link between `lower` and the next tier."""
+        return self.source <= lower < self.readers[-1]
+
+
+def check(graph: ModelGraph, placement: Sequence[Tier]) -> None:
+    """Raise PlanError unless the placement is monotone, complete, and has the input on the device."""
+    if len(placement) != len(graph):
+        raise PlanError(f"placement of {len(placement)} blocks for a model of {len(graph)} ({graph.name!r})")
+    if placement[0] != Tier.DEVICE:
+        raise PlanError("the input block stands on the device")
+    for before, after in graph.edges:
+        if placement[before] > placement[after]:
+            raise PlanError(
+                f"data would flow backwards: block {graph.blocks[before].name!r} on the {placement[before].label} feeds "
+                f"{graph.blocks[after].name!r} on the {placement[after].label}; put it on the same or a later tier"
+            )
+
+
+def crossings(graph: ModelGraph, placement: Sequence[Tier]) -> tuple[Crossing, ...]:
+    """The tensors that leave their tier, by tensor id."""
+    found = []
+    for tensor in graph.tensors:
+        source = placement[graph.producer[tensor.id]]
+        readers = sorted({placement[b] for b in graph.consumers[tensor.id]} - {source})
+        if readers:
+            found.append(Crossing(tensor.id, source, tuple(readers)))
+    return tuple(found)
+
+
+def stages(graph: ModelGraph, placement: Sequence[Tier]) -> tuple[Stage, ...]:
+    """One stage per tier that has blocks, in tier order; the device's is always there."""
+    crossing = crossings(graph, placement)
+    made = []
+    for tier in Tier:
+        blocks = tuple(b.index for b in graph.blocks if placement[b.index] == tier)
+        if not blocks:
+            continue
+        made.append(
+            Stage(
+                tier=tier,
+                blocks=blocks,
+                inputs=tuple(c.tensor for c in crossing if tier in c.readers),
+                sends=tuple(c.tensor for c in crossing if c.source == tier),
+                results=tuple(sorted(t for t in set(graph.outputs) if placement[graph.producer[t]] == tier)),
+            )
+        )
+    return tuple(made)
+
+
+def split_at(graph: ModelGraph, edge_from: str | None, cloud_from: str | None) -> Placement:
+    """The placement by topological order: the device up to `edge_from`, the edge up to `cloud_from`, then the cloud.
+
+    A block is named by name, layer or index; None leaves that tier (and, for the edge, only it) without blocks.
+    Raises ModelError for an unknown block, PlanError when the cloud would begin before the edge.
+    """
+    end = len(graph)
+    cloud = end if cloud_from is None else max(1, graph.block_named(cloud_from).index)
+    edge = cloud if edge_from is None else max(1, graph.block_named(edge_from).index)
+    if cloud < edge:
+        raise PlanError(f"the cloud would begin at block {cloud}, before the edge at {edge}; name a later block for it")
+    return tuple(Tier.DEVICE if i < edge else Tier.EDGE if i < cloud else Tier.CLOUD for i in range(end))

@@ -1,0 +1,150 @@
+"""A plan: for one stream, which node runs which blocks, what crosses, and what it is predicted to take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NewType
+
+from pipeline.cost import Prediction
+from pipeline.errors import PlanError
+from pipeline.graph import ModelGraph
+from pipeline.placement import Crossing, Placement, Stage, Tier, check, crossings, stages
+
+NodeId = NewType("NodeId", str)
+StreamId = NewType("StreamId", str)
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One epoch of one stream.
+
+    `nodes` names a node for each tier that `placement` uses, the device always among them. `planner` is the algorithm
+    (`exact`, `forced`), `reason` a sentence for people, `created_ts` seconds since 1970.
+    """
+
+    stream: StreamId
+    epoch: int
+    model: str
+    digest: str
+    nodes: Mapping[Tier, NodeId]
+    placement: Placement
+    predicted: Prediction
+    planner: str
+    reason: str
+    created_ts: float
+
+    @cached_property
+    def device(self) -> NodeId:
+        """The node that owns the stream."""
+        return self.nodes[Tier.DEVICE]
+
+    def tier_of(self, node: NodeId) -> Tier | None:
+        """The tier this node serves in the plan, None if it has no part in it."""
+        return next((tier for tier, id_ in self.nodes.items() if id_ == node), None)
+
+    def stages(self, graph: ModelGraph) -> tuple[Stage, ...]:
+        """Its stages, in tier order."""
+        return stages(graph, self.placement)
+
+    def crossings(self, graph: ModelGraph) -> tuple[Crossing, ...]:
+        """The tensors that cross between its nodes."""
+        return crossings(graph, self.placement)
+
+    def to_json(self, graph: ModelGraph) -> dict[str, Any]:
+        """JSON for the plan topic: block ranges are half-open; what derives from the graph is spelled out for people."""
+        return {
+            "version": PLAN_VERSION,
+            "stream": self.stream,
+            "epoch": self.epoch,
+            "model": self.model,
+            "digest": self.digest,
+            "planner": self.planner,
+            "reason": self.reason,
+            "created_ts": self.created_ts,
+            "stages": [
+                {
+                    "tier": stage.tier.label,
+                    "node": self.nodes[stage.tier],
+                    "blocks": _ranges(stage.blocks),
+                    "first": graph.blocks[stage.blocks[0]].name,
+                    "last": graph.blocks[stage.blocks[-1]].name,
+                }
+                for stage in self.stages(graph)
+            ],
+            "tensors": [
+                {
+                    "tensor": crossing.tensor,
+                    "name": graph.tensors[crossing.tensor].name,
+                    "from": crossing.source.label,
+                    "to": [tier.label for tier in crossing.readers],
+                    "nbytes": graph.tensors[crossing.tensor].nbytes,
+                    "codec": "raw",
+                }
+                for crossing in self.crossings(graph)
+            ],
+            "tiles": None,
+            "predicted": self.predicted.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], graph: ModelGraph | None = None) -> Plan:
+        """Read a plan; with `graph`, also check that it fits. Raises PlanError for anything that is not a plan."""
+        try:
+            if value["version"] != PLAN_VERSION:
+                raise PlanError(f"plan version {value['version']!r}, this trisect reads {PLAN_VERSION}")
+            by_tier = {Tier.named(stage["tier"]): stage for stage in value["stages"]}
+            plan = cls(
+                stream=StreamId(str(value["stream"])),
+                epoch=int(value["epoch"]),
+                model=str(value["model"]),
+                digest=str(value["digest"]),
+                nodes={tier: NodeId(str(stage["node"])) for tier, stage in by_tier.items()},
+                placement=_placement({tier: stage["blocks"] for tier, stage in by_tier.items()}),
+                predicted=Prediction.from_json(value["predicted"]),
+                planner=str(value["planner"]),
+                reason=str(value["reason"]),
+                created_ts=float(value["created_ts"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise PlanError(f"not a plan: {type(error).__name__}: {error}") from error
+        if Tier.DEVICE not in plan.nodes:
+            raise PlanError("a plan needs a device node")
+        if plan.epoch < 1 or not (math.isfinite(plan.created_ts) and math.isfinite(plan.predicted.seconds)):
+            raise PlanError(f"a plan's epoch counts from 1 and its times are finite; this one's epoch is {plan.epoch}")
+        if graph is not None:
+            check(graph, plan.placement)
+        return plan
+
+
+def _ranges(blocks: Sequence[int]) -> list[list[int]]:
+    ranges: list[list[int]] = []
+    for block in blocks:
+        if ranges and ranges[-1][1] == block:
+            ranges[-1][1] = block + 1
+        else:
+            ranges.append([block, block + 1])
+    return ranges
+
+
+MAX_BLOCKS = 100_000
+"""A plan is read before its graph may be known: bounds what a header of two numbers can make us allocate."""
+
+
+def _placement(ranges: Mapping[Tier, Sequence[Sequence[int]]]) -> Placement:
+    tier_of: dict[int, Tier] = {}
+    for tier, spans in ranges.items():
+        for start, end in spans:
+            if not 0 <= start < end <= MAX_BLOCKS:
+                raise PlanError(f"block range [{start}, {end}) is not within 0 to {MAX_BLOCKS}")
+            for block in range(start, end):
+                if block in tier_of:
+                    raise PlanError(f"block {block} is placed twice")
+                tier_of[block] = tier
+    if sorted(tier_of) != list(range(len(tier_of))):
+        raise PlanError("a plan must place every block from 0 on")
+    return tuple(tier_of[block] for block in range(len(tier_of)))

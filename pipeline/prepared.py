@@ -1,0 +1,82 @@
+"""A model ready to be cut: its manifest, and for each block the Keras calls that run it.
+
+`load` is the one way to get one; it gives the same on every node. Knows no engine and no frame.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.blocks import describe, group, variables
+from pipeline.digest import digest
+from pipeline.flatten import Call, FlatModel, Value, flatten
+from pipeline.folding import simplify
+from pipeline.graph import ModelGraph
+from pipeline.models.build import build
+from pipeline.models.source import ModelSource
+
+__all__ = ["ModelSource", "PreparedModel", "load", "prepare"]
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """`calls[i]` are those of block i (none for the input); ids below `len(graph.tensors)` are the manifest's."""
+
+    graph: ModelGraph
+    calls: tuple[tuple[Call, ...], ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        held = {id(v): v for block in self.calls for call in block for v in variables(call)}
+        return sum(v.value.numpy().nbytes for v in held.values())
+
+
+def load(source: ModelSource) -> PreparedModel:
+    """Build, weigh and prepare a model. Raises UnknownModel, NotFunctional, ModelError.
+
+    Create the engine first: the first weight fixes TensorFlow's number of threads for the process.
+    """
+    return _prepare(build(source))
+
+
+def prepare(model: Any, name: str) -> PreparedModel:
+    """Prepare a Keras model that is already there, and use it up: its graph is taken apart to free what was folded."""
+    return _prepare(flatten(model, name, renumber=True))
+
+
+def _prepare(flat: FlatModel) -> PreparedModel:
+    originals = [call.operation for call in flat.calls]
+    simplify(flat)
+    groups = group(flat)
+    tensors, blocks, number = describe(flat, groups)
+    calls = ((), *(tuple(_renumber(call, number) for call in calls) for calls in groups))
+    inputs, outputs = (tuple(number[t] for t in ids) for ids in (flat.inputs, flat.outputs))
+    specs = {number[t]: spec for t, spec in flat.specs.items() if t in number}
+    graph = ModelGraph(
+        name=flat.name,
+        digest=digest(calls, inputs, outputs, specs),
+        tensors=tuple(tensors),
+        blocks=tuple(blocks),
+        inputs=inputs,
+        outputs=outputs,
+    )
+    _let_go(originals)
+    return PreparedModel(graph, calls)
+
+
+def _renumber(call: Call, number: Mapping[int, int]) -> Call:
+    args, kwargs = call.arguments({tensor: Value(number[tensor]) for tensor in call.inputs})
+    return replace(call, args=args, kwargs=kwargs, outputs=tuple(number[t] for t in call.outputs))
+
+
+def _let_go(operations: list[Any]) -> None:
+    """Each layer refers to its neighbours in the original graph; one that stays would keep all weights in memory."""
+    for operation in operations:
+        operation._inbound_nodes.clear()
+        operation._outbound_nodes.clear()
+    operations.clear()
+    gc.collect()

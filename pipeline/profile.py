@@ -1,0 +1,186 @@
+"""What a node measured about itself: seconds per block, kept on disk and shared by the nodes of one machine.
+
+Knows no kernel: it asks an engine. A profile fits one model, engine, version, number of threads and kind of machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    from pipeline.engines import Engine
+    from pipeline.prepared import PreparedModel
+
+PROFILE_VERSION = 1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Median seconds per block by index, block 0 (the input) among them with 0.0.
+
+    `spread` is the distance between the quartiles of each, `total_seconds` the median of whole runs without the
+    profiler, which `seconds` adds up to; `measured_ts` is in seconds since 1970. Raises ModelError on nonsense.
+    """
+
+    model: str
+    digest: str
+    engine: str
+    engine_version: str
+    threads: int
+    hardware: str
+    seconds: tuple[float, ...]
+    spread: tuple[float, ...]
+    total_seconds: float
+    measured_ts: float
+
+    def __post_init__(self) -> None:
+        times = (*self.seconds, *self.spread, self.total_seconds)
+        if not self.seconds or len(self.seconds) != len(self.spread):
+            raise ModelError(f"profile of {self.model!r}: {len(self.seconds)} times and {len(self.spread)} spreads")
+        if not all(math.isfinite(value) and value >= 0 for value in times):
+            raise ModelError(f"profile of {self.model!r}: a time is negative or not finite; measure again")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"version": PROFILE_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Profile:
+        """Read a profile. Raises ModelError for anything that is not one."""
+        try:
+            if value["version"] != PROFILE_VERSION:
+                raise ModelError(f"profile version {value['version']!r}, this trisect reads {PROFILE_VERSION}")
+            return cls(
+                model=str(value["model"]),
+                digest=str(value["digest"]),
+                engine=str(value["engine"]),
+                engine_version=str(value["engine_version"]),
+                threads=int(value["threads"]),
+                hardware=str(value["hardware"]),
+                seconds=tuple(map(float, value["seconds"])),
+                spread=tuple(map(float, value["spread"])),
+                total_seconds=float(value["total_seconds"]),
+                measured_ts=float(value["measured_ts"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ModelError(f"not a profile: {type(error).__name__}: {error}") from error
+
+
+def hardware() -> str:
+    """What decides speed and is the same for equal machines: `<machine> <processor> x<cores>`."""
+    return f"{platform.machine()} {_processor()} x{os.cpu_count() or 1}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    named = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return named.get("model name") or named.get("model") or named.get("hardware") or platform.processor() or "unknown"
+
+
+def cache_directory() -> Path:
+    """`$XDG_CACHE_HOME/trisect/profiles`, by default below ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "trisect" / "profiles"
+
+
+def load_cached(digest: str, engine: Engine) -> Profile | None:
+    """The profile measured before on such a machine, or None. A file that is no such profile is logged and ignored."""
+    path = _path(digest, engine)
+    try:
+        profile = Profile.from_json(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError, ModelError) as error:
+        _log.warning("profile %s ignored: %s", path, error)
+        return None
+    if _key(profile) != (digest, engine.name, engine.version, engine.threads, hardware()):
+        _log.warning("profile %s ignored: it is of another model, engine or machine", path)
+        return None
+    return profile
+
+
+def _key(profile: Profile) -> tuple[str, str, str, int, str]:
+    return profile.digest, profile.engine, profile.engine_version, profile.threads, profile.hardware
+
+
+def _path(digest: str, engine: Engine) -> Path:
+    key = json.dumps([engine.name, engine.version, engine.threads, hardware()])
+    return cache_directory() / f"{digest}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+
+
+def store(profile: Profile, engine: Engine) -> Path:
+    """Keep a profile for later: readers see the old file or the whole new one. Raises OSError."""
+    path = _path(profile.digest, engine)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", encoding="utf-8", delete=False) as new:
+        json.dump(profile.to_json(), new)
+    os.replace(new.name, path)
+    return path
+
+
+def measure(engine: Engine, model: PreparedModel) -> Profile:
+    """Profile a model now, on this machine."""
+    times = engine.profile(model)
+    return Profile(
+        model=model.graph.name,
+        digest=model.graph.digest,
+        engine=engine.name,
+        engine_version=engine.version,
+        threads=engine.threads,
+        hardware=hardware(),
+        seconds=times.seconds,
+        spread=times.spread,
+        total_seconds=times.total_seconds,
+        measured_ts=time.time(),
+    )
+
+
+def measure_or_load(engine: Engine, model: PreparedModel) -> Profile:
+    """The cached profile, else a new one. Of the nodes that start on one machine, one measures and the others wait.
+
+    Measuring side by side would give times that no node has when it runs alone.
+    """
+    digest = model.graph.digest
+    with _alone():
+        profile = load_cached(digest, engine)
+        if profile is not None and len(profile.seconds) == len(model.graph):
+            return profile
+        profile = measure(engine, model)
+        try:
+            store(profile, engine)
+        except OSError as error:
+            _log.warning("profile not kept: %s; set XDG_CACHE_HOME to a directory that can be written", error)
+        return profile
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hold this machine's profiling lock; the kernel frees it when its holder dies. Without a place for it, go on."""
+    with contextlib.ExitStack() as stack:
+        try:
+            directory = cache_directory()
+            directory.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(open(directory / "lock", "a", encoding="utf-8")), fcntl.LOCK_EX)
+        except OSError as error:
+            _log.warning("profiling without a lock: %s", error)
+        yield

@@ -1,0 +1,334 @@
+"""The wire format: a tensor as msgpack chunks, and their reassembly. Bytes in, message or WireError out.
+
+A chunk is the msgpack array `[header map, bin]`. Every header names the whole tensor, so chunks may come in any order,
+twice, or never. Nothing is allocated for what a header claims until it equals what this node expects, and nothing is
+ever executed. Layout constants and the header's keys make up WIRE_VERSION.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeAlias
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from pipeline.errors import WireError
+from pipeline.graph import Tensor
+
+WIRE_VERSION = 1
+CHUNK_BYTES = 1 << 20
+HEADER_LIMIT_BYTES = 1 << 14
+MAX_HOPS = 16
+_BIN_SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """What one node did for a frame, in seconds on its own clock; `*_ts` are seconds since 1970.
+
+    `arrived_ts` is when the last input was whole, `sent_ts` when the first chunk of the output was made.
+    """
+
+    node: str
+    tier: str
+    arrived_ts: float
+    decode_seconds: float = 0.0
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    sent_ts: float = 0.0
+
+
+Trace: TypeAlias = tuple[Hop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameKey:
+    """Which computation a tensor belongs to; `attempt` counts from 1, `oldest_open` is the device's low-water mark.
+
+    Whatever a node holds of this stream for sequences below `oldest_open` will never be asked for again.
+    """
+
+    stream: str
+    epoch: int
+    sequence: int
+    attempt: int
+    oldest_open: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A decoded chunk: `data` is the part of the tensor's bytes from `offset` on."""
+
+    key: FrameKey
+    tensor: int
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    offset: int
+    checksum: int
+    trace: Trace
+    error: str
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A whole tensor, its trace, and the seconds spent putting it together."""
+
+    key: FrameKey
+    tensor: int
+    array: Array
+    trace: Trace
+    decode_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """In place of an output: a node could not compute this frame."""
+
+    key: FrameKey
+    message: str
+    trace: Trace
+
+
+def encode(
+    key: FrameKey, tensor: int, array: Array, *, trace: Trace = (), chunk_bytes: int = CHUNK_BYTES
+) -> Iterator[bytes]:
+    """The chunks of `array`, in order, each at most `chunk_bytes` of data; the last carries the trace.
+
+    The encode seconds of the last hop are what this generator itself took, the reader's time between chunks excluded.
+    """
+    began = time.perf_counter()
+    array = np.ascontiguousarray(array)
+    data = _bytes_of(array)
+    header = {
+        "v": WIRE_VERSION,
+        **asdict(key),
+        "tensor": tensor,
+        "dtype": array.dtype.name,
+        "shape": array.shape,
+        "nbytes": array.nbytes,
+        "checksum": xxhash.xxh3_64_intdigest(data),
+    }
+    spent = 0.0
+    for offset in range(0, max(array.nbytes, 1), chunk_bytes):
+        part = data[offset : offset + chunk_bytes]
+        header["offset"] = offset
+        if offset + chunk_bytes >= array.nbytes:
+            header["trace"] = _pack_trace(trace, spent + time.perf_counter() - began)
+        message = b"".join((b"\x92", msgpack.packb(header), b"\xc6", len(part).to_bytes(4, "big"), part))
+        spent += time.perf_counter() - began
+        yield message
+        began = time.perf_counter()
+
+
+def encode_failure(key: FrameKey, message: str, trace: Trace = ()) -> bytes:
+    """One chunk that says why there is no output for this frame."""
+    header = {
+        "v": WIRE_VERSION,
+        **asdict(key),
+        "tensor": 0,
+        "dtype": "uint8",
+        "shape": (0,),
+        "nbytes": 0,
+        "checksum": xxhash.xxh3_64_intdigest(b""),
+        "offset": 0,
+        "trace": _pack_trace(trace, 0.0),
+        "error": message[:2000],
+    }
+    return b"".join((b"\x92", msgpack.packb(header), b"\xc6", (0).to_bytes(4, "big")))
+
+
+def decode_chunk(payload: bytes) -> Chunk:
+    """Read one chunk; its data stays a view into `payload`. Raises WireError for anything that is not one."""
+    header, begin = _read_header(payload)
+    try:
+        if header["v"] != WIRE_VERSION:
+            raise WireError(
+                f"wire version {header['v']!r}, this trisect reads {WIRE_VERSION}; run one version everywhere"
+            )
+        chunk = Chunk(
+            key=FrameKey(
+                stream=_text(header["stream"]),
+                epoch=_count(header["epoch"]),
+                sequence=_count(header["sequence"]),
+                attempt=_count(header["attempt"]),
+                oldest_open=_count(header["oldest_open"]),
+            ),
+            tensor=_count(header["tensor"]),
+            dtype=_text(header["dtype"]),
+            shape=tuple(_count(d) for d in header["shape"]),
+            nbytes=_count(header["nbytes"]),
+            offset=_count(header["offset"]),
+            checksum=_count(header["checksum"]),
+            trace=_read_trace(header.get("trace", ())),
+            error=_text(header.get("error", "")),
+            data=memoryview(payload)[begin:],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WireError(f"not a tensor chunk: header {type(error).__name__}: {error}") from error
+    if chunk.offset + len(chunk.data) > chunk.nbytes or (not chunk.data and chunk.nbytes):
+        raise WireError(f"chunk of {len(chunk.data)} bytes at {chunk.offset} is not within {chunk.nbytes} bytes")
+    return chunk
+
+
+ChunkKey: TypeAlias = tuple[str, FrameKey, int]
+
+
+@dataclass(slots=True)
+class _Partial:
+    chunk: Chunk
+    array: Array
+    bytes_at: dict[int, int] = field(default_factory=dict)
+    decode_seconds: float = 0.0
+    trace: Trace = ()
+
+
+Expect: TypeAlias = Callable[[str, int, int], Tensor | None]
+"""(stream, epoch, tensor) -> what this node expects there, None when it expects nothing."""
+
+
+class Assembler:
+    """Puts chunks together, for one reader thread. Holds at most `limit_bytes` of tensors that are not yet whole.
+
+    When that is exceeded the oldest goes: its frame is submitted again by the device.
+    """
+
+    def __init__(self, expect: Expect, *, limit_bytes: int = 1 << 29) -> None:
+        self._expect = expect
+        self._limit_bytes = limit_bytes
+        self._partial: OrderedDict[ChunkKey, _Partial] = OrderedDict()
+        self._low: dict[str, int] = {}
+        self.pending_bytes = 0
+
+    def add(self, sender: str, payload: bytes) -> Received | Failed | None:
+        """Take one message; returns the tensor once it is whole. Raises WireError and forgets what was wrong."""
+        began = time.perf_counter()
+        chunk = decode_chunk(payload)
+        self._forget_closed(chunk.key)
+        if chunk.error:
+            return Failed(chunk.key, chunk.error, chunk.trace)
+        key = (sender, replace(chunk.key, oldest_open=0), chunk.tensor)
+        partial = self._partial.get(key) or self._begin(key, chunk)
+        if (chunk.checksum, chunk.nbytes) != (partial.chunk.checksum, partial.chunk.nbytes):
+            self._drop(key)
+            raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: chunks of two different tensors")
+        target = _bytes_of(partial.array)
+        target[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
+        partial.bytes_at[chunk.offset] = len(chunk.data)
+        partial.trace = chunk.trace or partial.trace
+        whole = sum(partial.bytes_at.values()) >= chunk.nbytes
+        received = self._finish(key, partial) if whole else None
+        partial.decode_seconds += time.perf_counter() - began
+        return replace(received, decode_seconds=partial.decode_seconds) if received else None
+
+    def drop_epoch(self, stream: str, epoch: int) -> None:
+        """Forget what is not whole of this epoch."""
+        self._drop_where(lambda key: key.stream == stream and key.epoch == epoch)
+
+    def clear(self) -> None:
+        """Forget everything that is not whole."""
+        self._drop_where(lambda _: True)
+
+    def _begin(self, key: ChunkKey, chunk: Chunk) -> _Partial:
+        expected = self._expect(chunk.key.stream, chunk.key.epoch, chunk.tensor)
+        if expected is None:
+            raise WireError(
+                f"unexpected tensor {chunk.tensor} of stream {chunk.key.stream!r}, epoch {chunk.key.epoch}: "
+                "no plan that this node holds asks for it"
+            )
+        if (chunk.dtype, chunk.shape, chunk.nbytes) != (expected.dtype, expected.shape, expected.nbytes):
+            raise WireError(
+                f"tensor {chunk.tensor} ({expected.name}): {chunk.dtype}{list(chunk.shape)} of {chunk.nbytes} bytes, "
+                f"expected {expected.dtype}{list(expected.shape)} of {expected.nbytes}"
+            )
+        partial = _Partial(chunk, np.empty(expected.shape, expected.dtype))
+        self._partial[key] = partial
+        self.pending_bytes += chunk.nbytes
+        while self.pending_bytes > self._limit_bytes and len(self._partial) > 1:
+            self._drop(next(iter(self._partial)))
+        return partial
+
+    def _finish(self, key: ChunkKey, partial: _Partial) -> Received:
+        self._drop(key)
+        chunk = partial.chunk
+        seen = xxhash.xxh3_64_intdigest(_bytes_of(partial.array))
+        if seen != chunk.checksum:
+            raise WireError(
+                f"tensor {chunk.tensor} of frame {chunk.key.sequence}: checksum {seen:016x}, "
+                f"its sender had {chunk.checksum:016x}"
+            )
+        return Received(chunk.key, chunk.tensor, partial.array, partial.trace, 0.0)
+
+    def _forget_closed(self, key: FrameKey) -> None:
+        if key.oldest_open > self._low.get(key.stream, 0):
+            self._low[key.stream] = key.oldest_open
+            self._drop_where(lambda held: held.stream == key.stream and held.sequence < key.oldest_open)
+
+    def _drop_where(self, condition: Callable[[FrameKey], bool]) -> None:
+        for key in [key for key in self._partial if condition(key[1])]:
+            self._drop(key)
+
+    def _drop(self, key: ChunkKey) -> None:
+        partial = self._partial.pop(key, None)
+        if partial is not None:
+            self.pending_bytes -= partial.chunk.nbytes
+
+
+def _read_header(payload: bytes) -> tuple[Mapping[str, Any], int]:
+    """The header map and where the data begins; the bin's length must be exactly what is left."""
+    unpacker = msgpack.Unpacker(strict_map_key=True, max_buffer_size=HEADER_LIMIT_BYTES)
+    try:
+        unpacker.feed(memoryview(payload)[:HEADER_LIMIT_BYTES])
+        if unpacker.read_array_header() != 2:
+            raise WireError("not a tensor chunk: not an array of header and data")
+        header = unpacker.unpack()
+        position = unpacker.tell()
+    except (msgpack.exceptions.UnpackException, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise WireError(f"not a tensor chunk: {type(error).__name__} {error}".rstrip()) from error
+    if not isinstance(header, dict):
+        raise WireError("not a tensor chunk: the header is not a map")
+    width = _BIN_SIZES.get(payload[position], 0) if position < len(payload) else 0
+    begin = position + 1 + width
+    claimed = int.from_bytes(payload[position + 1 : begin], "big")
+    if not width or len(payload) - begin != claimed:
+        raise WireError(f"truncated chunk: {max(len(payload) - begin, 0)} bytes of data, its header claims {claimed}")
+    return header, begin
+
+
+def _bytes_of(array: Array) -> memoryview:
+    """The array's own memory as bytes, not a copy; the array is C-contiguous."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _pack_trace(trace: Trace, encode_seconds: float) -> list[list[Any]]:
+    if trace:
+        trace = (*trace[:-1], replace(trace[-1], encode_seconds=encode_seconds))
+    return [list(asdict(hop).values()) for hop in trace]
+
+
+def _read_trace(value: Any) -> Trace:
+    if len(value) > MAX_HOPS:
+        raise ValueError(f"a trace of {len(value)} hops, at most {MAX_HOPS}")
+    return tuple(Hop(_text(node), _text(tier), *map(float, seconds)) for node, tier, *seconds in value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"text expected, not {type(value).__name__}")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"a number from 0 on expected, not {value!r:.40}")
+    return value

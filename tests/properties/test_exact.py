@@ -1,0 +1,159 @@
+"""Law 2: the exact planner's cost equals brute force, is never above a baseline's, and respects what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.cost import Costs, Link, predict
+from pipeline.errors import Infeasible, PlanError
+from pipeline.graph import Block, ModelGraph, Tensor
+from pipeline.partition import NONE, PLANNERS, Constraints, planner
+from pipeline.partition.exact import TIE, partition
+from pipeline.placement import Placement, Tier, check
+from tests.graphs import all_placements, chain, costs, graphs
+
+laws = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def seconds(graph: ModelGraph, placement: Placement, priced: Costs) -> float:
+    return predict(graph, placement, priced).seconds
+
+
+def satisfies(placement: Placement, constraints: Constraints) -> bool:
+    return all(placement[b] == tier for b, tier in constraints.pins.items()) and not any(
+        (b, tier) in constraints.forbid for b, tier in enumerate(placement)
+    )
+
+
+@laws
+@given(st.data())
+def test_exact_costs_what_brute_force_finds(data: st.DataObject) -> None:
+    graph = data.draw(graphs())
+    priced = data.draw(costs(graph))
+    chosen = partition(graph, priced)
+    check(graph, chosen)
+    best = min(seconds(graph, p, priced) for p in all_placements(graph, frozenset(priced.seconds)))
+    assert seconds(graph, chosen, priced) == pytest.approx(best, rel=2 * TIE, abs=1e-15)
+
+
+@laws
+@given(st.data())
+def test_exact_under_pins_and_prohibitions_costs_what_brute_force_finds(data: st.DataObject) -> None:
+    graph = data.draw(graphs(max_blocks=7))
+    priced = data.draw(costs(graph))
+    block, tier = st.integers(0, len(graph) - 1), st.sampled_from(Tier)
+    constraints = Constraints(
+        pins=data.draw(st.dictionaries(block, tier, max_size=2)),
+        forbid=data.draw(st.frozensets(st.tuples(block, tier), max_size=4)),
+    )
+    allowed = [p for p in all_placements(graph, frozenset(priced.seconds)) if satisfies(p, constraints)]
+    if not allowed:
+        with pytest.raises(Infeasible):
+            partition(graph, priced, constraints)
+        return
+    chosen = partition(graph, priced, constraints)
+    check(graph, chosen)
+    assert satisfies(chosen, constraints)
+    best = min(seconds(graph, p, priced) for p in allowed)
+    assert seconds(graph, chosen, priced) == pytest.approx(best, rel=2 * TIE, abs=1e-15)
+
+
+@laws
+@given(st.data())
+def test_exact_is_never_above_a_baseline(data: st.DataObject) -> None:
+    graph = data.draw(graphs(max_blocks=30))
+    priced = data.draw(costs(graph))
+    chosen = seconds(graph, partition(graph, priced), priced)
+    for name, baseline in PLANNERS.items():
+        try:
+            single = baseline(graph, priced)
+        except Infeasible:
+            assert name.partition("-")[0] not in {tier.label for tier in priced.seconds}
+        else:
+            assert chosen <= seconds(graph, single, priced) * (1 + 2 * TIE) + 1e-15
+
+
+@given(graphs())
+@settings(deadline=None)
+def test_what_costs_nothing_anywhere_stays_on_the_device(graph: ModelGraph) -> None:
+    free = Link(float("inf"), 0.0)
+    nothing = Costs({tier: [0.0] * len(graph) for tier in Tier}, free, free)
+    assert partition(graph, nothing) == (Tier.DEVICE,) * len(graph)
+
+
+@laws
+@given(st.data())
+def test_the_same_costs_give_the_same_placement(data: st.DataObject) -> None:
+    graph = data.draw(graphs())
+    priced = data.draw(costs(graph))
+    assert partition(graph, priced) == partition(graph, priced)
+
+
+def test_hours_and_microseconds_in_one_model_do_not_blur_the_optimum() -> None:
+    graph = chain(1000, 1000, 1000, 1000)
+    times: Mapping[Tier, list[float]] = {
+        Tier.DEVICE: [0.0, 3e-6, 2e-6, 3600.0],
+        Tier.EDGE: [0.0, 1e-6, 2.1e-6, 1e-6],
+        Tier.CLOUD: [0.0, 3600.0, 3600.0, 3600.0],
+    }
+    link = Link(1e12, 0.0)
+    assert partition(graph, Costs(times, link, link)) == (Tier.DEVICE, Tier.EDGE, Tier.EDGE, Tier.EDGE)
+
+
+def test_a_thousand_blocks_with_skips_are_planned_in_well_under_a_second() -> None:
+    random = np.random.default_rng(7)
+    count = 1000
+    tensors = tuple(Tensor(i, f"t{i}", (1, int(random.integers(1_000, 800_000))), "float32") for i in range(count))
+    blocks = tuple(
+        Block(i, f"b{i}", "Add", (), tuple(sorted({i - 1, max(0, i - 3)})) if i else (), (i,)) for i in range(count)
+    )
+    graph = ModelGraph("skips", "0", tensors, blocks, (0,), (count - 1,))
+    base = random.uniform(1e-5, 1e-3, count)
+    times = {tier: (base * factor).tolist() for tier, factor in zip(Tier, (10, 3, 1), strict=True)}
+    priced = Costs(times, Link(1e7, 2e-3), Link(3e6, 2e-2))
+    chosen = partition(graph, priced)
+    check(graph, chosen)
+    for name in ("device-only", "edge-only", "cloud-only"):
+        assert seconds(graph, chosen, priced) <= seconds(graph, planner(name)(graph, priced), priced)
+
+
+def test_an_infeasible_wish_names_both_blocks() -> None:
+    graph = chain(10, 10, 10, 10)
+    link = Link(1e6, 0.0)
+    priced = Costs({tier: [1.0] * 4 for tier in Tier}, link, link)
+    with pytest.raises(
+        Infeasible, match=r"'b3' may only run on the device, but it follows 'b1', .* only run on the edge"
+    ):
+        partition(graph, priced, Constraints(pins={1: Tier.EDGE, 3: Tier.DEVICE}))
+
+
+def test_a_pin_to_a_tier_without_a_node_says_so() -> None:
+    graph = chain(10, 10)
+    link = Link(1e6, 0.0)
+    priced = Costs({Tier.DEVICE: [1.0, 1.0]}, link, link)
+    with pytest.raises(Infeasible, match=r"'b1' has no tier left: the edge has no node, .* pinned to the cloud"):
+        partition(graph, priced, Constraints(pins={1: Tier.CLOUD}))
+    with pytest.raises(Infeasible, match="'b1' may only run on the device"):
+        planner("edge-only")(
+            graph,
+            Costs({Tier.DEVICE: [1.0, 1.0], Tier.EDGE: [1.0, 1.0]}, link, link),
+            Constraints(forbid=frozenset({(1, Tier.EDGE)})),
+        )
+
+
+def test_a_constraint_on_a_block_that_is_not_there_is_refused() -> None:
+    graph = chain(10, 10)
+    link = Link(1e6, 0.0)
+    with pytest.raises(PlanError, match="names block 5"):
+        partition(graph, Costs({Tier.DEVICE: [1.0, 1.0]}, link, link), Constraints(pins={5: Tier.DEVICE}))
+
+
+def test_an_unknown_planner_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(PlanError, match="unknown planner 'hpo': exact, device-only"):
+        planner("hpo")
+    assert Constraints() == NONE
