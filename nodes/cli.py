@@ -57,7 +57,9 @@ def main() -> None:
 @app.command()
 def broker(
     port: Annotated[int, typer.Option(help="The port; 0 picks a free one.")] = 1883,
-    host: Annotated[str, typer.Option(help="The address to listen on; not loopback only with passwords.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; not loopback only with passwords.")
+    ] = "127.0.0.1",
     websockets_port: Annotated[Optional[int], typer.Option(help="A second listener, for browsers.")] = None,
     max_packet_bytes: Annotated[int, typer.Option(help="The largest message; above transport.chunk_bytes.")] = 16 << 20,
     persistence_dir: Annotated[Optional[Path], typer.Option(help="Keep queued and retained messages here.")] = None,
@@ -148,9 +150,7 @@ def place(
         raise typer.BadParameter("give --edge-from and/or --cloud-from to place by hand, or --auto alone")
     settings = load_config(config)
     name = requests.require_stream(settings, stream)
-    plan = requests.place(
-        settings, name, edge_from=edge_from, cloud_from=cloud_from, auto=auto, timeout_s=timeout_s
-    )
+    plan = requests.place(settings, name, edge_from=edge_from, cloud_from=cloud_from, auto=auto, timeout_s=timeout_s)
     Console().print(plan_table(plan))
 
 

@@ -173,17 +173,18 @@ def _stream(client: StreamClient, processes: Processes, images: Sequence[bytes],
 
 
 def _change(client: StreamClient, *, auto: bool) -> dict[str, Any]:
-    if auto:
-        return requests.place(client.config, STREAM, auto=True)
+    return requests.place(client.config, STREAM, auto=True) if auto else split_in_three(client)
+
+
+def split_in_three(client: StreamClient) -> dict[str, Any]:
+    """Force a third of the blocks onto each tier; returns the plan once it is active."""
     assert client.active is not None
     blocks = len(client.graphs[client.plans[client.active]["digest"]])
     edge_from, cloud_from = max(1, blocks // 3), max(2, 2 * blocks // 3)
     return requests.place(client.config, STREAM, edge_from=str(edge_from), cloud_from=str(cloud_from))
 
 
-def _prove(
-    config: Config, client: StreamClient, images: Sequence[bytes], began: float, console: Console
-) -> Proof:
+def _prove(config: Config, client: StreamClient, images: Sequence[bytes], began: float, console: Console) -> Proof:
     collected = client.collected
     results = sorted(collected.results.values(), key=lambda result: result["sequence"])
     with console.status("comparing every output with the unsplit model's"):
@@ -212,7 +213,10 @@ def _prove(
 
 
 def compare(
-    config: Config, results: Sequence[Mapping[str, Any]], outputs: Mapping[int, Mapping[int, Array]], images: Sequence[bytes]
+    config: Config,
+    results: Sequence[Mapping[str, Any]],
+    outputs: Mapping[int, Mapping[int, Array]],
+    images: Sequence[bytes],
 ) -> tuple[int, float]:
     """How many outputs equal the unsplit prepared model's by `np.array_equal`, and the median seconds of its run."""
     from pipeline import engines

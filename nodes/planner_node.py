@@ -15,7 +15,7 @@ from broker.session import Message
 from broker.topics import Namespace
 from nodes.machine import planner_events as pe
 from nodes.machine.actions import Log
-from nodes.machine.events import PeerAppliedArrived, PeerStateArrived, Tick
+from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.machine.planning import PlannerMachine, PlannerSettings
 from nodes.messages import (
     Applied,
@@ -56,7 +56,15 @@ class PlannerNode:
         """Come up, plan, leave. Raises IdInUse, SessionTaken, BrokerError."""
         section = self.config.planner
         require_free(self.config, self.names, section.id)
-        self.presence = Presence(self.config, self.names, section.id, PLANNER_TIER, on_taken=self._on_taken)
+        self.presence = Presence(
+            self.config,
+            self.names,
+            section.id,
+            PLANNER_TIER,
+            on_up=lambda: self._inbox.put(ConnectionRestored()),
+            on_down=lambda _: self._inbox.put(ConnectionLost()),
+            on_taken=self._on_taken,
+        )
         self.session = self.presence.session
         self._subscribe()
         self.presence.enter(LifeState.READY)

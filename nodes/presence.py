@@ -101,6 +101,7 @@ class Presence:
         *,
         intake: bool = False,
         on_up: Callable[[], None] = lambda: None,
+        on_down: Callable[[str], None] = lambda reason: None,
         on_taken: Callable[[SessionTaken], None] = lambda _: None,
     ) -> None:
         self.node, self.tier, self.token = node, tier, secrets.token_hex(4)
@@ -116,6 +117,7 @@ class Presence:
             will=Will(topic=self.state_topic, payload=self._message(LifeState.LOST), delay_s=WILL_DELAY_S),
             intake=intake,
             on_up=self._up,
+            on_down=on_down,
             on_taken=on_taken,
             limits=Limits(keepalive_s=config.transport.keepalive_s),
         )

@@ -22,6 +22,7 @@ from pipeline.plan import StreamId
 
 CONNECT_WAIT_S = 10.0
 QUIET_S = 0.5
+ASK_AGAIN_S = 2.0
 
 
 class RequestRefused(TrisectError):
@@ -81,12 +82,18 @@ def place(
 def _request(
     config: Config, session: Session, names: Namespace, request: Mapping[str, Any], *, timeout_s: float
 ) -> dict[str, Any]:
+    """Ask the planner, again and again while it does not answer: it may be starting, and asking twice does no harm."""
     topic = names.topic(topics.COMMAND, node=config.planner.id, verb=PLACE)
     reply_topic = names.topic(topics.REPLY, client=session.name)
-    try:
-        answer = parse_json(session.request(topic, to_bytes(request), reply_topic=reply_topic, timeout_s=timeout_s))
-    except RequestTimeout as error:
-        raise RequestRefused(f"the planner ({config.planner.id}) did not answer: {error}") from error
+    give_up = time.monotonic() + timeout_s
+    while True:
+        try:
+            reply = session.request(topic, to_bytes(request), reply_topic=reply_topic, timeout_s=ASK_AGAIN_S)
+            break
+        except RequestTimeout as error:
+            if time.monotonic() > give_up:
+                raise RequestRefused(f"the planner ({config.planner.id}) did not answer: {error}") from error
+    answer = parse_json(reply)
     if not answer.get("ok"):
         raise RequestRefused(str(answer.get("error", "refused without a reason")))
     return answer

@@ -144,20 +144,13 @@ def _paired(flat: FlatModel, call: Call, inner: Any) -> list[tuple[int, Any]]:
 
 
 def _fit(flat: FlatModel, value: int, symbol: Any, name: str) -> int:
-    """What Keras does at a nested model's door: cast to its input's dtype, add or drop a last axis of 1."""
+    """What Keras does at a nested model's door: cast to the dtype of its input."""
     spec = flat.specs[value]
-    rank = len(symbol.shape)
-    if len(spec.shape) == rank + 1 and spec.shape[-1] == 1:
-        value = _append(flat, _door(keras.layers.Reshape(spec.shape[1:-1]), name, value))[0]
-    elif len(spec.shape) == rank - 1 and symbol.shape[-1] == 1:
-        value = _append(flat, _door(keras.layers.Reshape((*spec.shape[1:], 1)), name, value))[0]
-    if flat.specs[value].dtype != symbol.dtype:
-        value = _append(flat, _door(keras.src.ops.core.Cast(symbol.dtype), name, value))[0]
-    return value
-
-
-def _door(layer: Any, name: str, value: int) -> Call:
-    return Call(layer, (f"{name}/{type(layer).__name__.lower()}",), (Value(value),), {}, ())
+    if len(spec.shape) != len(symbol.shape):
+        raise NotFunctional(flat.name, name, f"its input is of rank {len(symbol.shape)}, it is given {spec.shape}")
+    if spec.dtype == symbol.dtype:
+        return value
+    return _append(flat, Call(keras.src.ops.core.Cast(symbol.dtype), (f"{name}/cast",), (Value(value),), {}, ()))[0]
 
 
 def _append(flat: FlatModel, call: Call) -> list[int]:

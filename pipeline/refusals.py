@@ -76,11 +76,11 @@ def check_custom(model: str, layer: str, operation: Any, perform: Any, specs: li
     if type(operation).__module__.startswith("keras.") and not isinstance(operation, keras.layers.Lambda):
         return
     traced = tf.function(perform, autograph=False).get_concrete_function(*[tf.TensorSpec(s, d) for s, d in specs])
-    for kind in _kinds(traced.graph):
-        if kind.startswith(_RANDOM):
-            raise NotFunctional(model, layer, f"it draws random numbers at inference ({kind})")
-        if kind.startswith(_CHANGES_STATE):
-            raise NotFunctional(model, layer, f"it changes a variable at inference ({kind})")
+    kinds = sorted(_kinds(traced.graph))
+    for prefixes, reason in ((_RANDOM, "draws random numbers"), (_CHANGES_STATE, "changes a variable")):
+        for kind in kinds:
+            if kind.startswith(prefixes):
+                raise NotFunctional(model, layer, f"it {reason} at inference ({kind})")
 
 
 def _kinds(graph: Any) -> set[str]:

@@ -129,6 +129,11 @@ class OutputFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """This node is cut off from the broker: what it knows of the others ages."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionRestored:
     """This node is up on the broker, again or for the first time; what was under way to it may be lost."""
 

@@ -19,12 +19,12 @@ class Peers:
     applied: dict[NodeId, Applied] = field(default_factory=dict)
 
     def learn_state(self, state: NodeState) -> bool:
-        """Take a state; returns whether it is news. An old session's will says nothing about the present one."""
+        """Take a state; returns whether it tells people something. An old session's will says nothing of the present."""
         known = self.states.get(state.node)
         if state.state is LifeState.LOST and known is not None and known.session != state.session:
             return False
         self.states[state.node] = state
-        return known is None or (known.state, known.session, known.births) != (state.state, state.session, state.births)
+        return known is None or (known.state, known.session) != (state.state, state.session)
 
     def alive(self, node: NodeId) -> bool:
         """Whether the node is there and takes part (a draining node still finishes what it has)."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from nodes.machine.actions import Log
-from nodes.machine.events import PeerAppliedArrived, PeerStateArrived, Tick
+from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.messages import LinkReport, NodeInfo
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
@@ -86,6 +86,8 @@ PlannerEvent: TypeAlias = (
     | ManifestArrived
     | PlanSeen
     | PlaceRequested
+    | ConnectionLost
+    | ConnectionRestored
     | Tick
 )
 PlannerAction: TypeAlias = PublishPlan | Reply | Log

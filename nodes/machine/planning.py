@@ -7,13 +7,14 @@ node that is gone or refuses, when a person asks, or when another plan is better
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 from nodes.machine.actions import Log
-from nodes.machine.events import PeerAppliedArrived, PeerStateArrived, Tick
+from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.machine.peers import Peers
 from nodes.machine.planner_events import (
     InfoArrived,
@@ -39,6 +40,8 @@ from pipeline.profile import Profile
 EXACT = "exact"
 FORCED = "forced"
 _ALONE = {Tier.DEVICE: baselines.device_only, Tier.EDGE: baselines.edge_only, Tier.CLOUD: baselines.cloud_only}
+LOST_GRACE_S = 0.5
+"""A broker that shuts down sends everybody's will: a moment later it is gone itself, and its nodes are not."""
 UNMEASURED_BYTES_PER_S = 1e12
 """A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
 
@@ -47,7 +50,7 @@ UNMEASURED_BYTES_PER_S = 1e12
 class PlannerSettings:
     """A new plan must be better by `margin` (a share), `min_seconds_between_plans` after the last one.
 
-    Nothing is decided before `settle_s` after the start, so that retained messages are in.
+    Nothing is decided before `settle_s` after each connect, so that retained messages are in.
     """
 
     margin: float = 0.1
@@ -85,6 +88,7 @@ class PlannerMachine:
     def __init__(self, settings: PlannerSettings, *, started_at: float) -> None:
         self._settings = settings
         self._decide_after = started_at + settings.settle_s
+        self._lost_at: dict[NodeId, float] = {}
         self.peers = Peers()
         self._infos: dict[NodeId, NodeInfo] = {}
         self._profiles: dict[tuple[NodeId, str], Profile] = {}
@@ -92,7 +96,7 @@ class PlannerMachine:
         self._graphs: dict[str, ModelGraph] = {}
         self._seen_plans: dict[StreamId, Plan] = {}
         self._streams: dict[StreamId, _Stream] = {}
-        self._learn: dict[type, Callable[[Any], list[PlannerAction]]] = {
+        self._learn: dict[type, Callable[[Any, float], list[PlannerAction]]] = {
             PeerStateArrived: self._state_arrived,
             PeerAppliedArrived: self._applied_arrived,
             InfoArrived: self._info_arrived,
@@ -100,26 +104,38 @@ class PlannerMachine:
             LinkArrived: self._link_arrived,
             ManifestArrived: self._manifest_arrived,
             PlanSeen: self._plan_seen,
-            Tick: lambda _: [],
+            ConnectionLost: self._connection_lost,
+            ConnectionRestored: self._connection_restored,
+            Tick: lambda _event, _now: [],
         }
 
     def handle(self, event: PlannerEvent, now: float, wall_ts: float) -> list[PlannerAction]:
         """Take one event; decide for every stream."""
         if isinstance(event, PlaceRequested):
             return self._place_requested(event, now, wall_ts)
-        actions = self._learn[type(event)](event)
+        actions = self._learn[type(event)](event, now)
         if now < self._decide_after:
             return actions
         for name, stream in self._streams.items():
             actions += self._decide(name, stream, now, wall_ts)
         return actions
 
-    def _state_arrived(self, event: PeerStateArrived) -> list[PlannerAction]:
+    def _connection_lost(self, event: ConnectionLost, now: float) -> list[PlannerAction]:
+        self._decide_after = math.inf
+        return []
+
+    def _connection_restored(self, event: ConnectionRestored, now: float) -> list[PlannerAction]:
+        self._decide_after = now + self._settings.settle_s
+        return []
+
+    def _state_arrived(self, event: PeerStateArrived, now: float) -> list[PlannerAction]:
         state = event.state
         news = self.peers.learn_state(state)
+        if news and state.state is LifeState.LOST:
+            self._lost_at[state.node] = now
         return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")] if news else []
 
-    def _info_arrived(self, event: InfoArrived) -> list[PlannerAction]:
+    def _info_arrived(self, event: InfoArrived, now: float) -> list[PlannerAction]:
         info = event.info
         self._infos[info.node] = info
         for name, model in info.streams.items():
@@ -129,19 +145,19 @@ class PlannerMachine:
                 self._adopt(name)
         return []
 
-    def _profile_arrived(self, event: ProfileArrived) -> list[PlannerAction]:
+    def _profile_arrived(self, event: ProfileArrived, now: float) -> list[PlannerAction]:
         self._profiles[event.node, event.profile.model] = event.profile
         return []
 
-    def _link_arrived(self, event: LinkArrived) -> list[PlannerAction]:
+    def _link_arrived(self, event: LinkArrived, now: float) -> list[PlannerAction]:
         self._links[event.report.node] = event.report
         return []
 
-    def _manifest_arrived(self, event: ManifestArrived) -> list[PlannerAction]:
+    def _manifest_arrived(self, event: ManifestArrived, now: float) -> list[PlannerAction]:
         self._graphs[event.graph.digest] = event.graph
         return []
 
-    def _plan_seen(self, event: PlanSeen) -> list[PlannerAction]:
+    def _plan_seen(self, event: PlanSeen, now: float) -> list[PlannerAction]:
         self._seen_plans.setdefault(event.plan.stream, event.plan)
         self._adopt(event.plan.stream)
         return []
@@ -153,7 +169,7 @@ class PlannerMachine:
             stream.plan = plan
             stream.forced = plan.placement if plan.planner == FORCED else None
 
-    def _applied_arrived(self, event: PeerAppliedArrived) -> list[PlannerAction]:
+    def _applied_arrived(self, event: PeerAppliedArrived, now: float) -> list[PlannerAction]:
         """A node that refuses the present plan is left out of this stream for as long as its process lives."""
         applied = event.applied
         self.peers.applied[applied.node] = applied
@@ -282,6 +298,8 @@ class PlannerMachine:
             return "first plan"
         if plan.placement == best.placement and dict(plan.nodes) == dict(best.nodes):
             return ""
+        if any(self._may_only_blink(node, now) for node in plan.nodes.values()):
+            return ""
         gone = [
             reason for node in plan.nodes.values() if (reason := self._unusable(stream, node, self._infos.get(node)))
         ]
@@ -294,6 +312,11 @@ class PlannerMachine:
         if gain < self._settings.margin or now - stream.published_at < self._settings.min_seconds_between_plans:
             return ""
         return f"{gain:.0%} less than the present plan's {present_s * 1e3:.1f} ms"
+
+    def _may_only_blink(self, node: NodeId, now: float) -> bool:
+        state = self.peers.states.get(node)
+        just_lost = now - self._lost_at.get(node, -math.inf) < LOST_GRACE_S
+        return state is not None and state.state is LifeState.LOST and just_lost
 
     def _publish(
         self,

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.backend import keras
 from pipeline.engines import create, unsplit
 from pipeline.errors import ModelError, NotFunctional
 from pipeline.graph import ModelGraph
 from pipeline.models.source import ModelSource
 from pipeline.prepared import PreparedModel, load, prepare
-from tests.networks import L, frame_of, keras, trained
+from tests.networks import L, frame_of, trained
 
 create("tensorflow", 1)
 
@@ -39,7 +40,7 @@ def _same_answer(model: Any, tolerance: float = 1e-5) -> PreparedModel:
         else np.random.default_rng(1).standard_normal((1, *t.shape[1:])).astype(t.dtype)
         for t in model.inputs
     ]
-    expected = keras.tree.flatten(original(seed_frame if len(seed_frame) > 1 else seed_frame[0], training=False))
+    expected = keras.tree.flatten(original(seed_frame, training=False))
     expected = [np.asarray(array) for array in expected]
     prepared = prepare(model, "m")
     made = unsplit(create("tensorflow", 1), prepared).run(dict(zip(prepared.graph.inputs, seed_frame, strict=True)))
@@ -91,9 +92,9 @@ def test_batch_norm_stays_where_the_convolution_is_an_output_nonlinear_or_shared
     ]
     prepared = _same_answer(trained(keras.Model(image, ends)))
     assert _kinds(prepared).count("BatchNormalization") == 4
-    shared_blocks = [b for b in prepared.graph.blocks if "conv2d_2" in b.name]
     assert len({b.name for b in prepared.graph.blocks}) == len(prepared.graph)
-    assert len(shared_blocks) == 2
+    calls = [call.operation for block in prepared.calls for call in block]
+    assert [calls.count(operation) for operation in calls].count(2) == 2, "two blocks share one layer"
 
 
 def test_what_does_nothing_at_inference_is_no_block() -> None:
@@ -121,8 +122,8 @@ def test_nested_models_are_opened_and_keep_their_path() -> None:
     assert len(names) == len(set(names)) == 6
 
 
-def test_a_nested_model_fits_its_input_as_keras_does() -> None:
-    inner = keras.Sequential([keras.Input((4, 1)), L.Conv1D(2, 3)])
+def test_a_nested_model_casts_its_input_as_keras_does() -> None:
+    inner = keras.Sequential([keras.Input((4,)), L.Dense(2)])
     counts = keras.Input((4,), dtype="int32")
     _same_answer(keras.Model(counts, inner(counts)))
 
@@ -139,7 +140,7 @@ def test_several_inputs_operations_constants_and_integers_work() -> None:
 
 def test_recurrent_and_pixel_models_work() -> None:
     series = keras.Input((6, 3))
-    x, state = L.GRU(4, return_state=True)(L.Bidirectional(L.LSTM(4, return_sequences=True))(series))
+    x, _ = L.GRU(4, return_state=True)(L.Bidirectional(L.LSTM(4, return_sequences=True))(series))
     _same_answer(keras.Model(series, x))
     pixels = keras.Input((6, 6, 3), dtype="uint8")
     _same_answer(trained(keras.Model(pixels, L.Conv2D(2, 3)(L.Rescaling(1 / 255)(pixels)))))
@@ -161,12 +162,12 @@ def test_macs_and_parameters_are_those_of_the_textbook() -> None:
     assert ModelGraph.from_json(model.graph.to_json()) == model.graph
 
 
-class _Subclassed(keras.Model):  # type: ignore[misc]
+class Subclassed(keras.Model):  # type: ignore[misc]
     def call(self, x: Any) -> Any:
         return x
 
 
-class _Dice(keras.Layer):  # type: ignore[misc]
+class Dice(keras.Layer):  # type: ignore[misc]
     def call(self, x: Any) -> Any:
         return x + keras.random.normal((1, 3), seed=1) if not hasattr(self, "dice") else x + self.throw()
 
@@ -174,13 +175,13 @@ class _Dice(keras.Layer):  # type: ignore[misc]
         return keras.random.uniform((1, 3), seed=self.dice)
 
 
-class _SeededDice(_Dice):
+class SeededDice(Dice):
     def __init__(self) -> None:
         super().__init__()
         self.dice = keras.random.SeedGenerator(1)
 
 
-class _Counter(keras.Layer):  # type: ignore[misc]
+class Counter(keras.Layer):  # type: ignore[misc]
     def build(self, shape: Any) -> None:
         self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
 
@@ -212,14 +213,14 @@ def _any_size() -> Any:
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
-        (_Subclassed, "own call"),
+        (Subclassed, "own call"),
         (lambda: keras.Sequential([L.Dense(3)]), "unknown input shape"),
         (_any_size, "unknown sizes"),
         (lambda: keras.Model(x := keras.Input(batch_shape=(4, 3)), L.Dense(2)(x)), "batches of 1"),
         (lambda: _series(L.LSTM(3, stateful=True)), "from frame to frame"),
         (lambda: _of(L.Dropout(0.5), training=True), "training=True"),
-        (lambda: _of(_SeededDice()), "random numbers"),
-        (lambda: _of(_Counter()), "changes a variable"),
+        (lambda: _of(SeededDice()), "random numbers"),
+        (lambda: _of(Counter()), "changes a variable"),
         (_masked, "mask"),
     ],
 )
@@ -272,6 +273,7 @@ def test_another_process_that_built_other_models_before_gets_the_same_manifest()
     assert load(ModelSource("m", "mobilenet_v2", "seed:6")).graph.digest != graph.digest
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3.15 saving, NumPy 2.4
 def test_a_keras_file_brings_its_own_weights(tmp_path: Path) -> None:
     model = _conv_bn(lambda: L.Conv2D(4, 3), (8, 8, 3))
     model.save(tmp_path / "own.keras")

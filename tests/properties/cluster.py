@@ -1,0 +1,587 @@
+"""A whole pipeline in one thread, for property tests: the real machines, messages and wire format around a simulated
+broker. Shells do nothing by themselves: `Cluster.steps` lists what could happen next, and the test chooses.
+
+The broker keeps the order within a topic, never between topics. Blocks are hashes of their inputs, so an output is right
+only if the right blocks ran, each once, on the right tensors.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import xxhash
+
+from nodes.machine import actions as do
+from nodes.machine import events as ev
+from nodes.machine import planner_events as pe
+from nodes.machine.planning import PlannerMachine, PlannerSettings
+from nodes.machine.stream import MAX_FAILURES, StreamSettings
+from nodes.machine.tier import TierMachine
+from nodes.messages import (
+    Applied,
+    LifeState,
+    LinkReport,
+    NodeInfo,
+    NodeState,
+    StreamApplied,
+    from_bytes,
+    parse_json,
+    to_bytes,
+)
+from pipeline.errors import WireError
+from pipeline.graph import ModelGraph, Tensor
+from pipeline.placement import Stage, Tier
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.profile import Profile
+from pipeline.wire import Array, Assembler, Failed, FrameKey, Hop, encode, encode_failure
+
+STREAM = StreamId("cam")
+MODEL = "model"
+DEVICE = NodeId("device-1")
+SEQUENCES = 1_000_000
+WINDOW = 3
+RESENT = 3
+
+Step: TypeAlias = tuple[str, Callable[[], None]]
+
+
+# The symbolic network.
+
+
+def hashed(*parts: object) -> Array:
+    return np.array([[xxhash.xxh3_64_intdigest(repr(parts).encode()), 7]], dtype=np.uint64)
+
+
+def symbolic(graph: ModelGraph) -> ModelGraph:
+    """The same graph with tensors that hold one hash each."""
+    tensors = tuple(Tensor(t.id, t.name, (1, 2), "uint64") for t in graph.tensors)
+    return replace(graph, name=MODEL, tensors=tensors)
+
+
+def run_blocks(graph: ModelGraph, blocks: Sequence[int], inputs: Mapping[int, Array]) -> dict[int, Array]:
+    values = dict(inputs)
+    for index in blocks:
+        block = graph.blocks[index]
+        if index:
+            seen = [int(values[tensor][0, 0]) for tensor in block.inputs]
+            values |= {tensor: hashed(index, tensor, seen) for tensor in block.outputs}
+    return values
+
+
+def model_inputs(graph: ModelGraph, ticket: int) -> dict[int, Array]:
+    return {tensor: hashed("frame", ticket, tensor) for tensor in graph.inputs}
+
+
+def right_outputs(graph: ModelGraph, ticket: int) -> dict[int, Array]:
+    values = run_blocks(graph, range(len(graph)), model_inputs(graph, ticket))
+    return {tensor: values[tensor] for tensor in set(graph.outputs)}
+
+
+# The broker.
+
+
+class Broker:
+    """Retained messages, and one queue per client and topic."""
+
+    def __init__(self) -> None:
+        self.retained: dict[str, bytes] = {}
+        self.clients: dict[str, Client] = {}
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        if retain:
+            self.retained[topic] = payload
+        for client in self.clients.values():
+            if topic in client.tensors if client.is_bulk(topic) else client.subscribes(topic):
+                client.queue(topic, payload)
+
+
+class Client:
+    """One process with its connections: CONTROL, whose session outlives a blip, and BULK, whose session does not."""
+
+    def __init__(self, cluster: Cluster, node: NodeId, tier: str) -> None:
+        self.cluster, self.broker, self.node, self.tier = cluster, cluster.broker, node, tier
+        self.running = self.connected = self.will_pending = self.hung = False
+        self.starts = 0
+        self.queues: dict[str, deque[bytes]] = {}
+        self.tensors: set[str] = set()
+        self.filters: tuple[str, ...] = ()
+        self.broker.clients[node] = self
+
+    # What a process does.
+
+    def start(self) -> None:
+        """A new process; what the broker held for the old one is gone, and its will is out."""
+        self.fire_will()
+        self.starts += 1
+        self.token = f"{self.node}.{self.starts}"
+        self.births = 0
+        self.state = LifeState.INIT
+        self.kept: dict[str, bytes] = {}
+        self.sent: dict[bool, deque[tuple[str, bytes, bool]]] = {True: deque(maxlen=RESENT), False: deque(maxlen=RESENT)}
+        self.filters = ()
+        self.tensors = set()
+        self.queues = {}
+        self.running, self.hung = True, False
+        self.begin()
+        self.connect(resent=0)
+
+    def begin(self) -> None:
+        raise NotImplementedError
+
+    def came_up(self) -> None:
+        """All is connected and subscribed."""
+
+    def arrived(self, topic: str, payload: bytes) -> None:
+        raise NotImplementedError
+
+    def tick(self) -> None:
+        raise NotImplementedError
+
+    def work(self) -> Iterator[Step]:
+        """What its threads could do next."""
+        return iter(())
+
+    def subscribe(self, *kinds: str) -> None:
+        self.filters += kinds
+        self._redeliver_retained(kinds)
+
+    def keep(self, topic: str, payload: bytes) -> None:
+        self.kept[topic] = payload
+        if self.connected:
+            self.publish(topic, payload, retain=True)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        self.sent[self.is_bulk(topic)].append((topic, payload, retain))
+        self.broker.publish(topic, payload, retain=retain)
+
+    def enter(self, state: LifeState) -> None:
+        self.state = state
+        if self.connected:
+            self.publish_state(state)
+
+    def publish_state(self, state: LifeState) -> None:
+        self.publish(f"state/{self.node}", self._state_message(state), retain=True)
+
+    def _state_message(self, state: LifeState) -> bytes:
+        return to_bytes(NodeState(self.node, self.tier, state, self.token, self.births))
+
+    # What the network does.
+
+    def connect(self, *, resent: int, expired: bool = False) -> None:
+        """Connect again; the last `resent` messages were not acknowledged. An `expired` session has its will out."""
+        if expired:
+            self.fire_will()
+            self.queues = {}
+        self.connected, self.will_pending = True, False
+        self._redeliver_retained(self.filters)
+        for sent in self.sent.values():
+            for topic, payload, retain in [*sent][len(sent) - min(resent, len(sent)) :]:
+                self.broker.publish(topic, payload, retain=retain)
+        for topic, payload in self.kept.items():
+            self.publish(topic, payload, retain=True)
+        self.births += 1
+        self.came_up()
+        self.publish_state(self.state)
+
+    def disconnect(self, *, will: bool = True) -> None:
+        self.connected, self.will_pending = False, will
+        self.queues = {topic: queue for topic, queue in self.queues.items() if not self.is_bulk(topic)}
+
+    def crash(self) -> None:
+        """Kill -9."""
+        if self.connected:
+            self.disconnect()
+        self.running = False
+        self.queues = {}
+        self.filters = ()
+        self.tensors = set()
+
+    def fire_will(self) -> None:
+        if self.will_pending:
+            self.will_pending = False
+            will = NodeState(self.node, self.tier, LifeState.LOST, self.token)
+            self.broker.publish(f"state/{self.node}", to_bytes(will), retain=True)
+
+    @staticmethod
+    def is_bulk(topic: str) -> bool:
+        return topic.startswith(("out/", "result/"))
+
+    def subscribes(self, topic: str) -> bool:
+        return topic.partition("/")[0] in self.filters
+
+    def queue(self, topic: str, payload: bytes) -> None:
+        if self.connected or not self.is_bulk(topic):
+            self.queues.setdefault(topic, deque()).append(payload)
+
+    def lose(self, topic: str) -> None:
+        self.queues[topic].popleft()
+
+    def _redeliver_retained(self, kinds: Sequence[str]) -> None:
+        for topic, payload in self.broker.retained.items():
+            if topic.partition("/")[0] in kinds:
+                self.queue(topic, payload)
+
+    def steps(self) -> Iterator[Step]:
+        if self.will_pending:
+            yield f"the will of {self.node}", self.fire_will
+        if not self.running or self.hung:
+            return
+        if self.connected:
+            for topic, queue in self.queues.items():
+                if queue:
+                    yield f"{topic} at {self.node}", partial(self._deliver, topic)
+        yield from self.work()
+
+    def _deliver(self, topic: str) -> None:
+        self.arrived(topic, self.queues[topic].popleft())
+
+
+# The processes.
+
+
+class TierShell(Client):
+    """A tier node's shell, with its threads as queues."""
+
+    machine: TierMachine
+    speed = 1.0
+
+    def begin(self) -> None:
+        self.loading = True
+        self.failing = self.refusing = 0
+        self.held: dict[int, Stage] = {}
+        self.topics: dict[int, list[str]] = {}
+        self.workers: dict[str, deque[Any]] = {name: deque() for name in ("frames", "prepare", "compute", "publish")}
+        graph = self.cluster.graph
+        owned = []
+        if self.node == DEVICE:
+            first = 1 + SEQUENCES * (self.starts - 1)
+            owned = [StreamSettings(stream=STREAM, model=MODEL, window=WINDOW, first_sequence=first)]
+        self.machine = TierMachine(self.node, {MODEL: graph}, owned)
+        self.inputs = Assembler(self.machine.expected)
+        self.outputs = Assembler(lambda stream, epoch, tensor: graph.tensors[tensor])
+
+    def came_up(self) -> None:
+        self.handle(ev.ConnectionRestored())
+
+    def work(self) -> Iterator[Step]:
+        if self.loading:
+            if self.connected:
+                yield f"{self.node} has loaded", self._introduce
+            return
+        for name, queue in self.workers.items():
+            if queue and (self.connected or name != "publish"):
+                yield f"{self.node} {name}", partial(self._work, name)
+
+    def tick(self) -> None:
+        if not self.loading:
+            self.handle(ev.Tick())
+
+    def profile(self) -> Profile:
+        graph = self.cluster.graph
+        seconds = (0.0, *[self.speed] * (len(graph) - 1))
+        return Profile(MODEL, graph.digest, "none", "1", 1, "none", seconds, seconds, sum(seconds), 0.0)
+
+    def introduce_profile(self) -> None:
+        self.keep(f"profile/{self.node}", to_bytes(self.profile().to_json()))
+
+    def _introduce(self) -> None:
+        graph = self.cluster.graph
+        self.keep(f"model/{graph.digest}", to_bytes(graph.to_json()))
+        self.introduce_profile()
+        streams = {STREAM: MODEL} if self.node == DEVICE else {}
+        models = {MODEL: graph.digest}
+        info = NodeInfo(self.node, self.tier, self.token, "1", "none", "1", 1, "none", models, streams)
+        self.keep(f"info/{self.node}", to_bytes(info))
+        self._announce({})
+        self.keep(f"link/{self.node}", to_bytes(LinkReport(self.node, self.token, 1e6, 1e6, 1e-3)))
+        self.subscribe("state", "applied", "plan")
+        if self.node == DEVICE:
+            self.tensors |= {f"result/{node}" for node in self.cluster.tiers}
+        self.loading = False
+        self.enter(LifeState.READY)
+        self.cluster.node_came(self)
+
+    def _announce(self, streams: Mapping[StreamId, StreamApplied]) -> None:
+        for applied in streams.values():
+            assert set(applied.ready) <= self.held.keys(), f"{self.node} announces {applied.ready}, has {self.held}"
+        self.keep(f"applied/{self.node}", to_bytes(Applied(self.node, self.token, streams)))
+
+    # Events in, actions out.
+
+    def handle(self, event: ev.Event) -> None:
+        for action in self.machine.handle(event, self.cluster.now):
+            self._perform(action)
+
+    def _perform(self, action: do.Action) -> None:
+        if isinstance(action, do.AnnounceApplied):
+            self._announce(action.streams)
+        elif isinstance(action, do.CloseFrame):
+            self.cluster.closed(action)
+        elif isinstance(action, do.DropFrame):
+            self.cluster.dropped(action.ticket)
+        elif isinstance(action, do.DecodeFrame):
+            self.cluster.entered(action)
+            self.workers["frames"].append(action)
+        elif isinstance(action, do.Prepare | do.Release):
+            self.workers["prepare"].append(action)
+        elif isinstance(action, do.Run):
+            self.workers["compute"].append(action)
+        elif isinstance(action, do.SendTensor | do.SendOutput | do.SendFailure):
+            self.workers["publish"].append(action)
+
+    def arrived(self, topic: str, payload: bytes) -> None:
+        kind, _, rest = topic.partition("/")
+        if kind == "state":
+            self.handle(ev.PeerStateArrived(from_bytes(NodeState, payload)))
+        elif kind == "applied":
+            self.handle(ev.PeerAppliedArrived(from_bytes(Applied, payload)))
+        elif kind == "plan":
+            self.handle(ev.PlanArrived(Plan.from_json(parse_json(payload))))
+        else:
+            self._bulk_arrived(self.outputs if kind == "result" else self.inputs, rest.partition("/")[0], payload)
+
+    def _bulk_arrived(self, assembler: Assembler, sender: str, payload: bytes) -> None:
+        try:
+            got = assembler.add(sender, payload)
+        except WireError:
+            return
+        if isinstance(got, Failed):
+            self.handle(ev.OutputFailed(got.key, got.message, got.trace))
+        elif got is not None and assembler is self.inputs:
+            self.handle(ev.TensorArrived(got.key, got.tensor, got.array, got.trace, 0.0))
+        elif got is not None:
+            self.handle(ev.OutputArrived(got.key, got.tensor, got.array, got.trace))
+
+    # Threads.
+
+    def _work(self, name: str) -> None:
+        item = self.workers[name].popleft()
+        {"frames": self._decode, "prepare": self._prepare, "compute": self._compute, "publish": self._publish}[name](item)
+
+    def _decode(self, action: do.DecodeFrame) -> None:
+        if action.ticket in self.cluster.broken:
+            self.handle(ev.FrameUndecodable(action.stream, action.sequence, "no picture"))
+        else:
+            inputs = model_inputs(self.cluster.graph, action.ticket)
+            self.handle(ev.FrameDecoded(action.stream, action.sequence, inputs, 0.0))
+
+    def _prepare(self, action: do.Prepare | do.Release) -> None:
+        if isinstance(action, do.Release):
+            self.held.pop(action.epoch, None)
+            for topic in self.topics.pop(action.epoch, []):
+                self.tensors.discard(topic)
+                self.queues.pop(topic, None)
+            return
+        plan, graph = action.plan, self.cluster.graph
+        if self.refusing:
+            self.refusing -= 1
+            self.handle(ev.PrepareFailed(plan.stream, plan.epoch, "out of memory"))
+            return
+        senders = {tensor: plan.nodes[plan.placement[graph.producer[tensor]]] for tensor in action.stage.inputs}
+        self.topics[plan.epoch] = [f"out/{sender}/{plan.epoch}/{tensor}" for tensor, sender in senders.items()]
+        self.tensors |= set(self.topics[plan.epoch])
+        self.held[plan.epoch] = action.stage
+        self.handle(ev.Prepared(plan.stream, plan.epoch))
+
+    def _compute(self, run: do.Run) -> None:
+        stage = self.held.get(run.key.epoch)
+        if stage is None:
+            return
+        if self.failing:
+            self.failing -= 1
+            self.cluster.failed_attempts.setdefault(run.key.sequence, set()).add(run.key.attempt)
+            self.handle(ev.SegmentFailed(run.key, "no luck", run.trace))
+            return
+        values = run_blocks(self.cluster.graph, stage.blocks, run.inputs)
+        outputs = {tensor: values[tensor] for tensor in stage.outputs}
+        self.handle(ev.SegmentRan(run.key, outputs, (*run.trace, Hop(self.node, self.tier, self.cluster.now))))
+
+    def _publish(self, action: do.SendTensor | do.SendOutput | do.SendFailure) -> None:
+        if isinstance(action, do.SendFailure):
+            self.publish(f"result/{self.node}", encode_failure(action.key, action.message, action.trace))
+            return
+        sends = isinstance(action, do.SendTensor)
+        topic = f"out/{self.node}/{action.key.epoch}/{action.tensor}" if sends else f"result/{self.node}"
+        for chunk in encode(action.key, action.tensor, action.array, trace=action.trace, chunk_bytes=8):
+            self.publish(topic, chunk)
+
+
+class PlannerShell(Client):
+    """The planner's shell."""
+
+    machine: PlannerMachine
+
+    def begin(self) -> None:
+        settings = PlannerSettings(margin=0.1, min_seconds_between_plans=1.0, settle_s=0.5)
+        self.machine = PlannerMachine(settings, started_at=self.cluster.now)
+        self.state = LifeState.READY
+        self.subscribe("state", "applied", "info", "link", "model", "plan", "profile")
+
+    def tick(self) -> None:
+        self.handle(ev.Tick())
+
+    def handle(self, event: pe.PlannerEvent) -> None:
+        for action in self.machine.handle(event, self.cluster.now, self.cluster.now):
+            if isinstance(action, pe.PublishPlan):
+                self.cluster.plans_total += 1
+                self.keep(f"plan/{STREAM}", to_bytes(action.plan.to_json(action.graph)))
+
+    def arrived(self, topic: str, payload: bytes) -> None:
+        kind, _, rest = topic.partition("/")
+        readers: dict[str, Callable[[], pe.PlannerEvent]] = {
+            "state": lambda: ev.PeerStateArrived(from_bytes(NodeState, payload)),
+            "applied": lambda: ev.PeerAppliedArrived(from_bytes(Applied, payload)),
+            "info": lambda: pe.InfoArrived(from_bytes(NodeInfo, payload)),
+            "link": lambda: pe.LinkArrived(from_bytes(LinkReport, payload)),
+            "model": lambda: pe.ManifestArrived(ModelGraph.from_json(parse_json(payload))),
+            "plan": lambda: pe.PlanSeen(Plan.from_json(parse_json(payload))),
+            "profile": lambda: pe.ProfileArrived(NodeId(rest), Profile.from_json(parse_json(payload))),
+        }
+        self.handle(readers[kind]())
+
+
+@dataclass(slots=True)
+class Entered:
+    """A frame that entered: which ticket, and how often it was closed."""
+
+    ticket: int
+    closes: int = 0
+    abandoned: bool = False
+
+
+@dataclass(slots=True)
+class Cluster:
+    """All processes, the clock, and the books on every frame."""
+
+    graph: ModelGraph
+    edges: int
+    clouds: int
+    now: float = 0.0
+    broker: Broker = field(default_factory=Broker)
+    tiers: dict[NodeId, TierShell] = field(default_factory=dict)
+    offered_total: int = 0
+    plans_total: int = 0
+    broken: set[int] = field(default_factory=set)
+    live: set[int] = field(default_factory=set)
+    waiting: list[int] = field(default_factory=list)
+    gone: set[int] = field(default_factory=set)
+    frames: dict[int, Entered] = field(default_factory=dict)
+    failed_attempts: dict[int, set[int]] = field(default_factory=dict)
+    planner: PlannerShell = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = [(DEVICE, Tier.DEVICE)]
+        names += [(NodeId(f"edge-{i + 1}"), Tier.EDGE) for i in range(self.edges)]
+        names += [(NodeId(f"cloud-{i + 1}"), Tier.CLOUD) for i in range(self.clouds)]
+        for node, tier in names:
+            self.tiers[node] = TierShell(self, node, tier.label)
+        self.planner = PlannerShell(self, NodeId("planner"), "planner")
+        for client in self.clients:
+            client.start()
+
+    @property
+    def clients(self) -> list[Client]:
+        return [*self.tiers.values(), self.planner]
+
+    @property
+    def device(self) -> TierShell:
+        return self.tiers[DEVICE]
+
+    def steps(self) -> list[Step]:
+        """All that could happen next without time passing."""
+        return [step for client in self.clients for step in client.steps()]
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        for client in self.clients:
+            if client.running and not client.hung:
+                client.tick()
+
+    # Frames. A frame of the stream's topic stays with the broker until it is answered; a live one dies with its device.
+
+    def offer(self, *, live: bool = False, broken: bool = False) -> None:
+        ticket = self.offered_total
+        self.offered_total += 1
+        (self.live if live else set()).add(ticket)
+        (self.broken if broken else set()).add(ticket)
+        self.waiting.append(ticket)
+        if self.device.running and not self.device.loading:
+            self.device.handle(ev.FrameOffered(STREAM, ticket, live))
+        elif live:
+            self.dropped(ticket)
+
+    def node_came(self, shell: TierShell) -> None:
+        if shell is self.device:
+            for ticket in [*self.waiting]:
+                shell.handle(ev.FrameOffered(STREAM, ticket, False))
+
+    def device_died(self) -> None:
+        for frame in self.frames.values():
+            frame.abandoned = frame.abandoned or not frame.closes
+        for ticket in [ticket for ticket in self.waiting if ticket in self.live]:
+            self.dropped(ticket)
+
+    def dropped(self, ticket: int) -> None:
+        self.waiting.remove(ticket)
+        self.gone.add(ticket)
+
+    def entered(self, action: do.DecodeFrame) -> None:
+        assert action.sequence not in self.frames, f"sequence {action.sequence} entered twice"
+        self.frames[action.sequence] = Entered(action.ticket)
+
+    def closed(self, close: do.CloseFrame) -> None:
+        """Laws 1 and 3, for one frame."""
+        frame = self.frames[close.sequence]
+        frame.closes += 1
+        assert frame.closes == 1, f"frame {close.sequence} was closed twice"
+        assert not frame.abandoned and frame.ticket == close.ticket
+        self.waiting.remove(close.ticket)
+        if close.error:
+            tried = self.failed_attempts.get(close.sequence, set())
+            undecodable = close.ticket in self.broken
+            assert undecodable or len(tried) >= MAX_FAILURES, f"gave up {close.sequence} after attempts {tried}"
+            return
+        right = right_outputs(self.graph, close.ticket)
+        assert close.outputs.keys() == right.keys()
+        for tensor, array in right.items():
+            assert np.array_equal(close.outputs[tensor], array), f"frame {close.sequence}: tensor {tensor} is wrong"
+
+    def key_of(self, sequence: int) -> FrameKey:
+        return FrameKey(STREAM, 1, sequence, 1, 0)
+
+    # Faults end.
+
+    def heal(self) -> None:
+        for client in self.clients:
+            client.hung = False
+            if not client.running:
+                client.start()
+            elif not client.connected:
+                client.connect(resent=0)
+        for shell in self.tiers.values():
+            shell.failing = shell.refusing = 0
+
+    def settle(self, limit_s: float, at_least_s: float = 0.0, step_s: float = 0.25) -> None:
+        """Let everything run until no frame waits any more."""
+        began = self.now
+        while True:
+            self.drain()
+            elapsed = self.now - began
+            if elapsed >= at_least_s and not self.waiting:
+                return
+            assert elapsed < limit_s, f"frames {self.waiting} are open {limit_s} s after all faults ended"
+            self.advance(step_s if elapsed < 20 * step_s else 20 * step_s)
+
+    def drain(self, limit: int = 5000) -> None:
+        """Take steps, in turn over all that is possible, until there are none."""
+        taken = 0
+        while steps := self.steps():
+            for _, step in steps[:1]:
+                step()
+            taken += 1
+            assert taken < limit, f"still busy after {limit} steps: {[name for name, _ in steps]}"

@@ -1,0 +1,222 @@
+"""Laws 1 and 3 under faults: nodes, planner and broker die, hang and come back at any moment, messages are late, lost or
+repeated, plans change; every frame that entered is closed once, with the unsplit model's output, and nothing leaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+from unittest import mock
+
+import xxhash
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from nodes.machine import planner_events as pe
+from nodes.machine.epochs import Phase
+from nodes.machine.stream import MAX_TIMEOUT_S
+from nodes.messages import Applied, from_bytes, parse_json
+from pipeline.cost import Costs
+from pipeline.graph import ModelGraph
+from pipeline.partition import exact
+from pipeline.placement import Placement
+from pipeline.plan import Plan
+from tests.graphs import all_placements, graphs
+from tests.properties.cluster import DEVICE, STREAM, WINDOW, Client, Cluster, TierShell, symbolic
+
+T = TypeVar("T")
+
+QUIET_S = 6.0
+"""Longer than the planner's settling and the least time between two plans."""
+LIMIT_S = 3 * MAX_TIMEOUT_S
+
+picks = st.lists(st.integers(0, 200), min_size=1, max_size=25)
+which = st.integers(0, 10)
+
+
+def any_placement(graph: ModelGraph, costs: Costs) -> Placement:
+    """In place of the exact planner: some placement, the same for the same costs, so that plans differ much."""
+    possible = list(all_placements(graph, frozenset(costs.seconds)))
+    return possible[xxhash.xxh3_64_intdigest(repr(sorted(costs.seconds.items())).encode()) % len(possible)]
+
+
+class Pipeline(RuleBasedStateMachine):
+    """One device, some edges and clouds, a planner, a broker, and everything that befalls them."""
+
+    cluster: Cluster
+
+    @initialize(graph=graphs(max_blocks=6), edges=st.integers(1, 2), clouds=st.integers(1, 2), quiet=st.booleans())
+    def begin(self, graph: ModelGraph, edges: int, clouds: int, quiet: bool) -> None:
+        self.patch = mock.patch.object(exact, "partition", any_placement)
+        self.patch.start()
+        self.cluster = Cluster(symbolic(graph), edges, clouds)
+        if quiet:
+            self.cluster.settle(LIMIT_S, at_least_s=1.0)
+
+    # What is always going on.
+
+    @rule(picks=picks)
+    def go_on(self, picks: list[int]) -> None:
+        for pick in picks:
+            steps = self.cluster.steps()
+            if not steps:
+                return
+            steps[pick % len(steps)][1]()
+
+    @rule()
+    def go_on_to_the_end(self) -> None:
+        self.cluster.drain()
+
+    @rule(seconds=st.sampled_from([0.05, 0.3, 2.0, 6.0, 100.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.cluster.advance(seconds)
+
+    @rule(live=st.booleans(), broken=st.integers(0, 9), count=st.integers(1, 3))
+    def frames_come(self, live: bool, broken: int, count: int) -> None:
+        for _ in range(count):
+            self.cluster.offer(live=live, broken=broken == 9)
+
+    # Plans change.
+
+    @rule(pick=which, speed=st.sampled_from([0.01, 1.0, 30.0]))
+    def a_node_measures_again(self, pick: int, speed: float) -> None:
+        shell = self._pick([shell for shell in self.cluster.tiers.values() if shell.running and not shell.loading], pick)
+        if shell is not None:
+            shell.speed = speed
+            shell.introduce_profile()
+
+    @rule(edge=st.none() | which, cloud=st.none() | which, auto=st.booleans())
+    def a_person_places(self, edge: int | None, cloud: int | None, auto: bool) -> None:
+        size = len(self.cluster.graph)
+        if self.cluster.planner.running:
+            names = [None if block is None else str(block % size) for block in (edge, cloud)]
+            self.cluster.planner.handle(pe.PlaceRequested(STREAM, None, *names, auto=auto))
+
+    # Faults.
+
+    @rule(pick=which)
+    def a_node_is_killed(self, pick: int) -> None:
+        client = self._pick([client for client in self.cluster.clients if client.running], pick)
+        if client is not None:
+            client.crash()
+            if client is self.cluster.device:
+                self.cluster.device_died()
+
+    @rule(pick=which)
+    def a_node_starts_again(self, pick: int) -> None:
+        client = self._pick([client for client in self.cluster.clients if not client.running], pick)
+        if client is not None:
+            client.start()
+
+    @rule(pick=which)
+    def a_connection_breaks(self, pick: int) -> None:
+        client = self._pick([client for client in self.cluster.clients if client.connected], pick)
+        if client is not None:
+            client.disconnect()
+
+    @rule(pick=which, expired=st.booleans(), resent=st.integers(0, 3))
+    def a_connection_comes_back(self, pick: int, expired: bool, resent: int) -> None:
+        down = [client for client in self.cluster.clients if client.running and not client.connected]
+        client = self._pick(down, pick)
+        if client is not None:
+            client.connect(resent=resent, expired=expired)
+
+    @rule(pick=which)
+    def a_process_hangs(self, pick: int) -> None:
+        client = self._pick(self.cluster.clients, pick)
+        if client is not None:
+            client.hung = True
+
+    @rule()
+    @precondition(lambda self: any(client.hung for client in self.cluster.clients))
+    def hung_processes_wake(self) -> None:
+        for client in self.cluster.clients:
+            client.hung = False
+
+    @rule(remembers=st.booleans())
+    def the_broker_restarts(self, remembers: bool) -> None:
+        for client in self.cluster.clients:
+            if client.connected:
+                client.disconnect(will=False)
+            client.will_pending = False
+            client.queues = {}
+        if not remembers:
+            self.cluster.broker.retained.clear()
+
+    @rule(pick=which)
+    def a_tensor_is_lost(self, pick: int) -> None:
+        waiting = [
+            (client, topic)
+            for client in self.cluster.clients
+            for topic, queue in client.queues.items()
+            if queue and client.is_bulk(topic)
+        ]
+        if waiting:
+            client, topic = waiting[pick % len(waiting)]
+            client.lose(topic)
+
+    @rule(pick=which, times=st.integers(1, 4))
+    def a_node_will_fail_to_compute(self, pick: int, times: int) -> None:
+        shell = self._pick([shell for shell in self.cluster.tiers.values() if shell.running], pick)
+        if shell is not None:
+            shell.failing += times
+
+    @rule(pick=which)
+    def a_node_will_refuse_a_plan(self, pick: int) -> None:
+        others = [shell for shell in self.cluster.tiers.values() if shell.running and shell.node != DEVICE]
+        shell = self._pick(others, pick)
+        if shell is not None:
+            shell.refusing += 1
+
+    @staticmethod
+    def _pick(options: Sequence[T], pick: int) -> T | None:
+        return options[pick % len(options)] if options else None
+
+    # Laws. Those of single frames are checked as each is closed, in `Cluster.closed`.
+
+    @invariant()
+    def no_more_frames_are_open_than_the_window_allows(self) -> None:
+        if hasattr(self, "cluster"):
+            assert len(self.cluster.device.machine.owners[STREAM].open) <= WINDOW
+
+    def teardown(self) -> None:
+        if not hasattr(self, "cluster"):
+            return
+        try:
+            self.cluster.heal()
+            self.cluster.settle(LIMIT_S, at_least_s=QUIET_S)
+            self.cluster.offer()  # its low-water mark tells all nodes that nothing older is open
+            self.cluster.settle(LIMIT_S)
+            self._every_frame_was_closed_once()
+            self._every_node_holds_the_newest_epoch_and_nothing_else()
+        finally:
+            self.patch.stop()
+
+    def _every_frame_was_closed_once(self) -> None:
+        for sequence, frame in self.cluster.frames.items():
+            assert frame.closes == (0 if frame.abandoned else 1), f"frame {sequence}: {frame}"
+
+    def _every_node_holds_the_newest_epoch_and_nothing_else(self) -> None:
+        retained = self.cluster.broker.retained
+        plan = Plan.from_json(parse_json(retained[f"plan/{STREAM}"]), self.cluster.graph)
+        owner = self.cluster.device.machine.owners[STREAM]
+        assert owner.active == plan.epoch
+        for shell in self.cluster.tiers.values():
+            wanted = {plan.epoch} if shell.node in plan.nodes.values() else set()
+            assert shell.held.keys() == wanted, f"{shell.node} holds {set(shell.held)}, the plan is {plan.epoch}"
+            assert len(shell.machine.joins) == 0
+            said = from_bytes(Applied, retained[f"applied/{shell.node}"])
+            assert said.session == shell.token
+            assert said.streams[STREAM] == shell.machine._announced[STREAM]
+            assert set(said.streams[STREAM].ready) == wanted
+
+
+TestPipeline = Pipeline.TestCase
+TestPipeline.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
