@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Optional, Protocol
+from typing import Annotated, Any, Protocol
 
 import typer
 
@@ -29,7 +29,7 @@ ConfigOption = Annotated[
     Path,
     typer.Option("--config", "-c", envvar="TRISECT_CONFIG", help="The pipeline's YAML file, the same on all machines."),
 ]
-StreamOption = Annotated[Optional[str], typer.Option("--stream", help="The stream; may be left out if there is one.")]
+StreamOption = Annotated[str | None, typer.Option("--stream", help="The stream; may be left out if there is one.")]
 DEFAULT_CONFIG = Path("configs/demo.yaml")
 
 
@@ -60,10 +60,10 @@ def broker(
     host: Annotated[
         str, typer.Option(help="The address to listen on; not loopback only with passwords.")
     ] = "127.0.0.1",
-    websockets_port: Annotated[Optional[int], typer.Option(help="A second listener, for browsers.")] = None,
+    websockets_port: Annotated[int | None, typer.Option(help="A second listener, for browsers.")] = None,
     max_packet_bytes: Annotated[int, typer.Option(help="The largest message; above transport.chunk_bytes.")] = 16 << 20,
-    persistence_dir: Annotated[Optional[Path], typer.Option(help="Keep queued and retained messages here.")] = None,
-    password_file: Annotated[Optional[Path], typer.Option(help="Made with mosquitto_passwd.")] = None,
+    persistence_dir: Annotated[Path | None, typer.Option(help="Keep queued and retained messages here.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="Made with mosquitto_passwd.")] = None,
 ) -> None:
     """Start mosquitto, set up for tensors, and wait until it answers; Ctrl-C stops it."""
     from broker.server import Server, ServerSettings
@@ -94,7 +94,7 @@ def broker(
 def node(
     id_: Annotated[str, typer.Option("--id", help="Which node of the configuration this process is.")],
     config: ConfigOption = DEFAULT_CONFIG,
-    state_dir: Annotated[Optional[Path], typer.Option(help="Where a device keeps what outlives it.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Where a device keeps what outlives it.")] = None,
 ) -> None:
     """Run one tier node: device, edge or cloud, as the configuration says."""
     from nodes.config import load_config
@@ -124,6 +124,7 @@ def watch(
     timeout_s: Annotated[float, typer.Option(help="With --once: how long to wait for the broker and nodes.")] = 10.0,
 ) -> None:
     """Show nodes, plans, predicted beside measured seconds, and what is in flight, live."""
+    signal.signal(signal.SIGTERM, _interrupt)
     from nodes import watch as view
     from nodes.config import load_config
 
@@ -134,8 +135,8 @@ def watch(
 def place(
     config: ConfigOption = DEFAULT_CONFIG,
     stream: StreamOption = None,
-    edge_from: Annotated[Optional[str], typer.Option(help="The first block (name or number) on the edge.")] = None,
-    cloud_from: Annotated[Optional[str], typer.Option(help="The first block in the cloud.")] = None,
+    edge_from: Annotated[str | None, typer.Option(help="The first block (name or number) on the edge.")] = None,
+    cloud_from: Annotated[str | None, typer.Option(help="The first block in the cloud.")] = None,
     auto: Annotated[bool, typer.Option("--auto", help="Hand the stream back to the planner.")] = False,
     timeout_s: Annotated[float, typer.Option(help="How long to wait until the plan is active.")] = 60.0,
 ) -> None:
@@ -181,7 +182,7 @@ def publish(
     files: Annotated[list[Path], typer.Argument(help="JPEG, PNG or NPY files.")],
     config: ConfigOption = DEFAULT_CONFIG,
     stream: StreamOption = None,
-    rate_hz: Annotated[Optional[float], typer.Option(help="Frames per second; left out: at once.", min=0.001)] = None,
+    rate_hz: Annotated[float | None, typer.Option(help="Frames per second; left out: at once.", min=0.001)] = None,
     timeout_s: Annotated[float, typer.Option(help="How long to wait for a result.")] = 60.0,
 ) -> None:
     """Publish images as frames of a stream and print the result of each, one JSON object a line."""
@@ -202,8 +203,8 @@ def publish(
 def demo(
     model: Annotated[str, typer.Option(help="A model of the zoo, or a .keras file.")] = "mobilenet_v2",
     frames: Annotated[int, typer.Option(help="How many photos to stream.", min=8)] = 60,
-    json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the numbers here.")] = None,
-    directory: Annotated[Optional[Path], typer.Option(help="Keep logs, photos and configuration here.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")] = None,
+    directory: Annotated[Path | None, typer.Option(help="Keep logs, photos and configuration here.")] = None,
 ) -> None:
     """Start broker, planner and three nodes here, stream photos, change the plan in mid-stream, prove the results."""
     from nodes.demo import run

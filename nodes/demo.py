@@ -32,7 +32,7 @@ from nodes.sections import Config
 from nodes.stream_client import StreamClient
 from pipeline.errors import TrisectError
 from pipeline.inputs import to_inputs
-from pipeline.models import ZOO, lookup
+from pipeline.models import lookup
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import Array
 

@@ -1,7 +1,7 @@
 """Measures a node's way to the broker and back: round trip, bytes per second up, bytes per second down.
 
-Up is timed to the broker's acknowledgement. Down is timed on retained messages of the node's own, which the broker sends
-as soon as they are subscribed to; so the two directions are told apart, as slow uplinks demand.
+Up is timed to the broker's acknowledgement. Down is timed on retained messages of the node's own, which the broker
+sends as soon as they are subscribed to; so the two directions are told apart, as slow uplinks demand.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from collections.abc import Callable
 
 from broker import topics
 from broker.session import Channel, Message, Session
@@ -23,6 +24,9 @@ FIRST_BYTES = 1 << 17
 LARGE_BYTES = 1 << 22
 QUICK_S = 0.05
 """When the first bytes pass quicker than this the link is fast, and more are sent for a steadier number."""
+TRIES = 5
+TRIES_S = 0.5
+LEAST_S = 1e-6
 EXPIRY_S = 60.0
 
 
@@ -35,16 +39,26 @@ def measure(
 ) -> LinkReport:
     """Measure now. Raises ProbeError after `timeout_s` without an answer."""
     probe = _Probe(session, names, node, chunk_bytes, time.monotonic() + timeout_s)
-    round_trip_s = probe.round_trip_s()
-    nbytes = FIRST_BYTES
-    if probe.up_seconds(nbytes) < QUICK_S:
-        nbytes = LARGE_BYTES
     try:
-        up_s = max(probe.up_seconds(nbytes) - round_trip_s / 2, 1e-6)
-        down_s = max(probe.down_seconds(nbytes) - round_trip_s / 2, 1e-6)
+        round_trip_s = probe.round_trip_s()
+        nbytes = LARGE_BYTES if probe.up_seconds(FIRST_BYTES) < QUICK_S else FIRST_BYTES
+        up_s = _best(lambda: probe.up_seconds(nbytes)) - round_trip_s / 2
+        down_s = _best(lambda: probe.down_seconds(nbytes)) - round_trip_s / 2
     finally:
         probe.clear()
-    return LinkReport(node, session.token, nbytes / up_s, nbytes / down_s, round_trip_s, time.time())
+    up, down = (nbytes / max(seconds, LEAST_S) for seconds in (up_s, down_s))
+    return LinkReport(node, session.token, up, down, round_trip_s, time.time())
+
+
+def _best(measure_s: Callable[[], float]) -> float:
+    """The quickest of several tries, within a time: what disturbs a try only makes it slower."""
+    give_up = time.monotonic() + TRIES_S
+    quickest = measure_s()
+    for _ in range(TRIES - 1):
+        if time.monotonic() > give_up:
+            break
+        quickest = min(quickest, measure_s())
+    return quickest
 
 
 class _Probe:

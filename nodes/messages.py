@@ -105,7 +105,7 @@ T = TypeVar("T", NodeState, NodeInfo, LinkReport, Applied)
 def to_bytes(message: Any) -> bytes:
     """A message, or plain JSON values, as the bytes to publish."""
     value = message if isinstance(message, Mapping) else asdict(message)
-    return json.dumps(value, ensure_ascii=False, default=str).encode()
+    return json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace")
 
 
 def parse_json(payload: bytes) -> dict[str, Any]:

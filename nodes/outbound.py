@@ -87,9 +87,9 @@ class Outbound:
         ticket: Ticket = close.ticket
         stream = self._config.streams[close.stream]
         graph, labels = self._graphs[stream.model], self._labels[stream.model]
+        result = result_json(close, graph, labels, ticket)
         if stream.outputs:
             self._publish_outputs(close)
-        result = result_json(close, graph, labels, ticket)
         payload = to_bytes(result)
         self._session.publish(self._names.topic(topics.RESULT, stream=close.stream), payload, wait_s=None)
         if ticket.response_topic:

@@ -143,6 +143,8 @@ class Known:
     def _stream_state(
         self, device: NodeId, active: int | None, plan: Plan | None, coming: Mapping[str, Any] | None
     ) -> str:
+        if self._life(device) == LifeState.STOPPED.value:
+            return LifeState.STOPPED.value
         if active is not None:
             return "interrupted" if self._absences(device, plan) else "running"
         return str(coming["state"]) if coming else "no_plan"

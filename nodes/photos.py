@@ -33,7 +33,7 @@ def frames(count: int, *, seed: int = 0) -> list[bytes]:
         width, height = (int(side * rng.uniform(0.5, 1.0)) for side in photo.size)
         left, top = rng.integers(0, photo.width - width + 1), rng.integers(0, photo.height - height + 1)
         part = photo.crop((int(left), int(top), int(left) + width, int(top) + height))
-        if rng.random() < 0.5:
+        if rng.integers(2):
             part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         file = io.BytesIO()
         part.save(file, "JPEG", quality=90)

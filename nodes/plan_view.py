@@ -7,6 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
+NAMED = 2
+"""So many tensors of a cut are told by name."""
+
 
 def plan_table(plan: Mapping[str, Any]) -> Table:
     """Stages and what crosses between them, in the order in which a frame goes."""
@@ -33,11 +36,12 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
 
 def _cut(plan: Mapping[str, Any], name: str, link: Mapping[str, Any]) -> tuple[str, str, str, str]:
     order = ["device", "edge", "cloud"]
-    lower = order.index(name.split("_")[0])
+    lower = order.index(name.partition("_")[0])
     tensors = [
         t["name"]
         for t in plan["tensors"]
         if order.index(t["from"]) <= lower < max(order.index(tier) for tier in t["to"])
     ]
-    shown = ", ".join(tensors[:2]) + (f" and {len(tensors) - 2} more" if len(tensors) > 2 else "")
+    more = len(tensors) - NAMED
+    shown = ", ".join(tensors[:NAMED]) + (f" and {more} more" if more > 0 else "")
     return f"{len(tensors)} tensors", shown, f"{link['nbytes'] / 1e3:,.0f} kB", f"{link['seconds'] * 1e3:.1f} ms"

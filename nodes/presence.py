@@ -86,7 +86,7 @@ def wait_up(session: Session) -> None:
 
 
 class Presence:
-    """One node's session with its states. `on_up` is called each time all is connected and subscribed, before the birth.
+    """One node's session with its states. `on_up` is called when all is connected and subscribed, before each birth.
 
     A birth is published at each of these times, its number counts them: who sees it change knows that what was under
     way to this node may be lost.

@@ -13,7 +13,7 @@ from broker import topics
 from broker.errors import BrokerError, RequestTimeout
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
-from nodes.messages import Applied, from_bytes, parse_json, to_bytes
+from nodes.messages import Applied, MessageError, from_bytes, parse_json, to_bytes
 from nodes.planner_node import PLACE
 from nodes.presence import guest_session
 from nodes.sections import Config
@@ -58,9 +58,12 @@ def place(
     changed = threading.Condition()
 
     def on_applied(message: Message) -> None:
-        applied = from_bytes(Applied, message.payload)
+        try:
+            applied = from_bytes(Applied, message.payload)
+        except MessageError:
+            return  # cleared, or from a node of another version; what counts is the device's
         with changed:
-            if stream in applied.streams and applied.node == config.streams[stream].device:
+            if stream in applied.streams:
                 active[applied.node] = applied.streams[stream].active
                 changed.notify_all()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 from nodes.machine.actions import CloseFrame
@@ -46,7 +47,7 @@ def link_seconds(trace: Trace, closed_ts: float) -> dict[str, float]:
     """Seconds from a node's output to the next node's input: encode, broker and decode; `return` is the way back."""
     links = {
         f"{before.tier}_{after.tier}": round(after.arrived_ts - before.sent_ts, DIGITS)
-        for before, after in zip(trace, trace[1:], strict=False)
+        for before, after in pairwise(trace)
     }
     if len(trace) > 1:
         links["return"] = round(closed_ts - trace[-1].sent_ts, DIGITS)

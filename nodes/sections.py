@@ -196,7 +196,7 @@ class PlannerSection(Section):
     id: Annotated[NodeId, Field(pattern=_ID)] = Field(NodeId("planner"), description="an id of a-z, 0-9 and -")
     margin: float = Field(0.1, ge=0, lt=1, description="a share from 0 to below 1 by which a new plan must be faster")
     min_seconds_between_plans: float = Field(5.0, ge=0, description="seconds, 0 or more")
-    settle_s: float = Field(2.0, ge=0, description="seconds without news from nodes before the first plan, 0 or more")
+    settle_s: float = Field(2.0, ge=0, description="seconds after connecting before anything is decided, 0 or more")
 
 
 class TelemetrySection(Section):

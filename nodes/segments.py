@@ -1,4 +1,4 @@
-"""The compiled segments of a node: each set of blocks is compiled once, and the last few are kept for a plan's return."""
+"""A node's compiled segments: each set of blocks is compiled once, and the last few are kept for a plan's return."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from pipeline.wire import Array, Assembler, Received
 
 @dataclass(slots=True)
 class Collected:
-    """What came back; `results` and `outputs` by sequence, the first of each; frames are known by what they were sent as."""
+    """What came back: `results` and `outputs` by sequence, the first of each, and how many `messages` there were."""
 
     results: dict[int, dict[str, Any]] = field(default_factory=dict)
     arrivals: dict[int, float] = field(default_factory=dict)

@@ -38,7 +38,7 @@ from nodes.workers import Worker
 from pipeline.errors import ConfigError, FrameError
 from pipeline.inputs import to_inputs
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.wire import Hop
+from pipeline.wire import HEADER_LIMIT_BYTES, Hop
 
 _log = logging.getLogger(__name__)
 
@@ -161,9 +161,19 @@ class TierNode:
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
         self._announce(do.AnnounceApplied({}))
         wait_up(self.session)
+        self._check_packet_limit()
         report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=self.config.transport.chunk_bytes)
         keep(topic(topics.LINK, node=self.node), to_bytes(report))
         _log.info("link: %s", report.describe())
+
+    def _check_packet_limit(self) -> None:
+        limit, chunk_bytes = self.session.max_packet_bytes, self.config.transport.chunk_bytes
+        if limit is not None and limit < chunk_bytes + HEADER_LIMIT_BYTES:
+            raise ConfigError(
+                f"transport.chunk_bytes is {chunk_bytes:,}; with a header of up to {HEADER_LIMIT_BYTES:,} bytes it "
+                f"exceeds the {limit:,} bytes that the broker at {self.session.address} accepts in a packet; "
+                f"raise max_packet_size there, or set chunk_bytes to {limit - HEADER_LIMIT_BYTES:,} or less"
+            )
 
     # Serving.
 

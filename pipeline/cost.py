@@ -81,7 +81,7 @@ class Prediction:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Prediction:
         """Read it back; raises KeyError, TypeError or ValueError for anything else."""
-        return cls(
+        prediction = cls(
             seconds=float(value["seconds"]),
             stages={str(k): float(v) for k, v in value["stages"].items()},
             links={
@@ -89,6 +89,10 @@ class Prediction:
                 for k, v in value["links"].items()
             },
         )
+        link_seconds = (link.seconds for link in prediction.links.values())
+        if not all(map(math.isfinite, (prediction.seconds, *prediction.stages.values(), *link_seconds))):
+            raise ValueError("a predicted time is not finite")
+        return prediction
 
 
 def predict(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> Prediction:

@@ -56,7 +56,7 @@ class Plan:
         return crossings(graph, self.placement)
 
     def to_json(self, graph: ModelGraph) -> dict[str, Any]:
-        """JSON for the plan topic: block ranges are half-open; what derives from the graph is spelled out for people."""
+        """JSON for the plan topic: block ranges are half-open; what derives from the graph is there for people."""
         return {
             "version": PLAN_VERSION,
             "stream": self.stream,
@@ -114,8 +114,10 @@ class Plan:
             raise PlanError(f"not a plan: {type(error).__name__}: {error}") from error
         if Tier.DEVICE not in plan.nodes:
             raise PlanError("a plan needs a device node")
-        if plan.epoch < 1 or not (math.isfinite(plan.created_ts) and math.isfinite(plan.predicted.seconds)):
-            raise PlanError(f"a plan's epoch counts from 1 and its times are finite; this one's epoch is {plan.epoch}")
+        if plan.epoch < 1 or not math.isfinite(plan.created_ts):
+            raise PlanError(
+                f"a plan's epoch counts from 1 and its time is finite, not {plan.epoch} and {plan.created_ts}"
+            )
         if graph is not None:
             check(graph, plan.placement)
         return plan

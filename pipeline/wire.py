@@ -25,6 +25,7 @@ WIRE_VERSION = 1
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
 MAX_HOPS = 16
+PARTS = 2
 _BIN_SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -289,7 +290,7 @@ def _read_header(payload: bytes) -> tuple[Mapping[str, Any], int]:
     unpacker = msgpack.Unpacker(strict_map_key=True, max_buffer_size=HEADER_LIMIT_BYTES)
     try:
         unpacker.feed(memoryview(payload)[:HEADER_LIMIT_BYTES])
-        if unpacker.read_array_header() != 2:
+        if unpacker.read_array_header() != PARTS:
             raise WireError("not a tensor chunk: not an array of header and data")
         header = unpacker.unpack()
         position = unpacker.tell()

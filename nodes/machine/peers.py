@@ -19,7 +19,7 @@ class Peers:
     applied: dict[NodeId, Applied] = field(default_factory=dict)
 
     def learn_state(self, state: NodeState) -> bool:
-        """Take a state; returns whether it tells people something. An old session's will says nothing of the present."""
+        """Take a state; returns whether it tells people something. An old session's will does not."""
         known = self.states.get(state.node)
         if state.state is LifeState.LOST and known is not None and known.session != state.session:
             return False

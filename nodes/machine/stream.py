@@ -1,4 +1,4 @@
-"""A stream as its device sees it: which epoch is stamped on new frames, which frames are open, and when each is due again.
+"""A stream as its device sees it: the epoch stamped on new frames, the open frames, and when each is due again.
 
 Exactly one CloseFrame leaves for every frame that entered. A frame stays open, with its input, until all outputs are
 back; when they stay away, or a node on its way was lost meanwhile, it is submitted again under the active plan. Answers
@@ -196,7 +196,8 @@ class StreamOwner:
         return actions
 
     def _submit(self, sequence: int, frame: Frame, now: float) -> Run:
-        assert self.active is not None and frame.inputs is not None
+        assert self.active is not None
+        assert frame.inputs is not None
         plan = self._plans[self.active]
         frame.attempt += 1
         frame.epoch, frame.submitted_at = self.active, now

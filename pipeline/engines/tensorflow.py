@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import statistics
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pipeline.backend import as_array, set_up, tf
+from pipeline.contention import uncontended_seconds
 from pipeline.engines import Array, BlockTimes
 from pipeline.engines.tensorflow_trace import SCOPE, trace
 from pipeline.errors import ModelError, PlanError
@@ -159,7 +159,5 @@ def _noise(tensor: Tensor) -> Array:
 def _median_seconds(segment: TensorFlowSegment, frame: Mapping[int, Array], repeats: int) -> float:
     seconds: list[float] = []
     while len(seconds) < min(repeats, _LEAST_RUNS) or (len(seconds) < repeats and sum(seconds) < _UNTRACED_SECONDS):
-        start = time.perf_counter()
-        segment.run(frame)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(uncontended_seconds(lambda: segment.run(frame)))
     return statistics.median(seconds)

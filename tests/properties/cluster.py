@@ -46,6 +46,7 @@ DEVICE = NodeId("device-1")
 SEQUENCES = 1_000_000
 WINDOW = 3
 RESENT = 3
+WALL_TS = 1_760_000_000.0
 
 Step: TypeAlias = tuple[str, Callable[[], None]]
 
@@ -248,7 +249,7 @@ class TierShell(Client):
     """A tier node's shell, with its threads as queues."""
 
     machine: TierMachine
-    speed = 1.0
+    speed = 0.03
 
     def begin(self) -> None:
         self.loading = True
@@ -426,7 +427,7 @@ class PlannerShell(Client):
         self.handle(ev.Tick())
 
     def handle(self, event: pe.PlannerEvent) -> None:
-        for action in self.machine.handle(event, self.cluster.now, self.cluster.now):
+        for action in self.machine.handle(event, self.cluster.now, WALL_TS + self.cluster.now):
             if isinstance(action, pe.PublishPlan):
                 self.cluster.plans_total += 1
                 self.keep(f"plan/{STREAM}", to_bytes(action.plan.to_json(action.graph)))

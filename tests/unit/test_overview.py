@@ -205,6 +205,11 @@ def test_a_lost_node_interrupts_the_streams_that_need_it(running: Feed) -> None:
     assert "cloud-1 is lost" in running.text(80)
 
 
+def test_a_stream_stops_with_its_device(running: Feed) -> None:
+    running.state(DEVICE, LifeState.STOPPED)
+    assert running.stream()["state"] == "stopped"
+
+
 def test_the_will_of_an_old_session_says_nothing(running: Feed) -> None:
     running.state(CLOUD, LifeState.READY, session="s2")
     running.state(CLOUD, LifeState.LOST, session="s1")

@@ -1,0 +1,46 @@
+"""How long this process's threads were ready to run while others had the cores.
+
+A node measures itself while its neighbours start on the same machine; what they took is not the model's time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_NS_PER_S = 1e9
+
+Waits = dict[str, tuple[int, int]]
+
+
+def uncontended_seconds(run: Callable[[], object]) -> float:
+    """Wall-clock seconds of `run`, less those that its busiest thread waited for a core.
+
+    Source of the waits: Linux's per-thread `schedstat` (nanoseconds on a core, nanoseconds in the run queue). Where
+    there is none, the wall-clock seconds alone.
+    """
+    before = _waits()
+    began = time.perf_counter()
+    run()
+    elapsed = time.perf_counter() - began
+    return max(elapsed - _waited_seconds(before, _waits()), elapsed / 10)
+
+
+def _waited_seconds(before: Waits, after: Waits) -> float:
+    spent = [
+        (on_core - before.get(thread, (0, 0))[0], queued - before.get(thread, (0, 0))[1])
+        for thread, (on_core, queued) in after.items()
+    ]
+    return max(spent, default=(0, 0))[1] / _NS_PER_S
+
+
+def _waits() -> Waits:
+    found = {}
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            on_core, queued, _ = path.read_text().split()
+        except (OSError, ValueError):  # the thread ended meanwhile
+            continue
+        found[path.parent.name] = (int(on_core), int(queued))
+    return found
