@@ -253,14 +253,29 @@ def _epochs(results: Sequence[Mapping[str, Any]], plans: Mapping[int, Mapping[st
                 "transfer_bytes": sum(link["nbytes"] for link in predicted["links"].values()),
                 "predicted_seconds": predicted["seconds"],
                 "measured_seconds_p50": float(np.median([result["seconds"] for result in mine])),
+                "waited_seconds_p50": float(np.median([_waited_s(result) for result in mine])),
             }
         )
     return found
 
 
+def _waited_s(result: Mapping[str, Any]) -> float:
+    """Seconds in the nodes' queues: with several frames in flight, one waits for those before it."""
+    return sum(stage["queue_seconds"] for stage in result["path"])
+
+
 def _show(proof: Proof, console: Console) -> None:
     table = Table(title="what ran", title_justify="left")
-    for heading in ("epoch", "planner", "tiers", "frames", "kB a frame", "predicted ms", "measured ms (p50)"):
+    for heading in (
+        "epoch",
+        "planner",
+        "tiers",
+        "frames",
+        "kB a frame",
+        "predicted ms",
+        "measured p50",
+        "of it queued",
+    ):
         table.add_column(heading, justify="left" if heading in ("planner", "tiers") else "right")
     for epoch in proof.epochs:
         table.add_row(
@@ -271,6 +286,7 @@ def _show(proof: Proof, console: Console) -> None:
             f"{epoch['transfer_bytes'] / 1e3:,.0f}",
             f"{epoch['predicted_seconds'] * 1e3:.1f}",
             f"{epoch['measured_seconds_p50'] * 1e3:.1f}",
+            f"{epoch['waited_seconds_p50'] * 1e3:.1f}",
         )
     console.print(table)
     console.print(

@@ -30,7 +30,7 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
         table.add_row(*row, f"{predicted['stages'].get(stage['tier'], 0.0) * 1e3:.1f} ms")
         for name, link in predicted["links"].items():
             if name.startswith(f"{stage['tier']}_"):
-                table.add_row(f"  {name.replace('_', ' to ')}", "", *_cut(plan, name, link), style="dim")
+                table.add_row(f"  → {name.partition('_')[2]}", "", *_cut(plan, name, link), style="dim")
     return table
 
 
@@ -44,4 +44,9 @@ def _cut(plan: Mapping[str, Any], name: str, link: Mapping[str, Any]) -> tuple[s
     ]
     more = len(tensors) - NAMED
     shown = ", ".join(tensors[:NAMED]) + (f" and {more} more" if more > 0 else "")
-    return f"{len(tensors)} tensors", shown, f"{link['nbytes'] / 1e3:,.0f} kB", f"{link['seconds'] * 1e3:.1f} ms"
+    return (
+        f"{len(tensors)} tensor{'s' if len(tensors) > 1 else ''}",
+        shown,
+        f"{link['nbytes'] / 1e3:,.0f} kB",
+        f"{link['seconds'] * 1e3:.1f} ms",
+    )

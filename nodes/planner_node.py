@@ -150,7 +150,7 @@ class PlannerNode:
     def _report(self) -> None:
         if self.session.is_up:
             topic = self.names.topic(topics.TELEMETRY, node=self.config.planner.id)
-            self.session.publish(topic, to_bytes(self.meter.report()), qos=0)
+            self.session.publish(topic, to_bytes(self.meter.report()), qos=topics.TELEMETRY.qos)
 
 
 def _read_profile(payload: bytes, fields: dict[str, str]) -> pe.PlannerEvent:

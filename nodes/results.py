@@ -35,7 +35,8 @@ def result_json(close: CloseFrame, graph: ModelGraph, labels: Sequence[str] | No
     if close.error:
         result["error"] = close.error
     elif len(graph.outputs) == 1:
-        result["top"] = [asdict(scored) for scored in top_k(close.outputs[graph.outputs[0]], labels)]
+        scored = top_k(close.outputs[graph.outputs[0]], labels)
+        result["top"] = [{**asdict(best), "score": round(best.score, DIGITS)} for best in scored]
     result["tiers"] = [hop.tier for hop in close.trace]
     result["path"] = [_stage(hop) for hop in close.trace]
     result["links"] = link_seconds(close.trace, now)

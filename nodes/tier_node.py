@@ -251,7 +251,9 @@ class TierNode:
             "reconnects_total": self.session.reconnects_total,
         }
         if self.session.is_up:
-            self.session.publish(self.names.topic(topics.TELEMETRY, node=self.node), to_bytes(report), qos=0)
+            self.session.publish(
+                self.names.topic(topics.TELEMETRY, node=self.node), to_bytes(report), qos=topics.TELEMETRY.qos
+            )
 
     # Work, each in its own thread.
 

@@ -16,7 +16,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +164,7 @@ def measure_or_load(engine: Engine, model: PreparedModel) -> Profile:
     with _alone():
         profile = load_cached(digest, engine)
         if profile is not None and len(profile.seconds) == len(model.graph):
-            return profile
+            return replace(profile, model=model.graph.name)  # it may go by another name here
         profile = measure(engine, model)
         try:
             store(profile, engine)
