@@ -261,7 +261,7 @@ def _epochs(results: Sequence[Mapping[str, Any]], plans: Mapping[int, Mapping[st
 
 def _waited_s(result: Mapping[str, Any]) -> float:
     """Seconds in the nodes' queues: with several frames in flight, one waits for those before it."""
-    return sum(stage["queue_seconds"] for stage in result["path"])
+    return float(sum(stage["queue_seconds"] for stage in result["path"]))
 
 
 def _show(proof: Proof, console: Console) -> None:

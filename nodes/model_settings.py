@@ -32,9 +32,9 @@ def preprocess_of(section: ModelSection) -> Preprocess:
 
 
 def labels_of(section: ModelSection) -> tuple[str, ...] | None:
-    """The names of the model's classes, if it has any. Raises ConfigError for a file that holds none."""
+    """The names of the model's classes: as configured, or ImageNet's with its weights. Raises ConfigError."""
     if section.labels is None:
-        return None
+        return _imagenet_labels() if section.weights == "imagenet" else None
     try:
         return _read_labels(section.labels)
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
@@ -48,3 +48,9 @@ def _read_labels(path: Path) -> tuple[str, ...]:
     # a class index as Keras has it: {"0": ["n01440764", "tench"], ...}
     index = json.loads(text)
     return tuple(str(index[str(number)][1]) for number in range(len(index)))
+
+
+def _imagenet_labels() -> tuple[str, ...] | None:
+    from pipeline.models.labels import imagenet_labels
+
+    return imagenet_labels()

@@ -166,6 +166,8 @@ class SourceSection(Section):
         given = [name for name in ("images", "video", "camera") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of images, video, camera; here {' and '.join(given) or 'none'}")
+        if self.images is not None and self.policy == "freshest" and self.rate_hz is None:
+            raise ValueError("images have no rate of their own, which freshest needs; give rate_hz, or policy: block")
         if self.camera is not None and self.loop:
             raise ValueError("a camera does not loop; leave out loop")
         return self

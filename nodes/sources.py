@@ -75,7 +75,7 @@ def open_frames(section: SourceSection) -> Frames:
     """(name, encoded bytes or RGB array) one after the other. Raises ConfigError when there is nothing to read."""
     if section.images is not None:
         return _images(section.images, section.loop)
-    return _video(section.video if section.video is not None else section.camera, section.loop)
+    return _video(section)
 
 
 def _images(path: Path, loop: bool) -> Frames:
@@ -87,7 +87,8 @@ def _images(path: Path, loop: bool) -> Frames:
     return ((file.name, file.read_bytes()) for file in (itertools.cycle(files) if loop else files))
 
 
-def _video(source: str | int | None, loop: bool) -> Frames:
+def _video(section: SourceSection) -> Frames:
+    source = section.video if section.video is not None else section.camera
     try:
         import cv2
     except ImportError:
@@ -95,7 +96,9 @@ def _video(source: str | int | None, loop: bool) -> Frames:
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         raise ConfigError(f"streams: source: {source!r} cannot be opened as a video or camera")
-    return _captured(capture, source, loop)
+    frames = _captured(capture, source, section.loop)
+    live_file = section.video is not None and section.policy == "freshest" and section.rate_hz is None
+    return _paced(frames, capture.get(cv2.CAP_PROP_FPS)) if live_file else frames
 
 
 def _captured(capture: Any, source: str | int | None, loop: bool) -> Frames:
@@ -110,3 +113,10 @@ def _captured(capture: Any, source: str | int | None, loop: bool) -> Frames:
             capture.release()
             return
         yield f"{source}#{number}", np.ascontiguousarray(image[:, :, ::-1])
+
+
+def _paced(frames: Frames, rate_hz: float) -> Frames:
+    """A recording that stands for a camera comes at the rate at which it was taken, not as fast as it can be read."""
+    for frame in frames:
+        time.sleep(1.0 / rate_hz if rate_hz > 0 else 0.0)
+        yield frame

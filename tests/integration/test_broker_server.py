@@ -8,12 +8,13 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from broker.errors import MosquittoMissing, PortTaken, ServerFailed, SettingsError
-from broker.ports import answers_mqtt, is_free
+from broker.ports import answers_mqtt, free_port, is_free
 from broker.server import Server, ServerSettings, find_mosquitto, render
 from broker.session import Address
 from tests.integration.conftest import OpenSession, Received
@@ -130,3 +131,20 @@ def test_the_broker_dies_with_a_parent_that_is_killed() -> None:
                 signal.pidfd_send_signal(broker, signal.SIGKILL)
             os.close(broker)
     assert is_free("127.0.0.1", port)
+
+
+def test_a_websockets_listener_answers_beside_the_other(tmp_path: Path) -> None:
+    from paho.mqtt.client import Client
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    websockets_port = free_port("127.0.0.1")
+    with Server(ServerSettings(websockets_port=websockets_port)) as server:
+        assert answers_mqtt(server.host, server.port, timeout_s=5)
+        client = Client(CallbackAPIVersion.VERSION2, transport="websockets")
+        connected = threading.Event()
+        client.on_connect = lambda *_: connected.set()
+        client.connect("127.0.0.1", websockets_port)
+        client.loop_start()
+        assert connected.wait(10)
+        client.disconnect()
+        client.loop_stop()

@@ -11,7 +11,10 @@ import pytest
 
 from broker.ports import free_port
 from broker.server import Server, ServerSettings
-from nodes import demo
+from nodes import demo, photos
+from nodes.config import load_config
+from nodes.processes import Processes
+from nodes.stream_client import StreamClient
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -105,3 +108,26 @@ def test_an_unknown_node_and_stream_are_named_with_the_known_ones(tmp_path: Path
     photo = tmp_path / "x.jpg"
     photo.write_bytes(b"")
     assert_error(trisect("publish", "-c", str(path), "--stream", "kitchen", str(photo)), "kitchen", "camera")
+
+
+def test_nodes_with_different_models_are_told_apart_by_both_digests(tmp_path: Path) -> None:
+    """The edge has other weights: it takes no part, and whoever asks for it is told why; the device goes on."""
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(photos.frames(1)[0])
+    with Server(ServerSettings()) as server, Processes(tmp_path) as processes:
+        path = demo.write_config(tmp_path, "mobilenet_v2", server.port)
+        other = tmp_path / "other.yaml"
+        other.write_text(path.read_text().replace("seed:0", "seed:1"))
+        state = ["--state-dir", str(tmp_path / "state")]
+        processes.start("planner", ["planner", "-c", str(path)])
+        processes.start("device-1", ["node", "-c", str(path), "--id", "device-1", *state])
+        processes.start("edge-1", ["node", "-c", str(other), "--id", "edge-1"])
+        with StreamClient(load_config(path), demo.STREAM) as client:
+            ready = client.wait(
+                lambda: client.ready() >= {demo.DEVICE, demo.EDGE} and client.active is not None, 100, processes.check
+            )
+            assert ready, processes.log("planner").read_text()
+        placed = trisect("place", "-c", str(path), "--edge-from", "20")
+        assert_error(placed, "no usable edge node", "edge-1 has another model 'mobilenet_v2'")
+        assert "differs between nodes: device-1 has" in processes.log("planner").read_text()
+        assert trisect("publish", "-c", str(path), str(photo)).returncode == 0

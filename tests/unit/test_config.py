@@ -88,8 +88,8 @@ def test_paths_are_relative_to_the_file() -> None:
     assert (source.images, source.rate_hz, source.policy) == (Path("/etc/trisect/photos"), 10.0, "block")
 
 
-def test_weights_of_a_zoo_model_are_those_of_imagenet_unless_told_otherwise() -> None:
-    assert parse_config(changed(", weights: 'seed:0'", ""), FILE).models["net"].weights == "imagenet"
+def test_weights_of_a_zoo_model_are_seeded_unless_told_otherwise() -> None:
+    assert parse_config(changed(", weights: 'seed:0'", ""), FILE).models["net"].weights == "seed:0"
 
 
 def test_a_camera_drops_old_frames_and_a_url_stays_a_url() -> None:

@@ -117,3 +117,32 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
         build(ModelSource("m", str(path)))
     with pytest.raises(ModelError, match=r"no model file at .*absent\.keras"):
         build(ModelSource("m", str(tmp_path / "absent.keras")))
+
+
+def test_the_names_of_imagenets_classes_come_in_the_order_of_their_indices(monkeypatch: pytest.MonkeyPatch) -> None:
+    from keras.src.applications import imagenet_utils
+
+    from pipeline.models.labels import imagenet_labels
+
+    index = {str(i): [f"n{i}", f"class {i}"] for i in range(1000)}
+    monkeypatch.setattr(imagenet_utils, "CLASS_INDEX", index)  # what Keras keeps of its download
+    labels = imagenet_labels()
+    assert labels is not None
+    assert labels[:2] == ("class 0", "class 1")
+    assert len(labels) == 1000
+
+
+def test_without_a_network_there_are_no_names_and_no_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from keras.src.applications import imagenet_utils
+
+    from pipeline.models.labels import imagenet_labels
+
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr(imagenet_utils, "CLASS_INDEX", None)
+    monkeypatch.setattr(imagenet_utils.file_utils, "get_file", offline)
+    assert imagenet_labels() is None
+    assert "no network" in caplog.text

@@ -1,0 +1,123 @@
+"""The small parts of a node: sequence numbers, labels, segments kept, timings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nodes import sequences
+from nodes.model_settings import labels_of, preprocess_of
+from nodes.sections import ModelSection, PreprocessSection
+from nodes.segments import KEPT_UNUSED, SegmentStore
+from nodes.telemetry import Meter
+from pipeline.contention import uncontended_seconds
+from pipeline.errors import ConfigError
+from pipeline.placement import Stage, Tier, stages
+from tests.graphs import chain
+
+
+def test_sequence_numbers_never_come_twice_over_restarts(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "camera.sequence"
+    firsts = [sequences.reserve(path) for _ in range(3)]
+    assert firsts[0] == 1
+    assert firsts == sorted(set(firsts))
+    path.write_text("nonsense")
+    with pytest.raises(OSError, match="no sequence number"):
+        sequences.reserve(path)
+
+
+def with_labels(path: Path) -> ModelSection:
+    return ModelSection.model_validate({"source": "vgg16", "labels": str(path)})
+
+
+def test_labels_come_from_lines_or_a_keras_index(tmp_path: Path) -> None:
+    lines, index, broken = tmp_path / "a.txt", tmp_path / "b.json", tmp_path / "c.json"
+    lines.write_text("cat\ndog\n")
+    index.write_text(json.dumps({"0": ["n1", "cat"], "1": ["n2", "dog"]}))
+    broken.write_text("[]")
+    assert labels_of(with_labels(lines)) == ("cat", "dog")
+    assert labels_of(with_labels(index)) == ("cat", "dog")
+    assert labels_of(ModelSection(source="vgg16")) is None
+    for path in (broken, tmp_path / "missing.txt"):
+        if path is broken:
+            path.write_text('{"1": 3}')
+        with pytest.raises(ConfigError, match=path.name):
+            labels_of(with_labels(path))
+
+
+def test_preprocessing_is_the_models_own_unless_configured() -> None:
+    assert preprocess_of(ModelSection(source="vgg16")).mode == "caffe"
+    own = PreprocessSection(size=(32, 48), mode="unit")
+    chosen = preprocess_of(ModelSection(source="vgg16", preprocess=own))
+    assert (chosen.size, chosen.mode) == ((32, 48), "unit")
+
+
+class CountingEngine:
+    """Stands for an engine: what it compiled is all that matters here."""
+
+    name, version, threads = "counting", "1", 1
+
+    def __init__(self) -> None:
+        self.compiled: list[tuple[int, ...]] = []
+
+    def compile(self, model: Any, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]) -> Any:
+        self.compiled.append(tuple(blocks))
+        return object()
+
+    def profile(self, model: Any, repeats: int = 10) -> Any:
+        raise AssertionError("not asked for")
+
+
+class Prepared:
+    graph = chain(4, 4, 4, 4, 4, 4, 4, 4)
+
+
+def stage_up_to(block: int) -> Stage:
+    graph = Prepared.graph
+    placement = tuple(Tier.DEVICE if i < block else Tier.EDGE for i in range(len(graph)))
+    return stages(graph, placement)[0]
+
+
+def test_a_set_of_blocks_is_compiled_once_and_the_last_few_are_kept() -> None:
+    engine = CountingEngine()
+    store = SegmentStore(engine, {"net": Prepared()})  # type: ignore[dict-item]  # only its graph is read
+    for epoch, block in enumerate((2, 3, 2), start=1):
+        store.hold("camera", epoch, "net", stage_up_to(block))
+    assert len(engine.compiled) == 2
+    assert store.of("camera", 1) is store.of("camera", 3)
+    for epoch in (1, 2, 3):
+        store.release("camera", epoch)
+    assert store.of("camera", 1) is None
+    store.hold("camera", 4, "net", stage_up_to(3))
+    assert len(engine.compiled) == 2
+    store.release("camera", 4)
+    for epoch, block in enumerate(range(2, 2 + KEPT_UNUSED + 2), start=5):
+        store.hold("camera", epoch, "net", stage_up_to(block))
+        store.release("camera", epoch)
+    compiled = len(engine.compiled)
+    store.hold("camera", 99, "net", stage_up_to(2))
+    assert len(engine.compiled) == compiled + 1
+
+
+def test_a_report_is_flat_and_durations_start_anew_with_each() -> None:
+    meter = Meter()
+    meter.count("frames_total", 3)
+    for seconds in (0.1, 0.2, 0.3):
+        meter.sample("compute_seconds", seconds)
+    report = meter.report()
+    assert report["frames_total"] == 3
+    assert report["compute_seconds_p50"] == pytest.approx(0.2)
+    assert all(isinstance(value, int | float) for value in report.values())
+    assert "compute_seconds_p50" not in meter.report()
+    assert meter.report()["frames_total"] == 3
+
+
+def test_seconds_without_contention_are_at_most_those_of_the_clock() -> None:
+    spun: list[int] = []
+    seconds = uncontended_seconds(lambda: spun.extend(range(200_000)))
+    assert len(spun) == 200_000
+    assert 0 < seconds < 10

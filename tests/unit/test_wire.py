@@ -1,0 +1,277 @@
+"""What the wire format refuses, in which words, and what the assembler forgets."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+
+from pipeline.errors import WireError
+from pipeline.graph import Tensor
+from pipeline.wire import (
+    HEADER_LIMIT_BYTES,
+    MAX_HOPS,
+    WIRE_VERSION,
+    Array,
+    Assembler,
+    Failed,
+    FrameKey,
+    Hop,
+    Received,
+    decode_chunk,
+    encode,
+    encode_failure,
+)
+
+KEY = FrameKey("cam", 3, 17, 1, 15)
+ARRAY = np.arange(12, dtype=np.float32).reshape(1, 12)
+TENSOR = Tensor(5, "conv1", (1, 12), "float32")
+
+
+def chunks(key: FrameKey = KEY, array: Array = ARRAY, chunk_bytes: int = 20) -> list[bytes]:
+    return list(encode(key, 5, array, chunk_bytes=chunk_bytes))
+
+
+def with_header(payload: bytes, **changed: Any) -> bytes:
+    header, data = msgpack.unpackb(payload)
+    packed: bytes = msgpack.packb([header | changed, data])
+    return packed
+
+
+def assembler(expected: Tensor | None = TENSOR, limit_bytes: int = 1 << 20) -> Assembler:
+    return Assembler(lambda stream, epoch, tensor: expected, limit_bytes=limit_bytes)
+
+
+def whole(into: Assembler, sender: str = "edge-1", key: FrameKey = KEY) -> Received | Failed | None:
+    return [into.add(sender, chunk) for chunk in chunks(key)][-1]
+
+
+# Arrays of all kinds.
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1, 0, 3), (1,), (1, 2, 3, 4)])
+def test_a_tensor_of_any_rank_keeps_its_shape(shape: tuple[int, ...]) -> None:
+    array = np.ones(shape, np.float64)
+    into = assembler(Tensor(5, "x", shape, "float64"))
+    received = [into.add("edge-1", chunk) for chunk in encode(KEY, 5, array)][-1]
+    assert isinstance(received, Received)
+    assert received.array.shape == shape
+    assert np.array_equal(received.array, array)
+
+
+def test_an_array_that_is_not_contiguous_comes_back_as_it_reads() -> None:
+    array = np.arange(24, dtype=np.float32).reshape(1, 24)[:, ::-2]
+    into = assembler()
+    received = [into.add("edge-1", chunk) for chunk in chunks(array=array)][-1]
+    assert isinstance(received, Received)
+    assert np.array_equal(received.array, array)
+
+
+def test_an_array_of_the_other_byte_order_keeps_its_values() -> None:
+    array = ARRAY.astype(ARRAY.dtype.newbyteorder())
+    into = assembler()
+    received = [into.add("edge-1", chunk) for chunk in chunks(array=array)][-1]
+    assert isinstance(received, Received)
+    assert np.array_equal(received.array, ARRAY)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.array([b"pickle me"], dtype=object), np.array(["text"]), np.zeros(2, "M8[s]"), np.zeros(2, [("a", "i4")])],
+)
+def test_an_array_of_no_tensors_dtype_never_becomes_bytes_that_a_peer_takes(array: Array) -> None:
+    into = assembler(Tensor(5, "x", array.shape, "float32"))
+    with pytest.raises((WireError, TypeError, ValueError)):
+        for chunk in encode(KEY, 5, array):
+            into.add("edge-1", chunk)
+
+
+# Refusals, with their numbers.
+
+
+def test_a_tensor_that_no_plan_asks_for_is_refused() -> None:
+    with pytest.raises(WireError, match="unexpected tensor 5 of stream 'cam', epoch 3: no plan"):
+        assembler(None).add("edge-1", chunks()[0])
+
+
+@pytest.mark.parametrize(
+    "array", [ARRAY.astype(np.float64), ARRAY.reshape(1, 3, 4), ARRAY[:, :11], ARRAY.view(np.int32)]
+)
+def test_a_tensor_of_another_shape_or_dtype_is_refused_with_both(array: Array) -> None:
+    into = assembler()
+    said = rf"tensor 5 \(conv1\): {array.dtype}\[.*\] of {array.nbytes} bytes, expected float32\[1, 12\] of 48"
+    with pytest.raises(WireError, match=said):
+        into.add("edge-1", chunks(array=array)[0])
+    assert into.pending_bytes == 0
+
+
+def test_another_wire_version_is_refused_with_both_numbers() -> None:
+    with pytest.raises(WireError, match=f"wire version 2, this trisect reads {WIRE_VERSION}; run one version"):
+        decode_chunk(with_header(chunks()[0], v=2))
+
+
+def test_flipped_data_is_found_by_the_checksum_and_forgotten() -> None:
+    into = assembler()
+    *early, last = chunks()
+    for chunk in early:
+        into.add("edge-1", chunk)
+    with pytest.raises(WireError, match="tensor 5 of frame 17: checksum [0-9a-f]{16}, its sender had [0-9a-f]{16}"):
+        into.add("edge-1", last[:-1] + bytes([last[-1] ^ 1]))
+    assert into.pending_bytes == 0
+
+
+def test_chunks_of_two_tensors_under_one_name_are_refused_and_forgotten() -> None:
+    into = assembler()
+    into.add("edge-1", chunks()[0])
+    with pytest.raises(WireError, match="tensor 5 of frame 17: chunks of two different tensors"):
+        into.add("edge-1", chunks(array=ARRAY + 1)[1])
+    assert into.pending_bytes == 0
+
+
+def test_a_chunk_beyond_its_tensor_is_refused_with_the_numbers() -> None:
+    with pytest.raises(WireError, match="chunk of 20 bytes at 30 is not within 48 bytes"):
+        decode_chunk(with_header(chunks()[0], offset=30))
+
+
+def test_overlapping_chunks_that_leave_a_gap_are_found_by_the_checksum() -> None:
+    into = assembler()
+    first, second, _ = chunks()
+    into.add("edge-1", first)
+    into.add("edge-1", second)
+    with pytest.raises(WireError, match="checksum"):
+        into.add("edge-1", with_header(second, offset=10))
+
+
+def test_data_that_is_not_as_long_as_claimed_is_refused_with_both_lengths() -> None:
+    with pytest.raises(WireError, match="truncated chunk: 19 bytes of data, its header claims 20"):
+        decode_chunk(chunks()[0][:-1])
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\x92", b"\x93\x80\x80\x80", msgpack.packb([[1], b""]), msgpack.packb([{}, b""]), b"\x92" + b"\x91" * 50_000],
+)
+def test_what_is_no_chunk_at_all_is_refused(payload: bytes) -> None:
+    with pytest.raises(WireError, match=r"not a tensor chunk|truncated chunk"):
+        decode_chunk(payload)
+
+
+def test_a_header_without_end_is_refused_before_it_is_read_whole() -> None:
+    payload = with_header(chunks()[0], stream="x" * HEADER_LIMIT_BYTES)
+    with pytest.raises(WireError):
+        decode_chunk(payload)
+
+
+@pytest.mark.parametrize("name", ["epoch", "sequence", "attempt", "oldest_open", "tensor", "nbytes", "offset", "checksum"])
+@pytest.mark.parametrize("value", [-1, 1.0, True, None, "1", [1]])
+def test_a_number_that_is_none_is_refused(name: str, value: object) -> None:
+    with pytest.raises(WireError, match="header TypeError: a number from 0 on expected"):
+        decode_chunk(with_header(chunks()[0], **{name: value}))
+
+
+# Traces.
+
+
+def test_the_last_hop_is_told_how_long_encoding_took_and_the_others_stay() -> None:
+    trace = (Hop("device-1", "device", 1.0, 0.1, 0.2, 0.3, 0.4, 2.0), Hop("edge-1", "edge", 3.0))
+    received = [assembler().add("edge-1", chunk) for chunk in encode(KEY, 5, ARRAY, trace=trace)][-1]
+    assert isinstance(received, Received)
+    assert received.trace[0] == trace[0]
+    assert received.trace[1].encode_seconds > 0
+    assert dataclasses.replace(received.trace[1], encode_seconds=0.0) == trace[1]
+
+
+def test_a_trace_of_too_many_hops_is_refused() -> None:
+    hops = [["edge-1", "edge", 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]
+    assert len(decode_chunk(with_header(chunks()[0], trace=hops * MAX_HOPS)).trace) == MAX_HOPS
+    with pytest.raises(WireError, match=f"a trace of {MAX_HOPS + 1} hops, at most {MAX_HOPS}"):
+        decode_chunk(with_header(chunks()[0], trace=hops * (MAX_HOPS + 1)))
+
+
+@pytest.mark.parametrize("hop", [[], ["edge-1"], ["edge-1", "edge"], [1, "edge", 0.0], ["edge-1", "edge", "x"], "ab", 5])
+def test_a_hop_that_is_none_is_refused(hop: object) -> None:
+    with pytest.raises(WireError):
+        decode_chunk(with_header(chunks()[0], trace=[hop]))
+
+
+# Failures.
+
+
+def test_a_long_failure_is_cut_to_fit_and_still_says_what_happened() -> None:
+    trace = tuple(Hop("n" * 64, "edge", float(i)) for i in range(MAX_HOPS))
+    failed = assembler().add("edge-1", encode_failure(KEY, "out of memory " + "\N{FIRE}" * 10_000, trace))
+    assert isinstance(failed, Failed)
+    assert failed.message.startswith("out of memory")
+    assert len(failed.trace) == MAX_HOPS
+
+
+def test_a_failure_without_words_is_still_a_failure() -> None:
+    assert isinstance(assembler(None).add("edge-1", encode_failure(KEY, "")), Failed)
+
+
+# What the assembler holds.
+
+
+def test_two_senders_of_one_tensor_do_not_mix() -> None:
+    into = assembler()
+    first, *rest = chunks()
+    into.add("edge-1", first)
+    for chunk in rest:
+        assert into.add("edge-2", chunk) is None
+    assert into.pending_bytes == 2 * ARRAY.nbytes
+    assert isinstance([into.add("edge-1", chunk) for chunk in rest][-1], Received)
+
+
+def test_the_oldest_unfinished_tensor_goes_when_there_are_too_many() -> None:
+    into = assembler(limit_bytes=2 * ARRAY.nbytes)
+    frames = [chunks(dataclasses.replace(KEY, sequence=sequence)) for sequence in (20, 21, 22)]
+    for frame in frames:
+        into.add("edge-1", frame[0])
+    assert into.pending_bytes == 2 * ARRAY.nbytes
+    for frame, finished in zip(frames[1:], (True, True), strict=True):
+        assert isinstance([into.add("edge-1", chunk) for chunk in frame[1:]][-1], Received) is finished
+    assert [into.add("edge-1", chunk) for chunk in frames[0][1:]] == [None, None]
+
+
+def test_one_tensor_larger_than_the_limit_still_comes_through() -> None:
+    assert isinstance(whole(assembler(limit_bytes=10)), Received)
+
+
+def test_what_is_older_than_the_oldest_open_frame_is_forgotten_for_its_stream_only() -> None:
+    into = assembler()
+    into.add("edge-1", chunks()[0])
+    into.add("edge-1", chunks(dataclasses.replace(KEY, stream="porch"))[0])
+    assert isinstance(whole(into, key=dataclasses.replace(KEY, sequence=18, oldest_open=18)), Received)
+    assert into.pending_bytes == ARRAY.nbytes
+    assert [into.add("edge-1", chunk) for chunk in chunks()[1:]] == [None, None]
+
+
+def test_an_epoch_that_is_let_go_is_forgotten() -> None:
+    into = assembler()
+    into.add("edge-1", chunks()[0])
+    into.add("edge-1", chunks(dataclasses.replace(KEY, epoch=4))[0])
+    into.drop_epoch("porch", 3)
+    assert into.pending_bytes == 2 * ARRAY.nbytes
+    into.drop_epoch("cam", 3)
+    assert into.pending_bytes == ARRAY.nbytes
+    into.clear()
+    assert into.pending_bytes == 0
+
+
+def test_a_tensor_may_come_whole_twice() -> None:
+    into = assembler()
+    assert isinstance(whole(into), Received)
+    assert isinstance(whole(into), Received)
+    assert into.pending_bytes == 0
+
+
+def test_every_chunk_leaves_the_reader_its_own_memory() -> None:
+    payload = chunks()[0]
+    assert decode_chunk(payload).data.obj is payload
+    received = whole(assembler())
+    assert isinstance(received, Received)
+    assert received.array.flags.writeable
+    assert received.array.flags.owndata
