@@ -15,7 +15,7 @@ from broker.errors import BrokerError, BrokerRefused
 from broker.session import Message
 from broker.topics import Namespace
 from nodes.overview import Overview, to_json
-from nodes.overview_view import render
+from nodes.overview.view import render
 from nodes.presence import guest_session
 from nodes.sections import Config
 

@@ -189,6 +189,12 @@ class Client:
         self.came_up()
         self.publish_state(self.state)
 
+    def leave(self) -> None:
+        """End in order: say so, and no will."""
+        self.publish_state(LifeState.STOPPED)
+        self.crash()
+        self.will_pending = False
+
     def disconnect(self, *, will: bool = True) -> None:
         self.connected, self.will_pending = False, will
         self.queues = {topic: queue for topic, queue in self.queues.items() if not self.is_bulk(topic)}
@@ -196,7 +202,7 @@ class Client:
     def crash(self) -> None:
         """Kill -9."""
         if self.connected:
-            self.disconnect()
+            Client.disconnect(self)
         self.running = False
         self.queues = {}
         self.filters = ()
@@ -374,6 +380,7 @@ class TierShell(Client):
     def _prepare(self, action: do.Prepare | do.Release) -> None:
         if isinstance(action, do.Release):
             self.held.pop(action.epoch, None)
+            self.inputs.drop_epoch(action.stream, action.epoch)
             for topic in self.topics.pop(action.epoch, []):
                 self.tensors.discard(topic)
                 self.queues.pop(topic, None)
@@ -422,6 +429,13 @@ class PlannerShell(Client):
         self.machine = PlannerMachine(settings, started_at=self.cluster.now)
         self.state = LifeState.READY
         self.subscribe("state", "applied", "info", "link", "model", "plan", "profile")
+
+    def came_up(self) -> None:
+        self.handle(ev.ConnectionRestored())
+
+    def disconnect(self, *, will: bool = True) -> None:
+        super().disconnect(will=will)
+        self.handle(ev.ConnectionLost())
 
     def tick(self) -> None:
         self.handle(ev.Tick())

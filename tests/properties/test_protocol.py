@@ -23,13 +23,13 @@ from pipeline.partition import exact
 from pipeline.placement import Placement
 from pipeline.plan import Plan
 from tests.graphs import all_placements, graphs
-from tests.properties.cluster import DEVICE, STREAM, WINDOW, Client, Cluster, TierShell, symbolic
+from tests.properties.cluster import DEVICE, STREAM, WINDOW, Cluster, symbolic
 
 T = TypeVar("T")
 
 QUIET_S = 6.0
 """Longer than the planner's settling and the least time between two plans."""
-LIMIT_S = 3 * MAX_TIMEOUT_S
+LIMIT_S = 2 * MAX_TIMEOUT_S
 
 picks = st.lists(st.integers(0, 200), min_size=1, max_size=25)
 which = st.integers(0, 10)
@@ -102,6 +102,13 @@ class Pipeline(RuleBasedStateMachine):
             client.crash()
             if client is self.cluster.device:
                 self.cluster.device_died()
+
+    @rule(pick=which)
+    def a_node_leaves(self, pick: int) -> None:
+        shells = [shell for shell in self.cluster.tiers.values() if shell.connected and shell.node != DEVICE]
+        shell = self._pick(shells, pick)
+        if shell is not None:
+            shell.leave()
 
     @rule(pick=which)
     def a_node_starts_again(self, pick: int) -> None:
@@ -206,6 +213,7 @@ class Pipeline(RuleBasedStateMachine):
             wanted = {plan.epoch} if shell.node in plan.nodes.values() else set()
             assert shell.held.keys() == wanted, f"{shell.node} holds {set(shell.held)}, the plan is {plan.epoch}"
             assert len(shell.machine.joins) == 0
+            assert shell.inputs.pending_bytes == shell.outputs.pending_bytes == 0
             said = from_bytes(Applied, retained[f"applied/{shell.node}"])
             assert said.session == shell.token
             assert said.streams[STREAM] == shell.machine._announced[STREAM]

@@ -17,8 +17,8 @@ from broker import topics
 from broker.topics import Topic
 from nodes.messages import Applied, LifeState, LinkReport, NodeInfo, NodeState, StreamApplied, to_bytes
 from nodes.overview import Overview, to_json
-from nodes.overview_stream import RESULTS_KEPT
-from nodes.overview_view import render
+from nodes.overview.stream import RESULTS_KEPT
+from nodes.overview.view import render
 from nodes.sections import Config
 from pipeline.cost import Costs, Link, predict
 from pipeline.graph import ModelGraph

@@ -13,9 +13,9 @@ from typing import Any
 from broker import topics
 from broker.topics import Topic
 from nodes.messages import Applied, LinkReport, MessageError, NodeInfo, NodeState, from_bytes, parse_json
-from nodes.overview_known import Known
-from nodes.overview_node import MAX_NUMBER
-from nodes.overview_stream import StreamRecord, read_result
+from nodes.overview.known import Known
+from nodes.overview.node import MAX_NUMBER
+from nodes.overview.stream import StreamRecord, read_result
 from nodes.sections import Config
 from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph

@@ -8,8 +8,8 @@ from typing import Any
 
 from nodes.machine.peers import Peers
 from nodes.messages import LifeState
-from nodes.overview_node import ABSENT, NodeRecord
-from nodes.overview_stream import StreamRecord
+from nodes.overview.node import ABSENT, NodeRecord
+from nodes.overview.stream import StreamRecord
 from nodes.presence import PLANNER_TIER
 from nodes.sections import Config
 from pipeline.graph import ModelGraph

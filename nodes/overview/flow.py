@@ -11,7 +11,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from nodes.overview_text import UNKNOWN, joined, milliseconds, nbytes, number, plain, state_text
+from nodes.overview.text import UNKNOWN, joined, milliseconds, nbytes, number, plain, state_text
 
 NAMES_SHOWN = 2
 DIGEST_SHOWN = 12
