@@ -30,7 +30,10 @@ class LifeState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """`session` is new for each process; `births` counts how often it came up on the broker in that session."""
+    """`session` is new for each process; `births` counts how often it came up on the broker in that session.
+
+    `message` says why a node stopped, when it did not by itself.
+    """
 
     node: NodeId
     tier: str

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from broker import topics
-from broker.errors import SessionTaken
 from broker.session import Message
 from broker.topics import Namespace
 from nodes.machine import planner_events as pe
@@ -50,7 +49,6 @@ class PlannerNode:
         self.names = Namespace(config.pipeline)
         self.meter = Meter()
         self._inbox: queue.SimpleQueue[pe.PlannerEvent | None] = queue.SimpleQueue()
-        self._taken: SessionTaken | None = None
 
     def run(self) -> None:
         """Come up, plan, leave. Raises IdInUse, SessionTaken, BrokerError."""
@@ -63,24 +61,19 @@ class PlannerNode:
             PLANNER_TIER,
             on_up=lambda: self._inbox.put(ConnectionRestored()),
             on_down=lambda _: self._inbox.put(ConnectionLost()),
-            on_taken=self._on_taken,
+            on_taken=self.stop,
         )
         self.session = self.presence.session
         self._subscribe()
         self.presence.enter(LifeState.READY)
-        self.session.start()
         settings = PlannerSettings(
             margin=section.margin,
             min_seconds_between_plans=section.min_seconds_between_plans,
             settle_s=section.settle_s,
         )
         self.machine = PlannerMachine(settings, started_at=time.monotonic())
-        try:
+        with self.presence:
             self._loop()
-        finally:
-            self.presence.leave()
-        if self._taken is not None:
-            raise self._taken
 
     def stop(self) -> None:
         """End; from any thread or a signal handler."""
@@ -116,10 +109,6 @@ class PlannerNode:
             self._inbox.put(_read_request(message))
         except MessageError as error:
             self.presence.reply(message, {"ok": False, "error": str(error)})
-
-    def _on_taken(self, taken: SessionTaken) -> None:
-        self._taken = taken
-        self.stop()
 
     def _loop(self) -> None:
         report_at = 0.0

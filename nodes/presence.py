@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from broker import topics
@@ -86,10 +87,10 @@ def wait_up(session: Session) -> None:
 
 
 class Presence:
-    """One node's session with its states. `on_up` is called when all is connected and subscribed, before each birth.
+    """One node's session with its states, as a context: it starts on entry and says `stopped` at the end.
 
-    A birth is published at each of these times, its number counts them: who sees it change knows that what was under
-    way to this node may be lost.
+    `on_up` is called when all is connected and subscribed, before each birth. A birth is published each time, and its
+    number counts them: who sees it change knows that what was under way to this node may be lost.
     """
 
     def __init__(
@@ -102,11 +103,12 @@ class Presence:
         intake: bool = False,
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[str], None] = lambda reason: None,
-        on_taken: Callable[[SessionTaken], None] = lambda _: None,
+        on_taken: Callable[[], None] = lambda: None,
     ) -> None:
         self.node, self.tier, self.token = node, tier, secrets.token_hex(4)
         self._names = names
-        self._on_up = on_up
+        self._on_up, self._on_taken = on_up, on_taken
+        self._taken: SessionTaken | None = None
         self._state = LifeState.INIT
         self._births = 0
         self._lock = threading.Lock()
@@ -118,10 +120,27 @@ class Presence:
             intake=intake,
             on_up=self._up,
             on_down=on_down,
-            on_taken=on_taken,
+            on_taken=self._give_way,
             limits=Limits(keepalive_s=config.transport.keepalive_s),
         )
         self.session.subscribe([names.topic(topics.COMMAND, node=node, verb=PING)], self._on_ping)
+
+    def __enter__(self) -> Presence:
+        self.session.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        why = str(error) if isinstance(error, Exception) else ""
+        self.session.stop({self.state_topic: self._message(LifeState.STOPPED, why)})
+        if self._taken is not None and error is None:
+            raise self._taken
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether another process has this id now; leaving raises SessionTaken then."""
+        return self._taken is not None
 
     @property
     def state_topic(self) -> str:
@@ -135,10 +154,6 @@ class Presence:
             if self.session.is_up:
                 self.session.publish(self.state_topic, self._message(state), retain=True)
 
-    def leave(self, message: str = "") -> None:
-        """Say `stopped` and disconnect; the will is not sent."""
-        self.session.stop({self.state_topic: self._message(LifeState.STOPPED, message)})
-
     def reply(self, message: Message, answer: dict[str, Any]) -> None:
         """Answer a request."""
         if message.response_topic:
@@ -151,10 +166,14 @@ class Presence:
         with self._lock:
             self.session.publish(self.state_topic, self._message(self._state), retain=True)
 
+    def _give_way(self, taken: SessionTaken) -> None:
+        self._taken = taken
+        self._on_taken()
+
     def _on_ping(self, message: Message) -> None:
         self.reply(message, {"ok": True, "session": self.token, "host": socket.gethostname(), "pid": os.getpid()})
 
-    def _message(self, state: LifeState, message: str = "") -> bytes:
+    def _message(self, state: LifeState, why: str = "") -> bytes:
         return to_bytes(
             NodeState(
                 self.node,
@@ -165,6 +184,6 @@ class Presence:
                 socket.gethostname(),
                 os.getpid(),
                 time.time(),
-                message,
+                why,
             )
         )

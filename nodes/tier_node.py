@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from broker import topics
-from broker.errors import SessionTaken
 from broker.session import Channel
 from broker.topics import Namespace
 from nodes import link_probe, sequences
@@ -58,7 +57,6 @@ class TierNode:
         self.meter = Meter()
         self._state_dir = state_dir / config.pipeline
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
-        self._taken: SessionTaken | None = None
 
     def run(self) -> None:
         """Come up, serve, leave. Raises IdInUse, SessionTaken, ModelError, ConfigError, BrokerError."""
@@ -70,19 +68,14 @@ class TierNode:
             self.section.tier.label,
             intake=bool(self.streams),
             on_up=lambda: self._inbox.put(ev.ConnectionRestored()),
-            on_taken=self._on_taken,
+            on_taken=self.stop,
         )
         self.session = self.presence.session
-        self.session.start()
-        try:
+        with self.presence:
             self._load()
             self._assemble()
             self._introduce()
             self._serve()
-        finally:
-            self.presence.leave()
-        if self._taken is not None:
-            raise self._taken
 
     def stop(self) -> None:
         """End; from any thread or a signal handler."""
@@ -200,7 +193,7 @@ class TierNode:
 
     def _drain(self) -> None:
         """Finish the open frames, those that can be, before leaving."""
-        if self._taken is None and self._open_frames():
+        if not self.presence.is_taken and self._open_frames():
             self.presence.enter(LifeState.DRAINING)
             give_up = time.monotonic() + DRAIN_S
             self._loop(lambda: not self._open_frames() or time.monotonic() > give_up)
@@ -229,10 +222,6 @@ class TierNode:
 
     def _offer(self, stream: StreamId, ticket: Ticket, live: bool) -> None:
         self._inbox.put(ev.FrameOffered(stream, ticket, live))
-
-    def _on_taken(self, taken: SessionTaken) -> None:
-        self._taken = taken
-        self.stop()
 
     def _announce(self, action: do.AnnounceApplied) -> None:
         applied = Applied(self.node, self.presence.token, action.streams)
