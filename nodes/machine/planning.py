@@ -384,10 +384,14 @@ def _price(choice: Choice) -> tuple[float, int]:
 
 
 def _link(lower: LinkReport | None, upper: LinkReport | None) -> Link:
-    """From one tier's node through the broker to the next one's: the narrower of its two halves, half of each echo."""
+    """From one tier's node through the broker to the next one's: up, then down, and half of each echo.
+
+    The broker forwards a message when it has all of it, so the two ways' seconds add up; where one is much slower, as
+    links between machines are, it is nearly all of the sum.
+    """
     rates = [r for r in (lower and lower.up_bytes_per_s, upper and upper.down_bytes_per_s) if r]
     latency_s = sum(report.round_trip_s / 2 for report in (lower, upper) if report)
-    return Link(min(rates, default=UNMEASURED_BYTES_PER_S), latency_s)
+    return Link(1.0 / sum(1.0 / rate for rate in rates) if rates else UNMEASURED_BYTES_PER_S, latency_s)
 
 
 def _compare(graph: ModelGraph, best: Choice) -> str:
