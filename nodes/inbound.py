@@ -30,7 +30,6 @@ _log = logging.getLogger(__name__)
 QUEUED_MESSAGES = 4096
 
 Emit: TypeAlias = Callable[[ev.Event], None]
-_Item: TypeAlias = tuple[Assembler, str, bytes]
 
 
 class Inbound:
@@ -49,7 +48,8 @@ class Inbound:
         self._models = models
         self._inputs = Assembler(machine.expected)
         self._outputs = Assembler(self._expected_output)
-        self.worker: Worker[_Item] = Worker(f"{node}.decode", self._decode, limit=QUEUED_MESSAGES)
+        # the assemblers belong to its thread
+        self.worker: Worker[Callable[[], None]] = Worker(f"{node}.decode", lambda job: job(), limit=QUEUED_MESSAGES)
 
     def subscribe(self, session: Session) -> None:
         """Everything that does not depend on a plan."""
@@ -80,16 +80,16 @@ class Inbound:
             _log.warning("%s: %s: %s", self._node, message.topic, error)
 
     def _on_tensor(self, sender: NodeId, message: Message) -> None:
-        self._queue((self._inputs, sender, message.payload))
+        self._queue(partial(self._decode, self._inputs, sender, message.payload))
 
     def _on_output(self, message: Message) -> None:
         parsed = self._names.parse(message.topic)
         if parsed is not None:
-            self._queue((self._outputs, parsed[1]["node"], message.payload))
+            self._queue(partial(self._decode, self._outputs, parsed[1]["node"], message.payload))
 
-    def _queue(self, item: _Item) -> None:
+    def _queue(self, job: Callable[[], None]) -> None:
         # what finds no room is lost here, and its frame submitted again
-        if not self.worker.offer(item):
+        if not self.worker.offer(job):
             self._meter.count("overrun_messages_total")
 
     def _on_frame(self, stream: StreamId, message: Message) -> None:
@@ -102,8 +102,11 @@ class Inbound:
         )
         self._emit(ev.FrameOffered(stream, ticket))
 
-    def _decode(self, item: _Item) -> None:
-        assembler, sender, payload = item
+    def forget_epoch(self, stream: StreamId, epoch: int) -> None:
+        """Drop what is not whole of an epoch that was let go."""
+        self.worker.put(partial(self._inputs.drop_epoch, stream, epoch))
+
+    def _decode(self, assembler: Assembler, sender: str, payload: bytes) -> None:
         try:
             got = assembler.add(sender, payload)
         except WireError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -72,6 +73,12 @@ class LinkReport:
     down_bytes_per_s: float
     round_trip_s: float
     ts: float = 0.0
+
+    @property
+    def makes_sense(self) -> bool:
+        """Whether these are rates and a time at all."""
+        rates = (self.up_bytes_per_s, self.down_bytes_per_s)
+        return all(rate > 0 for rate in rates) and math.isfinite(self.round_trip_s) and self.round_trip_s >= 0
 
     def describe(self) -> str:
         """For people."""

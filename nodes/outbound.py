@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from broker import topics
@@ -83,11 +84,21 @@ class Outbound:
         self._session.publish(topic, payload, channel=Channel.BULK, expiry_s=expiry_s, wait_s=TENSOR_WAIT_S)
 
     def _publish_result(self, close: CloseFrame) -> None:
-        """The one result of a frame: never given up, however long the broker is away."""
+        """The one result of a frame: never given up, however long the broker is away.
+
+        What cannot be published as it is (an output above the packet limit) is answered with an error instead.
+        """
+        try:
+            self._answer(close)
+        except Exception as error:
+            _log.exception("%s: result of frame %d", self._node, close.sequence)
+            self._answer(replace(close, outputs={}, error=f"the result could not be published: {error}"))
+        close.ticket.done()
+
+    def _answer(self, close: CloseFrame) -> None:
         ticket: Ticket = close.ticket
         stream = self._config.streams[close.stream]
-        graph, labels = self._graphs[stream.model], self._labels[stream.model]
-        result = result_json(close, graph, labels, ticket)
+        result = result_json(close, self._graphs[stream.model], self._labels[stream.model], ticket)
         if stream.outputs:
             self._publish_outputs(close)
         payload = to_bytes(result)
@@ -95,7 +106,6 @@ class Outbound:
         if ticket.response_topic:
             self._session.publish(ticket.response_topic, payload, correlation=ticket.correlation, wait_s=None)
         self._meter.sample("latency_seconds", result["seconds"])
-        ticket.done()
 
     def _publish_outputs(self, close: CloseFrame) -> None:
         topic = self._names.topic(topics.OUTPUT, stream=close.stream)

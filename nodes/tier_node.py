@@ -103,7 +103,7 @@ class TierNode:
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put)
         self._outbound = Outbound(self.config, node, self.session, graphs, labels, self.meter)
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
-        self._frames = Worker(f"{node}.frames", self._decode_frame)
+        self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
         self._compute = Worker(f"{node}.compute", self._run_segment)
         self._prepare = Worker(f"{node}.prepare", self._prepare_or_release)
         self._performers: dict[type, Callable[[Any], object]] = {
@@ -255,10 +255,13 @@ class TierNode:
         try:
             inputs = to_inputs(ticket.payload, graph, self._preprocess[model])
         except FrameError as error:
-            self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))
+            self._undecodable(action, error)
         else:
             seconds = time.perf_counter() - began
             self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
+
+    def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
+        self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))
 
     def _run_segment(self, item: tuple[do.Run, float]) -> None:
         run, arrived_ts = item
@@ -292,6 +295,7 @@ class TierNode:
     def _prepare_or_release(self, action: do.Prepare | do.Release) -> None:
         if isinstance(action, do.Release):
             self._segments.release(action.stream, action.epoch)
+            self._inbound.forget_epoch(action.stream, action.epoch)
             self.session.unsubscribe(self._subscribed.pop((action.stream, action.epoch), []), channel=Channel.BULK)
             return
         plan, stage = action.plan, action.stage

@@ -7,6 +7,7 @@ ever executed. Layout constants and the header's keys make up WIRE_VERSION.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -109,7 +110,7 @@ def encode(
     The encode seconds of the last hop are what this generator itself took, the reader's time between chunks excluded.
     """
     began = time.perf_counter()
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, array.dtype.newbyteorder("="), order="C")  # np.ascontiguousarray makes rank 0 rank 1
     data = _bytes_of(array)
     header = {
         "v": WIRE_VERSION,
@@ -144,7 +145,7 @@ def encode_failure(key: FrameKey, message: str, trace: Trace = ()) -> bytes:
         "checksum": xxhash.xxh3_64_intdigest(b""),
         "offset": 0,
         "trace": _pack_trace(trace, 0.0),
-        "error": message[:2000],
+        "error": message[:2000] or "no reason given",
     }
     return b"".join((b"\x92", msgpack.packb(header), b"\xc6", (0).to_bytes(4, "big")))
 
@@ -320,7 +321,13 @@ def _pack_trace(trace: Trace, encode_seconds: float) -> list[list[Any]]:
 def _read_trace(value: Any) -> Trace:
     if len(value) > MAX_HOPS:
         raise ValueError(f"a trace of {len(value)} hops, at most {MAX_HOPS}")
-    return tuple(Hop(_text(node), _text(tier), *map(float, seconds)) for node, tier, *seconds in value)
+    return tuple(Hop(_text(node), _text(tier), *map(_finite, seconds)) for node, tier, *seconds in value)
+
+
+def _finite(value: Any) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"a finite number expected, not {value!r:.40}")
+    return float(value)
 
 
 def _text(value: Any) -> str:

@@ -49,6 +49,7 @@ class Epoch:
 @dataclass(slots=True)
 class _Stream:
     seen: int = 0
+    seen_ts: float = 0.0
     epochs: dict[int, Epoch] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
 
@@ -78,23 +79,28 @@ class EpochTable:
         }
 
     def plan_arrived(self, event: PlanArrived) -> list[Action]:
-        """Start preparing a newer plan in which this node has a part; refuse it if it cannot be this node's."""
+        """Start preparing a newer plan in which this node has a part; refuse it if it cannot be this node's.
+
+        Another plan of the epoch seen last comes from a planner that forgot, and replaces the one of then.
+        """
         plan = event.plan
         stream = self._streams.setdefault(plan.stream, _Stream())
-        if plan.epoch <= stream.seen:
+        if (plan.epoch, plan.created_ts) <= (stream.seen, stream.seen_ts):
             return []
-        stream.seen = plan.epoch
+        replaced = stream.epochs.pop(plan.epoch, None)
+        actions: list[Action] = [Release(plan.stream, plan.epoch)] if replaced else []
+        stream.seen, stream.seen_ts = plan.epoch, plan.created_ts
         stream.refused = {}
         tier = plan.tier_of(self._me)
         if tier is None:
-            return []
+            return actions
         try:
             graph = self._own_graph(plan)
         except (PlanError, DigestMismatch) as error:
-            return self._refuse(stream, plan, str(error))
+            return actions + self._refuse(stream, plan, str(error))
         stage = next(stage for stage in plan.stages(graph) if stage.tier == tier)
         stream.epochs[plan.epoch] = Epoch(plan, graph, stage, TRANSITIONS[None, PlanArrived])
-        return [Prepare(plan, stage)]
+        return [*actions, Prepare(plan, stage)]
 
     def prepared(self, event: Prepared | PrepareFailed) -> list[Action]:
         """The background work on an epoch ended; an epoch that was let go meanwhile stays gone."""

@@ -33,7 +33,7 @@ from pipeline.cost import Costs, Link, Prediction, predict
 from pipeline.errors import DigestMismatch, ModelError, PlanError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.partition import baselines, exact
-from pipeline.placement import Placement, Tier, split_at
+from pipeline.placement import Placement, Tier, check, split_at
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profile import Profile
 
@@ -73,13 +73,13 @@ class _Stream:
     device: NodeId
     model: str
     plan: Plan | None = None
+    adopted: bool = False
     forced: Placement | None = None
     hurry: bool = False
     published_at: float = 0.0
     banned: dict[NodeId, str] = field(default_factory=dict)
     said: str = ""
-    rests_on: Any = None
-    choices: list[Choice] = field(default_factory=list)
+    solved: dict[Placement | None, tuple[Any, list[Choice]]] = field(default_factory=dict)
 
 
 class PlannerMachine:
@@ -166,20 +166,25 @@ class PlannerMachine:
         """Go on with the plan of an earlier planner, and with what a person had placed by hand."""
         stream, plan = self._streams.get(name), self._seen_plans.get(name)
         if stream is not None and stream.plan is None and plan is not None and plan.device == stream.device:
-            stream.plan = plan
+            stream.plan, stream.adopted = plan, True
             stream.forced = plan.placement if plan.planner == FORCED else None
 
     def _applied_arrived(self, event: PeerAppliedArrived, now: float) -> list[PlannerAction]:
-        """A node that refuses the present plan is left out of this stream for as long as its process lives."""
-        applied = event.applied
-        self.peers.applied[applied.node] = applied
+        self.peers.applied[event.applied.node] = event.applied
+        return []
+
+    def _refusals(self, name: StreamId, stream: _Stream) -> list[PlannerAction]:
+        """A node that refuses the present plan is left out of this stream for as long as its process lives.
+
+        Not so the device, without which there is no stream: there, the plan that it has goes on.
+        """
         actions: list[PlannerAction] = []
-        for name, held in applied.streams.items():
-            stream = self._streams.get(name)
-            if stream and stream.plan and stream.plan.epoch in held.refused:
-                stream.banned[applied.node] = applied.session
-                reason = held.refused[stream.plan.epoch]
-                actions.append(Log(logging.WARNING, f"{applied.node} refuses epoch {stream.plan.epoch}: {reason}"))
+        for node, applied in self.peers.applied.items():
+            held = applied.streams.get(name)
+            refused = held.refused.get(stream.plan.epoch) if held and stream.plan else None
+            if refused is not None and stream.plan and stream.banned.get(node) != applied.session:
+                stream.banned[node] = applied.session
+                actions.append(Log(logging.WARNING, f"{node} refuses epoch {stream.plan.epoch}: {refused}"))
         return actions
 
     def _place_requested(self, event: PlaceRequested, now: float, wall_ts: float) -> list[PlannerAction]:
@@ -230,9 +235,15 @@ class PlannerMachine:
             return f"{node} has another model {stream.model!r}: {info.models.get(stream.model)}, not {digest}"
         if profile is None or profile.digest != digest:
             return f"{node} has not profiled {stream.model!r} yet"
-        if node not in self._links:
+        graph = self._graphs.get(digest or "")
+        if graph is not None and len(profile.seconds) != len(graph):
+            return f"{node} has a profile of {len(profile.seconds)} blocks for {len(graph)}"
+        link = self._links.get(node)
+        if link is None:
             return f"{node} has not measured its link yet"
-        if stream.banned.get(node) == state.session:
+        if not link.makes_sense:
+            return f"{node} has measured a link that cannot be ({link.describe()})"
+        if stream.banned.get(node) == state.session and node != stream.device:
             return f"{node} refused an earlier plan"
         return ""
 
@@ -242,12 +253,15 @@ class PlannerMachine:
         nodes = [node for usable in tiers.values() for node in usable]
         rests_on = (
             graph.digest,
-            forced,
             *((node, self._profiles[node, stream.model], self._links[node]) for node in nodes),
         )
-        if stream.rests_on != rests_on:
-            stream.rests_on, stream.choices = rests_on, list(self._solve(stream, graph, forced, tiers))
-        return stream.choices
+        solved = stream.solved.get(forced)
+        if solved is None or solved[0] != rests_on:
+            solved = rests_on, list(self._solve(stream, graph, forced, tiers))
+            # the planner's own, and the last one by hand
+            stream.solved = {asked: known for asked, known in stream.solved.items() if asked is None}
+            stream.solved[forced] = solved
+        return solved[1]
 
     def _solve(
         self,
@@ -256,9 +270,9 @@ class PlannerMachine:
         forced: Placement | None,
         tiers: Mapping[Tier, Sequence[NodeId]],
     ) -> Iterator[Choice]:
-        staffed = [tier for tier in Tier if tiers[tier] or tier is Tier.DEVICE]
-        for nodes in product(*(tiers[tier] for tier in staffed)):
-            present = dict(zip(staffed, nodes, strict=True))
+        # with and without each tier beyond the device: a node that does not serve is on nobody's way
+        for nodes in product(tiers[Tier.DEVICE], *([*tiers[tier], None] for tier in (Tier.EDGE, Tier.CLOUD))):
+            present = {tier: node for tier, node in zip(Tier, nodes, strict=True) if node is not None}
             if forced is not None and not set(forced) <= present.keys():
                 continue
             costs = self._costs(stream, present)
@@ -275,6 +289,7 @@ class PlannerMachine:
         )
 
     def _decide(self, name: StreamId, stream: _Stream, now: float, wall_ts: float) -> list[PlannerAction]:
+        actions = self._refusals(name, stream)
         try:
             graph = self._graph_of(stream)
             choices = self._choices(stream, graph, stream.forced)
@@ -285,19 +300,27 @@ class PlannerMachine:
             if not choices:
                 raise PlanError(self._why_not(stream, None))
         except TrisectError as error:
-            return self._say(stream, f"no plan for stream {name} yet: {error}")
+            return actions + self._say(stream, f"no plan for stream {name} yet: {error}")
         best = min(choices, key=_price)
         why = self._why_publish(stream, graph, best, now)
-        actions = self._mismatch(stream, graph.digest)
-        return actions + (self._publish(name, stream, graph, best, lacking + why, now, wall_ts) if why else [])
+        actions += self._mismatch(stream, graph.digest)
+        if why:
+            return actions + self._publish(name, stream, graph, best, choices, lacking + why, now, wall_ts)
+        if stream.adopted and stream.plan is not None:
+            stream.adopted = False
+            actions.append(PublishPlan(stream.plan, graph))
+        return actions
 
     def _why_publish(self, stream: _Stream, graph: ModelGraph, best: Choice, now: float) -> str:
         """The reason to publish `best`, empty when the present plan stays."""
         plan = stream.plan
-        if plan is None or plan.digest != graph.digest or plan.device != stream.device:
+        if plan is None or plan.device != stream.device or not _fits(plan, graph):
             return "first plan"
+        if self._seen(plan.stream) > plan.epoch:
+            return f"a node has seen epoch {self._seen(plan.stream)} and ignores {plan.epoch}"
         if plan.placement == best.placement and dict(plan.nodes) == dict(best.nodes):
-            return ""
+            renamed = stream.hurry and plan.planner != _planner(stream, best)
+            return _by_whom(stream, best) if renamed else ""
         if any(self._may_only_blink(node, now) for node in plan.nodes.values()):
             return ""
         gone = [
@@ -305,8 +328,8 @@ class PlannerMachine:
         ]
         if gone:
             return "; ".join(gone)
-        if stream.forced is not None or stream.hurry:
-            return "placed by hand" if best.placement == stream.forced else "handed back to the planner"
+        if stream.hurry or best.placement == stream.forced:
+            return _by_whom(stream, best)
         present_s = predict(graph, plan.placement, self._costs(stream, plan.nodes)).seconds
         gain = 1 - best.predicted.seconds / present_s if present_s else 0.0
         if gain < self._settings.margin or now - stream.published_at < self._settings.min_seconds_between_plans:
@@ -324,6 +347,7 @@ class PlannerMachine:
         stream: _Stream,
         graph: ModelGraph,
         best: Choice,
+        choices: Sequence[Choice],
         why: str,
         now: float,
         wall_ts: float,
@@ -336,19 +360,23 @@ class PlannerMachine:
             nodes=best.nodes,
             placement=best.placement,
             predicted=best.predicted,
-            planner=FORCED if best.placement == stream.forced else EXACT,
-            reason=f"{why}; {_compare(graph, best)}",
+            planner=_planner(stream, best),
+            reason=f"{why}; {_compare(graph, best, choices)}",
             created_ts=wall_ts,
         )
         stream.plan, stream.published_at = plan, now
         text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
         return [PublishPlan(plan, graph), Log(logging.INFO, text)]
 
+    def _seen(self, name: StreamId) -> int:
+        """The highest epoch of the stream that a node says it has seen; 0 for none."""
+        held = [applied.streams[name].seen for applied in self.peers.applied.values() if name in applied.streams]
+        return max(held, default=0)
+
     def _next_epoch(self, name: StreamId, stream: _Stream) -> int:
         """Above everything that any node has seen, so that a planner which forgot is not mistaken for an old one."""
-        held = [applied.streams[name].seen for applied in self.peers.applied.values() if name in applied.streams]
         plans = (stream.plan, self._seen_plans.get(name))
-        return 1 + max([*held, *(plan.epoch for plan in plans if plan is not None)], default=0)
+        return 1 + max([self._seen(name), *(plan.epoch for plan in plans if plan is not None)])
 
     def _why_not(self, stream: _Stream, forced: Placement | None) -> str:
         """Why there is no choice: each tier that is needed and has no usable node, with what its nodes lack."""
@@ -379,6 +407,22 @@ class PlannerMachine:
         return [Log(logging.WARNING, text)]
 
 
+def _planner(stream: _Stream, best: Choice) -> str:
+    return FORCED if best.placement == stream.forced else EXACT
+
+
+def _by_whom(stream: _Stream, best: Choice) -> str:
+    return "placed by hand" if best.placement == stream.forced else "handed back to the planner"
+
+
+def _fits(plan: Plan, graph: ModelGraph) -> bool:
+    try:
+        check(graph, plan.placement)
+    except PlanError:
+        return False
+    return plan.digest == graph.digest
+
+
 def _price(choice: Choice) -> tuple[float, int]:
     return choice.predicted.seconds, len(choice.nodes)
 
@@ -394,11 +438,12 @@ def _link(lower: LinkReport | None, upper: LinkReport | None) -> Link:
     return Link(1.0 / sum(1.0 / rate for rate in rates) if rates else UNMEASURED_BYTES_PER_S, latency_s)
 
 
-def _compare(graph: ModelGraph, best: Choice) -> str:
+def _compare(graph: ModelGraph, best: Choice, choices: Sequence[Choice]) -> str:
     """The choice's price beside that of each tier alone."""
     parts = [f"predicted {best.predicted.seconds * 1e3:.1f} ms a frame"]
     for tier, only in _ALONE.items():
-        if tier in best.costs.seconds:
-            alone = predict(graph, only(graph, best.costs), best.costs).seconds
+        staffed = [choice.costs for choice in choices if tier in choice.costs.seconds]
+        if staffed:
+            alone = min(predict(graph, only(graph, costs), costs).seconds for costs in staffed)
             parts.append(f"{tier.label} alone {alone * 1e3:.1f} ms")
     return ", ".join(parts)

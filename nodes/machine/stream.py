@@ -56,6 +56,7 @@ class Frame:
     outputs: dict[int, Array] = field(default_factory=dict)
     trace: Trace = ()
     failures: int = 0
+    failed_attempt: int = 0
 
 
 class StreamOwner:
@@ -101,7 +102,8 @@ class StreamOwner:
 
     def frame_undecodable(self, event: FrameUndecodable) -> list[Action]:
         """An entered frame that is no input is answered with an error."""
-        return self._close(event.sequence, self.open[event.sequence].epoch, event.message)
+        frame = self.open[event.sequence]
+        return self._close(self._key(event.sequence, frame), event.message)
 
     def output_arrived(self, event: OutputArrived, now: float) -> list[Action]:
         """Take an output; with the last one missing, the frame closes."""
@@ -112,18 +114,24 @@ class StreamOwner:
         frame.trace = merge(frame.trace, event.trace)
         if not frame.outputs.keys() >= set(self._graph.outputs):
             return []
-        taken = now - frame.submitted_at
-        self._latency_s = max(taken, LATENCY_MEMORY * self._latency_s + (1 - LATENCY_MEMORY) * taken)
-        return self._close(event.key.sequence, event.key.epoch, "")
+        self._learn_latency(frame, now - frame.submitted_at)
+        return self._close(event.key, "")
+
+    def _learn_latency(self, frame: Frame, taken: float) -> None:
+        """Only from frames whose way stood all the time: what an outage took says nothing about the next frame."""
+        plan = self._plans.get(frame.epoch)
+        if plan is not None and frame.presence == self._presence(plan):
+            self._latency_s = max(taken, LATENCY_MEMORY * self._latency_s + (1 - LATENCY_MEMORY) * taken)
 
     def output_failed(self, event: OutputFailed, now: float) -> list[Action]:
         """A node could not compute it: try again, a few times."""
         frame = self.open.get(event.key.sequence)
-        if frame is None or event.key.attempt != frame.attempt:
+        if frame is None or event.key.attempt != frame.attempt or frame.failed_attempt == frame.attempt:
             return []
+        frame.failed_attempt = frame.attempt
         frame.failures += 1
         if frame.failures >= MAX_FAILURES:
-            return self._close(event.key.sequence, event.key.epoch, event.message)
+            return self._close(event.key, event.message)
         frame.due_at = now + GRACE_S * frame.failures
         return [Log(logging.WARNING, f"frame {event.key.sequence} failed, trying again: {event.message}")]
 
@@ -203,8 +211,10 @@ class StreamOwner:
         frame.epoch, frame.submitted_at = self.active, now
         frame.presence = self._presence(plan)
         frame.due_at = now + self._timeout_s(plan, frame.attempt)
-        key = FrameKey(self.settings.stream, frame.epoch, sequence, frame.attempt, oldest_open=min(self.open))
-        return Run(key, frame.inputs, (), frame.decode_seconds)
+        return Run(self._key(sequence, frame), frame.inputs, (), frame.decode_seconds)
+
+    def _key(self, sequence: int, frame: Frame) -> FrameKey:
+        return FrameKey(self.settings.stream, frame.epoch, sequence, frame.attempt, oldest_open=min(self.open))
 
     def _timeout_s(self, plan: Plan, attempt: int) -> float:
         """Long enough that a slow but living pipeline is not fed the same frame over and over."""
@@ -212,14 +222,14 @@ class StreamOwner:
         first = max(self.settings.frame_timeout_s, 4 * usual)
         return max(first, min(first * 2.0 ** min(attempt - 1, 10), MAX_TIMEOUT_S))
 
-    def _close(self, sequence: int, epoch: int, error: str) -> list[Action]:
-        frame = self.open.pop(sequence)
+    def _close(self, answered: FrameKey, error: str) -> list[Action]:
+        frame = self.open.pop(answered.sequence)
         close = CloseFrame(
             stream=self.settings.stream,
-            sequence=sequence,
+            sequence=answered.sequence,
             ticket=frame.ticket,
-            epoch=epoch,
-            attempt=frame.attempt,
+            epoch=answered.epoch,
+            attempt=answered.attempt,
             outputs={} if error else frame.outputs,
             trace=frame.trace,
             error=error,

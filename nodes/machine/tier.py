@@ -88,7 +88,12 @@ class TierMachine:
         owner = self.owners.get(event.plan.stream)
         if owner is not None:
             owner.plan_arrived(event.plan)
-        return self.epochs.plan_arrived(event)
+        actions = self.epochs.plan_arrived(event)
+        # topics overtake one another: the device may have let this epoch go already
+        held = self.peers.stream_applied(event.plan.device, event.plan.stream)
+        if held is not None and event.plan.device != self.me:
+            actions += self.epochs.let_go(event.plan.device, event.plan.stream, held)
+        return actions
 
     def _peer_state_arrived(self, event: ev.PeerStateArrived, now: float) -> list[Action]:
         state = event.state

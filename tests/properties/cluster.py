@@ -1,20 +1,19 @@
-"""A whole pipeline in one thread, for property tests: the real machines, messages and wire format around a simulated
-broker. Shells do nothing by themselves: `Cluster.steps` lists what could happen next, and the test chooses.
+"""A whole pipeline in one thread, for property tests: real machines, messages and wire format, a simulated broker.
 
-The broker keeps the order within a topic, never between topics. Blocks are hashes of their inputs, so an output is right
-only if the right blocks ran, each once, on the right tensors.
+Shells do nothing by themselves: `Cluster.steps` lists what could happen next, and the test chooses. Blocks are hashes
+of their inputs, so an output is right only if the right blocks ran on the right tensors.
 """
 
 from __future__ import annotations
 
+import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import xxhash
 
 from nodes.machine import actions as do
 from nodes.machine import events as ev
@@ -34,221 +33,20 @@ from nodes.messages import (
     to_bytes,
 )
 from pipeline.errors import WireError
-from pipeline.graph import ModelGraph, Tensor
+from pipeline.graph import ModelGraph
 from pipeline.placement import Stage, Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profile import Profile
-from pipeline.wire import Array, Assembler, Failed, FrameKey, Hop, encode, encode_failure
+from pipeline.wire import Assembler, Failed, Hop, encode, encode_failure
+from tests.properties.simulated_broker import Broker, Client, Step
+from tests.properties.symbolic import MODEL, model_inputs, right_outputs, run_blocks
 
 STREAM = StreamId("cam")
-MODEL = "model"
 DEVICE = NodeId("device-1")
 SEQUENCES = 1_000_000
 WINDOW = 3
-RESENT = 3
+TRAFFIC = 0.05
 WALL_TS = 1_760_000_000.0
-
-Step: TypeAlias = tuple[str, Callable[[], None]]
-
-
-# The symbolic network.
-
-
-def hashed(*parts: object) -> Array:
-    return np.array([[xxhash.xxh3_64_intdigest(repr(parts).encode()), 7]], dtype=np.uint64)
-
-
-def symbolic(graph: ModelGraph) -> ModelGraph:
-    """The same graph with tensors that hold one hash each."""
-    tensors = tuple(Tensor(t.id, t.name, (1, 2), "uint64") for t in graph.tensors)
-    return replace(graph, name=MODEL, tensors=tensors)
-
-
-def run_blocks(graph: ModelGraph, blocks: Sequence[int], inputs: Mapping[int, Array]) -> dict[int, Array]:
-    values = dict(inputs)
-    for index in blocks:
-        block = graph.blocks[index]
-        if index:
-            seen = [int(values[tensor][0, 0]) for tensor in block.inputs]
-            values |= {tensor: hashed(index, tensor, seen) for tensor in block.outputs}
-    return values
-
-
-def model_inputs(graph: ModelGraph, ticket: int) -> dict[int, Array]:
-    return {tensor: hashed("frame", ticket, tensor) for tensor in graph.inputs}
-
-
-def right_outputs(graph: ModelGraph, ticket: int) -> dict[int, Array]:
-    values = run_blocks(graph, range(len(graph)), model_inputs(graph, ticket))
-    return {tensor: values[tensor] for tensor in set(graph.outputs)}
-
-
-# The broker.
-
-
-class Broker:
-    """Retained messages, and one queue per client and topic."""
-
-    def __init__(self) -> None:
-        self.retained: dict[str, bytes] = {}
-        self.clients: dict[str, Client] = {}
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        if retain:
-            self.retained[topic] = payload
-        for client in self.clients.values():
-            if topic in client.tensors if client.is_bulk(topic) else client.subscribes(topic):
-                client.queue(topic, payload)
-
-
-class Client:
-    """One process with its connections: CONTROL, whose session outlives a blip, and BULK, whose session does not."""
-
-    def __init__(self, cluster: Cluster, node: NodeId, tier: str) -> None:
-        self.cluster, self.broker, self.node, self.tier = cluster, cluster.broker, node, tier
-        self.running = self.connected = self.will_pending = self.hung = False
-        self.starts = 0
-        self.queues: dict[str, deque[bytes]] = {}
-        self.tensors: set[str] = set()
-        self.filters: tuple[str, ...] = ()
-        self.broker.clients[node] = self
-
-    # What a process does.
-
-    def start(self) -> None:
-        """A new process; what the broker held for the old one is gone, and its will is out."""
-        self.fire_will()
-        self.starts += 1
-        self.token = f"{self.node}.{self.starts}"
-        self.births = 0
-        self.state = LifeState.INIT
-        self.kept: dict[str, bytes] = {}
-        self.sent: dict[bool, deque[tuple[str, bytes, bool]]] = {True: deque(maxlen=RESENT), False: deque(maxlen=RESENT)}
-        self.filters = ()
-        self.tensors = set()
-        self.queues = {}
-        self.running, self.hung = True, False
-        self.begin()
-        self.connect(resent=0)
-
-    def begin(self) -> None:
-        raise NotImplementedError
-
-    def came_up(self) -> None:
-        """All is connected and subscribed."""
-
-    def arrived(self, topic: str, payload: bytes) -> None:
-        raise NotImplementedError
-
-    def tick(self) -> None:
-        raise NotImplementedError
-
-    def work(self) -> Iterator[Step]:
-        """What its threads could do next."""
-        return iter(())
-
-    def subscribe(self, *kinds: str) -> None:
-        self.filters += kinds
-        self._redeliver_retained(kinds)
-
-    def keep(self, topic: str, payload: bytes) -> None:
-        self.kept[topic] = payload
-        if self.connected:
-            self.publish(topic, payload, retain=True)
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        self.sent[self.is_bulk(topic)].append((topic, payload, retain))
-        self.broker.publish(topic, payload, retain=retain)
-
-    def enter(self, state: LifeState) -> None:
-        self.state = state
-        if self.connected:
-            self.publish_state(state)
-
-    def publish_state(self, state: LifeState) -> None:
-        self.publish(f"state/{self.node}", self._state_message(state), retain=True)
-
-    def _state_message(self, state: LifeState) -> bytes:
-        return to_bytes(NodeState(self.node, self.tier, state, self.token, self.births))
-
-    # What the network does.
-
-    def connect(self, *, resent: int, expired: bool = False) -> None:
-        """Connect again; the last `resent` messages were not acknowledged. An `expired` session has its will out."""
-        if expired:
-            self.fire_will()
-            self.queues = {}
-        self.connected, self.will_pending = True, False
-        self._redeliver_retained(self.filters)
-        for sent in self.sent.values():
-            for topic, payload, retain in [*sent][len(sent) - min(resent, len(sent)) :]:
-                self.broker.publish(topic, payload, retain=retain)
-        for topic, payload in self.kept.items():
-            self.publish(topic, payload, retain=True)
-        self.births += 1
-        self.came_up()
-        self.publish_state(self.state)
-
-    def leave(self) -> None:
-        """End in order: say so, and no will."""
-        self.publish_state(LifeState.STOPPED)
-        self.crash()
-        self.will_pending = False
-
-    def disconnect(self, *, will: bool = True) -> None:
-        self.connected, self.will_pending = False, will
-        self.queues = {topic: queue for topic, queue in self.queues.items() if not self.is_bulk(topic)}
-
-    def crash(self) -> None:
-        """Kill -9."""
-        if self.connected:
-            Client.disconnect(self)
-        self.running = False
-        self.queues = {}
-        self.filters = ()
-        self.tensors = set()
-
-    def fire_will(self) -> None:
-        if self.will_pending:
-            self.will_pending = False
-            will = NodeState(self.node, self.tier, LifeState.LOST, self.token)
-            self.broker.publish(f"state/{self.node}", to_bytes(will), retain=True)
-
-    @staticmethod
-    def is_bulk(topic: str) -> bool:
-        return topic.startswith(("out/", "result/"))
-
-    def subscribes(self, topic: str) -> bool:
-        return topic.partition("/")[0] in self.filters
-
-    def queue(self, topic: str, payload: bytes) -> None:
-        if self.connected or not self.is_bulk(topic):
-            self.queues.setdefault(topic, deque()).append(payload)
-
-    def lose(self, topic: str) -> None:
-        self.queues[topic].popleft()
-
-    def _redeliver_retained(self, kinds: Sequence[str]) -> None:
-        for topic, payload in self.broker.retained.items():
-            if topic.partition("/")[0] in kinds:
-                self.queue(topic, payload)
-
-    def steps(self) -> Iterator[Step]:
-        if self.will_pending:
-            yield f"the will of {self.node}", self.fire_will
-        if not self.running or self.hung:
-            return
-        if self.connected:
-            for topic, queue in self.queues.items():
-                if queue:
-                    yield f"{topic} at {self.node}", partial(self._deliver, topic)
-        yield from self.work()
-
-    def _deliver(self, topic: str) -> None:
-        self.arrived(topic, self.queues[topic].popleft())
-
-
-# The processes.
 
 
 class TierShell(Client):
@@ -256,6 +54,10 @@ class TierShell(Client):
 
     machine: TierMachine
     speed = 0.03
+
+    def __init__(self, cluster: Cluster, node: NodeId, tier: str) -> None:
+        super().__init__(cluster.broker, node, tier)
+        self.cluster = cluster
 
     def begin(self) -> None:
         self.loading = True
@@ -367,8 +169,13 @@ class TierShell(Client):
     # Threads.
 
     def _work(self, name: str) -> None:
-        item = self.workers[name].popleft()
-        {"frames": self._decode, "prepare": self._prepare, "compute": self._compute, "publish": self._publish}[name](item)
+        threads: dict[str, Callable[[Any], None]] = {
+            "frames": self._decode,
+            "prepare": self._prepare,
+            "compute": self._compute,
+            "publish": self._publish,
+        }
+        threads[name](self.workers[name].popleft())
 
     def _decode(self, action: do.DecodeFrame) -> None:
         if action.ticket in self.cluster.broken:
@@ -423,6 +230,10 @@ class PlannerShell(Client):
     """The planner's shell."""
 
     machine: PlannerMachine
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster.broker, NodeId("planner"), "planner")
+        self.cluster = cluster
 
     def begin(self) -> None:
         settings = PlannerSettings(margin=0.1, min_seconds_between_plans=1.0, settle_s=0.5)
@@ -495,7 +306,7 @@ class Cluster:
         names += [(NodeId(f"cloud-{i + 1}"), Tier.CLOUD) for i in range(self.clouds)]
         for node, tier in names:
             self.tiers[node] = TierShell(self, node, tier.label)
-        self.planner = PlannerShell(self, NodeId("planner"), "planner")
+        self.planner = PlannerShell(self)
         for client in self.clients:
             client.start()
 
@@ -510,6 +321,20 @@ class Cluster:
     def steps(self) -> list[Step]:
         """All that could happen next without time passing."""
         return [step for client in self.clients for step in client.steps()]
+
+    def go_on(self, count: int, seed: int) -> None:
+        """Take some steps, each chosen among those that are possible then; now and then a frame comes, or time passes.
+
+        Traffic so goes on by itself, whatever else befalls the pipeline.
+        """
+        chance = random.Random(seed)
+        for _ in range(count):
+            if chance.random() < TRAFFIC:
+                self.offer(live=chance.random() < TRAFFIC)
+            if chance.random() < TRAFFIC:
+                self.advance(chance.choice((0.05, 0.15, 0.5)))
+            if steps := self.steps():
+                chance.choice(steps)[1]()
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
@@ -554,7 +379,8 @@ class Cluster:
         frame = self.frames[close.sequence]
         frame.closes += 1
         assert frame.closes == 1, f"frame {close.sequence} was closed twice"
-        assert not frame.abandoned and frame.ticket == close.ticket
+        assert not frame.abandoned, f"frame {close.sequence} was closed by a process that is dead"
+        assert frame.ticket == close.ticket
         self.waiting.remove(close.ticket)
         if close.error:
             tried = self.failed_attempts.get(close.sequence, set())
@@ -565,9 +391,6 @@ class Cluster:
         assert close.outputs.keys() == right.keys()
         for tensor, array in right.items():
             assert np.array_equal(close.outputs[tensor], array), f"frame {close.sequence}: tensor {tensor} is wrong"
-
-    def key_of(self, sequence: int) -> FrameKey:
-        return FrameKey(STREAM, 1, sequence, 1, 0)
 
     # Faults end.
 

@@ -21,7 +21,7 @@ from tests.unit.test_graph import values
 laws = settings(max_examples=150, deadline=None)
 counts = st.integers(0, 2**63 - 1)
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-seconds = st.floats(allow_nan=False)
+seconds = st.floats(allow_nan=False, allow_infinity=False)
 hops = st.builds(Hop, text, text, seconds, seconds, seconds, seconds, seconds, seconds)
 traces = st.lists(hops, max_size=wire.MAX_HOPS).map(tuple)
 keys = st.builds(FrameKey, text, counts, counts, counts, counts)
@@ -155,7 +155,7 @@ def test_a_chunk_with_flipped_bits_allocates_only_what_is_expected(payload: byte
 def allocates_only_what_is_expected(payload: bytes) -> None:
     """Whatever the bytes claim: a message or a WireError, and at most one array, of the expected size."""
     assembler = expecting(ARRAY)
-    with mock.patch.object(wire.np, "empty", wraps=np.empty) as empty:
+    with mock.patch.object(np, "empty", wraps=np.empty) as empty:
         try:
             assembler.add("edge-1", payload)
         except WireError:

@@ -215,7 +215,6 @@ def test_an_epoch_let_go_while_it_is_prepared_is_released_again_when_that_ends()
     assert machine.handle(ev.Prepared(CAM, 1), 0.0) == [do.Release(CAM, 1)]
 
 
-@pytest.mark.xfail(strict=True, reason="an epoch whose plan comes after the device has let it go is held for ever")
 def test_a_plan_that_comes_after_the_device_has_let_it_go_is_not_held() -> None:
     machine = TierMachine(EDGE, {"chain": GRAPH})
     machine.handle(state(DEVICE), 0.0)

@@ -85,8 +85,7 @@ def test_an_array_of_the_other_byte_order_keeps_its_values() -> None:
 def test_an_array_of_no_tensors_dtype_never_becomes_bytes_that_a_peer_takes(array: Array) -> None:
     into = assembler(Tensor(5, "x", array.shape, "float32"))
     with pytest.raises((WireError, TypeError, ValueError)):
-        for chunk in encode(KEY, 5, array):
-            into.add("edge-1", chunk)
+        [into.add("edge-1", chunk) for chunk in encode(KEY, 5, array)]
 
 
 # Refusals, with their numbers.
@@ -118,7 +117,7 @@ def test_flipped_data_is_found_by_the_checksum_and_forgotten() -> None:
     *early, last = chunks()
     for chunk in early:
         into.add("edge-1", chunk)
-    with pytest.raises(WireError, match="tensor 5 of frame 17: checksum [0-9a-f]{16}, its sender had [0-9a-f]{16}"):
+    with pytest.raises(WireError, match=r"tensor 5 of frame 17: checksum [0-9a-f]{16}, its sender had [0-9a-f]{16}"):
         into.add("edge-1", last[:-1] + bytes([last[-1] ^ 1]))
     assert into.pending_bytes == 0
 
@@ -152,7 +151,14 @@ def test_data_that_is_not_as_long_as_claimed_is_refused_with_both_lengths() -> N
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"\x92", b"\x93\x80\x80\x80", msgpack.packb([[1], b""]), msgpack.packb([{}, b""]), b"\x92" + b"\x91" * 50_000],
+    [
+        b"",
+        b"\x92",
+        b"\x93\x80\x80\x80",
+        msgpack.packb([[1], b""]),
+        msgpack.packb([{}, b""]),
+        b"\x92" + b"\x91" * 50_000,
+    ],
 )
 def test_what_is_no_chunk_at_all_is_refused(payload: bytes) -> None:
     with pytest.raises(WireError, match=r"not a tensor chunk|truncated chunk"):
@@ -165,7 +171,9 @@ def test_a_header_without_end_is_refused_before_it_is_read_whole() -> None:
         decode_chunk(payload)
 
 
-@pytest.mark.parametrize("name", ["epoch", "sequence", "attempt", "oldest_open", "tensor", "nbytes", "offset", "checksum"])
+@pytest.mark.parametrize(
+    "name", ["epoch", "sequence", "attempt", "oldest_open", "tensor", "nbytes", "offset", "checksum"]
+)
 @pytest.mark.parametrize("value", [-1, 1.0, True, None, "1", [1]])
 def test_a_number_that_is_none_is_refused(name: str, value: object) -> None:
     with pytest.raises(WireError, match="header TypeError: a number from 0 on expected"):
@@ -191,7 +199,9 @@ def test_a_trace_of_too_many_hops_is_refused() -> None:
         decode_chunk(with_header(chunks()[0], trace=hops * (MAX_HOPS + 1)))
 
 
-@pytest.mark.parametrize("hop", [[], ["edge-1"], ["edge-1", "edge"], [1, "edge", 0.0], ["edge-1", "edge", "x"], "ab", 5])
+@pytest.mark.parametrize(
+    "hop", [[], ["edge-1"], ["edge-1", "edge"], [1, "edge", 0.0], ["edge-1", "edge", "x"], "ab", 5]
+)
 def test_a_hop_that_is_none_is_refused(hop: object) -> None:
     with pytest.raises(WireError):
         decode_chunk(with_header(chunks()[0], trace=[hop]))
