@@ -71,6 +71,7 @@ class _Probe:
         self._retained: list[str] = []
         self._nbytes = 0
         self._whole = threading.Semaphore(0)
+        self._published = threading.Semaphore(0)
         self._assembler = Assembler(lambda *_: _tensor(self._nbytes))
         self._publisher: Worker[tuple[bool, int]] = Worker(f"{node}.probe.publish", self._publish)
         self._decoder: Worker[bytes] = Worker(f"{node}.probe.decode", self._decode)
@@ -98,7 +99,8 @@ class _Probe:
         """Until the broker has acknowledged a tensor of `nbytes`, which it retains."""
         began = time.perf_counter()
         self._publisher.put((True, nbytes))
-        while len(self._retained) * self._chunk_bytes < nbytes or self._session.queued_bytes:
+        self._await(self._published)
+        while self._session.queued_bytes:
             if time.monotonic() > self._give_up:
                 raise ProbeError(f"{nbytes:,} bytes were not acknowledged by {self._session.address} in time")
             time.sleep(0.0002)
@@ -110,7 +112,7 @@ class _Probe:
         topics_used = self._retained[: -(-nbytes // self._chunk_bytes)]
         began = time.perf_counter()
         self._session.subscribe(topics_used, self._on_message, channel=Channel.BULK)
-        self._await()
+        self._await(self._whole)
         seconds = time.perf_counter() - began
         self._session.unsubscribe(topics_used, channel=Channel.BULK)
         return seconds
@@ -119,7 +121,7 @@ class _Probe:
         self._nbytes = nbytes
         began = time.perf_counter()
         self._publisher.put((retain, nbytes))
-        self._await()
+        self._await(self._whole)
         return time.perf_counter() - began
 
     def _publish(self, request: tuple[bool, int]) -> None:
@@ -131,6 +133,8 @@ class _Probe:
             self._session.publish(topic, chunk, retain=retain, expiry_s=EXPIRY_S, channel=Channel.BULK)
             if retain and topic not in self._retained:
                 self._retained.append(topic)
+        if retain:
+            self._published.release()
 
     def _decode(self, payload: bytes) -> None:
         if isinstance(self._assembler.add(self._node, payload), Received):
@@ -143,8 +147,8 @@ class _Probe:
         if message.payload:
             self._decoder.offer(message.payload)
 
-    def _await(self) -> None:
-        if not self._whole.acquire(timeout=max(0.0, self._give_up - time.monotonic())):
+    def _await(self, happened: threading.Semaphore) -> None:
+        if not happened.acquire(timeout=max(0.0, self._give_up - time.monotonic())):
             raise ProbeError(f"a probe did not come back from {self._session.address} in time")
 
 

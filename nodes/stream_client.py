@@ -64,7 +64,8 @@ class StreamClient:
             names.topic(topics.OUTPUT, stream=self.stream): self._on_output,
         }
         for topic, handler in handlers.items():
-            subscribe([topic], handler, channel=Channel.BULK)
+            # on the connection whose session the broker keeps while this client is away: no result may be missed
+            subscribe([topic], handler, channel=Channel.CONTROL)
         subscribe([names.filter(topics.STATE)], self._on_state)
         subscribe([names.filter(topics.APPLIED)], self._on_applied)
         subscribe([names.topic(topics.PLAN, stream=self.stream)], self._on_plan)
