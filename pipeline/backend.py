@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError
 
 _NOISE = re.compile(
     rb"absl::InitializeLog|oneDNN custom operations|cpu_feature_guard|rebuild TensorFlow with the appropriate"
-    rb"|computation_placer|Unable to register cu|cuda_|gpu_device|TF-TRT|port\.cc|util\.cc"
+    rb"|computation_placer|Unable to register cu|cuda|gpu_device|TF-TRT|port\.cc|util\.cc|XNNPACK delegate for CPU"
 )
 
 
@@ -51,6 +51,8 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 with quiet_stderr():
     import keras
     import tensorflow as tf
+
+    tf.config.list_physical_devices()  # looks for a GPU, and says so when there is none
 
 __all__ = ["ALIGNMENT", "as_array", "keras", "own_as_tensor", "quiet_stderr", "set_up", "tf"]
 
