@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
+import pytest
+import typer
+
 from broker.topics import ALL
+from nodes.cli import app
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,3 +21,24 @@ def test_the_table_of_topics_is_that_of_the_declarations() -> None:
         template = topic.template.replace("{", "<").replace("}", ">")
         row = f"| `{template}` | {topic.message} | {topic.encoding} | {topic.qos} | {'yes' if topic.retain else 'no'} |"
         assert row in page
+
+
+def commands() -> list[str]:
+    text = (ROOT / "README.md").read_text()
+    return [line.partition("#")[0].strip() for line in text.splitlines() if line.startswith("trisect ")]
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if not line.startswith("trisect watch  demo")])
+def test_the_readme_names_commands_and_options_that_exist(command: str) -> None:
+    _, name, *arguments = shlex.split(command)
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert name in known
+    options = {option for parameter in known[name].params for option in parameter.opts}
+    assert {argument for argument in arguments if re.match(r"--?[a-z]", argument)} <= options
+
+
+def test_the_readme_has_the_two_commands_of_the_makefile() -> None:
+    readme, makefile = ((ROOT / name).read_text() for name in ("README.md", "Makefile"))
+    for target in ("demo", "test"):
+        assert f"make {target}" in readme
+        assert f"\n{target}: setup" in makefile
