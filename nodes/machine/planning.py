@@ -15,7 +15,6 @@ from typing import Any
 
 from nodes.machine.actions import Log
 from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
-from nodes.machine.peers import Peers
 from nodes.machine.planner_events import (
     InfoArrived,
     LinkArrived,
@@ -28,22 +27,20 @@ from nodes.machine.planner_events import (
     PublishPlan,
     Reply,
 )
-from nodes.messages import LifeState, LinkReport, NodeInfo
-from pipeline.cost import Costs, Link, Prediction, predict
-from pipeline.errors import DigestMismatch, ModelError, PlanError, TrisectError
+from nodes.machine.roster import Roster, Served
+from nodes.messages import LifeState
+from pipeline.cost import Costs, Prediction, predict
+from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.partition import baselines, exact
 from pipeline.placement import Placement, Tier, check, split_at
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.profile import Profile
 
 EXACT = "exact"
 FORCED = "forced"
 _ALONE = {Tier.DEVICE: baselines.device_only, Tier.EDGE: baselines.edge_only, Tier.CLOUD: baselines.cloud_only}
 LOST_GRACE_S = 0.5
 """A broker that shuts down sends everybody's will: a moment later it is gone itself, and its nodes are not."""
-UNMEASURED_BYTES_PER_S = 1e12
-"""A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +67,12 @@ class Choice:
 
 @dataclass(slots=True)
 class _Stream:
-    device: NodeId
-    model: str
+    served: Served
     plan: Plan | None = None
     adopted: bool = False
     forced: Placement | None = None
     hurry: bool = False
     published_at: float = 0.0
-    banned: dict[NodeId, str] = field(default_factory=dict)
     said: str = ""
     solved: dict[Placement | None, tuple[Any, list[Choice]]] = field(default_factory=dict)
 
@@ -89,11 +84,7 @@ class PlannerMachine:
         self._settings = settings
         self._decide_after = started_at + settings.settle_s
         self._lost_at: dict[NodeId, float] = {}
-        self.peers = Peers()
-        self._infos: dict[NodeId, NodeInfo] = {}
-        self._profiles: dict[tuple[NodeId, str], Profile] = {}
-        self._links: dict[NodeId, LinkReport] = {}
-        self._graphs: dict[str, ModelGraph] = {}
+        self._roster = Roster()
         self._seen_plans: dict[StreamId, Plan] = {}
         self._streams: dict[StreamId, _Stream] = {}
         self._learn: dict[type, Callable[[Any, float], list[PlannerAction]]] = {
@@ -130,31 +121,31 @@ class PlannerMachine:
 
     def _state_arrived(self, event: PeerStateArrived, now: float) -> list[PlannerAction]:
         state = event.state
-        news = self.peers.learn_state(state)
+        news = self._roster.peers.learn_state(state)
         if news and state.state is LifeState.LOST:
             self._lost_at[state.node] = now
         return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")] if news else []
 
     def _info_arrived(self, event: InfoArrived, now: float) -> list[PlannerAction]:
         info = event.info
-        self._infos[info.node] = info
+        self._roster.infos[info.node] = info
         for name, model in info.streams.items():
             known = self._streams.get(name)
-            if known is None or (known.device, known.model) != (info.node, model):
-                self._streams[name] = _Stream(info.node, model)
+            if known is None or (known.served.device, known.served.model) != (info.node, model):
+                self._streams[name] = _Stream(Served(info.node, model))
                 self._adopt(name)
         return []
 
     def _profile_arrived(self, event: ProfileArrived, now: float) -> list[PlannerAction]:
-        self._profiles[event.node, event.profile.model] = event.profile
+        self._roster.profiles[event.node, event.profile.model] = event.profile
         return []
 
     def _link_arrived(self, event: LinkArrived, now: float) -> list[PlannerAction]:
-        self._links[event.report.node] = event.report
+        self._roster.links[event.report.node] = event.report
         return []
 
     def _manifest_arrived(self, event: ManifestArrived, now: float) -> list[PlannerAction]:
-        self._graphs[event.graph.digest] = event.graph
+        self._roster.graphs[event.graph.digest] = event.graph
         return []
 
     def _plan_seen(self, event: PlanSeen, now: float) -> list[PlannerAction]:
@@ -165,12 +156,12 @@ class PlannerMachine:
     def _adopt(self, name: StreamId) -> None:
         """Go on with the plan of an earlier planner, and with what a person had placed by hand."""
         stream, plan = self._streams.get(name), self._seen_plans.get(name)
-        if stream is not None and stream.plan is None and plan is not None and plan.device == stream.device:
+        if stream is not None and stream.plan is None and plan is not None and plan.device == stream.served.device:
             stream.plan, stream.adopted = plan, True
             stream.forced = plan.placement if plan.planner == FORCED else None
 
     def _applied_arrived(self, event: PeerAppliedArrived, now: float) -> list[PlannerAction]:
-        self.peers.applied[event.applied.node] = event.applied
+        self._roster.peers.applied[event.applied.node] = event.applied
         return []
 
     def _refusals(self, name: StreamId, stream: _Stream) -> list[PlannerAction]:
@@ -179,11 +170,11 @@ class PlannerMachine:
         Not so the device, without which there is no stream: there, the plan that it has goes on.
         """
         actions: list[PlannerAction] = []
-        for node, applied in self.peers.applied.items():
+        for node, applied in self._roster.peers.applied.items():
             held = applied.streams.get(name)
             refused = held.refused.get(stream.plan.epoch) if held and stream.plan else None
-            if refused is not None and stream.plan and stream.banned.get(node) != applied.session:
-                stream.banned[node] = applied.session
+            if refused is not None and stream.plan and stream.served.banned.get(node) != applied.session:
+                stream.served.banned[node] = applied.session
                 actions.append(Log(logging.WARNING, f"{node} refuses epoch {stream.plan.epoch}: {refused}"))
         return actions
 
@@ -192,7 +183,7 @@ class PlannerMachine:
             stream = self._streams.get(event.stream)
             if stream is None:
                 raise PlanError(f"unknown stream {event.stream!r}; known: {', '.join(sorted(self._streams)) or 'none'}")
-            graph = self._graph_of(stream)
+            graph = self._roster.graph_of(stream.served)
             forced = None if event.auto else split_at(graph, event.edge_from, event.cloud_from)
             if not self._choices(stream, graph, forced):
                 raise PlanError(f"stream {event.stream!r} cannot be placed so: {self._why_not(stream, forced)}")
@@ -206,54 +197,13 @@ class PlannerMachine:
         answer = {"ok": True, "epoch": plan.epoch, "device": plan.device, "plan": plan.to_json(graph)}
         return [*actions, Reply(event.ticket, answer)]
 
-    def _graph_of(self, stream: _Stream) -> ModelGraph:
-        digest = self._infos[stream.device].models.get(stream.model)
-        if digest is None or digest not in self._graphs:
-            raise ModelError(f"the manifest of model {stream.model!r} ({digest}) has not arrived yet; try again")
-        return self._graphs[digest]
-
-    def _usable(self, stream: _Stream, tier: Tier) -> list[NodeId]:
-        """The tier's nodes that can serve the stream, by id."""
-        return [
-            node
-            for node, info in sorted(self._infos.items())
-            if info.tier == tier.label
-            and (node == stream.device or tier is not Tier.DEVICE)
-            and not self._unusable(stream, node, info)
-        ]
-
-    def _unusable(self, stream: _Stream, node: NodeId, info: NodeInfo | None) -> str:
-        """Why the node cannot serve the stream at present, empty if it can."""
-        state = self.peers.states.get(node)
-        digest = self._infos[stream.device].models.get(stream.model)
-        profile = self._profiles.get((node, stream.model))
-        if state is None or info is None or state.state is not LifeState.READY:
-            return f"{node} is {state.state.value if state else 'not there'}"
-        if state.session != info.session:
-            return f"{node} has just started"
-        if info.models.get(stream.model) != digest:
-            return f"{node} has another model {stream.model!r}: {info.models.get(stream.model)}, not {digest}"
-        if profile is None or profile.digest != digest:
-            return f"{node} has not profiled {stream.model!r} yet"
-        graph = self._graphs.get(digest or "")
-        if graph is not None and len(profile.seconds) != len(graph):
-            return f"{node} has a profile of {len(profile.seconds)} blocks for {len(graph)}"
-        link = self._links.get(node)
-        if link is None:
-            return f"{node} has not measured its link yet"
-        if not link.makes_sense:
-            return f"{node} has measured a link that cannot be ({link.describe()})"
-        if stream.banned.get(node) == state.session and node != stream.device:
-            return f"{node} refused an earlier plan"
-        return ""
-
     def _choices(self, stream: _Stream, graph: ModelGraph, forced: Placement | None) -> list[Choice]:
         """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
-        tiers = {tier: self._usable(stream, tier) for tier in Tier}
-        nodes = [node for usable in tiers.values() for node in usable]
+        tiers = {tier: self._roster.usable(stream.served, tier) for tier in Tier}
+        nodes, roster = [node for usable in tiers.values() for node in usable], self._roster
         rests_on = (
             graph.digest,
-            *((node, self._profiles[node, stream.model], self._links[node]) for node in nodes),
+            *((node, roster.profiles[node, stream.served.model], roster.links[node]) for node in nodes),
         )
         solved = stream.solved.get(forced)
         if solved is None or solved[0] != rests_on:
@@ -275,23 +225,15 @@ class PlannerMachine:
             present = {tier: node for tier, node in zip(Tier, nodes, strict=True) if node is not None}
             if forced is not None and not set(forced) <= present.keys():
                 continue
-            costs = self._costs(stream, present)
+            costs = self._roster.costs(stream.served, present)
             placement = forced or exact.partition(graph, costs)
             used = {tier: present[tier] for tier in sorted({*placement, Tier.DEVICE})}
             yield Choice(placement, used, predict(graph, placement, costs), costs)
 
-    def _costs(self, stream: _Stream, nodes: Mapping[Tier, NodeId]) -> Costs:
-        reports = {tier: self._links[node] for tier, node in nodes.items()}
-        return Costs(
-            {tier: self._profiles[node, stream.model].seconds for tier, node in nodes.items()},
-            device_edge=_link(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
-            edge_cloud=_link(reports.get(Tier.EDGE), reports.get(Tier.CLOUD)),
-        )
-
     def _decide(self, name: StreamId, stream: _Stream, now: float, wall_ts: float) -> list[PlannerAction]:
         actions = self._refusals(name, stream)
         try:
-            graph = self._graph_of(stream)
+            graph = self._roster.graph_of(stream.served)
             choices = self._choices(stream, graph, stream.forced)
             lacking = ""
             if not choices and stream.forced is not None:
@@ -303,7 +245,8 @@ class PlannerMachine:
             return actions + self._say(stream, f"no plan for stream {name} yet: {error}")
         best = min(choices, key=_price)
         why = self._why_publish(stream, graph, best, now)
-        actions += self._mismatch(stream, graph.digest)
+        if mismatch := self._roster.mismatch(stream.served):
+            actions += self._say(stream, mismatch)
         if why:
             return actions + self._publish(name, stream, graph, best, choices, lacking + why, now, wall_ts)
         if stream.adopted and stream.plan is not None:
@@ -314,30 +257,28 @@ class PlannerMachine:
     def _why_publish(self, stream: _Stream, graph: ModelGraph, best: Choice, now: float) -> str:
         """The reason to publish `best`, empty when the present plan stays."""
         plan = stream.plan
-        if plan is None or plan.device != stream.device or not _fits(plan, graph):
+        if plan is None or plan.device != stream.served.device or not _fits(plan, graph):
             return "first plan"
-        if self._seen(plan.stream) > plan.epoch:
-            return f"a node has seen epoch {self._seen(plan.stream)} and ignores {plan.epoch}"
+        if (seen := self._roster.highest_seen(plan.stream)) > plan.epoch:
+            return f"a node has seen epoch {seen} and ignores {plan.epoch}"
         if plan.placement == best.placement and dict(plan.nodes) == dict(best.nodes):
             renamed = stream.hurry and plan.planner != _planner(stream, best)
             return _by_whom(stream, best) if renamed else ""
         if any(self._may_only_blink(node, now) for node in plan.nodes.values()):
             return ""
-        gone = [
-            reason for node in plan.nodes.values() if (reason := self._unusable(stream, node, self._infos.get(node)))
-        ]
+        gone = [why for node in plan.nodes.values() if (why := self._roster.why_unusable(stream.served, node))]
         if gone:
             return "; ".join(gone)
         if stream.hurry or best.placement == stream.forced:
             return _by_whom(stream, best)
-        present_s = predict(graph, plan.placement, self._costs(stream, plan.nodes)).seconds
+        present_s = predict(graph, plan.placement, self._roster.costs(stream.served, plan.nodes)).seconds
         gain = 1 - best.predicted.seconds / present_s if present_s else 0.0
         if gain < self._settings.margin or now - stream.published_at < self._settings.min_seconds_between_plans:
             return ""
         return f"{gain:.0%} less than the present plan's {present_s * 1e3:.1f} ms"
 
     def _may_only_blink(self, node: NodeId, now: float) -> bool:
-        state = self.peers.states.get(node)
+        state = self._roster.peers.states.get(node)
         just_lost = now - self._lost_at.get(node, -math.inf) < LOST_GRACE_S
         return state is not None and state.state is LifeState.LOST and just_lost
 
@@ -355,7 +296,7 @@ class PlannerMachine:
         plan = Plan(
             stream=name,
             epoch=self._next_epoch(name, stream),
-            model=stream.model,
+            model=stream.served.model,
             digest=graph.digest,
             nodes=best.nodes,
             placement=best.placement,
@@ -368,35 +309,13 @@ class PlannerMachine:
         text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
         return [PublishPlan(plan, graph), Log(logging.INFO, text)]
 
-    def _seen(self, name: StreamId) -> int:
-        """The highest epoch of the stream that a node says it has seen; 0 for none."""
-        held = [applied.streams[name].seen for applied in self.peers.applied.values() if name in applied.streams]
-        return max(held, default=0)
-
     def _next_epoch(self, name: StreamId, stream: _Stream) -> int:
         """Above everything that any node has seen, so that a planner which forgot is not mistaken for an old one."""
         plans = (stream.plan, self._seen_plans.get(name))
-        return 1 + max([self._seen(name), *(plan.epoch for plan in plans if plan is not None)])
+        return 1 + max([self._roster.highest_seen(name), *(plan.epoch for plan in plans if plan is not None)])
 
     def _why_not(self, stream: _Stream, forced: Placement | None) -> str:
-        """Why there is no choice: each tier that is needed and has no usable node, with what its nodes lack."""
-        parts = []
-        for tier in sorted(set(forced or ()) | {Tier.DEVICE}):
-            if not self._usable(stream, tier):
-                nodes = [(node, info) for node, info in sorted(self._infos.items()) if info.tier == tier.label]
-                reasons = [reason for node, info in nodes if (reason := self._unusable(stream, node, info))]
-                parts.append(f"there is no usable {tier.label} node ({'; '.join(reasons) or 'none has come'})")
-        return " and ".join(parts)
-
-    def _mismatch(self, stream: _Stream, digest: str) -> list[PlannerAction]:
-        others = [
-            (str(node), held)
-            for node, info in sorted(self._infos.items())
-            if (held := info.models.get(stream.model, digest)) != digest and self.peers.alive(node)
-        ]
-        if not others:
-            return []
-        return self._say(stream, str(DigestMismatch(stream.model, [(stream.device, digest), *others])))
+        return self._roster.why_no_choice(stream.served, set(forced or ()) | {Tier.DEVICE})
 
     @staticmethod
     def _say(stream: _Stream, text: str) -> list[PlannerAction]:
@@ -425,17 +344,6 @@ def _fits(plan: Plan, graph: ModelGraph) -> bool:
 
 def _price(choice: Choice) -> tuple[float, int]:
     return choice.predicted.seconds, len(choice.nodes)
-
-
-def _link(lower: LinkReport | None, upper: LinkReport | None) -> Link:
-    """From one tier's node through the broker to the next one's: up, then down, and half of each echo.
-
-    The broker forwards a message when it has all of it, so the two ways' seconds add up; where one is much slower, as
-    links between machines are, it is nearly all of the sum.
-    """
-    rates = [r for r in (lower and lower.up_bytes_per_s, upper and upper.down_bytes_per_s) if r]
-    latency_s = sum(report.round_trip_s / 2 for report in (lower, upper) if report)
-    return Link(1.0 / sum(1.0 / rate for rate in rates) if rates else UNMEASURED_BYTES_PER_S, latency_s)
 
 
 def _compare(graph: ModelGraph, best: Choice, choices: Sequence[Choice]) -> str:

@@ -1,0 +1,128 @@
+"""What the planner knows of nodes: who can serve a stream at present, why not, and what it would cost there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nodes.machine.peers import Peers
+from nodes.messages import LifeState, LinkReport, NodeInfo
+from pipeline.cost import Costs, Link
+from pipeline.errors import DigestMismatch, ModelError
+from pipeline.graph import ModelGraph
+from pipeline.placement import Tier
+from pipeline.plan import NodeId, StreamId
+from pipeline.profile import Profile
+
+UNMEASURED_BYTES_PER_S = 1e12
+"""A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A stream as the roster sees it: its device, its model, and nodes that refused it, by their session."""
+
+    device: NodeId
+    model: str
+    banned: dict[NodeId, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Roster:
+    """Filled by what nodes say; `profiles` by node and model, `graphs` by digest."""
+
+    peers: Peers = field(default_factory=Peers)
+    infos: dict[NodeId, NodeInfo] = field(default_factory=dict)
+    profiles: dict[tuple[NodeId, str], Profile] = field(default_factory=dict)
+    links: dict[NodeId, LinkReport] = field(default_factory=dict)
+    graphs: dict[str, ModelGraph] = field(default_factory=dict)
+
+    def graph_of(self, stream: Served) -> ModelGraph:
+        """The graph of the model that the stream's device holds. Raises ModelError while it is unknown."""
+        digest = self._digest(stream)
+        if digest is None or digest not in self.graphs:
+            raise ModelError(f"the manifest of model {stream.model!r} ({digest}) has not arrived yet; try again")
+        return self.graphs[digest]
+
+    def usable(self, stream: Served, tier: Tier) -> list[NodeId]:
+        """The tier's nodes that can serve the stream, by id."""
+        return [
+            node
+            for node, info in sorted(self.infos.items())
+            if info.tier == tier.label
+            and (node == stream.device or tier is not Tier.DEVICE)
+            and not self.why_unusable(stream, node)
+        ]
+
+    def why_unusable(self, stream: Served, node: NodeId) -> str:
+        """Why the node cannot serve the stream at present, empty if it can."""
+        state, info = self.peers.states.get(node), self.infos.get(node)
+        digest = self._digest(stream)
+        if state is None or info is None or state.state is not LifeState.READY:
+            return f"{node} is {state.state.value if state else 'not there'}"
+        if state.session != info.session:
+            return f"{node} has just started"
+        if info.models.get(stream.model) != digest:
+            return f"{node} has another model {stream.model!r}: {info.models.get(stream.model)}, not {digest}"
+        if stream.banned.get(node) == state.session and node != stream.device:
+            return f"{node} refused an earlier plan"
+        return self._why_unmeasured(stream, node, digest or "")
+
+    def _why_unmeasured(self, stream: Served, node: NodeId, digest: str) -> str:
+        profile, graph, link = self.profiles.get((node, stream.model)), self.graphs.get(digest), self.links.get(node)
+        if profile is None or profile.digest != digest:
+            return f"{node} has not profiled {stream.model!r} yet"
+        if graph is not None and len(profile.seconds) != len(graph):
+            return f"{node} has a profile of {len(profile.seconds)} blocks for {len(graph)}"
+        if link is None:
+            return f"{node} has not measured its link yet"
+        return "" if link.makes_sense else f"{node} has measured a link that cannot be ({link.describe()})"
+
+    def why_no_choice(self, stream: Served, tiers: set[Tier]) -> str:
+        """Each of `tiers` that has no usable node, with what its nodes lack."""
+        parts = []
+        for tier in sorted(tiers):
+            if not self.usable(stream, tier):
+                nodes = [node for node, info in sorted(self.infos.items()) if info.tier == tier.label]
+                reasons = [reason for node in nodes if (reason := self.why_unusable(stream, node))]
+                parts.append(f"there is no usable {tier.label} node ({'; '.join(reasons) or 'none has come'})")
+        return " and ".join(parts)
+
+    def mismatch(self, stream: Served) -> str:
+        """What to say when living nodes hold different models under the stream's name, empty if none does."""
+        digest = self._digest(stream) or ""
+        others = [
+            (str(node), held)
+            for node, info in sorted(self.infos.items())
+            if (held := info.models.get(stream.model, digest)) != digest and self.peers.alive(node)
+        ]
+        return str(DigestMismatch(stream.model, [(stream.device, digest), *others])) if others else ""
+
+    def costs(self, stream: Served, nodes: Mapping[Tier, NodeId]) -> Costs:
+        """What the stream's model costs on these nodes and between them; all of them are usable."""
+        reports = {tier: self.links[node] for tier, node in nodes.items()}
+        return Costs(
+            {tier: self.profiles[node, stream.model].seconds for tier, node in nodes.items()},
+            device_edge=_link(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
+            edge_cloud=_link(reports.get(Tier.EDGE), reports.get(Tier.CLOUD)),
+        )
+
+    def highest_seen(self, name: StreamId) -> int:
+        """The highest epoch of the stream that a node says it has seen; 0 for none."""
+        held = [applied.streams[name].seen for applied in self.peers.applied.values() if name in applied.streams]
+        return max(held, default=0)
+
+    def _digest(self, stream: Served) -> str | None:
+        info = self.infos.get(stream.device)
+        return info.models.get(stream.model) if info else None
+
+
+def _link(lower: LinkReport | None, upper: LinkReport | None) -> Link:
+    """From one tier's node through the broker to the next one's: up, then down, and half of each echo.
+
+    The broker forwards a message when it has all of it, so the two ways' seconds add up; where one is much slower, as
+    links between machines are, it is nearly all of the sum.
+    """
+    rates = [r for r in (lower and lower.up_bytes_per_s, upper and upper.down_bytes_per_s) if r]
+    latency_s = sum(report.round_trip_s / 2 for report in (lower, upper) if report)
+    return Link(1.0 / sum(1.0 / rate for rate in rates) if rates else UNMEASURED_BYTES_PER_S, latency_s)
