@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs when it runs; only node, demo and profile load TensorFlow."""
+"""The command line. Each command imports what it needs when it runs: none but `node` and `demo` loads TensorFlow."""
 
 from __future__ import annotations
 
@@ -210,24 +210,6 @@ def demo(
     from nodes.demo import run
 
     raise typer.Exit(run(model=model, frames=frames, json_path=json_path, directory=directory))
-
-
-@app.command()
-def profile(
-    models: Annotated[list[str], typer.Argument(help="Models of the zoo, .keras files, or `all`: the papers' 22.")],
-    directory: Annotated[Path, typer.Option("-o", "--output", help="Where the files go.")] = Path("profiles"),
-    threads: Annotated[int | None, typer.Option(help="Left out: one per core.", min=1)] = None,
-    repeats: Annotated[int, typer.Option(help="At most so many runs; a slow model takes fewer.", min=1)] = 10,
-    engine: Annotated[str, typer.Option(help="What computes.")] = "tensorflow",
-    weights: Annotated[str | None, typer.Option(help="seed:N, imagenet or a weights file.")] = None,
-) -> None:
-    """Measure models block by block on this machine: a JSON file and a picture for each, and a table."""
-    from nodes import profile_commands
-
-    code = profile_commands.run(
-        models, directory=directory, engine=engine, threads=threads, repeats=repeats, weights=weights
-    )
-    raise typer.Exit(code)
 
 
 def _serve(process: Stoppable) -> None:

@@ -82,7 +82,8 @@ def check(graph: ModelGraph, placement: Sequence[Tier]) -> None:
         if placement[before] > placement[after]:
             raise PlanError(
                 f"data would flow backwards: block {graph.blocks[before].name!r} on the {placement[before].label} "
-                f"feeds {graph.blocks[after].name!r} on the {placement[after].label}; put it on the same or a later tier"
+                f"feeds {graph.blocks[after].name!r} on the {placement[after].label}; "
+                "put it on the same or a later tier"
             )
 
 
