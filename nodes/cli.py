@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs when it runs: none but `node` and `demo` loads TensorFlow."""
+"""The command line. Each command imports what it needs when it runs; only node, demo and profile load TensorFlow."""
 
 from __future__ import annotations
 
@@ -210,6 +210,80 @@ def demo(
     from nodes.demo import run
 
     raise typer.Exit(run(model=model, frames=frames, json_path=json_path, directory=directory))
+
+
+@app.command()
+def profile(
+    models: Annotated[list[str], typer.Argument(help="Models of the zoo, .keras files, or `all`: the papers' 22.")],
+    directory: Annotated[Path, typer.Option("-o", "--output", help="Where the files go.")] = Path("profiles"),
+    threads: Annotated[int | None, typer.Option(help="Left out: one per core.", min=1)] = None,
+    repeats: Annotated[int, typer.Option(help="At most so many runs; a slow model takes fewer.", min=1)] = 10,
+    engine: Annotated[str, typer.Option(help="What computes.")] = "tensorflow",
+    weights: Annotated[str | None, typer.Option(help="seed:N, imagenet or a weights file.")] = None,
+) -> None:
+    """Measure models block by block on this machine: a JSON file and a picture for each, and a table."""
+    from nodes import profile_commands
+
+    code = profile_commands.run(
+        models, directory=directory, engine=engine, threads=threads, repeats=repeats, weights=weights
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def models(
+    names: Annotated[list[str] | None, typer.Argument(help="Names of the zoo, or .keras files.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="The whole zoo, not only both papers' networks.")] = False,
+    load: Annotated[bool, typer.Option("--load", help="Load each model instead of printing what is known.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+) -> None:
+    """List models: blocks, tensors, parameters, MACs, input, the largest and the narrowest tensors."""
+    from nodes.model_commands import show_models
+
+    show_models(names or [], everything=everything, load=load, as_json=as_json)
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names of the zoo, or .keras files.")],
+    weights: Annotated[str, typer.Option(help="seed:N, imagenet, or a weights file.")] = "seed:0",
+    placements: Annotated[int, typer.Option(help="How many random placements.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Of placements and of the frame.", min=0)] = 0,
+    engine: Annotated[str, typer.Option(help="What runs the blocks.")] = "tensorflow",
+    threads: Annotated[int, typer.Option(help="The engine's threads.", min=1)] = 1,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the outcome here.")] = None,
+) -> None:
+    """Cut models at random places and compare bit for bit with the unsplit model; exit code 1 if they ever differ."""
+    from nodes.model_commands import run_verify
+
+    raise typer.Exit(
+        run_verify(
+            names,
+            weights=weights,
+            placements=placements,
+            seed=seed,
+            engine=engine,
+            threads=threads,
+            json_path=json_path,
+        )
+    )
+
+
+bench_app = typer.Typer(help="Measure what this machine can do.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
+
+
+@bench_app.command("engines")
+def bench_engines(
+    models: Annotated[list[str], typer.Argument(help="Models of the zoo, or .keras files.")],
+    threads: Annotated[int | None, typer.Option(help="Left out: one per core.", min=1)] = None,
+    weights: Annotated[str | None, typer.Option(help="seed:N, imagenet or a weights file.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")] = None,
+) -> None:
+    """Compare all installed engines: compile seconds, unsplit milliseconds, and how far answers differ."""
+    from nodes import bench_commands
+
+    raise typer.Exit(bench_commands.run(models, threads=threads, weights=weights, json_path=json_path))
 
 
 def _serve(process: Stoppable) -> None:

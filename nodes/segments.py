@@ -1,4 +1,4 @@
-"""A node's compiled segments: each set of blocks is compiled once, and the last few are kept for a plan's return."""
+"""A node's compiled segments: each set of blocks is compiled once, and the last one is kept for a plan's return."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from pipeline.engines import Engine, Segment
     from pipeline.prepared import PreparedModel
 
-KEPT_UNUSED = 4
+KEPT_UNUSED = 1
+"""Those of the plan before: an engine may hold the weights of each compiled segment once more, in its own order."""
 SegmentKey = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
@@ -46,7 +47,7 @@ class SegmentStore:
             return self._compiled[key] if key else None
 
     def release(self, stream: str, epoch: int) -> None:
-        """Let the epoch go, and the oldest unused segments beyond a few."""
+        """Let the epoch go, and all unused segments but the newest."""
         with self._lock:
             self._held.pop((stream, epoch), None)
             unused = [key for key in self._compiled if key not in self._held.values()]

@@ -21,6 +21,7 @@ _OPERATIONS = {
     *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu"),
     *("HardSilu", "Sigmoid", "HardSigmoid", "Tanh", "Softplus"),
 }
+_MATRICES = 2
 _HEADS = (*FOLDS, _L.Add, Affine, _L.BatchNormalization)
 
 
@@ -79,7 +80,12 @@ def describe(flat: FlatModel, groups: Sequence[Sequence[Call]]) -> tuple[list[Te
         main = _main(calls)
         macs = sum(_macs(flat, call) for call in calls)
         name = main.layers[0]
-        blocks.append(Block(index, name, _kind(main), names[index - 1], inputs, outputs, _parameters(calls), macs))
+        kernel, strides = _window(main.operation)
+        blocks.append(
+            Block(
+                index, name, _kind(main), names[index - 1], inputs, outputs, _parameters(calls), macs, kernel, strides
+            )
+        )
     return tensors, blocks, number
 
 
@@ -122,10 +128,10 @@ def _parameters(calls: Sequence[Call]) -> int:
 
 
 def _macs(flat: FlatModel, call: Call) -> int:
-    """Multiply-accumulates of a convolution or dense layer; 0 for all others."""
+    """Multiply-accumulates of convolutions, dense, attention, recurrent layers, matrix products; 0 for all others."""
     kind, layer = type(call.operation), call.operation
     if kind not in FOLDS:
-        return 0
+        return _macs_of_others(layer, [flat.specs[t].shape for t in call.inputs])
     made = math.prod(flat.specs[call.outputs[0]].shape)
     if kind in {_L.SeparableConv1D, _L.SeparableConv2D}:
         depthwise, pointwise = _sizes(layer.depthwise_kernel), _sizes(layer.pointwise_kernel)
@@ -136,6 +142,39 @@ def _macs(flat: FlatModel, call: Call) -> int:
     if kind in {_L.DepthwiseConv1D, _L.DepthwiseConv2D}:
         return made * math.prod(kernel[:-2])
     return made * math.prod(kernel[:-1])
+
+
+def _macs_of_others(layer: Any, shapes: Sequence[tuple[int, ...]]) -> int:
+    if isinstance(layer, _L.MultiHeadAttention):
+        queries, keys = shapes[0], shapes[min(1, len(shapes) - 1)]
+        places = math.prod(queries[:-1])
+        over_keys = math.prod(keys[:-1])
+        dense = [(layer.query_dense, places), (layer.key_dense, over_keys), (layer.value_dense, over_keys)]
+        dense.append((layer.output_dense, places))
+        scores: int = layer.num_heads * places * math.prod(keys[1:-1]) * (layer.key_dim + layer.value_dim)
+        return scores + sum(rows * math.prod(_sizes(one.kernel)) for one, rows in dense)
+    if isinstance(layer, _L.EinsumDense):
+        read, _ = layer.equation.replace(" ", "").split("->")
+        if "." in read:
+            return 0
+        sizes = dict(zip(read.replace(",", ""), (*shapes[0], *_sizes(layer.kernel)), strict=True))
+        return math.prod(sizes.values())
+    if isinstance(layer, _L.Bidirectional):
+        return sum(_macs_of_others(one, shapes) for one in (layer.forward_layer, layer.backward_layer))
+    if isinstance(layer, (_L.LSTM, _L.GRU, _L.SimpleRNN)):
+        return shapes[0][1] * sum(math.prod(_sizes(w)) for w in (layer.cell.kernel, layer.cell.recurrent_kernel))
+    if type(layer).__name__ == "Matmul" and len(shapes) == _MATRICES:
+        return math.prod(shapes[0]) * shapes[1][-1]
+    return 0
+
+
+def _window(operation: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Kernel and strides of a convolution or pooling, in the input's dimensions; empty for all others."""
+    window = getattr(operation, "kernel_size", None) or getattr(operation, "pool_size", None)
+    if not isinstance(window, (tuple, list)):
+        return (), ()
+    strides = getattr(operation, "strides", None) or (1,) * len(window)
+    return tuple(map(int, window)), tuple(map(int, strides))
 
 
 def _sizes(variable: Any) -> tuple[int, ...]:

@@ -50,6 +50,7 @@ class Block:
 
     `kind` is the Keras class of its main layer (`Conv2D`, `Add`, ...; `input` for block 0), `layers` the names of the
     Keras layers it was made of. `parameters` counts weights after folding, `macs` the multiply-accumulates of a frame.
+    `kernel` and `strides` are those of a convolution or pooling, as Keras has them; empty for all others.
     """
 
     index: int
@@ -60,6 +61,8 @@ class Block:
     outputs: tuple[int, ...]
     parameters: int = 0
     macs: int = 0
+    kernel: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,8 @@ def _block(value: Mapping[str, Any]) -> Block:
         outputs=_ids(value["outputs"]),
         parameters=int(value["parameters"]),
         macs=int(value["macs"]),
+        kernel=_ids(value.get("kernel", ())),
+        strides=_ids(value.get("strides", ())),
     )
 
 

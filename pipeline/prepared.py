@@ -18,7 +18,7 @@ from pipeline.graph import ModelGraph
 from pipeline.models.build import build
 from pipeline.models.source import ModelSource
 
-__all__ = ["ModelSource", "PreparedModel", "load", "prepare"]
+__all__ = ["ModelSource", "PreparedModel", "load", "prepare", "prepared_from"]
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,16 @@ def load(source: ModelSource) -> PreparedModel:
 
     Create the engine first: the first weight fixes TensorFlow's number of threads for the process.
     """
-    return _prepare(build(source))
+    return prepared_from(build(source))
 
 
 def prepare(model: Any, name: str) -> PreparedModel:
     """Prepare a Keras model that is already there, and use it up: its graph is taken apart to free what was folded."""
-    return _prepare(flatten(model, name, renumber=True))
+    return prepared_from(flatten(model, name, renumber=True))
 
 
-def _prepare(flat: FlatModel) -> PreparedModel:
+def prepared_from(flat: FlatModel) -> PreparedModel:
+    """Prepare a flattened model, and use it up. Raises ModelError."""
     originals = [call.operation for call in flat.calls]
     simplify(flat)
     groups = group(flat)

@@ -36,7 +36,8 @@ class Profile:
     """Median seconds per block by index, block 0 (the input) among them with 0.0.
 
     `spread` is the distance between the quartiles of each, `total_seconds` the median of whole runs without the
-    profiler, which `seconds` adds up to; `measured_ts` is in seconds since 1970. Raises ModelError on nonsense.
+    profiler, which `seconds` is scaled to add up to; `unscaled_seconds` is what it added up to before (None: unknown).
+    `measured_ts` is in seconds since 1970. Raises ModelError on nonsense.
     """
 
     model: str
@@ -49,9 +50,10 @@ class Profile:
     spread: tuple[float, ...]
     total_seconds: float
     measured_ts: float
+    unscaled_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        times = (*self.seconds, *self.spread, self.total_seconds)
+        times = (*self.seconds, *self.spread, self.total_seconds, self.unscaled_seconds or 0.0)
         if not self.seconds or len(self.seconds) != len(self.spread):
             raise ModelError(f"profile of {self.model!r}: {len(self.seconds)} times and {len(self.spread)} spreads")
         if not all(math.isfinite(value) and value >= 0 for value in times):
@@ -78,6 +80,7 @@ class Profile:
                 spread=tuple(map(float, value["spread"])),
                 total_seconds=float(value["total_seconds"]),
                 measured_ts=float(value["measured_ts"]),
+                unscaled_seconds=None if value.get("unscaled_seconds") is None else float(value["unscaled_seconds"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ModelError(f"not a profile: {type(error).__name__}: {error}") from error
@@ -113,14 +116,23 @@ def load_cached(digest: str, engine: Engine) -> Profile | None:
     except (OSError, ValueError, RecursionError, ModelError) as error:
         _log.warning("profile %s ignored: %s", path, error)
         return None
-    if _key(profile) != (digest, engine.name, engine.version, engine.threads, hardware()):
-        _log.warning("profile %s ignored: it is of another model, engine or machine", path)
+    foreign = _foreign(profile, digest, engine)
+    if foreign:
+        _log.warning("profile %s ignored: it is of another model, engine or machine: %s", path, foreign)
         return None
     return profile
 
 
-def _key(profile: Profile) -> tuple[str, str, str, int, str]:
-    return profile.digest, profile.engine, profile.engine_version, profile.threads, profile.hardware
+def _foreign(profile: Profile, digest: str, engine: Engine) -> str:
+    """What the profile is of that this is not; empty if it fits."""
+    pairs = (
+        ("digest", profile.digest, digest),
+        ("engine", profile.engine, engine.name),
+        ("engine version", profile.engine_version, engine.version),
+        ("threads", profile.threads, engine.threads),
+        ("hardware", profile.hardware, hardware()),
+    )
+    return "; ".join(f"{name} {theirs}, here {ours}" for name, theirs, ours in pairs if theirs != ours)
 
 
 def _path(digest: str, engine: Engine) -> Path:
@@ -138,9 +150,9 @@ def store(profile: Profile, engine: Engine) -> Path:
     return path
 
 
-def measure(engine: Engine, model: PreparedModel) -> Profile:
-    """Profile a model now, on this machine."""
-    times = engine.profile(model)
+def measure(engine: Engine, model: PreparedModel, repeats: int = 10) -> Profile:
+    """Profile a model now, on this machine, in at most so many runs."""
+    times = engine.profile(model, repeats)
     return Profile(
         model=model.graph.name,
         digest=model.graph.digest,
@@ -152,6 +164,7 @@ def measure(engine: Engine, model: PreparedModel) -> Profile:
         spread=times.spread,
         total_seconds=times.total_seconds,
         measured_ts=time.time(),
+        unscaled_seconds=times.unscaled_seconds,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
@@ -15,19 +16,23 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-NAMES = ("tensorflow",)
+NAMES = ("tensorflow", "litert")
+_PACKAGES = {"litert": "ai_edge_litert"}
+"""What must be installed for an engine beside the required packages; the extra is called as the engine is."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockTimes:
     """Seconds of each block (block 0 takes 0.0): the median over runs and the distance between their quartiles.
 
-    `total_seconds` is the median of whole runs without a tracer; `seconds` is scaled to add up to it.
+    `total_seconds` is the median of whole runs without a tracer; `seconds` is scaled to add up to it, from the
+    `unscaled_seconds` that the blocks' own measurements add up to (None where an engine does not tell).
     """
 
     seconds: tuple[float, ...]
     spread: tuple[float, ...]
     total_seconds: float
+    unscaled_seconds: float | None = None
 
 
 class Segment(Protocol):
@@ -83,13 +88,25 @@ class Engine(Protocol):
 def create(name: str, threads: int) -> Engine:
     """The engine of this name. Create it before the first model is loaded: that fixes the process's threads.
 
-    Raises ConfigError for an unknown name or when the process already runs with another number of threads.
+    Raises ConfigError for an unknown name, one that is not installed, or when the process already runs with another
+    number of threads.
     """
-    if name == "tensorflow":
-        from pipeline.engines.tensorflow import TensorFlowEngine
+    if name not in NAMES:
+        raise ConfigError(f"unknown engine {name!r}: known: {', '.join(NAMES)}")
+    if name not in installed():
+        raise ConfigError(f"engine {name!r} is not installed; pip install 'trisect[{name}]'")
+    if name == "litert":
+        from pipeline.engines.litert import LiteRTEngine
 
-        return TensorFlowEngine(threads)
-    raise ConfigError(f"unknown engine {name!r}: known: {', '.join(NAMES)}")
+        return LiteRTEngine(threads)
+    from pipeline.engines.tensorflow import TensorFlowEngine
+
+    return TensorFlowEngine(threads)
+
+
+def installed() -> tuple[str, ...]:
+    """The engines that this Python can make, the default first."""
+    return tuple(name for name in NAMES if name not in _PACKAGES or find_spec(_PACKAGES[name]) is not None)
 
 
 def unsplit(engine: Engine, model: PreparedModel) -> Segment:

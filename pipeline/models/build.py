@@ -5,29 +5,44 @@ Knows where models and weights come from, nothing of blocks.
 
 from __future__ import annotations
 
+import math
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import h5py
 
 from pipeline.backend import keras, own_as_tensor
 from pipeline.errors import ModelError
 from pipeline.flatten import FlatModel, flatten
 from pipeline.models import ModelSource, ZooModel, lookup
+from pipeline.models.memory import check_fits
 from pipeline.models.weights import Drawing, plan_weights, seed_of
 
 
 def build(source: ModelSource) -> FlatModel:
     """The flattened model of a source. Raises UnknownModel, NotFunctional, ModelError."""
-    if source.source.endswith((".keras", ".h5", ".hdf5")) or "/" in source.source:
+    return make(source)[1]
+
+
+def make(source: ModelSource) -> tuple[Any, FlatModel]:
+    """The Keras model of a source as Keras runs it, and the same flattened. They share layers and weights.
+
+    Raises UnknownModel, NotFunctional, and ModelError, also for a model that would not fit into this machine's memory.
+    """
+    check_fits(source)
+    if source.is_file:
         return _from_file(source)
     zoo = lookup(source.source)
     if source.weights.startswith("seed:"):
         return _seeded(source.name, zoo, seed_of(source.weights))
     if source.weights == "imagenet":
-        return flatten(_pretrained(zoo), source.name, renumber=True)
-    with keras.StatelessScope():
-        model = _call(zoo, weights=None)
-    return flatten(_with_weights(model, source), source.name, renumber=True)
+        model = _pretrained(zoo)
+    else:
+        with keras.StatelessScope():
+            model = _call(zoo, weights=None)
+        model = _with_weights(model, source)
+    return model, flatten(model, source.name, renumber=True)
 
 
 def _call(zoo: ZooModel, weights: str | None) -> Any:
@@ -36,7 +51,7 @@ def _call(zoo: ZooModel, weights: str | None) -> Any:
     return getattr(make, function)(weights=weights, input_shape=zoo.input_shape, classes=zoo.classes)
 
 
-def _seeded(name: str, zoo: ZooModel, seed: int) -> FlatModel:
+def _seeded(name: str, zoo: ZooModel, seed: int) -> tuple[Any, FlatModel]:
     """In a StatelessScope Keras leaves variables empty until its end: the seeded draw is then their first value.
 
     Otherwise Keras would draw all of them first (4 s for VGG-16), and both copies would be in memory.
@@ -48,7 +63,7 @@ def _seeded(name: str, zoo: ZooModel, seed: int) -> FlatModel:
         for variable in model.variables:
             if id(variable) in drawings:
                 variable._initializer = _as_initializer(drawings[id(variable)])
-    return flat
+    return model, flat
 
 
 def _as_initializer(drawing: Drawing) -> Any:
@@ -66,7 +81,7 @@ def _pretrained(zoo: ZooModel) -> Any:
         ) from error
 
 
-def _from_file(source: ModelSource) -> FlatModel:
+def _from_file(source: ModelSource) -> tuple[Any, FlatModel]:
     path = Path(source.source).expanduser()
     if not path.is_file():
         raise ModelError(f"no model file at {path}")
@@ -76,16 +91,29 @@ def _from_file(source: ModelSource) -> FlatModel:
         first = str(error).strip().split("\n")[0]
         raise ModelError(f"{path} cannot be loaded as a Keras model: {type(error).__name__}: {first}") from error
     own = source.weights.startswith("seed:")
-    return flatten(model if own else _with_weights(model, source), source.name, renumber=False)
+    model = model if own else _with_weights(model, source)
+    return model, flatten(model, source.name, renumber=False)
 
 
 def _with_weights(model: Any, source: ModelSource) -> Any:
     path = Path(source.weights).expanduser()
     if not path.is_file():
         raise ModelError(f"model {source.name!r}: weights {source.weights!r} are neither seed:N, imagenet, nor a file")
+    shapes = [tuple(variable.shape) for variable in model.variables]
     try:
         model.load_weights(path)
     except Exception as error:
         first = str(error).strip().split("\n")[0]
-        raise ModelError(f"weights {path} do not fit {source.source}: {first}") from error
+        needed = f"the model needs {len(shapes):,} arrays of {sum(map(math.prod, shapes)):,} values"
+        raise ModelError(f"weights {path} do not fit {source.source}: {needed}, {_held(path)}; {first}") from error
     return model
+
+
+def _held(path: Path) -> str:
+    sizes: list[int] = []
+    try:
+        with h5py.File(path) as file:
+            file.visititems(lambda _, item: sizes.append(item.size) if isinstance(item, h5py.Dataset) else None)
+    except OSError:
+        return "the file is no HDF5"
+    return f"the file has {len(sizes):,} of {sum(sizes):,}"

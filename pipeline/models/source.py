@@ -17,3 +17,8 @@ class ModelSource:
     name: str
     source: str
     weights: str = "seed:0"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether `source` is a path and no name of the zoo."""
+        return self.source.endswith((".keras", ".h5", ".hdf5")) or "/" in self.source

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backend import ALIGNMENT
+from pipeline.backend import ALIGNMENT, keras
 from pipeline.errors import ModelError
 from pipeline.flatten import Call, FlatModel
-from pipeline.models.moments import INPUTS, Moments, activation_of, after
+from pipeline.models.moments import INPUTS, SMOOTH, Moments, activation_of, after
 
 _BITS = 23
 _CHUNK = 1 << 20
-_LOGIT_VARIANCE = 4.0
+_LOGIT_VARIANCE = 2.25
 """Of what goes into the last softmax: classes differ clearly, and none takes all."""
 
 Drawing = Callable[..., npt.NDArray[np.float32]]
@@ -75,29 +75,50 @@ def plan_weights(flat: FlatModel, seed: int, preprocess: str) -> dict[int, Drawi
     """For each floating point variable of the model, by id(): the function that draws it, as a Keras initialiser."""
     moments = dict.fromkeys(flat.inputs, INPUTS[preprocess])
     drawings: dict[int, Drawing] = {}
+    # a little too large an input makes a smooth activation much too large: in a deep network that explodes undamped
+    damped = any(activation_of(call.operation) in SMOOTH for call in flat.calls)
     for layer, call in enumerate(flat.calls):
         inputs = [moments[i] for i in call.inputs]
         target = _LOGIT_VARIANCE if activation_of(call.operation) in {"softmax", "sigmoid"} else 1.0
         for weight, variable in enumerate(getattr(call.operation, "weights", ())):
-            if "float" in str(variable.dtype) and id(variable) not in drawings:
-                drawings[id(variable)] = _drawing(call, variable.name, (seed, layer, weight), inputs, target)
-        made = after(call.operation, inputs, _shrink(flat, call), target)
+            if "float" in str(variable.dtype) and id(variable) not in drawings and not _is_learned_from_data(call):
+                drawings[id(variable)] = _drawing(call, variable.name, (seed, layer, weight), inputs, target, damped)
+        made = after(
+            call.operation,
+            inputs,
+            sizes=[math.prod(flat.specs[i].shape) for i in call.inputs],
+            constants=_numbers(call),
+            shrink=_shrink(flat, call),
+            target=target,
+        )
         moments.update(dict.fromkeys(call.outputs, made))
     return drawings
+
+
+def _is_learned_from_data(call: Call) -> bool:
+    """Mean and variance of a Normalization: Keras has read them already when the weights are drawn."""
+    return type(call.operation).__name__ == "Normalization"
+
+
+def _numbers(call: Call) -> list[float]:
+    leaves = keras.tree.flatten(call.args)
+    return [float(leaf) for leaf in leaves if isinstance(leaf, (int, float)) and not isinstance(leaf, bool)]
 
 
 def _shrink(flat: FlatModel, call: Call) -> float:
     return math.prod(flat.specs[call.inputs[0]].shape) / max(math.prod(flat.specs[call.outputs[0]].shape), 1)
 
 
-def _drawing(call: Call, name: str, key: tuple[int, int, int], inputs: list[Moments], target: float) -> Drawing:
+def _drawing(
+    call: Call, name: str, key: tuple[int, int, int], inputs: list[Moments], target: float, damped: bool
+) -> Drawing:
     x = inputs[0]
+    deviation = math.sqrt(x.variance)
     ranges = {
-        "gamma": (0.8, 1.2),
-        "beta": (-0.2, 0.2),
-        "moving_mean": (-0.2 * math.sqrt(x.variance), 0.2 * math.sqrt(x.variance)),
+        "gamma": (0.75, 1.0) if damped else (0.8, 1.2),
+        "beta": (-0.8, 0.8) if damped else (-0.2, 0.2),
+        "moving_mean": (x.mean - 0.2 * deviation, x.mean + 0.2 * deviation),
         "moving_variance": (0.8 * x.variance, 1.25 * x.variance),
-        "variance": (0.8 * x.variance, 1.25 * x.variance),
     }
     if name in ranges:
         return lambda shape, dtype=None: draw(tuple(shape), key, *ranges[name])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline.errors import ModelError, UnknownModel
-from pipeline.models import ZOO, ModelSource, lookup
+from pipeline.frames import Preprocess, to_input
+from pipeline.graph import Tensor
+from pipeline.models import PAPERS, SCISSION, ZOO, ModelSource, lookup
+from pipeline.models.facts import shipped
 
 
 def test_the_zoo_is_read_without_tensorflow() -> None:
@@ -35,14 +41,104 @@ def test_every_entry_names_a_function_that_exists(name: str) -> None:
     assert callable(getattr(keras.applications if module.startswith("keras") else import_module(module), function))
 
 
-def test_resnet18_has_the_published_number_of_parameters() -> None:
+def test_the_zoo_has_both_papers_networks_and_all_of_keras_applications() -> None:
     from pipeline.backend import keras
-    from pipeline.models.resnet18 import resnet18
+
+    assert len(PAPERS) == 22
+    assert len(SCISSION) == 18
+    assert set(PAPERS) <= set(ZOO)
+    offered = {name for name, value in vars(keras.applications).items() if callable(value)}
+    assert {model.build.split(":")[1] for model in ZOO.values() if model.pretrained} == offered
+
+
+@pytest.mark.parametrize("name", sorted(model.name for model in ZOO.values() if model.pretrained))
+def test_pixels_are_preprocessed_as_keras_applications_does(name: str) -> None:
+    """Its own function, found in the module that the network stands in, on random pixels."""
+    from importlib import import_module
+
+    from pipeline.backend import keras
+
+    function = getattr(keras.applications, ZOO[name].build.split(":")[1])
+    home = import_module(function.__module__)
+    if function.__module__.endswith(".resnet_v2") or not hasattr(home, "preprocess_input"):
+        home = import_module("keras.src.applications.resnet_v2")
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 5, 5, 3), np.uint8)
+    expected = home.preprocess_input(pixels.astype(np.float32))
+    made = to_input(pixels, Tensor(0, "x", (1, 5, 5, 3), "float32"), Preprocess(mode=ZOO[name].preprocess))
+    assert np.array_equal(made, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("alexnet", 61_100_840),
+        ("vgg16", 138_357_544),
+        ("resnet18", 11_689_512),
+        ("darknet53", 41_609_928),
+        ("inception_v4", 42_679_816),
+    ],
+)
+def test_d3s_networks_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
+    from pipeline.backend import keras
+    from pipeline.models.build import _call
 
     with keras.StatelessScope(initialize_variables=False):
-        model = resnet18()
-        assert sum(math.prod(v.shape) for v in model.trainable_variables) == 11_689_512
+        model = _call(ZOO[name], weights=None)
+        assert sum(math.prod(v.shape) for v in model.trainable_variables) == parameters
         assert model.output_shape == (None, 1000)
+        assert model.input_shape == (None, *ZOO[name].input_shape)
+    assert shipped()[name].parameters == parameters
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "mobilenet_v3_small", "efficientnet_b0"])
+def test_what_is_shipped_of_a_model_is_what_it_is(name: str) -> None:
+    from pipeline.models.measure import measure
+
+    assert measure(ModelSource(name, name)) == shipped()[name]
+
+
+def test_the_facts_of_the_whole_zoo_are_shipped() -> None:
+    assert set(shipped()) == set(ZOO)
+    assert shipped()["vgg16"].macs == pytest.approx(15.47e9, rel=0.01)
+    assert shipped()["resnet50"].macs == pytest.approx(3.86e9, rel=0.01)
+    assert shipped()["mobilenet_v2"].narrowest[0].nbytes == 1280 * 4
+    assert all(facts.largest[0].nbytes >= facts.narrowest[0].nbytes for facts in shipped().values())
+
+
+def test_models_are_listed_at_once_and_without_tensorflow() -> None:
+    script = "import sys; from nodes.cli import main; sys.argv[1:] = ['models', '--json']\ntry: main()\n"
+    script += "finally: assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert [facts["name"] for facts in json.loads(done.stdout)] == list(PAPERS)
+
+
+def test_a_model_is_too_large_before_it_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from pipeline.models import memory
+    from pipeline.models.build import build
+
+    monkeypatch.setattr(memory, "available_bytes", lambda: 300_000_000)
+    with pytest.raises(ModelError, match=r"'big' takes about 5\d\d MB of memory to load, 300 MB are available"):
+        build(ModelSource("big", "vgg16"))
+    with zipfile.ZipFile(tmp_path / "file.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", '{"class_name": "BatchNormalization"}')
+        archive.writestr("model.weights.h5", bytes(200_000_000))
+    with pytest.raises(memory.TooLarge, match="400 MB"):
+        build(ModelSource("file", str(tmp_path / "file.keras")))
+    assert memory.needed_bytes(ModelSource("none", str(tmp_path / "absent.keras"))) == 0
+
+
+def test_memory_in_a_container_is_what_its_limit_leaves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from pipeline.models import memory
+
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    free = memory.available_bytes()
+    assert free > 1_000_000
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("700000\n")
+    (tmp_path / "memory.stat").write_text("anon 600000\nfile 100000\n")
+    assert memory.available_bytes() == 400_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available_bytes() > 1_000_000
 
 
 def test_a_draw_depends_on_its_key_alone_and_has_these_bits() -> None:
@@ -76,26 +172,35 @@ def test_a_seed_that_is_no_number_is_refused(weights: str) -> None:
         seed_of(weights)
 
 
-def test_signals_neither_die_nor_explode_and_the_answer_depends_on_the_frame() -> None:
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "xception"])
+def test_signals_neither_die_nor_explode_and_the_answer_depends_on_the_frame(name: str) -> None:
     from pipeline.backend import tf
     from pipeline.models.build import build
 
-    flat = build(ModelSource("m", "mobilenet_v2"))
+    flat = build(ModelSource("m", name))
+    spec = Tensor(0, "x", flat.specs[flat.inputs[0]].shape, "float32")
     rng = np.random.default_rng(0)
-    frames = [tf.constant(rng.uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)) for _ in range(2)]
-    known = [{flat.inputs[0]: frame} for frame in frames]
-    zeros = []
-    for call in flat.calls:
-        for tensors in known:
+    frames = [to_input(rng.integers(0, 256, spec.shape, np.uint8), spec, Preprocess(mode=ZOO[name].preprocess))
+              for _ in range(2)]  # fmt: skip
+
+    def run(image: Any) -> list[Any]:
+        tensors = {flat.inputs[0]: image}
+        for call in flat.calls:
             tensors.update(zip(call.outputs, call.perform(tensors), strict=True))
-        made = known[0][call.outputs[0]].numpy()
-        if call is not flat.calls[-1]:
-            assert 0.05 < made.std() < 20, call.layers
-        if type(call.operation).__name__ == "ReLU":
-            zeros.append(float((made == 0).mean()))
-    assert 0.35 < float(np.mean(zeros)) < 0.65
-    first, second = (tensors[flat.outputs[0]].numpy() for tensors in known)
-    assert 1.0 / 1000 < first.max() < 0.9
+        return [tensors[call.outputs[0]] for call in flat.calls] + [tensors[flat.outputs[0]]]
+
+    # not eagerly: layers of one shape would share a kernel, and it the first one's weights
+    function = tf.function(run, autograph=False)
+    (*made, first), (*_, second) = [[t.numpy() for t in function(tf.constant(frame))] for frame in frames]
+    zeros = []
+    for call, activation in zip(flat.calls, made, strict=True):
+        if activation.ndim == 4 and call.inputs[0] not in flat.inputs:
+            assert 0.05 < activation.std() < 20, call.layers
+        if getattr(getattr(call.operation, "activation", None), "__name__", "") in {"relu", "relu6"}:
+            zeros.append(float((activation == 0).mean()))
+    assert not zeros or 0.35 < float(np.mean(zeros)) < 0.65
+    assert 0.3 < np.log(first).std() < 5
+    assert first.max() < 0.9
     assert np.abs(first - second).max() > 1e-5
 
 

@@ -56,15 +56,18 @@ def test_every_block_has_a_time_and_they_add_up_to_the_whole() -> None:
     from pipeline.prepared import prepare
     from tests.networks import L
 
+    engine = create("tensorflow", 1)
     image = keras.Input((64, 64, 3))
     x = L.ReLU()(L.Conv2D(32, 3)(image))
     x = L.MaxPooling2D()(L.Conv2D(64, 3)(x))
     x = L.LSTM(8)(L.Reshape((30, 1920))(x))
     model = prepare(keras.Model(image, L.Dense(5)(x)), "m")
-    times = create("tensorflow", 1).profile(model, repeats=4)
+    times = engine.profile(model, repeats=4)
     assert len(times.seconds) == len(times.spread) == len(model.graph)
     assert times.seconds[0] == 0.0
     assert sum(times.seconds) == pytest.approx(times.total_seconds)
+    assert times.unscaled_seconds is not None
+    assert 0.3 < times.unscaled_seconds / times.total_seconds < 3
     timed = {b.kind: times.seconds[b.index] > 0 for b in model.graph.blocks}
     assert timed["Conv2D"]
     assert timed["MaxPooling2D"]
@@ -107,7 +110,7 @@ def test_a_profile_of_another_machine_is_ignored(caplog: pytest.LogCaptureFixtur
     foreign = replace(_measured(engine), hardware="riscv64 abacus x1")
     store(foreign, engine)  # type: ignore[arg-type]
     assert load_cached("d" * 32, engine) is None  # type: ignore[arg-type]
-    assert "another model, engine or machine" in caplog.text
+    assert "another model, engine or machine: hardware riscv64 abacus x1, here " in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_costs_only_the_cache(
@@ -151,10 +154,13 @@ def test_json_goes_round_and_nonsense_is_refused() -> None:
     wrong: list[dict[str, Any]] = [
         {"version": 99}, {"seconds": []}, {"seconds": [0.0, -1.0]}, {"seconds": "ab"}, {"spread": [0.0]},
         {"total_seconds": float("nan")}, {"threads": None}, {"threads": float("inf")}, {"seconds": 3},
+        {"unscaled_seconds": -1.0}, {"unscaled_seconds": "x"},
     ]  # fmt: skip
     for change in wrong:
         with pytest.raises(ModelError):
             Profile.from_json({**value, **change})
+    del value["unscaled_seconds"]
+    assert Profile.from_json(value).unscaled_seconds is None
     with pytest.raises(ModelError):
         Profile.from_json([])  # type: ignore[arg-type]
 

@@ -82,7 +82,7 @@ def stage_up_to(block: int) -> Stage:
     return stages(graph, placement)[0]
 
 
-def test_a_set_of_blocks_is_compiled_once_and_the_last_few_are_kept() -> None:
+def test_a_set_of_blocks_is_compiled_once_and_the_last_unused_is_kept() -> None:
     engine = CountingEngine()
     store = SegmentStore(engine, {"net": Prepared()})  # type: ignore[dict-item]  # only its graph is read
     for epoch, block in enumerate((2, 3, 2), start=1):
@@ -92,7 +92,7 @@ def test_a_set_of_blocks_is_compiled_once_and_the_last_few_are_kept() -> None:
     for epoch in (1, 2, 3):
         store.release("camera", epoch)
     assert store.of("camera", 1) is None
-    store.hold("camera", 4, "net", stage_up_to(3))
+    store.hold("camera", 4, "net", stage_up_to(2))
     assert len(engine.compiled) == 2
     store.release("camera", 4)
     for epoch, block in enumerate(range(2, 2 + KEPT_UNUSED + 2), start=5):

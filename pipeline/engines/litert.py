@@ -1,0 +1,150 @@
+"""The LiteRT engine (TensorFlow Lite's interpreter, XNNPACK kernels): an optional extra, made for small machines.
+
+Answers equal those of its own unsplit network bit for bit, and TensorFlow's within 1e-5. Compiling a segment takes
+milliseconds, once the model is converted; each segment has its own packed copy of its weights.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from pipeline.backend import quiet_stderr, set_up
+from pipeline.contention import uncontended_seconds
+from pipeline.engines import Array, BlockTimes, unsplit
+from pipeline.engines.checks import check, fitting, noise, zeros
+from pipeline.engines.litert_graph import LiteGraph
+from pipeline.errors import ModelError
+from pipeline.prepared import PreparedModel
+
+_LEAST_RUNS = 3
+_MEASURED_SECONDS = 1.0
+"""A slow model is measured in fewer runs, but never fewer than three."""
+
+
+class LiteRTEngine:
+    """XNNPACK where it has a kernel, LiteRT's own where not."""
+
+    def __init__(self, threads: int) -> None:
+        set_up(threads)
+        self.name = "litert"
+        self.version = version("ai-edge-litert")
+        self.threads = threads
+        self._converted: dict[int, LiteGraph] = {}
+        self._converting = threading.Lock()
+
+    def compile(
+        self, model: PreparedModel, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
+    ) -> LiteRTSegment:
+        """Cut the segment out of the converted model and run it once on zeros. Raises PlanError, ModelError.
+
+        The first segment of a model converts it, which takes seconds.
+        """
+        check(model.graph, blocks, inputs, outputs)
+        segment = LiteRTSegment(model, self._lite(model), tuple(inputs), tuple(outputs), self.threads)
+        segment.run({i: zeros(model.graph.tensors[i]) for i in inputs})
+        return segment
+
+    def _lite(self, model: PreparedModel) -> LiteGraph:
+        with self._converting:
+            if id(model) not in self._converted:
+                self._converted[id(model)] = LiteGraph(model)
+                weakref.finalize(model, self._converted.pop, id(model), None)
+            return self._converted[id(model)]
+
+    def profile(self, model: PreparedModel, repeats: int = 10) -> BlockTimes:
+        """Median seconds per block, scaled to the median of the whole.
+
+        LiteRT's Python interpreter has no profiler, so each block is a segment of its own; they run one after another,
+        so that caches are as in the whole, and only the kernels are timed, not the copies between.
+        """
+        graph = model.graph
+        frame = {i: noise(graph.tensors[i]) for i in graph.inputs}
+        total_seconds = self._total_seconds(model, frame, repeats)
+        chain = [self.compile(model, (b.index,), b.inputs, b.outputs) for b in graph.blocks[1:]]
+        rounds = min(repeats, max(_LEAST_RUNS, int(_MEASURED_SECONDS / total_seconds)))
+        runs = np.array([_chained(chain, frame) for _ in range(rounds)])
+        medians, quarters = np.median(runs, axis=0), np.percentile(runs, [25, 75], axis=0)
+        unscaled_seconds = float(medians.sum())
+        scale = total_seconds / unscaled_seconds if unscaled_seconds > 0 else 0.0
+        return BlockTimes(
+            seconds=(0.0, *(medians * scale).tolist()),
+            spread=(0.0, *((quarters[1] - quarters[0]) * scale).tolist()),
+            total_seconds=total_seconds,
+            unscaled_seconds=unscaled_seconds,
+        )
+
+    def _total_seconds(self, model: PreparedModel, frame: Mapping[int, Array], repeats: int) -> float:
+        segment = unsplit(self, model)
+        seconds: list[float] = []
+        while len(seconds) < min(repeats, _LEAST_RUNS) or (len(seconds) < repeats and sum(seconds) < _MEASURED_SECONDS):
+            seconds.append(uncontended_seconds(lambda: segment.run(frame)))
+        return statistics.median(seconds)
+
+
+class LiteRTSegment:
+    """Some blocks in one interpreter, which is not for two threads at a time."""
+
+    def __init__(
+        self, model: PreparedModel, lite: LiteGraph, inputs: tuple[int, ...], outputs: tuple[int, ...], threads: int
+    ) -> None:
+        self.inputs, self.outputs = inputs, outputs
+        self._tensors = {i: model.graph.tensors[i] for i in (*inputs, *outputs)}
+        computed = [i for i in outputs if i not in inputs]
+        self._passed: dict[int, int] = {}
+        self._inputs: list[tuple[int, int, tuple[int, ...]]] = []
+        self._outputs: list[tuple[int, int]] = []
+        self._interpreter: Interpreter | None = None
+        with tempfile.NamedTemporaryFile(prefix="trisect-litert-") as file:
+            wiring = lite.write(file, inputs, computed)
+            self._passed = wiring.passed
+            if wiring.outputs:
+                self._interpreter = _interpreter(file.name, model.graph.name, threads)
+        if self._interpreter is not None:
+            details = {d["index"]: d for d in self._interpreter.get_input_details()}
+            self._inputs = [(t, at, tuple(details[at]["shape"])) for t, at in wiring.inputs.items()]
+            self._outputs = list(wiring.outputs.items())
+        self.kernel_seconds = 0.0
+
+    def run(self, tensors: Mapping[int, Array]) -> dict[int, Array]:
+        """Outputs by id: the caller's own, or the inputs that pass through."""
+        given = {i: fitting(self._tensors[i], tensors.get(i)) for i in self.inputs}
+        found = {i: given[source].reshape(self._tensors[i].shape) for i, source in self._passed.items()}
+        if self._interpreter is not None:
+            for tensor, place, shape in self._inputs:
+                self._interpreter.set_tensor(place, np.ascontiguousarray(given[tensor]).reshape(shape))
+            began = time.perf_counter()
+            self._interpreter.invoke()
+            self.kernel_seconds = time.perf_counter() - began
+            for tensor, place in self._outputs:
+                found[tensor] = self._interpreter.get_tensor(place).reshape(self._tensors[tensor].shape)
+        return {i: found[i] if i in found else given[i] for i in self.outputs}
+
+
+def _interpreter(path: str, model: str, threads: int) -> Interpreter:
+    """Ready to run; the file is mapped and may lose its name."""
+    try:
+        with quiet_stderr():
+            interpreter = Interpreter(model_path=path, num_threads=threads)
+            interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise ModelError(f"model {model!r}: LiteRT refuses a segment: {first}; use engine tensorflow") from error
+    return interpreter
+
+
+def _chained(chain: Sequence[LiteRTSegment], frame: Mapping[int, Array]) -> list[float]:
+    """Seconds of each segment's kernels, each given what those before it made."""
+    known, seconds = dict(frame), []
+    for segment in chain:
+        known.update(segment.run(known))
+        seconds.append(segment.kernel_seconds)
+    return seconds

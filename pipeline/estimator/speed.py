@@ -1,0 +1,52 @@
+"""What a node can do, in the five numbers that a calibration measures. Knows no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """Rates that one engine reaches on one machine, with its threads. Raises ModelError unless all are above 0.
+
+    `macs_per_s` in a 3x3 convolution, `bytes_per_s` read and written by a sum of two tensors, `weight_bytes_per_s` of a
+    dense layer larger than the caches; `operation_s` is what a layer takes that has nothing to compute.
+    """
+
+    macs_per_s: float
+    depthwise_macs_per_s: float
+    bytes_per_s: float
+    weight_bytes_per_s: float
+    operation_s: float
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not (math.isfinite(value) and value > 0):
+                raise ModelError(f"a node's speed: {name} is {value}, not above 0; calibrate again")
+
+    def unit_seconds(self) -> dict[str, float]:
+        """Seconds of one MAC, depthwise MAC, byte, weight byte and operation."""
+        return {
+            "mac": 1 / self.macs_per_s,
+            "depthwise_mac": 1 / self.depthwise_macs_per_s,
+            "byte": 1 / self.bytes_per_s,
+            "weight_byte": 1 / self.weight_bytes_per_s,
+            "operation": self.operation_s,
+        }
+
+    def to_json(self) -> dict[str, float]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Speed:
+        """Read it back. Raises ModelError for anything else."""
+        try:
+            return cls(**{name: float(value[name]) for name in cls.__slots__})
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ModelError(f"not a node's speed: {type(error).__name__}: {error}") from error

@@ -1,0 +1,70 @@
+"""Whether a model fits into this machine's memory, asked before it is loaded: otherwise the kernel ends the process.
+
+An estimate from below: a model is refused only when its weights alone are too much.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import psutil
+
+from pipeline.errors import ModelError
+from pipeline.models.facts import shipped
+from pipeline.models.source import ModelSource
+
+_CGROUP = Path("/sys/fs/cgroup")
+_MEGABYTE = 1_000_000
+
+
+class TooLarge(ModelError):
+    """The model would need more memory than there is."""
+
+    def __init__(self, model: str, needed: int, available: int) -> None:
+        super().__init__(
+            f"model {model!r} takes about {needed / _MEGABYTE:,.0f} MB of memory to load, "
+            f"{available / _MEGABYTE:,.0f} MB are available; use a smaller model, or a machine with more memory"
+        )
+        self.needed = needed
+        self.available = available
+
+
+def check_fits(source: ModelSource) -> None:
+    """Raise TooLarge when loading would take more bytes than are available."""
+    needed = needed_bytes(source)
+    if needed > (available := available_bytes()):
+        raise TooLarge(source.name, needed, available)
+
+
+def needed_bytes(source: ModelSource) -> int:
+    """What loading takes at its peak; 0 where that cannot be told without loading."""
+    if not source.is_file:
+        return shipped()[source.source].load_bytes if source.source in shipped() else 0
+    path = Path(source.source).expanduser()
+    try:
+        if not zipfile.is_zipfile(path):  # Keras's older format is the weights and little else
+            return path.stat().st_size if path.suffix in {".h5", ".hdf5"} else 0
+        with zipfile.ZipFile(path) as archive:
+            weights = sum(entry.file_size for entry in archive.infolist() if entry.filename.endswith(".h5"))
+            copies = 2 if b'"BatchNormalization"' in archive.read("config.json") else 1  # folding makes new ones
+    except (OSError, KeyError, zipfile.BadZipFile):
+        return 0
+    return weights * copies
+
+
+def available_bytes() -> int:
+    """Memory that could be had without swapping, also within a container."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())
+        used = int((_CGROUP / "memory.current").read_text()) - _cached_files()
+    except (OSError, ValueError):  # no container, or no limit ("max")
+        return free
+    return max(0, min(free, limit - used))
+
+
+def _cached_files() -> int:
+    """Counted as used, but given back on demand."""
+    lines = (_CGROUP / "memory.stat").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("file ")), 0)
