@@ -85,7 +85,7 @@ def set_up(threads: int) -> None:
     if threads < 1:
         raise ConfigError(f"threads must be at least 1, not {threads}")
     # Weights of a prepared model never change, but they are variables: told so, oneDNN brings them into its own order
-    # once instead of at each run. Convolutions and dense layers are 1.3 to 1.8 times as fast; each segment holds a copy.
+    # once instead of at each run. Convolutions and dense layers are 1.3 to 1.8 times as fast; each segment has a copy.
     # From here on this process must not train, nor call Keras eagerly: there, layers of one shape share a kernel.
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
     config = tf.config
