@@ -196,7 +196,9 @@ def scission_layers(model: str) -> list[Amounts]:
     if plain.startswith("mobilenet"):
         found.insert(1, Counter(move_bytes=2 * 4 * 225 * 225 * 3, move_operation=1))
     if plain == "mobilenet":
-        found.insert(names.index("global_average_pooling2d") + 2, Counter())
+        # Keras counts its automatic names on from the models built before
+        pooled = next(i for i, name in enumerate(names) if name.startswith("global_average_pooling2d"))
+        found.insert(pooled + 2, Counter())
     return found
 
 
