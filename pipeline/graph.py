@@ -106,6 +106,37 @@ class ModelGraph:
         """All (producer, consumer) pairs of blocks, each once, in ascending order."""
         return tuple(sorted({(self.producer[t], b.index) for b in self.blocks for t in b.inputs}))
 
+    @cached_property
+    def predecessors(self) -> tuple[tuple[int, ...], ...]:
+        """For each block, the ascending indices of the blocks that make what it reads."""
+        return tuple(tuple(sorted({self.producer[t] for t in block.inputs})) for block in self.blocks)
+
+    @cached_property
+    def successors(self) -> tuple[tuple[int, ...], ...]:
+        """For each block, the ascending indices of the blocks that read what it makes."""
+        return tuple(tuple(sorted({b for t in block.outputs for b in self.consumers[t]})) for block in self.blocks)
+
+    @cached_property
+    def layers(self) -> tuple[tuple[int, ...], ...]:
+        """The blocks by their longest distance from the input, which is alone in the first."""
+        depth = [0] * len(self)
+        for block in self.blocks[1:]:
+            depth[block.index] = 1 + max((depth[u] for u in self.predecessors[block.index]), default=0)
+        members: list[list[int]] = [[] for _ in range(max(depth) + 1)]
+        for index, layer in enumerate(depth):
+            members[layer].append(index)
+        return tuple(map(tuple, members))
+
+    @cached_property
+    def siblings(self) -> tuple[tuple[int, ...], ...]:
+        """For each block, the others of its layer that read something it reads too."""
+        found: list[tuple[int, ...]] = [()] * len(self)
+        for layer in self.layers:
+            for index in layer:
+                own = set(self.predecessors[index])
+                found[index] = tuple(o for o in layer if o != index and own.intersection(self.predecessors[o]))
+        return tuple(found)
+
     def block_named(self, name: str) -> Block:
         """The block of this name, of one of its layers, or of this index in digits. Raises ModelError."""
         for block in self.blocks:

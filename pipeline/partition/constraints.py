@@ -1,97 +1,269 @@
-"""What a placement must respect besides the direction of data, and what it leaves to choose from.
+"""What a placement must respect besides the direction of data, each wish a small value of its own.
 
-Knows no prices. Everything that concerns single blocks becomes one set of allowed tiers per block, so a planner
-handles pins, prohibitions and tiers without a node in the same way.
+A constraint says which blocks may not run where, and which sums over a placement have a limit; planners know no more
+of it than that. Knows no prices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TypeAlias
 
-from pipeline.errors import Infeasible, PlanError
-from pipeline.graph import ModelGraph
-from pipeline.placement import Placement, Tier
+from pipeline.cost import Costs, link_label
+from pipeline.errors import PlanError
+from pipeline.graph import Block, ModelGraph
+from pipeline.placement import Placement, Tier, crossings
+
+WEIGHT_BYTES = 4
+"""Of a parameter."""
+_ROUNDING = 1e-9
+"""A sum of floats may exceed its limit by this share of it."""
+_KEEPS_ITS_INPUT = frozenset(
+    {
+        *("input", "InputLayer", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D", "Cropping1D", "Cropping2D"),
+        *("Cropping3D", "Rescaling", "Normalization", "Flatten", "Reshape", "Permute", "Resizing", "Dropout"),
+        *("BatchNormalization", "Identity", "RepeatVector", "UpSampling1D", "UpSampling2D", "UpSampling3D"),
+        *("Pad", "Transpose", "Cast", "ExpandDims", "Squeeze", "Flip"),
+    }
+)
+"""Kinds of block whose output still shows what came in."""
+_ELEMENTWISE = frozenset({"Add", "Subtract", "Multiply", "Divide", "TrueDivide"})
+
+Blocked: TypeAlias = tuple[int, Tier]
 
 
 @dataclass(frozen=True, slots=True)
-class Constraints:
-    """`pins` puts a block on a tier, `forbid` keeps it off one; blocks by index."""
+class Limit:
+    """A sum over a placement that may not exceed `bound`.
 
-    pins: Mapping[int, Tier] = field(default_factory=lambda: MappingProxyType({}))
-    forbid: AbstractSet[tuple[int, Tier]] = frozenset()
-
-
-NONE = Constraints()
-
-Allowed: TypeAlias = tuple[frozenset[Tier], ...]
-"""For each block, the tiers on which it may run, looked at alone."""
-
-
-def allowed(graph: ModelGraph, tiers: AbstractSet[Tier], constraints: Constraints = NONE) -> Allowed:
-    """The tiers of `tiers` (those that have a node) that each block may run on; the input stays on the device.
-
-    Raises Infeasible when a block has none left, PlanError when a constraint names a block that is not there.
+    `blocks[tier][v]` counts where block v runs on the tier, `tensors[lower][t]` (at least 0) where tensor t goes up the
+    link, `peaks[tier]` once: the largest among the tier's blocks.
     """
-    for index in sorted({*constraints.pins, *(block for block, _ in constraints.forbid)}):
-        if not 0 <= index < len(graph):
-            raise PlanError(f"a constraint names block {index}; model {graph.name!r} has blocks 0 to {len(graph) - 1}")
-    choices = []
-    for block in graph.blocks:
-        free = {tier for tier in tiers if (block.index, tier) not in constraints.forbid}
-        if block.index in constraints.pins:
-            free &= {constraints.pins[block.index]}
-        if block.index == 0:
-            free &= {Tier.DEVICE}
-        if not free:
-            raise Infeasible(f"block {block.name!r} has no tier left: {_reasons(block.index, tiers, constraints)}")
-        choices.append(frozenset(free))
-    return tuple(choices)
+
+    bound: float
+    blocks: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
+    tensors: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
+    peaks: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
+
+    def is_met(self, graph: ModelGraph, placement: Placement) -> bool:
+        """Whether the placement keeps within it, up to rounding."""
+        terms = [weights[v] for tier, weights in self.blocks.items() for v, at in enumerate(placement) if at == tier]
+        for tier, weights in self.peaks.items():
+            terms.append(max((weights[v] for v, at in enumerate(placement) if at == tier), default=0.0))
+        if self.tensors:
+            for crossing in crossings(graph, placement):
+                terms += [w[crossing.tensor] for lower, w in self.tensors.items() if crossing.crosses(lower)]
+        slack = _ROUNDING * max(abs(self.bound), math.fsum(map(abs, terms)))
+        return math.fsum(terms) <= self.bound + slack
 
 
-def earliest(graph: ModelGraph, choices: Allowed) -> Placement:
-    """Every block on the earliest tier that its inputs and `choices` allow.
+@dataclass(frozen=True)
+class Constraint:
+    """One wish. Its subclasses say what it rules out."""
 
-    No other feasible placement has any block earlier, so this finds one whenever there is one. Raises Infeasible,
-    naming the two blocks that cannot both have their way.
+    def forbidden(self, graph: ModelGraph) -> Iterable[Blocked]:
+        """Blocks and the tiers on which they may not run. Raises PlanError when it names a block that is not there."""
+        return ()
+
+    def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
+        """The sums that it bounds."""
+        return ()
+
+    def describe(self, graph: ModelGraph) -> str:
+        """In words."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Pin(Constraint):
+    """A block runs on this tier."""
+
+    block: int
+    tier: Tier
+
+    def forbidden(self, graph: ModelGraph) -> Iterable[Blocked]:
+        """All other tiers."""
+        return [(_index(graph, self.block), tier) for tier in Tier if tier != self.tier]
+
+    def describe(self, graph: ModelGraph) -> str:
+        """In words."""
+        return f"block {graph.blocks[self.block].name!r} runs on the {self.tier.label}"
+
+
+@dataclass(frozen=True)
+class Forbid(Constraint):
+    """A block does not run on this tier."""
+
+    block: int
+    tier: Tier
+
+    def forbidden(self, graph: ModelGraph) -> Iterable[Blocked]:
+        """That one."""
+        return [(_index(graph, self.block), self.tier)]
+
+    def describe(self, graph: ModelGraph) -> str:
+        """In words."""
+        return f"block {graph.blocks[self.block].name!r} does not run on the {self.tier.label}"
+
+
+@dataclass(frozen=True)
+class RawStays(Constraint):
+    """The input goes no further than this tier, nor what still shows it: padded, scaled, cropped, reshaped."""
+
+    tier: Tier
+
+    def forbidden(self, graph: ModelGraph) -> Iterable[Blocked]:
+        """Whatever reads it, on later tiers."""
+        return _readers_stay(graph, depth=1, tier=self.tier)
+
+    def describe(self, graph: ModelGraph) -> str:
+        """In words."""
+        return f"the raw input stays on the {self.tier.label}"
+
+
+@dataclass(frozen=True)
+class MinDepth(Constraint):
+    """Whatever leaves the device has passed at least so many blocks that compute something, on every way to it."""
+
+    blocks: int
+
+    def forbidden(self, graph: ModelGraph) -> Iterable[Blocked]:
+        """Whatever reads something shallower, beyond the device."""
+        return _readers_stay(graph, depth=self.blocks, tier=Tier.DEVICE)
+
+    def describe(self, graph: ModelGraph) -> str:
+        """In words."""
+        return f"at least {self.blocks} blocks run on the device before anything leaves it"
+
+
+@dataclass(frozen=True)
+class UploadLimit(Constraint):
+    """So many bytes of a frame go up the link above `lower`."""
+
+    lower: Tier
+    nbytes: float
+
+    def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
+        """Their sum."""
+        return [Limit(self.nbytes, tensors={self.lower: [t.nbytes for t in graph.tensors]})]
+
+    def describe(self, graph: ModelGraph) -> str:
+        """In words."""
+        return f"at most {self.nbytes:,.0f} bytes a frame go up {link_label(self.lower).replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class TimeLimit(Constraint):
+    """A tier computes for so many seconds a frame."""
+
+    tier: Tier
+    seconds: float
+
+    def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
+        """Their sum."""
+        return [Limit(self.seconds, blocks=_of_tier(costs.seconds, self.tier))]
+
+    def describe(self, graph: ModelGraph) -> str:
+        """In words."""
+        return f"the {self.tier.label} computes for at most {self.seconds:g} s a frame"
+
+
+@dataclass(frozen=True)
+class ShareLimit(Constraint):
+    """A tier takes at most this share (0 to 1) of the seconds that all tiers compute for a frame."""
+
+    tier: Tier
+    share: float
+
+    def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
+        """What the tier takes, less its share of everybody's."""
+        weights = {
+            tier: [((tier == self.tier) - self.share) * s for s in times] for tier, times in costs.seconds.items()
+        }
+        return [Limit(0.0, blocks=weights)]
+
+    def describe(self, graph: ModelGraph) -> str:
+        """In words."""
+        return f"the {self.tier.label} takes at most {self.share:.0%} of a frame's computing"
+
+
+@dataclass(frozen=True)
+class MemoryLimit(Constraint):
+    """A tier's node holds its blocks' weights, and what its largest block reads and makes, in so many bytes.
+
+    An engine's own memory is not counted: give what is left for networks.
     """
-    placed: list[Tier] = []
-    pushed_by: list[int] = []  # the ancestor whose own choices forced the block this far up
+
+    tier: Tier
+    nbytes: float
+    copies: int = field(default=2, kw_only=True)
+    """Of each weight: as loaded, and in the order that the engine's kernels want."""
+
+    def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
+        """Weights add up; of what passes through, the largest block's counts."""
+        weights = [float(self.copies * WEIGHT_BYTES * block.parameters) for block in graph.blocks]
+        working = [float(sum(graph.tensors[t].nbytes for t in (*b.inputs, *b.outputs))) for b in graph.blocks]
+        return [Limit(self.nbytes, blocks={self.tier: weights}, peaks={self.tier: working})]
+
+    def describe(self, graph: ModelGraph) -> str:
+        """In words."""
+        return f"the {self.tier.label} has {self.nbytes:,.0f} bytes of memory"
+
+
+@dataclass(frozen=True)
+class Uses(Constraint):
+    """A tier runs at least one block besides the input."""
+
+    tier: Tier
+
+    def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
+        """The number of its blocks, from below."""
+        return [Limit(-1.0, blocks={self.tier: [0.0, *[-1.0] * (len(graph) - 1)]})]
+
+    def describe(self, graph: ModelGraph) -> str:
+        """In words."""
+        return f"the {self.tier.label} runs at least one block"
+
+
+def broken(
+    graph: ModelGraph, placement: Placement, costs: Costs, constraints: Iterable[Constraint]
+) -> list[Constraint]:
+    """Those that the placement does not respect."""
+    return [
+        constraint
+        for constraint in constraints
+        if any(placement[block] == tier for block, tier in constraint.forbidden(graph))
+        or not all(limit.is_met(graph, placement) for limit in constraint.limits(graph, costs))
+    ]
+
+
+def _of_tier(values: Mapping[Tier, Sequence[float]], tier: Tier) -> Mapping[Tier, Sequence[float]]:
+    return {tier: values[tier]} if tier in values else {}
+
+
+def _index(graph: ModelGraph, block: int) -> int:
+    if not 0 <= block < len(graph):
+        raise PlanError(f"a constraint names block {block}; model {graph.name!r} has blocks 0 to {len(graph) - 1}")
+    return block
+
+
+def _readers_stay(graph: ModelGraph, *, depth: int, tier: Tier) -> list[Blocked]:
+    shallow = {t for t, passed in enumerate(_depths(graph)) if passed < depth}
+    readers = [block.index for block in graph.blocks if shallow.intersection(block.inputs)]
+    return [(block, later) for block in readers for later in Tier if later > tier]
+
+
+def _depths(graph: ModelGraph) -> list[int]:
+    """For each tensor, how many blocks that compute something lie on the shortest way to it."""
+    depths = [0] * len(graph.tensors)
     for block in graph.blocks:
-        before = max((graph.producer[t] for t in block.inputs), key=lambda b: placed[b], default=None)
-        floor = Tier.DEVICE if before is None else placed[before]
-        tier = min((t for t in choices[block.index] if t >= floor), default=None)
-        if tier is None:
-            culprit = graph.blocks[pushed_by[before]] if before is not None else block
-            raise Infeasible(
-                f"block {block.name!r} may only run on {_labels(choices[block.index])}, but it follows "
-                f"{culprit.name!r}, which may only run on {_labels(choices[culprit.index])}, and data only flows "
-                "device -> edge -> cloud; release one of the two"
-            )
-        placed.append(tier)
-        pushed_by.append(block.index if before is None or tier > floor else pushed_by[before])
-    return tuple(placed)
+        before = min((depths[t] for t in block.inputs), default=0)
+        for tensor in block.outputs:
+            depths[tensor] = before + (not _keeps_its_input(block))
+    return depths
 
 
-def require(graph: ModelGraph, placement: Sequence[Tier], choices: Allowed) -> None:
-    """Raise Infeasible unless every block stands on a tier of its choices."""
-    for block, tier, free in zip(graph.blocks, placement, choices, strict=True):
-        if tier not in free:
-            raise Infeasible(f"block {block.name!r} may only run on {_labels(free)}, not on the {tier.label}")
-
-
-def _labels(tiers: AbstractSet[Tier]) -> str:
-    return " or ".join(f"the {tier.label}" for tier in sorted(tiers))
-
-
-def _reasons(block: int, tiers: AbstractSet[Tier], constraints: Constraints) -> str:
-    reasons = [f"the {tier.label} has no node" for tier in Tier if tier not in tiers]
-    if block == 0:
-        reasons.append("the input stands on the device")
-    if block in constraints.pins:
-        reasons.append(f"it is pinned to the {constraints.pins[block].label}")
-    reasons += [f"it is forbidden on the {tier.label}" for tier in Tier if (block, tier) in constraints.forbid]
-    return ", ".join(reasons)
+def _keeps_its_input(block: Block) -> bool:
+    return block.kind in _KEEPS_ITS_INPUT or (block.kind in _ELEMENTWISE and len(set(block.inputs)) == 1)

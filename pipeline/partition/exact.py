@@ -1,174 +1,271 @@
-"""The placement of least latency, proved: a linear program whose corners are placements.
+"""The best placement, proved: the objective as a program over the steps of a placement.
 
-For each block v, a_v says whether it runs beyond the device and b_v whether it runs in the cloud, b_v <= a_v, both
-growing along the graph's edges. A tensor's reach is the largest a (or b) among its readers; it crosses a link where its
-reach exceeds its producer's. A link is used when any block stands beyond it, and used back when an output does. Each
-of these is a variable that is at least another, so every row of the matrix holds one +1 and one -1: it is totally
-unimodular, and a corner of the polytope has only zeros and ones (Hoffman and Kruskal, 1956). The objective is exactly
-`pipeline.cost.predict`. The same polytope is the min-cut of Ishikawa's construction (PAMI 2003).
+For each block v, a_v says whether it runs beyond the device and b_v whether it runs in the cloud. A tensor's reach is
+the largest a (or b) among its readers; it crosses a link where its reach exceeds its producer's. A link is used when
+any block stands beyond it, and used back when an output does. The busiest stage or link is at least each of them. So
+the objective is exactly that of `pipeline.cost.predict`. For latency, bytes and prices alone the program is linear and
+its corners are placements (the polytope is that of Ishikawa's min-cut, PAMI 2003); limits and the period make it
+mixed-integer.
+
+What no placement as good as the best known one can do is settled before: a tensor that alone takes longer to send than
+there is left does not cross.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.cost import Costs, predict
+from pipeline.cost import LINKS, Costs, predict
+from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
-from pipeline.partition.constraints import NONE, Allowed, Constraints, allowed, earliest
+from pipeline.partition.conflicts import explained, smallest_conflict
+from pipeline.partition.constraints import Constraint, Limit, broken
+from pipeline.partition.cuts import best_cuts
+from pipeline.partition.objective import LATENCY, MEGABYTE, Objective
+from pipeline.partition.program import PROOF, Program
+from pipeline.partition.steps import Expression, Steps, ancestors
 from pipeline.placement import Placement, Tier
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-TIE = 1e-9
-"""Placements whose latencies differ by less than this share of the best are a tie: the earlier tiers win."""
-
-_SCALE = 1e6  # the best known placement's cost in the solver's units; its tolerances are absolute, 1e-10
-_LEAST_S = 1e-12  # nothing is measured below a picosecond; keeps the scale finite when everything is free
-_INTEGRAL = 1e-6
+_LEAST = 1e-12
+"""Nothing is measured below a picosecond; keeps scales finite when everything is free."""
+_SECONDARY = 1e-6
+"""Where latency does not count, it decides between placements that differ by less than about this share."""
+_ROUNDING = 1e-9
+_MOST_REPAIRS = 5
 
 
-def partition(graph: ModelGraph, costs: Costs, constraints: Constraints = NONE) -> Placement:
-    """The placement with the least `predict(...).seconds` among all that `constraints` allow.
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A placement, and by what share of its value a better one could be better at most."""
 
-    Tiers that `costs` has no times for get no blocks. Raises Infeasible when nothing is allowed, PlanError when the
-    costs do not fit the graph.
+    placement: Placement
+    gap: float
+
+
+def partition(
+    graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint] = (), objective: Objective = LATENCY
+) -> Placement:
+    """The placement with the least `objective.value(predict(...))` among all that respect the constraints.
+
+    Tiers that `costs` has no times for get no blocks. Raises Infeasible, with a smallest set of conflicting
+    constraints, when there is none, PlanError when the costs do not fit the graph.
     """
+    return solve(graph, costs, constraints, objective).placement
+
+
+def solve(
+    graph: ModelGraph,
+    costs: Costs,
+    constraints: Sequence[Constraint] = (),
+    objective: Objective = LATENCY,
+    *,
+    explain: bool = True,
+) -> Solution:
+    """As `partition`, with how far the optimum was proved; `explain` says to look for the conflict if there is none."""
     costs.check(graph)
-    choices = allowed(graph, costs.seconds.keys(), constraints)
-    known_s = _best_known_s(graph, costs, choices)
-    program = _program(graph, costs, choices, worst_s=2 * known_s)
-    solution = _solve(program, _SCALE / known_s)
-    beyond_device, in_cloud = np.rint(solution[: 2 * len(graph)]).astype(int).reshape(2, len(graph))
-    return tuple(Tier(a + b) for a, b in zip(beyond_device.tolist(), in_cloud.tolist(), strict=True))
+    try:
+        return _solve(graph, costs, constraints, objective)
+    except Infeasible:
+        if not explain:
+            raise
+        conflict = smallest_conflict(graph, costs, constraints, lambda some: feasible(graph, costs, some))
+        raise explained(graph, costs, conflict) from None
 
 
-def _best_known_s(graph: ModelGraph, costs: Costs, choices: Allowed) -> float:
-    """Seconds of the best placement that needs no solver: the earliest feasible one or a single tier."""
-    candidates = [earliest(graph, choices)]
-    for tier in costs.seconds:
-        single = (Tier.DEVICE, *[tier] * (len(graph) - 1))
-        if all(t in free for t, free in zip(single, choices, strict=True)):
-            candidates.append(single)
-    return max(_LEAST_S, min(predict(graph, candidate, costs).seconds for candidate in candidates))
+def feasible(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint]) -> Placement | None:
+    """Some placement that respects the constraints (the earliest if they only say what runs where), else None."""
+    try:
+        if any(constraint.limits(graph, costs) for constraint in constraints):
+            return _solve(graph, costs, constraints, LATENCY).placement
+        steps = _allowed_steps(graph, costs, constraints)
+        steps.settle()
+        return steps.placement({steps.one: 1})
+    except Infeasible:
+        return None
 
 
-@dataclass
-class _Program:
-    """Minimise `cost @ x` with `lower <= x <= upper` (all within 0..1) and x[above] >= x[below] for each of `rows`."""
-
-    cost: list[float] = field(default_factory=list)
-    lower: list[float] = field(default_factory=list)
-    upper: list[float] = field(default_factory=list)
-    rows: list[tuple[int, int]] = field(default_factory=list)
-
-    def variable(self, cost: float = 0.0, lower: bool = False, upper: bool = True) -> int:
-        self.cost.append(cost)
-        self.lower.append(float(lower))
-        self.upper.append(float(upper))
-        return len(self.cost) - 1
-
-    def at_least(self, above: int, below: int) -> None:
-        self.rows.append((above, below))
-
-    def largest(self, of: Iterable[int], cost: float) -> None:
-        """Add a price for the largest of some variables: exact, because a minimum pushes it down onto them."""
-        of = list(dict.fromkeys(of))
-        if len(of) == 1:
-            self.cost[of[0]] += cost
-        elif of:
-            largest = self.variable(cost)
-            for variable in of:
-                self.at_least(largest, variable)
+def _solve(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective) -> Solution:
+    limits = [limit for constraint in constraints for limit in constraint.limits(graph, costs)]
+    known = _best_known(graph, costs, constraints, objective)
+    judged = _with_latency(objective, graph, known.guide, costs)
+    for _ in range(_MOST_REPAIRS):
+        placement, bound = _solve_program(graph, costs, constraints, limits, judged, known)
+        exceeded = [number for number, limit in enumerate(limits) if not limit.is_met(graph, placement)]
+        if not exceeded:
+            value = judged.value(predict(graph, placement, costs))
+            gap = max(0.0, 1 - bound / value) if value > 0 else 0.0
+            return Solution(placement, gap if gap > PROOF else 0.0)
+        # within the solver's tolerance of a limit, but beyond it
+        for number in exceeded:
+            limits[number] = replace(limits[number], bound=_a_little_less(limits[number].bound))
+    raise Infeasible("no placement respects all constraints")
 
 
-def _program(graph: ModelGraph, costs: Costs, choices: Allowed, worst_s: float) -> _Program:
-    """The program; no single price exceeds `worst_s`, which is dearer than a known placement as a whole.
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known before: a placement that the constraints allow, if any, and one that may break them as a scale."""
 
-    Bounding prices so changes no optimum and keeps hours and microseconds out of the same floating-point sum.
+    allowed: Placement | None
+    guide: Placement
+
+
+def _best_known(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective) -> _Known:
+    candidates = list(best_cuts(graph, costs, objective))
+    allowed = next((placement for placement in candidates if not broken(graph, placement, costs, constraints)), None)
+    return _Known(allowed, candidates[0])
+
+
+def _with_latency(objective: Objective, graph: ModelGraph, guide: Placement, costs: Costs) -> Objective:
+    if objective.latency:
+        return objective
+    predicted = predict(graph, guide, costs)
+    value = objective.value(predicted) or 1.0
+    return replace(objective, latency=_SECONDARY * value / max(predicted.seconds, _LEAST))
+
+
+def _solve_program(
+    graph: ModelGraph,
+    costs: Costs,
+    constraints: Sequence[Constraint],
+    limits: Sequence[Limit],
+    objective: Objective,
+    known: _Known,
+) -> tuple[Placement, float]:
+    steps = _allowed_steps(graph, costs, constraints)
+    scale = max(objective.value(predict(graph, known.guide, costs)), _LEAST)
+    if known.allowed is not None:
+        most = objective.value(predict(graph, known.allowed, costs))
+        scale = max(most, _LEAST)
+        _rule_out(steps, costs, objective, most * (1 + _ROUNDING) + _LEAST)
+    else:
+        most = math.inf
+    steps.settle()
+    program = Program(steps, scale)
+    _price(program, costs, objective, most)
+    for limit in limits:
+        _add_limit(program, limit)
+    values, bound = program.solve()
+    return steps.placement(values), bound
+
+
+def _allowed_steps(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint]) -> Steps:
+    steps = Steps(graph)
+    for tier in Tier:
+        if tier not in costs.seconds:
+            steps.forbid((block, tier) for block in range(1, len(graph)))
+    for constraint in constraints:
+        steps.forbid(constraint.forbidden(graph))
+    return steps
+
+
+def _a_little_less(bound: float) -> float:
+    return bound - max(abs(bound), _LEAST) * 2e-6
+
+
+def _rule_out(steps: Steps, costs: Costs, objective: Objective, most: float) -> None:
+    """Settle what would make a placement worth more than `most`.
+
+    Whatever is chosen, each block takes at least its cheapest tier's time: a crossing has what that leaves of `most`.
     """
-    program = _Program()
-    seconds = {tier: np.minimum(times, worst_s) for tier, times in costs.seconds.items()}
-    zeros = np.zeros(len(graph))
-    device = seconds[Tier.DEVICE]
-    edge = seconds.get(Tier.EDGE, zeros)  # cancels where a block must skip the edge: there a_v == b_v
-    cloud = seconds.get(Tier.CLOUD, zeros)
-    beyond_device = [
-        program.variable(float(edge[v] - device[v]), lower=Tier.DEVICE not in free, upper=free != {Tier.DEVICE})
-        for v, free in enumerate(choices)
-    ]
-    in_cloud = [
-        program.variable(float(cloud[v] - edge[v]), lower=free == {Tier.CLOUD}, upper=Tier.CLOUD in free)
-        for v, free in enumerate(choices)
-    ]
-    for v, free in enumerate(choices):
-        program.at_least(beyond_device[v], in_cloud[v])
-        if Tier.EDGE not in free:
-            program.at_least(in_cloud[v], beyond_device[v])
-    for lower, passed in ((Tier.DEVICE, beyond_device), (Tier.EDGE, in_cloud)):
-        for before, after in graph.edges:
-            program.at_least(passed[after], passed[before])
-        _price_link(program, graph, costs, lower, passed, worst_s)
-    return program
+    graph, tiers = steps.graph, sorted(costs.seconds)
+    per_second = {tier: objective.latency + objective.price * costs.prices.get(tier, 0.0) for tier in tiers}
+    taken = np.array([np.asarray(costs.seconds[tier]) * per_second[tier] for tier in tiers]).min(axis=0).sum()
+    for lower in LINKS:
+        link = costs.link(lower)
+        per_byte = objective.latency / link.bandwidth_bytes_per_s + _backbone_weight(objective, lower)
+        busy = objective.period / link.bandwidth_bytes_per_s
+        for tensor, readers in enumerate(graph.consumers):
+            nbytes = graph.tensors[tensor].nbytes
+            if taken + per_byte * nbytes > most or busy * nbytes > most:
+                producer = steps.passed(lower, graph.producer[tensor])
+                for reader in readers:
+                    steps.tie(steps.passed(lower, reader), producer)
+                if tensor in graph.outputs:
+                    steps.tie(producer, steps.zero)
+    if objective.period:
+        before = ancestors(graph)
+        for tier, order in ((Tier.DEVICE, before), (Tier.CLOUD, before.T)):
+            if tier in costs.seconds:
+                # who is on the device has all before it there, who is in the cloud all after it
+                busy_s = order @ np.asarray(costs.seconds[tier], float)
+                steps.forbid((v, tier) for v in np.flatnonzero(busy_s * objective.period > most).tolist())
 
 
-def _price_link(
-    program: _Program, graph: ModelGraph, costs: Costs, lower: Tier, passed: Sequence[int], worst_s: float
-) -> None:
-    """Add what the link above `lower` costs, where `passed[v]` says that block v stands beyond it."""
-    link = costs.link(lower)
-    latency_s = min(link.latency_s, worst_s)
+def _backbone_weight(objective: Objective, lower: Tier) -> float:
+    return objective.backbone / MEGABYTE if lower == Tier.EDGE else 0.0
 
-    def transfer_s(tensor: int) -> float:
-        return min(graph.tensors[tensor].nbytes / link.bandwidth_bytes_per_s, worst_s)
 
+def _price(program: Program, costs: Costs, objective: Objective, most: float) -> None:
+    """The objective, term by term as `pipeline.cost.predict` and `Objective.value` have it."""
+    steps = program.steps
+    busy: list[Expression] = []
+    for tier, seconds in costs.seconds.items():
+        computed = steps.stage(tier, seconds)
+        program.add_cost(computed, objective.latency + objective.price * costs.prices.get(tier, 0.0))
+        busy.append(computed)
+    for lower in LINKS:
+        link = costs.link(lower)
+        moved = _sum(_ups(program, lower), _answers(program, lower))
+        program.add_cost(moved, objective.latency / link.bandwidth_bytes_per_s + _backbone_weight(objective, lower))
+        program.add_cost(_uses(program, lower), objective.latency * link.latency_s)
+        busy.append({unknown: nbytes / link.bandwidth_bytes_per_s for unknown, nbytes in moved.items()})
+    if objective.period:
+        unit = program.scale / objective.period
+        program.add_cost(program.peak(busy, unit, max(most, _LEAST) / objective.period), objective.period)
+
+
+def _ups(program: Program, lower: Tier, weights: Sequence[float] | None = None) -> Expression:
+    """The bytes (or other weights) of the tensors that go up a link."""
+    steps, graph = program.steps, program.steps.graph
+    parts = []
     for tensor, readers in enumerate(graph.consumers):
-        if readers:
-            program.largest((passed[reader] for reader in readers), transfer_s(tensor))
-            program.cost[passed[graph.producer[tensor]]] -= transfer_s(tensor)
-    returning = [passed[graph.producer[tensor]] for tensor in sorted(set(graph.outputs))]
-    for tensor, producer in zip(sorted(set(graph.outputs)), returning, strict=True):
-        program.cost[producer] += transfer_s(tensor)
+        weight = graph.tensors[tensor].nbytes if weights is None else weights[tensor]
+        reach = program.largest(steps.passed(lower, reader) for reader in readers)
+        producer = steps.find(steps.passed(lower, graph.producer[tensor]))
+        if readers and reach.keys() != {producer}:
+            parts.append({unknown: weight * factor for unknown, factor in reach.items()})
+            parts.append({producer: -float(weight)})
+    return steps.reduced(_sum(*parts))
+
+
+def _answers(program: Program, lower: Tier) -> Expression:
+    """The bytes of outputs that come down it."""
+    steps, graph = program.steps, program.steps.graph
+    outputs = set(graph.outputs)
+    return steps.reduced(
+        _sum(*({steps.passed(lower, graph.producer[t]): float(graph.tensors[t].nbytes)} for t in outputs))
+    )
+
+
+def _uses(program: Program, lower: Tier) -> Expression:
+    """How often its latency is paid: 1 if any block stands beyond it, 1 if any output comes back."""
+    steps, graph = program.steps, program.steps.graph
     feeding = {before for before, _ in graph.edges}
-    program.largest((passed[v] for v in range(len(graph)) if v not in feeding), latency_s)
-    program.largest(returning, latency_s)
+    up = program.largest(steps.passed(lower, v) for v in range(len(graph)) if v not in feeding)
+    down = program.largest(steps.passed(lower, graph.producer[t]) for t in graph.outputs)
+    return _sum(up, down)
 
 
-def _solve(program: _Program, scale: float) -> NDArray[np.float64]:
-    """A corner of the program, every variable within 1e-6 of 0 or 1; of equally cheap ones the smallest."""
-    cost = np.asarray(program.cost) * scale + TIE * _SCALE / len(program.cost)
-    solution = _highs(program, cost, integrality=0)
-    if np.abs(solution - np.rint(solution)).max() > _INTEGRAL:
-        # Not a corner after all: numerical trouble in the solver. Branching costs time, never optimality.
-        solution = _highs(program, cost, integrality=1)
-    return solution
+def _add_limit(program: Program, limit: Limit) -> None:
+    steps = program.steps
+    total: Expression = {}
+    for tier, weights in limit.blocks.items():
+        total = _sum(total, steps.stage(tier, weights))
+    for lower, weights in limit.tensors.items():
+        total = _sum(total, _ups(program, lower, weights))
+    for tier, weights in limit.peaks.items():
+        single = (steps.on(tier, block, weight) for block, weight in enumerate(weights))
+        total = _sum(total, program.peak(single, max(limit.bound, 1.0)))
+    program.limit(total, limit.bound)
 
 
-def _highs(program: _Program, cost: NDArray[np.float64], integrality: int) -> NDArray[np.float64]:
-    # SciPy takes 0.4 s to import: a process that plans nothing does not pay for it.
-    from scipy.optimize import linprog
-    from scipy.sparse import csr_array
-
-    count = len(program.rows)
-    above, below = np.asarray(program.rows, dtype=np.int32).reshape(count, 2).T
-    matrix = csr_array(
-        (np.repeat([-1.0, 1.0], count), (np.tile(np.arange(count), 2), np.concatenate([above, below]))),
-        shape=(count, len(cost)),
-    )
-    options: dict[str, Any] = {"mip_rel_gap": 0.0} if integrality else {"dual_feasibility_tolerance": 1e-10}
-    result = linprog(
-        cost,
-        A_ub=matrix,
-        b_ub=np.zeros(count),
-        bounds=np.column_stack([program.lower, program.upper]),
-        method="highs" if integrality else "highs-ds",
-        integrality=integrality,
-        options=options,
-    )
-    if result.x is None:
-        raise AssertionError(f"a feasible program was not solved: {result.message}")
-    return np.asarray(result.x, dtype=np.float64)
+def _sum(*parts: Expression) -> Expression:
+    made: Expression = {}
+    for part in parts:
+        for unknown, factor in part.items():
+            made[unknown] = made.get(unknown, 0.0) + factor
+    return made

@@ -45,7 +45,13 @@ class Pipeline:
         """Wait for a condition, patiently; fails with the ends of all logs."""
         if not client.wait(condition, PATIENCE_S):
             logs = "\n".join(f"== {log.name}\n{log.read_text()[-2000:]}" for log in self.folder.glob("*.log"))
-            pytest.fail(f"waited {PATIENCE_S} s in vain\n{logs}")
+            collected = client.collected
+            came = sorted(int(result["correlation"]) for result in collected.results.values())
+            bare = sorted(collected.results.keys() - collected.outputs.keys())
+            pytest.fail(
+                f"waited {PATIENCE_S} s in vain; {client.in_flight} frames without a result, results of frames {came}, "
+                f"without outputs: sequences {bare}\n{logs}"
+            )
 
     def assert_proven(self, client: StreamClient, frames: int) -> None:
         """Each frame has exactly one result, and its whole output is that of the unsplit model, bit for bit."""

@@ -41,9 +41,9 @@ COSTS = Costs(
 )
 
 
-def about(seconds: float, nbytes: int, result_nbytes: int) -> Any:
+def about(seconds: float, nbytes: int, result_nbytes: int, busy_seconds: float) -> Any:
     """A LinkCost to compare with, its seconds within rounding."""
-    return LinkCost(pytest.approx(seconds), nbytes, result_nbytes)  # type: ignore[arg-type]  # only compared
+    return LinkCost(pytest.approx(seconds), nbytes, result_nbytes, pytest.approx(busy_seconds))  # type: ignore[arg-type]  # only compared
 
 
 def test_a_placement_on_the_device_pays_no_link() -> None:
@@ -53,14 +53,14 @@ def test_a_placement_on_the_device_pays_no_link() -> None:
 def test_a_placement_on_the_edge_pays_the_way_there_and_back() -> None:
     price = predict(GRAPH, (D, E, E, E, E), COSTS)
     # 600 B up and 40 B down at 1000 B/s, and the latency twice
-    assert price.links == {"device_edge": LinkCost(0.64 + 0.5, 600, 40)}
+    assert price.links == {"device_edge": LinkCost(0.64 + 0.5, 600, 40, 0.64)}
     assert price.seconds == pytest.approx(1.1 + 1.14)
 
 
 def test_the_way_to_the_cloud_pays_both_links() -> None:
     price = predict(GRAPH, (D, C, C, C, C), COSTS)
-    assert price.links["device_edge"] == about(0.64 + 0.5, 600, 40)
-    assert price.links["edge_cloud"] == about(6.4 + 1.0, 600, 40)
+    assert price.links["device_edge"] == about(0.64 + 0.5, 600, 40, 0.64)
+    assert price.links["edge_cloud"] == about(6.4 + 1.0, 600, 40, 6.4)
     assert price.seconds == pytest.approx(0.11 + 1.14 + 7.4)
 
 
@@ -68,15 +68,15 @@ def test_a_tensor_with_readers_on_two_tiers_crosses_each_link_once() -> None:
     price = predict(GRAPH, (D, D, E, C, C), COSTS)
     assert price.stages == {"device": 5.0, "edge": 0.2, "cloud": pytest.approx(0.04)}
     # the stem's 1000 B go up for left (edge) and right (cloud); left's 200 B join them to the cloud
-    assert price.links["device_edge"] == about(1.04 + 0.5, 1000, 40)
-    assert price.links["edge_cloud"] == about(12.4 + 1.0, 1200, 40)
+    assert price.links["device_edge"] == about(1.04 + 0.5, 1000, 40, 1.04)
+    assert price.links["edge_cloud"] == about(12.4 + 1.0, 1200, 40, 12.4)
     assert price.seconds == pytest.approx(5.24 + 1.54 + 13.4)
 
 
 def test_a_link_whose_result_is_made_below_it_pays_its_latency_once() -> None:
     early = ModelGraph("early", "0", GRAPH.tensors, GRAPH.blocks, (0,), (1,))
     price = predict(early, (D, D, E, E, E), COSTS)
-    assert price.links["device_edge"] == LinkCost(1.25, 1000, 0)
+    assert price.links["device_edge"] == LinkCost(1.25, 1000, 0, 1.0)
 
 
 @given(st.data())

@@ -1,0 +1,86 @@
+"""Which nodes, and which placement on them: every combination of candidates is planned, the cheapest first.
+
+A tier has one node in a plan, so the best over all nodes is the best over combinations. Knows no roster and no broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.cost import Costs, Prediction, predict
+from pipeline.errors import Infeasible
+from pipeline.graph import ModelGraph
+from pipeline.partition import exact
+from pipeline.partition.constraints import Constraint
+from pipeline.partition.objective import LATENCY, Objective
+from pipeline.placement import Placement, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A node for the device and for some other tiers, what they cost together, and what limits just them."""
+
+    nodes: Mapping[Tier, str]
+    costs: Costs
+    constraints: tuple[Constraint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A placement, the nodes of the tiers that it uses, and its price.
+
+    `costs` is what it was priced with, `value` what the objective makes of the price, `gap` the share by which a better
+    placement on these nodes could be better at most (0.0 when the optimum is proved).
+    """
+
+    placement: Placement
+    nodes: Mapping[Tier, str]
+    predicted: Prediction
+    costs: Costs
+    value: float
+    gap: float = 0.0
+
+
+def priced(
+    graph: ModelGraph, placement: Placement, candidate: Candidate, objective: Objective = LATENCY, gap: float = 0.0
+) -> Choice:
+    """The placement on the candidate's nodes, those without blocks left out."""
+    predicted = predict(graph, placement, candidate.costs)
+    used = {tier: candidate.nodes[tier] for tier in sorted({*placement, Tier.DEVICE})}
+    return Choice(placement, used, predicted, candidate.costs, objective.value(predicted), gap)
+
+
+def choose(
+    graph: ModelGraph,
+    candidates: Iterable[Candidate],
+    constraints: Sequence[Constraint] = (),
+    objective: Objective = LATENCY,
+) -> list[Choice]:
+    """The exact plan of each combination of nodes, the cheapest first; fewer nodes first among equals.
+
+    Raises Infeasible, with the conflict of the combination that has most nodes, when there is none.
+    """
+    found: list[Choice] = []
+    candidates = sorted(candidates, key=lambda candidate: -len(candidate.nodes))
+    for candidate in candidates:
+        try:
+            solution = exact.solve(
+                graph, candidate.costs, [*constraints, *candidate.constraints], objective, explain=False
+            )
+        except Infeasible:
+            continue
+        found.append(priced(graph, solution.placement, candidate, objective, solution.gap))
+    if candidates and not found:
+        exact.solve(graph, candidates[0].costs, [*constraints, *candidates[0].constraints], objective)
+    return sorted(_distinct(found), key=lambda choice: (choice.value, len(choice.nodes)))
+
+
+def _distinct(choices: Sequence[Choice]) -> Iterator[Choice]:
+    """Each placement on the same nodes once: a node that gets no block changes nothing."""
+    seen = set()
+    for choice in choices:
+        key = (choice.placement, tuple(choice.nodes.items()))
+        if key not in seen:
+            seen.add(key)
+            yield choice

@@ -1,0 +1,88 @@
+"""What a plan is judged by: one number from what a placement takes, so that unlike things can be weighed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+
+from pipeline.cost import Prediction
+from pipeline.errors import PlanError
+
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """The weights of a sum; its value is what the weights are in.
+
+    `latency` per second from a frame's arrival to its answer, `period` per second between frames at full load (the
+    busiest stage or link), `backbone` per megabyte between edge and cloud, `price` per unit of money. So
+    `Objective(latency=1, backbone=0.05)` is in seconds, and says that a megabyte saved is worth 50 ms. Raises PlanError
+    unless one weight is above 0 and none below.
+    """
+
+    latency: float = 0.0
+    period: float = 0.0
+    backbone: float = 0.0
+    price: float = 0.0
+
+    def __post_init__(self) -> None:
+        weights = asdict(self)
+        if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) or not any(weights.values()):
+            raise PlanError(f"an objective needs weights of at least 0, one of them above, not {weights}")
+
+    def value(self, prediction: Prediction) -> float:
+        """What is to be as small as possible."""
+        return float(
+            self.latency * prediction.seconds
+            + self.period * prediction.period_s
+            + self.backbone * prediction.backbone_nbytes / MEGABYTE
+            + self.price * prediction.price
+        )
+
+    def text(self, value: float) -> str:
+        """A value with its unit, if it has a plain one."""
+        if self in (LATENCY, THROUGHPUT):
+            return f"{value * 1e3:.1f} ms a frame"
+        return f"{value:.4g}" + {"backbone": " MB a frame", "price": " a frame"}.get(str(self), f" ({self})")
+
+    def __str__(self) -> str:
+        named = next((name for name, objective in NAMED.items() if objective == self), None)
+        return named or ",".join(f"{name}={weight:g}" for name, weight in asdict(self).items() if weight)
+
+
+LATENCY = Objective(latency=1.0)
+THROUGHPUT = Objective(period=1.0)
+NAMED: Mapping[str, Objective] = MappingProxyType(
+    {
+        "latency": LATENCY,
+        "throughput": THROUGHPUT,
+        "backbone": Objective(backbone=1.0),
+        "price": Objective(price=1.0),
+    }
+)
+
+
+def parse(text: str) -> Objective:
+    """Read `latency`, `throughput`, `backbone`, `price`, or weights such as `latency=1,backbone=0.05`.
+
+    Raises PlanError.
+    """
+    if text in NAMED:
+        return NAMED[text]
+    weights = {}
+    for part in text.split(","):
+        name, equals, number = part.strip().partition("=")
+        try:
+            weight = float(number) if equals and name in Objective.__slots__ else None
+        except ValueError:
+            weight = None
+        if weight is None or name in weights:
+            raise PlanError(
+                f"objective {text!r}: {part.strip()!r} is neither {', '.join(NAMED)} nor a weight (once each) such as "
+                f"latency=1 of {', '.join(Objective.__slots__)}"
+            )
+        weights[name] = weight
+    return Objective(**weights)

@@ -1,0 +1,141 @@
+"""All placements of a small graph and what each takes: the cost model and the constraints written a second time.
+
+Shares no code with `pipeline.cost` or `pipeline.partition`, which are judged by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.cost import Costs
+from pipeline.graph import Block, ModelGraph, Tensor
+from pipeline.partition.constraints import (
+    Constraint,
+    Forbid,
+    MemoryLimit,
+    MinDepth,
+    Pin,
+    RawStays,
+    ShareLimit,
+    TimeLimit,
+    UploadLimit,
+    Uses,
+)
+from pipeline.partition.objective import Objective
+from pipeline.placement import Tier
+
+Floats = npt.NDArray[np.float64]
+Placed = npt.NDArray[np.int8]
+
+
+class AllPlacements:
+    """`placed[k, v]`: the tier of block v in the k-th monotone placement on the tiers that have costs."""
+
+    def __init__(self, graph: ModelGraph, costs: Costs) -> None:
+        self.graph, self.costs = graph, costs
+        rows = np.zeros((1, 1), np.int8)
+        for block in graph.blocks[1:]:
+            floor = rows[:, [graph.producer[t] for t in block.inputs]].max(axis=1)
+            grown = [
+                np.column_stack([rows[floor <= tier], np.full((floor <= tier).sum(), tier, np.int8)])
+                for tier in sorted(costs.seconds)
+            ]
+            rows = np.concatenate(grown)
+        self.placed: Placed = rows
+        self.on = {tier: rows == tier for tier in Tier}
+        self.seconds = {tier: self.on[tier] @ np.asarray(s, float) for tier, s in costs.seconds.items()}
+        self.up, self.down, self.used, self.back = ({} for _ in range(4))
+        for lower in (Tier.DEVICE, Tier.EDGE):
+            beyond = rows > lower
+            self.used[lower] = beyond.any(axis=1)
+            self.back[lower] = beyond[:, [graph.producer[t] for t in graph.outputs]].any(axis=1)
+            self.up[lower], self.down[lower] = np.zeros(len(rows)), np.zeros(len(rows))
+            for tensor in graph.tensors:
+                producer = beyond[:, graph.producer[tensor.id]]
+                readers = list(graph.consumers[tensor.id])
+                if readers:
+                    self.up[lower] += tensor.nbytes * (beyond[:, readers].any(axis=1) & ~producer)
+                if tensor.id in graph.outputs:
+                    self.down[lower] += tensor.nbytes * producer
+
+    def values(self, objective: Objective) -> Floats:
+        """The objective of each."""
+        costs, latency, price = self.costs, np.zeros(len(self.placed)), np.zeros(len(self.placed))
+        busy = list(self.seconds.values())
+        for tier, seconds in self.seconds.items():
+            latency = latency + seconds
+            price = price + costs.prices.get(tier, 0.0) * seconds
+        for lower, link in ((Tier.DEVICE, costs.device_edge), (Tier.EDGE, costs.edge_cloud)):
+            busy.append((self.up[lower] + self.down[lower]) / link.bandwidth_bytes_per_s)
+            latency = latency + busy[-1] + link.latency_s * (1.0 * self.used[lower] + self.back[lower])
+        backbone = (self.up[Tier.EDGE] + self.down[Tier.EDGE]) / 1e6
+        period = np.max(busy, axis=0)
+        return np.asarray(
+            objective.latency * latency
+            + objective.period * period
+            + objective.backbone * backbone
+            + objective.price * price
+        )
+
+    def respect(self, constraint: Constraint) -> npt.NDArray[np.bool_]:
+        """Which of them do."""
+        graph = self.graph
+        match constraint:
+            case Pin(block, tier):
+                return np.asarray(self.placed[:, block] == tier)
+            case Forbid(block, tier):
+                return np.asarray(self.placed[:, block] != tier)
+            case RawStays(tier):
+                readers = [b for t in graph.inputs for b in graph.consumers[t]]
+                return np.asarray((self.placed[:, readers] <= tier).all(axis=1))
+            case MinDepth(blocks):
+                depth = {0: 0}
+                for b in graph.blocks[1:]:
+                    depth[b.index] = 1 + min(depth[graph.producer[t]] for t in b.inputs)
+                readers = [
+                    b.index for b in graph.blocks[1:] if min(depth[graph.producer[t]] for t in b.inputs) < blocks
+                ]
+                return np.asarray((self.placed[:, readers] == Tier.DEVICE).all(axis=1))
+            case UploadLimit(lower, nbytes):
+                return np.asarray(self.up[lower] <= nbytes)
+            case TimeLimit(tier, seconds):
+                return np.asarray(self.seconds.get(tier, np.zeros(len(self.placed))) <= seconds * (1 + 1e-9))
+            case ShareLimit(tier, share):
+                total = np.sum(list(self.seconds.values()), axis=0)
+                own = self.seconds.get(tier, np.zeros(len(self.placed)))
+                return np.asarray(own <= share * total * (1 + 1e-9) + 1e-12 * total)
+            case MemoryLimit(tier, nbytes):
+                weights = self.on[tier] @ np.array([8.0 * b.parameters for b in graph.blocks])
+                working = [sum(graph.tensors[t].nbytes for t in (*b.inputs, *b.outputs)) for b in graph.blocks]
+                return np.asarray(weights + (self.on[tier] * np.array(working, float)).max(axis=1) <= nbytes)
+            case Uses(tier):
+                return np.asarray(self.on[tier][:, 1:].any(axis=1))
+        raise NotImplementedError(constraint)
+
+    def allowed(self, constraints: Sequence[Constraint]) -> npt.NDArray[np.bool_]:
+        """Which respect all."""
+        kept = np.ones(len(self.placed), bool)
+        for constraint in constraints:
+            kept &= self.respect(constraint)
+        return kept
+
+
+def random_graph(rng: np.random.Generator, most: int = 10) -> ModelGraph:
+    """A DAG of 2 to `most` blocks with branches, joins, blocks of several outputs, and one or more model outputs."""
+    tensors: list[Tensor] = []
+    blocks: list[Block] = []
+    for index in range(int(rng.integers(2, most + 1))):
+        count = min(int(rng.integers(1, 4)), len(tensors)) if index else 0
+        near = rng.integers(max(0, len(tensors) - 4), max(len(tensors), 1), count).tolist()
+        made = range(len(tensors), len(tensors) + int(rng.choice([1, 1, 1, 2])))
+        tensors += [Tensor(t, f"t{t}", (1, int(rng.integers(1, 300_000))), "float32") for t in made]
+        kind = "Dense" if index else "input"
+        parameters = int(rng.integers(0, 500_000)) if index else 0
+        blocks.append(Block(index, f"b{index}", kind, (), tuple(sorted(set(near))), tuple(made), parameters))
+    read = {t for block in blocks for t in block.inputs}
+    ends = [t.id for t in tensors if t.id not in read]
+    outputs = ends if rng.random() < 0.5 else [ends[-1], int(rng.integers(0, len(tensors)))]
+    return ModelGraph("random", "0" * 8, tuple(tensors), tuple(blocks), blocks[0].outputs, tuple(outputs))
