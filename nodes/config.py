@@ -60,18 +60,21 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_config(path: Path | str) -> Config:
-    """Read the YAML file at `path`. Raises ConfigError with every problem in it, each on its line."""
+def load_config(path: Path | str, *, runs: bool = True) -> Config:
+    """Read the YAML file at `path`. Raises ConfigError with every problem in it, each on its line.
+
+    A pipeline that `runs` needs models and streams; one that is only planned for does not.
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read: {reason}") from error
-    return parse_config(text, path)
+    return parse_config(text, path, runs=runs)
 
 
-def parse_config(text: str, path: Path) -> Config:
+def parse_config(text: str, path: Path, *, runs: bool = True) -> Config:
     """Read `text` as if it were the file at `path`, which its relative paths start from. Raises ConfigError."""
     values, lines, problems = _read_yaml(text, path)
     if not problems:
@@ -80,7 +83,7 @@ def parse_config(text: str, path: Path) -> Config:
         except ValidationError as error:
             problems = [_worded(details) for details in error.errors(include_url=False)]
         else:
-            problems = list(_loose_ends(config))
+            problems = [*(_lacking(config) if runs else ()), *_loose_ends(config)]
             if not problems:
                 return config
     raise ConfigError("\n".join(f"{path}{_place(key, lines)}: {problem}" for key, problem in problems))
@@ -192,6 +195,13 @@ def _meant(name: str, known: Iterable[str]) -> str:
     return f" did you mean {' or '.join(near)}?" if near else ""
 
 
+def _lacking(config: Config) -> Iterator[Problem]:
+    """Sections that a running pipeline needs something in."""
+    for name in ("models", "streams"):
+        if not getattr(config, name):
+            yield (name,), f"missing or empty; {Config.model_fields[name].description}, at least one"
+
+
 def _loose_ends(config: Config) -> Iterator[Problem]:
     """References that lead nowhere."""
     for id_, stream in config.streams.items():
@@ -214,5 +224,13 @@ def _loose_ends(config: Config) -> Iterator[Problem]:
                 f"no model is named {stream.model!r};{_meant(stream.model, config.models)} "
                 f"models here: {', '.join(config.models)}",
             )
+    for id_, stream in config.streams.items():
+        for node_id in stream.plan.constraints.exclude_nodes:
+            if node_id not in config.nodes:
+                yield (
+                    ("streams", id_, "plan", "constraints", "exclude_nodes"),
+                    f"no node is named {node_id!r};{_meant(node_id, config.nodes)} "
+                    f"nodes here: {', '.join(config.nodes)}",
+                )
     if config.planner.id in config.nodes:
         yield ("planner", "id"), f"{config.planner.id!r} is the id of a node already; every process needs its own"

@@ -7,29 +7,19 @@ that a section names need not exist here: one configuration serves all machines,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
+from nodes.section import Section, Table, TierName, empty
+from nodes.wishes import LinkName, WishesSection
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
 
 _ID = r"^[a-z0-9-]+$"
 _MODEL_NAME = r"^[a-z0-9_.-]+$"
 _WEIGHTS_FILES = (".h5", ".keras")
-
-V = TypeVar("V")
-K = TypeVar("K", bound=str)
-
-
-def _tier(value: Any) -> Tier:
-    labels = {tier.label: tier for tier in Tier}
-    if not isinstance(value, str) or value not in labels:
-        raise ValueError("one of device, edge, cloud")
-    return labels[value]
 
 
 def _beside_the_file(value: Any, info: ValidationInfo) -> Any:
@@ -45,18 +35,10 @@ def _pair(value: Any) -> Any:
 LocalPath: TypeAlias = Annotated[Path, BeforeValidator(_beside_the_file)]
 """A path that the configuration file gives relative to itself."""
 
-# A frozen model holds a plain dict by reference, so the dict must refuse changes too.
-Table: TypeAlias = Annotated[Mapping[K, V], Field(min_length=1), AfterValidator(MappingProxyType)]
 Id: TypeAlias = Annotated[str, Field(pattern=_ID)]
 StreamKey: TypeAlias = Annotated[StreamId, Field(pattern=_ID, description="a stream's id of a-z, 0-9 and -")]
 NodeKey: TypeAlias = Annotated[NodeId, Field(pattern=_ID, description="a node's id of a-z, 0-9 and -")]
 ModelKey: TypeAlias = Annotated[str, Field(pattern=_MODEL_NAME, description="a model's name of a-z, 0-9, -, _ and .")]
-
-
-class Section(BaseModel):
-    """What all sections share: no unknown keys, no silent conversions, no change after reading."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class BrokerSection(Section):
@@ -182,14 +164,36 @@ class StreamSection(Section):
     frame_timeout_s: float = Field(5.0, gt=0, description="seconds above 0, after which a frame is submitted again")
     outputs: bool = Field(False, description="true (publish whole output tensors too) or false")
     source: SourceSection | None = Field(None, description="a section, or left out when frames come over MQTT only")
+    plan: WishesSection = Field(default_factory=WishesSection, description="a section with objective and constraints")
+
+
+class SpeedSection(Section):
+    """What a node reached in a calibration, where it is planned without having been started."""
+
+    macs_per_s: float = Field(gt=0, description="multiply-accumulates a second of a 3x3 convolution, above 0")
+    depthwise_macs_per_s: float = Field(gt=0, description="the same of a depthwise convolution, above 0")
+    bytes_per_s: float = Field(gt=0, description="bytes read and written a second by a sum of two tensors, above 0")
+    weight_bytes_per_s: float = Field(gt=0, description="bytes of weights a second of a large dense layer, above 0")
+    operation_s: float = Field(gt=0, description="seconds of a layer that has nothing to compute, above 0")
+
+
+class LinkSection(Section):
+    """One way between two tiers; what stands here is taken instead of what nodes measure."""
+
+    bandwidth_mbit_s: float = Field(gt=0, description="megabits a second, above 0")
+    latency_ms: float = Field(0.0, ge=0, description="milliseconds one way, at least 0")
 
 
 class NodeSection(Section):
     """One process on one tier."""
 
-    tier: Annotated[Tier, BeforeValidator(_tier)] = Field(description="one of device, edge, cloud")
+    tier: TierName = Field(description="one of device, edge, cloud")
     engine: str = Field("tensorflow", pattern=r"^[a-z0-9_]+$", description="an engine's name, such as tensorflow")
     threads: int | None = Field(None, ge=1, le=1024, description="threads from 1, or null for one per core")
+    price_per_s: float = Field(0.0, ge=0, description="money for a second of its work, of at least 0")
+    memory_mb: float | None = Field(None, gt=0, description="megabytes above 0 for networks, or null for no limit")
+    speed: SpeedSection | None = Field(None, description="a section with the rates that trisect profile measured")
+    profiles: LocalPath | None = Field(None, description="a folder that trisect profile -o has written on this node")
 
 
 class PlannerSection(Section):
@@ -224,9 +228,12 @@ class Config(Section):
 
     pipeline: Id = Field(description="a name of a-z, 0-9 and -")
     broker: BrokerSection = BrokerSection()
-    models: Table[ModelKey, ModelSection] = Field(description="a section with at least one model")
-    streams: Table[StreamKey, StreamSection] = Field(description="a section with at least one stream")
-    nodes: Table[NodeKey, NodeSection] = Field(description="a section with at least one node")
+    models: Table[ModelKey, ModelSection] = Field(default_factory=empty, description="a section with models")
+    streams: Table[StreamKey, StreamSection] = Field(default_factory=empty, description="a section with streams")
+    nodes: Table[NodeKey, NodeSection] = Field(description="a section with at least one node", min_length=1)
+    links: Table[LinkName, LinkSection] = Field(
+        default_factory=empty, description="a section with device_edge or edge_cloud, left out where nodes measure"
+    )
     planner: PlannerSection = PlannerSection()
     telemetry: TelemetrySection = TelemetrySection()
     transport: TransportSection = TransportSection()
@@ -239,7 +246,7 @@ class Config(Section):
     @classmethod
     def _an_empty_section_means_its_defaults(cls, values: Any) -> Any:
         # `planner:` with every line below it commented out is null to YAML.
-        optional = ("broker", "planner", "telemetry", "transport")
+        optional = ("broker", "links", "planner", "telemetry", "transport")
         if not isinstance(values, dict):
             return values
         return {key: value for key, value in values.items() if not (key in optional and value is None)}
