@@ -11,12 +11,12 @@ NAMED = 2
 """So many tensors of a cut are told by name."""
 
 
-def plan_table(plan: Mapping[str, Any]) -> Table:
+def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
     """Stages and what crosses between them, in the order in which a frame goes."""
     predicted = plan["predicted"]
+    running = f"stream {plan['stream']}, epoch {plan['epoch']} ({plan['planner']}): "
     table = Table(
-        title=f"stream {plan['stream']}, epoch {plan['epoch']} ({plan['planner']}): "
-        f"{predicted['seconds'] * 1e3:.1f} ms a frame predicted",
+        title=title or f"{running}{predicted['seconds'] * 1e3:.1f} ms a frame predicted",
         caption=plan["reason"],
         title_justify="left",
         caption_justify="left",

@@ -274,3 +274,33 @@ def _tolls(
         if without.value < best.value * (1 - _NOTHING):
             tolls.append(Toll(released.describe(graph), without.value))
     return tolls
+
+
+def decision_map(
+    graph: ModelGraph,
+    candidates: Sequence[Candidate],
+    constraints: Sequence[Constraint],
+    objective: Objective,
+    device_edge: Sequence[float],
+    edge_cloud: Sequence[float],
+    *,
+    progress: Callable[[], None] = lambda: None,
+) -> tuple[list[list[str]], list[list[float]]]:
+    """The kind of the best plan and its value over bandwidths (bytes/s) of both links: `[edge_cloud][device_edge]`.
+
+    Where nothing respects the constraints the kind is empty and the value infinite.
+    """
+    kinds: list[list[str]] = []
+    values: list[list[float]] = []
+    for above in edge_cloud:
+        row: list[Choice | None] = []
+        for below in device_edge:
+            there = [with_bandwidth(with_bandwidth(c, Tier.DEVICE, below), Tier.EDGE, above) for c in candidates]
+            try:
+                row.append(choose(graph, there, constraints, objective)[0])
+            except Infeasible:
+                row.append(None)
+            progress()
+        kinds.append([kind_of(choice.placement) if choice else "" for choice in row])
+        values.append([choice.value if choice else float("inf") for choice in row])
+    return kinds, values

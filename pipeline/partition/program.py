@@ -23,8 +23,8 @@ TIE = 1e-9
 """Placements whose values differ by less than this share of the best are a tie: the earlier tiers win."""
 PROOF = 1e-6
 """A mixed-integer program ends when no placement can be better by more than this share..."""
-MOST_NODES = 300
-"""...or after so many branches, which keeps planning within a second; how far it was proved is known then."""
+MOST_WORK = 30_000
+"""...or after so many branches times columns, about half a second of work; how far it was proved is known then."""
 
 _SCALE = 1e6  # the best known value in the linear solver's units; its tolerances are absolute, 1e-10
 _INTEGRAL = 1e-6
@@ -143,7 +143,7 @@ class Program:
         integrality = np.zeros(len(self._cost))
         integrality[: self._step_count] = 1
         rows = LinearConstraint(matrix, -np.inf, upper) if upper.size else ()
-        options: dict[str, Any] = {"mip_rel_gap": PROOF, "node_limit": MOST_NODES}
+        options: dict[str, Any] = {"mip_rel_gap": PROOF, "node_limit": max(1, MOST_WORK // len(self._cost))}
 
         def solved() -> Any:
             bounds = Bounds(0, self._upper)
