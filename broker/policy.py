@@ -47,12 +47,17 @@ class Policy:
     receive_maximum: int | None = None
 
 
-def policies(limits: Limits, *, intake: bool) -> dict[Channel, Policy]:
+def policies(limits: Limits, *, intake: bool, is_new_name: bool) -> dict[Channel, Policy]:
     """The channels of a session, CONTROL first."""
     chosen = {
         # resumed after a blip, so that commands arrive and the will is withheld; not by another process, for which
         # a command to the earlier one was not meant
-        Channel.CONTROL: Policy(queue_bytes=limits.control_queue_bytes, expiry_s=limits.control_expiry_s),
+        Channel.CONTROL: Policy(
+            queue_bytes=limits.control_queue_bytes,
+            expiry_s=limits.control_expiry_s,
+            # mosquitto 2.0 takes a session along through its restart only if its last CONNECT had no Clean Start
+            fresh_start=not is_new_name,
+        ),
         # tensors of a lost connection are stale: the device submits the frame again
         Channel.BULK: Policy(queue_bytes=limits.bulk_queue_bytes, expiry_s=0),
     }

@@ -48,6 +48,8 @@ class Session:
     Args:
         name: unique at the broker, e.g. `demo-edge-1`; the client ids are `trisect-<name>-control` and so on.
         token: tells this process from an earlier one of the same name.
+        is_new_name: nobody had this name before, as with a random one. Then no message is missed on CONTROL while a
+            broker with persistence restarts.
         will: published by the broker, retained, when the node is gone without `stop`. The topic `claim` beside it
             then tells two processes with one name apart, where the broker itself does not.
         on_up, on_down, on_taken: called one at a time, in order, in the thread `<name>.events`, where they may publish,
@@ -65,6 +67,7 @@ class Session:
         token: str,
         will: Will | None = None,
         intake: bool = False,
+        is_new_name: bool = False,
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[str], None] = lambda reason: None,
         on_taken: Callable[[SessionTaken], None] = lambda taken: None,
@@ -99,7 +102,7 @@ class Session:
                 will=will if channel is Channel.CONTROL else None,
                 claim=self._claim if channel is Channel.CONTROL else None,
             )
-            for channel, policy in policies(limits, intake=intake).items()
+            for channel, policy in policies(limits, intake=intake, is_new_name=is_new_name).items()
         }
 
     @property

@@ -49,7 +49,7 @@ def address_of(config: Config) -> Address:
 def guest_session(config: Config, purpose: str) -> Session:
     """A session for a command that is no node: a name of its own, no will. Not started."""
     token = secrets.token_hex(4)
-    return Session(address_of(config), name=f"{config.pipeline}-{purpose}-{token}", token=token)
+    return Session(address_of(config), name=f"{config.pipeline}-{purpose}-{token}", token=token, is_new_name=True)
 
 
 def require_free(config: Config, names: Namespace, node: NodeId) -> None:

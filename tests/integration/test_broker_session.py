@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -224,6 +225,25 @@ def test_publishes_made_while_the_broker_is_away_arrive_in_order(
     assert received.payloads(100) == [bytes([number]) for number in range(100)]
     session._connections[Channel.BULK].outbox.wait_empty(PATIENCE_S)
     assert session.queued_bytes == 0
+
+
+def test_a_session_of_a_new_name_misses_nothing_while_a_broker_with_persistence_restarts(
+    open_session: OpenSession, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)  # mosquitto may have an account of its own
+    with Server(ServerSettings(persistence_dir=tmp_path)) as server:
+        address, received = Address("127.0.0.1", server.port), Received()
+        slow = replace(QUICK, reconnect_min_s=0.5, reconnect_max_s=0.5)  # the writer is back first
+        reader = open_session(address, "reader", is_new_name=True, limits=slow)
+        writer = open_session(address, "writer")
+        reader.subscribe(["t"], received)
+        sent = [str(number).encode() for number in range(400)]
+        for number, payload in enumerate(sent):
+            if number == len(sent) // 2:
+                server.restart()
+            writer.publish("t", payload, wait_s=None)
+            threading.Event().wait(0.002)  # so that they are under way all the time, before and after
+        assert set(received.payloads(len(sent))) == set(sent)
 
 
 def test_bytes_in_flight_are_not_leaked_by_a_killed_broker(
