@@ -31,6 +31,28 @@ ConfigOption = Annotated[
 ]
 StreamOption = Annotated[str | None, typer.Option("--stream", help="The stream; may be left out if there is one.")]
 DEFAULT_CONFIG = Path("configs/demo.yaml")
+ObjectiveOption = Annotated[
+    str | None,
+    typer.Option(help="latency, throughput, backbone, price, or weights such as latency=1,backbone=0.05."),
+]
+RawStaysOption = Annotated[str | None, typer.Option(help="device or edge: the input goes no further.")]
+MinDepthOption = Annotated[int | None, typer.Option(help="Computing blocks before anything leaves the device.")]
+PinOption = Annotated[list[str] | None, typer.Option(metavar="BLOCK=TIER", help="Must run there; may be repeated.")]
+ForbidOption = Annotated[list[str] | None, typer.Option(metavar="BLOCK=TIER", help="Must not; may be repeated.")]
+ExcludeOption = Annotated[list[str] | None, typer.Option(metavar="NODE", help="Gets no blocks; may be repeated.")]
+UploadLimitOption = Annotated[
+    list[str] | None, typer.Option(metavar="LINK=MB", help="Megabytes a frame up device_edge or edge_cloud.")
+]
+TimeLimitOption = Annotated[
+    list[str] | None, typer.Option(metavar="TIER=LIMIT", help="Seconds a frame, or a share of all computing: 30%.")
+]
+_SCISSION = "Scission's job"
+TierFilters = Annotated[
+    list[str] | None, typer.Option(help="Filters of the tier; may be repeated.", rich_help_panel=_SCISSION)
+]
+TimeFilter = Annotated[
+    str | None, typer.Option(help="At most, in seconds or as a share: 30%.", rich_help_panel=_SCISSION)
+]
 
 
 class Stoppable(Protocol):
@@ -46,7 +68,7 @@ class Stoppable(Protocol):
 def main() -> None:
     """The entry point: errors that a user can mend are shown without a traceback, with exit code 1."""
     try:
-        app()
+        app(args=_with_json_alone(sys.argv[1:]))
     except (TrisectError, BrokerError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -157,10 +179,99 @@ def place(
 
 @app.command()
 def plan(
+    model: Annotated[
+        str | None, typer.Argument(help="Plan this model without running it; left out: show the running plans.")
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    as_json: Annotated[bool, typer.Option("--json", help="The plans as published, one JSON object a line.")] = False,
+    nodes: Annotated[
+        str | None,
+        typer.Option(
+            help="Nodes and links to plan for: a file, or d3-wifi, d3-4g, d3-5g, d3-optical; default: --config."
+        ),
+    ] = None,
+    json_path: Annotated[
+        str | None, typer.Option("--json", metavar="[PATH]", help="As JSON: into a file, or (last, or alone) printed.")
+    ] = None,
+    objective: ObjectiveOption = None,
+    raw_stays_on: RawStaysOption = None,
+    min_depth: MinDepthOption = None,
+    pin: PinOption = None,
+    forbid: ForbidOption = None,
+    exclude: ExcludeOption = None,
+    upload_limit: UploadLimitOption = None,
+    time_limit: TimeLimitOption = None,
+    map_path: Annotated[
+        Path | None, typer.Option("--map", help="Write an SVG of the best kind of plan over both bandwidths.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Write SVGs into this folder: the graph by tier, and the blocks' times.")
+    ] = None,
+    profiles: Annotated[
+        Path | None, typer.Option(help="Scission's job: measured systems, see below.", rich_help_panel=_SCISSION)
+    ] = None,
+    network: Annotated[
+        Path | None, typer.Option(help="CSV: source,destination,ping(ms),bandwidth(mbps).", rich_help_panel=_SCISSION)
+    ] = None,
+    named: Annotated[
+        str | None, typer.Option("--model", help="The model, as the profiles call it.", rich_help_panel=_SCISSION)
+    ] = None,
+    device: TierFilters = None,
+    edge: TierFilters = None,
+    cloud: TierFilters = None,
+    top: Annotated[int, typer.Option(help="How many answers.", min=1, rich_help_panel=_SCISSION)] = 5,
+    input_mb: Annotated[float, typer.Option(help="Megabytes of a frame.", rich_help_panel=_SCISSION)] = 0.15,
+    device_upload: Annotated[float | None, typer.Option(help="At most, in MB.", rich_help_panel=_SCISSION)] = None,
+    edge_upload: Annotated[float | None, typer.Option(help="At most, in MB.", rich_help_panel=_SCISSION)] = None,
+    device_time: TimeFilter = None,
+    edge_time: TimeFilter = None,
+    cloud_time: TimeFilter = None,
 ) -> None:
-    """Show the plans that a running pipeline goes by."""
+    """Show the running plans; or plan a MODEL for given nodes and say why; or answer Scission's queries.
+
+    Scission's job takes --profiles DIR, --network FILE and --model NAME. DIR has TIER/SYSTEM/MODEL.json as `trisect
+    profile -o DIR/TIER/SYSTEM` writes them, Scission's TIER-SYSTEM.dat, or its measurements as JSON. Filters: a number
+    pins that layer to the tier, !number forbids it, -1 leaves the tier unused, !-1 uses it, NAME or !NAME selects
+    systems (@2500 if the name is a number). In the JSON, layers are half-open, and null for an unused tier.
+    """
+    if profiles is not None or network is not None or named is not None:
+        if profiles is None or network is None or named is None or model is not None:
+            raise typer.BadParameter("Scission's job needs --profiles, --network and --model, and no MODEL before")
+        from nodes import scission_commands
+
+        code = scission_commands.run(
+            profiles,
+            network,
+            named,
+            device=device,
+            edge=edge,
+            cloud=cloud,
+            top=top,
+            input_mb=input_mb,
+            device_upload=device_upload,
+            edge_upload=edge_upload,
+            device_time=device_time,
+            edge_time=edge_time,
+            cloud_time=cloud_time,
+            json_path=Path("/dev/stdout") if json_path == "-" else Path(json_path) if json_path else None,
+        )
+        raise typer.Exit(code)
+    if model is not None:
+        from nodes import plan_commands
+
+        wishes = plan_commands.wishes_of(
+            objective=objective,
+            raw_stays_on=raw_stays_on,
+            min_depth=min_depth,
+            pin=pin or (),
+            forbid=forbid or (),
+            exclude=exclude or (),
+            upload_limit=upload_limit or (),
+            time_limit=time_limit or (),
+        )
+        where = nodes or str(config)
+        raise typer.Exit(
+            plan_commands.run(model, where, wishes, json_path=json_path, map_path=map_path, pictures=pictures)
+        )
     from rich.console import Console
 
     from nodes import requests
@@ -168,9 +279,12 @@ def plan(
     from nodes.plan_view import plan_table
 
     plans = requests.running_plans(load_config(config))
-    for found in plans:
-        if as_json:
-            print(json.dumps(found, ensure_ascii=False))
+    lines = [json.dumps(found, ensure_ascii=False) for found in plans]
+    if json_path is not None and json_path != "-":
+        Path(json_path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    for found, line in zip(plans, lines, strict=True):
+        if json_path == "-":
+            print(line)
         else:
             Console().print(plan_table(found))
     if not plans:
@@ -284,6 +398,15 @@ def bench_engines(
     from nodes import bench_commands
 
     raise typer.Exit(bench_commands.run(models, threads=threads, weights=weights, json_path=json_path))
+
+
+def _with_json_alone(arguments: list[str]) -> list[str]:
+    """`plan --json` without a path prints; typer knows no options whose value may be left out."""
+    if arguments[:1] != ["plan"] or "--json" not in arguments:
+        return arguments
+    at = arguments.index("--json") + 1
+    alone = at == len(arguments) or (arguments[at].startswith("-") and arguments[at] != "-")
+    return [*arguments[:at], "-", *arguments[at:]] if alone else arguments
 
 
 def _serve(process: Stoppable) -> None:

@@ -49,7 +49,11 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """What a node can do: its models by name with their digests, and the streams it owns with their model's name."""
+    """What a node can do: its models by name with their digests, and the streams it owns with their model's name.
+
+    `speed` is a `pipeline.estimator.Speed` as plain values, from which a model that it has not profiled is priced; None
+    if it was never measured, since all models are profiled.
+    """
 
     node: NodeId
     tier: str
@@ -61,6 +65,17 @@ class NodeInfo:
     hardware: str
     models: Mapping[str, str]
     streams: Mapping[StreamId, str] = field(default_factory=dict)
+    speed: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSeconds:
+    """What one segment computed since the node's last report of it: so many frames, the median seconds of one."""
+
+    stream: StreamId
+    epoch: int
+    frames: int
+    compute_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import queue
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from broker import topics
@@ -29,7 +30,7 @@ from nodes.messages import (
 )
 from nodes.presence import PLANNER_TIER, Presence, require_free
 from nodes.sections import Config
-from nodes.telemetry import Meter
+from nodes.telemetry import Meter, read_segments
 from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
@@ -73,6 +74,7 @@ class PlannerNode:
         )
         self.machine = PlannerMachine(settings, started_at=time.monotonic())
         with self.presence:
+            import_module("scipy.optimize")  # half a second, which the first plan would wait for
             self._loop()
 
     def stop(self) -> None:
@@ -88,9 +90,10 @@ class PlannerNode:
             topics.MODEL: lambda payload, _: pe.ManifestArrived(ModelGraph.from_json(parse_json(payload))),
             topics.PLAN: lambda payload, _: pe.PlanSeen(Plan.from_json(parse_json(payload))),
             topics.PROFILE: _read_profile,
+            topics.TELEMETRY: _read_telemetry,
         }
         for kind, read in readers.items():
-            self.session.subscribe([self.names.filter(kind)], partial(self._on_json, read))
+            self.session.subscribe([self.names.filter(kind)], partial(self._on_json, read), qos=kind.qos)
         place = self.names.topic(topics.COMMAND, node=self.config.planner.id, verb=PLACE)
         self.session.subscribe([place], self._on_place)
 
@@ -144,6 +147,10 @@ class PlannerNode:
 
 def _read_profile(payload: bytes, fields: dict[str, str]) -> pe.PlannerEvent:
     return pe.ProfileArrived(NodeId(fields["node"]), Profile.from_json(parse_json(payload)))
+
+
+def _read_telemetry(payload: bytes, fields: dict[str, str]) -> pe.PlannerEvent:
+    return pe.TelemetryArrived(NodeId(fields["node"]), read_segments(payload))
 
 
 def _read_request(message: Message) -> pe.PlaceRequested:

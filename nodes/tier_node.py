@@ -2,6 +2,11 @@
 
 Threads: the core takes every decision, one event after the other; around it, each with its own queue, one thread
 decodes what arrives, one computes, one encodes and publishes, one prepares coming plans, and one makes frames inputs.
+
+What a node has no profile of it measures right after it said that it is ready, in the thread that prepares plans and
+before the first of them: a new process holds no epoch, so no frame can run there meanwhile, to be slowed by measuring
+or to spoil what is measured. A stream that runs elsewhere goes on under its plan. Until then the node's speed tells
+the planner what to expect.
 """
 
 from __future__ import annotations
@@ -11,9 +16,10 @@ import os
 import queue
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker import topics
 from broker.session import Channel
@@ -38,6 +44,9 @@ from pipeline.errors import ConfigError, FrameError
 from pipeline.inputs import to_inputs
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.wire import HEADER_LIMIT_BYTES, Hop
+
+if TYPE_CHECKING:
+    from pipeline.profile import Profile
 
 _log = logging.getLogger(__name__)
 
@@ -84,14 +93,17 @@ class TierNode:
     # Coming up.
 
     def _load(self) -> None:
-        from pipeline import engines, profile
+        from pipeline import calibration, engines, profile
         from pipeline.prepared import load
 
         self._engine = engines.create(self.section.engine, self.section.threads or os.cpu_count() or 1)
         used = sorted({stream.model for stream in self.config.streams.values()})
         self._models = {name: load(source_of(name, self.config.models[name])) for name in used}
         self.graphs = {name: model.graph for name, model in self._models.items()}
-        self._profiles = {name: profile.measure_or_load(self._engine, model) for name, model in self._models.items()}
+        self._profiles = {name: profile.cached(self._engine, model) for name, model in self._models.items()}
+        # nobody asks how fast a node is that has profiled all its models
+        measured = calibration.calibrate_or_load if None in self._profiles.values() else calibration.load_cached
+        self._speed = measured(self._engine)
         self._preprocess = {name: preprocess_of(self.config.models[name]) for name in used}
 
     def _assemble(self) -> None:
@@ -105,10 +117,13 @@ class TierNode:
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
         self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
         self._compute = Worker(f"{node}.compute", self._run_segment)
-        self._prepare = Worker(f"{node}.prepare", self._prepare_or_release)
+        self._prepare: Worker[Callable[[], None]] = Worker(f"{node}.prepare", lambda job: job())
+        for name, profile in self._profiles.items():
+            if profile is None:
+                self._prepare.put(partial(self._measure, name))
         self._performers: dict[type, Callable[[Any], object]] = {
-            do.Prepare: self._prepare.put,
-            do.Release: self._prepare.put,
+            do.Prepare: lambda action: self._prepare.put(partial(self._prepare_epoch, action)),
+            do.Release: lambda action: self._prepare.put(partial(self._release_epoch, action)),
             do.AnnounceApplied: self._announce,
             do.Run: lambda action: self._compute.put((action, time.time())),
             do.SendTensor: self._outbound.worker.put,
@@ -136,9 +151,8 @@ class TierNode:
         from pipeline.profile import hardware
 
         keep, topic = self.session.keep, self.names.topic
-        for name, graph in self.graphs.items():
+        for graph in self.graphs.values():
             keep(topic(topics.MODEL, digest=graph.digest), to_bytes(graph.to_json()))
-            keep(topic(topics.PROFILE, node=self.node, model=name), to_bytes(self._profiles[name].to_json()))
         info = NodeInfo(
             node=self.node,
             tier=self.section.tier.label,
@@ -150,14 +164,22 @@ class TierNode:
             hardware=hardware(),
             models={name: graph.digest for name, graph in self.graphs.items()},
             streams={name: section.model for name, section in self.streams.items()},
+            speed=self._speed.to_json() if self._speed else None,
         )
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
+        for profile in self._profiles.values():
+            if profile is not None:
+                self._publish_profile(profile)
         self._announce(do.AnnounceApplied({}))
         wait_up(self.session)
         self._check_packet_limit()
         report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=self.config.transport.chunk_bytes)
         keep(topic(topics.LINK, node=self.node), to_bytes(report))
         _log.info("link: %s", report.describe())
+
+    def _publish_profile(self, profile: Profile) -> None:
+        topic = self.names.topic(topics.PROFILE, node=self.node, model=profile.model)
+        self.session.keep(topic, to_bytes(profile.to_json()))
 
     def _check_packet_limit(self) -> None:
         limit, chunk_bytes = self.session.max_packet_bytes, self.config.transport.chunk_bytes
@@ -291,13 +313,23 @@ class TierNode:
         self.meter.count("frames_total")
         self.meter.sample("queue_seconds", hop.queue_seconds)
         self.meter.sample("compute_seconds", hop.compute_seconds)
+        self.meter.segment(StreamId(run.key.stream), run.key.epoch, hop.compute_seconds)
 
-    def _prepare_or_release(self, action: do.Prepare | do.Release) -> None:
-        if isinstance(action, do.Release):
-            self._segments.release(action.stream, action.epoch)
-            self._inbound.forget_epoch(action.stream, action.epoch)
-            self.session.unsubscribe(self._subscribed.pop((action.stream, action.epoch), []), channel=Channel.BULK)
-            return
+    def _measure(self, name: str) -> None:
+        from pipeline.profile import measure_or_load
+
+        began = time.monotonic()
+        profile = measure_or_load(self._engine, self._models[name])
+        self._publish_profile(profile)
+        _log.info("profiled %s in %.1f s: %.1f ms a frame", name, time.monotonic() - began, profile.total_seconds * 1e3)
+
+    def _release_epoch(self, action: do.Release) -> None:
+        self._segments.release(action.stream, action.epoch)
+        self._inbound.forget_epoch(action.stream, action.epoch)
+        self.meter.forget_segment(action.stream, action.epoch)
+        self.session.unsubscribe(self._subscribed.pop((action.stream, action.epoch), []), channel=Channel.BULK)
+
+    def _prepare_epoch(self, action: do.Prepare) -> None:
         plan, stage = action.plan, action.stage
         try:
             self._segments.hold(plan.stream, plan.epoch, plan.model, stage)

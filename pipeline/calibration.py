@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
+from pipeline import profile
 from pipeline.backend import keras
 from pipeline.estimator.speed import Speed
 from pipeline.prepared import PreparedModel, prepare
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _SIDE, _NARROW, _WIDE, _UNITS = 56, 64, 256, 4096
 _TINY = 16
 _REPEATS = 20
+_KEPT = "speed-1"
+"""The number grows with each change of the network."""
 
 
 def network() -> PreparedModel:
@@ -50,3 +53,20 @@ def calibrate(engine: Engine) -> Speed:
         weight_bytes_per_s=4 * blocks["dense"].parameters / seconds["dense"],
         operation_s=statistics.median(seconds[f"tiny_{number}"] for number in range(1, _TINY)),
     )
+
+
+def load_cached(engine: Engine) -> Speed | None:
+    """The speed measured before on such a machine, or None."""
+    return profile.kept(_KEPT, engine, Speed.from_json)
+
+
+def calibrate_or_load(engine: Engine) -> Speed:
+    """The speed measured before on such a machine, else a new one; of the nodes of one machine, one measures."""
+    if (speed := load_cached(engine)) is not None:
+        return speed  # before the lock, which a neighbour may hold for as long as a large model takes
+    with profile.alone():
+        speed = load_cached(engine)
+        if speed is None:
+            speed = calibrate(engine)
+            profile.keep_if_possible(_KEPT, engine, speed.to_json())
+        return speed

@@ -191,12 +191,12 @@ def _alternative(
 ) -> Alternative:
     """The planner's best over all combinations of nodes."""
     found: list[Choice] = []
-    why_not = "no nodes"
-    for candidate in candidates:
+    why_not = ""
+    for candidate in sorted(candidates, key=lambda candidate: -len(candidate.nodes)):
         try:
             placement = PLANNERS[name](graph, candidate.costs, [*constraints, *candidate.constraints], objective)
         except Infeasible as error:
-            why_not = str(error)
+            why_not = why_not or str(error)
         else:
             found.append(priced(graph, placement, candidate, objective))
     best = min(found, key=lambda choice: choice.value, default=None)

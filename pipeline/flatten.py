@@ -90,13 +90,25 @@ def flatten(model: Any, name: str, renumber: bool) -> FlatModel:
     a model built here has the same names in every process. Raises NotFunctional.
     """
     function = check_model(model, name)
-    flat = FlatModel(name, (), (), tuple(t.name for t in function.inputs))
+    flat = FlatModel(name, (), (), _input_names(function, renumber))
     inputs = [_input(flat, tensor) for tensor in function.inputs]
     flat.inputs = tuple(inputs)
     flat.outputs = tuple(_open(flat, function, inputs, prefix=""))
     _drop_unread(flat)
     _name_uniquely(flat, renumber)
     return flat
+
+
+def _input_names(function: Any, renumber: bool) -> tuple[str, ...]:
+    """Keras's own, but for those that it counts through a process."""
+    names = [str(tensor.name) for tensor in function.inputs]
+    if renumber:
+        counted = re.compile(r"keras_tensor(_\d+)?")
+        many = len(names) > 1
+        names = [
+            (f"input_{i}" if many else "input") if counted.fullmatch(name) else name for i, name in enumerate(names)
+        ]
+    return tuple(names)
 
 
 def _input(flat: FlatModel, tensor: Any) -> int:

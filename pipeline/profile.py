@@ -1,6 +1,7 @@
 """What a node measured about itself: seconds per block, kept on disk and shared by the nodes of one machine.
 
 Knows no kernel: it asks an engine. A profile fits one model, engine, version, number of threads and kind of machine.
+Whatever else is measured once for an engine on a machine (its speed) is kept here too, under the same lock.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ModelError
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from pipeline.prepared import PreparedModel
 
 PROFILE_VERSION = 1
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -108,19 +111,51 @@ def cache_directory() -> Path:
 
 def load_cached(digest: str, engine: Engine) -> Profile | None:
     """The profile measured before on such a machine, or None. A file that is no such profile is logged and ignored."""
-    path = _path(digest, engine)
-    try:
-        profile = Profile.from_json(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError, ModelError) as error:
-        _log.warning("profile %s ignored: %s", path, error)
-        return None
-    foreign = _foreign(profile, digest, engine)
+    profile = kept(digest, engine, Profile.from_json)
+    foreign = _foreign(profile, digest, engine) if profile is not None else ""
     if foreign:
+        path = _path(digest, engine)
         _log.warning("profile %s ignored: it is of another model, engine or machine: %s", path, foreign)
         return None
     return profile
+
+
+def cached(engine: Engine, model: PreparedModel) -> Profile | None:
+    """The profile of this model that was measured before on such a machine, or None."""
+    profile = load_cached(model.graph.digest, engine)
+    if profile is None or len(profile.seconds) != len(model.graph):
+        return None
+    return replace(profile, model=model.graph.name)  # it may go by another name here
+
+
+def kept(name: str, engine: Engine, read: Callable[[Any], T]) -> T | None:
+    """What was kept under this name for such an engine on such a machine, or None; what cannot be read is logged."""
+    path = _path(name, engine)
+    try:
+        return read(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError, ModelError) as error:
+        _log.warning("%s ignored: %s", path, error)
+        return None
+
+
+def keep(name: str, engine: Engine, value: Mapping[str, Any]) -> Path:
+    """Keep plain JSON values for later: readers see the old file or the whole new one. Raises OSError."""
+    path = _path(name, engine)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", encoding="utf-8", delete=False) as new:
+        json.dump(value, new)
+    os.replace(new.name, path)
+    return path
+
+
+def keep_if_possible(name: str, engine: Engine, value: Mapping[str, Any]) -> None:
+    """The same; a cache that cannot be written costs only the cache."""
+    try:
+        keep(name, engine, value)
+    except OSError as error:
+        _log.warning("not kept: %s; set XDG_CACHE_HOME to a directory that can be written", error)
 
 
 def _foreign(profile: Profile, digest: str, engine: Engine) -> str:
@@ -135,19 +170,14 @@ def _foreign(profile: Profile, digest: str, engine: Engine) -> str:
     return "; ".join(f"{name} {theirs}, here {ours}" for name, theirs, ours in pairs if theirs != ours)
 
 
-def _path(digest: str, engine: Engine) -> Path:
+def _path(name: str, engine: Engine) -> Path:
     key = json.dumps([engine.name, engine.version, engine.threads, hardware()])
-    return cache_directory() / f"{digest}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    return cache_directory() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 def store(profile: Profile, engine: Engine) -> Path:
-    """Keep a profile for later: readers see the old file or the whole new one. Raises OSError."""
-    path = _path(profile.digest, engine)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", encoding="utf-8", delete=False) as new:
-        json.dump(profile.to_json(), new)
-    os.replace(new.name, path)
-    return path
+    """Keep a profile for later. Raises OSError."""
+    return keep(profile.digest, engine, profile.to_json())
 
 
 def measure(engine: Engine, model: PreparedModel, repeats: int = 10) -> Profile:
@@ -173,27 +203,22 @@ def measure_or_load(engine: Engine, model: PreparedModel) -> Profile:
 
     Measuring side by side would give times that no node has when it runs alone.
     """
-    digest = model.graph.digest
-    with _alone():
-        profile = load_cached(digest, engine)
-        if profile is not None and len(profile.seconds) == len(model.graph):
-            return replace(profile, model=model.graph.name)  # it may go by another name here
-        profile = measure(engine, model)
-        try:
-            store(profile, engine)
-        except OSError as error:
-            _log.warning("profile not kept: %s; set XDG_CACHE_HOME to a directory that can be written", error)
+    with alone():
+        profile = cached(engine, model)
+        if profile is None:
+            profile = measure(engine, model)
+            keep_if_possible(profile.digest, engine, profile.to_json())
         return profile
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Hold this machine's profiling lock; the kernel frees it when its holder dies. Without a place for it, go on."""
+def alone() -> Iterator[None]:
+    """Hold the machine's lock for measuring; the kernel frees it when its holder dies. Without a lock file, go on."""
     with contextlib.ExitStack() as stack:
         try:
             directory = cache_directory()
             directory.mkdir(parents=True, exist_ok=True)
             fcntl.flock(stack.enter_context(open(directory / "lock", "a", encoding="utf-8")), fcntl.LOCK_EX)
         except OSError as error:
-            _log.warning("profiling without a lock: %s", error)
+            _log.warning("measuring without a lock: %s", error)
         yield

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from nodes.machine.actions import Log
 from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
-from nodes.messages import LinkReport, NodeInfo
+from nodes.messages import LinkReport, NodeInfo, SegmentSeconds
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profile import Profile
@@ -34,6 +34,14 @@ class LinkArrived:
     """A node said how fast its way to the broker is."""
 
     report: LinkReport
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryArrived:
+    """A node reported; `segments` are those that computed enough frames since the last time to tell."""
+
+    node: NodeId
+    segments: tuple[SegmentSeconds, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,7 @@ PlannerEvent: TypeAlias = (
     | InfoArrived
     | ProfileArrived
     | LinkArrived
+    | TelemetryArrived
     | ManifestArrived
     | PlanSeen
     | PlaceRequested

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -26,6 +26,7 @@ from nodes.machine.planner_events import (
     ProfileArrived,
     PublishPlan,
     Reply,
+    TelemetryArrived,
 )
 from nodes.machine.roster import Roster, Served
 from nodes.messages import LifeState
@@ -67,6 +68,8 @@ class Choice:
 
 @dataclass(slots=True)
 class _Stream:
+    """`unsure` are nodes that were priced by an estimate when the present plan was published."""
+
     served: Served
     plan: Plan | None = None
     adopted: bool = False
@@ -74,6 +77,7 @@ class _Stream:
     hurry: bool = False
     published_at: float = 0.0
     said: str = ""
+    unsure: frozenset[NodeId] = frozenset()
     solved: dict[Placement | None, tuple[Any, list[Choice]]] = field(default_factory=dict)
 
 
@@ -93,6 +97,7 @@ class PlannerMachine:
             InfoArrived: self._info_arrived,
             ProfileArrived: self._profile_arrived,
             LinkArrived: self._link_arrived,
+            TelemetryArrived: self._telemetry_arrived,
             ManifestArrived: self._manifest_arrived,
             PlanSeen: self._plan_seen,
             ConnectionLost: self._connection_lost,
@@ -128,20 +133,25 @@ class PlannerMachine:
 
     def _info_arrived(self, event: InfoArrived, now: float) -> list[PlannerAction]:
         info = event.info
-        self._roster.infos[info.node] = info
+        wrong = self._roster.learn_info(info)
         for name, model in info.streams.items():
             known = self._streams.get(name)
             if known is None or (known.served.device, known.served.model) != (info.node, model):
                 self._streams[name] = _Stream(Served(info.node, model))
                 self._adopt(name)
-        return []
+        return [Log(logging.WARNING, wrong)] if wrong else []
 
     def _profile_arrived(self, event: ProfileArrived, now: float) -> list[PlannerAction]:
-        self._roster.profiles[event.node, event.profile.model] = event.profile
+        self._roster.compute.learn_profile(event.node, event.profile)
         return []
 
     def _link_arrived(self, event: LinkArrived, now: float) -> list[PlannerAction]:
         self._roster.links[event.report.node] = event.report
+        return []
+
+    def _telemetry_arrived(self, event: TelemetryArrived, now: float) -> list[PlannerAction]:
+        plans = [stream.plan for stream in self._streams.values() if stream.plan is not None]
+        self._roster.compute.learn_telemetry(event.node, event.segments, plans)
         return []
 
     def _manifest_arrived(self, event: ManifestArrived, now: float) -> list[PlannerAction]:
@@ -200,11 +210,8 @@ class PlannerMachine:
     def _choices(self, stream: _Stream, graph: ModelGraph, forced: Placement | None) -> list[Choice]:
         """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
         tiers = {tier: self._roster.usable(stream.served, tier) for tier in Tier}
-        nodes, roster = [node for usable in tiers.values() for node in usable], self._roster
-        rests_on = (
-            graph.digest,
-            *((node, roster.profiles[node, stream.served.model], roster.links[node]) for node in nodes),
-        )
+        nodes = [node for usable in tiers.values() for node in usable]
+        rests_on = graph.digest, *(self._roster.rests_on(stream.served, node) for node in nodes)
         solved = stream.solved.get(forced)
         if solved is None or solved[0] != rests_on:
             solved = rests_on, list(self._solve(stream, graph, forced, tiers))
@@ -245,10 +252,13 @@ class PlannerMachine:
             return actions + self._say(stream, f"no plan for stream {name} yet: {error}")
         best = min(choices, key=_price)
         why = self._why_publish(stream, graph, best, now)
-        if mismatch := self._roster.mismatch(stream.served):
-            actions += self._say(stream, mismatch)
+        wrong = [self._roster.mismatch(stream.served), self._roster.unfit_profiles(stream.served)]
+        if any(wrong):
+            actions += self._say(stream, "; ".join(filter(None, wrong)))
         if why:
             return actions + self._publish(name, stream, graph, best, choices, lacking + why, now, wall_ts)
+        if self._is_measured_now(stream):
+            return actions + self._price_anew(name, stream, graph, choices)
         if stream.adopted and stream.plan is not None:
             stream.adopted = False
             actions.append(PublishPlan(stream.plan, graph))
@@ -293,6 +303,8 @@ class PlannerMachine:
         now: float,
         wall_ts: float,
     ) -> list[PlannerAction]:
+        unsure = self._estimated(stream)
+        doubt = f"; estimated, not measured, for {', '.join(unsure)}" if unsure else ""
         plan = Plan(
             stream=name,
             epoch=self._next_epoch(name, stream),
@@ -302,12 +314,39 @@ class PlannerMachine:
             placement=best.placement,
             predicted=best.predicted,
             planner=_planner(stream, best),
-            reason=f"{why}; {_compare(graph, best, choices)}",
+            reason=f"{why}; {_compare(graph, best.predicted, choices)}{doubt}",
             created_ts=wall_ts,
         )
-        stream.plan, stream.published_at = plan, now
+        stream.plan, stream.published_at, stream.unsure = plan, now, frozenset(unsure)
         text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
         return [PublishPlan(plan, graph), Log(logging.INFO, text)]
+
+    def _estimated(self, stream: _Stream) -> list[NodeId]:
+        """The usable nodes that are priced by an estimate."""
+        usable = [node for tier in Tier for node in self._roster.usable(stream.served, tier)]
+        return [node for node in usable if self._roster.is_estimated(stream.served, node)]
+
+    def _is_measured_now(self, stream: _Stream) -> bool:
+        """Whether the present plan was estimated for nodes that have all measured themselves meanwhile."""
+        plan, served, roster = stream.plan, stream.served, self._roster
+        return (
+            bool(stream.unsure)
+            and plan is not None
+            and not any(roster.is_estimated(served, node) for node in stream.unsure)
+            and not any(roster.why_unusable(served, node) for node in plan.nodes.values())
+        )
+
+    def _price_anew(
+        self, name: StreamId, stream: _Stream, graph: ModelGraph, choices: Sequence[Choice]
+    ) -> list[PlannerAction]:
+        """Say the present plan's price by measured profiles. To nodes the same epoch of the same moment is no news."""
+        plan = stream.plan
+        assert plan is not None
+        predicted = predict(graph, plan.placement, self._roster.costs(stream.served, plan.nodes))
+        was = f"estimated at {plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
+        reason = f"{was}; {_compare(graph, predicted, choices)}"
+        stream.plan, stream.unsure = replace(plan, predicted=predicted, reason=reason), frozenset()
+        return [PublishPlan(stream.plan, graph), Log(logging.INFO, f"stream {name}: epoch {plan.epoch}: {reason}")]
 
     def _next_epoch(self, name: StreamId, stream: _Stream) -> int:
         """Above everything that any node has seen, so that a planner which forgot is not mistaken for an old one."""
@@ -346,9 +385,9 @@ def _price(choice: Choice) -> tuple[float, int]:
     return choice.predicted.seconds, len(choice.nodes)
 
 
-def _compare(graph: ModelGraph, best: Choice, choices: Sequence[Choice]) -> str:
-    """The choice's price beside that of each tier alone."""
-    parts = [f"predicted {best.predicted.seconds * 1e3:.1f} ms a frame"]
+def _compare(graph: ModelGraph, predicted: Prediction, choices: Sequence[Choice]) -> str:
+    """A plan's price beside that of each tier alone."""
+    parts = [f"predicted {predicted.seconds * 1e3:.1f} ms a frame"]
     for tier, only in _ALONE.items():
         staffed = [choice.costs for choice in choices if tier in choice.costs.seconds]
         if staffed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nodes.machine.compute_seconds import ComputeSeconds, Estimate
 from nodes.machine.peers import Peers
 from nodes.messages import LifeState, LinkReport, NodeInfo
 from pipeline.cost import Costs, Link
@@ -12,7 +13,6 @@ from pipeline.errors import DigestMismatch, ModelError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
-from pipeline.profile import Profile
 
 UNMEASURED_BYTES_PER_S = 1e12
 """A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
@@ -29,13 +29,21 @@ class Served:
 
 @dataclass(slots=True)
 class Roster:
-    """Filled by what nodes say; `profiles` by node and model, `graphs` by digest."""
+    """Filled by what nodes say; `graphs` by digest."""
 
     peers: Peers = field(default_factory=Peers)
     infos: dict[NodeId, NodeInfo] = field(default_factory=dict)
-    profiles: dict[tuple[NodeId, str], Profile] = field(default_factory=dict)
     links: dict[NodeId, LinkReport] = field(default_factory=dict)
     graphs: dict[str, ModelGraph] = field(default_factory=dict)
+    compute: ComputeSeconds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.compute = ComputeSeconds(self.infos, self.graphs)
+
+    def learn_info(self, info: NodeInfo) -> str:
+        """Take what a node says it can do; returns what is wrong with it, empty if nothing is."""
+        self.infos[info.node] = info
+        return self.compute.learn_speed(info)
 
     def graph_of(self, stream: Served) -> ModelGraph:
         """The graph of the model that the stream's device holds. Raises ModelError while it is unknown."""
@@ -69,11 +77,10 @@ class Roster:
         return self._why_unmeasured(stream, node, digest or "")
 
     def _why_unmeasured(self, stream: Served, node: NodeId, digest: str) -> str:
-        profile, graph, link = self.profiles.get((node, stream.model)), self.graphs.get(digest), self.links.get(node)
-        if profile is None or profile.digest != digest:
-            return f"{node} has not profiled {stream.model!r} yet"
-        if graph is not None and len(profile.seconds) != len(graph):
-            return f"{node} has a profile of {len(profile.seconds)} blocks for {len(graph)}"
+        link = self.links.get(node)
+        if self.compute.basis(node, stream.model, digest) is None:
+            unfit = self.compute.why_unfit(node, stream.model, digest)
+            return unfit or f"{node} has not profiled {stream.model!r} yet"
         if link is None:
             return f"{node} has not measured its link yet"
         return "" if link.makes_sense else f"{node} has measured a link that cannot be ({link.describe()})"
@@ -98,13 +105,29 @@ class Roster:
         ]
         return str(DigestMismatch(stream.model, [(stream.device, digest), *others])) if others else ""
 
+    def unfit_profiles(self, stream: Served) -> str:
+        """What to say of living nodes' profiles that are of no use for the stream, empty if all are."""
+        digest = self._digest(stream) or ""
+        living = [node for node, info in sorted(self.infos.items()) if info.models.get(stream.model) == digest]
+        return "; ".join(why for node in living if (why := self.compute.why_unfit(node, stream.model, digest)))
+
+    def is_estimated(self, stream: Served, node: NodeId) -> bool:
+        """Whether the node's price for the stream's model rests on its speed, for want of a profile."""
+        return isinstance(self.compute.basis(node, stream.model, self._digest(stream) or ""), Estimate)
+
+    def rests_on(self, stream: Served, node: NodeId) -> tuple[object, ...]:
+        """All that the node's part in `costs` follows from: equal means equal costs."""
+        basis = self.compute.basis(node, stream.model, self._digest(stream) or "")
+        return node, basis, basis and self.compute.factor(node, stream.model, basis), self.links.get(node)
+
     def costs(self, stream: Served, nodes: Mapping[Tier, NodeId]) -> Costs:
         """What the stream's model costs on these nodes and between them; all of them are usable."""
         reports = {tier: self.links[node] for tier, node in nodes.items()}
+        digest = self._digest(stream) or ""
         return Costs(
-            {tier: self.profiles[node, stream.model].seconds for tier, node in nodes.items()},
-            device_edge=_link(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
-            edge_cloud=_link(reports.get(Tier.EDGE), reports.get(Tier.CLOUD)),
+            {tier: self.compute.seconds(node, stream.model, digest) for tier, node in nodes.items()},
+            device_edge=link_between(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
+            edge_cloud=link_between(reports.get(Tier.EDGE), reports.get(Tier.CLOUD)),
         )
 
     def highest_seen(self, name: StreamId) -> int:
@@ -117,7 +140,7 @@ class Roster:
         return info.models.get(stream.model) if info else None
 
 
-def _link(lower: LinkReport | None, upper: LinkReport | None) -> Link:
+def link_between(lower: LinkReport | None, upper: LinkReport | None) -> Link:
     """From one tier's node through the broker to the next one's: up, then down, and half of each echo.
 
     The broker forwards a message when it has all of it, so the two ways' seconds add up; where one is much slower, as

@@ -18,6 +18,7 @@ import numpy as np
 from nodes.machine import actions as do
 from nodes.machine import events as ev
 from nodes.machine import planner_events as pe
+from nodes.machine.corrections import LEAST_FRAMES
 from nodes.machine.planning import PlannerMachine, PlannerSettings
 from nodes.machine.stream import MAX_FAILURES, StreamSettings
 from nodes.machine.tier import TierMachine
@@ -32,7 +33,9 @@ from nodes.messages import (
     parse_json,
     to_bytes,
 )
+from nodes.telemetry import read_segments
 from pipeline.errors import WireError
+from pipeline.estimator import Speed
 from pipeline.graph import ModelGraph
 from pipeline.placement import Stage, Tier
 from pipeline.plan import NodeId, Plan, StreamId
@@ -47,6 +50,7 @@ SEQUENCES = 1_000_000
 WINDOW = 3
 TRAFFIC = 0.05
 WALL_TS = 1_760_000_000.0
+SPEED = Speed(macs_per_s=1e9, depthwise_macs_per_s=1e9, bytes_per_s=1e9, weight_bytes_per_s=1e9, operation_s=1e-3)
 
 
 class TierShell(Client):
@@ -98,14 +102,26 @@ class TierShell(Client):
     def introduce_profile(self) -> None:
         self.keep(f"profile/{self.node}", to_bytes(self.profile().to_json()))
 
+    def report(self, load: float) -> None:
+        """Telemetry of a node that takes so many times its profile."""
+        report: dict[str, float] = {"ts": self.cluster.now}
+        for epoch, stage in self.held.items():
+            segment = f"segment.{STREAM}.{epoch}."
+            report[f"{segment}frames"] = LEAST_FRAMES
+            report[f"{segment}compute_seconds_p50"] = load * self.speed * len(stage.blocks)
+        self.publish(f"telemetry/{self.node}", to_bytes(report))
+
     def _introduce(self) -> None:
         graph = self.cluster.graph
         self.keep(f"model/{graph.digest}", to_bytes(graph.to_json()))
-        self.introduce_profile()
         streams = {STREAM: MODEL} if self.node == DEVICE else {}
-        models = {MODEL: graph.digest}
-        info = NodeInfo(self.node, self.tier, self.token, "1", "none", "1", 1, "none", models, streams)
+        models, speed = {MODEL: graph.digest}, SPEED.to_json()
+        info = NodeInfo(self.node, self.tier, self.token, "1", "none", "1", 1, "none", models, streams, speed)
         self.keep(f"info/{self.node}", to_bytes(info))
+        if self.cluster.cached:
+            self.introduce_profile()
+        else:
+            self.workers["prepare"].append(None)
         self._announce({})
         self.keep(f"link/{self.node}", to_bytes(LinkReport(self.node, self.token, 1e6, 1e6, 1e-3)))
         self.subscribe("state", "applied", "plan")
@@ -184,7 +200,10 @@ class TierShell(Client):
             inputs = model_inputs(self.cluster.graph, action.ticket)
             self.handle(ev.FrameDecoded(action.stream, action.sequence, inputs, 0.0))
 
-    def _prepare(self, action: do.Prepare | do.Release) -> None:
+    def _prepare(self, action: do.Prepare | do.Release | None) -> None:
+        if action is None:
+            self.introduce_profile()
+            return
         if isinstance(action, do.Release):
             self.held.pop(action.epoch, None)
             self.inputs.drop_epoch(action.stream, action.epoch)
@@ -239,7 +258,7 @@ class PlannerShell(Client):
         settings = PlannerSettings(margin=0.1, min_seconds_between_plans=1.0, settle_s=0.5)
         self.machine = PlannerMachine(settings, started_at=self.cluster.now)
         self.state = LifeState.READY
-        self.subscribe("state", "applied", "info", "link", "model", "plan", "profile")
+        self.subscribe("state", "applied", "info", "link", "model", "plan", "profile", "telemetry")
 
     def came_up(self) -> None:
         self.handle(ev.ConnectionRestored())
@@ -267,6 +286,7 @@ class PlannerShell(Client):
             "model": lambda: pe.ManifestArrived(ModelGraph.from_json(parse_json(payload))),
             "plan": lambda: pe.PlanSeen(Plan.from_json(parse_json(payload))),
             "profile": lambda: pe.ProfileArrived(NodeId(rest), Profile.from_json(parse_json(payload))),
+            "telemetry": lambda: pe.TelemetryArrived(NodeId(rest), read_segments(payload)),
         }
         self.handle(readers[kind]())
 
@@ -282,11 +302,12 @@ class Entered:
 
 @dataclass(slots=True)
 class Cluster:
-    """All processes, the clock, and the books on every frame."""
+    """All processes, the clock, and the books on every frame. Nodes have their profile `cached`, or measure it."""
 
     graph: ModelGraph
     edges: int
     clouds: int
+    cached: bool = True
     now: float = 0.0
     broker: Broker = field(default_factory=Broker)
     tiers: dict[NodeId, TierShell] = field(default_factory=dict)

@@ -66,11 +66,17 @@ class Pipeline(RuleBasedStateMachine):
 
     cluster: Cluster
 
-    @initialize(graph=graphs(max_blocks=6), edges=st.integers(1, 2), clouds=st.integers(1, 2), quiet=st.booleans())
-    def begin(self, graph: ModelGraph, edges: int, clouds: int, quiet: bool) -> None:
+    @initialize(
+        graph=graphs(max_blocks=6),
+        edges=st.integers(1, 2),
+        clouds=st.integers(1, 2),
+        quiet=st.booleans(),
+        cached=st.booleans(),
+    )
+    def begin(self, graph: ModelGraph, edges: int, clouds: int, quiet: bool, cached: bool) -> None:
         self.patch = mock.patch.object(exact, "partition", any_placement)
         self.patch.start()
-        self.cluster = Cluster(symbolic(graph), edges, clouds)
+        self.cluster = Cluster(symbolic(graph), edges, clouds, cached)
         if quiet:
             self.cluster.settle(LIMIT_S, at_least_s=1.0)
 
@@ -110,6 +116,14 @@ class Pipeline(RuleBasedStateMachine):
         if shell is not None:
             shell.speed = speed
             shell.introduce_profile()
+
+    @event(pick=which, load=st.sampled_from([1.0, 1.3, 5.0]), times=st.integers(1, 4))
+    def a_node_reports(self, pick: int, load: float, times: int) -> None:
+        shells = [shell for shell in self.cluster.tiers.values() if shell.connected and not shell.loading]
+        shell = self._pick(shells, pick)
+        if shell is not None:
+            for _ in range(times):
+                shell.report(load)
 
     @event()
     def a_person_hands_the_stream_back(self) -> None:

@@ -66,6 +66,7 @@ messages: st.SearchStrategy[Any] = st.one_of(
         hardware=text,
         models=st.dictionaries(text, text, max_size=3),
         streams=st.dictionaries(streams, text, max_size=3),
+        speed=st.none() | st.dictionaries(text, seconds, max_size=3),
     ),
     st.builds(
         LinkReport,
@@ -137,6 +138,11 @@ def test_a_message_error_names_the_field_and_is_a_trisect_error() -> None:
 def test_a_newer_nodes_message_is_read_without_what_is_unknown_here() -> None:
     state = from_bytes(NodeState, b'{"node":"a","tier":"edge","state":"ready","session":"s","mood":"good"}')
     assert (state.node, state.state, state.births) == ("a", LifeState.READY, 0)
+
+
+def test_a_node_that_does_not_know_its_speed_yet_says_none() -> None:
+    older = b'{"node":"a","tier":"edge","session":"s","version":"1","engine":"e","engine_version":"1","threads":1,'
+    assert from_bytes(NodeInfo, older + b'"hardware":"h","models":{}}').speed is None
 
 
 def test_a_will_reads_as_the_words_on_the_topic() -> None:

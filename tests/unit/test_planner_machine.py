@@ -40,9 +40,17 @@ class Planner:
     def tick(self, after: float) -> list[pe.PlannerAction]:
         return self(ev.Tick(), after)
 
-    def info(self, node: NodeId, *, session: str = "one", digest: str = GRAPH.digest) -> list[pe.PlannerAction]:
+    def info(
+        self,
+        node: NodeId,
+        *,
+        session: str = "one",
+        digest: str = GRAPH.digest,
+        speed: Mapping[str, float] | None = None,
+    ) -> list[pe.PlannerAction]:
         streams = {CAM: "chain"} if node == DEVICE else {}
-        info = NodeInfo(node, TIERS[node].label, session, "1", "tf", "2", 1, "x86", {"chain": digest}, streams)
+        models = {"chain": digest}
+        info = NodeInfo(node, TIERS[node].label, session, "1", "tf", "2", 1, "x86", models, streams, speed)
         return self(pe.InfoArrived(info))
 
     def profile(self, node: NodeId, seconds: float, *, blocks: int = len(GRAPH)) -> list[pe.PlannerAction]:

@@ -13,8 +13,9 @@ import pytest
 
 from pipeline.engines import BlockTimes, create
 from pipeline.errors import ModelError
+from pipeline.estimator import Speed
 from pipeline.graph import Block, ModelGraph, Tensor
-from pipeline.profile import Profile, cache_directory, hardware, load_cached, measure_or_load, store
+from pipeline.profile import Profile, cache_directory, cached, hardware, load_cached, measure_or_load, store
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +121,68 @@ def test_a_cache_that_cannot_be_written_costs_only_the_cache(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert _measured(CountingEngine()).seconds == (0.0, 0.5)
     assert "XDG_CACHE_HOME" in caplog.text
+
+
+@dataclass
+class CountingCalibration:
+    """Measures nothing, and counts how often it was asked."""
+
+    asked: int = 0
+
+    def __call__(self, engine: Any) -> Speed:
+        self.asked += 1
+        return Speed(
+            macs_per_s=1e10, depthwise_macs_per_s=1e9, bytes_per_s=1e9, weight_bytes_per_s=1e9, operation_s=1e-5 / 3
+        )
+
+
+@pytest.fixture
+def calibration(monkeypatch: pytest.MonkeyPatch) -> CountingCalibration:
+    create("tensorflow", 1)
+    counting = CountingCalibration()
+    monkeypatch.setattr("pipeline.calibration.calibrate", counting)
+    return counting
+
+
+def _calibrated(engine: Any) -> Speed:
+    from pipeline.calibration import calibrate_or_load
+
+    return calibrate_or_load(engine)
+
+
+def test_a_speed_is_measured_once_for_each_engine_version_and_number_of_threads(
+    calibration: CountingCalibration,
+) -> None:
+    engines = [CountingEngine(), CountingEngine(threads=1), CountingEngine(version="2"), CountingEngine(name="other")]
+    for _ in range(3):
+        assert len({_calibrated(engine) for engine in engines}) == 1
+    assert calibration.asked == len(engines)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"macs_per_s": 1.0}', b"\xff", b"[" * 100_000])
+def test_a_corrupt_speed_is_ignored_and_measured_anew(
+    content: bytes, calibration: CountingCalibration, caplog: pytest.LogCaptureFixture
+) -> None:
+    speed = _calibrated(CountingEngine())
+    next(cache_directory().glob("speed-*.json")).write_bytes(content)
+    assert _calibrated(CountingEngine()) == _calibrated(CountingEngine()) == speed
+    assert "ignored" in caplog.text
+    assert calibration.asked == 2
+
+
+def test_a_speed_is_no_profile_and_stands_in_nobodys_way(calibration: CountingCalibration) -> None:
+    engine = CountingEngine()
+    _calibrated(engine)
+    assert cached(engine, _model()) is None  # type: ignore[arg-type]  # only profile() is asked
+    profile = _measured(engine)
+    assert cached(engine, _model()) == profile  # type: ignore[arg-type]
+
+
+def test_a_profile_of_another_number_of_blocks_is_measured_anew() -> None:
+    engine = CountingEngine()
+    store(replace(_measured(engine), seconds=(0.0,), spread=(0.0,)), engine)  # type: ignore[arg-type]
+    assert cached(engine, _model()) is None  # type: ignore[arg-type]
+    assert len(_measured(engine).seconds) == 2
 
 
 def _measure_in_a_process(cache: str, log: str) -> None:

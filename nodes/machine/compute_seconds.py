@@ -1,0 +1,135 @@
+"""What each block of a model takes on each node: measured by the node, else estimated, corrected by telemetry. Pure."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from nodes.machine.corrections import LEAST_FRAMES, LEAST_SECONDS, Corrections
+from nodes.messages import NodeInfo, SegmentSeconds
+from pipeline.errors import ModelError
+from pipeline.estimator import Speed, estimate
+from pipeline.graph import ModelGraph
+from pipeline.plan import NodeId, Plan
+from pipeline.profile import Profile
+
+MOST_BIAS = 3.0
+"""What is off by more says something about the node, and nothing about the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A node's speed, and by how much estimates of the model were off on nodes that have measured it (a factor).
+
+    An estimator errs about a model much the same on every node. Were it not for `bias`, the first node to be measured
+    would look better or worse than those that are still estimated for no other reason, and blocks would go to and fro.
+    """
+
+    speed: Speed
+    bias: float
+
+
+Basis = Profile | Estimate
+"""What a node's seconds follow from, before telemetry corrects them."""
+
+
+@dataclass(slots=True)
+class ComputeSeconds:
+    """Reads `infos` by node and `graphs` by digest, which are its owner's. Profiles are by node and model."""
+
+    infos: Mapping[NodeId, NodeInfo]
+    graphs: Mapping[str, ModelGraph]
+    _profiles: dict[tuple[NodeId, str], Profile] = field(default_factory=dict)
+    _speeds: dict[NodeId, Speed] = field(default_factory=dict)
+    _estimates: dict[tuple[str, Speed], tuple[float, ...]] = field(default_factory=dict)
+    _corrections: Corrections = field(default_factory=Corrections)
+
+    def learn_speed(self, info: NodeInfo) -> str:
+        """Take a node's speed; returns what is wrong with it, and it is then as good as none."""
+        self._speeds.pop(info.node, None)
+        try:
+            if info.speed is not None:
+                self._speeds[info.node] = Speed.from_json(info.speed)
+        except ModelError as error:
+            return f"{info.node}: {error}"
+        return ""
+
+    def learn_profile(self, node: NodeId, profile: Profile) -> None:
+        """Take a node's profile; what telemetry corrected was the time foreseen without it."""
+        if self._profiles.get((node, profile.model)) != profile:
+            self._profiles[node, profile.model] = profile
+            self._corrections.forget(node, profile.model)
+
+    def learn_telemetry(self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Iterable[Plan]) -> None:
+        """Set what a node measured under the present plans beside what is foreseen for those blocks."""
+        measured = {(s.stream, s.epoch): s.compute_seconds for s in segments if s.frames >= LEAST_FRAMES}
+        watched = set()
+        for plan in plans:
+            tier, basis = plan.tier_of(node), self.basis(node, plan.model, plan.digest)
+            if tier is None or basis is None:
+                continue
+            foreseen = self._foreseen(basis, plan.digest)
+            foreseen_s = sum(s for s, placed in zip(foreseen, plan.placement, strict=False) if placed is tier)
+            if foreseen_s >= LEAST_SECONDS:
+                watched.add(plan.model)
+                if (took_s := measured.get((plan.stream, plan.epoch))) is not None:
+                    self._corrections.learn(node, plan.model, basis, took_s / foreseen_s)
+        self._corrections.fade(node, but=watched)
+
+    def basis(self, node: NodeId, model: str, digest: str) -> Basis | None:
+        """The node's fitting profile, else an estimate, None without either."""
+        profile, speed = self._profiles.get((node, model)), self._speeds.get(node)
+        if profile is not None and not self.why_unfit(node, model, digest):
+            return profile
+        return Estimate(speed, self._bias(model, digest)) if speed and self._estimated(speed, digest) else None
+
+    def factor(self, node: NodeId, model: str, basis: Basis) -> float:
+        """What telemetry says to multiply the node's seconds with."""
+        return self._corrections.of(node, model, basis)
+
+    def seconds(self, node: NodeId, model: str, digest: str) -> tuple[float, ...]:
+        """By block. The node has a basis, else there is a KeyError."""
+        basis = self.basis(node, model, digest)
+        if basis is None:
+            raise KeyError(node, model)
+        factor = self.factor(node, model, basis)
+        return tuple(factor * seconds for seconds in self._foreseen(basis, digest))
+
+    def why_unfit(self, node: NodeId, model: str, digest: str) -> str:
+        """Why the node's profile of the model is of no use, empty if it is of use or there is none."""
+        profile, info, graph = self._profiles.get((node, model)), self.infos.get(node), self.graphs.get(digest)
+        if profile is None or info is None:
+            return ""
+        here = (digest, info.engine, info.engine_version, info.threads, info.hardware)
+        there = (profile.digest, profile.engine, profile.engine_version, profile.threads, profile.hardware)
+        differing = [f"{theirs}, not {ours}" for theirs, ours in zip(there, here, strict=True) if theirs != ours]
+        if differing:
+            return f"{node} has a profile of another {model!r}, engine or machine: {'; '.join(differing)}"
+        if graph is not None and len(profile.seconds) != len(graph):
+            return f"{node} has a profile of {len(profile.seconds)} blocks for {len(graph)}"
+        return ""
+
+    def _foreseen(self, basis: Basis, digest: str) -> tuple[float, ...]:
+        if isinstance(basis, Profile):
+            return basis.seconds
+        return tuple(basis.bias * seconds for seconds in self._estimated(basis.speed, digest))
+
+    def _estimated(self, speed: Speed, digest: str) -> tuple[float, ...]:
+        """Empty without the graph, and for a speed at which it would take forever."""
+        if digest not in self.graphs:
+            return ()
+        key = digest, speed
+        if key not in self._estimates:
+            seconds = estimate(self.graphs[digest], speed)
+            self._estimates[key] = seconds if math.isfinite(sum(seconds)) else ()
+        return self._estimates[key]
+
+    def _bias(self, model: str, digest: str) -> float:
+        ratios = []
+        for node, speed in self._speeds.items():
+            profile, estimated_s = self._profiles.get((node, model)), sum(self._estimated(speed, digest))
+            if profile is not None and estimated_s > 0 and not self.why_unfit(node, model, digest):
+                ratios.append(sum(profile.seconds) / estimated_s)
+        return round(min(max(statistics.median(ratios), 1 / MOST_BIAS), MOST_BIAS), 3) if ratios else 1.0

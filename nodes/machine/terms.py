@@ -1,0 +1,46 @@
+"""What the configuration says of nodes and links beside what they measure: prices, memory, and links that are given."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from types import MappingProxyType
+
+from pipeline.cost import Costs, Link
+from pipeline.partition.choice import Candidate
+from pipeline.partition.constraints import MemoryLimit
+from pipeline.placement import Tier
+from pipeline.plan import NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """`prices` per second of work and `memory_bytes` for networks by node; `links` by lower tier."""
+
+    prices: Mapping[NodeId, float] = field(default_factory=lambda: MappingProxyType({}))
+    memory_bytes: Mapping[NodeId, float] = field(default_factory=lambda: MappingProxyType({}))
+    links: Mapping[Tier, Link] = field(default_factory=lambda: MappingProxyType({}))
+
+    def candidate(self, nodes: Mapping[Tier, NodeId], costs: Costs) -> Candidate:
+        """The nodes with what they measured, on these terms."""
+        on_terms = replace(
+            costs,
+            device_edge=self.links.get(Tier.DEVICE, costs.device_edge),
+            edge_cloud=self.links.get(Tier.EDGE, costs.edge_cloud),
+            prices={tier: self.prices.get(node, 0.0) for tier, node in nodes.items()},
+        )
+        limits = (MemoryLimit(tier, self.memory_bytes[n]) for tier, n in nodes.items() if n in self.memory_bytes)
+        return Candidate(nodes, on_terms, tuple(limits))
+
+
+def combinations(
+    tiers: Mapping[Tier, Sequence[NodeId]], excluded: Collection[NodeId] = ()
+) -> Iterator[dict[Tier, NodeId]]:
+    """A device with every choice of an edge node or none, and a cloud node or none; a device is never excluded.
+
+    With and without each tier: a node that does not serve is on nobody's way.
+    """
+    others = ([*(n for n in tiers[tier] if n not in excluded), None] for tier in (Tier.EDGE, Tier.CLOUD))
+    for nodes in product(tiers[Tier.DEVICE], *others):
+        yield {tier: node for tier, node in zip(Tier, nodes, strict=True) if node is not None}
