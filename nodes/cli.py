@@ -178,6 +178,57 @@ def place(
 
 
 @app.command()
+def objective(
+    objective: Annotated[
+        str | None,
+        typer.Argument(help="latency, throughput, backbone, price, or weights such as latency=1,backbone=0.05."),
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    stream: StreamOption = None,
+    planner: Annotated[str | None, typer.Option(help="exact, hpa, or another; default: exact.")] = None,
+    raw_stays_on: RawStaysOption = None,
+    min_depth: MinDepthOption = None,
+    pin: PinOption = None,
+    forbid: ForbidOption = None,
+    exclude: ExcludeOption = None,
+    upload_limit: UploadLimitOption = None,
+    time_limit: TimeLimitOption = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Back to what the configuration asks for.")] = False,
+    timeout_s: Annotated[float, typer.Option(help="How long to wait until the plan is active.")] = 60.0,
+) -> None:
+    """Say what a running stream is planned for: objective and constraints, all at once; waits until it is so.
+
+    What is not given is at its default, not as it was. It holds until it is changed again, also for a planner that is
+    started anew.
+    """
+    from rich.console import Console
+
+    from nodes import plan_commands, requests
+    from nodes.config import load_config
+    from nodes.plan_view import plan_table
+    from nodes.wishes import as_written
+
+    wishes = plan_commands.wishes_of(
+        objective=objective,
+        planner=planner,
+        raw_stays_on=raw_stays_on,
+        min_depth=min_depth,
+        pin=pin or (),
+        forbid=forbid or (),
+        exclude=exclude or (),
+        upload_limit=upload_limit or (),
+        time_limit=time_limit or (),
+    )
+    given = wishes.model_fields_set - {"constraints"} or wishes.constraints.model_fields_set
+    if reset == bool(given):
+        raise typer.BadParameter("give an objective and/or constraints, or --reset alone")
+    settings = load_config(config)
+    name = requests.require_stream(settings, stream)
+    found = requests.wish(settings, name, None if reset else as_written(wishes), timeout_s=timeout_s)
+    Console().print(plan_table(found))
+
+
+@app.command()
 def plan(
     model: Annotated[
         str | None, typer.Argument(help="Plan this model without running it; left out: show the running plans.")

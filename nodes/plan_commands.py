@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nodes import offline
 from nodes.explanation_view import explanation
 from nodes.sections import Config
-from nodes.wishes import WishesSection, constraints_of
+from nodes.wishes import WishesSection, constraints_of, read_wishes
 from pipeline.errors import ConfigError
 from pipeline.explain import decision_map, explain
 from pipeline.graph import ModelGraph
@@ -119,19 +118,6 @@ def wishes_of(
     asked: dict[str, Any] = {"constraints": {key: value for key, value in constraints.items() if value}}
     asked |= {key: value for key, value in (("objective", objective), ("planner", planner)) if value is not None}
     return read_wishes(asked)
-
-
-def read_wishes(asked: Any) -> WishesSection:
-    """Wishes as a configuration would have them. Raises ConfigError that names each wrong part."""
-    try:
-        return WishesSection.model_validate(asked)
-    except ValidationError as error:
-        problems = []
-        for details in error.errors(include_url=False):
-            where = ".".join(str(part) for part in details["loc"] if part != "[key]")
-            context = details.get("ctx", {})
-            problems.append(f"{where}: {details['input']!r} is not allowed; {context.get('error', details['msg'])}")
-        raise ConfigError("\n".join(problems)) from error
 
 
 def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:

@@ -28,10 +28,12 @@ from nodes.messages import (
     parse_json,
     to_bytes,
 )
+from nodes.offline import terms_of
 from nodes.presence import PLANNER_TIER, Presence, require_free
 from nodes.sections import Config
 from nodes.telemetry import Meter, read_segments
-from pipeline.errors import TrisectError
+from nodes.wishes import read_wishes
+from pipeline.errors import ConfigError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profile import Profile
@@ -40,6 +42,7 @@ _log = logging.getLogger(__name__)
 
 TICK_S = 0.25
 PLACE = "place"
+OBJECTIVE = "objective"
 
 
 class PlannerNode:
@@ -72,7 +75,12 @@ class PlannerNode:
             min_seconds_between_plans=section.min_seconds_between_plans,
             settle_s=section.settle_s,
         )
-        self.machine = PlannerMachine(settings, started_at=time.monotonic())
+        self.machine = PlannerMachine(
+            settings,
+            started_at=time.monotonic(),
+            terms=terms_of(self.config),
+            wishes={id_: stream.plan for id_, stream in self.config.streams.items()},
+        )
         with self.presence:
             import_module("scipy.optimize")  # half a second, which the first plan would wait for
             self._loop()
@@ -94,8 +102,9 @@ class PlannerNode:
         }
         for kind, read in readers.items():
             self.session.subscribe([self.names.filter(kind)], partial(self._on_json, read), qos=kind.qos)
-        place = self.names.topic(topics.COMMAND, node=self.config.planner.id, verb=PLACE)
-        self.session.subscribe([place], self._on_place)
+        for verb, read_request in ((PLACE, _read_placing), (OBJECTIVE, _read_wishes)):
+            topic = self.names.topic(topics.COMMAND, node=self.config.planner.id, verb=verb)
+            self.session.subscribe([topic], partial(self._on_request, read_request))
 
     def _on_json(self, read: Callable[[bytes, dict[str, str]], pe.PlannerEvent], message: Message) -> None:
         parsed = self.names.parse(message.topic)
@@ -107,10 +116,10 @@ class PlannerNode:
             self.meter.count("bad_messages_total")
             _log.warning("%s: %s", message.topic, error)
 
-    def _on_place(self, message: Message) -> None:
+    def _on_request(self, read: Callable[[Message], pe.PlannerEvent], message: Message) -> None:
         try:
-            self._inbox.put(_read_request(message))
-        except MessageError as error:
+            self._inbox.put(read(message))
+        except (MessageError, ConfigError) as error:
             self.presence.reply(message, {"ok": False, "error": str(error)})
 
     def _loop(self) -> None:
@@ -153,7 +162,7 @@ def _read_telemetry(payload: bytes, fields: dict[str, str]) -> pe.PlannerEvent:
     return pe.TelemetryArrived(NodeId(fields["node"]), read_segments(payload))
 
 
-def _read_request(message: Message) -> pe.PlaceRequested:
+def _read_placing(message: Message) -> pe.PlannerEvent:
     request: dict[str, Any] = parse_json(message.payload)
     stream, edge_from, cloud_from = (request.get(name) for name in ("stream", "edge_from", "cloud_from"))
     if not isinstance(stream, str):
@@ -162,3 +171,11 @@ def _read_request(message: Message) -> pe.PlaceRequested:
         if value is not None and not isinstance(value, str):
             raise MessageError(f"{name} must be a block's name, not {value!r}")
     return pe.PlaceRequested(StreamId(stream), message, edge_from, cloud_from, auto=request.get("auto") is True)
+
+
+def _read_wishes(message: Message) -> pe.PlannerEvent:
+    request: dict[str, Any] = parse_json(message.payload)
+    if not isinstance(request.get("stream"), str) or "wishes" not in request:
+        raise MessageError("an objective request needs a stream, and wishes (null for the configuration's)")
+    wishes = None if request["wishes"] is None else read_wishes(request["wishes"])
+    return pe.WishesRequested(StreamId(request["stream"]), message, wishes)

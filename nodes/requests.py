@@ -14,7 +14,7 @@ from broker.errors import BrokerError, RequestTimeout
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
 from nodes.messages import Applied, MessageError, from_bytes, parse_json, to_bytes
-from nodes.planner_node import PLACE
+from nodes.planner_node import OBJECTIVE, PLACE
 from nodes.presence import guest_session
 from nodes.sections import Config
 from pipeline.errors import ConfigError, TrisectError
@@ -52,8 +52,24 @@ def place(
 
     Raises RequestRefused with the planner's reason, or when the plan is not active in time.
     """
-    names = Namespace(config.pipeline)
     request = {"stream": stream, "edge_from": edge_from, "cloud_from": cloud_from, "auto": auto}
+    return _ask_for_plan(config, stream, PLACE, request, timeout_s)
+
+
+def wish(
+    config: Config, stream: StreamId, wishes: Mapping[str, Any] | None, *, timeout_s: float = 60.0
+) -> dict[str, Any]:
+    """Have the stream planned for something else, as a configuration would have it (None: as it does).
+
+    Returns the plan's JSON once the device has made it active. Raises RequestRefused, as `place` does.
+    """
+    return _ask_for_plan(config, stream, OBJECTIVE, {"stream": stream, "wishes": wishes}, timeout_s)
+
+
+def _ask_for_plan(
+    config: Config, stream: StreamId, verb: str, request: Mapping[str, Any], timeout_s: float
+) -> dict[str, Any]:
+    names = Namespace(config.pipeline)
     active: dict[str, int | None] = {}
     changed = threading.Condition()
 
@@ -67,9 +83,9 @@ def place(
                 active[applied.node] = applied.streams[stream].active
                 changed.notify_all()
 
-    with guest_session(config, "place") as session:
+    with guest_session(config, verb) as session:
         session.start(CONNECT_WAIT_S)
-        answer = _request(config, session, names, request, timeout_s=min(10.0, timeout_s))
+        answer = _request(config, session, names, verb, request, timeout_s=min(10.0, timeout_s))
         session.subscribe([names.filter(topics.APPLIED)], on_applied)
         with changed:
             done = changed.wait_for(lambda: active.get(answer["device"]) == answer["epoch"], timeout_s)
@@ -83,10 +99,10 @@ def place(
 
 
 def _request(
-    config: Config, session: Session, names: Namespace, request: Mapping[str, Any], *, timeout_s: float
+    config: Config, session: Session, names: Namespace, verb: str, request: Mapping[str, Any], *, timeout_s: float
 ) -> dict[str, Any]:
     """Ask the planner, again and again while it does not answer: it may be starting, and asking twice does no harm."""
-    topic = names.topic(topics.COMMAND, node=config.planner.id, verb=PLACE)
+    topic = names.topic(topics.COMMAND, node=config.planner.id, verb=verb)
     reply_topic = names.topic(topics.REPLY, client=session.name)
     give_up = time.monotonic() + timeout_s
     while True:

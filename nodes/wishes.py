@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError
 
 from nodes.section import Section, Table, TierName, empty, tier
 from pipeline.cost import link_label
-from pipeline.errors import PlanError
+from pipeline.errors import ConfigError, PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS, constraints
 from pipeline.partition import objective as objectives
@@ -129,6 +129,19 @@ def constraints_of(graph: ModelGraph, section: ConstraintsSection) -> tuple[Cons
         else:
             found.append(constraints.TimeLimit(at, float(limit)))
     return tuple(found)
+
+
+def read_wishes(asked: Any) -> WishesSection:
+    """Wishes as a configuration would have them. Raises ConfigError that names each wrong part."""
+    try:
+        return WishesSection.model_validate(asked)
+    except ValidationError as error:
+        problems = []
+        for details in error.errors(include_url=False):
+            where = ".".join(str(part) for part in details["loc"] if part != "[key]")
+            context = details.get("ctx", {})
+            problems.append(f"{where}: {details['input']!r} is not allowed; {context.get('error', details['msg'])}")
+        raise ConfigError("\n".join(problems)) from error
 
 
 def as_written(wishes: WishesSection) -> dict[str, Any]:

@@ -12,12 +12,11 @@ from pipeline.cost import LINKS, Link, link_label
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS
-from pipeline.partition.choice import Candidate, Choice, choose, priced
+from pipeline.partition.choice import Candidate, Choice, choose, priced, rank
 from pipeline.partition.constraints import Constraint, Uses
 from pipeline.partition.objective import LATENCY, Objective
 from pipeline.placement import Placement, Tier
 
-EXACT = "exact"
 _SPAN = 1000.0
 """Bandwidths are searched from this much less to this much more."""
 _STEPS = 24
@@ -71,12 +70,12 @@ class Explanation:
         """The decision in plain words."""
         best, kind, text = self.best, kind_of(self.best.placement), self.objective.text
         proof = f"proved to within {best.gap:.2%} of the optimum" if best.gap else "proved optimal"
-        decided = f"is best with {text(best.value)} ({proof})"
+        decided = f"is best with {text(best.value)} a frame ({proof})"
         if "+" in kind:
             singles = [a.choice for a in self.alternatives if a.choice and a.planner.endswith("-only")]
             if not singles:
                 return f"Splitting over {kind} {decided}: no tier alone respects the constraints."
-            one = min(singles, key=lambda choice: choice.value)
+            one = min(singles, key=rank)
             return f"Splitting over {kind} {decided}: the {kind_of(one.placement)} alone takes {self._against(one)}."
         if self.split is None:
             return f"The {kind} alone {decided}: no split over two tiers is possible under the constraints."
@@ -165,7 +164,7 @@ def explain(
     progress("constraints")
     return Explanation(
         best=best,
-        runner_up=min(different, key=lambda c: c.value, default=None),
+        runner_up=min(different, key=rank, default=None),
         alternatives=alternatives,
         split=split,
         turns=turns,
@@ -199,7 +198,7 @@ def _alternative(
             why_not = why_not or str(error)
         else:
             found.append(priced(graph, placement, candidate, objective))
-    best = min(found, key=lambda choice: choice.value, default=None)
+    best = min(found, key=rank, default=None)
     return Alternative(name, best, "" if best else why_not)
 
 
@@ -213,7 +212,7 @@ def _best_split(
             found += choose(graph, able, [*constraints, *map(Uses, pair)], objective)[:1]
         except Infeasible:
             continue
-    return min(found, key=lambda choice: choice.value, default=None)
+    return min(found, key=rank, default=None)
 
 
 def _turns(

@@ -24,7 +24,9 @@ class Plan:
     """One epoch of one stream.
 
     `nodes` names a node for each tier that `placement` uses, the device always among them. `planner` is the algorithm
-    (`exact`, `forced`), `reason` a sentence for people, `created_ts` seconds since 1970.
+    (`exact`, `forced`), `reason` a sentence for people, `created_ts` seconds since 1970. `objective` is what it was
+    judged by, `runner_up` the next best choice (kind, nodes, value, prediction), and `wishes` what a person asked for in
+    place of the configuration, as plain JSON values.
     """
 
     stream: StreamId
@@ -37,6 +39,9 @@ class Plan:
     planner: str
     reason: str
     created_ts: float
+    objective: str = "latency"
+    runner_up: Mapping[str, Any] | None = None
+    wishes: Mapping[str, Any] | None = None
 
     @cached_property
     def device(self) -> NodeId:
@@ -64,6 +69,7 @@ class Plan:
             "model": self.model,
             "digest": self.digest,
             "planner": self.planner,
+            "objective": self.objective,
             "reason": self.reason,
             "created_ts": self.created_ts,
             "stages": [
@@ -88,7 +94,9 @@ class Plan:
                 for crossing in self.crossings(graph)
             ],
             "tiles": None,
-            "predicted": self.predicted.to_json(),
+            "predicted": self.predicted.to_json() | {"period_seconds": self.predicted.period_s},
+            "runner_up": self.runner_up,
+            "wishes": self.wishes,
         }
 
     @classmethod
@@ -109,6 +117,9 @@ class Plan:
                 planner=str(value["planner"]),
                 reason=str(value["reason"]),
                 created_ts=float(value["created_ts"]),
+                objective=str(value.get("objective", "latency")),
+                runner_up=value.get("runner_up"),
+                wishes=value.get("wishes"),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PlanError(f"not a plan: {type(error).__name__}: {error}") from error

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from nodes.machine.actions import Log
 from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.messages import LinkReport, NodeInfo, SegmentSeconds
+from nodes.wishes import WishesSection
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profile import Profile
@@ -70,6 +71,15 @@ class PlaceRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class WishesRequested:
+    """A person wants plans for something else from now on, or (`None`) what the configuration says."""
+
+    stream: StreamId
+    ticket: Any
+    wishes: WishesSection | None
+
+
+@dataclass(frozen=True, slots=True)
 class PublishPlan:
     """Publish the plan, retained."""
 
@@ -95,6 +105,7 @@ PlannerEvent: TypeAlias = (
     | ManifestArrived
     | PlanSeen
     | PlaceRequested
+    | WishesRequested
     | ConnectionLost
     | ConnectionRestored
     | Tick

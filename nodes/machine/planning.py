@@ -6,14 +6,15 @@ node that is gone or refuses, when a person asks, or when another plan is better
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import Any
 
 from nodes.machine.actions import Log
+from nodes.machine.choosing import Question, question
 from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.machine.planner_events import (
     InfoArrived,
@@ -27,19 +28,20 @@ from nodes.machine.planner_events import (
     PublishPlan,
     Reply,
     TelemetryArrived,
+    WishesRequested,
 )
 from nodes.machine.roster import Roster, Served
+from nodes.machine.terms import Terms
 from nodes.messages import LifeState
-from pipeline.cost import Costs, Prediction, predict
+from nodes.wishes import WishesSection, as_written, constraints_of, read_wishes
 from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph
-from pipeline.partition import baselines, exact
+from pipeline.partition.choice import Choice, priced
+from pipeline.partition.constraints import broken
 from pipeline.placement import Placement, Tier, check, split_at
 from pipeline.plan import NodeId, Plan, StreamId
 
-EXACT = "exact"
 FORCED = "forced"
-_ALONE = {Tier.DEVICE: baselines.device_only, Tier.EDGE: baselines.edge_only, Tier.CLOUD: baselines.cloud_only}
 LOST_GRACE_S = 0.5
 """A broker that shuts down sends everybody's will: a moment later it is gone itself, and its nodes are not."""
 
@@ -56,21 +58,16 @@ class PlannerSettings:
     settle_s: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A placement, the nodes that serve the tiers it uses, and its price; `costs` is what it was priced with."""
-
-    placement: Placement
-    nodes: Mapping[Tier, NodeId]
-    predicted: Prediction
-    costs: Costs
-
-
 @dataclass(slots=True)
 class _Stream:
-    """`unsure` are nodes that were priced by an estimate when the present plan was published."""
+    """`unsure` are nodes that were priced by an estimate when the present plan was published.
+
+    `asked` are wishes that a person has sent, in place of the configuration's.
+    """
 
     served: Served
+    configured: WishesSection
+    asked: WishesSection | None = None
     plan: Plan | None = None
     adopted: bool = False
     forced: Placement | None = None
@@ -78,14 +75,26 @@ class _Stream:
     published_at: float = 0.0
     said: str = ""
     unsure: frozenset[NodeId] = frozenset()
-    solved: dict[Placement | None, tuple[Any, list[Choice]]] = field(default_factory=dict)
+    solved: dict[Placement | None, tuple[Any, Question, list[Choice]]] = field(default_factory=dict)
+
+    @property
+    def wishes(self) -> WishesSection:
+        """What its plans are for."""
+        return self.asked or self.configured
 
 
 class PlannerMachine:
     """`handle(event, now, wall_ts)` returns the actions to perform; `now` only advances, `wall_ts` stamps plans."""
 
-    def __init__(self, settings: PlannerSettings, *, started_at: float) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: PlannerSettings,
+        *,
+        started_at: float,
+        terms: Terms | None = None,
+        wishes: Mapping[StreamId, WishesSection] | None = None,
+    ) -> None:
+        self._settings, self._terms, self._wishes = settings, terms or Terms(), wishes or {}
         self._decide_after = started_at + settings.settle_s
         self._lost_at: dict[NodeId, float] = {}
         self._roster = Roster()
@@ -109,6 +118,8 @@ class PlannerMachine:
         """Take one event; decide for every stream."""
         if isinstance(event, PlaceRequested):
             return self._place_requested(event, now, wall_ts)
+        if isinstance(event, WishesRequested):
+            return self._wishes_requested(event, now, wall_ts)
         actions = self._learn[type(event)](event, now)
         if now < self._decide_after:
             return actions
@@ -137,7 +148,8 @@ class PlannerMachine:
         for name, model in info.streams.items():
             known = self._streams.get(name)
             if known is None or (known.served.device, known.served.model) != (info.node, model):
-                self._streams[name] = _Stream(Served(info.node, model))
+                configured = self._wishes.get(name) or WishesSection()
+                self._streams[name] = _Stream(Served(info.node, model), configured)
                 self._adopt(name)
         return [Log(logging.WARNING, wrong)] if wrong else []
 
@@ -169,6 +181,9 @@ class PlannerMachine:
         if stream is not None and stream.plan is None and plan is not None and plan.device == stream.served.device:
             stream.plan, stream.adopted = plan, True
             stream.forced = plan.placement if plan.planner == FORCED else None
+            if plan.wishes is not None:
+                with contextlib.suppress(TrisectError):  # of another version of trisect: the configuration's hold
+                    stream.asked = read_wishes(plan.wishes)
 
     def _applied_arrived(self, event: PeerAppliedArrived, now: float) -> list[PlannerAction]:
         self._roster.peers.applied[event.applied.node] = event.applied
@@ -190,75 +205,91 @@ class PlannerMachine:
 
     def _place_requested(self, event: PlaceRequested, now: float, wall_ts: float) -> list[PlannerAction]:
         try:
-            stream = self._streams.get(event.stream)
-            if stream is None:
-                raise PlanError(f"unknown stream {event.stream!r}; known: {', '.join(sorted(self._streams)) or 'none'}")
+            stream = self._stream(event.stream)
             graph = self._roster.graph_of(stream.served)
             forced = None if event.auto else split_at(graph, event.edge_from, event.cloud_from)
-            if not self._choices(stream, graph, forced):
+            if not self._choices(stream, graph, forced)[1]:
                 raise PlanError(f"stream {event.stream!r} cannot be placed so: {self._why_not(stream, forced)}")
         except TrisectError as error:
             return [Reply(event.ticket, {"ok": False, "error": str(error)})]
-        stream.forced, stream.hurry = forced, True
-        actions = self._decide(event.stream, stream, now, wall_ts)
+        stream.forced = forced
+        return self._hurry(event.stream, stream, graph, event.ticket, now, wall_ts)
+
+    def _wishes_requested(self, event: WishesRequested, now: float, wall_ts: float) -> list[PlannerAction]:
+        """Take them if there is a plan for them; else all stays as it is, and the answer says what conflicts."""
+        stream = self._streams.get(event.stream)
+        before = stream.asked if stream else None
+        try:
+            stream = self._stream(event.stream)
+            stream.asked = event.wishes
+            graph = self._roster.graph_of(stream.served)
+            if not self._choices(stream, graph, stream.forced)[1]:
+                raise PlanError(f"stream {event.stream!r} has no plan: {self._why_not(stream, stream.forced)}")
+        except TrisectError as error:
+            by_hand = stream is not None and stream.forced is not None
+            if stream is not None:
+                stream.asked = before
+            hint = "; the stream is placed by hand: `trisect place --auto` hands it back" if by_hand else ""
+            return [Reply(event.ticket, {"ok": False, "error": f"{error}{hint}"})]
+        return self._hurry(event.stream, stream, graph, event.ticket, now, wall_ts)
+
+    def _stream(self, name: StreamId) -> _Stream:
+        stream = self._streams.get(name)
+        if stream is None:
+            raise PlanError(f"unknown stream {name!r}; known: {', '.join(sorted(self._streams)) or 'none'}")
+        return stream
+
+    def _hurry(
+        self, name: StreamId, stream: _Stream, graph: ModelGraph, ticket: Any, now: float, wall_ts: float
+    ) -> list[PlannerAction]:
+        """Decide at once, whatever the margin, and answer with the plan."""
+        stream.hurry = True
+        actions = self._decide(name, stream, now, wall_ts)
         stream.hurry = False
         plan = stream.plan
         assert plan is not None
         answer = {"ok": True, "epoch": plan.epoch, "device": plan.device, "plan": plan.to_json(graph)}
-        return [*actions, Reply(event.ticket, answer)]
+        return [*actions, Reply(ticket, answer)]
 
-    def _choices(self, stream: _Stream, graph: ModelGraph, forced: Placement | None) -> list[Choice]:
+    def _choices(self, stream: _Stream, graph: ModelGraph, forced: Placement | None) -> tuple[Question, list[Choice]]:
         """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
         tiers = {tier: self._roster.usable(stream.served, tier) for tier in Tier}
         nodes = [node for usable in tiers.values() for node in usable]
-        rests_on = graph.digest, *(self._roster.rests_on(stream.served, node) for node in nodes)
+        rests_on = (
+            graph.digest,
+            as_written(stream.wishes),
+            *(self._roster.rests_on(stream.served, node) for node in nodes),
+        )
         solved = stream.solved.get(forced)
         if solved is None or solved[0] != rests_on:
-            solved = rests_on, list(self._solve(stream, graph, forced, tiers))
+            asked = question(self._roster, self._terms, stream.served, graph, stream.wishes, tiers)
+            solved = rests_on, asked, asked.choices(forced)
             # the planner's own, and the last one by hand
-            stream.solved = {asked: known for asked, known in stream.solved.items() if asked is None}
+            stream.solved = {of: known for of, known in stream.solved.items() if of is None}
             stream.solved[forced] = solved
-        return solved[1]
-
-    def _solve(
-        self,
-        stream: _Stream,
-        graph: ModelGraph,
-        forced: Placement | None,
-        tiers: Mapping[Tier, Sequence[NodeId]],
-    ) -> Iterator[Choice]:
-        # with and without each tier beyond the device: a node that does not serve is on nobody's way
-        for nodes in product(tiers[Tier.DEVICE], *([*tiers[tier], None] for tier in (Tier.EDGE, Tier.CLOUD))):
-            present = {tier: node for tier, node in zip(Tier, nodes, strict=True) if node is not None}
-            if forced is not None and not set(forced) <= present.keys():
-                continue
-            costs = self._roster.costs(stream.served, present)
-            placement = forced or exact.partition(graph, costs)
-            used = {tier: present[tier] for tier in sorted({*placement, Tier.DEVICE})}
-            yield Choice(placement, used, predict(graph, placement, costs), costs)
+        return solved[1:]
 
     def _decide(self, name: StreamId, stream: _Stream, now: float, wall_ts: float) -> list[PlannerAction]:
         actions = self._refusals(name, stream)
         try:
             graph = self._roster.graph_of(stream.served)
-            choices = self._choices(stream, graph, stream.forced)
-            lacking = ""
+            lacking, (asked, choices) = "", self._choices(stream, graph, stream.forced)
             if not choices and stream.forced is not None:
                 lacking = f"not as placed by hand, since {self._why_not(stream, stream.forced)}; "
-                choices = self._choices(stream, graph, None)
+                asked, choices = self._choices(stream, graph, None)
             if not choices:
                 raise PlanError(self._why_not(stream, None))
         except TrisectError as error:
             return actions + self._say(stream, f"no plan for stream {name} yet: {error}")
-        best = min(choices, key=_price)
+        best = choices[0]
         why = self._why_publish(stream, graph, best, now)
         wrong = [self._roster.mismatch(stream.served), self._roster.unfit_profiles(stream.served)]
         if any(wrong):
             actions += self._say(stream, "; ".join(filter(None, wrong)))
         if why:
-            return actions + self._publish(name, stream, graph, best, choices, lacking + why, now, wall_ts)
+            return actions + self._publish(name, stream, asked, best, choices, lacking + why, now, wall_ts)
         if self._is_measured_now(stream):
-            return actions + self._price_anew(name, stream, graph, choices)
+            return actions + self._price_anew(name, stream, asked, choices)
         if stream.adopted and stream.plan is not None:
             stream.adopted = False
             actions.append(PublishPlan(stream.plan, graph))
@@ -272,8 +303,9 @@ class PlannerMachine:
         if (seen := self._roster.highest_seen(plan.stream)) > plan.epoch:
             return f"a node has seen epoch {seen} and ignores {plan.epoch}"
         if plan.placement == best.placement and dict(plan.nodes) == dict(best.nodes):
-            renamed = stream.hurry and plan.planner != _planner(stream, best)
-            return _by_whom(stream, best) if renamed else ""
+            wanted = (_planner(stream, best), stream.wishes.objective, _asked(stream))
+            changed = stream.hurry and (plan.planner, plan.objective, plan.wishes) != wanted
+            return _by_whom(stream, best) if changed else ""
         if any(self._may_only_blink(node, now) for node in plan.nodes.values()):
             return ""
         gone = [why for node in plan.nodes.values() if (why := self._roster.why_unusable(stream.served, node))]
@@ -281,11 +313,29 @@ class PlannerMachine:
             return "; ".join(gone)
         if stream.hurry or best.placement == stream.forced:
             return _by_whom(stream, best)
-        present_s = predict(graph, plan.placement, self._roster.costs(stream.served, plan.nodes)).seconds
-        gain = 1 - best.predicted.seconds / present_s if present_s else 0.0
-        if gain < self._settings.margin or now - stream.published_at < self._settings.min_seconds_between_plans:
+        if now - stream.published_at < self._settings.min_seconds_between_plans:
             return ""
-        return f"{gain:.0%} less than the present plan's {present_s * 1e3:.1f} ms"
+        if breaks := self._breaks(stream, graph, plan):
+            return f"the present plan breaks what is asked: {breaks}"
+        present = self._present(stream, graph, plan).value
+        gain = 1 - best.value / present if present else 0.0
+        if gain < self._settings.margin:
+            return ""
+        return f"{gain:.0%} less than the present plan's {stream.wishes.parsed_objective().text(present)}"
+
+    def _present(self, stream: _Stream, graph: ModelGraph, plan: Plan) -> Choice:
+        """The plan at today's prices; all its nodes are usable."""
+        candidate = self._terms.candidate(plan.nodes, self._roster.costs(stream.served, plan.nodes))
+        return priced(graph, plan.placement, candidate, stream.wishes.parsed_objective())
+
+    def _breaks(self, stream: _Stream, graph: ModelGraph, plan: Plan) -> str:
+        """What of the wishes the plan does not respect, in words."""
+        wishes = stream.wishes.constraints
+        candidate = self._terms.candidate(plan.nodes, self._roster.costs(stream.served, plan.nodes))
+        asked = (*constraints_of(graph, wishes), *candidate.constraints)
+        against = [constraint.describe(graph) for constraint in broken(graph, plan.placement, candidate.costs, asked)]
+        against += [f"{n} gets no blocks" for t, n in plan.nodes.items() if t and n in wishes.exclude_nodes]
+        return "; ".join(against)
 
     def _may_only_blink(self, node: NodeId, now: float) -> bool:
         state = self._roster.peers.states.get(node)
@@ -296,7 +346,7 @@ class PlannerMachine:
         self,
         name: StreamId,
         stream: _Stream,
-        graph: ModelGraph,
+        asked: Question,
         best: Choice,
         choices: Sequence[Choice],
         why: str,
@@ -305,21 +355,25 @@ class PlannerMachine:
     ) -> list[PlannerAction]:
         unsure = self._estimated(stream)
         doubt = f"; estimated, not measured, for {', '.join(unsure)}" if unsure else ""
+        compared, runner_up = asked.compared(best, choices)
         plan = Plan(
             stream=name,
             epoch=self._next_epoch(name, stream),
             model=stream.served.model,
-            digest=graph.digest,
-            nodes=best.nodes,
+            digest=asked.graph.digest,
+            nodes={tier: NodeId(node) for tier, node in best.nodes.items()},
             placement=best.placement,
             predicted=best.predicted,
             planner=_planner(stream, best),
-            reason=f"{why}; {_compare(graph, best.predicted, choices)}{doubt}",
+            reason=f"{why}; {compared}{doubt}",
             created_ts=wall_ts,
+            objective=stream.wishes.objective,
+            runner_up=runner_up,
+            wishes=_asked(stream),
         )
         stream.plan, stream.published_at, stream.unsure = plan, now, frozenset(unsure)
         text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
-        return [PublishPlan(plan, graph), Log(logging.INFO, text)]
+        return [PublishPlan(plan, asked.graph), Log(logging.INFO, text)]
 
     def _estimated(self, stream: _Stream) -> list[NodeId]:
         """The usable nodes that are priced by an estimate."""
@@ -337,16 +391,19 @@ class PlannerMachine:
         )
 
     def _price_anew(
-        self, name: StreamId, stream: _Stream, graph: ModelGraph, choices: Sequence[Choice]
+        self, name: StreamId, stream: _Stream, asked: Question, choices: Sequence[Choice]
     ) -> list[PlannerAction]:
         """Say the present plan's price by measured profiles. To nodes the same epoch of the same moment is no news."""
         plan = stream.plan
         assert plan is not None
-        predicted = predict(graph, plan.placement, self._roster.costs(stream.served, plan.nodes))
+        present = self._present(stream, asked.graph, plan)
         was = f"estimated at {plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
-        reason = f"{was}; {_compare(graph, predicted, choices)}"
-        stream.plan, stream.unsure = replace(plan, predicted=predicted, reason=reason), frozenset()
-        return [PublishPlan(stream.plan, graph), Log(logging.INFO, f"stream {name}: epoch {plan.epoch}: {reason}")]
+        compared, runner_up = asked.compared(present, choices)
+        reason = f"{was}; {compared}"
+        stream.plan = replace(plan, predicted=present.predicted, reason=reason, runner_up=runner_up)
+        stream.unsure = frozenset()
+        text = f"stream {name}: epoch {plan.epoch}: {reason}"
+        return [PublishPlan(stream.plan, asked.graph), Log(logging.INFO, text)]
 
     def _next_epoch(self, name: StreamId, stream: _Stream) -> int:
         """Above everything that any node has seen, so that a planner which forgot is not mistaken for an old one."""
@@ -366,11 +423,19 @@ class PlannerMachine:
 
 
 def _planner(stream: _Stream, best: Choice) -> str:
-    return FORCED if best.placement == stream.forced else EXACT
+    return FORCED if best.placement == stream.forced else stream.wishes.planner
+
+
+def _asked(stream: _Stream) -> Mapping[str, Any] | None:
+    """The wishes that a person has sent, as the plan remembers them for the next planner process."""
+    return as_written(stream.asked) if stream.asked is not None else None
 
 
 def _by_whom(stream: _Stream, best: Choice) -> str:
-    return "placed by hand" if best.placement == stream.forced else "handed back to the planner"
+    if best.placement == stream.forced:
+        return "placed by hand"
+    planned_by_hand = stream.plan is not None and stream.plan.planner == FORCED
+    return "handed back to the planner" if planned_by_hand else f"asked for {stream.wishes.objective}"
 
 
 def _fits(plan: Plan, graph: ModelGraph) -> bool:
@@ -379,18 +444,3 @@ def _fits(plan: Plan, graph: ModelGraph) -> bool:
     except PlanError:
         return False
     return plan.digest == graph.digest
-
-
-def _price(choice: Choice) -> tuple[float, int]:
-    return choice.predicted.seconds, len(choice.nodes)
-
-
-def _compare(graph: ModelGraph, predicted: Prediction, choices: Sequence[Choice]) -> str:
-    """A plan's price beside that of each tier alone."""
-    parts = [f"predicted {predicted.seconds * 1e3:.1f} ms a frame"]
-    for tier, only in _ALONE.items():
-        staffed = [choice.costs for choice in choices if tier in choice.costs.seconds]
-        if staffed:
-            alone = min(predict(graph, only(graph, costs), costs).seconds for costs in staffed)
-            parts.append(f"{tier.label} alone {alone * 1e3:.1f} ms")
-    return ", ".join(parts)

@@ -51,13 +51,18 @@ def priced(
     return Choice(placement, used, predicted, candidate.costs, objective.value(predicted), gap)
 
 
+def rank(choice: Choice) -> tuple[float, float, int]:
+    """What choices are ordered by: the objective, then latency, then how few nodes they need."""
+    return choice.value, choice.predicted.seconds, len(choice.nodes)
+
+
 def choose(
     graph: ModelGraph,
     candidates: Iterable[Candidate],
     constraints: Sequence[Constraint] = (),
     objective: Objective = LATENCY,
 ) -> list[Choice]:
-    """The exact plan of each combination of nodes, the cheapest first; fewer nodes first among equals.
+    """The exact plan of each combination of nodes, by `rank`.
 
     Raises Infeasible, with the conflict of the combination that has most nodes, when there is none.
     """
@@ -73,11 +78,11 @@ def choose(
         found.append(priced(graph, solution.placement, candidate, objective, solution.gap))
     if candidates and not found:
         exact.solve(graph, candidates[0].costs, [*constraints, *candidates[0].constraints], objective)
-    return sorted(_distinct(found), key=lambda choice: (choice.value, len(choice.nodes)))
+    return list(_distinct(sorted(found, key=rank)))
 
 
 def _distinct(choices: Sequence[Choice]) -> Iterator[Choice]:
-    """Each placement on the same nodes once: a node that gets no block changes nothing."""
+    """Each placement on the same nodes once, the first of it: beside nodes that get no block it may be dearer."""
     seen = set()
     for choice in choices:
         key = (choice.placement, tuple(choice.nodes.items()))

@@ -43,10 +43,10 @@ class Objective:
         )
 
     def text(self, value: float) -> str:
-        """A value with its unit, if it has a plain one."""
+        """A frame's value with its unit, if it has a plain one."""
         if self in (LATENCY, THROUGHPUT):
-            return f"{value * 1e3:.1f} ms a frame"
-        return f"{value:.4g}" + {"backbone": " MB a frame", "price": " a frame"}.get(str(self), f" ({self})")
+            return f"{value * 1e3:.1f} ms"
+        return f"{value:.4g}" + {"backbone": " MB", "price": ""}.get(str(self), f" ({self})")
 
     def __str__(self) -> str:
         named = next((name for name, objective in NAMED.items() if objective == self), None)

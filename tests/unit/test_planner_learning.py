@@ -267,7 +267,7 @@ def test_noise_does_not_move_the_plan_to_and_fro(true: float, seed: int) -> None
 
 def test_noise_is_not_solved_for() -> None:
     pipeline, chance = loaded(edge=0.02, cloud=0.01), random.Random(0)
-    with mock.patch.object(exact, "partition", wraps=exact.partition) as solve:
+    with mock.patch.object(exact, "solve", wraps=exact.solve) as solve:
         pipeline.rounds(ROUNDS, lambda node: chance.uniform(0.92, 1.08))
     assert solve.call_count == 0
 

@@ -12,7 +12,8 @@ import pytest
 from nodes.machine import events as ev
 from nodes.machine import planner_events as pe
 from nodes.machine.actions import Log
-from nodes.machine.planning import EXACT, FORCED, LOST_GRACE_S, PlannerMachine, PlannerSettings
+from nodes.machine.choosing import EXACT
+from nodes.machine.planning import FORCED, LOST_GRACE_S, PlannerMachine, PlannerSettings
 from nodes.messages import LifeState, LinkReport, NodeInfo
 from pipeline.partition import exact
 from pipeline.placement import Placement
@@ -184,7 +185,7 @@ def test_what_is_lacking_for_a_plan_is_said_once() -> None:
 
 def test_without_news_nothing_is_solved_or_published_again() -> None:
     planner = planning(DEVICE, EDGE, CLOUD)
-    with mock.patch.object(exact, "partition", wraps=exact.partition) as solve:
+    with mock.patch.object(exact, "solve", wraps=exact.solve) as solve:
         for _ in range(5):
             assert planner.tick(10.0) == []
         planner.come(DEVICE, EDGE, CLOUD)
@@ -463,7 +464,7 @@ def test_nothing_is_solved_again_while_a_placement_by_hand_gives_way() -> None:
     planner = planning(DEVICE, EDGE, CLOUD)
     planner.place("b1", "b3")
     planner.lose(EDGE)
-    with mock.patch.object(exact, "partition", wraps=exact.partition) as solve:
+    with mock.patch.object(exact, "solve", wraps=exact.solve) as solve:
         planner.tick(1.0)
     assert solve.call_count == 0
 
