@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ import pytest
 
 from benchmarks.scission_queries import differences, query_of
 from pipeline import scission
+from pipeline.cost import Costs, Link
+from pipeline.graph import Block, ModelGraph, Tensor
+from pipeline.partition.choice import Candidate, choose
+from pipeline.placement import Tier
 
 SHARED = Path(os.environ.get("TRISECT_SHARED") or Path(__file__).parents[3] / "shared")
 DATA = SHARED / "data" / "scission"
@@ -50,3 +55,35 @@ def test_a_query_has_the_expected_answers(entry: Mapping[str, Any], systems: tup
     assert differences(entry, answers, everything) == []
     if entry["no_result"]:
         assert scission.explain(systems, network, query_of(entry))
+
+
+@pytest.mark.parametrize("entry", [e for e in QUERIES if not e["args"]], ids=lambda e: f"{e['model']}-{e['network']}")
+def test_the_exact_plan_is_never_worse_than_scissions_best_five(
+    entry: Mapping[str, Any], systems: tuple[scission.System, ...]
+) -> None:
+    """On its blocks, systems and links; without the answer's way back, which Scission does not count."""
+    network = scission.read_network(DATA / entry["network"])
+    found = choose(chain_of(systems[0].models[entry["model"]]), list(candidates(systems, network, entry["model"])))[0]
+    assert found.predicted.seconds <= entry["top"][0]["seconds"] + 1e-4
+
+
+def chain_of(blocks: scission.Blocks) -> ModelGraph:
+    """Scission's blocks behind an input of 0.15 MB, which is also the output, so that none comes back."""
+    sizes = (int(scission.INPUT_BYTES), *blocks.output_bytes)
+    tensors = tuple(Tensor(i, f"t{i}", (1, size), "uint8") for i, size in enumerate(sizes))
+    chain = (Block(i, f"b{i}", "chain", (), (i - 1,) if i else (), (i,)) for i in range(len(sizes)))
+    return ModelGraph("chain", "", tensors, tuple(chain), (0,), (0,))
+
+
+def candidates(systems: tuple[scission.System, ...], network: scission.Network, model: str) -> Iterator[Candidate]:
+    """All combinations; past the edge, a device has its own link to the cloud."""
+    by_tier = {tier: [s for s in systems if s.tier is tier] for tier in Tier}
+    nothing_in_the_way = Link(float("inf"), 0.0)
+    for nodes in product(by_tier[Tier.DEVICE], [*by_tier[Tier.EDGE], None], [*by_tier[Tier.CLOUD], None]):
+        used = {system.tier: system for system in nodes if system is not None}
+        device, above = used[Tier.DEVICE], [used[t] for t in (Tier.EDGE, Tier.CLOUD) if t in used]
+        first = network.link(device.name, above[0].name) if above else nothing_in_the_way
+        both = len(above) == len((Tier.EDGE, Tier.CLOUD))
+        second = network.link(above[0].name, above[1].name) if both else nothing_in_the_way
+        seconds = {tier: (0.0, *system.models[model].seconds) for tier, system in used.items()}
+        yield Candidate({tier: system.name for tier, system in used.items()}, Costs(seconds, first, second))
