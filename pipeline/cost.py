@@ -155,6 +155,26 @@ def predict(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> Predi
     return Prediction(total, stages, links, price)
 
 
+def critical_path_s(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> float:
+    """Seconds until the last output is made if whatever does not wait for another could run at once.
+
+    A lower bound for how branches may overlap: each tensor crosses on its own, and the answer's way back is not in it.
+    """
+    done = [0.0] * len(graph)
+    for block in graph.blocks:
+        tier, ready = placement[block.index], 0.0
+        for tensor in block.inputs:
+            producer = graph.producer[tensor]
+            arrives = done[producer]
+            for lower in LINKS:
+                if placement[producer] <= lower < tier:
+                    link = costs.link(lower)
+                    arrives += graph.tensors[tensor].nbytes / link.bandwidth_bytes_per_s + link.latency_s
+            ready = max(ready, arrives)
+        done[block.index] = ready + costs.seconds[tier][block.index]
+    return max(done[graph.producer[tensor]] for tensor in graph.outputs)
+
+
 def _link_cost(graph: ModelGraph, placement: Sequence[Tier], costs: Costs, lower: Tier) -> LinkCost | None:
     if max(placement) <= lower:
         return None

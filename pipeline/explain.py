@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.cost import LINKS, Link, link_label
+from pipeline.cost import LINKS, Link, critical_path_s, link_label
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS
@@ -137,7 +137,11 @@ def choice_json(graph: ModelGraph, choice: Choice) -> dict[str, Any]:
         "gap": choice.gap,
         "nodes": {tier.label: node for tier, node in choice.nodes.items()},
         "placement": [tier.label for tier in choice.placement],
-        "predicted": choice.predicted.to_json() | {"period_seconds": choice.predicted.period_s},
+        "predicted": choice.predicted.to_json()
+        | {
+            "period_seconds": choice.predicted.period_s,
+            "critical_path_seconds": critical_path_s(graph, choice.placement, choice.costs),
+        },
     }
 
 

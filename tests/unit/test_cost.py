@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cost import Costs, Link, LinkCost, Prediction, predict
+from pipeline.cost import Costs, Link, LinkCost, Prediction, critical_path_s, predict
 from pipeline.errors import PlanError
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.placement import Tier
@@ -71,6 +71,14 @@ def test_a_tensor_with_readers_on_two_tiers_crosses_each_link_once() -> None:
     assert price.links["device_edge"] == about(1.04 + 0.5, 1000, 40, 1.04)
     assert price.links["edge_cloud"] == about(12.4 + 1.0, 1200, 40, 12.4)
     assert price.seconds == pytest.approx(5.24 + 1.54 + 13.4)
+
+
+def test_the_critical_path_overlaps_branches_and_is_the_sum_of_a_chain() -> None:
+    # stem on the device; left and right on the edge at once, each tensor's way on its own; join after the later one
+    placement = (D, D, E, E, E)
+    assert critical_path_s(GRAPH, placement, COSTS) == pytest.approx(5.0 + (1.0 + 0.25) + 0.3 + 0.1)
+    assert critical_path_s(GRAPH, (D,) * 5, COSTS) == pytest.approx(5.0 + 3.0 + 1.0)
+    assert critical_path_s(GRAPH, (D, C, C, C, C), COSTS) == pytest.approx(0.6 + 0.25 + 6.0 + 0.5 + 0.05 + 0.03 + 0.01)
 
 
 def test_a_link_whose_result_is_made_below_it_pays_its_latency_once() -> None:
