@@ -1,9 +1,11 @@
-"""A node's compiled segments: each set of blocks is compiled once, and the last one is kept for a plan's return."""
+"""A node's compiled segments: each set of blocks is compiled once, and goes with the last epoch that it runs.
+
+A segment may have its weights once more, in its engine's own order, so none is kept for a plan that may return.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
     from pipeline.engines import Engine, Segment
     from pipeline.prepared import PreparedModel
 
-KEPT_UNUSED = 1
-"""Those of the plan before: an engine may hold the weights of each compiled segment once more, in its own order."""
 SegmentKey = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
@@ -24,7 +24,7 @@ class SegmentStore:
     def __init__(self, engine: Engine, models: Mapping[str, PreparedModel]) -> None:
         self._engine = engine
         self._models = models
-        self._compiled: OrderedDict[SegmentKey, Segment] = OrderedDict()
+        self._compiled: dict[SegmentKey, Segment] = {}
         self._held: dict[tuple[str, int], SegmentKey] = {}
         self._lock = threading.Lock()
 
@@ -37,7 +37,6 @@ class SegmentStore:
         segment = self._compiled.get(key) or self._engine.compile(prepared, stage.blocks, inputs, stage.outputs)
         with self._lock:
             self._compiled[key] = segment
-            self._compiled.move_to_end(key)
             self._held[stream, epoch] = key
 
     def of(self, stream: str, epoch: int) -> Segment | None:
@@ -47,9 +46,8 @@ class SegmentStore:
             return self._compiled[key] if key else None
 
     def release(self, stream: str, epoch: int) -> None:
-        """Let the epoch go, and all unused segments but the newest."""
+        """Let the epoch go, and what no other epoch runs."""
         with self._lock:
             self._held.pop((stream, epoch), None)
-            unused = [key for key in self._compiled if key not in self._held.values()]
-            for key in unused[: max(0, len(unused) - KEPT_UNUSED)]:
-                del self._compiled[key]
+            used = set(self._held.values())
+            self._compiled = {key: segment for key, segment in self._compiled.items() if key in used}

@@ -32,7 +32,8 @@ class ModelFacts:
 
     `parameters` are counted as papers do: before folding, without batch norm's moving statistics. `macs` are those of
     one frame. `largest` are the three largest tensors that leave a block, `narrowest` the three smallest that
-    everything passes through, neither input nor output. `load_bytes` is what loading takes at its peak.
+    everything passes through, neither input nor output. `memory_bytes` is what a process grows by at its peak when it
+    loads the model and runs the whole of it as one segment, TensorFlow itself not counted.
     """
 
     name: str
@@ -43,7 +44,7 @@ class ModelFacts:
     macs: int
     largest: tuple[NamedBytes, ...]
     narrowest: tuple[NamedBytes, ...]
-    load_bytes: int
+    memory_bytes: int
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -56,7 +57,7 @@ class ModelFacts:
         return cls(**{**value, "inputs": tuple(value["inputs"]), **named})
 
 
-def facts_of(graph: ModelGraph, *, parameters: int, load_bytes: int) -> ModelFacts:
+def facts_of(graph: ModelGraph, *, parameters: int, memory_bytes: int) -> ModelFacts:
     """Of a prepared model's graph, and what only its preparing knows."""
     by_size = sorted(graph.tensors, key=lambda tensor: (tensor.nbytes, tensor.id))
     through = sorted(_single_cuts(graph), key=lambda tensor: (tensor.nbytes, tensor.id))
@@ -69,7 +70,7 @@ def facts_of(graph: ModelGraph, *, parameters: int, load_bytes: int) -> ModelFac
         macs=sum(block.macs for block in graph.blocks),
         largest=tuple(NamedBytes(t.name, t.nbytes) for t in reversed(by_size[-_NAMED_TENSORS:])),
         narrowest=tuple(NamedBytes(t.name, t.nbytes) for t in through[:_NAMED_TENSORS]),
-        load_bytes=load_bytes,
+        memory_bytes=memory_bytes,
     )
 
 

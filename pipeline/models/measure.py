@@ -14,6 +14,9 @@ from pipeline.prepared import prepared_from
 
 _ACTIVATIONS_HELD = 2
 """Of the largest tensor: what a block reads and what it makes."""
+_PROCESS_BYTES = 20_000_000
+_BLOCK_BYTES = 300_000
+"""Measured: what Keras's layers, the traced graph and oneDNN's kernels take beside weights: in all, and per block."""
 
 
 def measure(source: ModelSource) -> ModelFacts:
@@ -23,11 +26,32 @@ def measure(source: ModelSource) -> ModelFacts:
     parameters = sum(math.prod(v.shape) for v in before.values() if not v.name.startswith("moving_"))
     sizes = {key: _nbytes(variable) for key, variable in before.items()}
     model = prepared_from(flat)
-    after = _weights([call for block in model.calls for call in block])
+    after = {key: _nbytes(variable) for key, variable in _weights(flat.calls).items()}
     # what was folded and what it was folded into stand in memory side by side
-    sizes.update({key: _nbytes(variable) for key, variable in after.items()})
-    activations = _ACTIVATIONS_HELD * max(tensor.nbytes for tensor in model.graph.tensors)
-    return facts_of(model.graph, parameters=parameters, load_bytes=sum(sizes.values()) + activations)
+    loading = sum({**sizes, **after}.values())
+    running = (
+        sum(after.values()) + _reordering(flat.calls) + _ACTIVATIONS_HELD * max(t.nbytes for t in model.graph.tensors)
+    )
+    others = _PROCESS_BYTES + _BLOCK_BYTES * len(model.graph)
+    return facts_of(model.graph, parameters=parameters, memory_bytes=max(loading, running) + others)
+
+
+def _reordering(calls: list[Call]) -> int:
+    """At the peak of a first run: oneDNN's copies of the weights so far, and once more that which is being copied."""
+    held = peak = 0
+    for call in calls:
+        for kernel in _reordered(call):
+            held += _nbytes(kernel)
+            peak = max(peak, held + _nbytes(kernel))
+    return peak
+
+
+def _reordered(call: Call) -> list[Any]:
+    """The weights that oneDNN brings into its own order, see `set_up`; the engine keeps it from dense layers' own."""
+    kind = type(call.operation).__name__
+    if "Transpose" in kind or not kind.startswith(("Conv", "DepthwiseConv", "SeparableConv")):
+        return []
+    return [variable for variable in variables(call) if len(variable.shape) > 1]
 
 
 def _weights(calls: list[Call]) -> dict[int, Any]:

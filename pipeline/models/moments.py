@@ -8,7 +8,7 @@ square roots, which IEEE 754 rounds alike everywhere: the estimate, so the weigh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,9 @@ _NORMALISE = ("BatchNormalization", "LayerNormalization", "GroupNormalization", 
 _NORMALISED = 1.03
 """The variance that a batch norm's own drawn weights leave; over a hundred layers, the 3 % would be a factor of 19."""
 
+_MOST_DRAWN = 64
+"""Of more than sixteen values that many, the largest is nearly always the last."""
+
 _SUMS = ("Add", "Subtract", "CustomScaleLayer")
 """The last is Inception-ResNet-v2's: x + y * scale."""
 
@@ -75,25 +78,41 @@ _WEIGHTED = ("Conv", "DepthwiseConv", "SeparableConv", "Dense", "EinsumDense", "
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Over all elements of a tensor, and over inputs."""
+    """Over all elements of a tensor, and over inputs.
+
+    `shared` is the part of the variance that neighbouring positions of a channel have in common: as in Schoenholz et
+    al., "Deep Information Propagation", it grows with each layer. What a pooling window makes of its elements hangs on
+    it.
+    """
 
     mean: float
     variance: float
+    shared: float = 0.0
 
     @property
     def square(self) -> float:
         """The mean of the squares."""
         return self.variance + self.mean * self.mean
 
+    @property
+    def overlap(self) -> float:
+        """The mean of the products of two neighbours."""
+        return self.shared + self.mean * self.mean
+
+    @property
+    def agreement(self) -> float:
+        """The share of the variance that neighbours have in common."""
+        return self.shared / self.variance if self.variance > 0 else 1.0
+
 
 INPUTS = {
-    "tf": Moments(0.0, 0.3),
-    "torch": Moments(0.0, 1.0),
-    "caffe": Moments(0.0, 4500.0),
-    "unit": Moments(0.5, 0.08),
-    "none": Moments(127.5, 4500.0),
+    "tf": Moments(0.0, 0.3, 0.15),
+    "torch": Moments(0.0, 1.0, 0.5),
+    "caffe": Moments(0.0, 4500.0, 2250.0),
+    "unit": Moments(0.5, 0.08, 0.04),
+    "none": Moments(127.5, 4500.0, 2250.0),
 }
-"""Of a picture's pixels, by preprocessing mode."""
+"""Of a picture's pixels, by preprocessing mode. Neighbours share half: between noise and a photograph."""
 
 
 def activation_of(operation: Any) -> str | None:
@@ -115,29 +134,29 @@ def after(
 ) -> Moments:
     """Moments of what an operation makes of `inputs`, which have `sizes` elements, and of plain numbers.
 
-    `shrink` is how many elements it averages or picks from for one of its own (pooling); `target` the variance that its
-    weights were scaled for, if it has any.
+    `shrink` is how many times fewer elements it makes than it reads; `target` the variance that its weights were scaled
+    for, if it has any.
     """
     sizes = sizes or (1,) * len(inputs)
     kind = type(operation).__name__
     if kind.startswith(_WEIGHTED):
-        return _activate(Moments(0.0, target), activation_of(operation))
+        alike = inputs[0].overlap / inputs[0].square if inputs[0].square > 0 else 1.0
+        return _activate(Moments(0.0, target, target * alike), activation_of(operation))
     if kind == "Normalization" and operation.input_mean is None:
         return inputs[0]  # what it learns from data is 0 and 1 until then
     if kind in _NORMALISE:
-        return Moments(0.0, _NORMALISED)
+        return Moments(0.0, _NORMALISED, _NORMALISED - (1 - inputs[0].agreement))
     if kind in (*_SUMS, *_PRODUCTS):
         return _combine(operation, [*inputs, *(Moments(number, 0.0) for number in constants)])
     if kind in _MIXES:
         return _mix(inputs, sizes)
-    if "AveragePool" in kind:
-        agreeing = math.sqrt(math.sqrt(max(shrink, 1.0)))  # neighbours are much alike
-        return Moments(inputs[0].mean, inputs[0].variance / min(agreeing, 2.0))
-    if "MaxPool" in kind:
-        return Moments(inputs[0].mean + 0.3 * math.sqrt(inputs[0].variance), inputs[0].variance)
+    if "AveragePool" in kind or "MaxPool" in kind:
+        return _pool(operation, inputs[0], shrink)
     if kind == "Rescaling" and isinstance(operation.scale, (int, float)):
         scale = float(operation.scale)
-        return Moments(inputs[0].mean * scale + float(operation.offset), inputs[0].variance * scale * scale)
+        square = scale * scale
+        mean = inputs[0].mean * scale + float(operation.offset)
+        return Moments(mean, inputs[0].variance * square, inputs[0].shared * square)
     return _activate(inputs[0], activation_of(operation))
 
 
@@ -146,20 +165,56 @@ def _combine(operation: Any, inputs: Sequence[Moments]) -> Moments:
     kind = type(operation).__name__
     if kind == "CustomScaleLayer":
         scale = float(operation.scale)
-        inputs = [inputs[0], Moments(inputs[1].mean * scale, inputs[1].variance * scale * scale)]
+        second = inputs[1]
+        inputs = [
+            inputs[0],
+            Moments(second.mean * scale, second.variance * scale * scale, second.shared * scale * scale),
+        ]
     if kind == "Subtract":
-        inputs = [inputs[0], *(Moments(-m.mean, m.variance) for m in inputs[1:])]
+        inputs = [inputs[0], *(Moments(-m.mean, m.variance, m.shared) for m in inputs[1:])]
     if kind in _SUMS:
-        return Moments(math.fsum(m.mean for m in inputs), math.fsum(m.variance for m in inputs))
+        return Moments(
+            math.fsum(m.mean for m in inputs),
+            math.fsum(m.variance for m in inputs),
+            math.fsum(m.shared for m in inputs),
+        )
     mean, square = math.prod(m.mean for m in inputs), math.prod(m.square for m in inputs)
-    return Moments(mean, square - mean * mean)
+    return Moments(mean, square - mean * mean, math.prod(m.overlap for m in inputs) - mean * mean)
 
 
 def _mix(inputs: Sequence[Moments], sizes: Sequence[int]) -> Moments:
     """Some elements from here, some from there."""
     total = sum(sizes)
-    mean = math.fsum(m.mean * n for m, n in zip(inputs, sizes, strict=True)) / total
-    return Moments(mean, math.fsum(m.square * n for m, n in zip(inputs, sizes, strict=True)) / total - mean * mean)
+
+    def mixed(values: Iterable[float]) -> float:
+        return math.fsum(value * n for value, n in zip(values, sizes, strict=True)) / total
+
+    mean = mixed(m.mean for m in inputs)
+    return Moments(mean, mixed(m.square for m in inputs) - mean * mean, mixed(m.overlap for m in inputs) - mean * mean)
+
+
+def _pool(operation: Any, x: Moments, shrink: float) -> Moments:
+    """An average keeps what its elements share, and 1/n of what is each one's own; a maximum adds the largest of that.
+
+    The elements of a global pooling are farther apart than neighbours and share half; they are many.
+    """
+    window = getattr(operation, "pool_size", None)
+    shared = x.shared if window is not None else x.variance / 2
+    own = max(x.variance - shared, 0.0)
+    if "AveragePool" in type(operation).__name__:
+        return Moments(x.mean, shared + own / math.prod(window) if window is not None else shared, shared)
+    largest = _largest(math.prod(window) if window is not None else max(round(shrink), 1))
+    return Moments(x.mean + largest.mean * math.sqrt(own), shared + largest.variance * own, shared)
+
+
+def _largest(count: int) -> Moments:
+    """Of so many independent standard normal values. In whole numbers up to the last division, so exact."""
+    values = sorted((*_NODES, *(-node for node in _NODES)))
+    n, count = len(values), min(count, _MOST_DRAWN)
+    shares = [((i + 1) ** count - i**count) / n**count for i in range(n)]
+    mean = math.fsum(value * share for value, share in zip(values, shares, strict=True))
+    square = math.fsum(value * value * share for value, share in zip(values, shares, strict=True))
+    return Moments(mean, square - mean * mean)
 
 
 def _activate(before: Moments, activation: str | None) -> Moments:
@@ -167,7 +222,20 @@ def _activate(before: Moments, activation: str | None) -> Moments:
     function = _ACTIVATIONS.get(activation or "")
     if function is None:
         return before
-    deviation = math.sqrt(before.variance)
-    made = [function(before.mean + sign * node * deviation) for node in _NODES for sign in (-1, 1)]
-    mean = math.fsum(made) / len(made)
-    return Moments(mean, max(math.fsum((value - mean) ** 2 for value in made) / len(made), 1e-12))
+    made = _applied(function, before.mean, math.sqrt(before.variance))
+    common, own = math.sqrt(before.shared), math.sqrt(max(before.variance - before.shared, 0.0))
+    means = [_mean(_applied(function, at, own)) for at in _applied(float, before.mean, common)]
+    return Moments(_mean(made), max(_variance(made), 1e-12), _variance(means))
+
+
+def _applied(function: Callable[[float], float], mean: float, deviation: float) -> list[float]:
+    return [function(mean + sign * node * deviation) for node in _NODES for sign in (-1, 1)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return math.fsum((value - mean) * (value - mean) for value in values) / len(values)

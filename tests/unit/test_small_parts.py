@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from nodes import sequences
 from nodes.model_settings import labels_of, preprocess_of
 from nodes.sections import ModelSection, PreprocessSection
-from nodes.segments import KEPT_UNUSED, SegmentStore
+from nodes.segments import SegmentStore
 from nodes.telemetry import Meter
 from pipeline.contention import uncontended_seconds
 from pipeline.errors import ConfigError
@@ -56,6 +57,10 @@ def test_preprocessing_is_the_models_own_unless_configured() -> None:
     assert (chosen.size, chosen.mode) == ((32, 48), "unit")
 
 
+class Compiled:
+    """Stands for a segment."""
+
+
 class CountingEngine:
     """Stands for an engine: what it compiled is all that matters here."""
 
@@ -66,7 +71,7 @@ class CountingEngine:
 
     def compile(self, model: Any, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]) -> Any:
         self.compiled.append(tuple(blocks))
-        return object()
+        return Compiled()
 
     def profile(self, model: Any, repeats: int = 10) -> Any:
         raise AssertionError("not asked for")
@@ -82,25 +87,26 @@ def stage_up_to(block: int) -> Stage:
     return stages(graph, placement)[0]
 
 
-def test_a_set_of_blocks_is_compiled_once_and_the_last_unused_is_kept() -> None:
+def test_a_set_of_blocks_is_compiled_once_and_goes_with_the_last_epoch_that_runs_it() -> None:
     engine = CountingEngine()
     store = SegmentStore(engine, {"net": Prepared()})  # type: ignore[dict-item]  # only its graph is read
     for epoch, block in enumerate((2, 3, 2), start=1):
         store.hold("camera", epoch, "net", stage_up_to(block))
     assert len(engine.compiled) == 2
     assert store.of("camera", 1) is store.of("camera", 3)
-    for epoch in (1, 2, 3):
-        store.release("camera", epoch)
+    store.release("camera", 1)
+    store.release("camera", 1)
     assert store.of("camera", 1) is None
     store.hold("camera", 4, "net", stage_up_to(2))
     assert len(engine.compiled) == 2
-    store.release("camera", 4)
-    for epoch, block in enumerate(range(2, 2 + KEPT_UNUSED + 2), start=5):
-        store.hold("camera", epoch, "net", stage_up_to(block))
+    segment = weakref.ref(store.of("camera", 4))
+    for epoch in (3, 4):
+        assert segment() is not None
         store.release("camera", epoch)
-    compiled = len(engine.compiled)
-    store.hold("camera", 99, "net", stage_up_to(2))
-    assert len(engine.compiled) == compiled + 1
+    assert segment() is None
+    assert store.of("camera", 2) is not None
+    store.hold("camera", 5, "net", stage_up_to(2))
+    assert len(engine.compiled) == 3
 
 
 def test_a_report_is_flat_and_durations_start_anew_with_each() -> None:
