@@ -83,8 +83,8 @@ def _source(name: str, weights: str | None) -> ModelSource:
 def profile_one(engine: Engine, speed: Speed, source: ModelSource, repeats: int, directory: Path) -> dict[str, Any]:
     """Load, measure and write `<name>.json` and `<name>.svg`; the report. Raises ModelError."""
     from pipeline import profile
+    from pipeline.pictures.profile import picture
     from pipeline.prepared import load
-    from pipeline.profile_picture import picture
 
     gc.collect()
     reset_peak_memory()

@@ -279,6 +279,9 @@ def _tolls(
     return tolls
 
 
+NOTHING_POSSIBLE = "no plan"
+
+
 def decision_map(
     graph: ModelGraph,
     candidates: Sequence[Candidate],
@@ -289,21 +292,21 @@ def decision_map(
     *,
     progress: Callable[[], None] = lambda: None,
 ) -> tuple[list[list[str]], list[list[float]]]:
-    """The kind of the best plan and its value over bandwidths (bytes/s) of both links: `[edge_cloud][device_edge]`.
+    """The kind of the best plan and its value, `[i][j]` at the bandwidths (bytes/s) `device_edge[i]`, `edge_cloud[j]`.
 
-    Where nothing respects the constraints the kind is empty and the value infinite.
+    Where nothing respects the constraints the kind is `NOTHING_POSSIBLE` and the value infinite.
     """
     kinds: list[list[str]] = []
     values: list[list[float]] = []
-    for above in edge_cloud:
+    for below in device_edge:
         row: list[Choice | None] = []
-        for below in device_edge:
+        for above in edge_cloud:
             there = [with_bandwidth(with_bandwidth(c, Tier.DEVICE, below), Tier.EDGE, above) for c in candidates]
             try:
                 row.append(choose(graph, there, constraints, objective)[0])
             except Infeasible:
                 row.append(None)
             progress()
-        kinds.append([kind_of(choice.placement) if choice else "" for choice in row])
+        kinds.append([kind_of(choice.placement) if choice else NOTHING_POSSIBLE for choice in row])
         values.append([choice.value if choice else float("inf") for choice in row])
     return kinds, values

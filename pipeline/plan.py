@@ -25,8 +25,8 @@ class Plan:
 
     `nodes` names a node for each tier that `placement` uses, the device always among them. `planner` is the algorithm
     (`exact`, `forced`), `reason` a sentence for people, `created_ts` seconds since 1970. `objective` is what it was
-    judged by, `runner_up` the next best choice (kind, nodes, value, prediction), and `wishes` what a person asked for in
-    place of the configuration, as plain JSON values.
+    judged by, `runner_up` the next best choice (kind, nodes, value, prediction), and `wishes` what a person asked
+    for in place of the configuration, as plain JSON values.
     """
 
     stream: StreamId

@@ -101,8 +101,8 @@ def test_the_map_agrees_with_planning_at_each_point() -> None:
     below, above = [1e5, 1e7, 1e9], [1e5, 1e8]
     graph = shipped_graph("alexnet")
     kinds, values = decision_map(graph, [Candidate(NAMES, costs_of(graph))], (), LATENCY, below, above)
-    for row, edge_cloud in enumerate(above):
-        for column, device_edge in enumerate(below):
+    for row, device_edge in enumerate(below):
+        for column, edge_cloud in enumerate(above):
             costs = costs_of(graph, (device_edge / 125_000, edge_cloud / 125_000))
             best = exact.partition(graph, costs)
             assert kinds[row][column] == kind_of(best)

@@ -14,8 +14,8 @@ from nodes import profile_commands
 from pipeline.engines import create
 from pipeline.errors import ConfigError, UnknownModel
 from pipeline.graph import Block, ModelGraph, Tensor
+from pipeline.pictures.profile import picture
 from pipeline.profile import Profile
-from pipeline.profile_picture import picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -32,15 +32,14 @@ def _graph(blocks: int) -> ModelGraph:
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 30, 1041])
-def test_a_picture_is_valid_svg_with_a_bar_for_each_block(blocks: int) -> None:
+def test_a_picture_is_valid_svg_with_a_bar_and_a_mark_for_each_block(blocks: int) -> None:
     seconds = (0.0, *(10.0 ** -(i % 7) for i in range(1, blocks)))
     root = ElementTree.fromstring(picture(_graph(blocks), _profile(seconds)))
     bars = [rect for rect in root.iter(f"{SVG}rect") if rect.find(f"{SVG}title") is not None]
     assert len(bars) == blocks
     assert all(float(bar.attrib["height"]) >= 0 for bar in bars)
-    line = root.find(f"{SVG}polyline")
-    assert line is not None
-    assert len(line.attrib["points"].split()) == blocks
+    marks = "".join(path.attrib["d"] for path in root.iter(f"{SVG}path") if path.attrib["stroke"] != "white")
+    assert marks.count("M") == blocks
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3.15 saving, NumPy 2.4
