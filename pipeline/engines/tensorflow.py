@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.backend import as_array, keras, lent_as_tensor, set_up, tf
+from pipeline.backend import as_array, lent_as_tensor, set_up, tf
 from pipeline.contention import uncontended_seconds
 from pipeline.engines import Array, BlockTimes, Segment, unsplit
 from pipeline.engines.checks import check, fitting, noise, zeros
+from pipeline.engines.dense import perform
 from pipeline.engines.tensorflow_trace import SCOPE, trace
 from pipeline.errors import ModelError
-from pipeline.flatten import Call
 from pipeline.graph import ModelGraph
 from pipeline.prepared import PreparedModel
 
@@ -28,7 +28,6 @@ _tracing = threading.Lock()
 """Keras layers are shared by all segments, and calling one is not safe from two threads."""
 
 _TURN_SECONDS = 0.0005
-_ROW_RANK = 2
 
 _LEAST_RUNS = 3
 _UNTRACED_SECONDS = _TRACED_SECONDS = 1.0
@@ -116,7 +115,7 @@ def _function(model: PreparedModel, blocks: Sequence[int], inputs: Sequence[int]
         for block in blocks:
             with tf.name_scope(SCOPE.format(block)):
                 for call in model.calls[block]:
-                    tensors.update(zip(call.outputs, _performed(call, tensors), strict=True))
+                    tensors.update(zip(call.outputs, perform(call, tensors), strict=True))
                 for i in model.graph.blocks[block].outputs if block else ():
                     tensors[i] = _border(model.graph, i, tensors[i])
         return [tensors[i] for i in outputs]
@@ -146,22 +145,6 @@ def _caller(function: Any) -> Callable[..., Sequence[Any]]:
         return function  # type: ignore[no-any-return]
     captured = function.captured_inputs
     return lambda *tensors: flat(*tensors, *captured)
-
-
-def _performed(call: Call, tensors: Mapping[int, Any]) -> list[Any]:
-    """What the call makes. A dense layer over one row is kept from fusing its bias.
-
-    The fused kernel would have its weights once more, in oneDNN's order (VGG-16: 470 MB a segment), and be no faster.
-    """
-    layer = call.operation
-    if type(layer) is not keras.layers.Dense or layer.bias is None or layer.quantization_mode or layer.lora_enabled:
-        return call.perform(tensors)
-    (row,), kernel = (tensors[i] for i in call.inputs), layer.kernel
-    if row.shape.rank != _ROW_RANK or not row.dtype.name == layer.compute_dtype == kernel.dtype:
-        return call.perform(tensors)
-    product = tf.linalg.matmul(row, kernel)
-    product = tf.nn.bias_add(tf.raw_ops.EnsureShape(input=product, shape=product.shape), layer.bias)
-    return [product if layer.activation is None else layer.activation(product)]
 
 
 def _border(graph: ModelGraph, index: int, made: Any) -> Any:

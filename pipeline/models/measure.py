@@ -14,7 +14,7 @@ from pipeline.prepared import prepared_from
 
 _ACTIVATIONS_HELD = 2
 """Of the largest tensor: what a block reads and what it makes."""
-_PROCESS_BYTES = 20_000_000
+_PROCESS_BYTES = 30_000_000
 _BLOCK_BYTES = 300_000
 """Measured: what Keras's layers, the traced graph and oneDNN's kernels take beside weights: in all, and per block."""
 

@@ -53,6 +53,8 @@ _ACTIVATIONS: dict[str, Callable[[float], float]] = {
 }
 """Each activation or an algebraic stand-in: exponentials round differently from one machine to another."""
 
+_INCREASING = frozenset(_ACTIVATIONS) - {"silu", "swish", "mish", "gelu", "hard_silu", "hard_swish"}
+
 SMOOTH = frozenset({"silu", "swish", "mish", "hard_silu", "hard_swish"})
 """Those that are nearly linear for small values and nearly the identity for large ones."""
 
@@ -82,12 +84,14 @@ class Moments:
 
     `shared` is the part of the variance that neighbouring positions of a channel have in common: as in Schoenholz et
     al., "Deep Information Propagation", it grows with each layer. What a pooling window makes of its elements hangs on
-    it.
+    it. `normal` is what an increasing `activation` made it of.
     """
 
     mean: float
     variance: float
     shared: float = 0.0
+    normal: Moments | None = None
+    activation: str | None = None
 
     @property
     def square(self) -> float:
@@ -203,6 +207,8 @@ def _pool(operation: Any, x: Moments, shrink: float) -> Moments:
     own = max(x.variance - shared, 0.0)
     if "AveragePool" in type(operation).__name__:
         return Moments(x.mean, shared + own / math.prod(window) if window is not None else shared, shared)
+    if x.normal is not None:  # the largest of what is activated is the largest, activated
+        return _activate(_pool(operation, x.normal, shrink), x.activation)
     largest = _largest(math.prod(window) if window is not None else max(round(shrink), 1))
     return Moments(x.mean + largest.mean * math.sqrt(own), shared + largest.variance * own, shared)
 
@@ -225,7 +231,8 @@ def _activate(before: Moments, activation: str | None) -> Moments:
     made = _applied(function, before.mean, math.sqrt(before.variance))
     common, own = math.sqrt(before.shared), math.sqrt(max(before.variance - before.shared, 0.0))
     means = [_mean(_applied(function, at, own)) for at in _applied(float, before.mean, common)]
-    return Moments(_mean(made), max(_variance(made), 1e-12), _variance(means))
+    origin = (before, activation) if activation in _INCREASING else (None, None)
+    return Moments(_mean(made), max(_variance(made), 1e-12), _variance(means), *origin)
 
 
 def _applied(function: Callable[[float], float], mean: float, deviation: float) -> list[float]:
