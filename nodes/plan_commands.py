@@ -171,4 +171,12 @@ def _map(
             progress=lambda: progress.advance(task),
         )
     title = f"{graph.name}: best plan for {objective}"
-    return heat_map(title=title, device_edge=device_edge, edge_cloud=edge_cloud, kinds=kinds, seconds=values, here=here)
+    return heat_map(
+        title=title,
+        device_edge=device_edge,
+        edge_cloud=edge_cloud,
+        kinds=kinds,
+        values=values,
+        here=here,
+        value_text=objective.text,
+    )

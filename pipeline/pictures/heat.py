@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from types import MappingProxyType
 
@@ -55,16 +55,17 @@ def heat_map(
     device_edge: Sequence[float],
     edge_cloud: Sequence[float],
     kinds: Sequence[Sequence[str]],
-    seconds: Sequence[Sequence[float]],
+    values: Sequence[Sequence[float]],
     here: tuple[float, float] | None,
+    value_text: Callable[[float], str] = seconds_text,
 ) -> str:
-    """The SVG document; a cell's title tells bandwidths, kind and seconds.
+    """The SVG document; a cell's title tells bandwidths, kind and the plan's value, seconds unless told otherwise.
 
-    Bandwidths are in bytes per second, ascending. `kinds[i][j]` and `seconds[i][j]` are of the best plan at
+    Bandwidths are in bytes per second, ascending. `kinds[i][j]` and `values[i][j]` are of the best plan at
     `device_edge[i]` and `edge_cloud[j]`. `here` marks the present bandwidths, at the border if beyond it. Raises
     ValueError when the bandwidths do not ascend from above 0 or the rows are not as many or as long.
     """
-    shown, below = legend(_keys(kinds, seconds), _LEFT, 30, _WIDTH)
+    shown, below = legend(_keys(kinds, values, value_text), _LEFT, 30, _WIDTH)
     if here is not None:
         present = Key(f"now: {_mbit(here[0])} and {_mbit(here[1])} Mbit/s", "white")
         parts_here, below = legend([present], _LEFT, below, _WIDTH)
@@ -73,7 +74,11 @@ def heat_map(
     plane = _Plane(_borders(device_edge), _borders(edge_cloud), top)
     mark = (plane.across.at(here[0]), plane.up.at(here[1])) if here is not None else None
     parts = [text(_LEFT, 20, title, size=14), *shown]
-    parts += ['<g shape-rendering="crispEdges">', *_cells(device_edge, edge_cloud, kinds, seconds, plane), "</g>"]
+    parts += [
+        '<g shape-rendering="crispEdges">',
+        *_cells(device_edge, edge_cloud, kinds, values, plane, value_text),
+        "</g>",
+    ]
     parts += _scales(plane)
     parts += ['<g pointer-events="none">', *_names(kinds, plane, mark), "</g>"]
     if mark is not None:
@@ -106,14 +111,15 @@ def _cells(
     device_edge: Sequence[float],
     edge_cloud: Sequence[float],
     kinds: Sequence[Sequence[str]],
-    seconds: Sequence[Sequence[float]],
+    values: Sequence[Sequence[float]],
     plane: _Plane,
+    value_text: Callable[[float], str],
 ) -> Iterator[str]:
     x, y = plane.x, plane.y
-    for i, (first, column_kinds, column_seconds) in enumerate(zip(device_edge, kinds, seconds, strict=True)):
-        cells = zip(edge_cloud, column_kinds, column_seconds, strict=True)
+    for i, (first, column_kinds, column_values) in enumerate(zip(device_edge, kinds, values, strict=True)):
+        cells = zip(edge_cloud, column_kinds, column_values, strict=True)
         for j, (second, kind, taken) in enumerate(cells):
-            title = f"{kind}: {seconds_text(taken)} at {_mbit(first)} and {_mbit(second)} Mbit/s"
+            title = f"{_valued(kind, [taken], value_text)} at {_mbit(first)} and {_mbit(second)} Mbit/s"
             colour = COLOURS.get(kind, GREY)
             yield rect(x[i], y[j + 1], x[i + 1] - x[i], y[j] - y[j + 1], colour, title=title, more='class="cell"')
 
@@ -138,19 +144,25 @@ def _names(kinds: Sequence[Sequence[str]], plane: _Plane, mark: tuple[float, flo
             yield text(x, y + 4, kind, anchor="middle", fill="white" if COLOURS.get(kind) in _DARK else INK)
 
 
-def _keys(kinds: Sequence[Sequence[str]], seconds: Sequence[Sequence[float]]) -> list[Key]:
-    """The kinds that occur, each with the least and most seconds of its plans."""
+def _keys(
+    kinds: Sequence[Sequence[str]], values: Sequence[Sequence[float]], value_text: Callable[[float], str]
+) -> list[Key]:
+    """The kinds that occur, each with the least and largest value of its plans."""
     found: dict[str, list[float]] = {}
-    for column_kinds, column_seconds in zip(kinds, seconds, strict=True):
-        for kind, taken in zip(column_kinds, column_seconds, strict=True):
+    for column_kinds, column_values in zip(kinds, values, strict=True):
+        for kind, taken in zip(column_kinds, column_values, strict=True):
             found.setdefault(kind, []).append(taken)
     in_order = [kind for kind in COLOURS if kind in found] + sorted(found.keys() - COLOURS.keys())
-    return [Key(f"{kind}: {_span(found[kind])}", COLOURS.get(kind, GREY)) for kind in in_order]
+    return [Key(_valued(kind, found[kind], value_text), COLOURS.get(kind, GREY)) for kind in in_order]
 
 
-def _span(seconds: Sequence[float]) -> str:
-    least, most = seconds_text(min(seconds)), seconds_text(max(seconds))
-    return least if least == most else f"{least} to {most}"
+def _valued(kind: str, values: Sequence[float], value_text: Callable[[float], str]) -> str:
+    """A kind with the least and largest value of its plans, if it has plans."""
+    finite = [taken for taken in values if math.isfinite(taken)]
+    if not finite:
+        return kind
+    least, most = value_text(min(finite)), value_text(max(finite))
+    return f"{kind}: {least}" if least == most else f"{kind}: {least} to {most}"
 
 
 def _scales(plane: _Plane) -> Iterator[str]:

@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 
 from pipeline.cost import Costs, Link, predict
 from pipeline.errors import PlanError
+from pipeline.explain import NOTHING_POSSIBLE, decision_map
 from pipeline.graph import Block, ModelGraph, Tensor
+from pipeline.partition.choice import Candidate
+from pipeline.partition.objective import LATENCY
 from pipeline.pictures import heat, heat_map, placement_bars, placement_graph, tiers
 from pipeline.pictures.layers import arrange, depths
 from pipeline.pictures.snake import Spacing, fold
@@ -230,7 +233,7 @@ def test_names_are_escaped() -> None:
     placement, known = (Tier.DEVICE, Tier.EDGE), _costs(0.0, 1e-3)
     shown = HOSTILE.replace("\x00", "\ufffd").replace("\x1b", "\ufffd").replace("\ud800", "\ufffd")
     cells = heat_map(
-        title=HOSTILE, device_edge=[1e6], edge_cloud=[1e6], kinds=[[HOSTILE]], seconds=[[1.0]], here=(1e6, 1e6)
+        title=HOSTILE, device_edge=[1e6], edge_cloud=[1e6], kinds=[[HOSTILE]], values=[[1.0]], here=(1e6, 1e6)
     )
     pictures = (
         placement_graph(graph, placement, predict(graph, placement, known)),
@@ -293,7 +296,7 @@ def _heat(columns: int = 3, rows: int = 4, here: tuple[float, float] | None = No
             device_edge=[10.0 ** (i + 4) for i in range(columns)],
             edge_cloud=[2.0**j * 1e6 for j in range(rows)],
             kinds=[[known[(i + j) % 5] for j in range(rows)] for i in range(columns)],
-            seconds=[[(1 + i) * 0.1 + j for j in range(rows)] for i in range(columns)],
+            values=[[(1 + i) * 0.1 + j for j in range(rows)] for i in range(columns)],
             here=here,
         )
     )
@@ -352,8 +355,36 @@ def test_the_present_bandwidths_are_marked_within_the_map(here: tuple[float, flo
 def test_a_map_that_does_not_fit_its_bandwidths_is_refused(device_edge: list[float], kinds: list[list[str]]) -> None:
     with pytest.raises(ValueError, match=r"bandwidths|zip"):
         heat_map(
-            title="", device_edge=device_edge, edge_cloud=[1.0], kinds=kinds, seconds=[[1.0]] * len(kinds), here=None
+            title="", device_edge=device_edge, edge_cloud=[1.0], kinds=kinds, values=[[1.0]] * len(kinds), here=None
         )
+
+
+def test_a_map_shows_what_the_search_found_at_the_same_bandwidths() -> None:
+    known = Costs({Tier.DEVICE: [0.0, 1.0, 1.0], Tier.EDGE: [0.0, 0.1, 0.1]}, *LINKS)
+    candidate = Candidate({Tier.DEVICE: "pi", Tier.EDGE: "box"}, known)
+    # As many of one link as of the other: if the map took them for each other, it would still be drawn.
+    bandwidths = [10.0, 1e3, 1e6, 1e8]
+    kinds, seconds = decision_map(chain(1000, 1000, 1000), [candidate], [], LATENCY, bandwidths, bandwidths)
+    picture = heat_map(
+        title="m", device_edge=bandwidths, edge_cloud=bandwidths, kinds=kinds, values=seconds, here=None
+    )
+    columns: dict[float, set[str]] = {}
+    for cell in _of_class(ElementTree.fromstring(picture), "cell"):
+        columns.setdefault(float(cell.attrib["x"]), set()).add(cell.attrib["fill"])
+    # The cloud has no node, so only the link to the edge matters: each column has one colour.
+    expected = [{heat.COLOURS[kind]} for kind in ("device", "device", "edge", "edge")]
+    assert [columns[x] for x in sorted(columns)] == expected
+
+
+def test_where_no_plan_is_possible_no_seconds_are_told() -> None:
+    kinds, seconds = [["edge"], [NOTHING_POSSIBLE]], [[0.1], [math.inf]]
+    picture = heat_map(title="m", device_edge=[1e6, 2e6], edge_cloud=[1e6], kinds=kinds, values=seconds, here=None)
+    root = ElementTree.fromstring(picture)
+    possible, impossible = _of_class(root, "cell")
+    assert _title(possible) == "edge: 100 ms at 8 and 8 Mbit/s"
+    assert _title(impossible) == f"{NOTHING_POSSIBLE} at 16 and 8 Mbit/s"
+    assert impossible.attrib["fill"] not in heat.COLOURS.values()
+    assert NOTHING_POSSIBLE in _texts(root)
 
 
 MISSING_CONES = {
