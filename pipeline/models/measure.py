@@ -47,7 +47,7 @@ def _reordering(calls: list[Call]) -> int:
 
 
 def _reordered(call: Call) -> list[Any]:
-    """The weights that oneDNN brings into its own order, see `set_up`; the engine keeps it from dense layers' own."""
+    """The weights that oneDNN brings into its own order, see `set_up`. Small dense layers, too, are left out."""
     kind = type(call.operation).__name__
     if "Transpose" in kind or not kind.startswith(("Conv", "DepthwiseConv", "SeparableConv")):
         return []

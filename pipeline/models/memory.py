@@ -5,8 +5,8 @@ its profile: weights, those they are folded from, oneDNN's reordered copies of c
 them once more, and that which is being reordered twice), two of the largest activations, and what Keras and TensorFlow
 keep per block. Not counted are TensorFlow itself (it is there when this is asked) and the copies of further segments.
 
-Within 10 % of what was measured with the TensorFlow engine for VGG-16, ResNet-50, MobileNetV2. Of a file only weights
-and what they are folded into are counted, from below: a model is refused when these alone are too much.
+For VGG-16, ResNet-50 and MobileNetV2 this is 3 to 10 % below what was measured with the TensorFlow engine. Of a file
+only weights and what they are folded into are counted: a model is refused when these alone are too much.
 """
 
 from __future__ import annotations

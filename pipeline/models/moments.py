@@ -229,7 +229,7 @@ def _activate(before: Moments, activation: str | None) -> Moments:
     if function is None:
         return before
     made = _applied(function, before.mean, math.sqrt(before.variance))
-    common, own = math.sqrt(before.shared), math.sqrt(max(before.variance - before.shared, 0.0))
+    common, own = math.sqrt(max(before.shared, 0.0)), math.sqrt(max(before.variance - before.shared, 0.0))
     means = [_mean(_applied(function, at, own)) for at in _applied(float, before.mean, common)]
     origin = (before, activation) if activation in _INCREASING else (None, None)
     return Moments(_mean(made), max(_variance(made), 1e-12), _variance(means), *origin)

@@ -75,6 +75,27 @@ def test_a_placement_by_hand_and_back_by_the_command_line(pipeline: Pipeline) ->
     assert json.loads(trisect("plan", *config, "--json").stdout)["planner"] == "exact"
 
 
+def test_what_a_stream_is_planned_for_is_changed_under_it_and_back(pipeline: Pipeline) -> None:
+    config = ["-c", str(pipeline.config_path)]
+    with pipeline.client() as client:
+        stream(pipeline, client, 0, 6)
+        asked = trisect("objective", *config, "throughput", "--pin", "block_8_add=edge", "--min-depth", "3")
+        assert asked.returncode == 0, asked.stderr
+        plan = json.loads(trisect("plan", *config, "--json").stdout)
+        assert plan["objective"] == "throughput"
+        assert [stage["tier"] for stage in plan["stages"]][:2] == ["device", "edge"]
+        assert plan["runner_up"]["value"] >= plan["predicted"]["period_seconds"] * 0.999
+        stream(pipeline, client, 6, 12)
+        impossible = trisect("objective", *config, "--pin", "10=cloud", "--pin", "20=device")
+        assert impossible.returncode == 1
+        assert "these 2 constraints conflict" in impossible.stderr
+        back = trisect("objective", *config, "--reset")
+        assert back.returncode == 0, back.stderr
+        stream(pipeline, client, 12, 18)
+        pipeline.assert_proven(client, 18)
+    assert json.loads(trisect("plan", *config, "--json").stdout)["wishes"] is None
+
+
 def test_a_wrong_block_is_refused_with_the_nearest_names(pipeline: Pipeline) -> None:
     placed = trisect("place", "-c", str(pipeline.config_path), "--edge-from", "block_12_ad")
     assert placed.returncode == 1
