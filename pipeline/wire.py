@@ -27,6 +27,8 @@ CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
 MAX_HOPS = 16
 PARTS = 2
+ALIGNMENT = 64
+"""Bytes. An engine can read a tensor that begins at a multiple of them where it is."""
 _BIN_SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -253,7 +255,7 @@ class Assembler:
                 f"tensor {chunk.tensor} ({expected.name}): {chunk.dtype}{list(chunk.shape)} of {chunk.nbytes} bytes, "
                 f"expected {expected.dtype}{list(expected.shape)} of {expected.nbytes}"
             )
-        partial = _Partial(chunk, np.empty(expected.shape, expected.dtype))
+        partial = _Partial(chunk, _aligned(expected))
         self._partial[key] = partial
         self.pending_bytes += chunk.nbytes
         while self.pending_bytes > self._limit_bytes and len(self._partial) > 1:
@@ -305,6 +307,13 @@ def _read_header(payload: bytes) -> tuple[Mapping[str, Any], int]:
     if not width or len(payload) - begin != claimed:
         raise WireError(f"truncated chunk: {max(len(payload) - begin, 0)} bytes of data, its header claims {claimed}")
     return header, begin
+
+
+def _aligned(tensor: Tensor) -> Array:
+    """Memory for it; NumPy's own begins anywhere."""
+    held = np.empty(tensor.nbytes + ALIGNMENT, np.uint8)
+    begin = -held.ctypes.data % ALIGNMENT
+    return held[begin : begin + tensor.nbytes].view(tensor.dtype).reshape(tensor.shape)
 
 
 def _bytes_of(array: Array) -> memoryview:

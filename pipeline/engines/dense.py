@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.backend import keras, tf
+import numpy as np
+
+from pipeline.backend import as_array, keras, tf
 from pipeline.flatten import Call
 
 _LARGE_BYTES = 1 << 24
@@ -13,12 +15,13 @@ _FLOAT_BYTES = 4
 _SLICES = 16
 
 
-def perform(call: Call, tensors: Mapping[int, Any]) -> list[Any]:
+def perform(call: Call, tensors: Mapping[int, Any], *, constant: bool = False) -> list[Any]:
     """What the call makes. A large dense layer over one row is computed in slices of its weights.
 
     Keras's own, one fused kernel, would have the weights once more, in oneDNN's order (VGG-16: 470 MB a segment). A
     product over the whole row has no copy and is as fast, but it adds up 25,088 terms one after another and is 7 times
-    less exact; slices are as exact as the fused kernel. They are read where they are, in multiples of 64 bytes.
+    less exact; slices are as exact as the fused kernel. They are read where they are, in multiples of 64 bytes, or are
+    `constant`: of a converter that would leave slicing to each run.
     """
     layer = call.operation
     if type(layer) is not keras.layers.Dense or layer.quantization_mode or layer.lora_enabled:
@@ -29,7 +32,13 @@ def perform(call: Call, tensors: Mapping[int, Any]) -> list[Any]:
         return call.perform(tensors)
     if not row.dtype.name == layer.compute_dtype == kernel.dtype == "float32":
         return call.perform(tensors)
-    pairs = zip(tf.split(row, _SLICES, axis=1), tf.split(kernel.value, _SLICES), strict=True)
+    if constant:
+        with tf.init_scope():  # where a variable has its value
+            held = as_array(kernel.value)
+        slices = [tf.constant(part) for part in np.split(held, _SLICES)]
+    else:
+        slices = tf.split(kernel.value, _SLICES)
+    pairs = zip(tf.split(row, _SLICES, axis=1), slices, strict=True)
     product = tf.add_n([tf.linalg.matmul(part, weights) for part, weights in pairs])
     if layer.bias is not None:
         product = tf.nn.bias_add(product, layer.bias)

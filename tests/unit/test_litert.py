@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import random
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +81,51 @@ def test_a_reshape_to_the_same_shape_passes_its_input_on(litert: Engine) -> None
     output = cut.graph.blocks[3].outputs[0]
     middle = cut.graph.blocks[1].outputs[0]
     assert np.array_equal(litert.compile(cut, (2, 3), (middle,), (output,)).run({middle: frame[0]})[output], frame[0])
+
+
+def _loops() -> Any:
+    steps = keras.Input((9, 4))
+    return keras.Model(steps, L.Dense(2)(L.GRU(5)(L.LSTM(6, return_sequences=True)(steps))))
+
+
+def _attention() -> Any:
+    words = keras.Input((12,), dtype="int32")
+    x = L.Embedding(50, 16)(words)
+    x = L.LayerNormalization()(L.Add()([x, L.MultiHeadAttention(2, 8)(x, x)]))
+    return keras.Model(words, [L.Dense(4, activation="softmax")(L.GlobalAveragePooling1D()(x)), x])
+
+
+def _bytes_and_more() -> Any:
+    pixels, depth = keras.Input((8, 8, 3), dtype="uint8"), keras.Input((8, 8, 1))
+    x = L.Conv2D(4, 3, padding="same", activation="relu")(L.Concatenate()([L.Rescaling(1 / 255)(pixels), depth]))
+    wide = L.UpSampling2D(2, interpolation="bilinear")(x)
+    return keras.Model([pixels, depth], [L.Conv2DTranspose(2, 3, strides=2)(wide), L.GlobalMaxPooling2D()(x)])
+
+
+@needs_litert
+@pytest.mark.parametrize("build", [_loops, _attention, _bytes_and_more])
+def test_other_kinds_of_networks_give_the_same_bits_too(litert: Engine, build: Callable[[], Any]) -> None:
+    cut = prepare(trained(build()), "other")
+    frame, draw = frame_of(cut.graph), random.Random(1)
+    whole, reference = unsplit(litert, cut).run(frame), unsplit(create("tensorflow", 1), cut).run(frame)
+    for output in cut.graph.outputs:
+        assert np.abs(whole[output] - reference[output]).max() <= 1e-5 * np.abs(reference[output]).max()
+    for _ in range(4):
+        split = run_split(litert, cut, random_placement(cut.graph, draw), frame)
+        for output, array in zip(cut.graph.outputs, split, strict=True):
+            assert np.array_equal(whole[output], array)
+
+
+@needs_litert
+def test_a_dropped_segment_gives_its_packed_weights_back(litert: Engine) -> None:
+    row = keras.Input((2048,))
+    wide = prepare(keras.Model(row, L.Dense(8)(L.Dense(2048)(row))), "wide")  # 17 MB
+    frame, sizes = frame_of(wide.graph), []
+    for _ in range(6):
+        unsplit(litert, wide).run(frame)
+        gc.collect()
+        sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+    assert sizes[-1] - sizes[1] < 17_000_000
 
 
 @needs_litert

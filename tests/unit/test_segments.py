@@ -120,6 +120,33 @@ def test_a_dropped_segment_leaves_no_memory_behind(engine: Engine, model: Prepar
     assert sizes[-1] - sizes[1] < 8_000_000
 
 
+def test_segments_share_the_weights_of_dense_layers(engine: Engine) -> None:
+    row = keras.Input((4096,))
+    wide = prepare(trained(keras.Model(row, L.Dense(8)(L.Dense(4096, activation="relu")(row)))), "wide")  # 67 MB
+    held, sizes = [], []
+    for _ in range(4):
+        held.append(unsplit(engine, wide))
+        held[-1].run(frame_of(wide.graph))
+        sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+    assert sizes[-1] - sizes[0] < 67_000_000
+
+
+@pytest.mark.parametrize(("activation", "use_bias"), [(None, True), ("relu", True), ("softmax", False)])
+@pytest.mark.parametrize("size", [64, 2048])  # small ones are Keras's own, large ones are made in slices
+def test_a_dense_layer_is_what_keras_computes(
+    engine: Engine, activation: str | None, use_bias: bool, size: int
+) -> None:
+    row = keras.Input((size,))
+    keras_model = trained(keras.Model(row, L.Dense(size, activation=activation, use_bias=use_bias)(row)))
+    weights = [*keras_model.layers[-1].get_weights(), np.zeros(size)]
+    model = prepare(keras_model, "dense")
+    frame = frame_of(model.graph)
+    product = frame[0].astype(np.float64) @ weights[0] + weights[1]
+    expected = np.asarray(keras.activations.get(activation)(keras.ops.convert_to_tensor(product)))
+    found = unsplit(engine, model).run(frame)[model.graph.outputs[0]]
+    assert np.abs(found - expected).max() <= 2e-6 * np.abs(expected).max()
+
+
 def test_nothing_is_written_to_stderr_by_a_whole_life() -> None:
     script = (
         "from pipeline.engines import *; e = create('tensorflow', 1)\n"

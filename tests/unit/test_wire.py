@@ -12,6 +12,7 @@ import pytest
 from pipeline.errors import WireError
 from pipeline.graph import Tensor
 from pipeline.wire import (
+    ALIGNMENT,
     HEADER_LIMIT_BYTES,
     MAX_HOPS,
     WIRE_VERSION,
@@ -284,4 +285,14 @@ def test_every_chunk_leaves_the_reader_its_own_memory() -> None:
     received = whole(assembler())
     assert isinstance(received, Received)
     assert received.array.flags.writeable
-    assert received.array.flags.owndata
+    assert not np.shares_memory(received.array, np.frombuffer(payload, np.uint8))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "bool", "int64", "float16"])
+def test_a_received_tensor_begins_where_an_engine_can_read_it(dtype: str) -> None:
+    arrays = []
+    for size in (1, 3, 64, 1000, 300_000):
+        array = np.ones((1, size), dtype)
+        into = assembler(Tensor(5, "x", array.shape, dtype))
+        arrays.append([into.add("edge-1", chunk) for chunk in encode(KEY, 5, array)][-1])
+    assert all(isinstance(got, Received) and got.array.ctypes.data % ALIGNMENT == 0 for got in arrays)
