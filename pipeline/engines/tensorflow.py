@@ -10,7 +10,7 @@ import statistics
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,10 @@ from pipeline.engines.tensorflow_trace import SCOPE, trace
 from pipeline.errors import ModelError
 from pipeline.graph import ModelGraph
 from pipeline.prepared import PreparedModel
+
+if TYPE_CHECKING:
+    from pipeline.engines import TileSegment
+    from pipeline.tiles import Stack, Tile
 
 _tracing = threading.Lock()
 """Keras layers are shared by all segments, and calling one is not safe from two threads."""
@@ -55,6 +59,15 @@ class TensorFlowEngine:
         with _tracing, _short_turns():
             segment = TensorFlowSegment(model, tuple(sorted(blocks)), tuple(inputs), tuple(outputs))
         segment.run({i: zeros(model.graph.tensors[i]) for i in inputs})
+        return segment
+
+    def compile_tile(self, model: PreparedModel, tile: Tile, stack: Stack) -> TileSegment:
+        """Trace the stack for tiles of this one's kind and run it once on zeros."""
+        from pipeline.engines.tensorflow_tiles import TensorFlowTileSegment
+
+        with _tracing, _short_turns():
+            segment = TensorFlowTileSegment(model, tile, stack)
+        segment.run({i: np.zeros(shape, dtype) for i, (shape, dtype) in segment.expected.items()})
         return segment
 
     def profile(self, model: PreparedModel, repeats: int = 10) -> BlockTimes:
@@ -95,7 +108,7 @@ class TensorFlowSegment:
         self.inputs, self.outputs = inputs, outputs
         self._tensors = {i: model.graph.tensors[i] for i in (*inputs, *outputs)}
         self._computed = tuple(i for i in outputs if i not in inputs)
-        self._call = _caller(_function(model, blocks, inputs, self._computed)) if self._computed else None
+        self._call = caller(_function(model, blocks, inputs, self._computed)) if self._computed else None
 
     def run(self, tensors: Mapping[int, Array]) -> dict[int, Array]:
         """Outputs by id, read-only views of TensorFlow's memory, or the inputs that pass through.
@@ -135,7 +148,7 @@ def _short_turns() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def _caller(function: Any) -> Callable[..., Sequence[Any]]:
+def caller(function: Any) -> Callable[..., Sequence[Any]]:
     """Calls the function, tensors in and out, and spares what TensorFlow does to bind and pack arguments by name.
 
     That takes 0.1 ms a call, as much as a small block; where TensorFlow has moved the way round, it is not taken.
