@@ -10,7 +10,7 @@ from itertools import accumulate, pairwise
 from pipeline.errors import TileError
 from pipeline.tiles.regions import Span
 
-_SIDES = re.compile(r"\s*([\d,]+)\s*[xX×]\s*([\d,]+)\s*")
+_SIDES = re.compile(r"\s*([\d,]+)\s*[xX]\s*([\d,]+)\s*")
 
 
 @dataclass(frozen=True, slots=True)

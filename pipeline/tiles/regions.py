@@ -73,7 +73,7 @@ def read_span(axis: Axis, made: Span) -> Span:
 
 
 def needed(axis: Axis, made: Span, size: int) -> Span:
-    """The real inputs, of a map of this size, that a span of outputs hangs on; at least one, even under mere padding."""
+    """The real inputs, of a map of this size, that a span of outputs hangs on: one even under mere padding."""
     real = read_span(axis, made).clipped(size * axis.scale)
     start = min(real.start // axis.scale, size - 1)
     return Span(start, max(start + 1, -(-real.stop // axis.scale)))
@@ -89,6 +89,4 @@ def fit(axis: Axis, made: Span, held: Span, size: int) -> Fit:
     first = real.start - start * axis.scale if real.size else 0
     padding = read.size - real.size
     before = min(max(0, -read.start), padding)
-    return Fit(
-        start - held.start, stop - held.start, before, padding - before, axis.scale, first, first + real.size
-    )
+    return Fit(start - held.start, stop - held.start, before, padding - before, axis.scale, first, first + real.size)

@@ -49,9 +49,12 @@ class TileMap:
     columns: tuple[Span, ...]
     tiles: tuple[Tile, ...]
     extra_work: float
-    """What the tiles compute more than once, as a share of the stack's work: 0.25 is a quarter more."""
+    """What the tiles compute beyond the stack in one piece, as a share of it: 0.25 is a quarter more.
+
+    Below zero where strides jump over places between two tiles, which then nobody computes.
+    """
     extra_input: float
-    """What of the inputs is given to more than one tile, in bytes, as a share of them."""
+    """What the tiles are given beyond the inputs once, in bytes, as a share of them; below zero likewise."""
 
     def halo(self, tile: Tile, tensor: int) -> tuple[int, int, int, int]:
         """Rows above and below, columns left and right, of a tensor's region that the neighbours hold, too."""
@@ -83,14 +86,14 @@ def split_at(graph: ModelGraph, stack: Stack, rows: Sequence[Span], columns: Seq
         if [Span(*pair) for pair in pairwise(ends)] != list(bounds) or ends[-1] != size or min(map(_size, bounds)) < 1:
             raise TileError(f"{what} {[tuple(span) for span in bounds]} do not cover 0 to {size}, each once, in order")
     tiles = tuple(
-        _tile(graph, stack, (i, j), Region(Span(*r), Span(*c))) for i, r in enumerate(rows) for j, c in enumerate(columns)
+        _tile(graph, stack, (i, j), Region(Span(*r), Span(*c)))
+        for i, r in enumerate(rows)
+        for j, c in enumerate(columns)
     )
     whole = _work(graph, stack, [_whole(graph, stack)])
     given = sum(graph.tensors[t].nbytes for t in stack.inputs)
     taken = sum(nbytes(graph, t, tile.regions[t]) for tile in tiles for t in stack.inputs)
-    return TileMap(
-        stack, tuple(rows), tuple(columns), tiles, _work(graph, stack, tiles) / whole - 1, taken / given - 1
-    )
+    return TileMap(stack, tuple(rows), tuple(columns), tiles, _work(graph, stack, tiles) / whole - 1, taken / given - 1)
 
 
 def _size(span: Span) -> int:
@@ -165,9 +168,7 @@ def _stages(graph: ModelGraph, block: Block) -> list[tuple[Window, tuple[int, in
 def _under(graph: ModelGraph, block: Block, tensor: int, made: Region) -> Region:
     """The same places of an input; the only one where it is repeated."""
     sizes, out = size_of(graph, tensor), size_of(graph, block.outputs[0])
-    rows, columns = (
-        span if size == whole else Span(0, 1) for span, size, whole in zip(made, sizes, out, strict=True)
-    )
+    rows, columns = (span if size == whole else Span(0, 1) for span, size, whole in zip(made, sizes, out, strict=True))
     return Region(rows, columns)
 
 
