@@ -24,6 +24,8 @@ _EVERYWHERE_ALIKE = (
     *(_L.Add, _L.Subtract, _L.Multiply, _L.Average, _L.Maximum, _L.Minimum),
     *(_L.ReLU, _L.LeakyReLU, _L.ELU, _L.Rescaling),
 )
+# Not LayerNormalization: it takes a reciprocal root for each place, and Eigen rounds those of a map's last places, fewer
+# than fill a register, otherwise than the rest; which places these are hangs on the map's size.
 _OF_KERAS_APPLICATIONS = {"CustomScaleLayer", "LayerScale"}
 """Layers that keras.applications brings itself: `a + b * scale`, and a factor for each channel."""
 _OPERATIONS = {
@@ -72,7 +74,7 @@ def is_local(call: Call) -> bool:
         return kind in _OF_KERAS_APPLICATIONS
     if isinstance(layer, (_L.PReLU, _L.Normalization)):
         return _weights_are_everywhere_alike(layer)
-    if type(layer) in {_L.Softmax, _L.Concatenate, _L.BatchNormalization, _L.LayerNormalization, Affine}:
+    if type(layer) in {_L.Softmax, _L.Concatenate, _L.BatchNormalization, Affine}:
         return _is_last(layer.axis)
     return type(layer) in _EVERYWHERE_ALIKE or (type(layer) is _L.Dense and _is_known(layer.activation))
 

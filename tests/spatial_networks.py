@@ -94,13 +94,13 @@ def _upsampled(x: Any, draw: random.Random) -> Any:
     return L.Conv2D(8, 3, strides=2, padding="same")(L.UpSampling2D((2, 3))(x))
 
 
-def _normed(x: Any, draw: random.Random) -> Any:
-    """ConvNeXt's block: layer norm and dense layers over channels."""
-    y = L.Dense(x.shape[-1])(L.Dense(16, activation="gelu")(L.LayerNormalization()(x)))
+def _dense(x: Any, draw: random.Random) -> Any:
+    """Dense layers over channels, and an activation with weights."""
+    y = L.Dense(x.shape[-1])(L.Dense(16, activation="gelu")(L.BatchNormalization()(x)))
     return L.PReLU(shared_axes=[1, 2])(x + y)
 
 
 PIECES: list[Callable[[Any, random.Random], Any]] = [
     _conv, _dilated, _grouped, _depthwise, _dilated_depthwise, _separable, _padded, _max, _average, _wide_average,
-    _residual, _inception, _excited, _cropped, _upsampled, _normed,
+    _residual, _inception, _excited, _cropped, _upsampled, _dense,
 ]  # fmt: skip

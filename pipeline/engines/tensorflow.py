@@ -21,7 +21,7 @@ from pipeline.engines.checks import check, fitting, noise, zeros
 from pipeline.engines.dense import perform
 from pipeline.engines.tensorflow_trace import SCOPE, trace
 from pipeline.errors import ModelError
-from pipeline.graph import ModelGraph
+from pipeline.graph import Axis, Block, ModelGraph, Window
 from pipeline.prepared import PreparedModel
 
 if TYPE_CHECKING:
@@ -127,8 +127,10 @@ def _function(model: PreparedModel, blocks: Sequence[int], inputs: Sequence[int]
         tensors = dict(zip(inputs, arrays, strict=True))
         for block in blocks:
             with tf.name_scope(SCOPE.format(block)):
-                for call in model.calls[block]:
+                for number, call in enumerate(model.calls[block]):
                     tensors.update(zip(call.outputs, perform(call, tensors), strict=True))
+                    if number == 0 and pads_widely(model.graph.blocks[block]):
+                        tensors[call.outputs[0]] = kept_apart(tensors[call.outputs[0]])
                 for i in model.graph.blocks[block].outputs if block else ():
                     tensors[i] = _border(model.graph, i, tensors[i])
         return [tensors[i] for i in outputs]
@@ -158,6 +160,27 @@ def caller(function: Any) -> Callable[..., Sequence[Any]]:
         return function  # type: ignore[no-any-return]
     captured = function.captured_inputs
     return lambda *tensors: flat(*tensors, *captured)
+
+
+def pads_widely(block: Block) -> bool:
+    """Whether a convolution stands behind an explicit padding of more than its kernel reaches over.
+
+    TensorFlow fuses the two, and oneDNN then adds in another order than without padding, where a tile inside has none.
+    """
+    windows = block.windows or ()
+    return len(windows) > 1 and any(
+        pad.before + pad.after > kernel.dilation * (kernel.kernel - 1)
+        for pad, kernel in zip(_axes(windows[0]), _axes(windows[1]), strict=True)
+    )
+
+
+def _axes(window: Window) -> tuple[Axis, Axis]:
+    return window.rows, window.columns
+
+
+def kept_apart(tensor: Any) -> Any:
+    """The tensor, behind an operation that does nothing and that TensorFlow does not fuse across."""
+    return tf.raw_ops.EnsureShape(input=tensor, shape=tensor.shape)
 
 
 def _border(graph: ModelGraph, index: int, made: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.backend import as_array, lent_as_tensor, tf
 from pipeline.engines import Array
-from pipeline.engines.tensorflow import caller
+from pipeline.engines.tensorflow import caller, kept_apart, pads_widely
 from pipeline.engines.tensorflow_trace import SCOPE
 from pipeline.errors import PlanError
 from pipeline.flatten import Call
@@ -74,11 +74,13 @@ def _block(model: PreparedModel, tile: Tile, index: int, tensors: Mapping[int, A
     else:
         local = {i: tensors[i] for i in block.inputs}
     windows = iter(zip(block.windows or (), fits, strict=False))
-    for call in model.calls[index]:
+    for number, call in enumerate(model.calls[index]):
         if type(call.operation) in WINDOWED:
             made = [_windowed(call, local[call.inputs[0]], *next(windows))]
         else:
             made = call.perform(local)
+        if number == 0 and pads_widely(block):
+            made = [kept_apart(made[0])]
         local.update(zip(call.outputs, made, strict=True))
     return local[block.outputs[0]]
 
