@@ -24,15 +24,26 @@ _EVERYWHERE_ALIKE = (
     *(_L.Add, _L.Subtract, _L.Multiply, _L.Average, _L.Maximum, _L.Minimum),
     *(_L.ReLU, _L.LeakyReLU, _L.ELU, _L.Rescaling),
 )
-# Not LayerNormalization: it takes a reciprocal root for each place, and Eigen rounds those of a map's last places, fewer
-# than fill a register, otherwise than the rest; which places these are hangs on the map's size.
 _OF_KERAS_APPLICATIONS = {"CustomScaleLayer", "LayerScale"}
 """Layers that keras.applications brings itself: `a + b * scale`, and a factor for each channel."""
-_OPERATIONS = {
-    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "Softplus", "Softsign", "LogSigmoid"),
-    *("HardSilu", "Sigmoid", "HardSigmoid", "Tanh", "HardTanh", "Abs", "Exp", "Log", "Sqrt", "Rsqrt", "Square"),
-    *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Negative", "Clip", "Power"),
+_EXACT = {
+    *("Relu", "Relu6", "LeakyRelu", "HardSilu", "HardSigmoid", "Tanh", "HardTanh", "Softsign", "Abs", "Square", "Sqrt"),
+    *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Negative", "Clip"),
 }
+"""Operations that give a number the same bits wherever it stands."""
+_BY_REGISTER = {
+    *("Elu", "Selu", "Celu", "Gelu", "Silu", "Softplus", "LogSigmoid", "Sigmoid", "Exp", "Log", "Rsqrt", "Power"),
+}
+"""Operations that TensorFlow computes by the register, and those of a map's last values that do not fill one otherwise.
+
+Which values these are hangs on the map's size. So they can be tiled where channels fill registers. That is also why
+LayerNormalization, with a reciprocal root for each place, and log_softmax cannot.
+"""
+_EXACT_ACTIVATIONS = {
+    *("linear", "relu", "relu6", "leaky_relu", "hard_silu", "hard_sigmoid", "tanh", "hard_tanh", "softsign", "softmax"),
+}
+_REGISTER = 8
+"""float32 values: the least that Eigen takes at a time with AVX; with AVX-512 it takes 16, and 8 of a rest."""
 _MAP_RANK = 4
 _SPATIAL = slice(1, 3)
 
@@ -51,6 +62,8 @@ def windows_of(flat: FlatModel, calls: Sequence[Call]) -> tuple[Window, ...] | N
             found.append(window)
         elif not (is_local(call) and all(_fits(spec.shape, made.shape) for spec in specs)):
             return None
+        if _by_register(call.operation) and made.shape[-1] % _REGISTER:
+            return None
     return tuple(found)
 
 
@@ -60,6 +73,13 @@ def _fits(given: Sequence[int], made: Sequence[int]) -> bool:
     return all(a in {1, b} for a, b in zip(aligned[_SPATIAL], made[_SPATIAL], strict=True))
 
 
+def _by_register(layer: Any) -> bool:
+    if type(layer) is _L.ELU or type(layer).__name__ in _BY_REGISTER:
+        return True
+    activation = getattr(layer, "activation", None)
+    return activation is not None and activation.__name__ not in _EXACT_ACTIVATIONS
+
+
 def is_local(call: Call) -> bool:
     """Whether each output of the call hangs on its inputs at the same row and column only, in the same way at each."""
     layer = call.operation
@@ -67,7 +87,7 @@ def is_local(call: Call) -> bool:
     if not _constants_are_everywhere_alike(call):
         return False
     if module.startswith("keras.src.ops"):
-        return kind in _OPERATIONS
+        return kind in _EXACT | _BY_REGISTER
     if isinstance(layer, _L.Activation):
         return _is_known(layer.activation)
     if module.startswith("keras.src.applications"):
@@ -81,7 +101,8 @@ def is_local(call: Call) -> bool:
 
 def _is_known(activation: Any) -> bool:
     """Keras's own activations look along channels at most; a user's function may do anything."""
-    return activation is None or str(getattr(activation, "__module__", "")).startswith("keras.src.activations")
+    own = str(getattr(activation, "__module__", "")).startswith("keras.src.activations")
+    return activation is None or (own and activation.__name__ != "log_softmax")
 
 
 def _is_last(axis: Any) -> bool:
