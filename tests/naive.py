@@ -1,6 +1,6 @@
-"""Feature maps computed place by place in NumPy, straight from each operation's definition: what tiles are held against.
+"""Feature maps computed place by place in NumPy, straight from each operation's definition.
 
-A model graph here has only the manifest; what a block does to its windows' inputs is drawn from its index.
+Tiles are held against it. A model graph here has only the manifest; what a block does to its windows' inputs is drawn from its index.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def random_graph(draw: random.Random) -> ModelGraph:
         source = draw.choice(maps[-3:])
         shape = tensors[source].shape
         alike = [t for t in maps if tensors[t].shape == shape]
-        windows, inputs = _random_windows(draw, shape), (source,)
+        windows = _random_windows(draw, shape)
+        inputs: tuple[int, ...] = (source,)
         if not windows:
             inputs = tuple({source, draw.choice(alike), draw.choice([source, 1])})
         for window in windows:
@@ -48,18 +49,20 @@ def _random_windows(draw: random.Random, shape: tuple[int, ...]) -> tuple[Window
     if kind == "local" or (kind == "crop" and min(sizes) < 4) or (kind == "upsample" and max(sizes) > 20):
         return ()
     if kind in {"pad", "padded conv"}:
-        pads = [Axis(before=draw.randint(0, 3), after=draw.randint(0, 3)) for _ in range(2)]
+        pads = tuple(Axis(before=draw.randint(0, 3), after=draw.randint(0, 3)) for _ in range(2))
         sizes = tuple(axis.made_from(size) for axis, size in zip(pads, sizes, strict=True))
-        return (Window(*pads), *((_kernel(draw, sizes, "zero"),) if kind == "padded conv" else ()))
+        return (Window(pads[0], pads[1]), *((_kernel(draw, sizes, "zero"),) if kind == "padded conv" else ()))
     if kind == "crop":
-        return (Window(*(Axis(before=-draw.randint(0, 1), after=-draw.randint(0, 2)) for _ in range(2))),)
+        rows, columns = (Axis(before=-draw.randint(0, 1), after=-draw.randint(0, 2)) for _ in range(2))
+        return (Window(rows, columns),)
     if kind == "upsample":
         return (Window(Axis(scale=draw.randint(1, 3)), Axis(scale=draw.randint(1, 3))),)
     return (_kernel(draw, sizes, {"conv": "zero", "max": "lowest", "average": "absent"}[kind]),)
 
 
 def _kernel(draw: random.Random, sizes: tuple[int, ...], fill: str) -> Window:
-    return Window(*(_axis(draw, size, fill) for size in sizes), fill=fill)
+    rows, columns = (_axis(draw, size, fill) for size in sizes)
+    return Window(rows, columns, fill)
 
 
 def _axis(draw: random.Random, size: int, fill: str) -> Axis:

@@ -59,7 +59,7 @@ def test_grids_are_read_and_written() -> None:
     "text", ["", "2", "2x", "x", "axb", "0x1", "-1x2", "2x2x2", "3,,5x1", "3,0x1", "1e9x1", "99999x1"]
 )
 def test_a_malformed_grid_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(TileError, match="2x2|at least|at most"):
+    with pytest.raises(TileError, match=r"2x2|at least|at most"):
         Grid.parse(text)
 
 
@@ -115,7 +115,7 @@ def test_a_stack_that_is_none_is_refused_with_its_block_and_the_mend(text: str, 
 
 
 def test_a_wrong_block_name_says_which_are_near() -> None:
-    with pytest.raises(ModelError, match="no block 'jion'; nearest: .*join"):
+    with pytest.raises(ModelError, match=r"no block 'jion'; nearest: .*join"):
         stack_named(_small().graph, "stem:jion")
 
 
