@@ -1,6 +1,6 @@
 """Feature maps computed place by place in NumPy, straight from each operation's definition.
 
-Tiles are held against it. A model graph here has only the manifest; what a block does to its windows' inputs is drawn from its index.
+Tiles are held against it. A model graph here has only the manifest; a block's weights are drawn from its index.
 """
 
 from __future__ import annotations
