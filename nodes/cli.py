@@ -412,8 +412,17 @@ def models(
 def verify(
     names: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names of the zoo, or .keras files.")],
     weights: Annotated[str, typer.Option(help="seed:N, imagenet, or a weights file.")] = "seed:0",
-    placements: Annotated[int, typer.Option(help="How many random placements.", min=1)] = 20,
-    seed: Annotated[int, typer.Option(help="Of placements and of the frame.", min=0)] = 0,
+    placements: Annotated[int, typer.Option(help="How many random placements, or stacks of blocks.", min=1)] = 20,
+    tiles: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Cut stacks into tiles, not models: rows x columns, 2x2, or shares, 3,5,8x1. May be repeated."
+        ),
+    ] = None,
+    stack: Annotated[
+        str | None, typer.Option(metavar="FROM:TO", help="Tile only this one: its first and last block, both in it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of placements, stacks and of the frame.", min=0)] = 0,
     engine: Annotated[str, typer.Option(help="What runs the blocks.")] = "tensorflow",
     threads: Annotated[int, typer.Option(help="The engine's threads.", min=1)] = 1,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the outcome here.")] = None,
@@ -430,6 +439,8 @@ def verify(
             engine=engine,
             threads=threads,
             json_path=json_path,
+            tiles=tiles or (),
+            stack=stack,
         )
     )
 

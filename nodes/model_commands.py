@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from pipeline.errors import TileError
 from pipeline.models import PAPERS, ZOO, lookup
 from pipeline.models.facts import ModelFacts, NamedBytes, shipped
 from pipeline.models.source import ModelSource
@@ -88,21 +89,33 @@ def run_verify(
     engine: str,
     threads: int,
     json_path: Path | None,
+    tiles: Sequence[str] = (),
+    stack: str | None = None,
 ) -> int:
     """Verify models one after another, print a table and write `json_path`; the exit code, 1 if a law fails anywhere.
 
-    Raises ModelError for a model that cannot be loaded, after the report of those before it is written.
+    With `tiles`, grids as Grid.parse reads them, stacks are cut into tiles instead of models into segments: the one
+    named `stack`, or `placements` random ones. Raises ModelError for a model that cannot be loaded and TileError, after
+    the report of those before it is written.
     """
     from pipeline.engines import create
+    from pipeline.tiles import Grid
 
+    if stack and not tiles:
+        raise TileError("--stack says what is cut into tiles; give --tiles, too, as in --tiles 2x2")
+    grids = [Grid.parse(text) for text in tiles]
     runs = create(engine, threads)
     verdicts: list[dict[str, Any]] = []
-    table = _verdict_table()
+    table = _verdict_table("tilings" if grids else "placements")
     holds = True
     try:
         for name in names:
             source = ModelSource(Path(name).stem if ModelSource(name, name).is_file else name, name, weights)
-            made = _verified(source, runs, placements, seed)
+            made = (
+                _tiled(source, runs, grids, stack, placements, seed)
+                if grids
+                else _verified(source, runs, placements, seed)
+            )
             holds = holds and made.holds
             verdicts.append(asdict(made) | {"holds": made.holds, "threads": threads, "engine_version": runs.version})
             table.add_row(*_verdict_row(made))
@@ -128,10 +141,24 @@ def _verified(source: ModelSource, engine: Any, placements: int, seed: int) -> A
     return verdict(steps, engine)
 
 
-def _verdict_table() -> Table:
+def _tiled(source: ModelSource, engine: Any, grids: Sequence[Any], stack: str | None, count: int, seed: int) -> Any:
+    from pipeline.verify import Prepared
+    from pipeline.verify_tiles import Tiled, tile_verdict, verify_tiles
+
+    steps = []
+    with _progress() as progress:
+        task = progress.add_task(f"{source.name}: loading", total=len(grids) * (1 if stack else count))
+        for step in verify_tiles(engine, source, grids, stack=stack, count=count, seed=seed):
+            steps.append(step)
+            doing = "unsplit" if isinstance(step, Prepared) else "tiles"
+            progress.update(task, description=f"{source.name}: {doing}", advance=isinstance(step, Tiled))
+    return tile_verdict(steps, engine)
+
+
+def _verdict_table(what: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("model", no_wrap=True)
-    for heading in ("blocks", "placements", "bit-equal", "error", "same top", "seconds"):
+    for heading in ("blocks", what, "bit-equal", "error", "same top", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("laws")
     return table
@@ -141,7 +168,7 @@ def _verdict_row(made: Any) -> list[str]:
     return [
         made.model,
         str(made.blocks),
-        str(made.placements),
+        str(made.tilings if hasattr(made, "tilings") else made.placements),
         str(made.equal),
         f"{made.relative_error:.1e}",
         "yes" if made.same_top else "no",
@@ -153,7 +180,13 @@ def _verdict_row(made: Any) -> list[str]:
 def _print_unequal(verdicts: Sequence[dict[str, Any]]) -> None:
     for made in verdicts:
         for split in made["unequal"][:_SHOWN_UNEQUAL]:
-            print(f"{made['model']}: {', '.join(split['differing'])} differ when cut as {split['tiers']}")
+            if "tiers" in split:
+                print(f"{made['model']}: {', '.join(split['differing'])} differ when cut as {split['tiers']}")
+            else:
+                print(
+                    f"{made['model']}: stack {split['stack']} in {split['grid']} tiles differs from block "
+                    f"{split['differing']} on, by {split['relative_error']:.1e}"
+                )
 
 
 def _progress() -> Progress:

@@ -13,6 +13,7 @@ from pipeline.backend import keras
 from pipeline.flatten import Call, FlatModel
 from pipeline.folding import FOLDS, Affine
 from pipeline.graph import Block, Tensor
+from pipeline.windows import windows_of
 
 _L = keras.layers
 _PADDINGS = (_L.ZeroPadding1D, _L.ZeroPadding2D, _L.ZeroPadding3D)
@@ -81,11 +82,9 @@ def describe(flat: FlatModel, groups: Sequence[Sequence[Call]]) -> tuple[list[Te
         macs = sum(_macs(flat, call) for call in calls)
         name = main.layers[0]
         kernel, strides = _window(main.operation)
-        blocks.append(
-            Block(
-                index, name, _kind(main), names[index - 1], inputs, outputs, _parameters(calls), macs, kernel, strides
-            )
-        )
+        parameters, windows = _parameters(calls), windows_of(flat, calls)
+        named = (index, name, _kind(main), names[index - 1])
+        blocks.append(Block(*named, inputs, outputs, parameters, macs, kernel, strides, windows))
     return tensors, blocks, number
 
 

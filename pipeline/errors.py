@@ -52,6 +52,10 @@ class PlanError(TrisectError):
     """A plan does not fit its graph: a block missing or twice, data flowing backwards, a node unknown."""
 
 
+class TileError(TrisectError):
+    """A stack or a grid of tiles that a model does not have, or that an engine cannot compute without other bits."""
+
+
 class Infeasible(TrisectError):
     """No placement satisfies what was asked."""
 

@@ -10,13 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.errors import ModelError
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 DTYPES = frozenset(
     [
         "bool",
@@ -44,6 +44,41 @@ class Tensor:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
+class Axis(NamedTuple):
+    """One axis of a `Window`: output i reads the inputs i * stride - before + dilation * j, for j below `kernel`.
+
+    `before` and `after` are the padding of the whole map, worked out from `same` or explicit; negative where rows are
+    cropped. With `scale` above 1 the operation repeats each row so often first, and all else counts repeated rows.
+    """
+
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    before: int = 0
+    after: int = 0
+    scale: int = 1
+
+    def made_from(self, size: int) -> int:
+        """How many outputs so many inputs give."""
+        return (size * self.scale + self.before + self.after - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
+
+
+FILLS = ("zero", "lowest", "absent")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one operation reads of a feature map (batch, rows, columns, channels) for each of its outputs.
+
+    `fill` says what stands in the padding: zeros, the lowest number (max-pooling), or nothing that counts (averages
+    divide by the count of real inputs).
+    """
+
+    rows: Axis
+    columns: Axis
+    fill: str = "zero"
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """The smallest unit that may be placed.
@@ -51,6 +86,10 @@ class Block:
     `kind` is the Keras class of its main layer (`Conv2D`, `Add`, ...; `input` for block 0), `layers` the names of the
     Keras layers it was made of. `parameters` counts weights after folding, `macs` the multiply-accumulates of a frame.
     `kernel` and `strides` are those of a convolution or pooling, as Keras has them; empty for all others.
+
+    `windows` says how its map depends on the maps it reads: one window after the other, what its operations do between
+    them is done at each place by itself; () when that is all. None when an output may depend on the whole map (or is
+    none): such a block cannot be tiled. Inputs that are 1 long where the output is not are repeated (broadcast).
     """
 
     index: int
@@ -63,6 +102,7 @@ class Block:
     macs: int = 0
     kernel: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
+    windows: tuple[Window, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +235,16 @@ def _block(value: Mapping[str, Any]) -> Block:
         macs=int(value["macs"]),
         kernel=_ids(value.get("kernel", ())),
         strides=_ids(value.get("strides", ())),
+        windows=None if value["windows"] is None else tuple(map(_window, value["windows"])),
     )
+
+
+def _window(value: Mapping[str, Any]) -> Window:
+    window = Window(Axis(*_ids(value["rows"])), Axis(*_ids(value["columns"])), str(value["fill"]))
+    for axis in (window.rows, window.columns):
+        if min(axis.kernel, axis.stride, axis.dilation, axis.scale) < 1 or window.fill not in FILLS:
+            raise ModelError(f"a window of {tuple(axis)}, filled with {window.fill!r}")
+    return window
 
 
 def _validate(graph: ModelGraph) -> None:

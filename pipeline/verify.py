@@ -52,6 +52,16 @@ class Original:
     same_top: bool
     seconds: float
 
+    @classmethod
+    def compared(cls, made: Sequence[Array], expected: Sequence[Array], began: float) -> Original:
+        """Of both models' outputs; `began` is when, by the performance counter."""
+        pairs = list(zip(made, expected, strict=True))
+        return cls(
+            relative_error=max(_relative_error(a, b) for a, b in pairs),
+            same_top=all(np.argmax(a) == np.argmax(b) for a, b in pairs),
+            seconds=time.perf_counter() - began,
+        )
+
     @property
     def holds(self) -> bool:
         """Whether the law does."""
@@ -120,20 +130,24 @@ def verdict(steps: Sequence[Step], engine: Engine) -> Verdict:
 def verify(engine: Engine, source: ModelSource, *, placements: int = 20, seed: int = 0) -> Iterator[Step]:
     """Yield each step as it is done: Prepared, Original, then a Split per placement. Raises what loading raises."""
     began = time.perf_counter()
+    model, given, expected = ready(source, seed)
+    graph = model.graph
+    yield Prepared(graph, time.perf_counter() - began)
+    began = time.perf_counter()
+    whole = unsplit(engine, model).run(given)
+    whole = {tensor: np.array(array) for tensor, array in whole.items()}
+    yield Original.compared([whole[t] for t in graph.outputs], expected, began)
+    yield from splits(engine, model, given, whole, placements=placements, seed=seed)
+
+
+def ready(source: ModelSource, seed: int) -> tuple[PreparedModel, dict[int, Array], list[Array]]:
+    """The prepared model, a random frame by tensor id, and what the original Keras model answers to it."""
     keras_model, flat = make(source)
     frame = _frame(flat.input_names, [flat.specs[t] for t in flat.inputs], source, _words(flat.calls), seed)
     expected = _answer(keras_model, frame)
     del keras_model
     model = prepared_from(flat)
-    del flat
-    graph = model.graph
-    yield Prepared(graph, time.perf_counter() - began)
-    began = time.perf_counter()
-    given = dict(zip(graph.inputs, frame, strict=True))
-    whole = unsplit(engine, model).run(given)
-    whole = {tensor: np.array(array) for tensor, array in whole.items()}
-    yield _compare([whole[t] for t in graph.outputs], expected, began)
-    yield from splits(engine, model, given, whole, placements=placements, seed=seed)
+    return model, dict(zip(model.graph.inputs, frame, strict=True)), expected
 
 
 def splits(
@@ -230,15 +244,6 @@ def _over_the_wire(tensor: Tensor, array: Array) -> Array:
     done = [assembler.add("verify", chunk) for chunk in encode(_KEY, tensor.id, array)]
     received = next(result for result in done if isinstance(result, Received))
     return received.array
-
-
-def _compare(made: Sequence[Array], expected: Sequence[Array], began: float) -> Original:
-    pairs = list(zip(made, expected, strict=True))
-    return Original(
-        relative_error=max(_relative_error(a, b) for a, b in pairs),
-        same_top=all(np.argmax(a) == np.argmax(b) for a, b in pairs),
-        seconds=time.perf_counter() - began,
-    )
 
 
 def _relative_error(made: Array, expected: Array) -> float:

@@ -56,6 +56,24 @@ class Segment(Protocol):
         ...
 
 
+class TileSegment(Protocol):
+    """A stack of blocks, compiled for tiles of one kind. Run it from one thread at a time."""
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Ids it needs, each the tile's region of it."""
+        ...
+
+    @property
+    def output(self) -> int:
+        """The id of what it gives a region of."""
+        ...
+
+    def run(self, tensors: Mapping[int, Array]) -> Array:
+        """The tile's region of the output. Raises PlanError for a region that is missing or of another shape."""
+        ...
+
+
 class Engine(Protocol):
     """A library of kernels, with its threads fixed."""
 

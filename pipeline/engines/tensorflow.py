@@ -10,7 +10,7 @@ import statistics
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,8 +21,12 @@ from pipeline.engines.checks import check, fitting, noise, zeros
 from pipeline.engines.dense import perform
 from pipeline.engines.tensorflow_trace import SCOPE, trace
 from pipeline.errors import ModelError
-from pipeline.graph import ModelGraph
+from pipeline.graph import Axis, Block, ModelGraph, Window
 from pipeline.prepared import PreparedModel
+
+if TYPE_CHECKING:
+    from pipeline.engines import TileSegment
+    from pipeline.tiles import Stack, Tile
 
 _tracing = threading.Lock()
 """Keras layers are shared by all segments, and calling one is not safe from two threads."""
@@ -55,6 +59,15 @@ class TensorFlowEngine:
         with _tracing, _short_turns():
             segment = TensorFlowSegment(model, tuple(sorted(blocks)), tuple(inputs), tuple(outputs))
         segment.run({i: zeros(model.graph.tensors[i]) for i in inputs})
+        return segment
+
+    def compile_tile(self, model: PreparedModel, tile: Tile, stack: Stack) -> TileSegment:
+        """Trace the stack for tiles of this one's kind and run it once on zeros."""
+        from pipeline.engines.tensorflow_tiles import TensorFlowTileSegment
+
+        with _tracing, _short_turns():
+            segment = TensorFlowTileSegment(model, tile, stack)
+        segment.run({i: np.zeros(shape, dtype) for i, (shape, dtype) in segment.expected.items()})
         return segment
 
     def profile(self, model: PreparedModel, repeats: int = 10) -> BlockTimes:
@@ -95,7 +108,7 @@ class TensorFlowSegment:
         self.inputs, self.outputs = inputs, outputs
         self._tensors = {i: model.graph.tensors[i] for i in (*inputs, *outputs)}
         self._computed = tuple(i for i in outputs if i not in inputs)
-        self._call = _caller(_function(model, blocks, inputs, self._computed)) if self._computed else None
+        self._call = caller(_function(model, blocks, inputs, self._computed)) if self._computed else None
 
     def run(self, tensors: Mapping[int, Array]) -> dict[int, Array]:
         """Outputs by id, read-only views of TensorFlow's memory, or the inputs that pass through.
@@ -114,8 +127,10 @@ def _function(model: PreparedModel, blocks: Sequence[int], inputs: Sequence[int]
         tensors = dict(zip(inputs, arrays, strict=True))
         for block in blocks:
             with tf.name_scope(SCOPE.format(block)):
-                for call in model.calls[block]:
+                for number, call in enumerate(model.calls[block]):
                     tensors.update(zip(call.outputs, perform(call, tensors), strict=True))
+                    if number == 0 and pads_widely(model.graph.blocks[block]):
+                        tensors[call.outputs[0]] = kept_apart(tensors[call.outputs[0]])
                 for i in model.graph.blocks[block].outputs if block else ():
                     tensors[i] = _border(model.graph, i, tensors[i])
         return [tensors[i] for i in outputs]
@@ -135,7 +150,7 @@ def _short_turns() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def _caller(function: Any) -> Callable[..., Sequence[Any]]:
+def caller(function: Any) -> Callable[..., Sequence[Any]]:
     """Calls the function, tensors in and out, and spares what TensorFlow does to bind and pack arguments by name.
 
     That takes 0.1 ms a call, as much as a small block; where TensorFlow has moved the way round, it is not taken.
@@ -145,6 +160,27 @@ def _caller(function: Any) -> Callable[..., Sequence[Any]]:
         return function  # type: ignore[no-any-return]
     captured = function.captured_inputs
     return lambda *tensors: flat(*tensors, *captured)
+
+
+def pads_widely(block: Block) -> bool:
+    """Whether a convolution stands behind an explicit padding of more than its kernel reaches over.
+
+    TensorFlow fuses the two, and oneDNN then adds in another order than without padding, where a tile inside has none.
+    """
+    windows = block.windows or ()
+    return len(windows) > 1 and any(
+        pad.before + pad.after > kernel.dilation * (kernel.kernel - 1)
+        for pad, kernel in zip(_axes(windows[0]), _axes(windows[1]), strict=True)
+    )
+
+
+def _axes(window: Window) -> tuple[Axis, Axis]:
+    return window.rows, window.columns
+
+
+def kept_apart(tensor: Any) -> Any:
+    """The tensor, behind an operation that does nothing and that TensorFlow does not fuse across."""
+    return tf.raw_ops.EnsureShape(input=tensor, shape=tensor.shape)
 
 
 def _border(graph: ModelGraph, index: int, made: Any) -> Any:

@@ -106,8 +106,8 @@ def test_parts_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_manifest_of_another_version_says_which_one_it_is() -> None:
-    manifest = chain(4).to_json() | {"version": 2}
-    with pytest.raises(ModelError, match="manifest version 2, this trisect reads 1"):
+    manifest = chain(4).to_json() | {"version": 3}
+    with pytest.raises(ModelError, match="manifest version 3, this trisect reads 2"):
         ModelGraph.from_json(manifest)
 
 

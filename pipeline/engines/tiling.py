@@ -1,0 +1,95 @@
+"""A stack run tile by tile on one engine, and the proof that no bit changes by it.
+
+An engine's library may choose a kernel by the size of a map, and kernels may add in another order: whether a grid holds
+the law is a fact about one library on one kind of processor, found by trying. Imports no library of kernels itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from pipeline.engines import Array, Engine, TileSegment
+from pipeline.engines.checks import noise
+from pipeline.errors import ConfigError, TileError
+from pipeline.graph import Block
+from pipeline.prepared import PreparedModel
+from pipeline.tiles.arrays import cut, merge, part
+from pipeline.tiles.split import Tile, TileMap
+from pipeline.tiles.stacks import Stack
+
+
+@runtime_checkable
+class TilingEngine(Engine, Protocol):
+    """An engine that computes tiles, too."""
+
+    def compile_tile(self, model: PreparedModel, tile: Tile, stack: Stack) -> TileSegment:
+        """A segment for all tiles of this one's kind, that has run once."""
+        ...
+
+
+class TiledStack:
+    """All tiles of a stack on one engine: one segment for each kind of tile. Raises ConfigError for most engines."""
+
+    def __init__(self, engine: Engine, model: PreparedModel, tile_map: TileMap) -> None:
+        if not isinstance(engine, TilingEngine):
+            raise ConfigError(f"engine {engine.name!r} cannot compute tiles; use tensorflow")
+        self._engine, self._model, self.tile_map = engine, model, tile_map
+        kinds = {tile.kind: tile for tile in tile_map.tiles}
+        self.segments = {kind: engine.compile_tile(model, tile, tile_map.stack) for kind, tile in kinds.items()}
+
+    def run(self, tensors: Mapping[int, Array]) -> Array:
+        """The stack's whole output from its whole inputs by tensor id."""
+        parts = [self.segments[tile.kind].run(cut(self.tile_map, tile, tensors)) for tile in self.tile_map.tiles]
+        return merge(self.tile_map, parts)
+
+    def first_difference(self, tensors: Mapping[int, Array]) -> tuple[Block, Tile] | None:
+        """The first block with another bit than the stack in one piece has there, and a tile in which it does.
+
+        Slow: the stack is compiled anew up to each block.
+        """
+        engine, graph, stack = self._engine, self._model.graph, self.tile_map.stack
+        made_by = [graph.blocks[index].outputs[0] for index in stack.blocks]
+        unsplit = engine.compile(self._model, stack.blocks, stack.inputs, made_by).run(tensors)
+        for end, index in enumerate(stack.blocks, start=1):
+            (output,) = graph.blocks[index].outputs
+            upto = replace(stack, last=index, blocks=stack.blocks[:end], output=output)
+            for tile in {tile.kind: tile for tile in self.tile_map.tiles}.values():
+                made = engine.compile_tile(self._model, tile, upto).run(cut(self.tile_map, tile, tensors))
+                if not np.array_equal(made, part(unsplit[output], tile.regions[output]), equal_nan=True):
+                    return graph.blocks[index], tile
+        return None
+
+
+def prove(engine: Engine, model: PreparedModel, tile_map: TileMap) -> TiledStack:
+    """The stack in tiles, compiled, if it gives the bits of the stack in one piece on noise.
+
+    Raises TileError that names the block which does not, what its tile was and what to do; ConfigError.
+    """
+    tiled, stack = TiledStack(engine, model, tile_map), tile_map.stack
+    tensors = {tensor: noise(model.graph.tensors[tensor]) for tensor in stack.inputs}
+    whole = engine.compile(model, stack.blocks, stack.inputs, (stack.output,)).run(tensors)[stack.output]
+    if np.array_equal(tiled.run(tensors), whole, equal_nan=True):
+        return tiled
+    raise refusal(engine, model, tiled, tiled.first_difference(tensors))
+
+
+def refusal(engine: Engine, model: PreparedModel, tiled: TiledStack, found: tuple[Block, Tile] | None) -> TileError:
+    """What to say of a stack and grid that change a bit."""
+    graph, stack = model.graph, tiled.tile_map.stack
+    first, last = graph.blocks[stack.first].name, graph.blocks[stack.last].name
+    grid = f"{len(tiled.tile_map.rows)}x{len(tiled.tile_map.columns)}"
+    said = f"stack {first}:{last} in {grid} tiles is not bit-equal with {engine.name} {engine.version} on this machine"
+    if found is None:
+        return TileError(f"{said}; choose another grid")
+    block, tile = found
+    (output,) = block.outputs
+    region, whole = tile.regions[output], graph.tensors[output].shape
+    return TileError(
+        f"{said}: block {block.index} ({block.name!r}, {block.kind}) runs another kernel over {region.rows.size}x"
+        f"{region.columns.size} than over {whole[1]}x{whole[2]}; end the stack before block {block.index}, or choose "
+        "fewer or other tiles"
+    )

@@ -1,0 +1,92 @@
+"""The arithmetic of regions: which inputs an operation reads for a span of its outputs, one axis at a time.
+
+Spans are half-open. Source: D3's VSM, with each tile's own padding at the map's borders and none inside.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pipeline.graph import Axis
+
+
+class Span(NamedTuple):
+    """Positions from `start` up to, not including, `stop` along one axis of a map."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """How many."""
+        return self.stop - self.start
+
+    def clipped(self, size: int) -> Span:
+        """What of it lies on a map of this size; empty if nothing does."""
+        start = min(max(self.start, 0), size)
+        return Span(start, max(start, min(self.stop, size)))
+
+    def union(self, other: Span) -> Span:
+        """The least span with both in it."""
+        return Span(min(self.start, other.start), max(self.stop, other.stop))
+
+
+class Region(NamedTuple):
+    """A rectangle of a feature map."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def area(self) -> int:
+        """How many places."""
+        return self.rows.size * self.columns.size
+
+    def union(self, other: Region) -> Region:
+        """The least region with both in it."""
+        return Region(self.rows.union(other.rows), self.columns.union(other.columns))
+
+
+class Fit(NamedTuple):
+    """How a tile's part of a map becomes what an operation without padding reads, along one axis.
+
+    Take `start:stop` of what the tile holds, repeat each `scale` times, take `first:last` of that, put `before` and
+    `after` of the filling around it. All relative to the tile: tiles of one shape and border have equal fits.
+    """
+
+    start: int
+    stop: int
+    before: int = 0
+    after: int = 0
+    scale: int = 1
+    first: int = 0
+    last: int = 0
+
+
+def read_span(axis: Axis, made: Span) -> Span:
+    """The (repeated) inputs under a span of outputs; it may reach over the map's edges, into the padding."""
+    if not made.size:
+        return Span(0, 0)
+    start = made.start * axis.stride - axis.before
+    last = (made.stop - 1) * axis.stride - axis.before + axis.dilation * (axis.kernel - 1)
+    return Span(start, last + 1)
+
+
+def needed(axis: Axis, made: Span, size: int) -> Span:
+    """The real inputs, of a map of this size, that a span of outputs hangs on: one even under mere padding."""
+    real = read_span(axis, made).clipped(size * axis.scale)
+    start = min(real.start // axis.scale, size - 1)
+    return Span(start, max(start + 1, -(-real.stop // axis.scale)))
+
+
+def fit(axis: Axis, made: Span, held: Span, size: int) -> Fit:
+    """How the inputs `held` (of a map of this size) become what the outputs `made` read. `held` covers `needed`."""
+    read = read_span(axis, made)
+    real = read.clipped(size * axis.scale)
+    start, stop = real.start // axis.scale, -(-real.stop // axis.scale)
+    stop = max(start, stop) if real.size else start
+    start, stop = (min(max(at, held.start), held.stop) for at in (start, stop))
+    first = real.start - start * axis.scale if real.size else 0
+    padding = read.size - real.size
+    before = min(max(0, -read.start), padding)
+    return Fit(start - held.start, stop - held.start, before, padding - before, axis.scale, first, first + real.size)
