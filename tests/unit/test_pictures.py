@@ -365,9 +365,7 @@ def test_a_map_shows_what_the_search_found_at_the_same_bandwidths() -> None:
     # As many of one link as of the other: if the map took them for each other, it would still be drawn.
     bandwidths = [10.0, 1e3, 1e6, 1e8]
     kinds, seconds = decision_map(chain(1000, 1000, 1000), [candidate], [], LATENCY, bandwidths, bandwidths)
-    picture = heat_map(
-        title="m", device_edge=bandwidths, edge_cloud=bandwidths, kinds=kinds, values=seconds, here=None
-    )
+    picture = heat_map(title="m", device_edge=bandwidths, edge_cloud=bandwidths, kinds=kinds, values=seconds, here=None)
     columns: dict[float, set[str]] = {}
     for cell in _of_class(ElementTree.fromstring(picture), "cell"):
         columns.setdefault(float(cell.attrib["x"]), set()).add(cell.attrib["fill"])
