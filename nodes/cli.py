@@ -258,7 +258,7 @@ def plan(
         Path | None, typer.Option(help="Write SVGs into this folder: the graph by tier, and the blocks' times.")
     ] = None,
     profiles: Annotated[
-        Path | None, typer.Option(help="Scission's job: measured systems, see below.", rich_help_panel=_SCISSION)
+        Path | None, typer.Option(help="Scission's job: measured systems, see above.", rich_help_panel=_SCISSION)
     ] = None,
     network: Annotated[
         Path | None, typer.Option(help="CSV: source,destination,ping(ms),bandwidth(mbps).", rich_help_panel=_SCISSION)

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import mmap
 import statistics
+import sys
 import threading
 import time
 import weakref
@@ -55,7 +56,6 @@ class LiteRTEngine:
         check(model.graph, blocks, inputs, outputs)
         segment = LiteRTSegment(model, self._lite(model), tuple(inputs), tuple(outputs), self.threads)
         segment.run({i: zeros(model.graph.tensors[i]) for i in inputs})
-        give_back()  # of segments dropped before
         return segment
 
     def _lite(self, model: PreparedModel) -> LiteGraph:
@@ -118,6 +118,12 @@ class LiteRTSegment:
             self._inputs = [(t, at, tuple(details[at]["shape"])) for t, at in wiring.inputs.items()]
             self._outputs = list(wiring.outputs.items())
         self.kernel_seconds = 0.0
+
+    def __del__(self) -> None:
+        """The C library would keep the packed weights for later."""
+        self._interpreter = None
+        if not sys.is_finalizing():
+            give_back()
 
     def run(self, tensors: Mapping[int, Array]) -> dict[int, Array]:
         """Outputs by id: the caller's own, or the inputs that pass through."""
