@@ -50,4 +50,5 @@ class SegmentStore:
         with self._lock:
             self._held.pop((stream, epoch), None)
             used = set(self._held.values())
-            self._compiled = {key: segment for key, segment in self._compiled.items() if key in used}
+            unused = [self._compiled.pop(key) for key in set(self._compiled) - used]
+        del unused  # its memory is freed here, where nobody waits for the lock
