@@ -213,11 +213,11 @@ def objective(
         planner=planner,
         raw_stays_on=raw_stays_on,
         min_depth=min_depth,
-        pin=pin or (),
-        forbid=forbid or (),
-        exclude=exclude or (),
-        upload_limit=upload_limit or (),
-        time_limit=time_limit or (),
+        pin=pin,
+        forbid=forbid,
+        exclude=exclude,
+        upload_limit=upload_limit,
+        time_limit=time_limit,
     )
     given = wishes.model_fields_set - {"constraints"} or wishes.constraints.model_fields_set
     if reset == bool(given):
@@ -313,11 +313,11 @@ def plan(
             objective=objective,
             raw_stays_on=raw_stays_on,
             min_depth=min_depth,
-            pin=pin or (),
-            forbid=forbid or (),
-            exclude=exclude or (),
-            upload_limit=upload_limit or (),
-            time_limit=time_limit or (),
+            pin=pin,
+            forbid=forbid,
+            exclude=exclude,
+            upload_limit=upload_limit,
+            time_limit=time_limit,
         )
         where = nodes or str(config)
         raise typer.Exit(

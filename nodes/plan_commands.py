@@ -96,11 +96,11 @@ def wishes_of(
     planner: str | None = None,
     raw_stays_on: str | None,
     min_depth: int | None,
-    pin: Sequence[str],
-    forbid: Sequence[str],
-    exclude: Sequence[str],
-    upload_limit: Sequence[str],
-    time_limit: Sequence[str],
+    pin: Sequence[str] | None,
+    forbid: Sequence[str] | None,
+    exclude: Sequence[str] | None,
+    upload_limit: Sequence[str] | None,
+    time_limit: Sequence[str] | None,
 ) -> WishesSection:
     """The wishes of a command line's options. Raises ConfigError that names the option."""
     forbidden: dict[str, list[str]] = {}
@@ -111,7 +111,7 @@ def wishes_of(
         "min_depth": min_depth,
         "pin": _unique("--pin", pin),
         "forbid": forbidden,
-        "exclude_nodes": list(exclude),
+        "exclude_nodes": list(exclude or ()),
         "upload_limit_mb": {link: _number("--upload-limit", mb) for link, mb in _pairs("--upload-limit", upload_limit)},
         "time_limit": _unique("--time-limit", time_limit),
     }
@@ -120,9 +120,9 @@ def wishes_of(
     return read_wishes(asked)
 
 
-def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
+def _pairs(option: str, given: Sequence[str] | None) -> list[tuple[str, str]]:
     found = []
-    for text in given:
+    for text in given or ():
         name, equals, value = text.rpartition("=")
         if not equals or not name or not value:
             raise ConfigError(f"{option} {text!r}: give NAME=VALUE")
@@ -130,7 +130,7 @@ def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _unique(option: str, given: Sequence[str]) -> dict[str, str]:
+def _unique(option: str, given: Sequence[str] | None) -> dict[str, str]:
     pairs = _pairs(option, given)
     for name in dict(pairs):
         others = sorted({other for same, other in pairs if same == name})

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.graph import ModelGraph
-from pipeline.models import lookup
+from pipeline.models import PAPERS, lookup
 from pipeline.models.source import ModelSource
 from pipeline.profile import Profile
 
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
     from pipeline.engines import Engine
     from pipeline.estimator import Speed
 
-PAPERS = (
-    *("alexnet", "vgg16", "vgg19", "resnet18", "resnet50", "resnet101", "resnet152"),
-    *("resnet50v2", "resnet101v2", "resnet152v2", "darknet53", "inception_v3", "inception_v4", "inception_resnet_v2"),
-    *("xception", "mobilenet", "mobilenet_v2", "densenet121", "densenet169", "densenet201"),
-    *("nasnet_mobile", "nasnet_large"),
-)
-"""The networks of D3 and Scission: `all`."""
 _PLAIN_WIDTH = 120
 """Of a table in a file: rich would take 80."""
 
