@@ -84,13 +84,6 @@ def test_a_file_that_is_no_model_does_not_stop_the_others(tmp_path: Path, capsys
     assert "bad" in capsys.readouterr().out
 
 
-def test_all_are_the_papers_22_and_all_are_known() -> None:
-    from pipeline.models import ZOO
-
-    assert len(profile_commands.PAPERS) == len(set(profile_commands.PAPERS)) == 22
-    assert set(profile_commands.PAPERS) <= set(ZOO)
-
-
 def test_each_instant_of_a_run_is_charged_to_one_block() -> None:
     from pipeline.engines.tensorflow_trace import Event, by_run
 
