@@ -16,6 +16,7 @@ import os
 import queue
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ from broker.session import Channel
 from broker.topics import Namespace
 from nodes import link_probe, sequences
 from nodes.inbound import Inbound
+from nodes.journal import Journal
 from nodes.machine import actions as do
 from nodes.machine import events as ev
 from nodes.machine.stream import StreamSettings
@@ -84,7 +86,13 @@ class TierNode:
             self._load()
             self._assemble()
             self._introduce()
-            self._serve()
+            with ExitStack() as stack:
+                self._journals = {
+                    name: stack.enter_context(self._journal_of(name))
+                    for name, section in self.streams.items()
+                    if section.source is not None
+                }
+                self._serve()
 
     def stop(self) -> None:
         """End; from any thread or a signal handler."""
@@ -146,6 +154,21 @@ class TierNode:
             first_sequence=sequences.reserve(self._state_dir / f"{name}.sequence"),
         )
 
+    def _journal_of(self, name: StreamId) -> Journal:
+        used = (Channel.CONTROL, Channel.BULK) if self.streams[name].outputs else (Channel.CONTROL,)
+        path = self._state_dir / f"{name}.journal"
+        return Journal(path, lambda: all(self.session.is_delivered(channel) for channel in used))
+
+    def _replay(self) -> None:
+        """Take up again what the process before had taken and not answered, before anything new can enter."""
+        for name, journal in self._journals.items():
+            for frame in journal.unfinished:
+                ticket = Ticket(frame.payload, frame.source, partial(journal.answered, frame.sequence))
+                self._inbox.put(ev.FrameOffered(name, ticket, sequence=frame.sequence))
+            if journal.unfinished:
+                _log.info("stream %s: %d frames of the process before", name, len(journal.unfinished))
+            journal.unfinished = []
+
     def _introduce(self) -> None:
         """Say what this node is and can do: retained, and said again at each connect."""
         from pipeline.profile import hardware
@@ -194,13 +217,22 @@ class TierNode:
 
     def _serve(self) -> None:
         sources = [
-            Source(self.node, name, section.source, section.window, self._offer)
+            Source(
+                self.node,
+                name,
+                section.source,
+                section.window,
+                self._offer,
+                start_at=self._journals[name].position,
+                on_end=self._journals[name].source_ended,
+            )
             for name, section in self.streams.items()
             if section.source is not None
         ]
         workers = (self._frames, self._inbound.worker, self._compute, self._outbound.worker, self._prepare)
         for worker in workers:
             worker.start()
+        self._replay()
         self._inbound.subscribe(self.session)
         self.presence.enter(LifeState.READY)
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
@@ -274,6 +306,8 @@ class TierNode:
         ticket: Ticket = action.ticket
         began = time.perf_counter()
         ticket.entered_ts = time.time()
+        if ticket.position is not None:
+            self._note_entered(action.stream, action.sequence, ticket)
         try:
             inputs = to_inputs(ticket.payload, graph, self._preprocess[model])
         except FrameError as error:
@@ -281,6 +315,17 @@ class TierNode:
         else:
             seconds = time.perf_counter() - began
             self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
+
+    def _note_entered(self, stream: StreamId, sequence: int, ticket: Ticket) -> None:
+        journal, done = self._journals[stream], ticket.done
+        assert ticket.position is not None
+        journal.entered(sequence, ticket.source, ticket.position, ticket.payload)
+
+        def answered() -> None:
+            journal.answered(sequence)
+            done()
+
+        ticket.done = answered
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
         self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))
