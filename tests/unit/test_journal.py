@@ -33,7 +33,7 @@ def test_frames_without_an_answer_come_back_in_order_with_sequence_and_position(
     again = journal(tmp_path)
     assert [(frame.sequence, frame.source) for frame in again.unfinished] == [(7, "a.jpg"), (9, "camera#2")]
     assert again.unfinished[0].payload == b"seven"
-    assert np.array_equal(again.unfinished[1].payload, image)  # type: ignore[arg-type]
+    assert np.array_equal(again.unfinished[1].payload, image)
     assert again.position == 3
 
 
