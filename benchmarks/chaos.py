@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,11 @@ class Chaos:
             self.server.restart()
         time.sleep(self.random.uniform(2.0, 4.0))
         self.wait(f"after {kind}", self.ready)
+        before = {stream: len(client.collected.results) for stream, client in self.clients.items()}
+        self.wait(
+            f"results after {kind}",
+            lambda: all(len(self.clients[stream].collected.results) > count + 2 for stream, count in before.items()),
+        )
         self.faults.append(Fault(kind, began, time.monotonic()))
 
     def run(self, faults: int) -> None:
@@ -155,7 +161,7 @@ class Chaos:
         for client in self.clients.values():
             at = sorted(client.collected.arrivals.values())
             for fault in self.faults:
-                inside = [b - a for a, b in zip(at, at[1:], strict=False) if b > fault.began and a < fault.ended]
+                inside = [b - a for a, b in pairwise(at) if b > fault.began and a < fault.ended]
                 gaps[fault.kind] = round(max([gaps.get(fault.kind, 0.0), *inside]), 2)
         kinds = Counter(fault.kind for fault in self.faults)
         return {"faults": len(self.faults), "kinds": dict(kinds), "streams": streams, "longest_gap_seconds": gaps}
@@ -165,7 +171,7 @@ class Chaos:
         results = [collected.results[sequence] for sequence in sorted(collected.results)]
         if stream == FOLDER:
             numbers = [int(result["source"][:3]) for result in results]
-            steps = [(b - a) % IMAGES for a, b in zip(numbers, numbers[1:], strict=False)]
+            steps = [(b - a) % IMAGES for a, b in pairwise(numbers)]
             lost, again = sum(step - 1 for step in steps if step > 1), steps.count(0)
             frames_in = len(results) + lost - again
         else:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker import topics
-from broker.session import Channel
+from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes import link_probe, sequences
 from nodes.inbound import Inbound
@@ -32,10 +32,10 @@ from nodes.machine import actions as do
 from nodes.machine import events as ev
 from nodes.machine.stream import StreamSettings
 from nodes.machine.tier import TierMachine
-from nodes.messages import Applied, LifeState, NodeInfo, to_bytes
+from nodes.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
 from nodes.model_settings import labels_of, preprocess_of, source_of
 from nodes.outbound import Outbound
-from nodes.presence import Presence, require_free, wait_up
+from nodes.presence import DRAIN, Presence, require_free, wait_up
 from nodes.sections import Config
 from nodes.segments import SegmentStore
 from nodes.sources import Source
@@ -235,6 +235,7 @@ class TierNode:
         self._replay()
         self._inbound.subscribe(self.session)
         self.presence.enter(LifeState.READY)
+        self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=DRAIN)], self._on_drain)
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
         for source in sources:
             source.start()
@@ -267,6 +268,23 @@ class TierNode:
             if now >= report_at:
                 report_at = now + self.config.telemetry.interval_s
                 self._report()
+
+    def _on_drain(self, message: Message) -> None:
+        """Take no part in new plans, or again; what is held goes on until the devices need it no more."""
+        if self.streams:
+            owned = ", ".join(self.streams)
+            error = (
+                f"{self.node} is the device of {owned}, which cannot go elsewhere; stop it instead: it finishes first"
+            )
+            self.presence.reply(message, {"ok": False, "error": error})
+            return
+        try:
+            undo = parse_json(message.payload).get("undo") is True
+        except MessageError as wrong:
+            self.presence.reply(message, {"ok": False, "error": str(wrong)})
+            return
+        self.presence.enter(LifeState.READY if undo else LifeState.DRAINING)
+        self.presence.reply(message, {"ok": True})
 
     def _next_event(self) -> ev.Event | None:
         try:

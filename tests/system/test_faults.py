@@ -102,3 +102,25 @@ def test_the_device_alone_does_the_whole_network_until_the_others_return(pipelin
         pipeline.assert_proven(client, 18)
         assert max(client.collected.results.values(), key=lambda r: int(r["sequence"]))["tiers"][-1] == "cloud"
     requests.place(pipeline.config, demo.STREAM, auto=True)
+
+
+def test_a_drained_node_may_stop_without_losing_a_frame_and_can_be_forgotten(pipeline: Pipeline) -> None:
+    requests.place(pipeline.config, demo.STREAM, edge_from="15", cloud_from="30")
+    with pipeline.client() as client:
+        stream(pipeline, client, 0, 6)
+        with pytest.raises(requests.RequestRefused, match="is alive"):
+            requests.forget(pipeline.config, demo.CLOUD)
+        with pytest.raises(requests.RequestRefused, match="is the device of camera"):
+            requests.drain(pipeline.config, demo.DEVICE)
+        for number in range(6, 10):
+            client.publish(pipeline.images[number], str(number))
+        requests.drain(pipeline.config, demo.CLOUD)
+        requests.drain(pipeline.config, demo.CLOUD, undo=True)
+        pipeline.wait(client, lambda: len(client.plans[client.active or 0]["stages"]) == 3)
+        requests.drain(pipeline.config, demo.CLOUD)
+        pipeline.processes.stop(demo.CLOUD)
+        assert len(requests.forget(pipeline.config, demo.CLOUD)) > 3
+        stream(pipeline, client, 10, 16)
+        pipeline.assert_proven(client, 16)
+        pipeline.start(demo.CLOUD)
+        pipeline.wait(client, lambda: client.states[demo.CLOUD].state is LifeState.READY)
