@@ -130,6 +130,10 @@ class Session:
         """Bytes published and not yet acknowledged, over all channels."""
         return sum(connection.outbox.queued_bytes for connection in self._connections.values())
 
+    def is_delivered(self, channel: Channel) -> bool:
+        """Whether the broker has acknowledged all that was published on this channel."""
+        return self._connections[channel].outbox.queued_bytes == 0
+
     @property
     def dropped_total(self) -> int:
         """Messages given up: QoS 0 without a connection, expired ones, ones too large for a new broker."""

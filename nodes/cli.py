@@ -343,6 +343,36 @@ def plan(
 
 
 @app.command()
+def drain(
+    node: Annotated[str, typer.Argument(help="An edge or cloud node.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    undo: Annotated[bool, typer.Option("--undo", help="Let plans use it again.")] = False,
+    timeout_s: Annotated[float, typer.Option(help="How long to wait until it is empty.")] = 60.0,
+) -> None:
+    """Empty a node without losing a frame: plans leave it out, and when it says `drained` it may stop."""
+    from nodes import requests
+    from nodes.config import load_config
+    from pipeline.plan import NodeId
+
+    requests.drain(load_config(config), NodeId(node), undo=undo, timeout_s=timeout_s)
+    print(f"{node} takes part again" if undo else f"{node} is drained; it may stop")
+
+
+@app.command()
+def forget(
+    node: Annotated[str, typer.Argument(help="A node that is gone for good.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Clear what the broker retains of a node that is gone; refused while it lives."""
+    from nodes import requests
+    from nodes.config import load_config
+    from pipeline.plan import NodeId
+
+    cleared = requests.forget(load_config(config), NodeId(node))
+    print(f"{node} is forgotten: {len(cleared)} topics cleared")
+
+
+@app.command()
 def publish(
     files: Annotated[list[Path], typer.Argument(help="JPEG, PNG or NPY files.")],
     config: ConfigOption = DEFAULT_CONFIG,

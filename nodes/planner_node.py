@@ -74,6 +74,7 @@ class PlannerNode:
             margin=section.margin,
             min_seconds_between_plans=section.min_seconds_between_plans,
             settle_s=section.settle_s,
+            prepare_timeout_s=section.prepare_timeout_s,
         )
         self.machine = PlannerMachine(
             settings,

@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 RETAINED_WAIT_S = 0.3
 PING_TIMEOUT_S = 1.5
 PING = "ping"
+DRAIN = "drain"
 PLANNER_TIER = "planner"
 WILL_DELAY_S = 2.0
 

@@ -13,12 +13,12 @@ from broker import topics
 from broker.errors import BrokerError, RequestTimeout
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
-from nodes.messages import Applied, MessageError, from_bytes, parse_json, to_bytes
+from nodes.messages import Applied, LifeState, MessageError, NodeState, from_bytes, parse_json, to_bytes
 from nodes.planner_node import OBJECTIVE, PLACE
-from nodes.presence import guest_session
+from nodes.presence import DRAIN, PING, PING_TIMEOUT_S, guest_session
 from nodes.sections import Config
 from pipeline.errors import ConfigError, TrisectError
-from pipeline.plan import StreamId
+from pipeline.plan import NodeId, StreamId
 
 CONNECT_WAIT_S = 10.0
 QUIET_S = 0.5
@@ -96,6 +96,96 @@ def _ask_for_plan(
         )
     plan: dict[str, Any] = answer["plan"]
     return plan
+
+
+def drain(config: Config, node: NodeId, *, undo: bool = False, timeout_s: float = 60.0) -> None:
+    """Have plans leave the node out, and return when no epoch holds it; with `undo`, have it take part again.
+
+    Holds for as long as the node's process lives. Raises RequestRefused, also when it still holds epochs in the end.
+    """
+    _known(config, node)
+    names = Namespace(config.pipeline)
+    held: dict[str, tuple[int, ...]] = {}
+    changed = threading.Condition()
+
+    def on_applied(message: Message) -> None:
+        try:
+            applied = from_bytes(Applied, message.payload)
+        except MessageError:
+            return
+        with changed:
+            held.clear()
+            held.update({stream: of.ready for stream, of in applied.streams.items() if of.ready})
+            held[""] = ()
+            changed.notify_all()
+
+    with guest_session(config, DRAIN) as session:
+        session.start(CONNECT_WAIT_S)
+        reply_topic = names.topic(topics.REPLY, client=session.name)
+        command = names.topic(topics.COMMAND, node=node, verb=DRAIN)
+        try:
+            payload = to_bytes({"undo": True} if undo else {})
+            answer = parse_json(session.request(command, payload, reply_topic=reply_topic, timeout_s=CONNECT_WAIT_S))
+        except RequestTimeout as error:
+            raise RequestRefused(f"{node} did not answer; is it running? {error}") from error
+        if not answer.get("ok"):
+            raise RequestRefused(str(answer.get("error", "refused without a reason")))
+        if undo:
+            return
+        session.subscribe([names.topic(topics.APPLIED, node=node)], on_applied)
+        with changed:
+            empty = changed.wait_for(lambda: held == {"": ()}, timeout_s)
+    if not empty:
+        still = "; ".join(f"{stream} epoch {max(epochs)}" for stream, epochs in held.items() if epochs)
+        raise RequestRefused(
+            f"{node} still holds {still or 'what it has not said'} after {timeout_s:.0f} s; is the planner running?"
+        )
+
+
+def forget(config: Config, node: NodeId) -> list[str]:
+    """Clear what the broker retains of a node that is gone for good; returns the topics.
+
+    Raises RequestRefused when a living process answers to its id, or nothing is retained.
+    """
+    names = Namespace(config.pipeline)
+    state_topic = names.topic(topics.STATE, node=node)
+    arrived: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    found: dict[str, bytes] = {}
+    with guest_session(config, "forget") as session:
+        session.start(CONNECT_WAIT_S)
+        reply_topic = names.topic(topics.REPLY, client=session.name)
+        try:
+            ping = names.topic(topics.COMMAND, node=node, verb=PING)
+            answer = parse_json(session.request(ping, b"{}", reply_topic=reply_topic, timeout_s=PING_TIMEOUT_S))
+            where = f"process {answer.get('pid')} on {answer.get('host')}"
+            raise RequestRefused(f"{node} is alive: {where} answers to it; stop it first")
+        except RequestTimeout:
+            pass
+        session.subscribe([f"{state_topic.rpartition('/')[0]}/#"], arrived.put)
+        while True:
+            try:
+                message = arrived.get(timeout=QUIET_S)
+            except queue.Empty:
+                break
+            found[message.topic] = message.payload
+        found = {topic: payload for topic, payload in found.items() if payload}
+        if not found:
+            raise RequestRefused(f"the broker retains nothing of a node {node!r}")
+        if state_topic in found:
+            state = from_bytes(NodeState, found[state_topic])
+            if state.state not in (LifeState.LOST, LifeState.STOPPED):
+                raise RequestRefused(
+                    f"{node} is {state.state.value} as far as the broker knows, though it does not answer; if it is "
+                    "gone, the broker says `lost` in a moment: try again then"
+                )
+        for topic in found:
+            session.publish(topic, b"", retain=True)
+    return sorted(found)
+
+
+def _known(config: Config, node: NodeId) -> None:
+    if node not in config.nodes:
+        raise ConfigError(f"no node {node!r} in the configuration; it has: {', '.join(config.nodes)}")
 
 
 def _request(

@@ -202,6 +202,9 @@ class PlannerSection(Section):
     id: Annotated[NodeId, Field(pattern=_ID)] = Field(NodeId("planner"), description="an id of a-z, 0-9 and -")
     margin: float = Field(0.1, ge=0, lt=1, description="a share from 0 to below 1 by which a new plan must be faster")
     min_seconds_between_plans: float = Field(5.0, ge=0, description="seconds, 0 or more")
+    prepare_timeout_s: float = Field(
+        120.0, gt=0, description="seconds above 0 after which a node that has not prepared its part is left out"
+    )
     settle_s: float = Field(2.0, ge=0, description="seconds after connecting before anything is decided, 0 or more")
 
 
@@ -220,7 +223,7 @@ class TransportSection(Section):
     expiry_s: int = Field(
         30, ge=1, le=3600, description="whole seconds from 1 to 3600 that a tensor may wait in the broker"
     )
-    keepalive_s: int = Field(15, ge=5, le=600, description="whole seconds from 5 to 600 after which silence means lost")
+    keepalive_s: int = Field(15, ge=1, le=600, description="whole seconds from 1 to 600 after which silence means lost")
 
 
 class Config(Section):

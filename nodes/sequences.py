@@ -6,9 +6,11 @@ import logging
 import os
 from pathlib import Path
 
+from nodes.machine.stream import SEQUENCES_A_START
+
 _log = logging.getLogger(__name__)
 
-RESERVED = 1_000_000
+RESERVED = SEQUENCES_A_START
 """Numbers set aside for each start: a restart skips what is left of them, and never has to write while frames flow."""
 
 

@@ -13,6 +13,7 @@ from pipeline.wire import Array
 class Ticket:
     """`payload` is an encoded frame or an image array; `done` is called once the frame is answered or dropped.
 
+    `position` is where the device's own source goes on after this frame; None for a frame that came otherwise.
     `correlation` and `response_topic` are the publisher's, so that its results find back to it.
     """
 
@@ -21,4 +22,5 @@ class Ticket:
     done: Callable[[], None]
     correlation: bytes | None = None
     response_topic: str | None = None
+    position: int | None = None
     entered_ts: float = field(default_factory=time.time)

@@ -16,24 +16,26 @@ import os
 import queue
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker import topics
-from broker.session import Channel
+from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes import link_probe, sequences
 from nodes.inbound import Inbound
+from nodes.journal import Journal
 from nodes.machine import actions as do
 from nodes.machine import events as ev
 from nodes.machine.stream import StreamSettings
 from nodes.machine.tier import TierMachine
-from nodes.messages import Applied, LifeState, NodeInfo, to_bytes
+from nodes.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
 from nodes.model_settings import labels_of, preprocess_of, source_of
 from nodes.outbound import Outbound
-from nodes.presence import Presence, require_free, wait_up
+from nodes.presence import DRAIN, Presence, require_free, wait_up
 from nodes.sections import Config
 from nodes.segments import SegmentStore
 from nodes.sources import Source
@@ -84,7 +86,13 @@ class TierNode:
             self._load()
             self._assemble()
             self._introduce()
-            self._serve()
+            with ExitStack() as stack:
+                self._journals = {
+                    name: stack.enter_context(self._journal_of(name))
+                    for name, section in self.streams.items()
+                    if section.source is not None
+                }
+                self._serve()
 
     def stop(self) -> None:
         """End; from any thread or a signal handler."""
@@ -146,6 +154,21 @@ class TierNode:
             first_sequence=sequences.reserve(self._state_dir / f"{name}.sequence"),
         )
 
+    def _journal_of(self, name: StreamId) -> Journal:
+        used = (Channel.CONTROL, Channel.BULK) if self.streams[name].outputs else (Channel.CONTROL,)
+        path = self._state_dir / f"{name}.journal"
+        return Journal(path, lambda: all(self.session.is_delivered(channel) for channel in used))
+
+    def _replay(self) -> None:
+        """Take up again what the process before had taken and not answered, before anything new can enter."""
+        for name, journal in self._journals.items():
+            for frame in journal.unfinished:
+                ticket = Ticket(frame.payload, frame.source, partial(journal.answered, frame.sequence))
+                self._inbox.put(ev.FrameOffered(name, ticket, sequence=frame.sequence))
+            if journal.unfinished:
+                _log.info("stream %s: %d frames of the process before", name, len(journal.unfinished))
+            journal.unfinished = []
+
     def _introduce(self) -> None:
         """Say what this node is and can do: retained, and said again at each connect."""
         from pipeline.profile import hardware
@@ -194,15 +217,25 @@ class TierNode:
 
     def _serve(self) -> None:
         sources = [
-            Source(self.node, name, section.source, section.window, self._offer)
+            Source(
+                self.node,
+                name,
+                section.source,
+                section.window,
+                self._offer,
+                start_at=self._journals[name].position,
+                on_end=self._journals[name].source_ended,
+            )
             for name, section in self.streams.items()
             if section.source is not None
         ]
         workers = (self._frames, self._inbound.worker, self._compute, self._outbound.worker, self._prepare)
         for worker in workers:
             worker.start()
+        self._replay()
         self._inbound.subscribe(self.session)
         self.presence.enter(LifeState.READY)
+        self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=DRAIN)], self._on_drain)
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
         for source in sources:
             source.start()
@@ -235,6 +268,23 @@ class TierNode:
             if now >= report_at:
                 report_at = now + self.config.telemetry.interval_s
                 self._report()
+
+    def _on_drain(self, message: Message) -> None:
+        """Take no part in new plans, or again; what is held goes on until the devices need it no more."""
+        if self.streams:
+            owned = ", ".join(self.streams)
+            error = (
+                f"{self.node} is the device of {owned}, which cannot go elsewhere; stop it instead: it finishes first"
+            )
+            self.presence.reply(message, {"ok": False, "error": error})
+            return
+        try:
+            undo = parse_json(message.payload).get("undo") is True
+        except MessageError as wrong:
+            self.presence.reply(message, {"ok": False, "error": str(wrong)})
+            return
+        self.presence.enter(LifeState.READY if undo else LifeState.DRAINING)
+        self.presence.reply(message, {"ok": True})
 
     def _next_event(self) -> ev.Event | None:
         try:
@@ -274,6 +324,8 @@ class TierNode:
         ticket: Ticket = action.ticket
         began = time.perf_counter()
         ticket.entered_ts = time.time()
+        if ticket.position is not None:
+            self._note_entered(action.stream, action.sequence, ticket)
         try:
             inputs = to_inputs(ticket.payload, graph, self._preprocess[model])
         except FrameError as error:
@@ -281,6 +333,17 @@ class TierNode:
         else:
             seconds = time.perf_counter() - began
             self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
+
+    def _note_entered(self, stream: StreamId, sequence: int, ticket: Ticket) -> None:
+        journal, done = self._journals[stream], ticket.done
+        assert ticket.position is not None
+        journal.entered(sequence, ticket.source, ticket.position, ticket.payload)
+
+        def answered() -> None:
+            journal.answered(sequence)
+            done()
+
+        ticket.done = answered
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
         self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))

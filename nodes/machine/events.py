@@ -82,12 +82,14 @@ class SegmentFailed:
 class FrameOffered:
     """A frame came from the stream's topic or source; `ticket` is the shell's handle on it.
 
-    A `live` frame may be dropped for a fresher one while it has not entered.
+    A `live` frame may be dropped for a fresher one while it has not entered. One that an earlier process had taken
+    comes with its `sequence` of then; None takes the next.
     """
 
     stream: StreamId
     ticket: Any
     live: bool = False
+    sequence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

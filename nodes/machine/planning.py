@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from nodes.machine.actions import Log
 from nodes.machine.choosing import Question, question
@@ -50,19 +50,27 @@ LOST_GRACE_S = 0.5
 class PlannerSettings:
     """A new plan must be better by `margin` (a share), `min_seconds_between_plans` after the last one.
 
-    Nothing is decided before `settle_s` after each connect, so that retained messages are in.
+    Nothing is decided before `settle_s` after each connect, so that retained messages are in. A living node that has
+    not prepared its part of a plan `prepare_timeout_s` after it could is treated like one that refuses.
     """
 
     margin: float = 0.1
     min_seconds_between_plans: float = 5.0
     settle_s: float = 1.0
+    prepare_timeout_s: float = 120.0
+
+
+_Way: TypeAlias = tuple[Placement, tuple[tuple[Tier, str], ...]]
+"""A placement on these nodes, whatever its epoch."""
 
 
 @dataclass(slots=True)
 class _Stream:
     """`unsure` are nodes that were priced by an estimate when the present plan was published.
 
-    `asked` are wishes that a person has sent, in place of the configuration's.
+    `asked` are wishes that a person has sent, in place of the configuration's. `proven` is the last plan that its
+    device made active, `turned_down` what its device refused, with its session; `preparing` since when each node is at
+    it.
     """
 
     served: Served
@@ -75,6 +83,9 @@ class _Stream:
     published_at: float = 0.0
     said: str = ""
     unsure: frozenset[NodeId] = frozenset()
+    proven: Plan | None = None
+    turned_down: dict[_Way, str] = field(default_factory=dict)
+    preparing: dict[tuple[NodeId, str, int], float] = field(default_factory=dict)
     solved: dict[Placement | None, tuple[Any, Question, list[Choice]]] = field(default_factory=dict)
 
     @property
@@ -133,6 +144,8 @@ class PlannerMachine:
 
     def _connection_restored(self, event: ConnectionRestored, now: float) -> list[PlannerAction]:
         self._decide_after = now + self._settings.settle_s
+        for stream in self._streams.values():
+            stream.preparing.clear()
         return []
 
     def _state_arrived(self, event: PeerStateArrived, now: float) -> list[PlannerAction]:
@@ -187,12 +200,18 @@ class PlannerMachine:
 
     def _applied_arrived(self, event: PeerAppliedArrived, now: float) -> list[PlannerAction]:
         self._roster.peers.applied[event.applied.node] = event.applied
+        for name, stream in self._streams.items():
+            held = event.applied.streams.get(name)
+            active = held is not None and stream.plan is not None and held.active == stream.plan.epoch
+            if active and event.applied.node == stream.served.device:
+                stream.proven = stream.plan
         return []
 
     def _refusals(self, name: StreamId, stream: _Stream) -> list[PlannerAction]:
         """A node that refuses the present plan is left out of this stream for as long as its process lives.
 
-        Not so the device, without which there is no stream: there, the plan that it has goes on.
+        Not so the device, without which there is no stream: what it refuses is not asked of it again, and the plan that
+        it had is published anew.
         """
         actions: list[PlannerAction] = []
         for node, applied in self._roster.peers.applied.items():
@@ -201,7 +220,42 @@ class PlannerMachine:
             if refused is not None and stream.plan and stream.served.banned.get(node) != applied.session:
                 stream.served.banned[node] = applied.session
                 actions.append(Log(logging.WARNING, f"{node} refuses epoch {stream.plan.epoch}: {refused}"))
+            if refused is not None and stream.plan and node == stream.served.device:
+                stream.turned_down[_way(stream.plan)] = applied.session
+                if stream.plan.placement == stream.forced:
+                    stream.forced = None
         return actions
+
+    def _overdue(self, stream: _Stream, now: float) -> list[PlannerAction]:
+        """A living node that never prepares would hold the plan up for ever."""
+        plan, peers, waiting = stream.plan, self._roster.peers, {}
+        for node in plan.nodes.values() if plan else ():
+            if plan and node != plan.device and peers.alive(node) and not peers.ready_for(node, plan):
+                key = (node, peers.states[node].session, plan.epoch)
+                waiting[key] = stream.preparing.get(key, now)
+        stream.preparing = waiting
+        actions: list[PlannerAction] = []
+        for (node, session, epoch), since in waiting.items():
+            late = now - since >= self._settings.prepare_timeout_s
+            if late and stream.served.banned.get(node) != session:
+                stream.served.banned[node] = session
+                text = f"{node} has not prepared epoch {epoch} within {self._settings.prepare_timeout_s:.0f} s"
+                actions.append(Log(logging.WARNING, f"{text}: it is left out until it starts anew"))
+        return actions
+
+    def _is_turned_down(self, stream: _Stream, way: _Way) -> bool:
+        device = self._roster.peers.states.get(stream.served.device)
+        return device is not None and stream.turned_down.get(way) == device.session
+
+    def _fallback(self, stream: _Stream, graph: ModelGraph) -> Choice | None:
+        """The plan that the device had before the one it refuses, while its nodes are there."""
+        plan, proven = stream.plan, stream.proven
+        if plan is None or proven is None or not self._is_turned_down(stream, _way(plan)):
+            return None
+        gone = any(self._roster.why_unusable(stream.served, node) for node in proven.nodes.values())
+        if gone or not _fits(proven, graph) or self._is_turned_down(stream, _way(proven)):
+            return None
+        return self._present(stream, graph, proven)
 
     def _place_requested(self, event: PlaceRequested, now: float, wall_ts: float) -> list[PlannerAction]:
         try:
@@ -270,7 +324,7 @@ class PlannerMachine:
         return solved[1:]
 
     def _decide(self, name: StreamId, stream: _Stream, now: float, wall_ts: float) -> list[PlannerAction]:
-        actions = self._refusals(name, stream)
+        actions = self._refusals(name, stream) + self._overdue(stream, now)
         try:
             graph = self._roster.graph_of(stream.served)
             lacking, (asked, choices) = "", self._choices(stream, graph, stream.forced)
@@ -279,9 +333,12 @@ class PlannerMachine:
                 asked, choices = self._choices(stream, graph, None)
             if not choices:
                 raise PlanError(self._why_not(stream, None))
+            choices = [choice for choice in choices if not self._is_turned_down(stream, _way(choice))]
+            if not (fallback := self._fallback(stream, graph)) and not choices:
+                raise PlanError(f"{stream.served.device} has refused all there are")
         except TrisectError as error:
             return actions + self._say(stream, f"no plan for stream {name} yet: {error}")
-        best = choices[0]
+        best = fallback or choices[0]
         why = self._why_publish(stream, graph, best, now)
         wrong = [self._roster.mismatch(stream.served), self._roster.unfit_profiles(stream.served)]
         if any(wrong):
@@ -302,6 +359,8 @@ class PlannerMachine:
             return "first plan"
         if (seen := self._roster.highest_seen(plan.stream)) > plan.epoch:
             return f"a node has seen epoch {seen} and ignores {plan.epoch}"
+        if self._is_turned_down(stream, _way(plan)):
+            return f"{plan.device} refuses epoch {plan.epoch}"
         if plan.placement == best.placement and dict(plan.nodes) == dict(best.nodes):
             wanted = (_planner(stream, best), stream.wishes.objective, _asked(stream))
             changed = stream.hurry and (plan.planner, plan.objective, plan.wishes) != wanted
@@ -420,6 +479,10 @@ class PlannerMachine:
             return []
         stream.said = text
         return [Log(logging.WARNING, text)]
+
+
+def _way(of: Plan | Choice) -> _Way:
+    return of.placement, tuple(sorted((tier, str(node)) for tier, node in of.nodes.items()))
 
 
 def _planner(stream: _Stream, best: Choice) -> str:

@@ -73,7 +73,7 @@ class Roster:
         if info.models.get(stream.model) != digest:
             return f"{node} has another model {stream.model!r}: {info.models.get(stream.model)}, not {digest}"
         if stream.banned.get(node) == state.session and node != stream.device:
-            return f"{node} refused an earlier plan"
+            return f"{node} refused an earlier plan, or did not prepare it in time"
         return self._why_unmeasured(stream, node, digest or "")
 
     def _why_unmeasured(self, stream: Served, node: NodeId, digest: str) -> str:

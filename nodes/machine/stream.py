@@ -28,6 +28,9 @@ GRACE_S = 0.1
 MAX_TIMEOUT_S = 60.0
 MAX_FAILURES = 3
 LATENCY_MEMORY = 0.9
+SEQUENCES_A_START = 1_000_000
+ATTEMPTS_SET_ASIDE = 1_000
+"""For each start of the device: a frame that is taken up again after one begins above all attempts before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +46,14 @@ class StreamSettings:
 
 @dataclass(slots=True)
 class Frame:
-    """An open frame. `due_at` is when it is to be submitted (again); `epoch` is 0 until it was."""
+    """An open frame. `due_at` is when it is to be submitted (again); `epoch` is 0 until it was.
+
+    `attempts_before` are set aside for an earlier process of this device: what it sent is not to be taken for ours.
+    """
 
     ticket: Any
     due_at: float
+    attempts_before: int = 0
     inputs: Mapping[int, Array] | None = None
     decode_seconds: float = 0.0
     epoch: int = 0
@@ -179,12 +186,15 @@ class StreamOwner:
         actions: list[Action] = []
         while self.backlog and len(self.open) < self.settings.window:
             offered = self.backlog.popleft()
-            self.open[self._next_sequence] = Frame(offered.ticket, due_at=now)
-            actions += [
-                DecodeFrame(self.settings.stream, self._next_sequence, offered.ticket),
-                Count("frames_in_total"),
-            ]
-            self._next_sequence += 1
+            sequence, before = offered.sequence, 0
+            if sequence is None:
+                sequence = self._next_sequence
+                self._next_sequence += 1
+            else:
+                before = ATTEMPTS_SET_ASIDE * (self.settings.first_sequence // SEQUENCES_A_START)
+            self.open[sequence] = Frame(offered.ticket, due_at=now, attempts_before=before, attempt=before)
+            entered = "replayed_total" if offered.sequence is not None else "frames_in_total"
+            actions += [DecodeFrame(self.settings.stream, sequence, offered.ticket), Count(entered)]
         return actions
 
     def _hasten_disturbed(self, now: float) -> None:
@@ -198,7 +208,7 @@ class StreamOwner:
         actions: list[Action] = []
         for sequence, frame in self.open.items():
             if frame.inputs is not None and frame.due_at <= now:
-                if frame.attempt:
+                if frame.attempt > frame.attempts_before:
                     actions.append(Count("resubmitted_total"))
                 actions.append(self._submit(sequence, frame, now))
         return actions
@@ -210,7 +220,7 @@ class StreamOwner:
         frame.attempt += 1
         frame.epoch, frame.submitted_at = self.active, now
         frame.presence = self._presence(plan)
-        frame.due_at = now + self._timeout_s(plan, frame.attempt)
+        frame.due_at = now + self._timeout_s(plan, frame.attempt - frame.attempts_before)
         return Run(self._key(sequence, frame), frame.inputs, (), frame.decode_seconds)
 
     def _key(self, sequence: int, frame: Frame) -> FrameKey:

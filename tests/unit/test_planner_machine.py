@@ -29,8 +29,13 @@ ON_CLOUD, ON_EDGE, ON_DEVICE = (D, C, C, C), (D, E, E, E), (D, D, D, D)
 class Planner:
     """A planner's machine, its clock, and what nodes would tell it."""
 
-    def __init__(self) -> None:
-        settings = PlannerSettings(margin=MARGIN, min_seconds_between_plans=PATIENCE_S, settle_s=SETTLE_S)
+    def __init__(self, *, prepare_timeout_s: float = 1e9) -> None:
+        settings = PlannerSettings(
+            margin=MARGIN,
+            min_seconds_between_plans=PATIENCE_S,
+            settle_s=SETTLE_S,
+            prepare_timeout_s=prepare_timeout_s,
+        )
         self.machine = PlannerMachine(settings, started_at=0.0)
         self.now = 0.0
 
@@ -92,9 +97,9 @@ class Planner:
         return [action for event in said for action in self(event)]
 
 
-def planning(*nodes: NodeId) -> Planner:
+def planning(*nodes: NodeId, prepare_timeout_s: float = 1e9) -> Planner:
     """The planner has published its first plan for these nodes."""
-    planner = Planner()
+    planner = Planner(prepare_timeout_s=prepare_timeout_s)
     planner.come(*nodes)
     assert len(published(planner.tick(SETTLE_S))) == 1
     return planner
@@ -261,7 +266,7 @@ def test_a_node_that_refuses_is_left_out_until_it_starts_anew() -> None:
     assert "cloud-1 refuses epoch 1: no memory" in logged(actions)
     (without,) = published(actions)
     assert without.placement == ON_EDGE
-    assert without.reason.startswith("cloud-1 refused an earlier plan; ")
+    assert without.reason.startswith("cloud-1 refused an earlier plan, or did not prepare it in time; ")
     assert published(planner.tick(100.0)) == []
     planner(state(CLOUD, session="two"))
     assert published(planner.info(CLOUD, session="two"))[0].placement == ON_CLOUD
@@ -475,3 +480,44 @@ def test_a_plan_that_is_hardly_better_is_not_published_while_a_placement_by_hand
     planner.profile(EDGE, 0.2)
     planner.lose(CLOUD)
     assert published(planner.profile(EDGE, 0.199)) + published(planner.profile(EDGE_2, 0.198)) == []
+
+
+# Nodes that hold a plan up.
+
+
+def test_a_living_node_that_never_prepares_is_left_out_after_the_deadline() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD, prepare_timeout_s=120.0)
+    planner.tick(0.0)
+    assert published(planner.tick(119.0)) == []
+    actions = planner.tick(1.0)
+    assert "cloud-1 has not prepared epoch 1 within 120 s: it is left out until it starts anew" in logged(actions)
+    (without,) = published(actions)
+    assert without.placement == ON_EDGE
+
+
+def test_a_node_that_has_prepared_is_not_overdue() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD, prepare_timeout_s=120.0)
+    planner(applied(CLOUD, (1,)))
+    assert published(planner.tick(1000.0)) == []
+
+
+def test_a_plan_that_its_device_refuses_gives_way_to_the_one_before_and_is_not_asked_again() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner(applied(DEVICE, (1,), seen=1, active=1))
+    planner(applied(CLOUD, (1,)))
+    (by_hand,), _ = planner.place("1", None)
+    assert by_hand.epoch == 2
+    actions = planner(applied(DEVICE, (1,), seen=2, active=1, refused={2: "no memory"}))
+    (back,) = published(actions)
+    assert (back.epoch, back.placement) == (3, ON_CLOUD)
+    assert back.reason.startswith("device-1 refuses epoch 2")
+    planner(applied(DEVICE, (1, 3), seen=3, active=3))
+    planner(applied(CLOUD, (1, 3), seen=3))
+    assert published(planner.tick(100.0)) == []
+
+
+def test_a_first_plan_that_its_device_refuses_gives_way_to_another_way() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    (other,) = published(planner.refusal(DEVICE))
+    assert other.epoch == 2
+    assert other.placement != ON_CLOUD

@@ -461,3 +461,20 @@ def test_one_attempt_fails_once_however_often_and_by_whomever_it_is_told() -> No
     at = stream.submit()
     for _ in range(MAX_FAILURES):
         assert not of(do.CloseFrame, stream.fail(at))
+
+
+def test_a_frame_of_the_process_before_keeps_its_sequence_and_does_not_repeat_an_attempt() -> None:
+    settings = StreamSettings(stream=CAM, model="chain", frame_timeout_s=TIMEOUT_S, first_sequence=1_000_001)
+    stream = Stream()
+    stream.machine = TierMachine(DEVICE, {"chain": GRAPH}, [settings])
+    stream.plan(1)
+    stream.apply(1)
+    stream(ev.FrameOffered(CAM, "left over", sequence=7))
+    stream.offer()
+    assert set(stream.owner.open) == {7, 1_000_001}
+    (old,) = keys(stream.decode(7))
+    (new,) = keys(stream(ev.FrameDecoded(CAM, 1_000_001, {0: array(1)}, 0.25)))
+    assert (old.sequence, old.oldest_open, new.oldest_open) == (7, 7, 7)
+    assert old.attempt > 1 == new.attempt
+    (close,) = of(do.CloseFrame, stream.answer(old))
+    assert (close.sequence, close.ticket) == (7, "left over")

@@ -62,9 +62,10 @@ def applied(
     holds: Iterable[int] = (),
     session: str = "one",
     refused: Mapping[int, str] | None = None,
+    active: int | None = None,
 ) -> ev.PeerAppliedArrived:
     ready = tuple(ready)
-    held = StreamApplied(max(ready, default=0) if seen is None else seen, ready, refused or {}, None, tuple(holds))
+    held = StreamApplied(max(ready, default=0) if seen is None else seen, ready, refused or {}, active, tuple(holds))
     return ev.PeerAppliedArrived(Applied(node, session, {CAM: held}))
 
 

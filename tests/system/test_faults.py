@@ -1,0 +1,126 @@
+"""Faults on real processes: what a killed device had taken, a node that hangs, a network that is left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from broker.server import Server, ServerSettings
+from nodes import demo, photos, requests
+from nodes.config import load_config
+from nodes.messages import LifeState
+from nodes.processes import Processes
+from nodes.stream_client import StreamClient
+from tests.system.conftest import Pipeline
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+
+IMAGES = 40
+RATE_HZ = 10.0
+
+
+@pytest.fixture(scope="module")
+def sourced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """Broker, planner and nodes, not started; the device has a folder of images as its source."""
+    folder = tmp_path_factory.mktemp("sourced")
+    (folder / "broker").mkdir()
+    (folder / "images").mkdir()
+    images = photos.frames(IMAGES, seed=2)
+    for number, image in enumerate(images):
+        (folder / "images" / f"{number:03d}.jpg").write_bytes(image)
+    with Server(ServerSettings(persistence_dir=folder / "broker")) as server, Processes(folder) as processes:
+        path = demo.write_config(folder, "mobilenet_v2", server.port)
+        settings = yaml.safe_load(path.read_text())
+        settings["streams"][str(demo.STREAM)]["source"] = {"images": str(folder / "images"), "rate_hz": RATE_HZ}
+        settings["transport"] = {"keepalive_s": 5}
+        path.write_text(yaml.safe_dump(settings))
+        yield Pipeline(folder, path, load_config(path), server, processes, images)
+
+
+def test_a_killed_device_answers_each_image_of_its_own_source_once(sourced: Pipeline) -> None:
+    with sourced.client() as client:
+        for name in ("planner", *demo.NODES):
+            sourced.start(name)
+        sourced.wait(client, lambda: len(client.collected.results) >= 12)
+        sourced.processes.kill(demo.DEVICE)
+        sourced.start(demo.DEVICE)
+        sourced.wait(client, lambda: client.collected.whole >= IMAGES)
+        time.sleep(1.0)
+        assert client.collected.duplicates == 0
+        results = list(client.collected.results.values())
+        assert sorted(result["source"] for result in results) == [f"{number:03d}.jpg" for number in range(IMAGES)]
+        named = [{**result, "correlation": int(result["source"][:3])} for result in results]
+        equal, _ = demo.compare(sourced.config, named, client.collected.outputs, sourced.images)
+        assert equal == IMAGES
+    assert "frames of the process before" in sourced.processes.log(demo.DEVICE).read_text()
+
+
+def stream(pipeline: Pipeline, client: StreamClient, first: int, last: int) -> None:
+    for number in range(first, last):
+        client.publish(pipeline.images[number], str(number))
+        pipeline.wait(client, lambda: client.in_flight <= demo.WINDOW)
+
+
+def test_an_edge_that_hangs_and_comes_back_with_old_work_neither_loses_nor_repeats(pipeline: Pipeline) -> None:
+    requests.place(pipeline.config, demo.STREAM, edge_from="15", cloud_from="30")
+    with pipeline.client() as client:
+        stream(pipeline, client, 0, 6)
+        for number in range(6, 10):
+            client.publish(pipeline.images[number], str(number))
+        os.kill(pipeline.processes.pid(demo.EDGE), signal.SIGSTOP)
+        time.sleep(8.0)
+        os.kill(pipeline.processes.pid(demo.EDGE), signal.SIGCONT)
+        stream(pipeline, client, 10, 16)
+        pipeline.assert_proven(client, 16)
+    requests.place(pipeline.config, demo.STREAM, auto=True)
+
+
+def test_the_device_alone_does_the_whole_network_until_the_others_return(pipeline: Pipeline) -> None:
+    requests.place(pipeline.config, demo.STREAM, edge_from="15", cloud_from="30")
+    with pipeline.client() as client:
+        stream(pipeline, client, 0, 6)
+        for node in (demo.EDGE, demo.CLOUD):
+            pipeline.processes.kill(node)
+        pipeline.wait(client, lambda: client.states[demo.CLOUD].state is LifeState.LOST)
+        stream(pipeline, client, 6, 12)
+        pipeline.wait(client, lambda: len(client.collected.results) == 12)
+        alone = max(client.collected.results.values(), key=lambda result: int(result["sequence"]))
+        assert alone["tiers"] == ["device"]
+        for node in (demo.EDGE, demo.CLOUD):
+            pipeline.start(node)
+
+        def split() -> bool:
+            return client.active is not None and len(client.plans[client.active]["stages"]) == 3
+
+        pipeline.wait(client, split)
+        stream(pipeline, client, 12, 18)
+        pipeline.assert_proven(client, 18)
+        assert max(client.collected.results.values(), key=lambda r: int(r["sequence"]))["tiers"][-1] == "cloud"
+    requests.place(pipeline.config, demo.STREAM, auto=True)
+
+
+def test_a_drained_node_may_stop_without_losing_a_frame_and_can_be_forgotten(pipeline: Pipeline) -> None:
+    requests.place(pipeline.config, demo.STREAM, edge_from="15", cloud_from="30")
+    with pipeline.client() as client:
+        stream(pipeline, client, 0, 6)
+        with pytest.raises(requests.RequestRefused, match="is alive"):
+            requests.forget(pipeline.config, demo.CLOUD)
+        with pytest.raises(requests.RequestRefused, match="is the device of camera"):
+            requests.drain(pipeline.config, demo.DEVICE)
+        for number in range(6, 10):
+            client.publish(pipeline.images[number], str(number))
+        requests.drain(pipeline.config, demo.CLOUD)
+        requests.drain(pipeline.config, demo.CLOUD, undo=True)
+        pipeline.wait(client, lambda: len(client.plans[client.active or 0]["stages"]) == 3)
+        requests.drain(pipeline.config, demo.CLOUD)
+        pipeline.processes.stop(demo.CLOUD)
+        assert len(requests.forget(pipeline.config, demo.CLOUD)) > 3
+        stream(pipeline, client, 10, 16)
+        pipeline.assert_proven(client, 16)
+        pipeline.start(demo.CLOUD)
+        pipeline.wait(client, lambda: client.states[demo.CLOUD].state is LifeState.READY)
