@@ -14,7 +14,6 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.errors import TrisectError
 from pipeline.plan import NodeId, StreamId
 
-
 WORKER = "worker"
 
 
