@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import PlanError, TileError
-from pipeline.graph import ModelGraph
+from pipeline.graph import ModelGraph, Tensor
 from pipeline.placement import NodeId, Placement, Stage, Tier
 from pipeline.tiles import Stack, TileMap
 from pipeline.tiles.split import heights, split_at
@@ -16,6 +16,7 @@ from pipeline.tiles.stacks import stack_between
 MAX_TILES = 256
 """A plan is read before its graph may be known: bounds what it can make us allocate."""
 MAX_SIZE = 1 << 20
+_MAP_RANK = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,21 @@ class TiledStage:
     before: Part
     tile_map: TileMap
     after: Part
+
+    @property
+    def stack(self) -> Stack:
+        """The blocks that are cut."""
+        return self.tile_map.stack
+
+    def region(self, graph: ModelGraph, tile: int, tensor: int) -> Tensor | None:
+        """What a tile (counted from 1) holds of an input or of the output of the stack; None for anything else."""
+        if not 0 < tile <= len(self.tile_map.tiles) or tensor not in (*self.stack.inputs, self.stack.output):
+            return None
+        whole, held = graph.tensors[tensor], self.tile_map.tiles[tile - 1].regions[tensor]
+        shape = whole.shape
+        if len(shape) == _MAP_RANK:
+            shape = (shape[0], held.rows.size, held.columns.size, shape[3])
+        return replace(whole, name=f"tile {tile} of {whole.name}", shape=shape)
 
 
 def tiled_stage(graph: ModelGraph, placement: Placement, stage: Stage, tiling: Tiling) -> TiledStage:

@@ -25,6 +25,7 @@ from pipeline.graph import ModelGraph
 from pipeline.partition import exact
 from pipeline.placement import Placement
 from pipeline.plan import Plan
+from pipeline.tiles import stacks
 from tests.graphs import all_placements, graphs
 from tests.properties.cluster import DEVICE, STREAM, WINDOW, Cluster
 from tests.properties.symbolic import symbolic
@@ -70,13 +71,14 @@ class Pipeline(RuleBasedStateMachine):
         graph=graphs(max_blocks=6),
         edges=st.integers(1, 2),
         clouds=st.integers(1, 2),
+        helpers=st.integers(0, 3),
         quiet=st.booleans(),
         cached=st.booleans(),
     )
-    def begin(self, graph: ModelGraph, edges: int, clouds: int, quiet: bool, cached: bool) -> None:
+    def begin(self, graph: ModelGraph, edges: int, clouds: int, helpers: int, quiet: bool, cached: bool) -> None:
         self.patch = mock.patch.object(exact, "partition", any_placement)
         self.patch.start()
-        self.cluster = Cluster(symbolic(graph), edges, clouds, cached)
+        self.cluster = Cluster(symbolic(graph), edges, clouds, cached, helpers)
         if quiet:
             self.cluster.settle(LIMIT_S, at_least_s=1.0)
 
@@ -138,6 +140,16 @@ class Pipeline(RuleBasedStateMachine):
                 edge, cloud = sorted((edge % size, cloud % size))
             edge_from, cloud_from = (None if block is None else str(block % size) for block in (edge, cloud))
             self.cluster.planner.handle(pe.PlaceRequested(STREAM, None, edge_from, cloud_from))
+
+    @event(pick=which, edge=which, grid=st.sampled_from(["1x2", "2x1", "3x2", "1,2x1"]), named=st.integers(0, 4))
+    def a_person_shares_a_stack_out(self, pick: int, edge: int, grid: str, named: int) -> None:
+        stack = self._pick(list(stacks(self.cluster.graph)), pick)
+        if stack is None or not self.cluster.planner.running:
+            return
+        edge_from, after = min(1 + edge % stack.first, stack.first), stack.last + 1
+        cloud_from = str(after) if edge % 2 and after < len(self.cluster.graph) else None
+        tiles = pe.TilesByHand(grid, f"{stack.first}:{stack.last}", tuple(self.cluster.workers[:named]))
+        self.cluster.planner.handle(pe.PlaceRequested(STREAM, None, str(edge_from), cloud_from, tiles=tiles))
 
     # Faults.
 
@@ -254,13 +266,13 @@ class Pipeline(RuleBasedStateMachine):
         retained = self.cluster.broker.retained
         plan = Plan.from_json(parse_json(retained[f"plan/{STREAM}"]), self.cluster.graph)
         for shell in self.cluster.tiers.values():
-            wanted = (plan.epoch,) if shell.node in plan.nodes.values() else ()
+            wanted = (plan.epoch,) if shell.node in plan.members else ()
             said = from_bytes(Applied, retained[f"applied/{shell.node}"])
             assert tuple(shell.held) == wanted, f"{shell.node} holds {list(shell.held)}, the plan is {plan.epoch}"
             assert said.session == shell.token
             assert (said.streams[STREAM].seen, said.streams[STREAM].ready) == (plan.epoch, wanted)
             assert len(shell.machine.joins) == 0
-            assert shell.inputs.pending_bytes == 0
+            assert shell.inputs.pending_bytes == shell.tiles.pending_bytes == 0
             if shell is self.cluster.device:
                 assert (said.streams[STREAM].active, said.streams[STREAM].holds) == (plan.epoch, wanted)
 
