@@ -57,6 +57,7 @@ TELEMETRY: Final = Topic("node/{node}/telemetry", "Telemetry", "json", 0, False,
 OUT: Final = Topic("node/{node}/out/{stream}/{epoch}/{tensor}", "TensorChunk", "msgpack", 1, False, "node")
 NODE_RESULT: Final = Topic("node/{node}/result/{stream}", "NodeResult", "msgpack", 1, False, "node")
 PROBE: Final = Topic("node/{node}/probe/{index}", "Probe", "raw", 1, True, "node")  # cleared when measured
+FENCE: Final = Topic("node/{node}/fence", "Fence", "raw", 1, False, "node")  # see broker.once
 FRAME: Final = Topic("frame/{stream}", "Frame", "image", 1, False, "camera or user")
 RESULT: Final = Topic("result/{stream}", "Result", "json", 1, False, "device")
 OUTPUT: Final = Topic("output/{stream}", "Output", "msgpack", 1, False, "device")
@@ -76,6 +77,7 @@ ALL: Final[tuple[Topic, ...]] = (
     OUT,
     NODE_RESULT,
     PROBE,
+    FENCE,
     FRAME,
     RESULT,
     OUTPUT,
