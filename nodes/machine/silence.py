@@ -1,7 +1,7 @@
 """Which living nodes have said nothing for too long: they hang, or their line is cut, and the broker does not know yet.
 
-Nodes report in regular intervals. Nobody is silent while the listener itself is cut off, nor right after: nodes may need
-as long as their longest back-off to be back.
+Nodes report in regular intervals. Nobody is silent while the listener itself is cut off, nor right after: nodes may
+need as long as their longest back-off to be back.
 """
 
 from __future__ import annotations

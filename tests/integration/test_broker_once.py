@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.line import Line
 from broker.once import OncePublisher, Parcel
 from broker.server import Server, ServerSettings
 from broker.session import Address, Channel, Message, Session
 from tests.integration.conftest import PATIENCE_S, OpenSession, Received, Signal
-from tests.integration.proxy import Line
 
 RESULT, FENCE = "result/cam", "node/device-1/fence"
 
@@ -63,7 +63,7 @@ def test_a_message_whose_acknowledgement_is_lost_is_not_published_again(
     address: Address, open_session: OpenSession
 ) -> None:
     received = watcher(open_session, address)
-    with Line(address) as line:
+    with Line(address.host, address.port) as line:
         device = Device(open_session, line.address)
         device.up.wait()
         line.loses_down = True
@@ -79,7 +79,7 @@ def test_a_message_whose_acknowledgement_is_lost_is_not_published_again(
 
 def test_a_message_that_the_broker_never_got_is_published_again(address: Address, open_session: OpenSession) -> None:
     received = watcher(open_session, address)
-    with Line(address) as line:
+    with Line(address.host, address.port) as line:
         device = Device(open_session, line.address)
         device.up.wait()
         line.loses_up = True
@@ -95,7 +95,7 @@ def test_the_next_process_knows_what_the_broker_took_of_the_one_before(
     address: Address, open_session: OpenSession, taken: bool
 ) -> None:
     received = watcher(open_session, address)
-    with Line(address) as line:
+    with Line(address.host, address.port) as line:
         device = Device(open_session, line.address)
         device.up.wait()
         line.loses_down, line.loses_up = taken, not taken
@@ -112,7 +112,7 @@ def test_random_breaks_neither_lose_nor_repeat_on_either_side(address: Address, 
     chance = random.Random(5)
     received = Received()
     seen: list[int] = []
-    with Line(address) as line, Line(address) as view:
+    with Line(address.host, address.port) as line, Line(address.host, address.port) as view:
         session = open_session(view.address, "watcher", start=False, is_new_name=True)
         session.subscribe([RESULT], received)
         session.start(PATIENCE_S)
