@@ -71,13 +71,13 @@ class Connection:
         self.outbox = Outbox(thread_name, limit_bytes=policy.queue_bytes)
         self.inbox = Inbox(
             channel,
-            receive_maximum=policy.receive_maximum or _RECEIVE_MAXIMUM,
+            receive_maximum=policy.receive_maximum,
             manual_ack=policy.manual_ack,
             send_ack=self._post_ack,
         )
         self.max_packet_bytes: int | None = None
         self.sent_bytes_total = 0
-        self.reconnects_total = 0
+        self.connects_total = 0
         self._address, self._channel, self._policy, self._limits = address, channel, policy, limits
         self._listener, self._claim = listener, claim
         self._claimed = False
@@ -85,7 +85,6 @@ class Connection:
         self._kept_lock = threading.Lock()
         self._unready: set[object] = set()  # what has to be answered until this connection counts as ready
         self._connected = False
-        self._connects_total = 0
         self._window = 1
         self._last_error: BrokerError | None = None
         self._stopping = False
@@ -174,7 +173,7 @@ class Connection:
 
     def _attempt(self) -> bool:
         """Connect and stay connected as long as it lasts. Returns whether there was a connection at all."""
-        connects_before = self._connects_total
+        connects_before = self.connects_total
         self._last_error = None
         try:
             self._connect()
@@ -185,7 +184,7 @@ class Connection:
             if not self._stopping:  # a callback that met a closed outbox
                 _log.exception("%s: unexpected; connecting anew", self._thread.name)
             self._last_error = self._unreachable(repr(error))
-        connected = self._connects_total > connects_before
+        connected = self.connects_total > connects_before
         self._mark_lost(str(self._last_error or "the connection ended"))
         if not connected and not self._stopping:
             self._listener.failed(
@@ -198,7 +197,7 @@ class Connection:
             self._address.host,
             self._address.port,
             keepalive=self._limits.keepalive_s,
-            clean_start=self._policy.fresh_start and self._connects_total == 0,
+            clean_start=self._policy.fresh_start and self.connects_total == 0,
             properties=pack(
                 PacketTypes.CONNECT,
                 SessionExpiryInterval=self._policy.expiry_s or None,
@@ -214,7 +213,7 @@ class Connection:
         stop_by: float | None = None
         while (sock := self._client.socket()) is not None:
             now = time.monotonic()
-            if self._connects_total == connects_before and now > give_up:
+            if self.connects_total == connects_before and now > give_up:
                 raise TimeoutError(f"no CONNACK within {self._limits.connect_timeout_s:.1f} s")
             if self._stopping:
                 stop_by = stop_by or now + _DISCONNECT_S
@@ -276,8 +275,7 @@ class Connection:
         self._window = min(server_window, self._limits.max_inflight_messages)
         self.max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         self.inbox.intake.connected(resumed=flags.session_present)
-        self.reconnects_total += 1 if self._connects_total else 0
-        self._connects_total += 1
+        self.connects_total += 1
         self._unready = {self}  # until everything below is under way
         self._connected = True
         marks = bool(getattr(properties, "SubscriptionIdentifierAvailable", 1))
@@ -345,11 +343,11 @@ class Connection:
         self._client.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=0), ends)
 
     def _post_ack(self, mid: int) -> None:
-        connection = self._connects_total
+        connection = self.connects_total
 
         def send() -> None:
             # after a reconnect the broker sends the message again, and is answered then
-            if self._connected and connection == self._connects_total:
+            if self._connected and connection == self.connects_total:
                 self._client.ack(mid, 1)
 
         self._wake.post(send)

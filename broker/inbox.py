@@ -16,42 +16,52 @@ from broker.routes import Handler, Routes
 _log = logging.getLogger(__name__)
 
 
-def _no_ack() -> None:
-    """Outside INTAKE the broker has been told already."""
+def _nothing() -> None:
+    """Outside INTAKE nobody has to acknowledge."""
+
+
+def _no_packet(mid: int) -> None:
+    """Outside INTAKE paho sends the PUBACK."""
 
 
 class Inbox:
     """Called in the connection's thread only.
 
-    On INTAKE, a message that nobody handles yet (an earlier process subscribed, this one has not come to it) is held,
-    unacknowledged, until a subscription claims it. At most half of the receive window is given to such messages.
+    With `receive_maximum`, the session outlives its connections: what the broker sends again after a reconnect and was
+    handed over before is not handed over twice. On INTAKE, a message that nobody handles yet (an earlier process
+    subscribed, this one has not come to it) is held, unacknowledged, until a subscription claims it. At most half of
+    the receive window is given to such messages.
     """
 
     def __init__(
-        self, channel: Channel, *, receive_maximum: int, manual_ack: bool, send_ack: Callable[[int], None]
+        self, channel: Channel, *, receive_maximum: int | None, manual_ack: bool, send_ack: Callable[[int], None]
     ) -> None:
         self.routes = Routes()
-        self.intake = Intake(send_ack, receive_maximum=receive_maximum)
+        # without manual acknowledgement paho sends the PUBACK once the handlers have returned
+        send_ack = send_ack if manual_ack else _no_packet
+        self.intake = Intake(send_ack)
         self.received_bytes_total = 0
         self._channel = channel
         self._manual_ack = manual_ack
+        self._is_lasting = receive_maximum is not None
         self._send_ack = send_ack
         self._unclaimed: deque[tuple[Message, list[int]]] = deque()
-        self._unclaimed_limit = max(1, receive_maximum // 2)
+        self._unclaimed_limit = max(1, (receive_maximum or 0) // 2)
 
     def arrived(self, received: MQTTMessage) -> None:
         """Hand a received message to its handlers."""
         payload = bytes(received.payload)
         self.received_bytes_total += len(payload)
-        ack: Callable[[], None] = _no_ack
-        if self._manual_ack and received.qos > 0:
-            arrival, ticket = self.intake.arrived(received.mid, received.topic, payload, duplicate=received.dup)
+        finished: Callable[[], None] = _nothing
+        delivery = None
+        if self._is_lasting and received.qos > 0:
+            arrival, delivery = self.intake.arrived(received.mid, received.topic, payload, duplicate=received.dup)
             if arrival is Arrival.ALREADY_OPEN:
                 return
             if arrival is Arrival.ACK_AGAIN:
                 self._send_ack(received.mid)
                 return
-            ack = partial(self.intake.finished, ticket)
+            finished = partial(self.intake.finished, delivery)
         properties = received.properties
         message = Message(
             topic=received.topic,
@@ -60,9 +70,12 @@ class Inbox:
             channel=self._channel,
             response_topic=getattr(properties, "ResponseTopic", None),
             correlation=getattr(properties, "CorrelationData", None),
-            ack=ack,
+            ack=finished if self._manual_ack else _nothing,
+            delivery=delivery,
         )
         self._route(message, getattr(properties, "SubscriptionIdentifier", []))
+        if not self._manual_ack:
+            finished()
 
     def claim(self) -> None:
         """Offer the unclaimed messages again, after a new subscription."""

@@ -17,6 +17,23 @@ class Channel(Enum):
     CONTROL = "control"
     BULK = "bulk"
     INTAKE = "intake"
+    RESULTS = "results"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivery:
+    """How a message with QoS 1 came. A packet id means something only within one session of the broker.
+
+    Attributes:
+        generation: counts the broker's sessions that this process has seen; 0 is one that an earlier process began.
+        fingerprint: of topic and payload.
+        is_repeat: sent before, to this process or an earlier one.
+    """
+
+    packet_id: int
+    generation: int
+    fingerprint: int
+    is_repeat: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +44,7 @@ class Message:
         retain: it was kept by the broker and is sent because of the subscription.
         ack: on INTAKE, tells the broker that this message is finished with; may be called from any thread, once or
             more. Until then the broker keeps it. Elsewhere it does nothing.
+        delivery: on INTAKE, tells a message that an earlier process of this node had from a new one.
     """
 
     topic: str
@@ -36,6 +54,7 @@ class Message:
     response_topic: str | None
     correlation: bytes | None
     ack: Callable[[], None]
+    delivery: Delivery | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +102,13 @@ class Limits:
     """Bounds of a session.
 
     Attributes:
-        control_queue_bytes, bulk_queue_bytes, intake_queue_bytes: unacknowledged bytes at which publish() blocks.
+        control_queue_bytes, bulk_queue_bytes, intake_queue_bytes: unacknowledged bytes at which publish() blocks; that
+            of bulk holds for results, too.
         max_inflight_messages: QoS 1 messages on their way at once, per channel; the broker's Receive Maximum also
             holds.
-        control_expiry_s, intake_expiry_s: how long the broker keeps what is meant for an absent node.
+        control_expiry_s, intake_expiry_s: how long the broker keeps what is meant for an absent node; that of intake
+            holds for results, too.
+        receive_maximum: messages that the broker may send before the first of them is acknowledged.
         intake_receive_maximum: frames that this node may have open, i.e. received and not acknowledged.
         keepalive_s: a silent peer is given up after 1.5 times this.
         reconnect_min_s, reconnect_max_s: bounds of the back-off, before +-25 % of jitter.
@@ -100,6 +122,7 @@ class Limits:
     max_inflight_messages: int = 64
     control_expiry_s: int = 120
     intake_expiry_s: int = 24 * 3600
+    receive_maximum: int = 64
     intake_receive_maximum: int = 32
     keepalive_s: int = 15
     connect_timeout_s: float = 5.0

@@ -4,7 +4,7 @@ Knows no socket and no paho. It is the truth about unacknowledged messages: paho
 after a reconnect, past the broker's Receive Maximum, and forgets QoS 0 messages without saying so.
 
 What survives a lost connection: QoS 1, in order, first in the queue again, unless it has expired. What does not: QoS 0,
-and messages that are kept and therefore published anew at each connect anyway.
+messages that are kept and therefore published anew at each connect anyway, and those that are not to be repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from broker.errors import NotConnected, QueueFull
 
 @dataclass(slots=True, eq=False)
 class Outgoing:
-    """One message to publish. `size` counts the whole packet; `settled` is told whether the broker has it."""
+    """One message to publish. `size` counts the whole packet; `settled` is told whether the broker has it.
+
+    One that is not `repeated` is given up with its connection: the broker may have it or not.
+    """
 
     topic: str
     payload: bytes
@@ -31,7 +34,13 @@ class Outgoing:
     response_topic: str | None = None
     correlation: bytes | None = None
     kept: bool = False
+    repeated: bool = True
     settled: Callable[[bool], None] | None = None
+
+    @property
+    def outlives_connection(self) -> bool:
+        """Whether it stays in the queue when the connection is lost."""
+        return self.qos > 0 and self.repeated and not self.kept
 
     def remaining_s(self, now: float) -> float | None:
         """Seconds until it is stale."""
@@ -115,9 +124,9 @@ class Outbox:
             everything = [*self._in_flight.values(), *self._waiting]
             self._in_flight.clear()
             self._waiting.clear()
-            gone = [item for item in everything if item.qos == 0 or item.kept]
-            self._waiting.extend(item for item in everything if item.qos > 0 and not item.kept)
-            self.dropped_total += sum(1 for item in gone if not item.kept)
+            gone = [item for item in everything if not item.outlives_connection]
+            self._waiting.extend(item for item in everything if item.outlives_connection)
+            self.dropped_total += sum(1 for item in gone if item.qos == 0)
             for item in gone:
                 self._release(item)
         for item in gone:

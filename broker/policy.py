@@ -35,7 +35,8 @@ class Policy:
         fresh_start: the first connect of this process forgets what was meant for an earlier process.
         keep_on_stop: a clean stop leaves the session, and what queues up in it, to the next process.
         manual_ack: messages are acknowledged by whoever finishes them.
-        receive_maximum: messages that the broker may send without an acknowledgement.
+        receive_maximum: messages that the broker may send without an acknowledgement; given where the session outlives
+            its connections, and what is sent again has to be recognised.
 
     """
 
@@ -57,6 +58,7 @@ def policies(limits: Limits, *, intake: bool, is_new_name: bool) -> dict[Channel
             expiry_s=limits.control_expiry_s,
             # mosquitto 2.0 takes a session along through its restart only if its last CONNECT had no Clean Start
             fresh_start=not is_new_name,
+            receive_maximum=limits.receive_maximum,
         ),
         # tensors of a lost connection are stale: the device submits the frame again
         Channel.BULK: Policy(queue_bytes=limits.bulk_queue_bytes, expiry_s=0),
@@ -69,5 +71,13 @@ def policies(limits: Limits, *, intake: bool, is_new_name: bool) -> dict[Channel
             keep_on_stop=True,
             manual_ack=True,
             receive_maximum=limits.intake_receive_maximum,
+        )
+        # what the broker had of an earlier process waits for this one: see broker.once
+        chosen[Channel.RESULTS] = Policy(
+            queue_bytes=limits.bulk_queue_bytes,
+            expiry_s=limits.intake_expiry_s,
+            fresh_start=False,
+            keep_on_stop=True,
+            receive_maximum=limits.receive_maximum,
         )
     return chosen

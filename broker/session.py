@@ -27,12 +27,12 @@ from broker.errors import (
     SessionTaken,
     SubscribeTimeout,
 )
-from broker.messages import Address, Channel, Claim, Limits, Message, Will
+from broker.messages import Address, Channel, Claim, Delivery, Limits, Message, Will
 from broker.packets import outgoing
 from broker.policy import policies
 from broker.routes import Handler
 
-__all__ = ["Address", "Channel", "Handler", "Limits", "Message", "Session", "Will"]
+__all__ = ["Address", "Channel", "Delivery", "Handler", "Limits", "Message", "Session", "Will"]
 
 _log = logging.getLogger(__name__)
 _DEFAULT_LIMITS: Final = Limits()
@@ -40,7 +40,7 @@ _JOIN_S: Final = 10.0
 
 
 class Session:
-    """Connections of one node: CONTROL, BULK and, when asked for, INTAKE.
+    """Connections of one node: CONTROL, BULK and, with `intake`, INTAKE and RESULTS.
 
     It is *up* when all are connected, all subscriptions acknowledged and all kept messages delivered. It comes back by
     itself for as long as it is not stopped, and not taken over by another client with its id.
@@ -130,9 +130,9 @@ class Session:
         """Bytes published and not yet acknowledged, over all channels."""
         return sum(connection.outbox.queued_bytes for connection in self._connections.values())
 
-    def is_delivered(self, channel: Channel) -> bool:
-        """Whether the broker has acknowledged all that was published on this channel."""
-        return self._connections[channel].outbox.queued_bytes == 0
+    def connects_total(self, channel: Channel) -> int:
+        """Connections made on this channel so far."""
+        return self._connections[channel].connects_total
 
     @property
     def dropped_total(self) -> int:
@@ -143,7 +143,7 @@ class Session:
     @property
     def reconnects_total(self) -> int:
         """Connections made again after the first, over all channels."""
-        return sum(connection.reconnects_total for connection in self._connections.values())
+        return sum(max(0, connection.connects_total - 1) for connection in self._connections.values())
 
     def start(self, wait_s: float | None = None) -> Session:
         """Connect in the background and, with `wait_s`, wait until up.
@@ -174,7 +174,8 @@ class Session:
         control = self._connections[Channel.CONTROL]
         if self.is_up:
             # half of the time at most, so that a stuck tensor does not cost the last words
-            self._connections[Channel.BULK].outbox.wait_empty(wait_s / 2)
+            for channel in self._connections.keys() - {Channel.CONTROL}:
+                self._connections[channel].outbox.wait_empty(max(0.0, give_up - wait_s / 2 - time.monotonic()))
             claim = {self._claim.topic: b""} if self._claim else {}
             for topic, payload in {**claim, **(final or {})}.items():
                 control.unkeep(topic)
@@ -221,12 +222,15 @@ class Session:
         response_topic: str | None = None,
         correlation: bytes | None = None,
         wait_s: float | None = 10.0,
+        repeated: bool = True,
+        settled: Callable[[bool], None] | None = None,
     ) -> None:
         """Queue a message; wait up to `wait_s` (None: for ever) while the channel's bytes are at their bound.
 
         Without a connection QoS 1 waits in the queue, within the same bound, and is sent, in order, at the next connect
         unless `expiry_s` has passed; QoS 0 is dropped and counted. After a lost connection unacknowledged QoS 1
-        messages are sent again, so that a receiver may see one twice.
+        messages are sent again, so that a receiver may see one twice; not so what is not to be `repeated`. `settled` is
+        told, in some thread, whether the broker acknowledged it; False leaves open whether it has it.
 
         Raises PayloadTooLarge before a byte leaves, QueueFull, NotConnected (only when stopped).
         """
@@ -239,6 +243,7 @@ class Session:
             response_topic=response_topic,
             correlation=correlation,
         )
+        item.repeated, item.settled = repeated, settled
         self._connection(channel).publish(item, wait_s=wait_s)
 
     def keep(self, topic: str, payload: bytes) -> None:

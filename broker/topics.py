@@ -60,6 +60,7 @@ TILE: Final = Topic("node/{node}/tile/{worker}/{stream}/{epoch}", "TensorChunk",
 TILED: Final = Topic("node/{node}/tiled/{stream}/{epoch}", "TensorChunk", "msgpack", 1, False, "node")
 NODE_RESULT: Final = Topic("node/{node}/result/{stream}", "NodeResult", "msgpack", 1, False, "node")
 PROBE: Final = Topic("node/{node}/probe/{index}", "Probe", "raw", 1, True, "node")  # cleared when measured
+FENCE: Final = Topic("node/{node}/fence", "Fence", "raw", 1, False, "node")  # see broker.once
 FRAME: Final = Topic("frame/{stream}", "Frame", "image", 1, False, "camera or user")
 RESULT: Final = Topic("result/{stream}", "Result", "json", 1, False, "device")
 OUTPUT: Final = Topic("output/{stream}", "Output", "msgpack", 1, False, "device")
@@ -81,6 +82,7 @@ ALL: Final[tuple[Topic, ...]] = (
     TILED,
     NODE_RESULT,
     PROBE,
+    FENCE,
     FRAME,
     RESULT,
     OUTPUT,

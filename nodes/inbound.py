@@ -19,7 +19,6 @@ from nodes.machine import events as ev
 from nodes.machine.tier import TierMachine
 from nodes.messages import Applied, NodeState, from_bytes, parse_json
 from nodes.telemetry import Meter
-from nodes.tickets import Ticket
 from nodes.workers import Worker
 from pipeline.errors import TrisectError, WireError
 from pipeline.graph import ModelGraph, Tensor
@@ -65,8 +64,6 @@ class Inbound:
         for stream in self._models:
             results = self._names.filter(topics.NODE_RESULT, stream=stream)
             session.subscribe([results], self._on_output, channel=Channel.BULK)
-            frames = self._names.topic(topics.FRAME, stream=stream)
-            session.subscribe([frames], partial(self._on_frame, stream), channel=Channel.INTAKE)
 
     def subscribe_bulk(self, session: Session, inflow: Inflow) -> None:
         """One topic of a plan's tensors or tiles."""
@@ -94,16 +91,6 @@ class Inbound:
         # what finds no room is lost here, and its frame submitted again
         if not self.worker.offer(job):
             self._meter.count("overrun_messages_total")
-
-    def _on_frame(self, stream: StreamId, message: Message) -> None:
-        ticket = Ticket(
-            payload=message.payload,
-            source="mqtt",
-            done=message.ack,
-            correlation=message.correlation,
-            response_topic=message.response_topic,
-        )
-        self._emit(ev.FrameOffered(stream, ticket))
 
     def forget_epoch(self, stream: StreamId, epoch: int) -> None:
         """Drop what is not whole of an epoch that was let go."""

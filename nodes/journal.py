@@ -1,9 +1,10 @@
-"""What a device had taken from its own source and not answered, on disk, for the process after a `kill -9`.
+"""What a device had taken and not answered, on disk, for the process after a `kill -9`.
 
 Each record is a length, an XXH3 checksum and msgpack; reading ends at the first that is not whole, which is where a
 crash stopped the writing. A record is written before its frame is computed, so that it survives the process; it is
-fsynced in batches, so that a power cut may cost the last `SYNC_S` seconds. A frame is closed here only after the broker
-has taken its result: killed in between, the device answers it again, under the same sequence.
+fsynced in batches, so that a power cut may cost the last `SYNC_S` seconds. Of a frame that the broker keeps until it is
+acknowledged only the delivery is noted, not the contents, and a little longer than until its answer: an acknowledgement
+may be lost, and the broker then delivers the frame again.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import logging
 import os
 import struct
 import threading
-import time
-from collections.abc import Callable
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ import msgpack
 import numpy as np
 import xxhash
 
+from broker.session import Delivery
 from pipeline.wire import Array
 
 _log = logging.getLogger(__name__)
@@ -31,9 +32,10 @@ LIMIT_BYTES = 256 * 1024 * 1024
 TIDY_BYTES = 4 * 1024 * 1024
 """A journal with more closed frames than this is written anew without them."""
 SYNC_S = 0.5
-POLL_S = 0.005
+ANSWERED_KEPT = 256
+"""Deliveries whose acknowledgement may have been lost: several times as many as the broker should have under way."""
 _HEAD = struct.Struct("<IQ")
-_FRAME, _CLOSED, _POSITION = "frame", "closed", "position"
+_FRAME, _DELIVERED, _ANSWERED, _POSITION = "frame", "delivered", "answered", "position"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +47,30 @@ class Unfinished:
     payload: bytes | Array
 
 
-class Journal:
-    """One stream's file. `delivered` says whether the broker has everything that was published; a context.
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A frame that is delivered again, as an earlier process knew it."""
 
-    `unfinished` are the frames of the process before, oldest first; `position` is where its source goes on.
+    sequence: int
+    is_answered: bool
+
+
+class Journal:
+    """One stream's file; a context. Thread safe.
+
+    `position` is where the stream's own source goes on; `token` is this process's.
     """
 
-    def __init__(self, path: Path, delivered: Callable[[], bool], *, limit_bytes: int = LIMIT_BYTES) -> None:
-        self._path, self._delivered, self._limit_bytes = path, delivered, limit_bytes
+    def __init__(self, path: Path, token: str, *, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._path, self._token, self._limit_bytes = path, token, limit_bytes
         self._lock = threading.Lock()
         self._open: dict[int, bytes] = {}
-        self._answered: list[int] = []
+        self._answered: OrderedDict[int, bytes] = OrderedDict()
+        self._before: dict[tuple[int, int], int] = {}
+        self._session = f"{token}-0"
         self._unsynced = self._is_over = False
         self.position = 0
-        self.unfinished = self._read()
+        self._unfinished = self._read()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._rewrite()
         self._ended = threading.Event()
@@ -73,8 +85,12 @@ class Journal:
     ) -> None:
         self._ended.set()
         self._thread.join(5.0)
-        self._settle()
         os.close(self._file)
+
+    def unfinished(self) -> list[Unfinished]:
+        """Frames that stand here with their contents from an earlier process and are not answered, oldest first."""
+        with self._lock:
+            return [frame for frame in self._unfinished if frame.sequence in self._open]
 
     def entered(self, sequence: int, source: str, position: int, payload: bytes | Array) -> None:
         """Remember a frame before anything is computed of it. One beyond the limit is not remembered, with a warning.
@@ -82,21 +98,38 @@ class Journal:
         `position` is where the source goes on after this frame. Raises OSError.
         """
         position = 0 if self._is_over else position
-        record = _record([_FRAME, sequence, source, position, _packed(payload)])
         with self._lock:
             self.position = position
-            if self._size + len(record) > self._limit_bytes:
-                self._rewrite()
-            if self._size + len(record) > self._limit_bytes:
-                _log.warning("%s: no room for frame %d within %d bytes", self._path, sequence, self._limit_bytes)
-                return
-            self._open[sequence] = record
-            self._append(record)
+            self._remember(sequence, _record([_FRAME, sequence, source, position, _packed(payload)]))
+
+    def delivered(self, sequence: int, delivery: Delivery) -> None:
+        """Remember under which sequence a frame goes that the broker keeps until it is acknowledged. Raises OSError."""
+        session = f"{self._token}-{delivery.generation}" if delivery.generation else self._session
+        record = _record([_DELIVERED, sequence, session, delivery.packet_id, delivery.fingerprint])
+        with self._lock:
+            self._remember(sequence, record)
+
+    def earlier(self, delivery: Delivery) -> Earlier | None:
+        """What an earlier process knew of this delivery: None when it is new."""
+        with self._lock:
+            if delivery.generation or not delivery.is_repeat:
+                return None
+            sequence = self._before.pop((delivery.packet_id, delivery.fingerprint), None)
+            return None if sequence is None else Earlier(sequence, sequence not in self._open)
 
     def answered(self, sequence: int) -> None:
-        """The frame's result is published; it is closed as soon as the broker has it."""
+        """The broker has the frame's result; more than once does no harm. Raises OSError."""
         with self._lock:
-            self._answered.append(sequence)
+            record = self._open.pop(sequence, None)
+            if record is None:
+                return
+            if msgpack.unpackb(memoryview(record)[_HEAD.size :])[0] == _DELIVERED:
+                self._answered[sequence] = record
+                while len(self._answered) > ANSWERED_KEPT:
+                    self._answered.popitem(last=False)
+            self._append(_record([_ANSWERED, sequence]))
+            if self._size - sum(map(len, self._open.values())) > min(TIDY_BYTES, self._limit_bytes):
+                self._rewrite()
 
     def source_ended(self) -> None:
         """The source gave all that it has: the next process begins anew."""
@@ -105,28 +138,25 @@ class Journal:
             self._append(_record([_POSITION, 0]))
 
     def _run(self) -> None:
-        synced_at = 0.0
-        while not self._ended.wait(POLL_S):
+        while not self._ended.wait(SYNC_S):
             try:
-                self._settle()
-                if self._unsynced and time.monotonic() - synced_at > SYNC_S:
-                    self._unsynced, synced_at = False, time.monotonic()
-                    os.fsync(self._file)
+                if self._unsynced:
+                    self._unsynced = False
+                    with self._lock:
+                        file = os.dup(self._file)
+                    os.fsync(file)
+                    os.close(file)
             except OSError:
                 _log.exception("%s cannot be written", self._path)
 
-    def _settle(self) -> None:
-        with self._lock:
-            answered = list(self._answered)
-        if not answered or not self._delivered():
+    def _remember(self, sequence: int, record: bytes) -> None:
+        if self._size + len(record) > self._limit_bytes:
+            self._rewrite()
+        if self._size + len(record) > self._limit_bytes:
+            _log.warning("%s: no room for frame %d within %d bytes", self._path, sequence, self._limit_bytes)
             return
-        with self._lock:
-            del self._answered[: len(answered)]
-            self._append(b"".join(_record([_CLOSED, sequence]) for sequence in answered))
-            for sequence in answered:
-                self._open.pop(sequence, None)
-            if self._size - sum(map(len, self._open.values())) > min(TIDY_BYTES, self._limit_bytes):
-                self._rewrite()
+        self._open[sequence] = record
+        self._append(record)
 
     def _append(self, data: bytes) -> None:
         view = memoryview(data)
@@ -136,9 +166,12 @@ class Journal:
         self._unsynced = True
 
     def _rewrite(self) -> None:
-        """Only what is open, in a new file that takes the old one's place when it is whole."""
+        """Only what is needed yet, in a new file that takes the old one's place when it is whole."""
         new = self._path.with_suffix(".journal.new")
-        data = _record([_POSITION, self.position]) + b"".join(self._open[sequence] for sequence in sorted(self._open))
+        answered = [record + _record([_ANSWERED, sequence]) for sequence, record in self._answered.items()]
+        # unanswered deliveries last: the session of the last one is what the next process goes by
+        unanswered = [self._open[sequence] for sequence in sorted(self._open)]
+        data = b"".join([_record([_POSITION, self.position]), *answered, *unanswered])
         with new.open("wb") as file:
             file.write(data)
             file.flush()
@@ -151,17 +184,31 @@ class Journal:
 
     def _read(self) -> list[Unfinished]:
         frames: dict[int, Unfinished] = {}
+        deliveries: dict[int, tuple[str, tuple[int, int]]] = {}
         for record, raw in _whole_records(self._path):
             kind, value = record[0], record[1]
             if kind == _FRAME:
                 frames[value] = Unfinished(value, record[2], _unpacked(record[4]))
                 self._open[value] = raw
                 self.position = record[3]
-            elif kind == _CLOSED:
-                frames.pop(value, None)
-                self._open.pop(value, None)
+            elif kind == _DELIVERED:
+                self._session = record[2]
+                deliveries[value] = (record[2], (record[3], record[4]))
+                self._open[value] = raw
+            elif kind == _ANSWERED:
+                closed = self._open.pop(value, b"")
+                if value in deliveries:
+                    self._answered[value] = closed
             elif kind == _POSITION:
                 self.position = value
+        for sequence, (session, delivered) in deliveries.items():
+            if session == self._session:
+                self._before[delivered] = sequence
+            else:  # of a session that the broker has forgotten since
+                self._open.pop(sequence, None)
+                self._answered.pop(sequence, None)
+        while len(self._answered) > ANSWERED_KEPT:
+            self._answered.popitem(last=False)
         return [frames[sequence] for sequence in sorted(frames)]
 
 

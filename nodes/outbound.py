@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 from broker import topics
 from broker.errors import BrokerError
+from broker.once import Parcel
 from broker.session import Channel, Session
 from broker.topics import Namespace
+from nodes.custody import Custody
 from nodes.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
 from nodes.messages import to_bytes
 from nodes.results import result_json
@@ -39,11 +41,12 @@ class Outbound:
         config: Config,
         node: NodeId,
         session: Session,
+        custody: Custody,
         graphs: Mapping[str, ModelGraph],
         labels: Mapping[str, Sequence[str] | None],
         meter: Meter,
     ) -> None:
-        self._config, self._node, self._session = config, node, session
+        self._config, self._node, self._session, self._custody = config, node, session, custody
         self._names = Namespace(config.pipeline)
         self._graphs, self._labels, self._meter = graphs, labels, meter
         self.worker: Worker[Outgoing] = Worker(f"{node}.publish", self._publish)
@@ -95,23 +98,22 @@ class Outbound:
         except Exception as error:
             _log.exception("%s: result of frame %d", self._node, close.sequence)
             self._answer(replace(close, outputs={}, error=f"the result could not be published: {error}"))
-        close.ticket.done()
 
     def _answer(self, close: CloseFrame) -> None:
         ticket: Ticket = close.ticket
         stream = self._config.streams[close.stream]
         result = result_json(close, self._graphs[stream.model], self._labels[stream.model], ticket)
-        if stream.outputs:
-            self._publish_outputs(close)
         payload = to_bytes(result)
-        self._session.publish(self._names.topic(topics.RESULT, stream=close.stream), payload, wait_s=None)
+        parcels = list(self._output_parcels(close)) if stream.outputs else []
         if ticket.response_topic:
-            self._session.publish(ticket.response_topic, payload, correlation=ticket.correlation, wait_s=None)
+            parcels.append(Parcel(ticket.response_topic, payload, ticket.correlation))
+        parcels.append(Parcel(self._names.topic(topics.RESULT, stream=close.stream), payload))
+        self._custody.answer(close.stream, close.sequence, ticket, parcels)
         self._meter.sample("latency_seconds", result["seconds"])
 
-    def _publish_outputs(self, close: CloseFrame) -> None:
+    def _output_parcels(self, close: CloseFrame) -> Iterator[Parcel]:
         topic = self._names.topic(topics.OUTPUT, stream=close.stream)
         key = FrameKey(close.stream, close.epoch, close.sequence, close.attempt, oldest_open=0)
         for tensor, array in close.outputs.items():
             for chunk in encode(key, tensor, array, chunk_bytes=self._config.transport.chunk_bytes):
-                self._session.publish(topic, chunk, channel=Channel.BULK, wait_s=None)
+                yield Parcel(topic, chunk)

@@ -40,6 +40,7 @@ from pipeline.profile import Profile
 
 _log = logging.getLogger(__name__)
 
+REPORTS_MISSED = 3
 TICK_S = 0.25
 PLACE = "place"
 OBJECTIVE = "objective"
@@ -75,6 +76,7 @@ class PlannerNode:
             min_seconds_between_plans=section.min_seconds_between_plans,
             settle_s=section.settle_s,
             prepare_timeout_s=section.prepare_timeout_s,
+            lost_after_s=max(section.lost_after_s, REPORTS_MISSED * self.config.telemetry.interval_s),
         )
         self.machine = PlannerMachine(
             settings,

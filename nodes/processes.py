@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from pipeline.errors import TrisectError
 
@@ -30,14 +31,18 @@ class Processes:
         self._logs = logs
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, arguments: Sequence[str]) -> int:
-        """Run `trisect ARGUMENTS…`, output to `NAME.log`, appended; returns the process id."""
+    def start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})) -> int:
+        """Run `trisect ARGUMENTS…`, output to `NAME.log`, appended; returns the process id.
+
+        `environment` is put on top of this process's own.
+        """
         with self.log(name).open("ab") as log:
             self._children[name] = subprocess.Popen(
                 [sys.executable, "-m", "nodes.cli", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
                 start_new_session=True,  # Ctrl-C goes to the parent, which stops them in order
             )
         return self._children[name].pid

@@ -220,6 +220,9 @@ class PlannerSection(Section):
     prepare_timeout_s: float = Field(
         120.0, gt=0, description="seconds above 0 after which a node that has not prepared its part is left out"
     )
+    lost_after_s: float = Field(
+        4.0, gt=0, description="seconds above 0 without a report after which a node counts as lost; at least 3 reports"
+    )
     settle_s: float = Field(2.0, ge=0, description="seconds after connecting before anything is decided, 0 or more")
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from broker.session import Delivery
 from pipeline.wire import Array
 
 
@@ -13,7 +14,7 @@ from pipeline.wire import Array
 class Ticket:
     """`payload` is an encoded frame or an image array; `done` is called once the frame is answered or dropped.
 
-    `position` is where the device's own source goes on after this frame; None for a frame that came otherwise.
+    `position` is where the device's own source goes on after this frame, `delivery` how a frame came over MQTT.
     `correlation` and `response_topic` are the publisher's, so that its results find back to it.
     """
 
@@ -23,4 +24,5 @@ class Ticket:
     correlation: bytes | None = None
     response_topic: str | None = None
     position: int | None = None
+    delivery: Delivery | None = None
     entered_ts: float = field(default_factory=time.time)

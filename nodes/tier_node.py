@@ -16,7 +16,6 @@ import os
 import queue
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,9 +26,9 @@ from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes import link_probe, sequences
 from nodes.compute import Compute
+from nodes.custody import Custody
 from nodes.inbound import Inbound
 from nodes.inflows import inflows
-from nodes.journal import Journal
 from nodes.machine import actions as do
 from nodes.machine import events as ev
 from nodes.machine.stream import StreamSettings
@@ -79,25 +78,32 @@ class TierNode:
             self.node,
             self.section.tier.label,
             intake=bool(self.streams),
-            on_up=lambda: self._inbox.put(ev.ConnectionRestored()),
+            on_up=self._on_up,
             on_taken=self.stop,
         )
         self.session = self.presence.session
-        with self.presence:
+        self._custody = Custody(
+            self.session,
+            self.names,
+            self.node,
+            self.streams,
+            token=self.presence.token,
+            directory=self._state_dir,
+            offer=self._inbox.put,
+        )
+        with self._custody, self.presence:
             self._load()
             self._assemble()
             self._introduce()
-            with ExitStack() as stack:
-                self._journals = {
-                    name: stack.enter_context(self._journal_of(name))
-                    for name, section in self.streams.items()
-                    if section.source is not None
-                }
-                self._serve()
+            self._serve()
 
     def stop(self) -> None:
         """End; from any thread or a signal handler."""
         self._inbox.put(None)
+
+    def _on_up(self) -> None:
+        self._inbox.put(ev.ConnectionRestored())
+        self._custody.connected()
 
     # Coming up.
 
@@ -121,7 +127,7 @@ class TierNode:
         self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
         owned = {name: graphs[section.model] for name, section in self.streams.items()}
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put)
-        self._outbound = Outbound(self.config, node, self.session, graphs, labels, self.meter)
+        self._outbound = Outbound(self.config, node, self.session, self._custody, graphs, labels, self.meter)
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
         self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
         tier = self.section.tier.label
@@ -156,21 +162,6 @@ class TierNode:
             frame_timeout_s=section.frame_timeout_s,
             first_sequence=sequences.reserve(self._state_dir / f"{name}.sequence"),
         )
-
-    def _journal_of(self, name: StreamId) -> Journal:
-        used = (Channel.CONTROL, Channel.BULK) if self.streams[name].outputs else (Channel.CONTROL,)
-        path = self._state_dir / f"{name}.journal"
-        return Journal(path, lambda: all(self.session.is_delivered(channel) for channel in used))
-
-    def _replay(self) -> None:
-        """Take up again what the process before had taken and not answered, before anything new can enter."""
-        for name, journal in self._journals.items():
-            for frame in journal.unfinished:
-                ticket = Ticket(frame.payload, frame.source, partial(journal.answered, frame.sequence))
-                self._inbox.put(ev.FrameOffered(name, ticket, sequence=frame.sequence))
-            if journal.unfinished:
-                _log.info("stream %s: %d frames of the process before", name, len(journal.unfinished))
-            journal.unfinished = []
 
     def _introduce(self) -> None:
         """Say what this node is and can do: retained, and said again at each connect."""
@@ -227,8 +218,8 @@ class TierNode:
                 section.source,
                 section.window,
                 self._offer,
-                start_at=self._journals[name].position,
-                on_end=self._journals[name].source_ended,
+                start_at=self._custody.position(name),
+                on_end=partial(self._custody.source_ended, name),
             )
             for name, section in self.streams.items()
             if section.source is not None
@@ -236,7 +227,6 @@ class TierNode:
         workers = (self._frames, self._inbound.worker, self._compute.worker, self._outbound.worker, self._prepare)
         for worker in workers:
             worker.start()
-        self._replay()
         self._inbound.subscribe(self.session)
         self.presence.enter(LifeState.READY)
         self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=DRAIN)], self._on_drain)
@@ -328,8 +318,7 @@ class TierNode:
         ticket: Ticket = action.ticket
         began = time.perf_counter()
         ticket.entered_ts = time.time()
-        if ticket.position is not None:
-            self._note_entered(action.stream, action.sequence, ticket)
+        self._custody.entered(action.stream, action.sequence, ticket)
         try:
             inputs = to_inputs(ticket.payload, graph, self._preprocess[model])
         except FrameError as error:
@@ -337,17 +326,6 @@ class TierNode:
         else:
             seconds = time.perf_counter() - began
             self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
-
-    def _note_entered(self, stream: StreamId, sequence: int, ticket: Ticket) -> None:
-        journal, done = self._journals[stream], ticket.done
-        assert ticket.position is not None
-        journal.entered(sequence, ticket.source, ticket.position, ticket.payload)
-
-        def answered() -> None:
-            journal.answered(sequence)
-            done()
-
-        ticket.done = answered
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
         self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))

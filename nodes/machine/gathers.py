@@ -159,7 +159,7 @@ class Gathers:
         return min(able, key=self._busy, default=self._me)
 
     def _busy(self, worker: NodeId) -> int:
-        return sum(worker in gather.asked[tile] for gather in self._open.values() for tile in gather.missing)
+        return sum(worker in gather.asked.get(tile, {}) for gather in self._open.values() for tile in gather.missing)
 
     def _cut(self, gather: _Gather, tile: int) -> dict[int, Array]:
         regions = gather.tiled.tile_map.tiles[tile - 1].regions

@@ -31,6 +31,7 @@ from nodes.machine.planner_events import (
     WishesRequested,
 )
 from nodes.machine.roster import Roster, Served
+from nodes.machine.silence import Silence
 from nodes.machine.terms import Terms
 from nodes.machine.tiles_by_hand import tiling_by_hand
 from nodes.messages import LifeState
@@ -53,13 +54,15 @@ class PlannerSettings:
     """A new plan must be better by `margin` (a share), `min_seconds_between_plans` after the last one.
 
     Nothing is decided before `settle_s` after each connect, so that retained messages are in. A living node that has
-    not prepared its part of a plan `prepare_timeout_s` after it could is treated like one that refuses.
+    not prepared its part of a plan `prepare_timeout_s` after it could is treated like one that refuses, and one from
+    which nothing has come for `lost_after_s` like one that is lost, until it speaks again.
     """
 
     margin: float = 0.1
     min_seconds_between_plans: float = 5.0
     settle_s: float = 1.0
     prepare_timeout_s: float = 120.0
+    lost_after_s: float = 4.0
 
 
 _Way: TypeAlias = tuple[Placement, tuple[tuple[Tier, str], ...], Tiling | None]
@@ -112,6 +115,7 @@ class PlannerMachine:
         self._decide_after = started_at + settings.settle_s
         self._lost_at: dict[NodeId, float] = {}
         self._roster = Roster()
+        self._silence = Silence(settings.lost_after_s, started_at)
         self._seen_plans: dict[StreamId, Plan] = {}
         self._streams: dict[StreamId, _Stream] = {}
         self._learn: dict[type, Callable[[Any, float], list[PlannerAction]]] = {
@@ -134,7 +138,7 @@ class PlannerMachine:
             return self._place_requested(event, now, wall_ts)
         if isinstance(event, WishesRequested):
             return self._wishes_requested(event, now, wall_ts)
-        actions = self._learn[type(event)](event, now)
+        actions = self._learn[type(event)](event, now) + self._fall_silent(now)
         if now < self._decide_after:
             return actions
         for name, stream in self._streams.items():
@@ -143,16 +147,27 @@ class PlannerMachine:
 
     def _connection_lost(self, event: ConnectionLost, now: float) -> list[PlannerAction]:
         self._decide_after = math.inf
+        self._silence.cut_off()
         return []
+
+    def _fall_silent(self, now: float) -> list[PlannerAction]:
+        peers, before = self._roster.peers, self._roster.silent
+        self._roster.silent = frozenset(n for n in peers.states if peers.alive(n) and self._silence.of(n, now))
+        after_s = self._settings.lost_after_s
+        fallen = [Log(logging.WARNING, f"nothing from {n} for {after_s:g} s") for n in self._roster.silent - before]
+        back = [Log(logging.INFO, f"{n} is heard again") for n in before - self._roster.silent if peers.alive(n)]
+        return [*fallen, *back]
 
     def _connection_restored(self, event: ConnectionRestored, now: float) -> list[PlannerAction]:
         self._decide_after = now + self._settings.settle_s
+        self._silence.listening(now)
         for stream in self._streams.values():
             stream.preparing.clear()
         return []
 
     def _state_arrived(self, event: PeerStateArrived, now: float) -> list[PlannerAction]:
         state = event.state
+        self._silence.heard(state.node, now)
         news = self._roster.peers.learn_state(state)
         if news and state.state is LifeState.LOST:
             self._lost_at[state.node] = now
@@ -178,6 +193,7 @@ class PlannerMachine:
         return []
 
     def _telemetry_arrived(self, event: TelemetryArrived, now: float) -> list[PlannerAction]:
+        self._silence.heard(event.node, now)
         plans = [stream.plan for stream in self._streams.values() if stream.plan is not None]
         self._roster.compute.learn_telemetry(event.node, event.segments, plans)
         return []

@@ -29,12 +29,13 @@ class Served:
 
 @dataclass(slots=True)
 class Roster:
-    """Filled by what nodes say; `graphs` by digest."""
+    """Filled by what nodes say; `graphs` by digest. `silent` are nodes that say nothing though they should."""
 
     peers: Peers = field(default_factory=Peers)
     infos: dict[NodeId, NodeInfo] = field(default_factory=dict)
     links: dict[NodeId, LinkReport] = field(default_factory=dict)
     graphs: dict[str, ModelGraph] = field(default_factory=dict)
+    silent: frozenset[NodeId] = frozenset()
     compute: ComputeSeconds = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +75,8 @@ class Roster:
         digest = self._digest(stream)
         if state is None or info is None or state.state is not LifeState.READY:
             return f"{node} is {state.state.value if state else 'not there'}"
+        if node in self.silent:
+            return f"{node} has fallen silent"
         if state.session != info.session:
             return f"{node} has just started"
         if info.models.get(stream.model) != digest:

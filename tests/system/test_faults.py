@@ -20,7 +20,7 @@ from tests.system.conftest import Pipeline
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
-IMAGES = 40
+IMAGES = 120
 RATE_HZ = 10.0
 
 
@@ -46,8 +46,13 @@ def test_a_killed_device_answers_each_image_of_its_own_source_once(sourced: Pipe
     with sourced.client() as client:
         for name in ("planner", *demo.NODES):
             sourced.start(name)
-        sourced.wait(client, lambda: len(client.collected.results) >= 12)
+        sourced.wait(client, lambda: client.ready() >= set(demo.NODES) and client.active is not None)
+        requests.place(sourced.config, demo.STREAM, edge_from="15", cloud_from="30")
+        sourced.wait(client, lambda: any("cloud" in result["tiers"] for result in client.collected.results.values()))
+        os.kill(sourced.processes.pid(demo.CLOUD), signal.SIGSTOP)
+        time.sleep(1.0)  # until frames are open that only the cloud could finish
         sourced.processes.kill(demo.DEVICE)
+        os.kill(sourced.processes.pid(demo.CLOUD), signal.SIGCONT)
         sourced.start(demo.DEVICE)
         sourced.wait(client, lambda: client.collected.whole >= IMAGES)
         time.sleep(1.0)
@@ -64,6 +69,21 @@ def stream(pipeline: Pipeline, client: StreamClient, first: int, last: int) -> N
     for number in range(first, last):
         client.publish(pipeline.images[number], str(number))
         pipeline.wait(client, lambda: client.in_flight <= demo.WINDOW)
+
+
+def test_a_device_that_is_killed_again_and_again_answers_each_frame_that_came_over_mqtt_once(
+    pipeline: Pipeline,
+) -> None:
+    requests.place(pipeline.config, demo.STREAM, edge_from="15", cloud_from="30")
+    with pipeline.client() as client:
+        for number in range(24):
+            client.publish(pipeline.images[number], str(number))
+        for answered in (3, 10, 17):
+            pipeline.wait(client, lambda least=answered: len(client.collected.results) >= least)  # type: ignore[misc]
+            pipeline.processes.kill(demo.DEVICE)
+            pipeline.start(demo.DEVICE)
+        pipeline.assert_proven(client, 24)
+    requests.place(pipeline.config, demo.STREAM, auto=True)
 
 
 def test_an_edge_that_hangs_and_comes_back_with_old_work_neither_loses_nor_repeats(pipeline: Pipeline) -> None:

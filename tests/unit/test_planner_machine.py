@@ -29,12 +29,13 @@ ON_CLOUD, ON_EDGE, ON_DEVICE = (D, C, C, C), (D, E, E, E), (D, D, D, D)
 class Planner:
     """A planner's machine, its clock, and what nodes would tell it."""
 
-    def __init__(self, *, prepare_timeout_s: float = 1e9) -> None:
+    def __init__(self, *, prepare_timeout_s: float = 1e9, lost_after_s: float = 1e9) -> None:
         settings = PlannerSettings(
             margin=MARGIN,
             min_seconds_between_plans=PATIENCE_S,
             settle_s=SETTLE_S,
             prepare_timeout_s=prepare_timeout_s,
+            lost_after_s=lost_after_s,
         )
         self.machine = PlannerMachine(settings, started_at=0.0)
         self.now = 0.0
@@ -97,9 +98,9 @@ class Planner:
         return [action for event in said for action in self(event)]
 
 
-def planning(*nodes: NodeId, prepare_timeout_s: float = 1e9) -> Planner:
+def planning(*nodes: NodeId, prepare_timeout_s: float = 1e9, lost_after_s: float = 1e9) -> Planner:
     """The planner has published its first plan for these nodes."""
-    planner = Planner(prepare_timeout_s=prepare_timeout_s)
+    planner = Planner(prepare_timeout_s=prepare_timeout_s, lost_after_s=lost_after_s)
     planner.come(*nodes)
     assert len(published(planner.tick(SETTLE_S))) == 1
     return planner
@@ -499,6 +500,37 @@ def test_a_node_that_has_prepared_is_not_overdue() -> None:
     planner = planning(DEVICE, EDGE, CLOUD, prepare_timeout_s=120.0)
     planner(applied(CLOUD, (1,)))
     assert published(planner.tick(1000.0)) == []
+
+
+# Nodes that say nothing.
+
+
+def test_a_node_that_falls_silent_is_out_of_plans_until_it_is_heard_again() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD, lost_after_s=4.0)
+    for _ in range(10):
+        assert published([a for node in (DEVICE, EDGE, CLOUD) for a in planner(pe.TelemetryArrived(node))]) == []
+        planner.tick(1.0)
+    for _ in range(3):
+        assert published([a for node in (DEVICE, EDGE) for a in planner(pe.TelemetryArrived(node))]) == []
+        assert published(planner.tick(1.0)) == []
+    actions = [a for node in (DEVICE, EDGE) for a in planner(pe.TelemetryArrived(node), 0.1)]
+    assert "nothing from cloud-1 for 4 s" in logged(actions)
+    (without,) = published(actions)
+    assert (without.placement, without.reason.partition(";")[0]) == (ON_EDGE, "cloud-1 has fallen silent")
+    assert "cloud-1 is heard again" in logged(planner(pe.TelemetryArrived(CLOUD)))
+    planner(pe.TelemetryArrived(EDGE), PATIENCE_S - 1.0)
+    planner(pe.TelemetryArrived(DEVICE))
+    (back,) = published(planner(pe.TelemetryArrived(CLOUD), 1.0))
+    assert back.placement == ON_CLOUD
+
+
+def test_a_planner_that_was_cut_off_itself_takes_nobody_for_silent() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD, lost_after_s=4.0)
+    planner(ev.ConnectionLost(), 1.0)
+    planner(ev.ConnectionRestored(), 60.0)
+    assert published(planner.tick(9.0)) == []
+    (without,) = published(planner(pe.TelemetryArrived(DEVICE), 1.1))
+    assert without.placement == ON_DEVICE
 
 
 def test_a_plan_that_its_device_refuses_gives_way_to_the_one_before_and_is_not_asked_again() -> None:

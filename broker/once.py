@@ -1,0 +1,148 @@
+"""Messages that the broker shall take exactly once, across lost connections and restarts of this process.
+
+MQTT sends what is not acknowledged again, and a new process does not know what an earlier one got rid of: both make
+duplicates. Here a publisher subscribes to its own messages, in a session that the broker keeps while it is away: what
+the broker took comes back, at once or at the next connect. After each connect a fence is sent. A broker reads nothing
+more from a connection after the next one with the same client id, and it queues messages for a client in order: when
+the fence comes back, all that ever was taken has come back before it, and only the rest is sent again.
+
+A broker that forgets its sessions forgets this with them.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from broker.errors import BrokerError
+from broker.session import Channel, Message, Session
+
+_log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One message to publish with QoS 1, not retained."""
+
+    topic: str
+    payload: bytes
+    correlation: bytes | None = None
+
+
+class OncePublisher:
+    """Publishes on the RESULTS channel of a session that is not started yet.
+
+    Args:
+        fence_topic: of this client alone.
+        delivered: told, in some network thread and perhaps more than once, each key whose messages the broker has;
+            of this process or of an earlier one.
+        caught_up: called once, when everything is known that earlier processes delivered.
+
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        fence_topic: str,
+        *,
+        delivered: Callable[[Hashable], None],
+        caught_up: Callable[[], None],
+    ) -> None:
+        self._session, self._fence_topic = session, fence_topic
+        self._delivered, self._caught_up = delivered, caught_up
+        self._is_caught_up = False
+        self._pending: dict[Hashable, Sequence[Parcel]] = {}
+        self._lost: set[Hashable] = set()
+        self._fence: tuple[bytes, int] | None = None
+        self._missing: Mapping[Hashable, Sequence[Parcel]] | None = None
+        self._changed = threading.Condition()
+
+    def recognise(self, topics: Sequence[str], key_of: Callable[[Message], Hashable]) -> None:
+        """Messages on `topics` are the last ones of what was published under their keys. Before the session starts."""
+        self._session.subscribe([self._fence_topic], self._on_fence, channel=Channel.RESULTS)
+        self._session.subscribe(topics, lambda message: self._arrived(key_of(message)), channel=Channel.RESULTS)
+
+    def publish(self, key: Hashable, parcels: Sequence[Parcel]) -> None:
+        """Publish them in order; waits while the queue is full. The last one is on a recognised topic.
+
+        Those before it may come twice when the connection is lost between them. Raises PayloadTooLarge, NotConnected.
+        """
+        with self._changed:
+            self._pending[key] = parcels
+        try:
+            self._send(key, parcels)
+        except BrokerError:
+            with self._changed:
+                self._pending.pop(key, None)
+                self._lost.discard(key)
+            raise
+
+    def connected(self) -> None:
+        """The session is up (again): find out what the broker has, and send the rest again. Not in a network thread."""
+        again = self._passed_fence()
+        if again is None:
+            return  # the connection is gone again; the next one asks anew
+        for key, parcels in again.items():
+            try:
+                self._send(key, parcels)
+            except BrokerError:
+                _log.exception("%s cannot be sent again", key)
+        if not self._is_caught_up:
+            self._is_caught_up = True
+            self._caught_up()
+
+    def _send(self, key: Hashable, parcels: Sequence[Parcel]) -> None:
+        for index, parcel in enumerate(parcels, start=1):
+            self._session.publish(
+                parcel.topic,
+                parcel.payload,
+                correlation=parcel.correlation,
+                channel=Channel.RESULTS,
+                wait_s=None,
+                repeated=False,
+                settled=(lambda taken: self._settled(key, taken)) if index == len(parcels) else None,
+            )
+
+    def _settled(self, key: Hashable, taken: bool) -> None:
+        if taken:
+            self._arrived(key)
+            return
+        with self._changed:
+            if key in self._pending:
+                self._lost.add(key)
+
+    def _arrived(self, key: Hashable) -> None:
+        with self._changed:
+            self._pending.pop(key, None)
+            self._lost.discard(key)
+        self._delivered(key)
+
+    def _passed_fence(self) -> Mapping[Hashable, Sequence[Parcel]] | None:
+        """What the broker does not have of that which lost its connection, None when this connection did not last."""
+        connection = self._session.connects_total(Channel.RESULTS)
+        fence = secrets.token_bytes(8)
+        with self._changed:
+            self._fence, self._missing = (fence, connection), None
+        self._session.publish(self._fence_topic, fence, channel=Channel.RESULTS, wait_s=None, repeated=False)
+        with self._changed:
+            while not self._is_answered(connection):
+                self._changed.wait(POLL_S)
+            return self._missing
+
+    def _is_answered(self, connection: int) -> bool:
+        is_gone = not self._session.is_up or self._session.connects_total(Channel.RESULTS) != connection
+        return self._missing is not None or is_gone
+
+    def _on_fence(self, message: Message) -> None:
+        # in the one thread that notices a lost connection, so that nothing can be lost between here and there; a fence
+        # that comes on a later connection than its own says nothing of what was sent behind it
+        if (message.payload, self._session.connects_total(Channel.RESULTS)) == self._fence:
+            with self._changed:
+                self._missing = {key: parcels for key, parcels in self._pending.items() if key in self._lost}
+                self._lost.clear()
+                self._changed.notify_all()

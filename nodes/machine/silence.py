@@ -1,0 +1,39 @@
+"""Which living nodes have said nothing for too long: they hang, or their line is cut, and the broker does not know yet.
+
+Nodes report in regular intervals. Nobody is silent while the listener itself is cut off, nor right after: nodes may
+need as long as their longest back-off to be back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from pipeline.plan import NodeId
+
+BACK_OFF_S = 6.0
+
+
+@dataclass(slots=True)
+class Silence:
+    """`patience_s` without a word is too long. Times are of one clock that only advances, in seconds."""
+
+    patience_s: float
+    listening_since: float
+    _heard: dict[NodeId, float] = field(default_factory=dict)
+
+    def heard(self, node: NodeId, now: float) -> None:
+        """The node said something itself, and just now."""
+        self._heard[node] = now
+
+    def cut_off(self) -> None:
+        """Nothing can be heard."""
+        self.listening_since = math.inf
+
+    def listening(self, now: float) -> None:
+        """Something can be heard again."""
+        self.listening_since = now + BACK_OFF_S
+
+    def of(self, node: NodeId, now: float) -> bool:
+        """Whether the node, if it is alive, is silent."""
+        return now - max(self._heard.get(node, -math.inf), self.listening_since) > self.patience_s
