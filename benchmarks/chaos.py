@@ -228,7 +228,7 @@ class Chaos:
         for client in self.clients.values():
             at = sorted(client.collected.arrivals.values())
             for fault in self.faults:
-                inside = [b - a for a, b in pairwise(at) if b > fault.began and a < fault.ended]
+                inside = [b - a for a, b in pairwise(at) if fault.began <= (a + b) / 2 < fault.ended]
                 gaps[fault.kind] = round(max([gaps.get(fault.kind, 0.0), *inside]), 2)
         kinds = Counter(fault.kind for fault in self.faults)
         return {"faults": len(self.faults), "kinds": dict(kinds), "streams": streams, "longest_gap_seconds": gaps}
