@@ -1,7 +1,7 @@
 """Which living nodes have said nothing for too long: they hang, or their line is cut, and the broker does not know yet.
 
-Nodes report in regular intervals. Nobody is silent while the listener itself is cut off, nor right after: nodes may
-need as long as their longest back-off to be back.
+Nodes report in regular intervals. Nobody is silent while the listener itself is cut off, nor right after: nodes that
+were cut off as well may need as long as their longest back-off to be back.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class Silence:
 
     def listening(self, now: float) -> None:
         """Something can be heard again."""
-        self.listening_since = now + BACK_OFF_S
+        self.listening_since = now
 
     def of(self, node: NodeId, now: float) -> bool:
         """Whether the node, if it is alive, is silent."""
-        return now - max(self._heard.get(node, -math.inf), self.listening_since) > self.patience_s
+        heard = self._heard.get(node, -math.inf)
+        return now - (heard if heard >= self.listening_since else self.listening_since + BACK_OFF_S) > self.patience_s

@@ -53,6 +53,7 @@ SEQUENCES = 1_000_000
 WINDOW = 3
 TRAFFIC = 0.05
 CHUNK_BYTES = 24
+LOST_AFTER_S = 150.0  # longer than time ever passes in one step
 WALL_TS = 1_760_000_000.0
 SPEED = Speed(macs_per_s=1e9, depthwise_macs_per_s=1e9, bytes_per_s=1e9, weight_bytes_per_s=1e9, operation_s=1e-3)
 
@@ -98,6 +99,8 @@ class TierShell(Client):
     def tick(self) -> None:
         if not self.loading:
             self.handle(ev.Tick())
+            if self.connected:
+                self.publish(f"telemetry/{self.node}", to_bytes({"ts": self.cluster.now}))
 
     def profile(self) -> Profile:
         graph = self.cluster.graph
@@ -208,6 +211,7 @@ class TierShell(Client):
         threads[name](self.workers[name].popleft())
 
     def _decode(self, action: do.DecodeFrame) -> None:
+        self.cluster.frames[action.sequence].recorded = True
         if action.ticket in self.cluster.broken:
             self.handle(ev.FrameUndecodable(action.stream, action.sequence, "no picture"))
         else:
@@ -295,7 +299,7 @@ class PlannerShell(Client):
         self.cluster = cluster
 
     def begin(self) -> None:
-        settings = PlannerSettings(margin=0.1, min_seconds_between_plans=1.0, settle_s=0.5)
+        settings = PlannerSettings(margin=0.1, min_seconds_between_plans=1.0, settle_s=0.5, lost_after_s=LOST_AFTER_S)
         self.machine = PlannerMachine(settings, started_at=self.cluster.now)
         self.state = LifeState.READY
         self.subscribe("state", "applied", "info", "link", "model", "plan", "profile", "telemetry")
@@ -333,9 +337,10 @@ class PlannerShell(Client):
 
 @dataclass(slots=True)
 class Entered:
-    """A frame that entered: which ticket, and how often it was closed."""
+    """A frame that entered: which ticket, whether that stands in the device's journal, and how often it was closed."""
 
     ticket: int
+    recorded: bool = False
     closes: int = 0
     abandoned: bool = False
 
@@ -412,7 +417,8 @@ class Cluster:
             if client.running and not client.hung:
                 client.tick()
 
-    # Frames. A frame of the stream's topic stays with the broker until it is answered; a live one dies with its device.
+    # Frames. One of the stream's topic stays with the broker until it is answered, and a live one dies with its device
+    # until it is recorded. What is recorded comes to the device's next process under its sequence.
 
     def offer(self, *, live: bool = False, broken: bool = False) -> None:
         ticket = self.offered_total
@@ -427,13 +433,15 @@ class Cluster:
 
     def node_came(self, shell: TierShell) -> None:
         if shell is self.device:
+            earlier = {frame.ticket: sequence for sequence, frame in self.frames.items() if frame.recorded}
             for ticket in [*self.waiting]:
-                shell.handle(ev.FrameOffered(STREAM, ticket, False))
+                shell.handle(ev.FrameOffered(STREAM, ticket, False, earlier.get(ticket)))
 
     def device_died(self) -> None:
         for frame in self.frames.values():
-            frame.abandoned = frame.abandoned or not frame.closes
-        for ticket in [ticket for ticket in self.waiting if ticket in self.live]:
+            frame.abandoned = frame.abandoned or not (frame.closes or frame.recorded)
+        recorded = {frame.ticket for frame in self.frames.values() if frame.recorded}
+        for ticket in [ticket for ticket in self.waiting if ticket in self.live - recorded]:
             self.dropped(ticket)
 
     def dropped(self, ticket: int) -> None:
@@ -441,8 +449,9 @@ class Cluster:
         self.gone.add(ticket)
 
     def entered(self, action: do.DecodeFrame) -> None:
-        assert action.sequence not in self.frames, f"sequence {action.sequence} entered twice"
-        self.frames[action.sequence] = Entered(action.ticket)
+        known = self.frames.setdefault(action.sequence, Entered(action.ticket))
+        again = known.recorded and not known.closes and known.ticket == action.ticket
+        assert again or known == Entered(action.ticket), f"sequence {action.sequence} entered twice: {known}"
 
     def closed(self, close: do.CloseFrame) -> None:
         """Laws 1 and 3, for one frame."""
