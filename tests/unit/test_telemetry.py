@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodes.machine.actions import NoteTile
 from nodes.machine.corrections import LEAST_FRAMES
-from nodes.messages import MessageError, SegmentSeconds, to_bytes
-from nodes.telemetry import Meter, read_segments
-from pipeline.plan import StreamId
+from nodes.messages import MessageError, SegmentSeconds, TileSeconds, to_bytes
+from nodes.telemetry import Meter, read_segments, read_tiles
+from pipeline.plan import NodeId, StreamId
+from pipeline.wire import FrameKey
 from tests.unit.test_graph import values
 
 CAM, PORCH = StreamId("cam"), StreamId("front-porch")
@@ -46,6 +48,28 @@ def test_an_epoch_that_was_let_go_is_not_reported() -> None:
         meter.segment(CAM, 1, 0.01)
     meter.forget_segment(CAM, 1)
     assert read_segments(to_bytes(meter.report())) == ()
+
+
+def test_a_tiles_transfer_queue_and_compute_seconds_come_back_from_the_report() -> None:
+    meter = Meter()
+    for number in range(3):
+        note = NoteTile(FrameKey(CAM, 3, number, 1, 0, 2), NodeId("worker-1"), 0.01 * (number + 1), 0.0, 0.5)
+        meter.tile(note)
+    report = meter.report()
+    assert all(isinstance(value, int | float) for value in report.values())
+    assert read_tiles(to_bytes(report)) == (TileSeconds(CAM, 3, 2, NodeId("worker-1"), 3, 0.02, 0.0, 0.5),)
+    assert read_tiles(to_bytes(meter.report())) == ()
+    meter.tile(note)
+    meter.forget_segment(CAM, 3)
+    assert read_tiles(to_bytes(meter.report())) == ()
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan"), 10**400, "1", None, [1]])
+def test_a_tiles_seconds_that_are_no_duration_are_left_out(seconds: Any) -> None:
+    key = "tile.cam.1.4.worker-1."
+    said = {f"{key}{name}_seconds_p50": 0.1 for name in ("transfer", "queue", "compute")} | {f"{key}frames": 9}
+    assert len(read_tiles(json.dumps(said).encode())) == 1
+    assert read_tiles(json.dumps(said | {f"{key}queue_seconds_p50": seconds}).encode()) == ()
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, float("inf"), float("nan"), 10**400, "1", None, True, [1]])
