@@ -105,7 +105,9 @@ class Inbound:
         if isinstance(got, Failed):
             self._emit(ev.OutputFailed(got.key, got.message, got.trace))
             return
-        self._meter.sample("decode_seconds", got.decode_seconds)
+        stream = StreamId(got.key.stream)
+        self._meter.sample("decode_seconds", got.decode_seconds, stream)
+        self._meter.count_of(stream, "received_bytes_total", got.array.nbytes)
         if assembler is self._inputs:
             self._emit(ev.TensorArrived(got.key, got.tensor, got.array, got.trace, got.decode_seconds))
         else:

@@ -17,8 +17,13 @@ from pipeline.wire import Hop, Trace
 DIGITS = 6
 
 
-def result_json(close: CloseFrame, graph: ModelGraph, labels: Sequence[str] | None, ticket: Ticket) -> dict[str, Any]:
-    """One message per frame. Seconds per node on its own clock; a link's seconds compare two nodes' clocks."""
+def result_json(
+    close: CloseFrame, graph: ModelGraph, labels: Sequence[str] | None, ticket: Ticket, closed_ts: float
+) -> dict[str, Any]:
+    """One message per frame. A node's seconds are of its own clock; a link's compare two nodes' `PipelineClock`s.
+
+    `closed_ts` is the device's pipeline time.
+    """
     now = time.time()
     result: dict[str, Any] = {
         "stream": close.stream,
@@ -39,7 +44,7 @@ def result_json(close: CloseFrame, graph: ModelGraph, labels: Sequence[str] | No
         result["top"] = [{**asdict(best), "score": round(best.score, DIGITS)} for best in scored]
     result["tiers"] = [hop.tier for hop in close.trace]
     result["path"] = [_stage(hop) for hop in close.trace]
-    result["links"] = link_seconds(close.trace, now)
+    result["links"] = link_seconds(close.trace, closed_ts)
     result["ts"] = round(now, 3)
     return result
 

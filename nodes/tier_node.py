@@ -27,6 +27,7 @@ from broker.topics import Namespace
 from nodes import link_probe, sequences
 from nodes.custody import Custody
 from nodes.inbound import Inbound
+from nodes.link_watch import LinkWatch
 from nodes.machine import actions as do
 from nodes.machine import events as ev
 from nodes.machine.stream import StreamSettings
@@ -121,14 +122,15 @@ class TierNode:
         self._preprocess = {name: preprocess_of(self.config.models[name]) for name in used}
 
     def _assemble(self) -> None:
-        node, graphs = self.node, self.graphs
+        node, graphs, clock = self.node, self.graphs, self.presence.clock
         labels = {name: labels_of(self.config.models[name]) for name in graphs}
         self._segments = SegmentStore(self._engine, self._models)
         self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
         owned = {name: graphs[section.model] for name, section in self.streams.items()}
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put)
-        self._outbound = Outbound(self.config, node, self.session, self._custody, graphs, labels, self.meter)
+        self._outbound = Outbound(self.config, node, self.session, self._custody, graphs, labels, self.meter, clock)
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
+        self._watch = LinkWatch(self.config, self.names, self.presence)
         self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
         self._compute = Worker(f"{node}.compute", self._run_segment)
         self._prepare: Worker[Callable[[], None]] = Worker(f"{node}.prepare", lambda job: job())
@@ -139,7 +141,7 @@ class TierNode:
             do.Prepare: lambda action: self._prepare.put(partial(self._prepare_epoch, action)),
             do.Release: lambda action: self._prepare.put(partial(self._release_epoch, action)),
             do.AnnounceApplied: self._announce,
-            do.Run: lambda action: self._compute.put((action, time.time())),
+            do.Run: lambda action: self._compute.put((action, self.presence.clock.now(), time.perf_counter())),
             do.SendTensor: self._outbound.worker.put,
             do.SendOutput: self._outbound.worker.put,
             do.SendFailure: self._outbound.worker.put,
@@ -227,12 +229,14 @@ class TierNode:
         self.presence.enter(LifeState.READY)
         self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=DRAIN)], self._on_drain)
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
+        self._watch.start()
         for source in sources:
             source.start()
         self._loop(lambda: False)
         for source in sources:
             source.stop()
         self._drain()
+        self._watch.stop()
         for worker in workers:
             worker.stop()
 
@@ -293,6 +297,8 @@ class TierNode:
         owners = self.machine.owners.values()
         report = {
             **self.meter.report(),
+            **self.presence.clock.report(),
+            **self._watch.report(),
             "in_flight": self._open_frames(),
             "backlog": sum(len(owner.backlog) for owner in owners),
             "queue_depth": len(self._compute),
@@ -321,18 +327,21 @@ class TierNode:
             self._undecodable(action, error)
         else:
             seconds = time.perf_counter() - began
+            self.meter.sample("decode_seconds", seconds, action.stream)
+            self.meter.count_of(action.stream, "received_bytes_total", len(ticket.payload))
             self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
         self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))
 
-    def _run_segment(self, item: tuple[do.Run, float]) -> None:
-        run, arrived_ts = item
-        segment = self._segments.of(run.key.stream, run.key.epoch)
+    def _run_segment(self, item: tuple[do.Run, float, float]) -> None:
+        run, arrived_ts, arrived = item
+        stream = StreamId(run.key.stream)
+        segment = self._segments.of(stream, run.key.epoch)
         if segment is None:
             self.meter.count("stale_tensors_total")
             return
-        began = time.time()
+        began = time.perf_counter()
         try:
             outputs = segment.run(run.inputs)
         except Exception as error:
@@ -340,21 +349,22 @@ class TierNode:
             text = f"{self.node}: {type(error).__name__}: {error}"
             self._inbox.put(ev.SegmentFailed(run.key, text, run.trace))
             return
-        ended = time.time()
+        ended = time.perf_counter()
         hop = Hop(
             node=self.node,
             tier=self.section.tier.label,
             arrived_ts=arrived_ts,
             decode_seconds=run.decode_seconds,
-            queue_seconds=began - arrived_ts,
+            queue_seconds=began - arrived,
             compute_seconds=ended - began,
-            sent_ts=ended,
+            sent_ts=self.presence.clock.now(),
         )
         self._inbox.put(ev.SegmentRan(run.key, outputs, (*run.trace, hop)))
         self.meter.count("frames_total")
-        self.meter.sample("queue_seconds", hop.queue_seconds)
-        self.meter.sample("compute_seconds", hop.compute_seconds)
-        self.meter.segment(StreamId(run.key.stream), run.key.epoch, hop.compute_seconds)
+        self.meter.count_of(stream, "frames_total")
+        self.meter.sample("queue_seconds", hop.queue_seconds, stream)
+        self.meter.sample("compute_seconds", hop.compute_seconds, stream)
+        self.meter.segment(stream, run.key.epoch, hop.compute_seconds)
 
     def _measure(self, name: str) -> None:
         from pipeline.profile import measure_or_load

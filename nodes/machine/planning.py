@@ -192,7 +192,7 @@ class PlannerMachine:
     def _telemetry_arrived(self, event: TelemetryArrived, now: float) -> list[PlannerAction]:
         self._silence.heard(event.node, now)
         plans = [stream.plan for stream in self._streams.values() if stream.plan is not None]
-        self._roster.compute.learn_telemetry(event.node, event.segments, plans)
+        self._roster.compute.learn_telemetry(event.node, event.report.segments, plans)
         return []
 
     def _manifest_arrived(self, event: ManifestArrived, now: float) -> list[PlannerAction]:
