@@ -57,11 +57,19 @@ def test_a_change_shows_after_as_many_samples_as_a_majority_takes() -> None:
     way = Throughput()
     for number in range(SAMPLES):
         cross(way, 0.1, at=number)
-    assert not way.has_turned(by=1.5)
+    assert not way.has_turned(by=1.5, below=1e9)
     for number in range(SAMPLES // 2 + 1):
         cross(way, 1.0, at=SAMPLES + 2 * number)
-        assert way.has_turned(by=1.5) or number == SAMPLES // 2
+        assert way.has_turned(by=1.5, below=1e9) or number == SAMPLES // 2
     assert way.bytes_per_s() == pytest.approx(NBYTES)
+
+
+def test_among_fast_rates_nothing_turns() -> None:
+    way = Throughput()
+    for number in range(SAMPLES):
+        cross(way, 0.1 / (number + 1) ** 2, at=number)
+    assert way.has_turned(by=1.5, below=1e9)
+    assert not way.has_turned(by=1.5, below=NBYTES)
 
 
 def test_small_messages_and_lost_connections_say_nothing() -> None:
