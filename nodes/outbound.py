@@ -13,6 +13,7 @@ from broker.errors import BrokerError
 from broker.once import Parcel
 from broker.session import Channel, Session
 from broker.topics import Namespace
+from nodes.clock import PipelineClock
 from nodes.custody import Custody
 from nodes.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
 from nodes.messages import to_bytes
@@ -22,7 +23,7 @@ from nodes.telemetry import Meter
 from nodes.tickets import Ticket
 from nodes.workers import Worker
 from pipeline.graph import ModelGraph
-from pipeline.plan import NodeId
+from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey, encode, encode_failure
 
 _log = logging.getLogger(__name__)
@@ -45,8 +46,10 @@ class Outbound:
         graphs: Mapping[str, ModelGraph],
         labels: Mapping[str, Sequence[str] | None],
         meter: Meter,
+        clock: PipelineClock,
     ) -> None:
         self._config, self._node, self._session, self._custody = config, node, session, custody
+        self._clock = clock
         self._names = Namespace(config.pipeline)
         self._graphs, self._labels, self._meter = graphs, labels, meter
         self.worker: Worker[Outgoing] = Worker(f"{node}.publish", self._publish)
@@ -68,10 +71,13 @@ class Outbound:
         if isinstance(action, SendFailure):
             self._publish_bulk(topic, encode_failure(key, action.message, action.trace))
             return
-        chunk_bytes = self._config.transport.chunk_bytes
+        chunk_bytes, nbytes = self._config.transport.chunk_bytes, 0
         for chunk in encode(key, action.tensor, action.array, trace=action.trace, chunk_bytes=chunk_bytes):
             self._publish_bulk(topic, chunk)
-        self._meter.sample("encode_seconds", time.perf_counter() - began)
+            nbytes += len(chunk)
+        stream = StreamId(key.stream)
+        self._meter.sample("encode_seconds", time.perf_counter() - began, stream)
+        self._meter.count_of(stream, "sent_bytes_total", nbytes)
 
     def _topic_of(self, action: Tensorial) -> str:
         key = action.key
@@ -102,14 +108,15 @@ class Outbound:
     def _answer(self, close: CloseFrame) -> None:
         ticket: Ticket = close.ticket
         stream = self._config.streams[close.stream]
-        result = result_json(close, self._graphs[stream.model], self._labels[stream.model], ticket)
+        result = result_json(close, self._graphs[stream.model], self._labels[stream.model], ticket, self._clock.now())
         payload = to_bytes(result)
         parcels = list(self._output_parcels(close)) if stream.outputs else []
         if ticket.response_topic:
             parcels.append(Parcel(ticket.response_topic, payload, ticket.correlation))
         parcels.append(Parcel(self._names.topic(topics.RESULT, stream=close.stream), payload))
         self._custody.answer(close.stream, close.sequence, ticket, parcels)
-        self._meter.sample("latency_seconds", result["seconds"])
+        self._meter.sample("latency_seconds", result["seconds"], close.stream)
+        self._meter.count_of(close.stream, "results_total")
 
     def _output_parcels(self, close: CloseFrame) -> Iterator[Parcel]:
         topic = self._names.topic(topics.OUTPUT, stream=close.stream)

@@ -16,8 +16,8 @@ from nodes.messages import Applied, LinkReport, MessageError, NodeInfo, NodeStat
 from nodes.overview.known import Known
 from nodes.overview.node import MAX_NUMBER
 from nodes.overview.stream import StreamRecord, read_result
+from nodes.reports import read_report
 from nodes.sections import Config
-from nodes.telemetry import read_tiles
 from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan
@@ -106,7 +106,7 @@ class Overview:
 
     def _telemetry(self, fields: Mapping[str, str], payload: bytes, now: float) -> None:
         self._known.node(fields["node"]).learn_telemetry(payload, now)
-        for took in read_tiles(payload):
+        for took in read_report(payload).tiles:
             if took.stream in self._known.streams:
                 self._known.streams[took.stream].learn_tile(took)
 

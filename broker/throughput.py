@@ -1,0 +1,65 @@
+"""How fast one direction of a connection moves bytes while it has some to move. Knows no socket and no clock.
+
+A sample is a busy time: from when bytes were due until they had passed. Pauses between messages are in none, so a slow
+producer is not mistaken for a slow line. The median of the newest samples is what counts: single ones are off whenever
+another process has the core.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from itertools import islice
+
+LEAST_BYTES = 16_384
+"""Of less, latency and scheduling are most of the time."""
+LONGEST_S = 0.5
+"""A line that is busy without end is sampled in pieces of that length."""
+SAMPLES, LEAST_SAMPLES = 5, 3
+LEAST_S = 1e-6
+
+
+class Throughput:
+    """Written by the connection's thread, read by any. `now` is seconds of a clock that only advances."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[int, float]] = deque(maxlen=SAMPLES)
+        self._since: float | None = None
+        self._nbytes = 0
+        self.samples_total = 0
+        self.sampled_at = float("-inf")
+
+    def began(self, now: float) -> None:
+        """Bytes are under way from now on; nothing changes if some were already."""
+        if self._since is None:
+            self._since, self._nbytes = now, 0
+
+    def moved(self, nbytes: int, now: float, *, is_idle: bool) -> None:
+        """So many bytes have passed; `is_idle` if no others are under way. Without a `began` before it says nothing."""
+        if self._since is None:
+            return
+        self._nbytes += nbytes
+        seconds = now - self._since
+        if is_idle or seconds >= LONGEST_S:
+            if self._nbytes >= LEAST_BYTES:
+                self._samples.append((self._nbytes, max(seconds, LEAST_S)))
+                self.samples_total += 1
+                self.sampled_at = now
+            self._since, self._nbytes = (None if is_idle else now), 0
+
+    def lost(self) -> None:
+        """The connection is gone, and what was under way."""
+        self._since = None
+
+    def bytes_per_s(self, without_s: float = 0.0) -> float | None:
+        """The median, None before there are enough samples. `without_s` is the part of each that is not the bytes'."""
+        rates = [nbytes / max(seconds - without_s, seconds / SAMPLES) for nbytes, seconds in tuple(self._samples)]
+        return statistics.median(rates) if len(rates) >= LEAST_SAMPLES else None
+
+    def has_turned(self, by: float) -> bool:
+        """Whether the newest sample is more than `by` times as fast or slow as the median of those before it."""
+        rates = [nbytes / seconds for nbytes, seconds in tuple(self._samples)]
+        if len(rates) < LEAST_SAMPLES:
+            return True
+        before, newest = statistics.median(islice(rates, len(rates) - 1)), rates[-1]
+        return max(before, newest) > by * min(before, newest)

@@ -1,0 +1,116 @@
+"""Keeps an eye on a running node's way to the broker, and on its clock, in a thread of its own.
+
+Bandwidth is taken from the messages that cross anyway (`broker.throughput`). Only where none has crossed for a while, a
+small message of this node to itself does, up and down, and one more soon after whenever the last was unlike those
+before it. The round trip is that of a command to this very node, answered in the network thread; the clock's offset
+comes from the same command to the planner.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+
+from broker import topics
+from broker.errors import BrokerError
+from broker.session import Channel, Message
+from broker.topics import Namespace
+from nodes.messages import MessageError, parse_json
+from nodes.presence import PING, Presence
+from nodes.sections import Config
+
+_log = logging.getLogger(__name__)
+
+QUIET_S = 1.0
+"""Without a sample for that long, a probe is sent."""
+DOUBT_S = 0.2
+DOUBT = 1.5
+PROBE_S = 0.02
+"""What a probe should take of the line, where that is known: two hundredths of it."""
+LEAST_PROBE_BYTES, FIRST_PROBE_BYTES, MOST_PROBE_BYTES = 1 << 15, 1 << 17, 1 << 18
+ECHOES = 8
+ECHO_S = 0.5
+ECHO_TIMEOUT_S = 2.0
+EXPIRY_S = 5.0
+TURN_S = 0.1
+
+
+class LinkWatch:
+    """Started when the node is ready, stopped before its session is."""
+
+    def __init__(self, config: Config, names: Namespace, presence: Presence) -> None:
+        self._config, self._names, self._presence = config, names, presence
+        self._session = presence.session
+        self._echo_s = max(ECHO_S, config.telemetry.interval_s)
+        self._round_trips: deque[float] = deque(maxlen=ECHOES)
+        self._probe_topic = names.topic(topics.PROBE, node=presence.node, index=0)
+        self._probed_at = float("-inf")
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"{presence.node}.links", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._session.subscribe([self._probe_topic], _ignore, channel=Channel.BULK)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; an echo that is under way is not waited for."""
+        self._stopping.set()
+
+    def report(self) -> dict[str, float]:
+        """Telemetry: what is known of `link.up_bytes_per_s`, `link.down_bytes_per_s` and `link.round_trip_s`."""
+        round_trip_s = min(self._round_trips, default=None)
+        up = self._session.up.bytes_per_s(round_trip_s or 0.0)
+        known = {"up_bytes_per_s": up, "down_bytes_per_s": self._session.down.bytes_per_s()}
+        rates = {f"link.{name}": round(value) for name, value in known.items() if value is not None}
+        return rates | ({"link.round_trip_s": round(round_trip_s, 6)} if round_trip_s is not None else {})
+
+    def _run(self) -> None:
+        echo_at = 0.0
+        while not self._stopping.wait(TURN_S):
+            if not self._session.is_up:
+                continue
+            now = time.monotonic()
+            try:
+                if self._is_probe_due(now):
+                    self._probe(now)
+                if now >= echo_at:
+                    echo_at = now + self._echo_s
+                    self._echo()
+            except (BrokerError, MessageError) as error:
+                _log.debug("%s: %s", self._presence.node, error)  # the next turn tries again
+
+    def _is_probe_due(self, now: float) -> bool:
+        ways = (self._session.up, self._session.down)
+        doubtful = any(way.has_turned(DOUBT) for way in ways)
+        newest = min(way.sampled_at for way in ways)
+        return now - max(self._probed_at, newest) > (DOUBT_S if doubtful else QUIET_S)
+
+    def _probe(self, now: float) -> None:
+        rates = [rate for way in (self._session.up, self._session.down) if (rate := way.bytes_per_s()) is not None]
+        fitting = int(PROBE_S * min(rates)) if rates else FIRST_PROBE_BYTES
+        nbytes = min(max(fitting, LEAST_PROBE_BYTES), MOST_PROBE_BYTES)
+        self._probed_at = now
+        self._session.publish(self._probe_topic, bytes(nbytes), channel=Channel.BULK, expiry_s=EXPIRY_S, wait_s=0.0)
+
+    def _echo(self) -> None:
+        clock, me = self._presence.clock, self._presence.node
+        sent = clock.steady()
+        self._ping(str(me))
+        self._round_trips.append((clock.steady() - sent) / 2)  # the command and its answer each go there and back
+        sent = clock.steady()
+        answer = self._ping(str(self._config.planner.id))
+        received = clock.steady()
+        if isinstance(read := answer.get("clock_ts"), int | float):
+            clock.learn(sent, received, float(read), str(answer.get("session")))
+
+    def _ping(self, node: str) -> dict[str, object]:
+        topic = self._names.topic(topics.COMMAND, node=node, verb=PING)
+        reply_topic = self._names.topic(topics.REPLY, client=self._session.name)
+        return parse_json(self._session.request(topic, b"{}", reply_topic=reply_topic, timeout_s=ECHO_TIMEOUT_S))
+
+
+def _ignore(message: Message) -> None:
+    """A probe has come back; how fast, the session has seen itself."""
