@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from itertools import islice
 
-LEAST_BYTES = 16_384
-"""Of less, latency and scheduling are most of the time."""
+LEAST_BYTES = 1 << 16
+"""Of less, latency and scheduling are most of the time, or all of it passes in one burst that a line lets through."""
 LONGEST_S = 0.5
 """A line that is busy without end is sampled in pieces of that length."""
 SAMPLES, LEAST_SAMPLES = 5, 3
@@ -62,10 +61,13 @@ class Throughput:
         rates = [nbytes / max(seconds - without_s, seconds / SAMPLES) for nbytes, seconds in tuple(self._samples)]
         return statistics.median(rates) if len(rates) >= LEAST_SAMPLES else None
 
-    def has_turned(self, by: float) -> bool:
-        """Whether the newest sample is more than `by` times as fast or slow as the median of those before it."""
+    def has_turned(self, by: float, below: float) -> bool:
+        """Whether the newest sample is more than `by` times as fast or slow as the median of those before it.
+
+        Not when neither is `below` that rate; always before there are enough samples.
+        """
         rates = [nbytes / seconds for nbytes, seconds in tuple(self._samples)]
         if len(rates) < LEAST_SAMPLES:
             return True
-        before, newest = statistics.median(islice(rates, len(rates) - 1)), rates[-1]
-        return max(before, newest) > by * min(before, newest)
+        slower, faster = sorted((statistics.median(rates[:-1]), rates[-1]))
+        return slower < below and faster > by * slower
