@@ -1,8 +1,8 @@
 """How fast one direction of a connection moves bytes while it has some to move. Knows no socket and no clock.
 
 A sample is a busy time: from when bytes were due until they had passed. Pauses between messages are in none, so a slow
-producer is not mistaken for a slow line. Single samples are off, either way, whenever another process has the core: what
-counts is the mean of the middle half of the newest ones. When several in a row are far beyond nearly all before them,
+producer is not mistaken for a slow line. Single samples are off, either way, whenever another process has the core, so
+the mean of the middle half of the newest ones counts. When several in a row are far beyond nearly all before them,
 however wide these spread, the line itself has changed, and what was is forgotten.
 """
 
