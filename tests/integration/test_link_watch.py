@@ -1,4 +1,4 @@
-"""A running node sees how fast its way to the broker is, and how its clock stands to the planner's: on a real broker."""
+"""A running node sees how fast its way to the broker is and how its clock stands to the planner's, on a real broker."""
 
 from __future__ import annotations
 
