@@ -149,16 +149,27 @@ def test_a_lost_worker_changes_no_plan_since_the_head_stands_in(planner: Planner
     assert len(planner.plans) == count
 
 
-def test_a_worker_that_refuses_takes_the_placement_by_hand_back(planner: Planner) -> None:
+def test_a_placement_goes_without_its_tiles_while_a_worker_refuses_them(planner: Planner) -> None:
     planner.place()
-    epoch = planner.plan.epoch
+    epoch, tiles = planner.plan.epoch, planner.plan.tiles
     planner(ev.PeerAppliedArrived(Applied(ONE, "one", {CAM: StreamApplied(epoch, (), {epoch: "no memory"})})))
-    assert planner.plan.epoch == epoch + 1
+    assert (planner.plan.epoch, planner.plan.planner, planner.plan.tiles) == (epoch + 1, FORCED, None)
+    assert "worker-1 refuses its tiles" in planner.plan.reason
+    planner.come(ONE, session="two")
+    planner.wait()
+    assert (planner.plan.epoch, planner.plan.tiles) == (epoch + 2, tiles)
+
+
+def test_a_placement_goes_without_its_tiles_while_a_worker_drains(planner: Planner) -> None:
+    planner.place()
+    planner(ev.PeerStateArrived(NodeState(ONE, "edge", LifeState.DRAINING, "one")))
     assert planner.plan.tiles is None
-    assert planner.plan.planner != FORCED
+    assert "worker-1 is draining" in planner.plan.reason
+    planner(ev.PeerStateArrived(NodeState(ONE, "edge", LifeState.READY, "one")))
+    assert planner.plan.tiles is not None
 
 
-def test_a_living_worker_that_never_prepares_takes_it_back_too(planner: Planner) -> None:
+def test_a_placement_goes_without_its_tiles_when_a_living_worker_never_prepares(planner: Planner) -> None:
     planner.place()
     epoch = planner.plan.epoch
     for _ in range(2):
