@@ -132,6 +132,7 @@ class Compute:
         ended_ts = self._clock.now()
         stream, epoch = StreamId(run.key.stream), run.key.epoch
         self._meter.sample("queue_seconds", queue_s, stream)
+        self._meter.sample("decode_seconds", run.decode_seconds, stream)
         if run.work is Work.AFTER:
             *before, first = run.trace
             gather_s = max(0.0, arrived_ts - first.sent_ts)

@@ -1,9 +1,9 @@
 """Keeps an eye on a running node's way to the broker, and on its clock, in a thread of its own.
 
 Bandwidth is taken from the messages that cross anyway (`broker.throughput`). Only where none has crossed for a while, a
-small message of this node to itself does, up and down, and one more soon after whenever the last was unlike those
-before it. The round trip is that of a command to this very node, answered in the network thread; the clock's offset
-comes from the same command to the planner.
+small one does: up, retained, and then down again. Not both at once, since the broker's acknowledgement would stand
+behind the message itself. Another follows soon when one was unlike those before it. The round trip is that of a command
+to this very node, answered in the network thread; the clock's offset comes from the same command to the planner.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from collections import deque
 from broker import topics
 from broker.errors import BrokerError
 from broker.session import Channel, Message
+from broker.throughput import Throughput
 from broker.topics import Namespace
+from nodes.machine.links import FAST_BYTES_PER_S
 from nodes.messages import MessageError, parse_json
 from nodes.presence import PING, Presence
 from nodes.sections import Config
@@ -25,15 +27,16 @@ _log = logging.getLogger(__name__)
 
 QUIET_S = 1.0
 """Without a sample for that long, a probe is sent."""
-DOUBT_S = 0.2
-DOUBT = 1.5
-PROBE_S = 0.02
-"""What a probe should take of the line, where that is known: two hundredths of it."""
-LEAST_PROBE_BYTES, FIRST_PROBE_BYTES, MOST_PROBE_BYTES = 1 << 15, 1 << 17, 1 << 18
+DOUBT_S, DOUBT = 0.2, 1.5
+"""After a sample that is so many times as fast or slow as those before it, sooner."""
+PROBE_BYTES = 1 << 18
+"""Several times what a line lets through in one burst before its rate shows."""
+PROBE_SHARE, DOUBT_SHARE = 0.1, 0.5
+"""Of the line's time that probes may take."""
+PROBE_TIMEOUT_S = 10.0
 ECHOES = 8
 ECHO_S = 0.5
 ECHO_TIMEOUT_S = 2.0
-EXPIRY_S = 5.0
 TURN_S = 0.1
 
 
@@ -46,13 +49,13 @@ class LinkWatch:
         self._echo_s = max(ECHO_S, config.telemetry.interval_s)
         self._round_trips: deque[float] = deque(maxlen=ECHOES)
         self._probe_topic = names.topic(topics.PROBE, node=presence.node, index=0)
-        self._probed_at = float("-inf")
+        self._probe_at = 0.0
+        self._back = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{presence.node}.links", daemon=True)
 
     def start(self) -> None:
         """Begin to watch."""
-        self._session.subscribe([self._probe_topic], _ignore, channel=Channel.BULK)
         self._thread.start()
 
     def stop(self) -> None:
@@ -75,25 +78,49 @@ class LinkWatch:
             now = time.monotonic()
             try:
                 if self._is_probe_due(now):
-                    self._probe(now)
+                    self._probe()
+                    share = DOUBT_SHARE if self._is_in_doubt() else PROBE_SHARE
+                    self._probe_at = now + (time.monotonic() - now) / share
                 if now >= echo_at:
                     echo_at = now + self._echo_s
                     self._echo()
             except (BrokerError, MessageError) as error:
                 _log.debug("%s: %s", self._presence.node, error)  # the next turn tries again
 
-    def _is_probe_due(self, now: float) -> bool:
-        ways = (self._session.up, self._session.down)
-        doubtful = any(way.has_turned(DOUBT) for way in ways)
-        newest = min(way.sampled_at for way in ways)
-        return now - max(self._probed_at, newest) > (DOUBT_S if doubtful else QUIET_S)
+    @property
+    def _ways(self) -> tuple[Throughput, Throughput]:
+        return self._session.up, self._session.down
 
-    def _probe(self, now: float) -> None:
-        rates = [rate for way in (self._session.up, self._session.down) if (rate := way.bytes_per_s()) is not None]
-        fitting = int(PROBE_S * min(rates)) if rates else FIRST_PROBE_BYTES
-        nbytes = min(max(fitting, LEAST_PROBE_BYTES), MOST_PROBE_BYTES)
-        self._probed_at = now
-        self._session.publish(self._probe_topic, bytes(nbytes), channel=Channel.BULK, expiry_s=EXPIRY_S, wait_s=0.0)
+    def _is_in_doubt(self) -> bool:
+        return any(way.has_turned(DOUBT, below=FAST_BYTES_PER_S) for way in self._ways)
+
+    def _is_probe_due(self, now: float) -> bool:
+        quiet_s = now - min(way.sampled_at for way in self._ways)
+        return now >= self._probe_at and quiet_s > (DOUBT_S if self._is_in_doubt() else QUIET_S)
+
+    def _probe(self) -> None:
+        """Up, then down. Leaves nothing retained behind, and gives up when the line is too slow for it."""
+        there = threading.Event()
+        self._back.clear()
+        self._session.publish(
+            self._probe_topic,
+            bytes(PROBE_BYTES),
+            retain=True,
+            channel=Channel.BULK,
+            expiry_s=PROBE_TIMEOUT_S,
+            wait_s=0.0,
+            repeated=False,
+            settled=lambda _delivered: there.set(),
+        )
+        if there.wait(PROBE_TIMEOUT_S):
+            self._session.subscribe([self._probe_topic], self._on_probe, channel=Channel.BULK)
+            self._back.wait(PROBE_TIMEOUT_S)
+            self._session.unsubscribe([self._probe_topic], channel=Channel.BULK)
+        self._session.publish(self._probe_topic, b"", retain=True, channel=Channel.BULK, wait_s=0.0)
+
+    def _on_probe(self, message: Message) -> None:
+        if message.payload:
+            self._back.set()
 
     def _echo(self) -> None:
         clock, me = self._presence.clock, self._presence.node
@@ -110,7 +137,3 @@ class LinkWatch:
         topic = self._names.topic(topics.COMMAND, node=node, verb=PING)
         reply_topic = self._names.topic(topics.REPLY, client=self._session.name)
         return parse_json(self._session.request(topic, b"{}", reply_topic=reply_topic, timeout_s=ECHO_TIMEOUT_S))
-
-
-def _ignore(message: Message) -> None:
-    """A probe has come back; how fast, the session has seen itself."""

@@ -52,6 +52,7 @@ class Outbound:
         self._clock = clock
         self._names = Namespace(config.pipeline)
         self._graphs, self._labels, self._meter = graphs, labels, meter
+        self._encoded: tuple[FrameKey, float] | None = None
         self.worker: Worker[Outgoing] = Worker(f"{node}.publish", self._publish)
 
     def _publish(self, action: Outgoing) -> None:
@@ -66,18 +67,28 @@ class Outbound:
             _log.warning("%s: frame %d: %s", self._node, action.key.sequence, error)
 
     def _publish_tensor(self, action: Tensorial) -> None:
-        began = time.perf_counter()
         key, topic = action.key, self._topic_of(action)
         if isinstance(action, SendFailure):
             self._publish_bulk(topic, encode_failure(key, action.message, action.trace))
             return
-        chunk_bytes, nbytes = self._config.transport.chunk_bytes, 0
+        chunk_bytes, nbytes, seconds = self._config.transport.chunk_bytes, 0, 0.0
+        began = time.perf_counter()
         for chunk in encode(key, action.tensor, action.array, trace=action.trace, chunk_bytes=chunk_bytes):
-            self._publish_bulk(topic, chunk)
+            seconds += time.perf_counter() - began
+            self._publish_bulk(topic, chunk)  # which waits while the broker is slower
             nbytes += len(chunk)
-        stream = StreamId(key.stream)
-        self._meter.sample("encode_seconds", time.perf_counter() - began, stream)
-        self._meter.count_of(stream, "sent_bytes_total", nbytes)
+            began = time.perf_counter()
+        self._note_encoded(key, seconds)
+        self._meter.count_of(StreamId(key.stream), "sent_bytes_total", nbytes)
+
+    def _note_encoded(self, key: FrameKey, seconds: float) -> None:
+        """Add up what a frame's tensors take; they come one after the other, so the next frame ends this one."""
+        if self._encoded is not None and self._encoded[0] == key:
+            seconds += self._encoded[1]
+        elif self._encoded is not None:
+            before, took_s = self._encoded
+            self._meter.sample("encode_seconds", took_s, StreamId(before.stream))
+        self._encoded = key, seconds
 
     def _topic_of(self, action: Tensorial) -> str:
         key = action.key

@@ -15,6 +15,7 @@ from nodes.reports import FRAMES, SECONDS, TILE_SECONDS, of_segment, of_stream, 
 from pipeline.plan import NodeId, StreamId
 
 SAMPLES = 4096
+LEAST_INTERVAL_S = 1e-3
 _TileKey = tuple[StreamId, int, int, NodeId]
 
 
@@ -29,7 +30,7 @@ class Meter:
         self._tiles: dict[_TileKey, deque[tuple[float, float, float]]] = {}
         self._epochs: dict[StreamId, int] = {}
         self._process = psutil.Process()
-        self._process.cpu_percent()
+        self._processor_s, self._reported_at = time.process_time(), time.monotonic()
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter; names end in `_total`."""
@@ -76,7 +77,8 @@ class Meter:
         last: `stream.<stream>.…`. Of each segment that has computed enough frames for it,
         `segment.<stream>.<epoch>.frames` and their `segment.<stream>.<epoch>.compute_seconds_p50`; of each tile that
         came back `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of its `transfer_seconds`,
-        `queue_seconds` and `compute_seconds`.
+        `queue_seconds` and `compute_seconds`. `processor_share` is in cores: 1.0 is one core kept busy since the last
+        report. `resident_bytes` is the process's memory.
         """
         with self._lock:
             counts, samples = dict(self._counts), self._samples
@@ -97,6 +99,13 @@ class Meter:
             for part, median in zip(TILE_SECONDS, np.median(np.array(parts), axis=0), strict=True):
                 report[of_tile(*tile_key, part)] = round(float(median), 6)
         report["resident_bytes"] = self._process.memory_info().rss
-        report["processor_share"] = round(self._process.cpu_percent() / 100, 3)
+        report["processor_share"] = self._processor_share()
         report["threads"] = self._process.num_threads()
         return report
+
+    def _processor_share(self) -> float:
+        # psutil's is counted in ticks of 10 ms, too coarse for reports ten times a second
+        processor_s, now = time.process_time(), time.monotonic()
+        share = (processor_s - self._processor_s) / max(now - self._reported_at, LEAST_INTERVAL_S)
+        self._processor_s, self._reported_at = processor_s, now
+        return round(share, 3)

@@ -264,7 +264,8 @@ class TierNode:
             for action in self.machine.handle(event, now):
                 self._performers[type(action)](action)
             if now >= report_at:
-                report_at = now + self.config.telemetry.interval_s
+                # on a grid: a report that is a tick late does not make all later ones late
+                report_at = max(report_at + self.config.telemetry.interval_s, now)
                 self._report()
 
     def _on_drain(self, message: Message) -> None:

@@ -209,7 +209,7 @@ class PlannerMachine:
         return []
 
     def _link_arrived(self, event: LinkArrived, now: float) -> list[PlannerAction]:
-        self._roster.learn_link_report(event.report)
+        self._roster.ways.learn_report(event.report)
         return []
 
     def _telemetry_arrived(self, event: TelemetryArrived, now: float) -> list[PlannerAction]:
@@ -217,7 +217,7 @@ class PlannerMachine:
         plans = [stream.plan for stream in self._streams.values() if stream.plan is not None]
         report = event.report
         self._roster.compute.learn_telemetry(event.node, report.segments, plans)
-        self._roster.learn_link(event.node, report.link)
+        self._roster.ways.learn_measured(event.node, report.link)
         for segment in report.segments:
             stream = self._streams.get(segment.stream)
             if stream is not None and stream.served.device == event.node:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 
 from nodes.machine.compute_seconds import ComputeSeconds, Estimate
 from nodes.machine.conditions import Condition
+from nodes.machine.links import Links
 from nodes.machine.load import Flow, taken_on
 from nodes.machine.peers import Peers
-from nodes.messages import LifeState, LinkMeasured, LinkReport, NodeInfo
+from nodes.messages import LifeState, LinkReport, NodeInfo
 from pipeline.cost import Costs, Link
 from pipeline.errors import DigestMismatch, ModelError
 from pipeline.graph import ModelGraph
@@ -38,28 +39,17 @@ class Roster:
     links: dict[NodeId, LinkReport] = field(default_factory=dict)
     graphs: dict[str, ModelGraph] = field(default_factory=dict)
     silent: frozenset[NodeId] = frozenset()
-    _first_links: dict[NodeId, LinkReport] = field(default_factory=dict)
+    ways: Links = field(init=False)
     compute: ComputeSeconds = field(init=False)
 
     def __post_init__(self) -> None:
+        self.ways = Links(self.links)
         self.compute = ComputeSeconds(self.infos, self.graphs)
 
     def learn_info(self, info: NodeInfo) -> str:
         """Take what a node says it can do; returns what is wrong with it, empty if nothing is."""
         self.infos[info.node] = info
         return self.compute.learn_speed(info)
-
-    def learn_link_report(self, report: LinkReport) -> None:
-        """Take what a node measured when it started; it is said again at each connect, and is no news then."""
-        if self._first_links.get(report.node) != report:
-            self._first_links[report.node] = self.links[report.node] = report
-
-    def learn_link(self, node: NodeId, measured: LinkMeasured) -> None:
-        """Take what a running node sees of its way, in place of what it measured when it started."""
-        known = self.links.get(node)
-        if known is not None:
-            seen = {name: value for name, value in asdict(measured).items() if value is not None}
-            self.links[node] = replace(known, **seen)
 
     def graph_of(self, stream: Served) -> ModelGraph:
         """The graph of the model that the stream's device holds. Raises ModelError while it is unknown."""

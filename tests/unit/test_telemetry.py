@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -57,6 +58,16 @@ def test_a_link_that_cannot_be_is_left_out(number: Any) -> None:
     names = ("up_bytes_per_s", "down_bytes_per_s", "round_trip_s")
     assert read_report(json.dumps({f"link.{name}": number for name in names}).encode()).link == LinkMeasured()
     assert read_report(b'{"link.up_bytes_per_s": 5.0}').link == LinkMeasured(up_bytes_per_s=5.0)
+
+
+def test_the_processor_share_counts_cores_over_short_intervals_too() -> None:
+    meter = Meter()
+    until = time.process_time() + 0.02
+    while time.process_time() < until:
+        pass
+    busy = meter.report()["processor_share"]
+    time.sleep(0.05)
+    assert 0 <= meter.report()["processor_share"] < busy
 
 
 def test_an_epoch_that_was_let_go_is_not_reported() -> None:

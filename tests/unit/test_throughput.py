@@ -57,11 +57,29 @@ def test_a_change_shows_after_as_many_samples_as_a_majority_takes() -> None:
     way = Throughput()
     for number in range(SAMPLES):
         cross(way, 0.1, at=number)
-    assert not way.has_turned(by=1.5)
+    assert not way.has_turned(by=1.5, below=1e9)
     for number in range(SAMPLES // 2 + 1):
         cross(way, 1.0, at=SAMPLES + 2 * number)
-        assert way.has_turned(by=1.5) or number == SAMPLES // 2
+        assert way.has_turned(by=1.5, below=1e9) or number == SAMPLES // 2
     assert way.bytes_per_s() == pytest.approx(NBYTES)
+
+
+def test_an_acknowledgement_behind_what_came_the_other_way_says_nothing() -> None:
+    way = Throughput()
+    way.opposed(NBYTES)  # before it began
+    for opposed, samples in ((0, 1), (NBYTES // 100, 2), (NBYTES // 2, 2), (0, 3)):
+        way.began(1.0)
+        way.opposed(opposed)
+        way.moved(NBYTES, 2.0, is_idle=True)
+        assert way.samples_total == samples
+
+
+def test_among_fast_rates_nothing_turns() -> None:
+    way = Throughput()
+    for number in range(SAMPLES):
+        cross(way, 0.1 / (number + 1) ** 2, at=number)
+    assert way.has_turned(by=1.5, below=1e9)
+    assert not way.has_turned(by=1.5, below=NBYTES)
 
 
 def test_small_messages_and_lost_connections_say_nothing() -> None:
