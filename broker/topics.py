@@ -22,6 +22,7 @@ _ALLOWED: Final = {
     "pipeline": (_ID, "a-z, 0-9 and -"),
     "node": (_ID, "a-z, 0-9 and -"),
     "client": (_ID, "a-z, 0-9 and -"),
+    "worker": (_ID, "a-z, 0-9 and -"),
     "epoch": (_INTEGER, "a whole number, 0 or more"),
     "index": (_INTEGER, "a whole number, 0 or more"),
 }
@@ -55,6 +56,8 @@ LINK: Final = Topic("node/{node}/link", "LinkReport", "json", 1, True, "node")
 APPLIED: Final = Topic("node/{node}/applied", "Applied", "json", 1, True, "node")
 TELEMETRY: Final = Topic("node/{node}/telemetry", "Telemetry", "json", 0, False, "node")
 OUT: Final = Topic("node/{node}/out/{stream}/{epoch}/{tensor}", "TensorChunk", "msgpack", 1, False, "node")
+TILE: Final = Topic("node/{node}/tile/{worker}/{stream}/{epoch}", "TensorChunk", "msgpack", 1, False, "node")
+TILED: Final = Topic("node/{node}/tiled/{stream}/{epoch}", "TensorChunk", "msgpack", 1, False, "node")
 NODE_RESULT: Final = Topic("node/{node}/result/{stream}", "NodeResult", "msgpack", 1, False, "node")
 PROBE: Final = Topic("node/{node}/probe/{index}", "Probe", "raw", 1, True, "node")  # cleared when measured
 FENCE: Final = Topic("node/{node}/fence", "Fence", "raw", 1, False, "node")  # see broker.once
@@ -75,6 +78,8 @@ ALL: Final[tuple[Topic, ...]] = (
     APPLIED,
     TELEMETRY,
     OUT,
+    TILE,
+    TILED,
     NODE_RESULT,
     PROBE,
     FENCE,

@@ -159,6 +159,9 @@ def place(
     stream: StreamOption = None,
     edge_from: Annotated[str | None, typer.Option(help="The first block (name or number) on the edge.")] = None,
     cloud_from: Annotated[str | None, typer.Option(help="The first block in the cloud.")] = None,
+    tiles: Annotated[str | None, typer.Option(help="A grid of tiles for --stack: 2x2, or shares as 3,5x1.")] = None,
+    stack: Annotated[str | None, typer.Option(help="The blocks on the edge to share out: FROM:TO.")] = None,
+    workers: Annotated[str | None, typer.Option(help="Who computes the tiles, with commas; all that can.")] = None,
     auto: Annotated[bool, typer.Option("--auto", help="Hand the stream back to the planner.")] = False,
     timeout_s: Annotated[float, typer.Option(help="How long to wait until the plan is active.")] = 60.0,
 ) -> None:
@@ -171,9 +174,20 @@ def place(
 
     if auto == bool(edge_from or cloud_from):
         raise typer.BadParameter("give --edge-from and/or --cloud-from to place by hand, or --auto alone")
+    if (tiles is None) != (stack is None) or (workers is not None and tiles is None):
+        raise typer.BadParameter("give --tiles and --stack together, and --workers only with them")
     settings = load_config(config)
     name = requests.require_stream(settings, stream)
-    plan = requests.place(settings, name, edge_from=edge_from, cloud_from=cloud_from, auto=auto, timeout_s=timeout_s)
+    named = workers.split(",") if workers else []
+    plan = requests.place(
+        settings,
+        name,
+        edge_from=edge_from,
+        cloud_from=cloud_from,
+        auto=auto,
+        tiles={"grid": tiles, "stack": stack, "workers": named} if tiles else None,
+        timeout_s=timeout_s,
+    )
     Console().print(plan_table(plan))
 
 

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from broker import topics
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
+from nodes.inflows import Inflow
 from nodes.machine import events as ev
 from nodes.machine.tier import TierMachine
 from nodes.messages import Applied, NodeState, from_bytes, parse_json
@@ -22,7 +23,7 @@ from nodes.workers import Worker
 from pipeline.errors import TrisectError, WireError
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.wire import Assembler, Failed
+from pipeline.wire import Assembler, Failed, FrameKey, Received
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Inbound:
         self._node, self._names, self._meter, self._emit = node, names, meter, emit
         self._models = models
         self._inputs = Assembler(machine.expected)
+        self._tiles = Assembler(machine.expected_tile)
         self._outputs = Assembler(self._expected_output)
         # the assemblers belong to its thread
         self.worker: Worker[Callable[[], None]] = Worker(f"{node}.decode", lambda job: job(), limit=QUEUED_MESSAGES)
@@ -63,9 +65,10 @@ class Inbound:
             results = self._names.filter(topics.NODE_RESULT, stream=stream)
             session.subscribe([results], self._on_output, channel=Channel.BULK)
 
-    def subscribe_tensor(self, session: Session, topic: str, sender: NodeId) -> None:
-        """One tensor of a plan's cut."""
-        session.subscribe([topic], partial(self._on_tensor, sender), channel=Channel.BULK)
+    def subscribe_bulk(self, session: Session, inflow: Inflow) -> None:
+        """One topic of a plan's tensors or tiles."""
+        assembler = self._tiles if inflow.of_tiles else self._inputs
+        session.subscribe([inflow.topic], partial(self._on_bulk, assembler, inflow.sender), channel=Channel.BULK)
 
     def _on_json(self, read: Callable[[bytes], ev.Event], message: Message) -> None:
         if not message.payload:
@@ -76,13 +79,13 @@ class Inbound:
             self._meter.count("bad_messages_total")
             _log.warning("%s: %s: %s", self._node, message.topic, error)
 
-    def _on_tensor(self, sender: NodeId, message: Message) -> None:
-        self._queue(partial(self._decode, self._inputs, sender, message.payload))
+    def _on_bulk(self, assembler: Assembler, sender: NodeId, message: Message) -> None:
+        self._queue(partial(self._decode, assembler, sender, message.payload))
 
     def _on_output(self, message: Message) -> None:
         parsed = self._names.parse(message.topic)
         if parsed is not None:
-            self._queue(partial(self._decode, self._outputs, parsed[1]["node"], message.payload))
+            self._on_bulk(self._outputs, NodeId(parsed[1]["node"]), message)
 
     def _queue(self, job: Callable[[], None]) -> None:
         # what finds no room is lost here, and its frame submitted again
@@ -91,9 +94,10 @@ class Inbound:
 
     def forget_epoch(self, stream: StreamId, epoch: int) -> None:
         """Drop what is not whole of an epoch that was let go."""
-        self.worker.put(partial(self._inputs.drop_epoch, stream, epoch))
+        for assembler in (self._inputs, self._tiles):
+            self.worker.put(partial(assembler.drop_epoch, stream, epoch))
 
-    def _decode(self, assembler: Assembler, sender: str, payload: bytes) -> None:
+    def _decode(self, assembler: Assembler, sender: NodeId, payload: bytes) -> None:
         try:
             got = assembler.add(sender, payload)
         except WireError as error:
@@ -102,15 +106,21 @@ class Inbound:
             return
         if got is None:
             return
-        if isinstance(got, Failed):
-            self._emit(ev.OutputFailed(got.key, got.message, got.trace))
-            return
-        self._meter.sample("decode_seconds", got.decode_seconds)
-        if assembler is self._inputs:
-            self._emit(ev.TensorArrived(got.key, got.tensor, got.array, got.trace, got.decode_seconds))
-        else:
-            self._emit(ev.OutputArrived(got.key, got.tensor, got.array, got.trace))
+        if not isinstance(got, Failed):
+            self._meter.sample("decode_seconds", got.decode_seconds)
+        self._emit(self._event(assembler, sender, got))
 
-    def _expected_output(self, stream: str, epoch: int, tensor: int) -> Tensor | None:
-        graph = self._models.get(StreamId(stream))
+    def _event(self, assembler: Assembler, sender: NodeId, got: Received | Failed) -> ev.Event:
+        if assembler is self._tiles:
+            if isinstance(got, Failed):
+                return ev.TileFailed(got.key, sender, got.message)
+            return ev.TileArrived(got.key, sender, got.array, got.trace)
+        if isinstance(got, Failed):
+            return ev.OutputFailed(got.key, got.message, got.trace)
+        if assembler is self._inputs:
+            return ev.TensorArrived(got.key, got.tensor, got.array, got.trace, got.decode_seconds)
+        return ev.OutputArrived(got.key, got.tensor, got.array, got.trace)
+
+    def _expected_output(self, key: FrameKey, tensor: int) -> Tensor | None:
+        graph = self._models.get(StreamId(key.stream))
         return graph.tensors[tensor] if graph and tensor in graph.outputs else None

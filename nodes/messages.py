@@ -14,6 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.errors import TrisectError
 from pipeline.plan import NodeId, StreamId
 
+WORKER = "worker"
+
 
 class MessageError(TrisectError):
     """A peer: the payload is not the JSON message that its topic carries."""
@@ -52,7 +54,7 @@ class NodeInfo:
     """What a node can do: its models by name with their digests, and the streams it owns with their model's name.
 
     `speed` is a `pipeline.estimator.Speed` as plain values, from which a model that it has not profiled is priced; None
-    if it was never measured, since all models are profiled.
+    if it was never measured, since all models are profiled. `role` is `worker` for a node that computes tiles only.
     """
 
     node: NodeId
@@ -66,6 +68,12 @@ class NodeInfo:
     models: Mapping[str, str]
     streams: Mapping[StreamId, str] = field(default_factory=dict)
     speed: Mapping[str, float] | None = None
+    role: str = ""
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether it computes tiles and never runs a stage."""
+        return self.role == WORKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,24 @@ class SegmentSeconds:
     stream: StreamId
     epoch: int
     frames: int
+    compute_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TileSeconds:
+    """What one tile of a plan took on one worker, since the head's last report of it: so many frames, their medians.
+
+    `transfer_seconds` is the way there and back with encoding and decoding, reckoned on the head's clock alone:
+    all the time from asking to having, but for what the worker had it waiting (`queue_seconds`) and computing.
+    """
+
+    stream: StreamId
+    epoch: int
+    tile: int
+    worker: NodeId
+    frames: int
+    transfer_seconds: float
+    queue_seconds: float
     compute_seconds: float
 
 

@@ -14,7 +14,7 @@ from broker.once import Parcel
 from broker.session import Channel, Session
 from broker.topics import Namespace
 from nodes.custody import Custody
-from nodes.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor
+from nodes.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
 from nodes.messages import to_bytes
 from nodes.results import result_json
 from nodes.sections import Config
@@ -29,7 +29,8 @@ _log = logging.getLogger(__name__)
 
 TENSOR_WAIT_S = 30.0
 
-Outgoing: TypeAlias = SendTensor | SendOutput | SendFailure | CloseFrame
+Tensorial: TypeAlias = SendTensor | SendTile | SendOutput | SendFailure
+Outgoing: TypeAlias = Tensorial | CloseFrame
 
 
 class Outbound:
@@ -61,19 +62,9 @@ class Outbound:
             self._meter.count("unsent_tensors_total")
             _log.warning("%s: frame %d: %s", self._node, action.key.sequence, error)
 
-    def _publish_tensor(self, action: SendTensor | SendOutput | SendFailure) -> None:
+    def _publish_tensor(self, action: Tensorial) -> None:
         began = time.perf_counter()
-        key = action.key
-        if isinstance(action, SendTensor):
-            where: dict[str, str | int] = {
-                "node": self._node,
-                "stream": key.stream,
-                "epoch": key.epoch,
-                "tensor": action.tensor,
-            }
-            topic = self._names.topic(topics.OUT, **where)
-        else:
-            topic = self._names.topic(topics.NODE_RESULT, node=self._node, stream=key.stream)
+        key, topic = action.key, self._topic_of(action)
         if isinstance(action, SendFailure):
             self._publish_bulk(topic, encode_failure(key, action.message, action.trace))
             return
@@ -81,6 +72,17 @@ class Outbound:
         for chunk in encode(key, action.tensor, action.array, trace=action.trace, chunk_bytes=chunk_bytes):
             self._publish_bulk(topic, chunk)
         self._meter.sample("encode_seconds", time.perf_counter() - began)
+
+    def _topic_of(self, action: Tensorial) -> str:
+        key = action.key
+        if isinstance(action, SendOutput | SendFailure) and not key.tile:
+            return self._names.topic(topics.NODE_RESULT, node=self._node, stream=key.stream)
+        where: dict[str, str | int] = {"node": self._node, "stream": key.stream, "epoch": key.epoch}
+        if isinstance(action, SendTensor):
+            return self._names.topic(topics.OUT, **where, tensor=action.tensor)
+        if isinstance(action, SendTile):
+            return self._names.topic(topics.TILE, **where, worker=action.worker)
+        return self._names.topic(topics.TILED, **where)
 
     def _publish_bulk(self, topic: str, payload: bytes) -> None:
         expiry_s = self._config.transport.expiry_s

@@ -31,7 +31,7 @@ from nodes.messages import (
 from nodes.offline import terms_of
 from nodes.presence import PLANNER_TIER, Presence, require_free
 from nodes.sections import Config
-from nodes.telemetry import Meter, read_segments
+from nodes.telemetry import Meter, read_segments, read_tiles
 from nodes.wishes import read_wishes
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.graph import ModelGraph
@@ -162,7 +162,7 @@ def _read_profile(payload: bytes, fields: dict[str, str]) -> pe.PlannerEvent:
 
 
 def _read_telemetry(payload: bytes, fields: dict[str, str]) -> pe.PlannerEvent:
-    return pe.TelemetryArrived(NodeId(fields["node"]), read_segments(payload))
+    return pe.TelemetryArrived(NodeId(fields["node"]), read_segments(payload), read_tiles(payload))
 
 
 def _read_placing(message: Message) -> pe.PlannerEvent:
@@ -173,7 +173,18 @@ def _read_placing(message: Message) -> pe.PlannerEvent:
     for name, value in (("edge_from", edge_from), ("cloud_from", cloud_from)):
         if value is not None and not isinstance(value, str):
             raise MessageError(f"{name} must be a block's name, not {value!r}")
-    return pe.PlaceRequested(StreamId(stream), message, edge_from, cloud_from, auto=request.get("auto") is True)
+    auto, tiles = request.get("auto") is True, _read_tiles(request.get("tiles"))
+    return pe.PlaceRequested(StreamId(stream), message, edge_from, cloud_from, auto, tiles)
+
+
+def _read_tiles(value: Any) -> pe.TilesByHand | None:
+    if value is None:
+        return None
+    asked = value if isinstance(value, dict) else {}
+    grid, stack, workers = (asked.get(name) for name in ("grid", "stack", "workers"))
+    if not isinstance(grid, str) or not isinstance(stack, str) or not isinstance(workers, list):
+        raise MessageError("tiles need a grid and a stack as text, and a list of workers")
+    return pe.TilesByHand(grid, stack, tuple(NodeId(str(worker)) for worker in workers))
 
 
 def _read_wishes(message: Message) -> pe.PlannerEvent:

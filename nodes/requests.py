@@ -46,13 +46,15 @@ def place(
     edge_from: str | None = None,
     cloud_from: str | None = None,
     auto: bool = False,
+    tiles: Mapping[str, Any] | None = None,
     timeout_s: float = 60.0,
 ) -> dict[str, Any]:
     """Force a placement, or hand it back to the planner; returns the plan's JSON once the device has made it active.
 
+    `tiles` shares blocks of the edge out: `grid` (2x2), `stack` (FROM:TO), `workers` (a list; empty: all that can).
     Raises RequestRefused with the planner's reason, or when the plan is not active in time.
     """
-    request = {"stream": stream, "edge_from": edge_from, "cloud_from": cloud_from, "auto": auto}
+    request = {"stream": stream, "edge_from": edge_from, "cloud_from": cloud_from, "auto": auto, "tiles": tiles}
     return _ask_for_plan(config, stream, PLACE, request, timeout_s)
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
+from nodes.messages import WORKER
 from nodes.section import Section, Table, TierName, empty
 from nodes.wishes import LinkName, WishesSection
 from pipeline.placement import Tier
@@ -191,9 +192,23 @@ class NodeSection(Section):
     engine: str = Field("tensorflow", pattern=r"^[a-z0-9_]+$", description="an engine's name, such as tensorflow")
     threads: int | None = Field(None, ge=1, le=1024, description="threads from 1, or null for one per core")
     price_per_s: float = Field(0.0, ge=0, description="money for a second of its work, of at least 0")
+    role: Literal["", "worker"] = Field(
+        "", description="worker, for an edge node that computes tiles only, or left out"
+    )
     memory_mb: float | None = Field(None, gt=0, description="megabytes above 0 for networks, or null for no limit")
     speed: SpeedSection | None = Field(None, description="a section with the rates that trisect profile measured")
     profiles: LocalPath | None = Field(None, description="a folder that trisect profile -o has written on this node")
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether it computes tiles and never runs a stage."""
+        return self.role == WORKER
+
+    @model_validator(mode="after")
+    def _workers_are_of_the_edge(self) -> NodeSection:
+        if self.is_worker and self.tier is not Tier.EDGE:
+            raise ValueError(f"role worker on tier {self.tier.label}; tiles are the edge's: give tier edge, or no role")
+        return self
 
 
 class PlannerSection(Section):

@@ -9,7 +9,9 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.placement import Stage, Tier
+from nodes.machine.work import Work
+from pipeline.placement import Stage
+from pipeline.tiling import Part
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine, Segment
@@ -19,36 +21,36 @@ SegmentKey = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class SegmentStore:
-    """Which segment runs an epoch. `hold` may take seconds; `of` may be called meanwhile, from another thread."""
+    """Which segments run an epoch. `hold` may take seconds; `of` may be called meanwhile, from another thread."""
 
     def __init__(self, engine: Engine, models: Mapping[str, PreparedModel]) -> None:
         self._engine = engine
         self._models = models
         self._compiled: dict[SegmentKey, Segment] = {}
-        self._held: dict[tuple[str, int], SegmentKey] = {}
+        self._held: dict[tuple[str, int], dict[Work, SegmentKey]] = {}
         self._lock = threading.Lock()
 
-    def hold(self, stream: str, epoch: int, model: str, stage: Stage) -> None:
-        """Have the stage's segment ready for this epoch. Raises what the engine raises."""
+    def hold(self, stream: str, epoch: int, model: str, stage: Stage | Part, work: Work = Work.STAGE) -> None:
+        """Have the segment of a stage, or of a part of one, ready for this epoch. Raises what the engine raises."""
         prepared = self._models[model]
         # on the device a frame's input is given to the segment; elsewhere it is given what crossed
-        inputs = prepared.graph.inputs if stage.tier is Tier.DEVICE else stage.inputs
+        inputs = prepared.graph.inputs if 0 in stage.blocks else stage.inputs
         key = (model, stage.blocks, inputs, stage.outputs)
         segment = self._compiled.get(key) or self._engine.compile(prepared, stage.blocks, inputs, stage.outputs)
         with self._lock:
             self._compiled[key] = segment
-            self._held[stream, epoch] = key
+            self._held.setdefault((stream, epoch), {})[work] = key
 
-    def of(self, stream: str, epoch: int) -> Segment | None:
-        """The epoch's segment, None when it is not held."""
+    def of(self, stream: str, epoch: int, work: Work = Work.STAGE) -> Segment | None:
+        """The epoch's segment for this work, None when it is not held."""
         with self._lock:
-            key = self._held.get((stream, epoch))
+            key = self._held.get((stream, epoch), {}).get(work)
             return self._compiled[key] if key else None
 
     def release(self, stream: str, epoch: int) -> None:
         """Let the epoch go, and what no other epoch runs."""
         with self._lock:
             self._held.pop((stream, epoch), None)
-            used = set(self._held.values())
+            used = {key for held in self._held.values() for key in held.values()}
             unused = [self._compiled.pop(key) for key in set(self._compiled) - used]
         del unused  # its memory is freed here, where nobody waits for the lock

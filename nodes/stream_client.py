@@ -17,7 +17,7 @@ from nodes.presence import guest_session
 from nodes.sections import Config
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.plan import NodeId, StreamId
-from pipeline.wire import Array, Assembler, Received
+from pipeline.wire import Array, Assembler, FrameKey, Received
 
 
 @dataclass(slots=True)
@@ -152,7 +152,7 @@ class StreamClient:
             graph = ModelGraph.from_json(parse_json(message.payload))
             self.graphs[graph.digest] = graph
 
-    def _expected(self, stream: str, epoch: int, tensor: int) -> Tensor | None:
-        plan = self.plans.get(epoch)
+    def _expected(self, key: FrameKey, tensor: int) -> Tensor | None:
+        plan = self.plans.get(key.epoch)
         graph = self.graphs.get(plan["digest"]) if plan else None
         return graph.tensors[tensor] if graph is not None and tensor in graph.outputs else None

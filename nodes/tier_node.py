@@ -25,8 +25,10 @@ from broker import topics
 from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes import link_probe, sequences
+from nodes.compute import Compute
 from nodes.custody import Custody
 from nodes.inbound import Inbound
+from nodes.inflows import inflows
 from nodes.machine import actions as do
 from nodes.machine import events as ev
 from nodes.machine.stream import StreamSettings
@@ -36,15 +38,14 @@ from nodes.model_settings import labels_of, preprocess_of, source_of
 from nodes.outbound import Outbound
 from nodes.presence import DRAIN, Presence, require_free, wait_up
 from nodes.sections import Config
-from nodes.segments import SegmentStore
 from nodes.sources import Source
 from nodes.telemetry import Meter
 from nodes.tickets import Ticket
 from nodes.workers import Worker
 from pipeline.errors import ConfigError, FrameError
 from pipeline.inputs import to_inputs
-from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.wire import HEADER_LIMIT_BYTES, Hop
+from pipeline.plan import NodeId, StreamId
+from pipeline.wire import HEADER_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from pipeline.profile import Profile
@@ -123,14 +124,14 @@ class TierNode:
     def _assemble(self) -> None:
         node, graphs = self.node, self.graphs
         labels = {name: labels_of(self.config.models[name]) for name in graphs}
-        self._segments = SegmentStore(self._engine, self._models)
         self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
         owned = {name: graphs[section.model] for name, section in self.streams.items()}
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put)
         self._outbound = Outbound(self.config, node, self.session, self._custody, graphs, labels, self.meter)
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
         self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
-        self._compute = Worker(f"{node}.compute", self._run_segment)
+        tier = self.section.tier.label
+        self._compute = Compute(node, tier, self._engine, self._models, self.meter, self._inbox.put)
         self._prepare: Worker[Callable[[], None]] = Worker(f"{node}.prepare", lambda job: job())
         for name, profile in self._profiles.items():
             if profile is None:
@@ -139,13 +140,15 @@ class TierNode:
             do.Prepare: lambda action: self._prepare.put(partial(self._prepare_epoch, action)),
             do.Release: lambda action: self._prepare.put(partial(self._release_epoch, action)),
             do.AnnounceApplied: self._announce,
-            do.Run: lambda action: self._compute.put((action, time.time())),
+            do.Run: self._compute.put,
             do.SendTensor: self._outbound.worker.put,
+            do.SendTile: self._outbound.worker.put,
             do.SendOutput: self._outbound.worker.put,
             do.SendFailure: self._outbound.worker.put,
             do.CloseFrame: self._outbound.worker.put,
             do.DecodeFrame: self._frames.put,
             do.DropFrame: lambda action: action.ticket.done(),
+            do.NoteTile: self.meter.tile,
             do.Count: lambda action: self.meter.count(action.name),
             do.Log: lambda action: _log.log(action.level, "%s", action.text),
         }
@@ -179,6 +182,7 @@ class TierNode:
             models={name: graph.digest for name, graph in self.graphs.items()},
             streams={name: section.model for name, section in self.streams.items()},
             speed=self._speed.to_json() if self._speed else None,
+            role=self.section.role,
         )
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
         for profile in self._profiles.values():
@@ -220,7 +224,7 @@ class TierNode:
             for name, section in self.streams.items()
             if section.source is not None
         ]
-        workers = (self._frames, self._inbound.worker, self._compute, self._outbound.worker, self._prepare)
+        workers = (self._frames, self._inbound.worker, self._compute.worker, self._outbound.worker, self._prepare)
         for worker in workers:
             worker.start()
         self._inbound.subscribe(self.session)
@@ -295,7 +299,7 @@ class TierNode:
             **self.meter.report(),
             "in_flight": self._open_frames(),
             "backlog": sum(len(owner.backlog) for owner in owners),
-            "queue_depth": len(self._compute),
+            "queue_depth": len(self._compute.worker),
             "sent_bytes_total": self.session.sent_bytes_total,
             "received_bytes_total": self.session.received_bytes_total,
             "queued_bytes": self.session.queued_bytes,
@@ -326,36 +330,6 @@ class TierNode:
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
         self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))
 
-    def _run_segment(self, item: tuple[do.Run, float]) -> None:
-        run, arrived_ts = item
-        segment = self._segments.of(run.key.stream, run.key.epoch)
-        if segment is None:
-            self.meter.count("stale_tensors_total")
-            return
-        began = time.time()
-        try:
-            outputs = segment.run(run.inputs)
-        except Exception as error:
-            _log.exception("frame %d of %s failed", run.key.sequence, run.key.stream)
-            text = f"{self.node}: {type(error).__name__}: {error}"
-            self._inbox.put(ev.SegmentFailed(run.key, text, run.trace))
-            return
-        ended = time.time()
-        hop = Hop(
-            node=self.node,
-            tier=self.section.tier.label,
-            arrived_ts=arrived_ts,
-            decode_seconds=run.decode_seconds,
-            queue_seconds=began - arrived_ts,
-            compute_seconds=ended - began,
-            sent_ts=ended,
-        )
-        self._inbox.put(ev.SegmentRan(run.key, outputs, (*run.trace, hop)))
-        self.meter.count("frames_total")
-        self.meter.sample("queue_seconds", hop.queue_seconds)
-        self.meter.sample("compute_seconds", hop.compute_seconds)
-        self.meter.segment(StreamId(run.key.stream), run.key.epoch, hop.compute_seconds)
-
     def _measure(self, name: str) -> None:
         from pipeline.profile import measure_or_load
 
@@ -365,30 +339,22 @@ class TierNode:
         _log.info("profiled %s in %.1f s: %.1f ms a frame", name, time.monotonic() - began, profile.total_seconds * 1e3)
 
     def _release_epoch(self, action: do.Release) -> None:
-        self._segments.release(action.stream, action.epoch)
+        self._compute.release(action)
         self._inbound.forget_epoch(action.stream, action.epoch)
         self.meter.forget_segment(action.stream, action.epoch)
         self.session.unsubscribe(self._subscribed.pop((action.stream, action.epoch), []), channel=Channel.BULK)
 
     def _prepare_epoch(self, action: do.Prepare) -> None:
-        plan, stage = action.plan, action.stage
+        plan = action.plan
         try:
-            self._segments.hold(plan.stream, plan.epoch, plan.model, stage)
-            for sender, topic in self._input_topics(plan, stage.inputs):
-                self._subscribed.setdefault((plan.stream, plan.epoch), []).append(topic)
-                self._inbound.subscribe_tensor(self.session, topic, sender)
+            self._compute.prepare(action)
+            subscribed = self._subscribed.setdefault((plan.stream, plan.epoch), [])
+            for inflow in inflows(self.names, self.node, self.graphs[plan.model], action):
+                subscribed.append(inflow.topic)
+                self._inbound.subscribe_bulk(self.session, inflow)
         except Exception as error:
             _log.exception("cannot prepare epoch %d of %s", plan.epoch, plan.stream)
             self._inbox.put(ev.PrepareFailed(plan.stream, plan.epoch, f"{type(error).__name__}: {error}"))
         else:
             self._inbox.put(ev.Prepared(plan.stream, plan.epoch))
-
-    def _input_topics(self, plan: Plan, tensors: tuple[int, ...]) -> list[tuple[NodeId, str]]:
-        graph = self.graphs[plan.model]
-        senders = [plan.nodes[plan.placement[graph.producer[tensor]]] for tensor in tensors]
-        return [
-            (sender, self._tensor_topic(sender, plan, tensor)) for sender, tensor in zip(senders, tensors, strict=True)
-        ]
-
-    def _tensor_topic(self, sender: NodeId, plan: Plan, tensor: int) -> str:
-        return self.names.topic(topics.OUT, node=sender, stream=plan.stream, epoch=plan.epoch, tensor=tensor)
+            self._prepare.put(partial(self._compute.prepare_rest, action))

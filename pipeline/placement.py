@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeAlias
+from typing import NewType, TypeAlias
 
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
+
+NodeId = NewType("NodeId", str)
 
 
 class Tier(IntEnum):

@@ -9,11 +9,13 @@ from functools import cached_property
 from typing import Any, NewType
 
 from pipeline.cost import Prediction
-from pipeline.errors import PlanError
+from pipeline.errors import PlanError, TileError
 from pipeline.graph import ModelGraph
-from pipeline.placement import Crossing, Placement, Stage, Tier, check, crossings, stages
+from pipeline.placement import Crossing, NodeId, Placement, Stage, Tier, check, crossings, stages
+from pipeline.tiling import TiledStage, Tiling, tiled_stage
 
-NodeId = NewType("NodeId", str)
+__all__ = ["MAX_BLOCKS", "PLAN_VERSION", "NodeId", "Plan", "StreamId"]
+
 StreamId = NewType("StreamId", str)
 
 PLAN_VERSION = 1
@@ -26,7 +28,7 @@ class Plan:
     `nodes` names a node for each tier that `placement` uses, the device always among them. `planner` is the algorithm
     (`exact`, `forced`), `reason` a sentence for people, `created_ts` seconds since 1970. `objective` is what it was
     judged by, `runner_up` the next best choice (kind, nodes, value, prediction), and `wishes` what a person asked
-    for in place of the configuration, as plain JSON values.
+    for in place of the configuration, as plain JSON values. `tiles` shares a stack of the edge's blocks out.
     """
 
     stream: StreamId
@@ -42,19 +44,38 @@ class Plan:
     objective: str = "latency"
     runner_up: Mapping[str, Any] | None = None
     wishes: Mapping[str, Any] | None = None
+    tiles: Tiling | None = None
 
     @cached_property
     def device(self) -> NodeId:
         """The node that owns the stream."""
         return self.nodes[Tier.DEVICE]
 
+    @cached_property
+    def workers(self) -> tuple[NodeId, ...]:
+        """The nodes that compute tiles and have no stage of their own, each once."""
+        asked = self.tiles.workers if self.tiles else ()
+        return tuple(dict.fromkeys(node for node in asked if node != self.nodes[Tier.EDGE]))
+
+    @cached_property
+    def members(self) -> tuple[NodeId, ...]:
+        """All nodes that have a part in it: those with a stage, in tier order, and the workers."""
+        return (*self.nodes.values(), *self.workers)
+
     def tier_of(self, node: NodeId) -> Tier | None:
-        """The tier this node serves in the plan, None if it has no part in it."""
+        """The tier whose stage this node runs in the plan, None if it runs none."""
         return next((tier for tier, id_ in self.nodes.items() if id_ == node), None)
 
     def stages(self, graph: ModelGraph) -> tuple[Stage, ...]:
         """Its stages, in tier order."""
         return stages(graph, self.placement)
+
+    def tiled_stage(self, graph: ModelGraph) -> TiledStage | None:
+        """The edge's stage cut in three, None where it is not tiled. Raises TileError where the graph has no such."""
+        if self.tiles is None:
+            return None
+        stage = next(stage for stage in self.stages(graph) if stage.tier is Tier.EDGE)
+        return tiled_stage(graph, self.placement, stage, self.tiles)
 
     def crossings(self, graph: ModelGraph) -> tuple[Crossing, ...]:
         """The tensors that cross between its nodes."""
@@ -93,7 +114,7 @@ class Plan:
                 }
                 for crossing in self.crossings(graph)
             ],
-            "tiles": None,
+            "tiles": self.tiles.to_json(graph) if self.tiles else None,
             "predicted": self.predicted.to_json() | {"period_seconds": self.predicted.period_s},
             "runner_up": self.runner_up,
             "wishes": self.wishes,
@@ -120,18 +141,31 @@ class Plan:
                 objective=str(value.get("objective", "latency")),
                 runner_up=value.get("runner_up"),
                 wishes=value.get("wishes"),
+                tiles=Tiling.from_json(value["tiles"]) if value.get("tiles") is not None else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PlanError(f"not a plan: {type(error).__name__}: {error}") from error
         if Tier.DEVICE not in plan.nodes:
             raise PlanError("a plan needs a device node")
+        if plan.tiles is not None and Tier.EDGE not in plan.nodes:
+            raise PlanError("a plan with tiles needs an edge node, which shares them out")
+        if plan.device in plan.workers or plan.nodes.get(Tier.CLOUD) in plan.workers:
+            raise PlanError("a tile's worker is a node that has no stage of its own, or the edge's node")
         if plan.epoch < 1 or not math.isfinite(plan.created_ts):
             raise PlanError(
                 f"a plan's epoch counts from 1 and its time is finite, not {plan.epoch} and {plan.created_ts}"
             )
         if graph is not None:
-            check(graph, plan.placement)
+            plan.check(graph)
         return plan
+
+    def check(self, graph: ModelGraph) -> None:
+        """Raise PlanError unless the plan fits the graph."""
+        check(graph, self.placement)
+        try:
+            self.tiled_stage(graph)
+        except TileError as error:
+            raise PlanError(str(error)) from error
 
 
 def _ranges(blocks: Sequence[int]) -> list[list[int]]:

@@ -22,7 +22,7 @@ import xxhash
 from pipeline.errors import WireError
 from pipeline.graph import Tensor
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
 MAX_HOPS = 16
@@ -58,7 +58,8 @@ Trace: TypeAlias = tuple[Hop, ...]
 class FrameKey:
     """Which computation a tensor belongs to; `attempt` counts from 1, `oldest_open` is the device's low-water mark.
 
-    Whatever a node holds of this stream for sequences below `oldest_open` will never be asked for again.
+    Whatever a node holds of this stream for sequences below `oldest_open` will never be asked for again. `tile` counts
+    the plan's tiles from 1, row by row; 0 is the whole map.
     """
 
     stream: str
@@ -66,6 +67,7 @@ class FrameKey:
     sequence: int
     attempt: int
     oldest_open: int
+    tile: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ def decode_chunk(payload: bytes) -> Chunk:
                 sequence=_count(header["sequence"]),
                 attempt=_count(header["attempt"]),
                 oldest_open=_count(header["oldest_open"]),
+                tile=_count(header["tile"]),
             ),
             tensor=_count(header["tensor"]),
             dtype=_text(header["dtype"]),
@@ -197,8 +200,8 @@ class _Partial:
     trace: Trace = ()
 
 
-Expect: TypeAlias = Callable[[str, int, int], Tensor | None]
-"""(stream, epoch, tensor) -> what this node expects there, None when it expects nothing."""
+Expect: TypeAlias = Callable[[FrameKey, int], Tensor | None]
+"""(key, tensor) -> what this node expects there, None when it expects nothing."""
 
 
 class Assembler:
@@ -244,7 +247,7 @@ class Assembler:
         self._drop_where(lambda _: True)
 
     def _begin(self, key: ChunkKey, chunk: Chunk) -> _Partial:
-        expected = self._expect(chunk.key.stream, chunk.key.epoch, chunk.tensor)
+        expected = self._expect(chunk.key, chunk.tensor)
         if expected is None:
             raise WireError(
                 f"unexpected tensor {chunk.tensor} of stream {chunk.key.stream!r}, epoch {chunk.key.epoch}: "

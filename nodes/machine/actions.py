@@ -6,18 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from nodes.machine.work import Work
 from nodes.messages import StreamApplied
 from pipeline.placement import Stage
-from pipeline.plan import Plan, StreamId
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.tiling import TiledStage
 from pipeline.wire import Array, FrameKey, Trace
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Compile the stage in the background, subscribe to its inputs, then say Prepared or PrepareFailed."""
+    """Compile this node's part in the background, subscribe to its inputs, then say Prepared or PrepareFailed.
+
+    A stage; a stage and its tiles for the head of a tiled one; the tiles alone (`stage` is None) for a worker.
+    """
 
     plan: Plan
-    stage: Stage
+    stage: Stage | None
+    tiled: TiledStage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +43,18 @@ class AnnounceApplied:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Compute this epoch's segment on these inputs, by tensor id."""
+    """Compute this epoch's segment on these inputs, by tensor id.
+
+    A tile's are its regions of the stack's inputs, as views perhaps. What comes after the tiles is given `parts`, the
+    tiles' outputs in order, to be put together first.
+    """
 
     key: FrameKey
     inputs: Mapping[int, Array]
     trace: Trace
     decode_seconds: float
+    work: Work = Work.STAGE
+    parts: tuple[Array, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +68,19 @@ class SendTensor:
 
 
 @dataclass(frozen=True, slots=True)
+class SendTile:
+    """Publish a tile's region of one of the stack's inputs, perhaps a view, for one worker."""
+
+    key: FrameKey
+    worker: NodeId
+    tensor: int
+    array: Array
+    trace: Trace = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SendOutput:
-    """Publish one of the model's outputs, to the device."""
+    """Publish one of the model's outputs, to the device; or a tile's output, to the head."""
 
     key: FrameKey
     tensor: int
@@ -67,7 +90,7 @@ class SendOutput:
 
 @dataclass(frozen=True, slots=True)
 class SendFailure:
-    """Tell the device that this frame could not be computed here."""
+    """Tell the device that this frame could not be computed here; or the head, that this tile could not."""
 
     key: FrameKey
     message: str
@@ -106,6 +129,17 @@ class CloseFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteTile:
+    """A tile came back: for the telemetry, the parts of its seconds as `TileSeconds` has them."""
+
+    key: FrameKey
+    worker: NodeId
+    transfer_seconds: float
+    queue_seconds: float
+    compute_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """Add one to a counter of the telemetry."""
 
@@ -126,11 +160,13 @@ Action: TypeAlias = (
     | AnnounceApplied
     | Run
     | SendTensor
+    | SendTile
     | SendOutput
     | SendFailure
     | DecodeFrame
     | DropFrame
     | CloseFrame
+    | NoteTile
     | Count
     | Log
 )

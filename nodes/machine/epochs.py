@@ -15,8 +15,9 @@ from nodes.machine.events import PlanArrived, Prepared, PrepareFailed
 from nodes.messages import StreamApplied
 from pipeline.errors import DigestMismatch, PlanError
 from pipeline.graph import ModelGraph
-from pipeline.placement import Stage, check
+from pipeline.placement import Stage, Tier
 from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.tiling import TiledStage
 
 
 class Phase(Enum):
@@ -37,11 +38,15 @@ TRANSITIONS: dict[tuple[Phase | None, type], Phase] = {
 
 @dataclass(slots=True)
 class Epoch:
-    """One plan in which this node has a stage; `graph` is this node's own."""
+    """One plan in which this node has a part; `graph` is this node's own.
+
+    A node with a stage has the tiles, too, if it shares them out; a worker has no stage and all of the tiles.
+    """
 
     plan: Plan
     graph: ModelGraph
-    stage: Stage
+    stage: Stage | None
+    tiled: TiledStage | None = None
     phase: Phase = Phase.PREPARING
     reason: str = ""
 
@@ -91,16 +96,17 @@ class EpochTable:
         actions: list[Action] = [Release(plan.stream, plan.epoch)] if replaced else []
         stream.seen, stream.seen_ts = plan.epoch, plan.created_ts
         stream.refused = {}
-        tier = plan.tier_of(self._me)
-        if tier is None:
+        if self._me not in plan.members:
             return actions
         try:
             graph = self._own_graph(plan)
         except (PlanError, DigestMismatch) as error:
             return actions + self._refuse(stream, plan, str(error))
-        stage = next(stage for stage in plan.stages(graph) if stage.tier == tier)
-        stream.epochs[plan.epoch] = Epoch(plan, graph, stage, TRANSITIONS[None, PlanArrived])
-        return [*actions, Prepare(plan, stage)]
+        tier = plan.tier_of(self._me)
+        stage = next((stage for stage in plan.stages(graph) if stage.tier is tier), None)
+        tiled = plan.tiled_stage(graph) if tier in (None, Tier.EDGE) else None
+        stream.epochs[plan.epoch] = Epoch(plan, graph, stage, tiled, TRANSITIONS[None, PlanArrived])
+        return [*actions, Prepare(plan, stage, tiled)]
 
     def prepared(self, event: Prepared | PrepareFailed) -> list[Action]:
         """The background work on an epoch ended; an epoch that was let go meanwhile stays gone."""
@@ -135,7 +141,7 @@ class EpochTable:
             raise PlanError(f"node {self._me} has no model {plan.model!r}, it has: {', '.join(sorted(self._graphs))}")
         if graph.digest != plan.digest:
             raise DigestMismatch(plan.model, [(self._me, graph.digest), ("the plan", plan.digest)])
-        check(graph, plan.placement)
+        plan.check(graph)
         return graph
 
     def _refuse(self, stream: _Stream, plan: Plan, reason: str) -> list[Action]:

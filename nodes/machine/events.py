@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from nodes.machine.work import Work
 from nodes.messages import Applied, NodeState
-from pipeline.plan import Plan, StreamId
+from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.wire import Array, FrameKey, Trace
 
 
@@ -51,7 +52,7 @@ class PeerAppliedArrived:
 
 @dataclass(frozen=True, slots=True)
 class TensorArrived:
-    """A whole tensor for one of this node's segments."""
+    """A whole tensor for one of this node's segments; of a tile, its region."""
 
     key: FrameKey
     tensor: int
@@ -67,6 +68,7 @@ class SegmentRan:
     key: FrameKey
     outputs: Mapping[int, Array]
     trace: Trace
+    work: Work = Work.STAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,25 @@ class SegmentFailed:
     key: FrameKey
     message: str
     trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class TileArrived:
+    """A worker's output for a tile; the trace is the worker's hop alone."""
+
+    key: FrameKey
+    worker: NodeId
+    array: Array
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class TileFailed:
+    """A worker says that it could not compute a tile."""
+
+    key: FrameKey
+    worker: NodeId
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +175,8 @@ Event: TypeAlias = (
     | TensorArrived
     | SegmentRan
     | SegmentFailed
+    | TileArrived
+    | TileFailed
     | FrameOffered
     | FrameDecoded
     | FrameUndecodable

@@ -10,7 +10,8 @@ from nodes.machine.events import TensorArrived
 from pipeline.placement import Tier
 from pipeline.wire import Array, FrameKey, Hop, Trace
 
-JoinKey = tuple[str, int, int]
+JoinKey = tuple[str, int, int, int]
+"""Stream, epoch, sequence and tile."""
 _TIER_ORDER = {tier.label: int(tier) for tier in Tier}
 
 
@@ -42,7 +43,7 @@ class Joins:
     def add(self, event: TensorArrived, needed: Sequence[int]) -> Run | None:
         """Take a tensor; returns what to run when it was the last one missing. Repeats and old attempts do nothing."""
         self._forget_closed(event.key)
-        key = (event.key.stream, event.key.epoch, event.key.sequence)
+        key = (event.key.stream, event.key.epoch, event.key.sequence, event.key.tile)
         if event.key.attempt <= self._ran.get(key, 0):
             return None
         join = self._waiting.get(key)

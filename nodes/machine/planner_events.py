@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from nodes.machine.actions import Log
 from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
-from nodes.messages import LinkReport, NodeInfo, SegmentSeconds
+from nodes.messages import LinkReport, NodeInfo, SegmentSeconds, TileSeconds
 from nodes.wishes import WishesSection
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
@@ -39,10 +39,14 @@ class LinkArrived:
 
 @dataclass(frozen=True, slots=True)
 class TelemetryArrived:
-    """A node reported; `segments` are those that computed enough frames since the last time to tell."""
+    """A node reported; `segments` are those that computed enough frames since the last time to tell.
+
+    `tiles` are those that a head has had back since.
+    """
 
     node: NodeId
     segments: tuple[SegmentSeconds, ...] = ()
+    tiles: tuple[TileSeconds, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,18 @@ class PlanSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class TilesByHand:
+    """A grid as `Grid.parse` reads it, a stack as `FROM:TO`, and workers in the order of the tiles.
+
+    Fewer workers than tiles take them in turn; none means all that can.
+    """
+
+    grid: str
+    stack: str
+    workers: tuple[NodeId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceRequested:
     """A person wants a placement by hand, or (`auto`) the planner's own again. `ticket` is what to answer to."""
 
@@ -68,6 +84,7 @@ class PlaceRequested:
     edge_from: str | None = None
     cloud_from: str | None = None
     auto: bool = False
+    tiles: TilesByHand | None = None
 
 
 @dataclass(frozen=True, slots=True)

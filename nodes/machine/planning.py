@@ -33,14 +33,16 @@ from nodes.machine.planner_events import (
 from nodes.machine.roster import Roster, Served
 from nodes.machine.silence import Silence
 from nodes.machine.terms import Terms
+from nodes.machine.tiles_by_hand import tiling_by_hand
 from nodes.messages import LifeState
 from nodes.wishes import WishesSection, as_written, constraints_of, read_wishes
 from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.partition.choice import Choice, priced
 from pipeline.partition.constraints import broken
-from pipeline.placement import Placement, Tier, check, split_at
+from pipeline.placement import Placement, Tier, split_at
 from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.tiling import Tiling
 
 FORCED = "forced"
 LOST_GRACE_S = 0.5
@@ -63,8 +65,8 @@ class PlannerSettings:
     lost_after_s: float = 4.0
 
 
-_Way: TypeAlias = tuple[Placement, tuple[tuple[Tier, str], ...]]
-"""A placement on these nodes, whatever its epoch."""
+_Way: TypeAlias = tuple[Placement, tuple[tuple[Tier, str], ...], Tiling | None]
+"""A placement on these nodes, with these tiles, whatever its epoch."""
 
 
 @dataclass(slots=True)
@@ -82,6 +84,7 @@ class _Stream:
     plan: Plan | None = None
     adopted: bool = False
     forced: Placement | None = None
+    forced_tiles: Tiling | None = None
     hurry: bool = False
     published_at: float = 0.0
     said: str = ""
@@ -209,7 +212,8 @@ class PlannerMachine:
         stream, plan = self._streams.get(name), self._seen_plans.get(name)
         if stream is not None and stream.plan is None and plan is not None and plan.device == stream.served.device:
             stream.plan, stream.adopted = plan, True
-            stream.forced = plan.placement if plan.planner == FORCED else None
+            if plan.planner == FORCED:
+                stream.forced, stream.forced_tiles = plan.placement, plan.tiles
             if plan.wishes is not None:
                 with contextlib.suppress(TrisectError):  # of another version of trisect: the configuration's hold
                     stream.asked = read_wishes(plan.wishes)
@@ -235,17 +239,24 @@ class PlannerMachine:
             refused = held.refused.get(stream.plan.epoch) if held and stream.plan else None
             if refused is not None and stream.plan and stream.served.banned.get(node) != applied.session:
                 stream.served.banned[node] = applied.session
+                if node in stream.plan.workers:
+                    self._withdraw(stream)
                 actions.append(Log(logging.WARNING, f"{node} refuses epoch {stream.plan.epoch}: {refused}"))
             if refused is not None and stream.plan and node == stream.served.device:
                 stream.turned_down[_way(stream.plan)] = applied.session
-                if stream.plan.placement == stream.forced:
-                    stream.forced = None
+                self._withdraw(stream)
         return actions
+
+    @staticmethod
+    def _withdraw(stream: _Stream) -> None:
+        """What was placed by hand cannot be had."""
+        if stream.plan and stream.plan.placement == stream.forced:
+            stream.forced = stream.forced_tiles = None
 
     def _overdue(self, stream: _Stream, now: float) -> list[PlannerAction]:
         """A living node that never prepares would hold the plan up for ever."""
         plan, peers, waiting = stream.plan, self._roster.peers, {}
-        for node in plan.nodes.values() if plan else ():
+        for node in plan.members if plan else ():
             if plan and node != plan.device and peers.alive(node) and not peers.ready_for(node, plan):
                 key = (node, peers.states[node].session, plan.epoch)
                 waiting[key] = stream.preparing.get(key, now)
@@ -255,6 +266,8 @@ class PlannerMachine:
             late = now - since >= self._settings.prepare_timeout_s
             if late and stream.served.banned.get(node) != session:
                 stream.served.banned[node] = session
+                if plan and node in plan.workers:
+                    self._withdraw(stream)
                 text = f"{node} has not prepared epoch {epoch} within {self._settings.prepare_timeout_s:.0f} s"
                 actions.append(Log(logging.WARNING, f"{text}: it is left out until it starts anew"))
         return actions
@@ -278,11 +291,12 @@ class PlannerMachine:
             stream = self._stream(event.stream)
             graph = self._roster.graph_of(stream.served)
             forced = None if event.auto else split_at(graph, event.edge_from, event.cloud_from)
+            tiles = tiling_by_hand(self._roster, stream.served, graph, forced, event.tiles)
             if not self._choices(stream, graph, forced)[1]:
                 raise PlanError(f"stream {event.stream!r} cannot be placed so: {self._why_not(stream, forced)}")
         except TrisectError as error:
             return [Reply(event.ticket, {"ok": False, "error": str(error)})]
-        stream.forced = forced
+        stream.forced, stream.forced_tiles = forced, tiles
         return self._hurry(event.stream, stream, graph, event.ticket, now, wall_ts)
 
     def _wishes_requested(self, event: WishesRequested, now: float, wall_ts: float) -> list[PlannerAction]:
@@ -349,7 +363,7 @@ class PlannerMachine:
                 asked, choices = self._choices(stream, graph, None)
             if not choices:
                 raise PlanError(self._why_not(stream, None))
-            choices = [choice for choice in choices if not self._is_turned_down(stream, _way(choice))]
+            choices = [choice for choice in choices if not self._is_turned_down(stream, _way_of(stream, choice))]
             if not (fallback := self._fallback(stream, graph)) and not choices:
                 raise PlanError(f"{stream.served.device} has refused all there are")
         except TrisectError as error:
@@ -377,13 +391,15 @@ class PlannerMachine:
             return f"a node has seen epoch {seen} and ignores {plan.epoch}"
         if self._is_turned_down(stream, _way(plan)):
             return f"{plan.device} refuses epoch {plan.epoch}"
-        if plan.placement == best.placement and dict(plan.nodes) == dict(best.nodes):
+        if _way(plan) == _way_of(stream, best):
             wanted = (_planner(stream, best), stream.wishes.objective, _asked(stream))
             changed = stream.hurry and (plan.planner, plan.objective, plan.wishes) != wanted
             return _by_whom(stream, best) if changed else ""
         if any(self._may_only_blink(node, now) for node in plan.nodes.values()):
             return ""
         gone = [why for node in plan.nodes.values() if (why := self._roster.why_unusable(stream.served, node))]
+        # for a worker that is merely lost the head stands in
+        gone += [f"{node} refuses its tiles" for node in plan.workers if self._roster.is_banned(stream.served, node)]
         if gone:
             return "; ".join(gone)
         if stream.hurry or best.placement == stream.forced:
@@ -445,6 +461,7 @@ class PlannerMachine:
             objective=stream.wishes.objective,
             runner_up=runner_up,
             wishes=_asked(stream),
+            tiles=_tiles(stream, best),
         )
         stream.plan, stream.published_at, stream.unsure = plan, now, frozenset(unsure)
         text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
@@ -497,8 +514,20 @@ class PlannerMachine:
         return [Log(logging.WARNING, text)]
 
 
-def _way(of: Plan | Choice) -> _Way:
-    return of.placement, tuple(sorted((tier, str(node)) for tier, node in of.nodes.items()))
+def _way(plan: Plan) -> _Way:
+    return plan.placement, _nodes(plan), plan.tiles
+
+
+def _way_of(stream: _Stream, choice: Choice) -> _Way:
+    return choice.placement, _nodes(choice), _tiles(stream, choice)
+
+
+def _nodes(of: Plan | Choice) -> tuple[tuple[Tier, str], ...]:
+    return tuple(sorted((tier, str(node)) for tier, node in of.nodes.items()))
+
+
+def _tiles(stream: _Stream, choice: Choice) -> Tiling | None:
+    return stream.forced_tiles if choice.placement == stream.forced else None
 
 
 def _planner(stream: _Stream, best: Choice) -> str:
@@ -519,7 +548,7 @@ def _by_whom(stream: _Stream, best: Choice) -> str:
 
 def _fits(plan: Plan, graph: ModelGraph) -> bool:
     try:
-        check(graph, plan.placement)
+        plan.check(graph)
     except PlanError:
         return False
     return plan.digest == graph.digest

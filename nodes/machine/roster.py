@@ -54,14 +54,20 @@ class Roster:
         return self.graphs[digest]
 
     def usable(self, stream: Served, tier: Tier) -> list[NodeId]:
-        """The tier's nodes that can serve the stream, by id."""
+        """The tier's nodes that can run a stage of the stream, by id."""
         return [
             node
             for node, info in sorted(self.infos.items())
             if info.tier == tier.label
+            and not info.is_worker
             and (node == stream.device or tier is not Tier.DEVICE)
             and not self.why_unusable(stream, node)
         ]
+
+    def usable_workers(self, stream: Served) -> list[NodeId]:
+        """The nodes that compute tiles only and can for the stream, by id."""
+        workers = (node for node, info in sorted(self.infos.items()) if info.is_worker)
+        return [node for node in workers if not self.why_unusable(stream, node)]
 
     def why_unusable(self, stream: Served, node: NodeId) -> str:
         """Why the node cannot serve the stream at present, empty if it can."""
@@ -75,9 +81,14 @@ class Roster:
             return f"{node} has just started"
         if info.models.get(stream.model) != digest:
             return f"{node} has another model {stream.model!r}: {info.models.get(stream.model)}, not {digest}"
-        if stream.banned.get(node) == state.session and node != stream.device:
+        if self.is_banned(stream, node):
             return f"{node} refused an earlier plan, or did not prepare it in time"
         return self._why_unmeasured(stream, node, digest or "")
+
+    def is_banned(self, stream: Served, node: NodeId) -> bool:
+        """Whether the node's present process refused a plan of the stream, or never prepared it."""
+        state = self.peers.states.get(node)
+        return state is not None and stream.banned.get(node) == state.session and node != stream.device
 
     def _why_unmeasured(self, stream: Served, node: NodeId, digest: str) -> str:
         link = self.links.get(node)
@@ -93,7 +104,8 @@ class Roster:
         parts = []
         for tier in sorted(tiers):
             if not self.usable(stream, tier):
-                nodes = [node for node, info in sorted(self.infos.items()) if info.tier == tier.label]
+                infos = sorted(self.infos.items())
+                nodes = [node for node, info in infos if info.tier == tier.label and not info.is_worker]
                 reasons = [reason for node in nodes if (reason := self.why_unusable(stream, node))]
                 parts.append(f"there is no usable {tier.label} node ({'; '.join(reasons) or 'none has come'})")
         return " and ".join(parts)

@@ -159,7 +159,7 @@ class StreamOwner:
 
     def _activate(self) -> list[Action]:
         newest = max(self._plans, default=0)
-        if newest == (self.active or 0) or not self._ready(self._plans[newest]):
+        if newest == (self.active or 0) or not self._complete(self._plans[newest]):
             return []
         self.active = newest
         plan = self._plans[newest]
@@ -175,6 +175,14 @@ class StreamOwner:
             and mine.phase is Phase.READY
             and all(self._peers.ready_for(node, plan) for node in plan.nodes.values() if node != self._me)
         )
+
+    def _complete(self, plan: Plan) -> bool:
+        """Whether nobody is waited for: a worker that lives may still prepare, for one that is lost the head stands in.
+
+        Once the plan is active, frames enter as long as the nodes with a stage are ready.
+        """
+        waited_for = [node for node in plan.workers if self._peers.alive(node)]
+        return self._ready(plan) and all(self._peers.ready_for(node, plan) for node in waited_for)
 
     def _runnable(self) -> bool:
         return self.active is not None and self._ready(self._plans[self.active])

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from nodes.machine import events as ev
 from nodes.machine.actions import Action, AnnounceApplied, Count, Log, Release, SendFailure, SendOutput, SendTensor
-from nodes.machine.epochs import EpochTable, Phase
+from nodes.machine.epochs import Epoch, EpochTable, Phase
+from nodes.machine.gathers import Gathers
 from nodes.machine.joins import Joins
 from nodes.machine.peers import Peers
 from nodes.machine.stream import StreamOwner, StreamSettings
+from nodes.machine.work import Work
 from nodes.messages import StreamApplied
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
+from pipeline.wire import FrameKey
 
 
 class TierMachine:
@@ -29,6 +33,7 @@ class TierMachine:
         self.peers = Peers()
         self.epochs = EpochTable(me, graphs)
         self.joins = Joins()
+        self.gathers = Gathers(me, self.peers)
         self.owners = {
             settings.stream: StreamOwner(me, settings, graphs[settings.model], self.epochs, self.peers)
             for settings in streams
@@ -43,6 +48,8 @@ class TierMachine:
             ev.TensorArrived: self._tensor_arrived,
             ev.SegmentRan: self._segment_ran,
             ev.SegmentFailed: self._segment_failed,
+            ev.TileArrived: self.gathers.arrived,
+            ev.TileFailed: self.gathers.failed,
             ev.FrameOffered: lambda event, _: self.owners[event.stream].frame_offered(event),
             ev.FrameDecoded: self._frame_decoded,
             ev.FrameUndecodable: lambda event, _: self.owners[event.stream].frame_undecodable(event),
@@ -57,16 +64,29 @@ class TierMachine:
         actions = self._handlers[type(event)](event, now)
         for owner in self.owners.values():
             actions += owner.refresh(now)
+        actions += self.gathers.refresh(now)
         actions += self._announce()
         for action in actions:
             if isinstance(action, Release):
                 self.joins.drop_epoch(action.stream, action.epoch)
+                self.gathers.drop_epoch(action.stream, action.epoch)
         return actions
 
-    def expected(self, stream: str, epoch: int, tensor: int) -> Tensor | None:
+    def expected(self, key: FrameKey, tensor: int) -> Tensor | None:
         """The input that this node waits for under these names, if any; what the wire is checked against."""
-        held = self.epochs.find(stream, epoch)
-        return held.graph.tensors[tensor] if held and tensor in held.stage.inputs else None
+        held = self.epochs.find(key.stream, key.epoch)
+        if held is None or tensor not in _inputs(held):
+            return None
+        if held.stage is None and held.tiled is not None:
+            return held.tiled.region(held.graph, key.tile, tensor)
+        return held.graph.tensors[tensor] if not key.tile else None
+
+    def expected_tile(self, key: FrameKey, tensor: int) -> Tensor | None:
+        """The output of a tile that this node shares out, if any; likewise."""
+        held = self.epochs.find(key.stream, key.epoch)
+        if held is None or held.stage is None or held.tiled is None or tensor != held.tiled.stack.output:
+            return None
+        return held.tiled.region(held.graph, key.tile, tensor)
 
     def _announce(self) -> list[Action]:
         """Say what this node holds whenever that changed, and let its own old epochs go by the same rule."""
@@ -116,13 +136,18 @@ class TierMachine:
         held = self.epochs.find(event.key.stream, event.key.epoch)
         if held is None or held.phase is not Phase.READY:
             return [Count("stale_tensors_total")]
-        run = self.joins.add(event, held.stage.inputs)
-        return [run] if run else []
+        run = self.joins.add(event, _inputs(held))
+        return [replace(run, work=_first_work(held))] if run else []
 
     def _segment_ran(self, event: ev.SegmentRan, now: float) -> list[Action]:
         held = self.epochs.find(event.key.stream, event.key.epoch)
         if held is None:
             return [Count("stale_tensors_total")]
+        if event.work is Work.TILE:
+            return self._tile_ran(held, event, now)
+        if event.work is Work.BEFORE:
+            return self.gathers.begin(held, event, now)
+        assert held.stage is not None
         actions: list[Action] = [
             SendTensor(event.key, tensor, event.outputs[tensor], event.trace) for tensor in held.stage.sends
         ]
@@ -134,11 +159,24 @@ class TierMachine:
                 actions.append(SendOutput(event.key, tensor, event.outputs[tensor], event.trace))
         return actions
 
+    def _tile_ran(self, held: Epoch, event: ev.SegmentRan, now: float) -> list[Action]:
+        assert held.tiled is not None
+        output = held.tiled.stack.output
+        if held.stage is None:
+            return [SendOutput(event.key, output, event.outputs[output], event.trace)]
+        return self.gathers.arrived(ev.TileArrived(event.key, self.me, event.outputs[output], event.trace), now)
+
     def _segment_failed(self, event: ev.SegmentFailed, now: float) -> list[Action]:
+        if event.key.tile and self._shares_out(event.key):
+            return self.gathers.failed(ev.TileFailed(event.key, self.me, event.message), now)
         owner = self.owners.get(StreamId(event.key.stream))
         if owner is not None:
             return owner.output_failed(ev.OutputFailed(event.key, event.message, event.trace), now)
         return [SendFailure(event.key, event.message, event.trace)]
+
+    def _shares_out(self, key: FrameKey) -> bool:
+        held = self.epochs.find(key.stream, key.epoch)
+        return held is not None and held.stage is not None
 
     def _frame_decoded(self, event: ev.FrameDecoded, now: float) -> list[Action]:
         self.owners[event.stream].frame_decoded(event)
@@ -156,3 +194,16 @@ class TierMachine:
         for owner in self.owners.values():
             owner.connection_restored(now)
         return []
+
+
+def _inputs(held: Epoch) -> tuple[int, ...]:
+    """The tensors that this node's part in the epoch begins with."""
+    if held.stage is not None:
+        return held.stage.inputs
+    return held.tiled.stack.inputs if held.tiled is not None else ()
+
+
+def _first_work(held: Epoch) -> Work:
+    if held.stage is None:
+        return Work.TILE
+    return Work.BEFORE if held.tiled is not None else Work.STAGE

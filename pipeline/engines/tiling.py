@@ -6,8 +6,9 @@ the law is a fact about one library on one kind of processor, found by trying. I
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -31,15 +32,31 @@ class TilingEngine(Engine, Protocol):
         ...
 
 
-class TiledStack:
-    """All tiles of a stack on one engine: one segment for each kind of tile. Raises ConfigError for most engines."""
+def tiling(engine: Engine) -> TilingEngine:
+    """The engine, if it is one that computes tiles. Raises ConfigError."""
+    if not isinstance(engine, TilingEngine):
+        raise ConfigError(f"engine {engine.name!r} cannot compute tiles; use tensorflow")
+    return engine
 
-    def __init__(self, engine: Engine, model: PreparedModel, tile_map: TileMap) -> None:
-        if not isinstance(engine, TilingEngine):
-            raise ConfigError(f"engine {engine.name!r} cannot compute tiles; use tensorflow")
-        self._engine, self._model, self.tile_map = engine, model, tile_map
-        kinds = {tile.kind: tile for tile in tile_map.tiles}
-        self.segments = {kind: engine.compile_tile(model, tile, tile_map.stack) for kind, tile in kinds.items()}
+
+class TiledStack:
+    """All tiles of a stack on one engine: one segment for each kind of tile, but for those that are `known` already.
+
+    Raises ConfigError for most engines.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: PreparedModel,
+        tile_map: TileMap,
+        known: Mapping[Hashable, TileSegment] = MappingProxyType({}),
+    ) -> None:
+        self._engine, self._model, self.tile_map = tiling(engine), model, tile_map
+        self.segments = {
+            tile.kind: known.get(tile.kind) or self._engine.compile_tile(model, tile, tile_map.stack)
+            for tile in {tile.kind: tile for tile in tile_map.tiles}.values()
+        }
 
     def run(self, tensors: Mapping[int, Array]) -> Array:
         """The stack's whole output from its whole inputs by tensor id."""
@@ -64,12 +81,18 @@ class TiledStack:
         return None
 
 
-def prove(engine: Engine, model: PreparedModel, tile_map: TileMap) -> TiledStack:
+def prove(
+    engine: Engine,
+    model: PreparedModel,
+    tile_map: TileMap,
+    known: Mapping[Hashable, TileSegment] = MappingProxyType({}),
+) -> TiledStack:
     """The stack in tiles, compiled, if it gives the bits of the stack in one piece on noise.
 
+    Segments of kinds that are `known` already are taken as they are.
     Raises TileError that names the block which does not, what its tile was and what to do; ConfigError.
     """
-    tiled, stack = TiledStack(engine, model, tile_map), tile_map.stack
+    tiled, stack = TiledStack(engine, model, tile_map, known), tile_map.stack
     tensors = {tensor: noise(model.graph.tensors[tensor]) for tensor in stack.inputs}
     whole = engine.compile(model, stack.blocks, stack.inputs, (stack.output,)).run(tensors)[stack.output]
     if np.array_equal(tiled.run(tensors), whole, equal_nan=True):

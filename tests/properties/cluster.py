@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,7 +22,9 @@ from nodes.machine.corrections import LEAST_FRAMES
 from nodes.machine.planning import PlannerMachine, PlannerSettings
 from nodes.machine.stream import MAX_FAILURES, StreamSettings
 from nodes.machine.tier import TierMachine
+from nodes.machine.work import Work
 from nodes.messages import (
+    WORKER,
     Applied,
     LifeState,
     LinkReport,
@@ -37,9 +39,10 @@ from nodes.telemetry import read_segments
 from pipeline.errors import WireError
 from pipeline.estimator import Speed
 from pipeline.graph import ModelGraph
-from pipeline.placement import Stage, Tier
+from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profile import Profile
+from pipeline.tiles.arrays import merge
 from pipeline.wire import Assembler, Failed, Hop, encode, encode_failure
 from tests.properties.simulated_broker import Broker, Client, Step
 from tests.properties.symbolic import MODEL, model_inputs, right_outputs, run_blocks
@@ -49,6 +52,7 @@ DEVICE = NodeId("device-1")
 SEQUENCES = 1_000_000
 WINDOW = 3
 TRAFFIC = 0.05
+CHUNK_BYTES = 24
 LOST_AFTER_S = 150.0  # longer than time ever passes in one step
 WALL_TS = 1_760_000_000.0
 SPEED = Speed(macs_per_s=1e9, depthwise_macs_per_s=1e9, bytes_per_s=1e9, weight_bytes_per_s=1e9, operation_s=1e-3)
@@ -67,7 +71,7 @@ class TierShell(Client):
     def begin(self) -> None:
         self.loading = True
         self.failing = self.refusing = 0
-        self.held: dict[int, Stage] = {}
+        self.held: dict[int, do.Prepare] = {}
         self.topics: dict[int, list[str]] = {}
         self.workers: dict[str, deque[Any]] = {name: deque() for name in ("frames", "prepare", "compute", "publish")}
         graph = self.cluster.graph
@@ -77,7 +81,8 @@ class TierShell(Client):
             owned = [StreamSettings(stream=STREAM, model=MODEL, window=WINDOW, first_sequence=first)]
         self.machine = TierMachine(self.node, {MODEL: graph}, owned)
         self.inputs = Assembler(self.machine.expected)
-        self.outputs = Assembler(lambda stream, epoch, tensor: graph.tensors[tensor])
+        self.tiles = Assembler(self.machine.expected_tile)
+        self.outputs = Assembler(lambda key, tensor: graph.tensors[tensor])
 
     def came_up(self) -> None:
         self.handle(ev.ConnectionRestored())
@@ -108,7 +113,10 @@ class TierShell(Client):
     def report(self, load: float) -> None:
         """Telemetry of a node that takes so many times its profile."""
         report: dict[str, float] = {"ts": self.cluster.now}
-        for epoch, stage in self.held.items():
+        for epoch, part in self.held.items():
+            stage = part.stage
+            if stage is None or part.tiled is not None:
+                continue
             segment = f"segment.{STREAM}.{epoch}."
             report[f"{segment}frames"] = LEAST_FRAMES
             report[f"{segment}compute_seconds_p50"] = load * self.speed * len(stage.blocks)
@@ -119,7 +127,8 @@ class TierShell(Client):
         self.keep(f"model/{graph.digest}", to_bytes(graph.to_json()))
         streams = {STREAM: MODEL} if self.node == DEVICE else {}
         models, speed = {MODEL: graph.digest}, SPEED.to_json()
-        info = NodeInfo(self.node, self.tier, self.token, "1", "none", "1", 1, "none", models, streams, speed)
+        role = WORKER if self.node in self.cluster.workers else ""
+        info = NodeInfo(self.node, self.tier, self.token, "1", "none", "1", 1, "none", models, streams, speed, role)
         self.keep(f"info/{self.node}", to_bytes(info))
         if self.cluster.cached:
             self.introduce_profile()
@@ -159,7 +168,7 @@ class TierShell(Client):
             self.workers["prepare"].append(action)
         elif isinstance(action, do.Run):
             self.workers["compute"].append(action)
-        elif isinstance(action, do.SendTensor | do.SendOutput | do.SendFailure):
+        elif isinstance(action, do.SendTensor | do.SendTile | do.SendOutput | do.SendFailure):
             self.workers["publish"].append(action)
 
     def arrived(self, topic: str, payload: bytes) -> None:
@@ -171,15 +180,20 @@ class TierShell(Client):
         elif kind == "plan":
             self.handle(ev.PlanArrived(Plan.from_json(parse_json(payload))))
         else:
-            self._bulk_arrived(self.outputs if kind == "result" else self.inputs, rest.partition("/")[0], payload)
+            assembler = {"result": self.outputs, "tiled": self.tiles}.get(kind, self.inputs)
+            self._bulk_arrived(assembler, NodeId(rest.partition("/")[0]), payload)
 
-    def _bulk_arrived(self, assembler: Assembler, sender: str, payload: bytes) -> None:
+    def _bulk_arrived(self, assembler: Assembler, sender: NodeId, payload: bytes) -> None:
         try:
             got = assembler.add(sender, payload)
         except WireError:
             return
-        if isinstance(got, Failed):
+        if isinstance(got, Failed) and assembler is self.tiles:
+            self.handle(ev.TileFailed(got.key, sender, got.message))
+        elif isinstance(got, Failed):
             self.handle(ev.OutputFailed(got.key, got.message, got.trace))
+        elif got is not None and assembler is self.tiles:
+            self.handle(ev.TileArrived(got.key, sender, got.array, got.trace))
         elif got is not None and assembler is self.inputs:
             self.handle(ev.TensorArrived(got.key, got.tensor, got.array, got.trace, 0.0))
         elif got is not None:
@@ -210,7 +224,8 @@ class TierShell(Client):
             return
         if isinstance(action, do.Release):
             self.held.pop(action.epoch, None)
-            self.inputs.drop_epoch(action.stream, action.epoch)
+            for assembler in (self.inputs, self.tiles):
+                assembler.drop_epoch(action.stream, action.epoch)
             for topic in self.topics.pop(action.epoch, []):
                 self.tensors.discard(topic)
                 self.queues.pop(topic, None)
@@ -220,33 +235,58 @@ class TierShell(Client):
             self.refusing -= 1
             self.handle(ev.PrepareFailed(plan.stream, plan.epoch, "out of memory"))
             return
-        senders = {tensor: plan.nodes[plan.placement[graph.producer[tensor]]] for tensor in action.stage.inputs}
-        self.topics[plan.epoch] = [f"out/{sender}/{plan.epoch}/{tensor}" for tensor, sender in senders.items()]
-        self.tensors |= set(self.topics[plan.epoch])
-        self.held[plan.epoch] = action.stage
+        if action.stage is None:
+            topics = [f"tile/{plan.nodes[Tier.EDGE]}/{self.node}/{plan.epoch}"]
+        else:
+            senders = {tensor: plan.nodes[plan.placement[graph.producer[tensor]]] for tensor in action.stage.inputs}
+            topics = [f"out/{sender}/{plan.epoch}/{tensor}" for tensor, sender in senders.items()]
+            topics += [f"tiled/{worker}/{plan.epoch}" for worker in plan.workers if action.tiled]
+        self.topics[plan.epoch] = topics
+        self.tensors |= set(topics)
+        self.held[plan.epoch] = action
         self.handle(ev.Prepared(plan.stream, plan.epoch))
 
     def _compute(self, run: do.Run) -> None:
-        stage = self.held.get(run.key.epoch)
-        if stage is None:
+        part = self.held.get(run.key.epoch)
+        if part is None:
             return
         if self.failing:
             self.failing -= 1
-            self.cluster.failed_attempts.setdefault(run.key.sequence, set()).add(run.key.attempt)
+            if part.stage is not None:
+                self.cluster.failed_attempts.setdefault(run.key.sequence, set()).add(run.key.attempt)
             self.handle(ev.SegmentFailed(run.key, "no luck", run.trace))
             return
-        values = run_blocks(self.cluster.graph, stage.blocks, run.inputs)
-        outputs = {tensor: values[tensor] for tensor in stage.outputs}
-        self.handle(ev.SegmentRan(run.key, outputs, (*run.trace, Hop(self.node, self.tier, self.cluster.now))))
+        blocks, outputs = _blocks_and_outputs(part, run.work)
+        inputs = dict(run.inputs)
+        if run.work is Work.AFTER and part.tiled is not None:
+            inputs[part.tiled.stack.output] = merge(part.tiled.tile_map, run.parts)
+        values = run_blocks(self.cluster.graph, blocks, inputs)
+        made = {tensor: values[tensor] for tensor in outputs}
+        trace = (*run.trace, Hop(self.node, self.tier, self.cluster.now))
+        self.handle(ev.SegmentRan(run.key, made, trace, run.work))
 
-    def _publish(self, action: do.SendTensor | do.SendOutput | do.SendFailure) -> None:
+    def _publish(self, action: do.SendTensor | do.SendTile | do.SendOutput | do.SendFailure) -> None:
+        epoch = action.key.epoch
+        topic = f"tiled/{self.node}/{epoch}" if action.key.tile else f"result/{self.node}"
         if isinstance(action, do.SendFailure):
-            self.publish(f"result/{self.node}", encode_failure(action.key, action.message, action.trace))
+            self.publish(topic, encode_failure(action.key, action.message, action.trace))
             return
-        sends = isinstance(action, do.SendTensor)
-        topic = f"out/{self.node}/{action.key.epoch}/{action.tensor}" if sends else f"result/{self.node}"
-        for chunk in encode(action.key, action.tensor, action.array, trace=action.trace, chunk_bytes=8):
+        if isinstance(action, do.SendTensor):
+            topic = f"out/{self.node}/{epoch}/{action.tensor}"
+        elif isinstance(action, do.SendTile):
+            topic = f"tile/{self.node}/{action.worker}/{epoch}"
+        for chunk in encode(action.key, action.tensor, action.array, trace=action.trace, chunk_bytes=CHUNK_BYTES):
             self.publish(topic, chunk)
+
+
+def _blocks_and_outputs(part: do.Prepare, work: Work) -> tuple[Sequence[int], Sequence[int]]:
+    if work is Work.STAGE and part.stage is not None:
+        return part.stage.blocks, part.stage.outputs
+    assert part.tiled is not None
+    if work is Work.TILE:
+        return part.tiled.stack.blocks, (part.tiled.stack.output,)
+    half = part.tiled.before if work is Work.BEFORE else part.tiled.after
+    return half.blocks, half.outputs
 
 
 class PlannerShell(Client):
@@ -307,12 +347,16 @@ class Entered:
 
 @dataclass(slots=True)
 class Cluster:
-    """All processes, the clock, and the books on every frame. Nodes have their profile `cached`, or measure it."""
+    """All processes, the clock, and the books on every frame. Nodes have their profile `cached`, or measure it.
+
+    `helpers` counts the nodes that compute tiles only.
+    """
 
     graph: ModelGraph
     edges: int
     clouds: int
     cached: bool = True
+    helpers: int = 0
     now: float = 0.0
     broker: Broker = field(default_factory=Broker)
     tiers: dict[NodeId, TierShell] = field(default_factory=dict)
@@ -330,11 +374,16 @@ class Cluster:
         names = [(DEVICE, Tier.DEVICE)]
         names += [(NodeId(f"edge-{i + 1}"), Tier.EDGE) for i in range(self.edges)]
         names += [(NodeId(f"cloud-{i + 1}"), Tier.CLOUD) for i in range(self.clouds)]
+        names += [(node, Tier.EDGE) for node in self.workers]
         for node, tier in names:
             self.tiers[node] = TierShell(self, node, tier.label)
         self.planner = PlannerShell(self)
         for client in self.clients:
             client.start()
+
+    @property
+    def workers(self) -> list[NodeId]:
+        return [NodeId(f"worker-{i + 1}") for i in range(self.helpers)]
 
     @property
     def clients(self) -> list[Client]:

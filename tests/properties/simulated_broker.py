@@ -153,7 +153,7 @@ class Client:
 
     @staticmethod
     def is_bulk(topic: str) -> bool:
-        return topic.startswith(("out/", "result/"))
+        return topic.startswith(("out/", "tile/", "tiled/", "result/"))
 
     def subscribes(self, topic: str) -> bool:
         return topic.partition("/")[0] in self.filters

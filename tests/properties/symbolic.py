@@ -1,4 +1,8 @@
-"""A network without numbers: a tensor is the hash of the block that made it and of all that it was made from."""
+"""A network without numbers: each place of a map is a hash of its block and of the same places of all it was made from.
+
+So an output is right only if the right blocks ran on the right tensors, and a tile only if it was cut, computed and put
+back where it belongs.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,30 @@ from pipeline.graph import ModelGraph, Tensor
 from pipeline.wire import Array
 
 MODEL = "model"
+HEIGHT, WIDTH = 3, 2
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(29)
 
 
-def hashed(*parts: object) -> Array:
-    return np.array([[xxhash.xxh3_64_intdigest(repr(parts).encode()), 7]], dtype=np.uint64)
+def _seed(*parts: object) -> np.uint64:
+    return np.uint64(xxhash.xxh3_64_intdigest(repr(parts).encode()))
+
+
+def _mixed(seed: np.uint64, arrays: Sequence[Array]) -> Array:
+    mixed = np.full(arrays[0].shape, seed)
+    for array in arrays:
+        mixed = (mixed ^ array) * _ODD
+        mixed ^= mixed >> _SHIFT
+    return mixed
 
 
 def symbolic(graph: ModelGraph) -> ModelGraph:
-    """The same graph with tensors that hold one hash each."""
-    tensors = tuple(Tensor(t.id, t.name, (1, 2), "uint64") for t in graph.tensors)
-    return replace(graph, name=MODEL, tensors=tensors)
+    """The same graph of maps of hashes; every block with one output can be tiled."""
+    tensors = tuple(Tensor(t.id, t.name, (1, HEIGHT, WIDTH, 1), "uint64") for t in graph.tensors)
+    blocks = tuple(
+        replace(block, windows=() if block.index and len(block.outputs) == 1 else None) for block in graph.blocks
+    )
+    return replace(graph, name=MODEL, tensors=tensors, blocks=blocks)
 
 
 def run_blocks(graph: ModelGraph, blocks: Sequence[int], inputs: Mapping[int, Array]) -> dict[int, Array]:
@@ -29,13 +47,14 @@ def run_blocks(graph: ModelGraph, blocks: Sequence[int], inputs: Mapping[int, Ar
     for index in blocks:
         block = graph.blocks[index]
         if index:
-            seen = [int(values[tensor][0, 0]) for tensor in block.inputs]
-            values |= {tensor: hashed(index, tensor, seen) for tensor in block.outputs}
+            seen = [values[tensor] for tensor in block.inputs]
+            values |= {tensor: _mixed(_seed(index, tensor), seen) for tensor in block.outputs}
     return values
 
 
 def model_inputs(graph: ModelGraph, ticket: int) -> dict[int, Array]:
-    return {tensor: hashed("frame", ticket, tensor) for tensor in graph.inputs}
+    places = np.arange(HEIGHT * WIDTH, dtype=np.uint64).reshape(1, HEIGHT, WIDTH, 1)
+    return {tensor: _mixed(_seed("frame", ticket, tensor), [places]) for tensor in graph.inputs}
 
 
 def right_outputs(graph: ModelGraph, ticket: int) -> dict[int, Array]:

@@ -24,9 +24,10 @@ from pipeline.cost import Costs
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact
 from pipeline.placement import Placement
-from pipeline.plan import Plan
+from pipeline.plan import NodeId, Plan
+from pipeline.tiles import Grid, stacks
 from tests.graphs import all_placements, graphs
-from tests.properties.cluster import DEVICE, STREAM, WINDOW, Cluster
+from tests.properties.cluster import DEVICE, STREAM, WINDOW, Cluster, TierShell
 from tests.properties.symbolic import symbolic
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ LIMIT_S = 2 * MAX_TIMEOUT_S
 walks = st.tuples(st.integers(0, 60), st.integers(0, 9999))
 """How many steps follow, and the seed that chooses them."""
 which = st.integers(0, 10)
+grids = st.sampled_from(["1x2", "2x1", "3x2", "1,2x1"])
 
 
 def event(**drawn: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -61,24 +63,15 @@ def any_placement(graph: ModelGraph, costs: Costs) -> Placement:
     return possible[xxhash.xxh3_64_intdigest(repr(sorted(costs.seconds.items())).encode()) % len(possible)]
 
 
-class Pipeline(RuleBasedStateMachine):
+class Faults(RuleBasedStateMachine):
     """One device, some edges and clouds, a planner, a broker, and everything that befalls them."""
 
     cluster: Cluster
 
-    @initialize(
-        graph=graphs(max_blocks=6),
-        edges=st.integers(1, 2),
-        clouds=st.integers(1, 2),
-        quiet=st.booleans(),
-        cached=st.booleans(),
-    )
-    def begin(self, graph: ModelGraph, edges: int, clouds: int, quiet: bool, cached: bool) -> None:
+    def start(self, cluster: Cluster) -> None:
         self.patch = mock.patch.object(exact, "partition", any_placement)
         self.patch.start()
-        self.cluster = Cluster(symbolic(graph), edges, clouds, cached)
-        if quiet:
-            self.cluster.settle(LIMIT_S, at_least_s=1.0)
+        self.cluster = cluster
 
     # What is always going on.
 
@@ -124,20 +117,6 @@ class Pipeline(RuleBasedStateMachine):
         if shell is not None:
             for _ in range(times):
                 shell.report(load)
-
-    @event()
-    def a_person_hands_the_stream_back(self) -> None:
-        if self.cluster.planner.running:
-            self.cluster.planner.handle(pe.PlaceRequested(STREAM, None, auto=True))
-
-    @event(edge=st.none() | which, cloud=st.none() | which)
-    def a_person_places(self, edge: int | None, cloud: int | None) -> None:
-        size = len(self.cluster.graph)
-        if self.cluster.planner.running:
-            if edge is not None and cloud is not None:
-                edge, cloud = sorted((edge % size, cloud % size))
-            edge_from, cloud_from = (None if block is None else str(block % size) for block in (edge, cloud))
-            self.cluster.planner.handle(pe.PlaceRequested(STREAM, None, edge_from, cloud_from))
 
     # Faults.
 
@@ -254,22 +233,102 @@ class Pipeline(RuleBasedStateMachine):
         retained = self.cluster.broker.retained
         plan = Plan.from_json(parse_json(retained[f"plan/{STREAM}"]), self.cluster.graph)
         for shell in self.cluster.tiers.values():
-            wanted = (plan.epoch,) if shell.node in plan.nodes.values() else ()
+            wanted = (plan.epoch,) if shell.node in plan.members else ()
             said = from_bytes(Applied, retained[f"applied/{shell.node}"])
             assert tuple(shell.held) == wanted, f"{shell.node} holds {list(shell.held)}, the plan is {plan.epoch}"
             assert said.session == shell.token
             assert (said.streams[STREAM].seen, said.streams[STREAM].ready) == (plan.epoch, wanted)
             assert len(shell.machine.joins) == 0
-            assert shell.inputs.pending_bytes == 0
+            assert shell.inputs.pending_bytes == shell.tiles.pending_bytes == 0
             if shell is self.cluster.device:
                 assert (said.streams[STREAM].active, said.streams[STREAM].holds) == (plan.epoch, wanted)
+
+
+class Pipeline(Faults):
+    """Plans that give each tier blocks of its own, by the planner or by hand."""
+
+    @initialize(
+        graph=graphs(max_blocks=6),
+        edges=st.integers(1, 2),
+        clouds=st.integers(1, 2),
+        quiet=st.booleans(),
+        cached=st.booleans(),
+    )
+    def begin(self, graph: ModelGraph, edges: int, clouds: int, quiet: bool, cached: bool) -> None:
+        self.start(Cluster(symbolic(graph), edges, clouds, cached))
+        if quiet:
+            self.cluster.settle(LIMIT_S, at_least_s=1.0)
+
+    @event()
+    def a_person_hands_the_stream_back(self) -> None:
+        if self.cluster.planner.running:
+            self.cluster.planner.handle(pe.PlaceRequested(STREAM, None, auto=True))
+
+    @event(edge=st.none() | which, cloud=st.none() | which)
+    def a_person_places(self, edge: int | None, cloud: int | None) -> None:
+        size = len(self.cluster.graph)
+        if self.cluster.planner.running:
+            if edge is not None and cloud is not None:
+                edge, cloud = sorted((edge % size, cloud % size))
+            edge_from, cloud_from = (None if block is None else str(block % size) for block in (edge, cloud))
+            self.cluster.planner.handle(pe.PlaceRequested(STREAM, None, edge_from, cloud_from))
+
+
+class TiledPipeline(Faults):
+    """Plans by hand in which an edge shares blocks out among workers, which may be gone, or the edge itself."""
+
+    @initialize(
+        graph=graphs(max_blocks=6),
+        helpers=st.integers(1, 3),
+        pick=which,
+        edge=which,
+        grid=grids,
+    )
+    def begin(self, graph: ModelGraph, helpers: int, pick: int, edge: int, grid: str) -> None:
+        self.start(Cluster(symbolic(graph), 1, 1, helpers=helpers))
+        self.cluster.settle(LIMIT_S, at_least_s=1.0)
+        self._share_out(pick, edge, grid, "")
+
+    @event(pick=which, edge=which, grid=grids, also=st.sampled_from(["", "edge-1", "worker-1"]))
+    def a_person_shares_a_stack_out(self, pick: int, edge: int, grid: str, also: str) -> None:
+        self._share_out(pick, edge, grid, also)
+
+    @event(pick=which)
+    def a_worker_is_killed(self, pick: int) -> None:
+        shell = self._pick([shell for shell in self._workers() if shell.running], pick)
+        if shell is not None:
+            shell.crash()
+
+    @event(pick=which)
+    def a_worker_starts_again(self, pick: int) -> None:
+        shell = self._pick([shell for shell in self._workers() if not shell.running], pick)
+        if shell is not None:
+            shell.start()
+
+    @event(pick=which, times=st.integers(1, 2))
+    def a_worker_will_fail_to_compute(self, pick: int, times: int) -> None:
+        shell = self._pick([shell for shell in self._workers() if shell.running], pick)
+        if shell is not None:
+            shell.failing += times
+
+    def _workers(self) -> list[TierShell]:
+        return [self.cluster.tiers[node] for node in self.cluster.workers]
+
+    def _share_out(self, pick: int, edge: int, grid: str, also: str) -> None:
+        stack = self._pick(list(stacks(self.cluster.graph)), pick)
+        if stack is None or not self.cluster.planner.running:
+            return
+        edge_from, after = 1 + edge % stack.first, stack.last + 1
+        cloud_from = str(after) if edge % 2 and after < len(self.cluster.graph) else None
+        workers = [*self.cluster.workers, *([NodeId(also)] if also else [])]
+        tiles = pe.TilesByHand(grid, f"{stack.first}:{stack.last}", tuple(workers[-len(Grid.parse(grid)) :]))
+        self.cluster.planner.handle(pe.PlaceRequested(STREAM, None, str(edge_from), cloud_from, tiles=tiles))
 
 
 SHRINK = bool(os.environ.get("SHRINK"))
 """Whether a failing run is made as short as can be, which takes up to five minutes; its events are printed anyway."""
 
-TestPipeline = pytest.mark.timeout(600)(Pipeline.TestCase)
-TestPipeline.settings = settings(
+AS_HERE = settings(
     max_examples=400,
     stateful_step_count=40,
     deadline=None,
@@ -279,3 +338,8 @@ TestPipeline.settings = settings(
     phases=[phase for phase in Phase if SHRINK or phase is not Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
+
+TestPipeline = pytest.mark.timeout(600)(Pipeline.TestCase)
+TestPipeline.settings = AS_HERE
+TestTiledPipeline = pytest.mark.timeout(600)(TiledPipeline.TestCase)
+TestTiledPipeline.settings = settings(AS_HERE, max_examples=150)

@@ -41,7 +41,7 @@ def arrays(draw: st.DrawFn) -> Array:
 
 def expecting(array: Array) -> Assembler:
     tensor = Tensor(0, "x", array.shape, array.dtype.name)
-    return Assembler(lambda stream, epoch, number: tensor)
+    return Assembler(lambda key, number: tensor)
 
 
 def same_bits(one: Array, other: Array) -> bool:
@@ -76,7 +76,7 @@ def test_a_tensor_comes_back_bit_by_bit_from_chunks_of_any_size_in_any_order_and
 @laws
 @given(keys, text.filter(bool), traces)
 def test_a_failure_comes_back_in_place_of_an_output(key: FrameKey, message: str, trace: tuple[Hop, ...]) -> None:
-    got = Assembler(lambda stream, epoch, number: None).add("edge-1", encode_failure(key, message, trace))
+    got = Assembler(lambda key, number: None).add("edge-1", encode_failure(key, message, trace))
     assert isinstance(got, Failed)
     assert (got.key, got.message, got.trace[:-1]) == (key, message, trace[:-1])
 
@@ -171,7 +171,7 @@ def test_an_assembler_holds_no_more_than_its_limit_and_counts_right(
 ) -> None:
     """Chunks of many frames, some repeated, with a low-water mark that moves: the books stay right."""
     tensor = Tensor(5, "x", ARRAY.shape, "float32")
-    assembler = Assembler(lambda stream, epoch, number: tensor, limit_bytes=3 * ARRAY.nbytes)
+    assembler = Assembler(lambda key, number: tensor, limit_bytes=3 * ARRAY.nbytes)
     for attempt, payload, sequence, oldest_open in adds:
         header, part = msgpack.unpackb(payload)
         header |= {"sequence": sequence, "attempt": attempt, "oldest_open": oldest_open}

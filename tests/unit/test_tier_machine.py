@@ -158,7 +158,7 @@ def test_a_plan_without_this_node_is_seen_and_nothing_else() -> None:
 def test_an_older_plan_than_the_newest_is_ignored() -> None:
     machine = edge_with(3)
     assert machine.handle(ev.PlanArrived(plan(2)), 0.0) == []
-    assert machine.expected(CAM, 2, 1) is None
+    assert machine.expected(key(epoch=2), 1) is None
 
 
 @pytest.mark.parametrize(
@@ -231,10 +231,11 @@ def test_a_plan_that_comes_after_the_device_has_let_it_go_is_not_held() -> None:
 
 def test_a_node_expects_exactly_the_inputs_of_the_epochs_it_holds() -> None:
     machine = edge_with(1)
-    assert machine.expected(CAM, 1, 1) == GRAPH.tensors[1]
-    assert machine.expected(CAM, 1, 2) is None
-    assert machine.expected(CAM, 2, 1) is None
-    assert machine.expected(PORCH, 1, 1) is None
+    assert machine.expected(key(), 1) == GRAPH.tensors[1]
+    assert machine.expected(key(), 2) is None
+    assert machine.expected(key(epoch=2), 1) is None
+    assert machine.expected(replace(key(), stream=PORCH), 1) is None
+    assert machine.expected(replace(key(), tile=1), 1) is None
 
 
 def test_a_tensor_is_computed_and_its_outputs_go_to_the_next_tier() -> None:

@@ -11,6 +11,7 @@ from broker.topics import ALL, FRAME, NODE_RESULT, OUT, PLAN, STATE, TELEMETRY, 
 SAMPLE = {
     "node": "edge-1",
     "client": "cli-7",
+    "worker": "edge-2",
     "stream": "door_cam.2",
     "model": "resnet50",
     "digest": "9f3a",

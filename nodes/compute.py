@@ -1,0 +1,164 @@
+"""The thread that computes on a tier node: whole stages, tiles, and what a head does before and after its tiles."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nodes.machine import actions as do
+from nodes.machine import events as ev
+from nodes.machine.work import Work
+from nodes.segments import SegmentStore
+from nodes.telemetry import Meter
+from nodes.tile_segments import TileStore
+from nodes.workers import Worker
+from pipeline.errors import PlanError, TrisectError
+from pipeline.placement import NodeId
+from pipeline.plan import StreamId
+from pipeline.tiles.arrays import merge
+from pipeline.tiling import TiledStage
+from pipeline.wire import Array, Hop, Trace
+
+if TYPE_CHECKING:
+    from pipeline.engines import Engine
+    from pipeline.prepared import PreparedModel
+
+_log = logging.getLogger(__name__)
+
+
+class Compute:
+    """Performs `Run`; what comes of it goes to `emit`. `prepare` and `release` are for the thread that compiles."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        tier: str,
+        engine: Engine,
+        models: Mapping[str, PreparedModel],
+        meter: Meter,
+        emit: Callable[[ev.Event], None],
+    ) -> None:
+        self._node, self._tier, self._meter, self._emit = node, tier, meter, emit
+        self._segments, self._tiles = SegmentStore(engine, models), TileStore(engine, models)
+        self._tiled: dict[tuple[str, int], TiledStage] = {}
+        self.worker: Worker[tuple[do.Run, float]] = Worker(f"{node}.compute", self._run)
+
+    def put(self, run: do.Run) -> None:
+        """Queue some work."""
+        self.worker.put((run, time.time()))
+
+    def prepare(self, action: do.Prepare) -> None:
+        """Compile what the epoch needs here from its first frame on. Raises what the engine raises."""
+        plan, stage, tiled = action.plan, action.stage, action.tiled
+        epoch = plan.stream, plan.epoch, plan.model
+        if tiled is None and stage is not None:
+            self._segments.hold(*epoch, stage)
+        if tiled is not None and stage is not None:
+            self._segments.hold(*epoch, tiled.before, Work.BEFORE)
+            self._segments.hold(*epoch, tiled.after, Work.AFTER)
+            self._tiles.hold_proven(*epoch, tiled)
+            self._tiled[plan.stream, plan.epoch] = tiled
+        if tiled is not None and stage is None:
+            self._tiles.hold(*epoch, tiled, self._own_tiles(action))
+
+    def prepare_rest(self, action: do.Prepare) -> None:
+        """Compile the tiles of a worker's colleagues, which it may be asked for when one of them is lost."""
+        plan, tiled = action.plan, action.tiled
+        if tiled is None or action.stage is not None:
+            return
+        for tile in range(1, len(tiled.tile_map.tiles) + 1):
+            if self._tiles.holds(plan.stream, plan.epoch):
+                self._tiles.hold(plan.stream, plan.epoch, plan.model, tiled, [tile])
+
+    def release(self, action: do.Release) -> None:
+        """Let go what the epoch had compiled."""
+        self._segments.release(action.stream, action.epoch)
+        self._tiles.release(action.stream, action.epoch)
+        self._tiled.pop((action.stream, action.epoch), None)
+
+    def _own_tiles(self, action: do.Prepare) -> list[int]:
+        workers = action.plan.tiles.workers if action.plan.tiles else ()
+        return [number for number, worker in enumerate(workers, start=1) if worker == self._node]
+
+    def _run(self, item: tuple[do.Run, float]) -> None:
+        run, arrived_ts = item
+        began_ts = time.time()
+        try:
+            outputs = self._tile(run) if run.work is Work.TILE else self._segment(run)
+        except Exception as error:
+            is_known = isinstance(error, TrisectError)
+            _log.warning("frame %d of %s: %s", run.key.sequence, run.key.stream, error, exc_info=not is_known)
+            text = f"{self._node}: {type(error).__name__}: {error}"
+            self._emit(ev.SegmentFailed(run.key, text, run.trace))
+            return
+        if outputs is None:
+            self._meter.count("stale_tensors_total")
+            return
+        trace = self._traced(run, arrived_ts, began_ts, time.time())
+        self._emit(ev.SegmentRan(run.key, outputs, trace, run.work))
+
+    def _segment(self, run: do.Run) -> dict[int, Array] | None:
+        segment = self._segments.of(run.key.stream, run.key.epoch, run.work)
+        if segment is None:
+            return None
+        inputs = dict(run.inputs)
+        tiled = self._tiled.get((run.key.stream, run.key.epoch))
+        if run.work is Work.AFTER and tiled is not None:
+            inputs[tiled.stack.output] = merge(tiled.tile_map, run.parts)
+        return segment.run(inputs)
+
+    def _tile(self, run: do.Run) -> dict[int, Array] | None:
+        """Raises PlanError for a tile that is not compiled here yet."""
+        stream, epoch, tile = run.key.stream, run.key.epoch, run.key.tile
+        segment = self._tiles.of(stream, epoch, tile)
+        if segment is None and self._tiles.holds(stream, epoch):
+            raise PlanError(f"tile {tile} of epoch {epoch} is not compiled here yet; another node has to do it")
+        if segment is None:
+            return None
+        return {segment.output: segment.run({t: np.ascontiguousarray(array) for t, array in run.inputs.items()})}
+
+    def _traced(self, run: do.Run, arrived_ts: float, began_ts: float, ended_ts: float) -> Trace:
+        """The run's trace with this node's hop, which at a head spans from its first part to its last.
+
+        The seconds that a head waits for its tiles count as computing: they are the stack's.
+        """
+        queue_s, compute_s = began_ts - arrived_ts, ended_ts - began_ts
+        self._meter.sample("queue_seconds", queue_s)
+        stream, epoch = StreamId(run.key.stream), run.key.epoch
+        if run.work is Work.AFTER:
+            *before, first = run.trace
+            gather_s = arrived_ts - first.sent_ts
+            self._meter.sample("gather_seconds", gather_s)
+            hop = replace(
+                first,
+                queue_seconds=first.queue_seconds + queue_s,
+                compute_seconds=first.compute_seconds + gather_s + compute_s,
+                sent_ts=ended_ts,
+            )
+            self._note_frame(stream, epoch, first.compute_seconds + compute_s)
+            return (*before, hop)
+        if run.work is Work.STAGE:
+            self._note_frame(stream, epoch, compute_s)
+        if run.work is Work.TILE:
+            self._meter.count("tiles_total")
+            self._meter.sample("tile_seconds", compute_s)
+        hop = Hop(
+            node=self._node,
+            tier=self._tier,
+            arrived_ts=arrived_ts,
+            decode_seconds=run.decode_seconds,
+            queue_seconds=queue_s,
+            compute_seconds=compute_s,
+            sent_ts=ended_ts,
+        )
+        return (*run.trace, hop)
+
+    def _note_frame(self, stream: StreamId, epoch: int, compute_s: float) -> None:
+        self._meter.count("frames_total")
+        self._meter.sample("compute_seconds", compute_s)
+        self._meter.segment(stream, epoch, compute_s)

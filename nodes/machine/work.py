@@ -1,0 +1,14 @@
+"""The kinds of work that a node does for a frame."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Work(Enum):
+    """A whole stage; or of a tiled one what its head does before the tiles, one tile, and what the head does after."""
+
+    STAGE = "stage"
+    BEFORE = "before"
+    TILE = "tile"
+    AFTER = "after"

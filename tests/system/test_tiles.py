@@ -1,0 +1,210 @@
+"""An edge whose feature maps are computed by workers, in processes: used, broken and fed with nonsense."""
+
+from __future__ import annotations
+
+import json
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from broker import topics
+from broker.server import Server, ServerSettings
+from broker.session import Channel, Message
+from nodes import demo, photos, requests
+from nodes.config import load_config
+from nodes.messages import LifeState
+from nodes.processes import Processes
+from nodes.stream_client import StreamClient
+from nodes.telemetry import read_tiles
+from pipeline.backend import keras
+from pipeline.engines import create
+from pipeline.plan import NodeId
+from pipeline.wire import FrameKey, encode
+from tests.networks import L, trained
+from tests.system.conftest import Pipeline
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras 3.15 saving, NumPy 2.4
+]
+
+WORKERS = ("worker-1", "worker-2", "worker-3")
+GRID = {"grid": "2x2", "stack": "first:last", "workers": list(WORKERS)}
+
+
+def network(folder: Path, seed: int = 0) -> Path:
+    """A stack of maps with a residual and a pool, between a block before it and two after it."""
+    image = keras.Input((48, 48, 3))
+    x = L.Conv2D(8, 3, padding="same", activation="relu", name="before")(image)
+    x = y = L.Conv2D(16, 3, padding="same", activation="relu", name="first")(x)
+    x = L.MaxPooling2D(3, 2, padding="same")(L.Add()([L.Conv2D(16, 3, padding="same")(x), y]))
+    x = L.Conv2D(16, (1, 5), padding="same", activation="relu", name="last")(x)
+    x = L.Dense(10, activation="softmax", name="classes")(L.GlobalAveragePooling2D(name="mean")(x))
+    folder.mkdir(exist_ok=True)
+    path = folder / "spatial.keras"
+    trained(keras.Model(image, x), seed).save(path)
+    return path
+
+
+def write_config(folder: Path, model: Path, port: int) -> Path:
+    settings = {
+        "pipeline": "demo",
+        "broker": {"port": port},
+        "models": {"spatial": {"source": str(model), "preprocess": {"size": [48, 48], "mode": "unit"}}},
+        "streams": {demo.STREAM: {"device": demo.DEVICE, "model": "spatial", "outputs": True}},
+        "nodes": {
+            **{str(node): {"tier": node.split("-")[0], "threads": 1} for node in (demo.DEVICE, demo.EDGE)},
+            **{worker: {"tier": "edge", "role": "worker", "threads": 1} for worker in WORKERS},
+        },
+        "planner": {"min_seconds_between_plans": 1.0, "settle_s": 0.5},
+    }
+    path = folder / "tiles.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """A device, an edge and three workers, with the edge's blocks from `first` to `last` in four tiles."""
+    create("tensorflow", demo.THREADS)  # before the first tensor of this process, which the proof runs in
+    folder = tmp_path_factory.mktemp("tiles")
+    (folder / "broker").mkdir()
+    with Server(ServerSettings(persistence_dir=folder / "broker")) as server, Processes(folder) as processes:
+        config_path = write_config(folder, network(folder / "model"), server.port)
+        whole = Pipeline(folder, config_path, load_config(config_path), server, processes, photos.frames(40, seed=1))
+        nodes = (demo.DEVICE, demo.EDGE, *WORKERS)
+        for name in ("planner", *nodes):
+            whole.start(name)
+        with whole.client() as client:
+            whole.wait(client, lambda: client.ready() >= set(map(NodeId, nodes)) and client.active is not None)
+        yield whole
+
+
+def share_out(pipeline: Pipeline, **changed: Any) -> dict[str, Any]:
+    return requests.place(pipeline.config, demo.STREAM, edge_from="before", tiles=GRID | changed)
+
+
+def stream(pipeline: Pipeline, client: StreamClient, first: int, last: int) -> None:
+    for number in range(first, last):
+        client.publish(pipeline.images[number], str(number))
+        pipeline.wait(client, lambda: client.in_flight <= demo.WINDOW)
+
+
+def start_again(pipeline: Pipeline, client: StreamClient, worker: str) -> None:
+    """Start a worker that was killed, and wait until the new process is ready."""
+    session = client.states[NodeId(worker)].session
+    pipeline.start(worker)
+    pipeline.wait(client, lambda: client.states[NodeId(worker)].session != session and worker in client.ready())
+
+
+def epochs_of(client: StreamClient, node: str) -> tuple[int, ...]:
+    """What the node is ready to run of the stream."""
+    streams = client.applied[NodeId(node)].streams
+    return streams[demo.STREAM].ready if demo.STREAM in streams else ()
+
+
+def test_maps_computed_by_workers_give_the_unsplit_networks_bits_and_each_tile_is_accounted_for(
+    pipeline: Pipeline,
+) -> None:
+    plan = share_out(pipeline)
+    assert plan["tiles"] | {"first": 0, "last": 0} == {
+        "first": 0,
+        "last": 0,
+        "from": "first",
+        "to": "last",
+        "rows": [12, 12],
+        "columns": [12, 12],
+        "workers": [*WORKERS, WORKERS[0]],
+    }
+    reports: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    with pipeline.client() as client:
+        client.session.subscribe([client.names.topic(topics.TELEMETRY, node=demo.EDGE)], reports.put)
+        stream(pipeline, client, 0, 24)
+        pipeline.assert_proven(client, 24)
+        assert {tuple(result["tiers"]) for result in client.collected.results.values()} == {("device", "edge")}
+        seen = {(tile.tile, tile.worker) for _ in range(3) for tile in read_tiles(reports.get(timeout=30.0).payload)}
+    assert seen == {(number, NodeId(worker)) for number, worker in enumerate([*WORKERS, WORKERS[0]], start=1)}
+
+
+def test_a_worker_killed_in_mid_stream_costs_no_frame_and_works_again_when_it_is_back(pipeline: Pipeline) -> None:
+    share_out(pipeline)
+    with pipeline.client() as client:
+        stream(pipeline, client, 0, 6)
+        for number in range(6, 10):
+            client.publish(pipeline.images[number], str(number))
+        pipeline.processes.kill("worker-2")
+        stream(pipeline, client, 10, 20)
+        pipeline.wait(client, lambda: client.states[NodeId("worker-2")].state is LifeState.LOST)
+        epoch = client.active
+        start_again(pipeline, client, "worker-2")
+        pipeline.wait(client, lambda: epoch in epochs_of(client, "worker-2"))
+        stream(pipeline, client, 20, 26)
+        pipeline.assert_proven(client, 26)
+        assert client.active == epoch
+
+
+def test_without_any_worker_the_head_computes_all_tiles(pipeline: Pipeline) -> None:
+    share_out(pipeline, grid="1x3")
+    with pipeline.client() as client:
+        stream(pipeline, client, 0, 4)
+        for worker in WORKERS:
+            pipeline.processes.kill(worker)
+        stream(pipeline, client, 4, 16)
+        pipeline.assert_proven(client, 16)
+        for worker in WORKERS:
+            start_again(pipeline, client, worker)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"grid": "25x1"}, "25 tiles over 24 rows of .*: ask for 24 or fewer"),
+        ({"grid": "2by2"}, "grid '2by2' is not one"),
+        ({"stack": "first:mean"}, "makes no feature map, or looks at whole maps"),
+        ({"stack": "last:first"}, "exchange them"),
+        ({"stack": "input:last"}, "the input is not computed"),
+        ({"workers": ["worker-9"]}, "worker-9 is not there; those that can compute tiles: worker-1"),
+        ({"workers": ["device-1"]}, "device-1 is not of the edge"),
+        ({"workers": [*WORKERS, "edge-1", *WORKERS]}, "7 workers for 4 tiles"),
+    ],
+)
+def test_tiles_that_cannot_be_had_are_refused_in_words_and_the_stream_goes_on(
+    pipeline: Pipeline, changed: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(requests.RequestRefused, match=said):
+        share_out(pipeline, **changed)
+
+
+def test_a_tile_of_the_wrong_shape_or_place_is_no_answer(pipeline: Pipeline) -> None:
+    plan = share_out(pipeline)
+    with pipeline.client() as client:
+        pipeline.wait(client, lambda: plan["digest"] in client.graphs)
+        graph = client.graphs[plan["digest"]]
+        output = graph.blocks[plan["tiles"]["last"]].outputs[0]
+        topic = client.names.topic(topics.TILED, node="worker-1", stream=demo.STREAM, epoch=plan["epoch"])
+        for tile, tensor, side in ((1, output, 11), (9, output, 12), (2, output - 1, 12), (0, output, 24)):
+            wrong = np.zeros((1, side, side, 16), np.float32)
+            for sequence in range(10**6, 10**6 + 30):
+                key = FrameKey(demo.STREAM, plan["epoch"], sequence, 1, 0, tile)
+                client.session.publish(topic, next(encode(key, tensor, wrong)), channel=Channel.BULK)
+        stream(pipeline, client, 0, 8)
+        pipeline.assert_proven(client, 8)
+
+
+def test_a_worker_with_another_model_gets_no_tiles(pipeline: Pipeline) -> None:
+    other = write_config(pipeline.folder / "model", network(pipeline.folder / "other", seed=1), pipeline.server.port)
+    pipeline.processes.stop("worker-3")
+    pipeline.processes.start("worker-3", ["node", "-c", str(other), "--id", "worker-3"])
+    with pipeline.client() as client:
+        pipeline.wait(client, lambda: NodeId("worker-3") in client.ready())
+        with pytest.raises(requests.RequestRefused, match="worker-3 has another model 'spatial'"):
+            share_out(pipeline)
+        stream(pipeline, client, 0, 6)
+        pipeline.assert_proven(client, 6)
+    assert "worker-3" not in json.dumps(share_out(pipeline, workers=[])["tiles"])
