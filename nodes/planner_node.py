@@ -76,6 +76,7 @@ class PlannerNode:
             min_seconds_between_plans=section.min_seconds_between_plans,
             settle_s=section.settle_s,
             prepare_timeout_s=section.prepare_timeout_s,
+            band=section.band,
             lost_after_s=max(section.lost_after_s, REPORTS_MISSED * self.config.telemetry.interval_s),
         )
         self.machine = PlannerMachine(

@@ -31,14 +31,20 @@ class Processes:
         self._logs = logs
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})) -> int:
+    def start(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] = MappingProxyType({}),
+        launcher: Sequence[str] = (),
+    ) -> int:
         """Run `trisect ARGUMENTS…`, output to `NAME.log`, appended; returns the process id.
 
-        `environment` is put on top of this process's own.
+        `environment` is put on top of this process's own, `launcher` is a command that executes the one behind it.
         """
         with self.log(name).open("ab") as log:
             self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", "nodes.cli", *arguments],
+                [*launcher, sys.executable, "-m", "nodes.cli", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -216,6 +216,9 @@ class PlannerSection(Section):
 
     id: Annotated[NodeId, Field(pattern=_ID)] = Field(NodeId("planner"), description="an id of a-z, 0-9 and -")
     margin: float = Field(0.1, ge=0, lt=1, description="a share from 0 to below 1 by which a new plan must be faster")
+    band: float = Field(
+        0.2, ge=0, lt=1, description="a share from 0 to below 1 by which times and rates may differ from those assumed"
+    )
     min_seconds_between_plans: float = Field(5.0, ge=0, description="seconds, 0 or more")
     prepare_timeout_s: float = Field(
         120.0, gt=0, description="seconds above 0 after which a node that has not prepared its part is left out"

@@ -9,19 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nodes.machine.conditions import Condition
 from nodes.machine.roster import Roster, Served
 from nodes.machine.terms import Terms, combinations
 from nodes.wishes import WishesSection, constraints_of
+from pipeline.cost import Costs
 from pipeline.errors import Infeasible, PlanError
 from pipeline.explain import kind_of
 from pipeline.graph import ModelGraph
-from pipeline.partition import PLANNERS, baselines
+from pipeline.partition import PLANNERS, baselines, hpa
 from pipeline.partition.choice import Candidate, Choice, choose, priced, rank
 from pipeline.partition.constraints import broken
 from pipeline.placement import Placement, Tier
-from pipeline.plan import NodeId
+from pipeline.plan import NodeId, Plan
 
-EXACT = "exact"
+EXACT, HPA = "exact", "hpa"
 _ALONE = {Tier.DEVICE: baselines.device_only, Tier.EDGE: baselines.edge_only, Tier.CLOUD: baselines.cloud_only}
 
 
@@ -65,6 +67,19 @@ class Question:
             raise why_not
         return sorted(found, key=rank)
 
+    def adjusted(self, present: Plan, candidate: Candidate, before: Costs, band: float) -> Choice | None:
+        """D3's local adjustment of the present plan to the candidate's costs; `before` are those it was made with.
+
+        None when the outcome breaks a constraint.
+        """
+        constraints = (*constraints_of(self.graph, self.wishes.constraints), *candidate.constraints)
+        affected = hpa.affected(self.graph, present.placement, before, candidate.costs, band)
+        try:
+            placement = hpa.adjust(self.graph, present.placement, candidate.costs, affected, constraints)
+        except Infeasible:
+            return None
+        return priced(self.graph, placement, candidate, self.wishes.parsed_objective())
+
     def alone(self) -> dict[Tier, Choice]:
         """Each tier by itself at its cheapest, where the constraints allow it."""
         constraints, objective = constraints_of(self.graph, self.wishes.constraints), self.wishes.parsed_objective()
@@ -106,12 +121,13 @@ def question(
     graph: ModelGraph,
     wishes: WishesSection,
     tiers: Mapping[Tier, Sequence[NodeId]],
+    conditions: Mapping[NodeId, Condition],
 ) -> Question:
-    """What to ask of the usable nodes of each tier."""
+    """What to ask of the usable nodes of each tier under these conditions of theirs."""
 
     def candidates() -> Iterator[Candidate]:
         for nodes in combinations(tiers, wishes.constraints.exclude_nodes):
-            yield terms.candidate(nodes, roster.costs(served, nodes))
+            yield terms.candidate(nodes, roster.costs(served, nodes, conditions))
 
     return Question(graph, list(candidates()), wishes)
 

@@ -70,7 +70,7 @@ class ComputeSeconds:
             tier, basis = plan.tier_of(node), self.basis(node, plan.model, plan.digest)
             if tier is None or basis is None:
                 continue
-            foreseen = self._foreseen(basis, plan.digest)
+            foreseen = self.foreseen(basis, plan.digest)
             foreseen_s = sum(s for s, placed in zip(foreseen, plan.placement, strict=False) if placed is tier)
             if foreseen_s >= LEAST_SECONDS:
                 watched.add(plan.model)
@@ -89,14 +89,6 @@ class ComputeSeconds:
         """What telemetry says to multiply the node's seconds with."""
         return self._corrections.of(node, model, basis)
 
-    def seconds(self, node: NodeId, model: str, digest: str) -> tuple[float, ...]:
-        """By block. The node has a basis, else there is a KeyError."""
-        basis = self.basis(node, model, digest)
-        if basis is None:
-            raise KeyError(node, model)
-        factor = self.factor(node, model, basis)
-        return tuple(factor * seconds for seconds in self._foreseen(basis, digest))
-
     def why_unfit(self, node: NodeId, model: str, digest: str) -> str:
         """Why the node's profile of the model is of no use, empty if it is of use or there is none."""
         profile, info, graph = self._profiles.get((node, model)), self.infos.get(node), self.graphs.get(digest)
@@ -111,7 +103,8 @@ class ComputeSeconds:
             return f"{node} has a profile of {len(profile.seconds)} blocks for {len(graph)}"
         return ""
 
-    def _foreseen(self, basis: Basis, digest: str) -> tuple[float, ...]:
+    def foreseen(self, basis: Basis, digest: str) -> tuple[float, ...]:
+        """Seconds by block, before telemetry corrects them."""
         if isinstance(basis, Profile):
             return basis.seconds
         return tuple(basis.bias * seconds for seconds in self._estimated(basis.speed, digest))

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from nodes.machine.actions import Log
-from nodes.machine.choosing import Question, question
+from nodes.machine.choosing import HPA, Question, question
+from nodes.machine.conditions import Condition, departures
 from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
+from nodes.machine.load import Flow, Rates
 from nodes.machine.planner_events import (
     InfoArrived,
     LinkArrived,
@@ -55,7 +57,8 @@ class PlannerSettings:
 
     Nothing is decided before `settle_s` after each connect, so that retained messages are in. A living node that has
     not prepared its part of a plan `prepare_timeout_s` after it could is treated like one that refuses, and one from
-    which nothing has come for `lost_after_s` like one that is lost, until it speaks again.
+    which nothing has come for `lost_after_s` like one that is lost, until it speaks again. `band` is the share by which
+    a time or a rate may differ from what the present plan assumed without being reason to think again.
     """
 
     margin: float = 0.1
@@ -63,6 +66,7 @@ class PlannerSettings:
     settle_s: float = 1.0
     prepare_timeout_s: float = 120.0
     lost_after_s: float = 4.0
+    band: float = 0.2
 
 
 _Way: TypeAlias = tuple[Placement, tuple[tuple[Tier, str], ...], Tiling | None]
@@ -75,7 +79,8 @@ class _Stream:
 
     `asked` are wishes that a person has sent, in place of the configuration's. `proven` is the last plan that its
     device made active, `turned_down` what its device refused, with its session; `preparing` since when each node is at
-    it.
+    it. `assumed` is what the last decision went by, `before` the one before it; `news` says what has left its band
+    since the last word on it.
     """
 
     served: Served
@@ -92,7 +97,19 @@ class _Stream:
     proven: Plan | None = None
     turned_down: dict[_Way, str] = field(default_factory=dict)
     preparing: dict[tuple[NodeId, str, int], float] = field(default_factory=dict)
+    assumed: Mapping[NodeId, Condition] = field(default_factory=dict)
+    before: Mapping[NodeId, Condition] = field(default_factory=dict)
+    news: tuple[str, ...] = ()
     solved: dict[Placement | None, tuple[Any, Question, list[Choice]]] = field(default_factory=dict)
+
+    def assume(self, now: Mapping[NodeId, Condition], band: float) -> None:
+        """Go by what holds now, if other nodes are there or something has left its band."""
+        if now.keys() == self.assumed.keys():
+            left = [text for node in now for text in departures(node, self.assumed[node], now[node], band)]
+            if not left:
+                return
+            self.news = tuple(left)
+        self.before, self.assumed = self.assumed, now
 
     @property
     def wishes(self) -> WishesSection:
@@ -116,6 +133,8 @@ class PlannerMachine:
         self._lost_at: dict[NodeId, float] = {}
         self._roster = Roster()
         self._silence = Silence(settings.lost_after_s, started_at)
+        self._rates = Rates()
+        self._now = started_at
         self._seen_plans: dict[StreamId, Plan] = {}
         self._streams: dict[StreamId, _Stream] = {}
         self._learn: dict[type, Callable[[Any, float], list[PlannerAction]]] = {
@@ -134,6 +153,7 @@ class PlannerMachine:
 
     def handle(self, event: PlannerEvent, now: float, wall_ts: float) -> list[PlannerAction]:
         """Take one event; decide for every stream."""
+        self._now = now
         if isinstance(event, PlaceRequested):
             return self._place_requested(event, now, wall_ts)
         if isinstance(event, WishesRequested):
@@ -196,6 +216,10 @@ class PlannerMachine:
         self._silence.heard(event.node, now)
         plans = [stream.plan for stream in self._streams.values() if stream.plan is not None]
         self._roster.compute.learn_telemetry(event.node, event.segments, plans)
+        for segment in event.segments:
+            stream = self._streams.get(segment.stream)
+            if stream is not None and stream.served.device == event.node:
+                self._rates.counted(segment.stream, segment.frames, now)
         return []
 
     def _manifest_arrived(self, event: ManifestArrived, now: float) -> list[PlannerAction]:
@@ -338,20 +362,42 @@ class PlannerMachine:
     def _choices(self, stream: _Stream, graph: ModelGraph, forced: Placement | None) -> tuple[Question, list[Choice]]:
         """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
         tiers = {tier: self._roster.usable(stream.served, tier) for tier in Tier}
+        flows = self._flows_beside(stream)
         nodes = [node for usable in tiers.values() for node in usable]
-        rests_on = (
-            graph.digest,
-            as_written(stream.wishes),
-            *(self._roster.rests_on(stream.served, node) for node in nodes),
-        )
+        stream.assume({n: self._roster.condition(stream.served, n, flows) for n in nodes}, self._settings.band)
+        rests_on = (graph.digest, as_written(stream.wishes), *stream.assumed.items())
         solved = stream.solved.get(forced)
         if solved is None or solved[0] != rests_on:
-            asked = question(self._roster, self._terms, stream.served, graph, stream.wishes, tiers)
-            solved = rests_on, asked, asked.choices(forced)
+            asked = question(self._roster, self._terms, stream.served, graph, stream.wishes, tiers, stream.assumed)
+            same_asked = solved is not None and solved[0][:2] == rests_on[:2] and forced is None
+            is_news = same_asked and stream.before.keys() == stream.assumed.keys()
+            adjusted = self._adjusted(stream, graph, asked) if is_news else None
+            solved = rests_on, asked, [adjusted] if adjusted else asked.choices(forced)
             # the planner's own, and the last one by hand
             stream.solved = {of: known for of, known in stream.solved.items() if of is None}
             stream.solved[forced] = solved
         return solved[1:]
+
+    def _flows_beside(self, stream: _Stream) -> list[Flow]:
+        """The other streams whose devices are there."""
+        return [
+            self._roster.flow(other.served, other.plan, self._rates.of(name, self._now))
+            for name, other in self._streams.items()
+            if other is not stream and other.plan is not None and self._roster.peers.alive(other.served.device)
+        ]
+
+    def _adjusted(self, stream: _Stream, graph: ModelGraph, asked: Question) -> Choice | None:
+        """D3's answer to news: the present plan, on the same nodes, adjusted where something has left its band."""
+        plan = stream.plan
+        if stream.wishes.planner != HPA or plan is None or plan.planner != HPA or not _fits(plan, graph):
+            return None
+        wider = [c for c in asked.candidates if c.nodes.items() >= plan.nodes.items()]
+        candidate = max(wider, key=lambda c: len(c.nodes), default=None)
+        if candidate is None or not set(candidate.nodes.values()) <= stream.before.keys():
+            return None
+        nodes = {tier: NodeId(node) for tier, node in candidate.nodes.items()}
+        before = self._terms.candidate(nodes, self._roster.costs(stream.served, nodes, stream.before))
+        return asked.adjusted(plan, candidate, before.costs, self._settings.band)
 
     def _decide(self, name: StreamId, stream: _Stream, now: float, wall_ts: float) -> list[PlannerAction]:
         actions = self._refusals(name, stream) + self._overdue(stream, now)
@@ -375,6 +421,10 @@ class PlannerMachine:
             actions += self._say(stream, "; ".join(filter(None, wrong)))
         if why:
             return actions + self._publish(name, stream, asked, best, choices, lacking + why, now, wall_ts)
+        if stream.news and now - stream.published_at >= self._settings.min_seconds_between_plans:
+            stays = f"the present plan stays, none is better by {self._settings.margin:.0%}"
+            actions.append(Log(logging.INFO, f"stream {name}: {'; '.join(stream.news)}: {stays}"))
+            stream.news = ()
         if self._is_measured_now(stream):
             return actions + self._price_anew(name, stream, asked, choices)
         if stream.adopted and stream.plan is not None:
@@ -412,17 +462,18 @@ class PlannerMachine:
         gain = 1 - best.value / present if present else 0.0
         if gain < self._settings.margin:
             return ""
-        return f"{gain:.0%} less than the present plan's {stream.wishes.parsed_objective().text(present)}"
+        less = f"{gain:.0%} less than the present plan's {stream.wishes.parsed_objective().text(present)}"
+        return "; ".join([*stream.news, less])
 
     def _present(self, stream: _Stream, graph: ModelGraph, plan: Plan) -> Choice:
         """The plan at today's prices; all its nodes are usable."""
-        candidate = self._terms.candidate(plan.nodes, self._roster.costs(stream.served, plan.nodes))
+        candidate = self._terms.candidate(plan.nodes, self._roster.costs(stream.served, plan.nodes, stream.assumed))
         return priced(graph, plan.placement, candidate, stream.wishes.parsed_objective())
 
     def _breaks(self, stream: _Stream, graph: ModelGraph, plan: Plan) -> str:
         """What of the wishes the plan does not respect, in words."""
         wishes = stream.wishes.constraints
-        candidate = self._terms.candidate(plan.nodes, self._roster.costs(stream.served, plan.nodes))
+        candidate = self._terms.candidate(plan.nodes, self._roster.costs(stream.served, plan.nodes, stream.assumed))
         asked = (*constraints_of(graph, wishes), *candidate.constraints)
         against = [constraint.describe(graph) for constraint in broken(graph, plan.placement, candidate.costs, asked)]
         against += [f"{n} gets no blocks" for t, n in plan.nodes.items() if t and n in wishes.exclude_nodes]
@@ -463,7 +514,7 @@ class PlannerMachine:
             wishes=_asked(stream),
             tiles=_tiles(stream, best),
         )
-        stream.plan, stream.published_at, stream.unsure = plan, now, frozenset(unsure)
+        stream.plan, stream.published_at, stream.unsure, stream.news = plan, now, frozenset(unsure), ()
         text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
         return [PublishPlan(plan, asked.graph), Log(logging.INFO, text)]
 

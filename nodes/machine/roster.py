@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from nodes.machine.compute_seconds import ComputeSeconds, Estimate
+from nodes.machine.conditions import Condition
+from nodes.machine.load import Flow, taken_on
 from nodes.machine.peers import Peers
 from nodes.messages import LifeState, LinkReport, NodeInfo
 from pipeline.cost import Costs, Link
 from pipeline.errors import DigestMismatch, ModelError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
-from pipeline.plan import NodeId, StreamId
+from pipeline.plan import NodeId, Plan, StreamId
 
 UNMEASURED_BYTES_PER_S = 1e12
 """A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
@@ -130,17 +132,34 @@ class Roster:
         """Whether the node's price for the stream's model rests on its speed, for want of a profile."""
         return isinstance(self.compute.basis(node, stream.model, self._digest(stream) or ""), Estimate)
 
-    def rests_on(self, stream: Served, node: NodeId) -> tuple[object, ...]:
-        """All that the node's part in `costs` follows from: equal means equal costs."""
+    def condition(self, stream: Served, node: NodeId, flows: Iterable[Flow] = ()) -> Condition:
+        """All that the node's part in `costs` follows from, beside these streams; the node is usable."""
         basis = self.compute.basis(node, stream.model, self._digest(stream) or "")
-        return node, basis, basis and self.compute.factor(node, stream.model, basis), self.links.get(node)
+        assert basis is not None
+        link = self.links[node]
+        return Condition(basis, self.compute.factor(node, stream.model, basis), link, taken_on(node, link, flows))
 
-    def costs(self, stream: Served, nodes: Mapping[Tier, NodeId]) -> Costs:
-        """What the stream's model costs on these nodes and between them; all of them are usable."""
-        reports = {tier: self.links[node] for tier, node in nodes.items()}
+    def flow(self, stream: Served, plan: Plan, rate_hz: float) -> Flow:
+        """What the stream takes under its plan; nodes that cannot be priced at present are left out."""
+        seconds = {}
+        for tier, node in plan.nodes.items():
+            basis = self.compute.basis(node, stream.model, plan.digest)
+            if basis is not None:
+                factor = self.compute.factor(node, stream.model, basis)
+                blocks = zip(self.compute.foreseen(basis, plan.digest), plan.placement, strict=False)
+                seconds[tier] = factor * sum(s for s, placed in blocks if placed is tier)
+        return Flow(plan, rate_hz, seconds)
+
+    def costs(self, stream: Served, nodes: Mapping[Tier, NodeId], conditions: Mapping[NodeId, Condition]) -> Costs:
+        """What the stream's model costs on these nodes and between them, under these conditions of theirs."""
         digest = self._digest(stream) or ""
+        found = {tier: conditions[node] for tier, node in nodes.items()}
+        reports = {tier: condition.way for tier, condition in found.items()}
         return Costs(
-            {tier: self.compute.seconds(node, stream.model, digest) for tier, node in nodes.items()},
+            {
+                tier: tuple(condition.slowness * seconds for seconds in self.compute.foreseen(condition.basis, digest))
+                for tier, condition in found.items()
+            },
             device_edge=link_between(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
             edge_cloud=link_between(reports.get(Tier.EDGE), reports.get(Tier.CLOUD)),
         )

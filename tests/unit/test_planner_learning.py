@@ -251,7 +251,8 @@ def test_coldness_does_not_move_a_plan_over_several_nodes_either() -> None:
     planner.place(auto=True)
     pipeline.rounds(ROUNDS, lambda node: 1.3)
     assert pipeline.changes == []
-    costs = planner.machine._roster.costs(planner.machine._streams[CAM].served, {D: DEVICE, E: EDGE, C: CLOUD})
+    stream = planner.machine._streams[CAM]
+    costs = planner.machine._roster.costs(stream.served, {D: DEVICE, E: EDGE, C: CLOUD}, stream.assumed)
     assert [seconds[1] for seconds in costs.seconds.values()] == pytest.approx([1.3, 0.13, 0.013])
 
 

@@ -1,0 +1,321 @@
+"""Bandwidths and processors change in steps under a running stream: how soon, how smoothly and how well plans follow.
+
+Device and cloud are network namespaces behind token buckets, the edge stands beside the broker, and each node has a
+share of a core; all of that needs root. One frame is in flight. After each step: seconds until the plan that stays is
+active, the longest gap between results until then, and the latency under it beside that of the old plan and of the best
+of several plans that are then placed by hand (the old one, each tier alone, the new one). At the end the network goes
+on at constant rates with noise, and plan changes are counted.
+
+    python benchmarks/replan.py --noise-minutes 5 --json replan.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.network import Network
+from benchmarks.quota import Quotas
+from broker.server import Server, ServerSettings
+from nodes import demo, photos, requests
+from nodes.config import load_config
+from nodes.processes import Processes
+from nodes.stream_client import StreamClient
+from pipeline.errors import TrisectError
+from pipeline.plan import Plan
+
+MODEL = "resnet18"
+USER, PASSWORD = "bench", "bench"
+NODES = tuple(map(str, demo.NODES))
+DEVICE, EDGE, CLOUD = NODES
+QUIET_S, GIVE_UP_S = 6.0, 30.0
+"""A plan stays when none has followed it for so long; a step is over after so long in any case."""
+MEASURE_S = 4.0
+NOISE = 0.1
+IMAGES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Bandwidths of the device's and the cloud's line in Mbit/s, shares of a core of the three nodes."""
+
+    device_mbit: float = 300.0
+    cloud_mbit: float = 120.0
+    device_share: float = 0.2
+    edge_share: float = 0.6
+    cloud_share: float = 0.9
+
+
+START = State()
+STEPS: tuple[tuple[str, State], ...] = (
+    ("edge falls to a third of its processor", replace(START, edge_share=0.2)),
+    ("edge has its processor back", START),
+    ("device's line falls to 20 Mbit/s", replace(START, device_mbit=20.0)),
+    ("device's line is back", START),
+    ("edge at a third, cloud's line at 30 Mbit/s", replace(START, edge_share=0.2, cloud_mbit=30.0)),
+    ("all is back", START),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a step did, in seconds; latencies are medians."""
+
+    name: str
+    plan_before: str
+    plan_after: str
+    reason: str
+    changes: int
+    active_after_s: float
+    usual_gap_s: float
+    longest_gap_s: float
+    latency_before_s: float
+    latency_after_s: float
+    by_hand_s: dict[str, float]
+    latency_old_plan_s: float
+    latency_best_s: float
+
+
+class Bench:
+    """The pipeline in its network, a client in the hub, and one frame in flight at any time."""
+
+    def __init__(self, folder: Path, network: Network, stack: ExitStack) -> None:
+        self.network, self.quotas = network, stack.enter_context(Quotas())
+        secrets = folder / "passwords"
+        subprocess.run(["mosquitto_passwd", "-b", "-c", str(secrets), USER, PASSWORD], check=True, capture_output=True)
+        secrets.chmod(0o644)
+        server = stack.enter_context(Server(ServerSettings(host="0.0.0.0", password_file=secrets)))
+        self.paths = {
+            name: self._write(
+                folder, name, network.hub_address(name) if name in (DEVICE, CLOUD) else "127.0.0.1", server.port
+            )
+            for name in ("planner", *NODES)
+        }
+        self.config = load_config(self.paths["planner"])
+        self.processes = stack.enter_context(Processes(folder))
+        self.folder = folder
+        self.client = stack.enter_context(StreamClient(self.config, demo.STREAM))
+        self.images = photos.frames(IMAGES, seed=1)
+        self.sent = 0
+        self.activations: list[tuple[float, int]] = []
+
+    def _write(self, folder: Path, name: str, host: str, port: int) -> Path:
+        settings = {
+            "pipeline": "replan",
+            "broker": {"host": host, "port": port, "username": USER, "password": PASSWORD},
+            "models": {MODEL: {"source": MODEL, "weights": "seed:0"}},
+            "streams": {str(demo.STREAM): {"device": DEVICE, "model": MODEL, "frame_timeout_s": 30.0}},
+            "nodes": {node: {"tier": node.split("-")[0], "threads": 1} for node in NODES},
+            "planner": {"min_seconds_between_plans": 1.0, "settle_s": 0.5},
+            "telemetry": {"interval_s": 0.5},
+        }
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        return path
+
+    def start(self) -> None:
+        """All processes, each node under its quota from its first moment on, until all have measured themselves."""
+        self.set(START)
+        self.processes.start("planner", ["planner", "-c", str(self.paths["planner"])])
+        for node in NODES:
+            arguments = ["node", "-c", str(self.paths[node]), "--id", node, "--state-dir", str(self.folder / "state")]
+            launcher = self.network.launcher(node) if node in (DEVICE, CLOUD) else []
+            cache = {"XDG_CACHE_HOME": str(self.folder / f"cache-{node}")}
+            pid = self.processes.start(node, arguments, cache, launcher)
+            self.quotas.limit(node, getattr(START, f"{node.split('-', maxsplit=1)[0]}_share"), pid)
+        self.wait(lambda: self.client.ready() >= set(demo.NODES) and self.client.active is not None)
+        logs = [self.processes.log(node) for node in NODES]
+        self.wait(lambda: all("profiled" in log.read_text() for log in logs))
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Raises TimeoutError."""
+        if not self.client.wait(condition, 300.0, self.processes.check):
+            raise TimeoutError(f"not within 300 s; see the logs in {self.folder}")
+
+    def set(self, state: State) -> None:
+        """Make it so."""
+        self.network.limit(DEVICE, state.device_mbit)
+        self.network.limit(CLOUD, state.cloud_mbit)
+        for node, share in zip(NODES, (state.device_share, state.edge_share, state.cloud_share), strict=True):
+            self.quotas.limit(node, share)
+
+    def feed(self, ended: threading.Event) -> None:
+        """One frame after the other; notes when a plan becomes active."""
+        active = None
+        while not ended.is_set():
+            self.client.publish(self.images[self.sent % IMAGES], str(self.sent))
+            self.sent += 1
+            while not self.client.wait(lambda: self.client.in_flight == 0, 0.05) and not ended.is_set():
+                pass
+            if self.client.active != active:
+                active = self.client.active
+                assert active is not None
+                self.activations.append((time.monotonic(), active))
+
+    def plan(self) -> Plan:
+        """The active one."""
+        assert self.client.active is not None
+        return Plan.from_json(self.client.plans[self.client.active])
+
+    def settle(self, since: float) -> float:
+        """Wait until no plan has followed for a while; returns when the last became active (`since` if none did)."""
+        while True:
+            last = max([at for at, _ in self.activations if at >= since], default=since)
+            now = time.monotonic()
+            if now - last >= QUIET_S or now - since >= GIVE_UP_S:
+                return last
+            time.sleep(0.1)
+
+    def latency(self, since: float, until: float) -> float:
+        """The median latency of results that came in this span."""
+        collected = self.client.collected
+        inside = [r["seconds"] for s, r in collected.results.items() if since <= collected.arrivals[s] <= until]
+        return statistics.median(inside) if inside else float("nan")
+
+    def gaps(self, since: float, until: float) -> list[float]:
+        """Seconds between results, of those that began or ended in this span."""
+        at = sorted(self.client.collected.arrivals.values())
+        return [b - a for a, b in pairwise(at) if b >= since and a <= until]
+
+    def by_hand(self, plan: Plan | None, edge_from: str | None = None, cloud_from: str | None = None) -> float:
+        """The median latency under a placement by hand: a plan's, or blocks from which on edge and cloud compute."""
+        if plan is not None:
+            stages = {tier.label: plan.placement.index(tier) for tier in plan.nodes if tier in plan.placement}
+            edge_from, cloud_from = (str(stages[t]) if t in stages else None for t in ("edge", "cloud"))
+        requests.place(self.config, demo.STREAM, edge_from=edge_from, cloud_from=cloud_from)
+        time.sleep(1.0)
+        began = time.monotonic()
+        time.sleep(MEASURE_S)
+        return self.latency(began, time.monotonic())
+
+    def step(self, name: str, state: State) -> Step:
+        """Take it, and measure what follows."""
+        before_at, old = time.monotonic(), self.plan()
+        time.sleep(MEASURE_S)
+        began = time.monotonic()
+        epoch = old.epoch
+        self.set(state)
+        active_at = self.settle(began)
+        new = self.plan()
+        settled = time.monotonic()
+        after_s = self.latency(active_at + 0.5, settled)
+        by_hand = {
+            "old": self.by_hand(old),
+            "device": self.by_hand(None),
+            "edge": self.by_hand(None, "1"),
+            "cloud": self.by_hand(None, None, "1"),
+            "new": self.by_hand(new),
+        }
+        requests.place(self.config, demo.STREAM, auto=True)
+        self.settle(time.monotonic())
+        return Step(
+            name=name,
+            plan_before=described(old),
+            plan_after=described(new),
+            reason=new.reason,
+            changes=sum(1 for at, e in self.activations if began <= at <= settled and e > epoch),
+            active_after_s=active_at - began,
+            usual_gap_s=statistics.median(self.gaps(before_at, began)),
+            longest_gap_s=max(self.gaps(began, active_at + 1.0)),
+            latency_before_s=self.latency(before_at, began),
+            latency_after_s=after_s,
+            by_hand_s=by_hand,
+            latency_old_plan_s=by_hand["old"],
+            latency_best_s=min(by_hand.values()),
+        )
+
+    def noise(self, seconds: float, seed: int) -> int:
+        """Plan changes while both lines' rates vary by a tenth around those of the start."""
+        chance, began = random.Random(seed), time.monotonic()
+        while time.monotonic() - began < seconds:
+            for node, rate in ((DEVICE, START.device_mbit), (CLOUD, START.cloud_mbit)):
+                self.network.limit(node, rate * chance.uniform(1 - NOISE, 1 + NOISE))
+            time.sleep(1.0)
+        return sum(at >= began for at, _ in self.activations)
+
+
+def described(plan: Plan) -> str:
+    """Tiers and how many blocks each has."""
+    return ", ".join(f"{tier.label} {plan.placement.count(tier)}" for tier in sorted({*plan.placement}))
+
+
+def main() -> int:
+    """The command line; 1 when a frame was lost or came twice, 2 when this machine cannot do it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--noise-minutes", type=float, default=5.0)
+    parser.add_argument("--steps", type=int, default=len(STEPS), help="only the first of them")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--directory", type=Path, help="keep the logs here; it must not exist")
+    arguments = parser.parse_args()
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="trisect-replan-") as temporary, ExitStack() as stack:
+        folder = arguments.directory or Path(temporary) / "run"
+        folder.mkdir(parents=True)
+        try:
+            bench = Bench(folder, stack.enter_context(Network([DEVICE, CLOUD])), stack)
+        except TrisectError as error:
+            console.print(f"not measured: {error}")
+            return 2
+        bench.start()
+        ended = threading.Event()
+        feeder = threading.Thread(target=bench.feed, args=(ended,), name="replan.feeder")
+        feeder.start()
+        try:
+            bench.settle(time.monotonic())
+            steps = []
+            for name, state in STEPS[: arguments.steps]:
+                steps.append(bench.step(name, state))
+                console.print(steps[-1])
+            changes = bench.noise(60.0 * arguments.noise_minutes, seed=1)
+        finally:
+            ended.set()
+            feeder.join()
+        bench.client.wait(lambda: bench.client.in_flight == 0, 30.0)
+        lost, duplicates = bench.client.in_flight, bench.client.collected.duplicates
+    show(steps, console)
+    console.print(f"{bench.sent} frames, {lost} lost, {duplicates} twice; {changes} plan changes in the noise")
+    if arguments.json:
+        report = {"steps": [asdict(step) for step in steps], "frames": bench.sent, "lost": lost}
+        report |= {"duplicates": duplicates, "changes_in_noise": changes, "noise_minutes": arguments.noise_minutes}
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 1 if lost or duplicates else 0
+
+
+def show(steps: list[Step], console: Console) -> None:
+    """For people."""
+    table = Table(title=f"{MODEL}, one frame in flight; milliseconds are medians")
+    for column in ("step", "plan", "active after s", "usual gap", "longest", "before", "after", "old plan", "best"):
+        table.add_column(column, justify="left" if column in ("step", "plan") else "right")
+    for step in steps:
+        plan = f"{step.plan_before} -> {step.plan_after}" if step.plan_after != step.plan_before else step.plan_after
+        times = (
+            step.usual_gap_s,
+            step.longest_gap_s,
+            step.latency_before_s,
+            step.latency_after_s,
+            step.latency_old_plan_s,
+            step.latency_best_s,
+        )
+        active = f"{step.active_after_s:.1f}" if step.changes else "-"
+        table.add_row(step.name, plan, active, *(f"{seconds * 1e3:.0f}" for seconds in times))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
