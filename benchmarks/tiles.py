@@ -37,8 +37,8 @@ from nodes import demo, photos, requests
 from nodes.config import load_config
 from nodes.messages import parse_json
 from nodes.processes import Processes
+from nodes.reports import read_report
 from nodes.stream_client import StreamClient
-from nodes.telemetry import read_tiles
 from pipeline.models.graphs import graph_of
 from pipeline.models.source import ModelSource
 from pipeline.plan import NodeId
@@ -148,7 +148,7 @@ class Bench:
         while not reports.empty():
             payload = reports.get().payload
             gathers += [report[GATHER]] if GATHER in (report := parse_json(payload)) else []
-            for tile in read_tiles(payload):
+            for tile in read_report(payload).tiles:
                 if tile.epoch == plan["epoch"]:
                     for name in ("transfer_seconds", "queue_seconds", "compute_seconds"):
                         parts[name].append(getattr(tile, name))

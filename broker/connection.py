@@ -30,6 +30,7 @@ from broker.packets import Properties, outgoing, pack, publish_properties
 from broker.policy import Listener, Policy
 from broker.routes import Handler, Route
 from broker.subscriptions import Suback, Subscriptions, raise_refusal, wait
+from broker.throughput import Throughput
 from broker.wake import Wake
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Connection:
         )
         self.max_packet_bytes: int | None = None
         self.sent_bytes_total = 0
+        self.up, self.down = Throughput(), Throughput()
         self.connects_total = 0
         self._address, self._channel, self._policy, self._limits = address, channel, policy, limits
         self._listener, self._claim = listener, claim
@@ -234,8 +236,17 @@ class Connection:
             0.0 if pending else _POLL_S, other_fd=sock.fileno(), write=self._client.want_write()
         )
         if readable or pending:
-            self._client.loop_read()
+            self._read()
         self._client.loop_misc()
+
+    def _read(self) -> None:
+        self.down.began(time.monotonic())
+        before = self.inbox.received_bytes_total
+        self._client.loop_read()
+        # paho does not say otherwise whether it has the beginning of a packet; the rest of one is what is waited for
+        is_idle = self._client._in_packet["command"] == 0
+        if (nbytes := self.inbox.received_bytes_total - before) or is_idle:
+            self.down.moved(nbytes, time.monotonic(), is_idle=is_idle)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -260,6 +271,7 @@ class Connection:
                 response_topic=item.response_topic,
                 correlation=item.correlation,
             )
+            self.up.began(time.monotonic())
             info = self._client.publish(item.topic, item.payload, item.qos, item.retain, properties)
             self.outbox.sent(info.mid, item)
             self.sent_bytes_total += item.size
@@ -331,10 +343,13 @@ class Connection:
 
     def _on_publish(self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
         item = self.outbox.acked(mid, accepted=not reason.is_failure)
+        if item is not None:
+            self.up.moved(item.size, time.monotonic(), is_idle=self.outbox.in_flight == 0)
         if item is not None and reason.is_failure:
             _log.error("%s", BrokerRefused(f"a message on {item.topic}", code=reason.value, reason=str(reason)))
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
+        self.up.opposed(len(message.payload))
         self.inbox.arrived(message)
 
     def _send_disconnect(self, *, leave_session: bool) -> None:
@@ -397,6 +412,8 @@ class Connection:
         self.inbox.intake.lost()
         self._subscriptions.lost()
         self.outbox.lost()
+        self.up.lost()
+        self.down.lost()
         if not self._stopping:
             self._listener.lost(self._channel, reason)
 

@@ -71,6 +71,11 @@ class Outbox:
         """Bytes waiting or in flight."""
         return self._bytes
 
+    @property
+    def in_flight(self) -> int:
+        """Messages that left and are not acknowledged."""
+        return len(self._in_flight)
+
     def put(self, item: Outgoing, *, wait_s: float | None) -> None:
         """Queue a message, waiting for room. wait_s None: for ever; 0: not at all. Raises QueueFull, NotConnected."""
         started = time.monotonic()

@@ -31,6 +31,7 @@ from broker.messages import Address, Channel, Claim, Delivery, Limits, Message, 
 from broker.packets import outgoing
 from broker.policy import policies
 from broker.routes import Handler
+from broker.throughput import Throughput
 
 __all__ = ["Address", "Channel", "Delivery", "Handler", "Limits", "Message", "Session", "Will"]
 
@@ -114,6 +115,16 @@ class Session:
     def max_packet_bytes(self) -> int | None:
         """The broker's Maximum Packet Size, from the last CONNACK; None: unlimited, or not connected yet."""
         return self._connections[Channel.BULK].max_packet_bytes
+
+    @property
+    def up(self) -> Throughput:
+        """How fast the bulk channel's messages reach the broker: from their first byte to their acknowledgement."""
+        return self._connections[Channel.BULK].up
+
+    @property
+    def down(self) -> Throughput:
+        """How fast they come from it: from a message's first byte here to its last."""
+        return self._connections[Channel.BULK].down
 
     @property
     def sent_bytes_total(self) -> int:

@@ -116,15 +116,25 @@ def broker(
 def node(
     id_: Annotated[str, typer.Option("--id", help="Which node of the configuration this process is.")],
     config: ConfigOption = DEFAULT_CONFIG,
+    tier: Annotated[
+        str | None, typer.Option(help="Join with an id that the configuration lacks, on this tier.")
+    ] = None,
+    role: Annotated[str, typer.Option(help="With --tier edge: worker, for tiles only.")] = "",
+    threads: Annotated[int | None, typer.Option(help="With --tier: threads to compute on; one per core.")] = None,
     state_dir: Annotated[Path | None, typer.Option(help="Where a device keeps what outlives it.")] = None,
 ) -> None:
-    """Run one tier node: device, edge or cloud, as the configuration says."""
-    from nodes.config import load_config
+    """Run one tier node: device, edge, cloud or a worker of the edge, as the configuration says."""
+    from nodes.config import load_config, with_node
     from nodes.tier_node import TierNode
     from pipeline.plan import NodeId
 
+    if tier is None and (role or threads):
+        raise typer.BadParameter("--role and --threads go with --tier; a node of the configuration has its own")
+    settings = load_config(config)
+    if tier is not None:
+        settings = with_node(settings, NodeId(id_), {"tier": tier, "role": role, "threads": threads})
     _log_to_stderr(id_)
-    _serve(TierNode(load_config(config), NodeId(id_), state_dir=state_dir or _state_dir()))
+    _serve(TierNode(settings, NodeId(id_), state_dir=state_dir or _state_dir()))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nodes.clock import PipelineClock
 from nodes.machine import actions as do
 from nodes.machine import events as ev
 from nodes.machine.work import Work
@@ -41,16 +42,17 @@ class Compute:
         engine: Engine,
         models: Mapping[str, PreparedModel],
         meter: Meter,
+        clock: PipelineClock,
         emit: Callable[[ev.Event], None],
     ) -> None:
-        self._node, self._tier, self._meter, self._emit = node, tier, meter, emit
+        self._node, self._tier, self._meter, self._clock, self._emit = node, tier, meter, clock, emit
         self._segments, self._tiles = SegmentStore(engine, models), TileStore(engine, models)
         self._tiled: dict[tuple[str, int], TiledStage] = {}
-        self.worker: Worker[tuple[do.Run, float]] = Worker(f"{node}.compute", self._run)
+        self.worker: Worker[tuple[do.Run, float, float]] = Worker(f"{node}.compute", self._run)
 
     def put(self, run: do.Run) -> None:
         """Queue some work."""
-        self.worker.put((run, time.time()))
+        self.worker.put((run, self._clock.now(), time.perf_counter()))
 
     def prepare(self, action: do.Prepare) -> None:
         """Compile what the epoch needs here from its first frame on. Raises what the engine raises."""
@@ -85,9 +87,9 @@ class Compute:
         workers = action.plan.tiles.workers if action.plan.tiles else ()
         return [number for number, worker in enumerate(workers, start=1) if worker == self._node]
 
-    def _run(self, item: tuple[do.Run, float]) -> None:
-        run, arrived_ts = item
-        began_ts = time.time()
+    def _run(self, item: tuple[do.Run, float, float]) -> None:
+        run, arrived_ts, arrived = item
+        began = time.perf_counter()
         try:
             outputs = self._tile(run) if run.work is Work.TILE else self._segment(run)
         except Exception as error:
@@ -99,7 +101,7 @@ class Compute:
         if outputs is None:
             self._meter.count("stale_tensors_total")
             return
-        trace = self._traced(run, arrived_ts, began_ts, time.time())
+        trace = self._traced(run, arrived_ts, began - arrived, time.perf_counter() - began)
         self._emit(ev.SegmentRan(run.key, outputs, trace, run.work))
 
     def _segment(self, run: do.Run) -> dict[int, Array] | None:
@@ -122,18 +124,19 @@ class Compute:
             return None
         return {segment.output: segment.run({t: np.ascontiguousarray(array) for t, array in run.inputs.items()})}
 
-    def _traced(self, run: do.Run, arrived_ts: float, began_ts: float, ended_ts: float) -> Trace:
+    def _traced(self, run: do.Run, arrived_ts: float, queue_s: float, compute_s: float) -> Trace:
         """The run's trace with this node's hop, which at a head spans from its first part to its last.
 
         The seconds that a head waits for its tiles count as computing: they are the stack's.
         """
-        queue_s, compute_s = began_ts - arrived_ts, ended_ts - began_ts
-        self._meter.sample("queue_seconds", queue_s)
+        ended_ts = self._clock.now()
         stream, epoch = StreamId(run.key.stream), run.key.epoch
+        self._meter.sample("queue_seconds", queue_s, stream)
+        self._meter.sample("decode_seconds", run.decode_seconds, stream)
         if run.work is Work.AFTER:
             *before, first = run.trace
-            gather_s = arrived_ts - first.sent_ts
-            self._meter.sample("gather_seconds", gather_s)
+            gather_s = max(0.0, arrived_ts - first.sent_ts)
+            self._meter.sample("gather_seconds", gather_s, stream)
             hop = replace(
                 first,
                 queue_seconds=first.queue_seconds + queue_s,
@@ -146,7 +149,7 @@ class Compute:
             self._note_frame(stream, epoch, compute_s)
         if run.work is Work.TILE:
             self._meter.count("tiles_total")
-            self._meter.sample("tile_seconds", compute_s)
+            self._meter.sample("tile_seconds", compute_s, stream)
         hop = Hop(
             node=self._node,
             tier=self._tier,
@@ -160,5 +163,6 @@ class Compute:
 
     def _note_frame(self, stream: StreamId, epoch: int, compute_s: float) -> None:
         self._meter.count("frames_total")
-        self._meter.sample("compute_seconds", compute_s)
+        self._meter.count_of(stream, "frames_total")
+        self._meter.sample("compute_seconds", compute_s, stream)
         self._meter.segment(stream, epoch, compute_s)

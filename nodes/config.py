@@ -9,12 +9,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from broker.topics import valid_id
 from nodes.sections import (
     BrokerSection,
     Config,
@@ -29,6 +31,7 @@ from nodes.sections import (
 )
 from pipeline.errors import ConfigError
 from pipeline.placement import Tier
+from pipeline.plan import NodeId
 
 __all__ = [
     "BrokerSection",
@@ -43,6 +46,7 @@ __all__ = [
     "TransportSection",
     "load_config",
     "parse_config",
+    "with_node",
 ]
 
 Key: TypeAlias = tuple[Any, ...]
@@ -87,6 +91,23 @@ def parse_config(text: str, path: Path, *, runs: bool = True) -> Config:
             if not problems:
                 return config
     raise ConfigError("\n".join(f"{path}{_place(key, lines)}: {problem}" for key, problem in problems))
+
+
+def with_node(config: Config, id_: NodeId, values: Mapping[str, Any]) -> Config:
+    """The configuration with one more node of these values. Raises ConfigError for one that it has, or wrong values."""
+    if id_ in (*config.nodes, config.planner.id) or not valid_id(id_):
+        raise ConfigError(
+            f"node {id_!r} is in the configuration already, or no id of a-z, 0-9 and -; give another --id"
+        )
+    try:
+        section = NodeSection.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        for details in found:
+            details["loc"] = ("nodes", id_, *details["loc"])
+        problems = "; ".join(f"{key[-1]}: {problem}" for key, problem in map(_worded, found))
+        raise ConfigError(f"node {id_}: {problems}") from error
+    return config.model_copy(update={"nodes": MappingProxyType({**config.nodes, id_: section})})
 
 
 def _read_yaml(text: str, path: Path) -> tuple[Any, dict[Key, int], list[Problem]]:

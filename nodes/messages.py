@@ -128,6 +128,25 @@ class LinkReport:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkMeasured:
+    """What a running node sees of its way to the broker; None where too little has crossed to tell."""
+
+    up_bytes_per_s: float | None = None
+    down_bytes_per_s: float | None = None
+    round_trip_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What of a node's telemetry the planner goes by; `results` counts, by stream, those published so far."""
+
+    segments: tuple[SegmentSeconds, ...] = ()
+    tiles: tuple[TileSeconds, ...] = ()
+    results: Mapping[StreamId, int] = field(default_factory=dict)
+    link: LinkMeasured = LinkMeasured()
+
+
+@dataclass(frozen=True, slots=True)
 class StreamApplied:
     """What a node holds of one stream: the newest plan's epoch it has `seen`, the epochs it is `ready` to run.
 

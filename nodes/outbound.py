@@ -13,6 +13,7 @@ from broker.errors import BrokerError
 from broker.once import Parcel
 from broker.session import Channel, Session
 from broker.topics import Namespace
+from nodes.clock import PipelineClock
 from nodes.custody import Custody
 from nodes.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
 from nodes.messages import to_bytes
@@ -22,7 +23,7 @@ from nodes.telemetry import Meter
 from nodes.tickets import Ticket
 from nodes.workers import Worker
 from pipeline.graph import ModelGraph
-from pipeline.plan import NodeId
+from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey, encode, encode_failure
 
 _log = logging.getLogger(__name__)
@@ -45,10 +46,13 @@ class Outbound:
         graphs: Mapping[str, ModelGraph],
         labels: Mapping[str, Sequence[str] | None],
         meter: Meter,
+        clock: PipelineClock,
     ) -> None:
         self._config, self._node, self._session, self._custody = config, node, session, custody
+        self._clock = clock
         self._names = Namespace(config.pipeline)
         self._graphs, self._labels, self._meter = graphs, labels, meter
+        self._encoded: tuple[FrameKey, float] | None = None
         self.worker: Worker[Outgoing] = Worker(f"{node}.publish", self._publish)
 
     def _publish(self, action: Outgoing) -> None:
@@ -63,15 +67,28 @@ class Outbound:
             _log.warning("%s: frame %d: %s", self._node, action.key.sequence, error)
 
     def _publish_tensor(self, action: Tensorial) -> None:
-        began = time.perf_counter()
         key, topic = action.key, self._topic_of(action)
         if isinstance(action, SendFailure):
             self._publish_bulk(topic, encode_failure(key, action.message, action.trace))
             return
-        chunk_bytes = self._config.transport.chunk_bytes
+        chunk_bytes, nbytes, seconds = self._config.transport.chunk_bytes, 0, 0.0
+        began = time.perf_counter()
         for chunk in encode(key, action.tensor, action.array, trace=action.trace, chunk_bytes=chunk_bytes):
-            self._publish_bulk(topic, chunk)
-        self._meter.sample("encode_seconds", time.perf_counter() - began)
+            seconds += time.perf_counter() - began
+            self._publish_bulk(topic, chunk)  # which waits while the broker is slower
+            nbytes += len(chunk)
+            began = time.perf_counter()
+        self._note_encoded(key, seconds)
+        self._meter.count_of(StreamId(key.stream), "sent_bytes_total", nbytes)
+
+    def _note_encoded(self, key: FrameKey, seconds: float) -> None:
+        """Add up what a frame's tensors take; they come one after the other, so the next frame ends this one."""
+        if self._encoded is not None and self._encoded[0] == key:
+            seconds += self._encoded[1]
+        elif self._encoded is not None:
+            before, took_s = self._encoded
+            self._meter.sample("encode_seconds", took_s, StreamId(before.stream))
+        self._encoded = key, seconds
 
     def _topic_of(self, action: Tensorial) -> str:
         key = action.key
@@ -102,14 +119,15 @@ class Outbound:
     def _answer(self, close: CloseFrame) -> None:
         ticket: Ticket = close.ticket
         stream = self._config.streams[close.stream]
-        result = result_json(close, self._graphs[stream.model], self._labels[stream.model], ticket)
+        result = result_json(close, self._graphs[stream.model], self._labels[stream.model], ticket, self._clock.now())
         payload = to_bytes(result)
         parcels = list(self._output_parcels(close)) if stream.outputs else []
         if ticket.response_topic:
             parcels.append(Parcel(ticket.response_topic, payload, ticket.correlation))
         parcels.append(Parcel(self._names.topic(topics.RESULT, stream=close.stream), payload))
         self._custody.answer(close.stream, close.sequence, ticket, parcels)
-        self._meter.sample("latency_seconds", result["seconds"])
+        self._meter.sample("latency_seconds", result["seconds"], close.stream)
+        self._meter.count_of(close.stream, "results_total")
 
     def _output_parcels(self, close: CloseFrame) -> Iterator[Parcel]:
         topic = self._names.topic(topics.OUTPUT, stream=close.stream)

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from pipeline.placement import Tier
+
 NAMED = 2
 """So many tensors of a cut are told by name."""
 
@@ -28,10 +30,17 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
         blocks = sum(end - start for start, end in stage["blocks"])
         row = (stage["tier"], stage["node"], str(blocks), stage["first"], stage["last"])
         table.add_row(*row, f"{predicted['stages'].get(stage['tier'], 0.0) * 1e3:.1f} ms")
+        if plan.get("tiles") is not None and stage["tier"] == Tier.EDGE.label:
+            table.add_row("  tiles", *_tiles(plan["tiles"]), style="dim")
         for name, link in predicted["links"].items():
             if name.startswith(f"{stage['tier']}_"):
                 table.add_row(f"  → {name.partition('_')[2]}", "", *_cut(plan, name, link), style="dim")
     return table
+
+
+def _tiles(tiles: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    grid = f"{len(tiles['rows'])}x{len(tiles['columns'])}"
+    return ", ".join(dict.fromkeys(tiles["workers"])), grid, tiles["from"], tiles["to"]
 
 
 def _cut(plan: Mapping[str, Any], name: str, link: Mapping[str, Any]) -> tuple[str, str, str, str]:

@@ -30,8 +30,9 @@ from nodes.messages import (
 )
 from nodes.offline import terms_of
 from nodes.presence import PLANNER_TIER, Presence, require_free
+from nodes.reports import read_report
 from nodes.sections import Config
-from nodes.telemetry import Meter, read_segments, read_tiles
+from nodes.telemetry import Meter
 from nodes.wishes import read_wishes
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.graph import ModelGraph
@@ -163,7 +164,7 @@ def _read_profile(payload: bytes, fields: dict[str, str]) -> pe.PlannerEvent:
 
 
 def _read_telemetry(payload: bytes, fields: dict[str, str]) -> pe.PlannerEvent:
-    return pe.TelemetryArrived(NodeId(fields["node"]), read_segments(payload), read_tiles(payload))
+    return pe.TelemetryArrived(NodeId(fields["node"]), read_report(payload))
 
 
 def _read_placing(message: Message) -> pe.PlannerEvent:

@@ -16,6 +16,7 @@ from broker import topics
 from broker.errors import RequestTimeout, SessionTaken
 from broker.session import Address, Limits, Message, Session, Will
 from broker.topics import Namespace
+from nodes.clock import PipelineClock
 from nodes.messages import LifeState, MessageError, NodeState, from_bytes, parse_json, to_bytes
 from nodes.sections import Config
 from pipeline.errors import TrisectError
@@ -107,6 +108,7 @@ class Presence:
         on_taken: Callable[[], None] = lambda: None,
     ) -> None:
         self.node, self.tier, self.token = node, tier, secrets.token_hex(4)
+        self.clock = PipelineClock()
         self._names = names
         self._on_up, self._on_taken = on_up, on_taken
         self._taken: SessionTaken | None = None
@@ -172,7 +174,8 @@ class Presence:
         self._on_taken()
 
     def _on_ping(self, message: Message) -> None:
-        self.reply(message, {"ok": True, "session": self.token, "host": socket.gethostname(), "pid": os.getpid()})
+        who = {"session": self.token, "host": socket.gethostname(), "pid": os.getpid()}
+        self.reply(message, {"ok": True, **who, "clock_ts": self.clock.steady()})
 
     def _message(self, state: LifeState, why: str = "") -> bytes:
         return to_bytes(

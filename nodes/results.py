@@ -17,9 +17,13 @@ from pipeline.wire import Hop, Trace
 DIGITS = 6
 
 
-def result_json(close: CloseFrame, graph: ModelGraph, labels: Sequence[str] | None, ticket: Ticket) -> dict[str, Any]:
-    """One message per frame. Seconds per node on its own clock; a link's seconds compare two nodes' clocks."""
-    now = time.time()
+def result_json(
+    close: CloseFrame, graph: ModelGraph, labels: Sequence[str] | None, ticket: Ticket, closed_ts: float
+) -> dict[str, Any]:
+    """One message per frame. A node's seconds are of its own clock; a link's compare two nodes' `PipelineClock`s.
+
+    `closed_ts` is the device's pipeline time.
+    """
     result: dict[str, Any] = {
         "stream": close.stream,
         "sequence": close.sequence,
@@ -28,7 +32,7 @@ def result_json(close: CloseFrame, graph: ModelGraph, labels: Sequence[str] | No
         "model": graph.name,
         "epoch": close.epoch,
         "attempt": close.attempt,
-        "seconds": round(now - ticket.entered_ts, DIGITS),
+        "seconds": round(time.monotonic() - ticket.entered_at, DIGITS),
     }
     if ticket.correlation:
         result["correlation"] = ticket.correlation.decode(errors="replace")
@@ -39,8 +43,8 @@ def result_json(close: CloseFrame, graph: ModelGraph, labels: Sequence[str] | No
         result["top"] = [{**asdict(best), "score": round(best.score, DIGITS)} for best in scored]
     result["tiers"] = [hop.tier for hop in close.trace]
     result["path"] = [_stage(hop) for hop in close.trace]
-    result["links"] = link_seconds(close.trace, now)
-    result["ts"] = round(now, 3)
+    result["links"] = link_seconds(close.trace, closed_ts)
+    result["ts"] = round(time.time(), 3)
     return result
 
 

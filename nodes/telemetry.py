@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import Counter, deque
-from typing import Any, TypeGuard
 
 import numpy as np
 import psutil
 
 from nodes.machine.actions import NoteTile
 from nodes.machine.corrections import LEAST_FRAMES
-from nodes.messages import SegmentSeconds, TileSeconds, parse_json
+from nodes.reports import FRAMES, SECONDS, TILE_SECONDS, of_segment, of_stream, of_tile
 from pipeline.plan import NodeId, StreamId
 
 SAMPLES = 4096
-MAX_SECONDS = 1e6
-_SEGMENT = "segment.{}.{}."
-_SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.frames")
-_SECONDS = "compute_seconds_p50"
-_TILE = "tile.{}.{}.{}.{}."
-_TILE_KEY = re.compile(r"tile\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.([0-9]{1,9})\.([a-z0-9-]{1,256})\.frames")
-_TILE_SECONDS = ("transfer_seconds_p50", "queue_seconds_p50", "compute_seconds_p50")
+LEAST_INTERVAL_S = 1e-3
 _TileKey = tuple[StreamId, int, int, NodeId]
 
 
@@ -36,23 +28,30 @@ class Meter:
         self._samples: dict[str, deque[float]] = {}
         self._segments: dict[tuple[StreamId, int], deque[float]] = {}
         self._tiles: dict[_TileKey, deque[tuple[float, float, float]]] = {}
+        self._epochs: dict[StreamId, int] = {}
         self._process = psutil.Process()
-        self._process.cpu_percent()
+        self._processor_s, self._reported_at = time.process_time(), time.monotonic()
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter; names end in `_total`."""
         with self._lock:
             self._counts[name] += amount
 
-    def sample(self, name: str, seconds: float) -> None:
-        """Keep one duration; names end in `_seconds`."""
+    def count_of(self, stream: StreamId, name: str, amount: int = 1) -> None:
+        """Add to a counter of one stream: `stream.<stream>.<name>`."""
+        self.count(of_stream(stream, name), amount)
+
+    def sample(self, name: str, seconds: float, stream: StreamId) -> None:
+        """Keep one duration, for the node and for the stream; names end in `_seconds`."""
         with self._lock:
-            self._samples.setdefault(name, deque(maxlen=SAMPLES)).append(seconds)
+            for known in (name, of_stream(stream, name)):
+                self._samples.setdefault(known, deque(maxlen=SAMPLES)).append(seconds)
 
     def segment(self, stream: StreamId, epoch: int, seconds: float) -> None:
         """Keep what one frame took to compute in a plan's segment."""
         with self._lock:
             self._segments.setdefault((stream, epoch), deque(maxlen=SAMPLES)).append(seconds)
+            self._epochs[stream] = epoch
 
     def tile(self, note: NoteTile) -> None:
         """Keep what a tile took on its way there and back, waiting there, and computing."""
@@ -74,67 +73,39 @@ class Meter:
     def report(self) -> dict[str, float]:
         """Counters, the p50 and p95 of each duration since the last report, and what the process takes.
 
-        Of each segment that has computed enough frames for it, `segment.<stream>.<epoch>.frames` and their
-        `segment.<stream>.<epoch>.compute_seconds_p50`; of each tile that came back
-        `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of its `transfer_seconds`, `queue_seconds` and
-        `compute_seconds`.
+        Counters and durations stand for the node and once more for each stream, beside the `epoch` that it computed
+        last: `stream.<stream>.…`. Of each segment that has computed enough frames for it,
+        `segment.<stream>.<epoch>.frames` and their `segment.<stream>.<epoch>.compute_seconds_p50`; of each tile that
+        came back `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of its `transfer_seconds`,
+        `queue_seconds` and `compute_seconds`. `processor_share` is in cores: 1.0 is one core kept busy since the last
+        report. `resident_bytes` is the process's memory.
         """
         with self._lock:
             counts, samples = dict(self._counts), self._samples
+            epochs = {of_stream(stream, "epoch"): epoch for stream, epoch in self._epochs.items()}
             segments = {key: values for key, values in self._segments.items() if len(values) >= LEAST_FRAMES}
             tiles, self._tiles = self._tiles, {}
             self._samples = {}
             self._segments = {key: values for key, values in self._segments.items() if key not in segments}
-        report: dict[str, float] = {"ts": time.time(), **dict(sorted(counts.items()))}
+        report: dict[str, float] = {"ts": time.time(), **dict(sorted(counts.items())), **epochs}
         for name, values in sorted(samples.items()):
             median, high = np.percentile(np.array(values), [50, 95])
             report[f"{name}_p50"], report[f"{name}_p95"] = round(float(median), 6), round(float(high), 6)
         for (stream, epoch), values in sorted(segments.items()):
-            name = _SEGMENT.format(stream, epoch)
-            report[f"{name}frames"] = len(values)
-            report[f"{name}{_SECONDS}"] = round(float(np.median(np.array(values))), 6)
+            report[of_segment(stream, epoch, FRAMES)] = len(values)
+            report[of_segment(stream, epoch, SECONDS)] = round(float(np.median(np.array(values))), 6)
         for tile_key, parts in sorted(tiles.items()):
-            name = _TILE.format(*tile_key)
-            report[f"{name}frames"] = len(parts)
-            for part, median in zip(_TILE_SECONDS, np.median(np.array(parts), axis=0), strict=True):
-                report[f"{name}{part}"] = round(float(median), 6)
+            report[of_tile(*tile_key, FRAMES)] = len(parts)
+            for part, median in zip(TILE_SECONDS, np.median(np.array(parts), axis=0), strict=True):
+                report[of_tile(*tile_key, part)] = round(float(median), 6)
         report["resident_bytes"] = self._process.memory_info().rss
-        report["processor_share"] = round(self._process.cpu_percent() / 100, 3)
+        report["processor_share"] = self._processor_share()
         report["threads"] = self._process.num_threads()
         return report
 
-
-def read_segments(payload: bytes) -> tuple[SegmentSeconds, ...]:
-    """What a node's report says of its segments; what is no such number is left out. Raises MessageError."""
-    report = parse_json(payload)
-    found = []
-    for key, frames in report.items():
-        named = _SEGMENT_KEY.fullmatch(key)
-        seconds = report.get(key.removesuffix("frames") + _SECONDS) if named else None
-        if named and isinstance(frames, int) and _is_time(seconds):
-            found.append(SegmentSeconds(StreamId(named[1]), int(named[2]), frames, seconds))
-    return tuple(found)
-
-
-def read_tiles(payload: bytes) -> tuple[TileSeconds, ...]:
-    """What a head's report says of its tiles; what is no such number is left out. Raises MessageError."""
-    report = parse_json(payload)
-    found = []
-    for key, frames in report.items():
-        named = _TILE_KEY.fullmatch(key)
-        if named is None or not isinstance(frames, int):
-            continue
-        seconds = [report.get(key.removesuffix("frames") + part) for part in _TILE_SECONDS]
-        transfer, queue, compute = seconds
-        if _is_duration(transfer) and _is_duration(queue) and _is_duration(compute):
-            tile = StreamId(named[1]), int(named[2]), int(named[3]), NodeId(named[4])
-            found.append(TileSeconds(*tile, frames, transfer, queue, compute))
-    return tuple(found)
-
-
-def _is_time(value: Any) -> TypeGuard[float]:
-    return _is_duration(value) and value > 0
-
-
-def _is_duration(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and 0 <= value < MAX_SECONDS
+    def _processor_share(self) -> float:
+        # psutil's is counted in ticks of 10 ms, too coarse for reports ten times a second
+        processor_s, now = time.process_time(), time.monotonic()
+        share = (processor_s - self._processor_s) / max(now - self._reported_at, LEAST_INTERVAL_S)
+        self._processor_s, self._reported_at = processor_s, now
+        return round(share, 3)

@@ -25,4 +25,4 @@ class Ticket:
     response_topic: str | None = None
     position: int | None = None
     delivery: Delivery | None = None
-    entered_ts: float = field(default_factory=time.time)
+    entered_at: float = field(default_factory=time.monotonic)

@@ -29,6 +29,7 @@ from nodes.compute import Compute
 from nodes.custody import Custody
 from nodes.inbound import Inbound
 from nodes.inflows import inflows
+from nodes.link_watch import LinkWatch
 from nodes.machine import actions as do
 from nodes.machine import events as ev
 from nodes.machine.stream import StreamSettings
@@ -122,16 +123,17 @@ class TierNode:
         self._preprocess = {name: preprocess_of(self.config.models[name]) for name in used}
 
     def _assemble(self) -> None:
-        node, graphs = self.node, self.graphs
+        node, graphs, clock = self.node, self.graphs, self.presence.clock
         labels = {name: labels_of(self.config.models[name]) for name in graphs}
         self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
         owned = {name: graphs[section.model] for name, section in self.streams.items()}
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put)
-        self._outbound = Outbound(self.config, node, self.session, self._custody, graphs, labels, self.meter)
+        self._outbound = Outbound(self.config, node, self.session, self._custody, graphs, labels, self.meter, clock)
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
+        self._watch = LinkWatch(self.config, self.names, self.presence)
         self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
         tier = self.section.tier.label
-        self._compute = Compute(node, tier, self._engine, self._models, self.meter, self._inbox.put)
+        self._compute = Compute(node, tier, self._engine, self._models, self.meter, clock, self._inbox.put)
         self._prepare: Worker[Callable[[], None]] = Worker(f"{node}.prepare", lambda job: job())
         for name, profile in self._profiles.items():
             if profile is None:
@@ -231,12 +233,14 @@ class TierNode:
         self.presence.enter(LifeState.READY)
         self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=DRAIN)], self._on_drain)
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
+        self._watch.start()
         for source in sources:
             source.start()
         self._loop(lambda: False)
         for source in sources:
             source.stop()
         self._drain()
+        self._watch.stop()
         for worker in workers:
             worker.stop()
 
@@ -260,7 +264,8 @@ class TierNode:
             for action in self.machine.handle(event, now):
                 self._performers[type(action)](action)
             if now >= report_at:
-                report_at = now + self.config.telemetry.interval_s
+                # on a grid: a report that is a tick late does not make all later ones late
+                report_at = max(report_at + self.config.telemetry.interval_s, now)
                 self._report()
 
     def _on_drain(self, message: Message) -> None:
@@ -297,6 +302,8 @@ class TierNode:
         owners = self.machine.owners.values()
         report = {
             **self.meter.report(),
+            **self.presence.clock.report(),
+            **self._watch.report(),
             "in_flight": self._open_frames(),
             "backlog": sum(len(owner.backlog) for owner in owners),
             "queue_depth": len(self._compute.worker),
@@ -317,7 +324,7 @@ class TierNode:
         graph = self.graphs[model]
         ticket: Ticket = action.ticket
         began = time.perf_counter()
-        ticket.entered_ts = time.time()
+        ticket.entered_at = time.monotonic()
         self._custody.entered(action.stream, action.sequence, ticket)
         try:
             inputs = to_inputs(ticket.payload, graph, self._preprocess[model])
@@ -325,6 +332,8 @@ class TierNode:
             self._undecodable(action, error)
         else:
             seconds = time.perf_counter() - began
+            self.meter.sample("decode_seconds", seconds, action.stream)
+            self.meter.count_of(action.stream, "received_bytes_total", len(ticket.payload))
             self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:

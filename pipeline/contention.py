@@ -1,6 +1,7 @@
 """How long this process's threads were ready to run while others had the cores.
 
-A node measures itself while its neighbours start on the same machine; what they took is not the model's time.
+A node measures itself while its neighbours start on the same machine; what they took is not the model's time. What a
+CPU quota took is: under the same quota the model will run.
 """
 
 from __future__ import annotations
@@ -9,22 +10,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.cpu_quota import throttled_seconds
+
 _NS_PER_S = 1e9
 
 Waits = dict[str, tuple[int, int]]
 
 
 def uncontended_seconds(run: Callable[[], object]) -> float:
-    """Wall-clock seconds of `run`, less those that its busiest thread waited for a core.
+    """Wall-clock seconds of `run`, less those that its busiest thread waited for a core, but for a quota's.
 
     Source of the waits: Linux's per-thread `schedstat` (nanoseconds on a core, nanoseconds in the run queue). Where
     there is none, the wall-clock seconds alone.
     """
-    before = _waits()
+    before, throttled = _waits(), throttled_seconds()
     began = time.perf_counter()
     run()
     elapsed = time.perf_counter() - began
-    return max(elapsed - _waited_seconds(before, _waits()), elapsed / 10)
+    waited = max(0.0, _waited_seconds(before, _waits()) - (throttled_seconds() - throttled))
+    return max(elapsed - waited, elapsed / 10)
 
 
 def _waited_seconds(before: Waits, after: Waits) -> float:

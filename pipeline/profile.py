@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline import cpu_quota
 from pipeline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -90,8 +91,10 @@ class Profile:
 
 
 def hardware() -> str:
-    """What decides speed and is the same for equal machines: `<machine> <processor> x<cores>`."""
-    return f"{platform.machine()} {_processor()} x{os.cpu_count() or 1}"
+    """What decides speed and is the same for equal machines: `<machine> <processor> x<cores>`, and a CPU quota."""
+    quota = cpu_quota.cores()
+    limited = f", {quota:g} of them" if quota is not None else ""
+    return f"{platform.machine()} {_processor()} x{os.cpu_count() or 1}{limited}"
 
 
 def _processor() -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from nodes.machine.actions import Log
 from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
-from nodes.messages import LinkReport, NodeInfo, SegmentSeconds, TileSeconds
+from nodes.messages import LinkReport, NodeInfo, Report
 from nodes.wishes import WishesSection
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
@@ -39,14 +39,10 @@ class LinkArrived:
 
 @dataclass(frozen=True, slots=True)
 class TelemetryArrived:
-    """A node reported; `segments` are those that computed enough frames since the last time to tell.
-
-    `tiles` are those that a head has had back since.
-    """
+    """A node reported."""
 
     node: NodeId
-    segments: tuple[SegmentSeconds, ...] = ()
-    tiles: tuple[TileSeconds, ...] = ()
+    report: Report = field(default_factory=Report)
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,14 +209,16 @@ class PlannerMachine:
         return []
 
     def _link_arrived(self, event: LinkArrived, now: float) -> list[PlannerAction]:
-        self._roster.links[event.report.node] = event.report
+        self._roster.ways.learn_report(event.report)
         return []
 
     def _telemetry_arrived(self, event: TelemetryArrived, now: float) -> list[PlannerAction]:
         self._silence.heard(event.node, now)
         plans = [stream.plan for stream in self._streams.values() if stream.plan is not None]
-        self._roster.compute.learn_telemetry(event.node, event.segments, plans)
-        for segment in event.segments:
+        report = event.report
+        self._roster.compute.learn_telemetry(event.node, report.segments, plans)
+        self._roster.ways.learn_measured(event.node, report.link)
+        for segment in report.segments:
             stream = self._streams.get(segment.stream)
             if stream is not None and stream.served.device == event.node:
                 self._rates.counted(segment.stream, segment.frames, now)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nodes.machine.compute_seconds import ComputeSeconds, Estimate
 from nodes.machine.conditions import Condition
+from nodes.machine.links import Links
 from nodes.machine.load import Flow, taken_on
 from nodes.machine.peers import Peers
 from nodes.messages import LifeState, LinkReport, NodeInfo
@@ -38,9 +39,11 @@ class Roster:
     links: dict[NodeId, LinkReport] = field(default_factory=dict)
     graphs: dict[str, ModelGraph] = field(default_factory=dict)
     silent: frozenset[NodeId] = frozenset()
+    ways: Links = field(init=False)
     compute: ComputeSeconds = field(init=False)
 
     def __post_init__(self) -> None:
+        self.ways = Links(self.links)
         self.compute = ComputeSeconds(self.infos, self.graphs)
 
     def learn_info(self, info: NodeInfo) -> str:

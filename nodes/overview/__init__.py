@@ -16,6 +16,7 @@ from nodes.messages import Applied, LinkReport, MessageError, NodeInfo, NodeStat
 from nodes.overview.known import Known
 from nodes.overview.node import MAX_NUMBER
 from nodes.overview.stream import StreamRecord, read_result
+from nodes.reports import read_report
 from nodes.sections import Config
 from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph
@@ -105,6 +106,9 @@ class Overview:
 
     def _telemetry(self, fields: Mapping[str, str], payload: bytes, now: float) -> None:
         self._known.node(fields["node"]).learn_telemetry(payload, now)
+        for took in read_report(payload).tiles:
+            if took.stream in self._known.streams:
+                self._known.streams[took.stream].learn_tile(took)
 
     def _plan(self, fields: Mapping[str, str], payload: bytes, _: float) -> None:
         plan = Plan.from_json(parse_json(payload))

@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from nodes.overview.text import UNKNOWN, joined, milliseconds, nbytes, number, plain, state_text
+from nodes.overview.tiles import tile_rows
+from pipeline.placement import Tier
 
 NAMES_SHOWN = 2
 DIGEST_SHOWN = 12
@@ -96,6 +98,9 @@ def _flow(plan: Mapping[str, Any], stream: Mapping[str, Any]) -> Iterable[Render
     links = {link["from"]: link for link in plan["links"]}
     for stage in plan["stages"]:
         _add(table, _stage_row(stage))
+        if plan["tiles"] is not None and stage["tier"] == Tier.EDGE.label:
+            for row in tile_rows(plan["tiles"]):
+                _add(table, row, "dim")
         if link := links.get(stage["tier"]):
             _add(table, _link_row(link), "cyan")
     if plan["links"]:

@@ -85,6 +85,7 @@ class Known:
         problems = [
             *([] if active is None or running else [f"epoch {active} runs; its plan is no longer on the broker"]),
             *self._absences(device, running),
+            *self._stood_in_for(running),
             *([_mismatch_text(model, differing)] if differing else []),
         ]
         return {
@@ -136,6 +137,11 @@ class Known:
         used = [*plan.nodes.values()] if plan else [device]
         return [f"{node} is {self._life(node)}" for node in used if not self.peers.alive(node)]
 
+    def _stood_in_for(self, plan: Plan | None) -> list[str]:
+        """Workers that are gone; the stream goes on without them."""
+        lost = [node for node in plan.workers if not self.peers.alive(node)] if plan else []
+        return [f"{node} is {self._life(node)}: others compute its tiles" for node in lost]
+
     def _life(self, node: NodeId) -> str:
         state = self.peers.states.get(node)
         return state.state.value if state else ABSENT
@@ -152,7 +158,7 @@ class Known:
     def _coming_json(self, plan: Plan, record: StreamRecord) -> dict[str, Any]:
         """A plan that is published and not active: how far each of its nodes is."""
         nodes, refused = {}, {}
-        for node in plan.nodes.values():
+        for node in plan.members:
             held = self.peers.stream_applied(node, plan.stream)
             if not self.peers.alive(node):
                 nodes[node] = self._life(node)

@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from nodes.messages import MessageError
+from nodes.messages import MessageError, TileSeconds
+from nodes.overview.tiles import tiles_json
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
-from pipeline.placement import Crossing, Tier, check
+from pipeline.placement import Crossing, Tier
 from pipeline.plan import Plan
 
 RESULTS_KEPT = 64
@@ -76,6 +77,7 @@ class StreamRecord:
     last_error: tuple[Result, float] | None = None
     _arrivals: deque[float] = field(default_factory=deque)
     _parts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _tiles: dict[tuple[int, int, str], TileSeconds] = field(default_factory=dict)
 
     @property
     def newest_plan(self) -> Plan | None:
@@ -104,6 +106,13 @@ class StreamRecord:
         self.results[result.epoch] = deque(maxlen=RESULTS_KEPT) if kept is None else kept
         self.results[result.epoch].append(result)
         _keep_newest(self.results)
+
+    def learn_tile(self, took: TileSeconds) -> None:
+        """A head has had a tile back, of a plan that is known."""
+        plan = self.plans.get(took.epoch)
+        if plan is not None and plan.tiles is not None and took.tile <= len(plan.tiles) and took.worker in plan.members:
+            self._tiles[took.epoch, took.tile, took.worker] = took
+            self._tiles = {key: value for key, value in self._tiles.items() if key[0] in self.plans}
 
     def rate_hz(self, now: float, since: float | None) -> float | None:
         """Results a second over the last seconds; None before there was time to tell."""
@@ -141,6 +150,7 @@ class StreamRecord:
             for link in parts["links"]
             for key in [f"{link['from']}_{link['to']}"]
         ]
+        tiles = {key[1:]: took for key, took in self._tiles.items() if key[0] == plan.epoch}
         return {
             "epoch": plan.epoch,
             "planner": plan.planner,
@@ -148,6 +158,7 @@ class StreamRecord:
             "created_ts": plan.created_ts,
             "problem": parts["problem"],
             "stages": stages,
+            "tiles": tiles_json(plan.tiles, graph if parts["named"] else None, tiles) if plan.tiles else None,
             "tensors": parts["tensors"],
             "links": links,
             "return_measured_seconds_p50": _median([r.links["return"] for r in results if "return" in r.links]),
@@ -173,7 +184,7 @@ def _parts(plan: Plan, graph: ModelGraph | None) -> dict[str, Any]:
     problem = "" if graph is not None else "the model's manifest is not on the broker: no names, no tensors"
     if graph is not None:
         try:
-            check(graph, plan.placement)
+            plan.check(graph)
         except PlanError as error:
             graph, problem = None, str(error)
     crossings = plan.crossings(graph) if graph is not None else ()

@@ -35,7 +35,7 @@ from nodes.messages import (
     parse_json,
     to_bytes,
 )
-from nodes.telemetry import read_segments
+from nodes.reports import read_report
 from pipeline.errors import WireError
 from pipeline.estimator import Speed
 from pipeline.graph import ModelGraph
@@ -330,7 +330,7 @@ class PlannerShell(Client):
             "model": lambda: pe.ManifestArrived(ModelGraph.from_json(parse_json(payload))),
             "plan": lambda: pe.PlanSeen(Plan.from_json(parse_json(payload))),
             "profile": lambda: pe.ProfileArrived(NodeId(rest), Profile.from_json(parse_json(payload))),
-            "telemetry": lambda: pe.TelemetryArrived(NodeId(rest), read_segments(payload)),
+            "telemetry": lambda: pe.TelemetryArrived(NodeId(rest), read_report(payload)),
         }
         self.handle(readers[kind]())
 

@@ -19,8 +19,8 @@ from nodes import demo, photos, requests
 from nodes.config import load_config
 from nodes.messages import LifeState
 from nodes.processes import Processes
+from nodes.reports import read_report
 from nodes.stream_client import StreamClient
-from nodes.telemetry import read_tiles
 from pipeline.backend import keras
 from pipeline.engines import create
 from pipeline.plan import NodeId
@@ -128,7 +128,9 @@ def test_maps_computed_by_workers_give_the_unsplit_networks_bits_and_each_tile_i
         stream(pipeline, client, 0, 24)
         pipeline.assert_proven(client, 24)
         assert {tuple(result["tiers"]) for result in client.collected.results.values()} == {("device", "edge")}
-        seen = {(tile.tile, tile.worker) for _ in range(3) for tile in read_tiles(reports.get(timeout=30.0).payload)}
+        seen = {
+            (tile.tile, tile.worker) for _ in range(3) for tile in read_report(reports.get(timeout=30.0).payload).tiles
+        }
     assert seen == {(number, NodeId(worker)) for number, worker in enumerate([*WORKERS, WORKERS[0]], start=1)}
 
 

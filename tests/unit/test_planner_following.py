@@ -15,7 +15,7 @@ from nodes.machine.corrections import LEAST_FRAMES
 from nodes.machine.events import PeerStateArrived, Tick
 from nodes.machine.load import MOST, STALE_S, Flow, Rates, taken_on
 from nodes.machine.planning import PlannerMachine, PlannerSettings
-from nodes.messages import LifeState, LinkReport, NodeInfo, NodeState, SegmentSeconds
+from nodes.messages import LifeState, LinkReport, NodeInfo, NodeState, Report, SegmentSeconds
 from nodes.wishes import WishesSection
 from pipeline.partition import exact, hpa
 from pipeline.placement import Tier
@@ -217,7 +217,7 @@ class Streams:
                 stream = StreamId(f"of-{device}")
                 if stream in self.plans and rate >= LEAST_FRAMES:
                     segment = SegmentSeconds(stream, self.plans[stream].epoch, int(rate), 1e-6)
-                    self(pe.TelemetryArrived(device, (segment,)))
+                    self(pe.TelemetryArrived(device, Report((segment,))))
             self(Tick())
 
     def served_by(self) -> dict[str, str]:

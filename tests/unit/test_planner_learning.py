@@ -12,7 +12,7 @@ import pytest
 
 from nodes.machine import planner_events as pe
 from nodes.machine.corrections import COLDNESS, LEAST_FRAMES, LEAST_SECONDS
-from nodes.messages import SegmentSeconds
+from nodes.messages import Report, SegmentSeconds
 from pipeline.estimator import Speed, estimate
 from pipeline.partition import exact
 from pipeline.plan import NodeId, Plan
@@ -189,7 +189,9 @@ class Load:
         served = []
         for _ in range(count):
             for node in self.seconds:
-                self.changes += published(self.planner(pe.TelemetryArrived(node, self._report(node, load(node)))))
+                self.changes += published(
+                    self.planner(pe.TelemetryArrived(node, Report(self._report(node, load(node)))))
+                )
             self.changes += published(self.planner.tick(1.0))
             served.append(self.plan.nodes[max(self.plan.nodes)])
         return served
@@ -285,7 +287,7 @@ def test_a_report_of_few_frames_or_of_another_plan_says_nothing(report: SegmentS
     planner = planning(*PIPELINE)
     for node in (*PIPELINE, NodeId("stranger")):
         for _ in range(10):
-            assert published(planner(pe.TelemetryArrived(node, (report,)))) == []
+            assert published(planner(pe.TelemetryArrived(node, Report((report,))))) == []
     assert published(planner.tick(100.0)) == []
 
 
@@ -295,14 +297,14 @@ def test_a_segment_too_short_to_tell_says_nothing() -> None:
     planner.profile(CLOUD, LEAST_SECONDS / 4)
     assert published(planner.tick(SETTLE_S))[0].placement == ON_CLOUD
     for _ in range(10):
-        planner(pe.TelemetryArrived(CLOUD, (SegmentSeconds(CAM, 1, LEAST_FRAMES, 10.0),)))
+        planner(pe.TelemetryArrived(CLOUD, Report((SegmentSeconds(CAM, 1, LEAST_FRAMES, 10.0),))))
     assert published(planner.tick(100.0)) == []
 
 
 def test_telemetry_also_corrects_an_estimate_and_a_profile_begins_anew() -> None:
     planner, first = estimated()
     for _ in range(5):
-        planner(pe.TelemetryArrived(CLOUD, (SegmentSeconds(CAM, first.epoch, LEAST_FRAMES, 3 * 0.01 * 50),)))
+        planner(pe.TelemetryArrived(CLOUD, Report((SegmentSeconds(CAM, first.epoch, LEAST_FRAMES, 3 * 0.01 * 50),))))
     (second,) = published(planner.tick(PATIENCE_S))
     assert second.placement == ON_EDGE
     planner.profile(CLOUD, 0.01)
@@ -312,7 +314,7 @@ def test_telemetry_also_corrects_an_estimate_and_a_profile_begins_anew() -> None
 
 def test_a_telemetry_of_a_node_that_serves_no_plan_changes_nothing() -> None:
     planner = planning(DEVICE, EDGE, EDGE_2, CLOUD)
-    assert planner(pe.TelemetryArrived(EDGE_2, (SegmentSeconds(CAM, 1, LEAST_FRAMES, 9.0),))) == []
+    assert planner(pe.TelemetryArrived(EDGE_2, Report((SegmentSeconds(CAM, 1, LEAST_FRAMES, 9.0),)))) == []
 
 
 def test_a_plan_with_estimates_is_plain_json() -> None:

@@ -18,6 +18,7 @@ from nodes.telemetry import Meter
 from pipeline.contention import uncontended_seconds
 from pipeline.errors import ConfigError
 from pipeline.placement import Stage, Tier, stages
+from pipeline.plan import StreamId
 from tests.graphs import chain
 
 
@@ -113,10 +114,11 @@ def test_a_report_is_flat_and_durations_start_anew_with_each() -> None:
     meter = Meter()
     meter.count("frames_total", 3)
     for seconds in (0.1, 0.2, 0.3):
-        meter.sample("compute_seconds", seconds)
+        meter.sample("compute_seconds", seconds, StreamId("cam"))
     report = meter.report()
     assert report["frames_total"] == 3
     assert report["compute_seconds_p50"] == pytest.approx(0.2)
+    assert report["stream.cam.compute_seconds_p95"] == report["compute_seconds_p95"]
     assert all(isinstance(value, int | float) for value in report.values())
     assert "compute_seconds_p50" not in meter.report()
     assert meter.report()["frames_total"] == 3

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodes.machine.actions import NoteTile
 from nodes.machine.corrections import LEAST_FRAMES
-from nodes.messages import MessageError, SegmentSeconds, to_bytes
-from nodes.telemetry import Meter, read_segments
-from pipeline.plan import StreamId
+from nodes.messages import LinkMeasured, MessageError, SegmentSeconds, TileSeconds, to_bytes
+from nodes.reports import read_report
+from nodes.telemetry import Meter
+from pipeline.plan import NodeId, StreamId
+from pipeline.wire import FrameKey
 from tests.unit.test_graph import values
 
 CAM, PORCH = StreamId("cam"), StreamId("front-porch")
@@ -25,19 +29,45 @@ def test_a_segments_frames_and_median_come_back_from_the_report() -> None:
         meter.segment(PORCH, 12, 0.5)
     report = meter.report()
     assert all(isinstance(value, int | float) for value in report.values())
-    assert read_segments(to_bytes(report)) == (
+    assert read_report(to_bytes(report)).segments == (
         SegmentSeconds(CAM, 3, LEAST_FRAMES, 0.03),
         SegmentSeconds(PORCH, 12, LEAST_FRAMES, 0.5),
     )
-    assert read_segments(to_bytes(meter.report())) == ()
+    assert read_report(to_bytes(meter.report())).segments == ()
 
 
 def test_a_slow_streams_segment_is_reported_every_so_many_frames() -> None:
     meter, frames = Meter(), []
     for _ in range(3 * LEAST_FRAMES):
         meter.segment(CAM, 1, 0.01)
-        frames += [segment.frames for segment in read_segments(to_bytes(meter.report()))]
+        frames += [segment.frames for segment in read_report(to_bytes(meter.report())).segments]
     assert frames == [LEAST_FRAMES] * 3
+
+
+def test_a_streams_counts_and_epoch_stand_beside_the_nodes() -> None:
+    meter = Meter()
+    meter.count_of(CAM, "results_total", 2)
+    meter.segment(PORCH, 12, 0.5)
+    report = meter.report()
+    assert (report["stream.cam.results_total"], report["stream.front-porch.epoch"]) == (2, 12)
+    assert read_report(to_bytes(report)).results == {CAM: 2}
+
+
+@pytest.mark.parametrize("number", [0, -1.0, float("inf"), float("nan"), 10**400, "1", None, [1]])
+def test_a_link_that_cannot_be_is_left_out(number: Any) -> None:
+    names = ("up_bytes_per_s", "down_bytes_per_s", "round_trip_s")
+    assert read_report(json.dumps({f"link.{name}": number for name in names}).encode()).link == LinkMeasured()
+    assert read_report(b'{"link.up_bytes_per_s": 5.0}').link == LinkMeasured(up_bytes_per_s=5.0)
+
+
+def test_the_processor_share_counts_cores_over_short_intervals_too() -> None:
+    meter = Meter()
+    until = time.process_time() + 0.02
+    while time.process_time() < until:
+        pass
+    busy = meter.report()["processor_share"]
+    time.sleep(0.05)
+    assert 0 <= meter.report()["processor_share"] < busy
 
 
 def test_an_epoch_that_was_let_go_is_not_reported() -> None:
@@ -45,20 +75,42 @@ def test_an_epoch_that_was_let_go_is_not_reported() -> None:
     for _ in range(LEAST_FRAMES):
         meter.segment(CAM, 1, 0.01)
     meter.forget_segment(CAM, 1)
-    assert read_segments(to_bytes(meter.report())) == ()
+    assert read_report(to_bytes(meter.report())).segments == ()
+
+
+def test_a_tiles_transfer_queue_and_compute_seconds_come_back_from_the_report() -> None:
+    meter = Meter()
+    for number in range(3):
+        note = NoteTile(FrameKey(CAM, 3, number, 1, 0, 2), NodeId("worker-1"), 0.01 * (number + 1), 0.0, 0.5)
+        meter.tile(note)
+    report = meter.report()
+    assert all(isinstance(value, int | float) for value in report.values())
+    assert read_report(to_bytes(report)).tiles == (TileSeconds(CAM, 3, 2, NodeId("worker-1"), 3, 0.02, 0.0, 0.5),)
+    assert read_report(to_bytes(meter.report())).tiles == ()
+    meter.tile(note)
+    meter.forget_segment(CAM, 3)
+    assert read_report(to_bytes(meter.report())).tiles == ()
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan"), 10**400, "1", None, [1]])
+def test_a_tiles_seconds_that_are_no_duration_are_left_out(seconds: Any) -> None:
+    key = "tile.cam.1.4.worker-1."
+    said = {f"{key}{name}_seconds_p50": 0.1 for name in ("transfer", "queue", "compute")} | {f"{key}frames": 9}
+    assert len(read_report(json.dumps(said).encode()).tiles) == 1
+    assert read_report(json.dumps(said | {f"{key}queue_seconds_p50": seconds}).encode()).tiles == ()
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, float("inf"), float("nan"), 10**400, "1", None, True, [1]])
 def test_a_median_that_is_no_time_is_left_out(seconds: Any) -> None:
     key = "segment.cam.1."
     said = json.dumps({f"{key}frames": 9, f"{key}compute_seconds_p50": seconds}).encode()
-    assert all(segment.compute_seconds > 0 for segment in read_segments(said))
-    assert seconds is True or read_segments(said) == ()
+    assert all(segment.compute_seconds > 0 for segment in read_report(said).segments)
+    assert seconds is True or read_report(said).segments == ()
 
 
 @given(st.dictionaries(st.sampled_from(["segment.cam.1.frames", "segment.cam.1.compute_seconds_p50", "x"]), values))
 def test_any_report_is_read_or_a_message_error(report: dict[str, object]) -> None:
     try:
-        read_segments(json.dumps(report).encode())
+        read_report(json.dumps(report).encode())
     except MessageError:
         pass

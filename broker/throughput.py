@@ -1,0 +1,73 @@
+"""How fast one direction of a connection moves bytes while it has some to move. Knows no socket and no clock.
+
+A sample is a busy time: from when bytes were due until they had passed. Pauses between messages are in none, so a slow
+producer is not mistaken for a slow line. The median of the newest samples is what counts: single ones are off whenever
+another process has the core.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+
+LEAST_BYTES = 1 << 16
+"""Of less, latency and scheduling are most of the time, or all of it passes in one burst that a line lets through."""
+LONGEST_S = 0.5
+"""A line that is busy without end is sampled in pieces of that length."""
+SAMPLES, LEAST_SAMPLES = 5, 3
+LEAST_S = 1e-6
+MOST_OPPOSED = 0.1
+"""Of the bytes of a sample: when more came the other way meanwhile, acknowledgements stood behind them."""
+
+
+class Throughput:
+    """Written by the connection's thread, read by any. `now` is seconds of a clock that only advances."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[int, float]] = deque(maxlen=SAMPLES)
+        self._since: float | None = None
+        self._nbytes = self._opposed = 0
+        self.samples_total = 0
+        self.sampled_at = float("-inf")
+
+    def began(self, now: float) -> None:
+        """Bytes are under way from now on; nothing changes if some were already."""
+        if self._since is None:
+            self._since, self._nbytes, self._opposed = now, 0, 0
+
+    def opposed(self, nbytes: int) -> None:
+        """So many bytes have come the other way on the same connection; what waits for an answer waited for them."""
+        self._opposed += nbytes
+
+    def moved(self, nbytes: int, now: float, *, is_idle: bool) -> None:
+        """So many bytes have passed; `is_idle` if no others are under way. Without a `began` before it says nothing."""
+        if self._since is None:
+            return
+        self._nbytes += nbytes
+        seconds = now - self._since
+        if is_idle or seconds >= LONGEST_S:
+            if self._nbytes >= LEAST_BYTES and self._opposed <= MOST_OPPOSED * self._nbytes:
+                self._samples.append((self._nbytes, max(seconds, LEAST_S)))
+                self.samples_total += 1
+                self.sampled_at = now
+            self._since, self._nbytes, self._opposed = (None if is_idle else now), 0, 0
+
+    def lost(self) -> None:
+        """The connection is gone, and what was under way."""
+        self._since = None
+
+    def bytes_per_s(self, without_s: float = 0.0) -> float | None:
+        """The median, None before there are enough samples. `without_s` is the part of each that is not the bytes'."""
+        rates = [nbytes / max(seconds - without_s, seconds / SAMPLES) for nbytes, seconds in tuple(self._samples)]
+        return statistics.median(rates) if len(rates) >= LEAST_SAMPLES else None
+
+    def has_turned(self, by: float, below: float) -> bool:
+        """Whether the newest sample is more than `by` times as fast or slow as the median of those before it.
+
+        Not when neither is `below` that rate; always before there are enough samples.
+        """
+        rates = [nbytes / seconds for nbytes, seconds in tuple(self._samples)]
+        if len(rates) < LEAST_SAMPLES:
+            return True
+        slower, faster = sorted((statistics.median(rates[:-1]), rates[-1]))
+        return slower < below and faster > by * slower

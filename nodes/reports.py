@@ -1,0 +1,74 @@
+"""The names in a node's telemetry, and what the planner takes from one: everything else there is for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+from nodes.messages import LinkMeasured, Report, SegmentSeconds, TileSeconds, parse_json
+from pipeline.plan import NodeId, StreamId
+
+FRAMES, SECONDS, RESULTS = "frames", "compute_seconds_p50", "results_total"
+TILE_SECONDS = ("transfer_seconds_p50", "queue_seconds_p50", "compute_seconds_p50")
+MAX_SECONDS = 1e6
+MAX_RATE = 1e15
+MAX_COUNT = 10**18
+_SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.frames")
+_TILE_KEY = re.compile(r"tile\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.([0-9]{1,9})\.([a-z0-9-]{1,256})\.frames")
+_RESULTS_KEY = re.compile(r"stream\.([a-z0-9-]{1,256})\.results_total")
+
+
+def of_stream(stream: StreamId, name: str) -> str:
+    """The key of what is reported for one stream."""
+    return f"stream.{stream}.{name}"
+
+
+def of_segment(stream: StreamId, epoch: int, name: str) -> str:
+    """The key of what is reported for one plan's segment."""
+    return f"segment.{stream}.{epoch}.{name}"
+
+
+def of_tile(stream: StreamId, epoch: int, tile: int, worker: NodeId, name: str) -> str:
+    """The key of what a head reports for one tile of a plan, done by one worker."""
+    return f"tile.{stream}.{epoch}.{tile}.{worker}.{name}"
+
+
+def read_report(payload: bytes) -> Report:
+    """What a node's report says of segments, tiles, results and its link; what is no such number is left out.
+
+    Raises MessageError.
+    """
+    report = parse_json(payload)
+    segments, tiles, results = [], [], {}
+    for key, value in report.items():
+        if named := _SEGMENT_KEY.fullmatch(key):
+            stream, epoch = StreamId(named[1]), int(named[2])
+            seconds = report.get(of_segment(stream, epoch, SECONDS))
+            if isinstance(value, int) and _is_within(seconds, MAX_SECONDS):
+                segments.append(SegmentSeconds(stream, epoch, value, seconds))
+        elif (named := _TILE_KEY.fullmatch(key)) and isinstance(value, int):
+            stream, epoch, tile, worker = StreamId(named[1]), int(named[2]), int(named[3]), NodeId(named[4])
+            transfer, queue, compute = (report.get(of_tile(stream, epoch, tile, worker, name)) for name in TILE_SECONDS)
+            if _is_duration(transfer) and _is_duration(queue) and _is_duration(compute):
+                tiles.append(TileSeconds(stream, epoch, tile, worker, value, transfer, queue, compute))
+        elif (named := _RESULTS_KEY.fullmatch(key)) and isinstance(value, int) and 0 <= value <= MAX_COUNT:
+            results[StreamId(named[1])] = value
+    return Report(tuple(segments), tuple(tiles), results, _link(report))
+
+
+def _link(report: Mapping[str, Any]) -> LinkMeasured:
+    up, down, echo = (report.get(f"link.{name}") for name in ("up_bytes_per_s", "down_bytes_per_s", "round_trip_s"))
+    return LinkMeasured(
+        up if _is_within(up, MAX_RATE) else None,
+        down if _is_within(down, MAX_RATE) else None,
+        echo if _is_within(echo, MAX_SECONDS) else None,
+    )
+
+
+def _is_duration(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and 0 <= value < MAX_SECONDS
+
+
+def _is_within(value: Any, most: float) -> TypeGuard[float]:
+    return isinstance(value, int | float) and 0 < value < most

@@ -1,0 +1,91 @@
+"""A line's rate is that of its busy times, whatever pauses and outliers lie between them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.throughput import LEAST_BYTES, LEAST_SAMPLES, LONGEST_S, SAMPLES, Throughput
+
+NBYTES = 1_000_000
+
+
+def cross(way: Throughput, seconds: float, at: float, nbytes: int = NBYTES) -> None:
+    way.began(at)
+    way.moved(nbytes, at + seconds, is_idle=True)
+
+
+def test_pauses_between_messages_do_not_make_a_line_slow() -> None:
+    way = Throughput()
+    for number in range(LEAST_SAMPLES):
+        assert way.bytes_per_s() is None
+        cross(way, 0.1, at=60.0 * number)
+    assert way.bytes_per_s() == pytest.approx(NBYTES / 0.1)
+    assert way.bytes_per_s(without_s=0.05) == pytest.approx(NBYTES / 0.05)
+
+
+def test_chunks_that_follow_each_other_are_one_busy_time() -> None:
+    way = Throughput()
+    for at in (0.0, 1.0, 2.0):
+        way.began(at)
+        way.began(at + 0.1)
+        way.moved(NBYTES, at + 0.2, is_idle=False)
+        way.moved(NBYTES, at + 0.4, is_idle=True)
+    assert way.samples_total == 3
+    assert way.bytes_per_s() == pytest.approx(2 * NBYTES / 0.4)
+
+
+def test_a_line_that_never_rests_is_sampled_all_the_same() -> None:
+    way = Throughput()
+    way.began(0.0)
+    for number in range(1, 21):
+        way.moved(NBYTES, number * LONGEST_S / 4, is_idle=False)
+    assert way.samples_total == 5
+    assert way.bytes_per_s() == pytest.approx(4 * NBYTES / LONGEST_S)
+
+
+@given(st.lists(st.floats(1e-6, 1e3), min_size=2, max_size=2))
+def test_two_outliers_among_the_newest_change_nothing(outliers: list[float]) -> None:
+    way = Throughput()
+    for number, seconds in enumerate([0.1, *outliers, 0.1, 0.1]):
+        cross(way, seconds, at=number * 2e3)
+    assert way.bytes_per_s() == pytest.approx(NBYTES / 0.1)
+
+
+def test_a_change_shows_after_as_many_samples_as_a_majority_takes() -> None:
+    way = Throughput()
+    for number in range(SAMPLES):
+        cross(way, 0.1, at=number)
+    assert not way.has_turned(by=1.5, below=1e9)
+    for number in range(SAMPLES // 2 + 1):
+        cross(way, 1.0, at=SAMPLES + 2 * number)
+        assert way.has_turned(by=1.5, below=1e9) or number == SAMPLES // 2
+    assert way.bytes_per_s() == pytest.approx(NBYTES)
+
+
+def test_an_acknowledgement_behind_what_came_the_other_way_says_nothing() -> None:
+    way = Throughput()
+    way.opposed(NBYTES)  # before it began
+    for opposed, samples in ((0, 1), (NBYTES // 100, 2), (NBYTES // 2, 2), (0, 3)):
+        way.began(1.0)
+        way.opposed(opposed)
+        way.moved(NBYTES, 2.0, is_idle=True)
+        assert way.samples_total == samples
+
+
+def test_among_fast_rates_nothing_turns() -> None:
+    way = Throughput()
+    for number in range(SAMPLES):
+        cross(way, 0.1 / (number + 1) ** 2, at=number)
+    assert way.has_turned(by=1.5, below=1e9)
+    assert not way.has_turned(by=1.5, below=NBYTES)
+
+
+def test_small_messages_and_lost_connections_say_nothing() -> None:
+    way = Throughput()
+    cross(way, 1.0, at=0.0, nbytes=LEAST_BYTES - 1)
+    way.began(5.0)
+    way.lost()
+    way.moved(NBYTES, 100.0, is_idle=True)
+    assert way.samples_total == 0
