@@ -36,11 +36,12 @@ from nodes.machine.roster import Roster, Served
 from nodes.machine.silence import Silence
 from nodes.machine.terms import Terms
 from nodes.machine.tiles_by_hand import tiling_by_hand
+from nodes.machine.tiling import Teams, priced_with
 from nodes.messages import LifeState
 from nodes.wishes import WishesSection, as_written, constraints_of, read_wishes
 from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph
-from pipeline.partition.choice import Choice, priced
+from pipeline.partition.choice import Choice
 from pipeline.partition.constraints import broken
 from pipeline.placement import Placement, Tier, split_at
 from pipeline.plan import NodeId, Plan, StreamId
@@ -217,6 +218,7 @@ class PlannerMachine:
         plans = [stream.plan for stream in self._streams.values() if stream.plan is not None]
         report = event.report
         self._roster.compute.learn_telemetry(event.node, report.segments, plans)
+        self._roster.compute.learn_tiles(report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == event.node])
         self._roster.ways.learn_measured(event.node, report.link)
         for segment in report.segments:
             stream = self._streams.get(segment.stream)
@@ -365,20 +367,33 @@ class PlannerMachine:
         """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
         tiers = {tier: self._roster.usable(stream.served, tier) for tier in Tier}
         flows = self._flows_beside(stream)
-        nodes = [node for usable in tiers.values() for node in usable]
+        workers = self._workers(stream)
+        nodes = [*(node for usable in tiers.values() for node in usable), *workers]
         stream.assume({n: self._roster.condition(stream.served, n, flows) for n in nodes}, self._settings.band)
-        rests_on = (graph.digest, as_written(stream.wishes), *stream.assumed.items())
+        tiles = stream.forced_tiles if forced is not None and forced == stream.forced else None
+        rests_on = (graph.digest, as_written(stream.wishes), tiles, *stream.assumed.items())
         solved = stream.solved.get(forced)
         if solved is None or solved[0] != rests_on:
-            asked = question(self._roster, self._terms, stream.served, graph, stream.wishes, tiers, stream.assumed)
+            known = stream.assumed
+            teams = self._teams(stream)
+            asked = question(self._roster, self._terms, stream.served, graph, stream.wishes, tiers, known, teams)
             same_asked = solved is not None and solved[0][:2] == rests_on[:2] and forced is None
             is_news = same_asked and stream.before.keys() == stream.assumed.keys()
             adjusted = self._adjusted(stream, graph, asked) if is_news else None
-            solved = rests_on, asked, [adjusted] if adjusted else asked.choices(forced)
+            solved = rests_on, asked, [adjusted] if adjusted else asked.choices(forced, tiles)
             # the planner's own, and the last one by hand
             stream.solved = {of: known for of, known in stream.solved.items() if of is None}
             stream.solved[forced] = solved
         return solved[1:]
+
+    def _workers(self, stream: _Stream) -> list[NodeId]:
+        """The nodes that can compute tiles of the stream, and may."""
+        excluded = stream.wishes.constraints.exclude_nodes
+        return [node for node in self._roster.usable_workers(stream.served) if node not in excluded]
+
+    def _teams(self, stream: _Stream) -> Teams:
+        workers = [node for node in self._workers(stream) if node in stream.assumed]
+        return Teams.of(self._roster, stream.served, stream.assumed, workers)
 
     def _flows_beside(self, stream: _Stream) -> list[Flow]:
         """The other streams whose devices are there."""
@@ -411,7 +426,7 @@ class PlannerMachine:
                 asked, choices = self._choices(stream, graph, None)
             if not choices:
                 raise PlanError(self._why_not(stream, None))
-            choices = [choice for choice in choices if not self._is_turned_down(stream, _way_of(stream, choice))]
+            choices = [choice for choice in choices if not self._is_turned_down(stream, _way_of(choice))]
             if not (fallback := self._fallback(stream, graph)) and not choices:
                 raise PlanError(f"{stream.served.device} has refused all there are")
         except TrisectError as error:
@@ -443,7 +458,7 @@ class PlannerMachine:
             return f"a node has seen epoch {seen} and ignores {plan.epoch}"
         if self._is_turned_down(stream, _way(plan)):
             return f"{plan.device} refuses epoch {plan.epoch}"
-        if _way(plan) == _way_of(stream, best):
+        if _way(plan) == _way_of(best):
             wanted = (_planner(stream, best), stream.wishes.objective, _asked(stream))
             changed = stream.hurry and (plan.planner, plan.objective, plan.wishes) != wanted
             return _by_whom(stream, best) if changed else ""
@@ -470,7 +485,9 @@ class PlannerMachine:
     def _present(self, stream: _Stream, graph: ModelGraph, plan: Plan) -> Choice:
         """The plan at today's prices; all its nodes are usable."""
         candidate = self._terms.candidate(plan.nodes, self._roster.costs(stream.served, plan.nodes, stream.assumed))
-        return priced(graph, plan.placement, candidate, stream.wishes.parsed_objective())
+        if plan.tiles is not None:
+            candidate = replace(candidate, team=self._teams(stream).behind(plan.nodes[Tier.EDGE]))
+        return priced_with(graph, plan.placement, candidate, stream.wishes.parsed_objective(), plan.tiles)
 
     def _breaks(self, stream: _Stream, graph: ModelGraph, plan: Plan) -> str:
         """What of the wishes the plan does not respect, in words."""
@@ -514,7 +531,7 @@ class PlannerMachine:
             objective=stream.wishes.objective,
             runner_up=runner_up,
             wishes=_asked(stream),
-            tiles=_tiles(stream, best),
+            tiles=best.tiling,
         )
         stream.plan, stream.published_at, stream.unsure, stream.news = plan, now, frozenset(unsure), ()
         text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
@@ -523,6 +540,7 @@ class PlannerMachine:
     def _estimated(self, stream: _Stream) -> list[NodeId]:
         """The usable nodes that are priced by an estimate."""
         usable = [node for tier in Tier for node in self._roster.usable(stream.served, tier)]
+        usable += self._workers(stream)
         return [node for node in usable if self._roster.is_estimated(stream.served, node)]
 
     def _is_measured_now(self, stream: _Stream) -> bool:
@@ -571,16 +589,12 @@ def _way(plan: Plan) -> _Way:
     return plan.placement, _nodes(plan), plan.tiles
 
 
-def _way_of(stream: _Stream, choice: Choice) -> _Way:
-    return choice.placement, _nodes(choice), _tiles(stream, choice)
+def _way_of(choice: Choice) -> _Way:
+    return choice.placement, _nodes(choice), choice.tiling
 
 
 def _nodes(of: Plan | Choice) -> tuple[tuple[Tier, str], ...]:
     return tuple(sorted((tier, str(node)) for tier, node in of.nodes.items()))
-
-
-def _tiles(stream: _Stream, choice: Choice) -> Tiling | None:
-    return stream.forced_tiles if choice.placement == stream.forced else None
 
 
 def _planner(stream: _Stream, best: Choice) -> str:
