@@ -154,7 +154,7 @@ def test_a_worker_that_refuses_takes_the_placement_by_hand_back(planner: Planner
     epoch = planner.plan.epoch
     planner(ev.PeerAppliedArrived(Applied(ONE, "one", {CAM: StreamApplied(epoch, (), {epoch: "no memory"})})))
     assert planner.plan.epoch == epoch + 1
-    assert planner.plan.tiles is None
+    assert ONE not in planner.plan.members
     assert planner.plan.planner != FORCED
 
 
@@ -178,4 +178,4 @@ def test_a_planner_that_comes_back_goes_on_with_the_tiles(planner: Planner) -> N
     assert again.plan.tiles == planner.plan.tiles
     assert again.plan.epoch == planner.plan.epoch
     again(pe.PlaceRequested(CAM, "ticket", auto=True))
-    assert again.plan.tiles is None
+    assert again.plan.planner != FORCED
