@@ -70,19 +70,19 @@ class Explanation:
         """The decision in plain words."""
         best, kind, text = self.best, kind_of(self.best.placement), self.objective.text
         proof = f"proved to within {best.gap:.2%} of the optimum" if best.gap else "proved optimal"
-        kind += ", its feature maps in tiles," if best.tiling and "+" not in kind else ""
+        tiled = ", the edge's feature maps in tiles," if best.tiling else ""
         decided = f"is best with {text(best.value)} a frame ({proof})"
         if "+" in kind:
             singles = [a.choice for a in self.alternatives if a.choice and a.planner.endswith("-only")]
             if not singles:
-                return f"Splitting over {kind} {decided}: no tier alone respects the constraints."
+                return f"Splitting over {kind}{tiled} {decided}: no tier alone respects the constraints."
             one = min(singles, key=rank)
-            tiled = ", the edge's feature maps in tiles," if best.tiling else ""
-            return f"Splitting over {kind}{tiled} {decided}: the {kind_of(one.placement)} alone takes {self._against(one)}."
+            single = f"the {kind_of(one.placement)} alone takes {self._against(one)}"
+            return f"Splitting over {kind}{tiled} {decided}: {single}."
         if self.split is None:
-            return f"The {kind} alone {decided}: no split over two tiers is possible under the constraints."
+            return f"The {kind} alone{tiled} {decided}: no split over two tiers is possible under the constraints."
         split = kind_of(self.split.placement)
-        return f"The {kind} alone {decided}: the best split, over {split}, takes {self._against(self.split)}."
+        return f"The {kind} alone{tiled} {decided}: the best split, over {split}, takes {self._against(self.split)}."
 
     def _against(self, other: Choice) -> str:
         times = f", {other.value / self.best.value:.3g} times as much" if self.best.value > 0 else ""
