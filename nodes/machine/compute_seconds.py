@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,14 +10,13 @@ from dataclasses import dataclass, field
 
 from nodes.machine.corrections import LEAST_FRAMES, LEAST_SECONDS, Corrections
 from nodes.messages import NodeInfo, SegmentSeconds, TileSeconds
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, TileError
 from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan
 from pipeline.profile import Profile
 from pipeline.tiles.choice import tile_seconds
-from pipeline.tiles.stacks import stack_between
 
 MOST_BIAS = 3.0
 """What is off by more says something about the node, and nothing about the others."""
@@ -88,9 +88,10 @@ class ComputeSeconds:
         """
         measured = {(t.stream, t.epoch, t.tile, t.worker): t for t in tiles if t.frames >= LEAST_FRAMES}
         for plan in plans:
-            if plan.tiles is None or plan.digest not in self.graphs:
+            if plan.tiles is None or not self._shared_out(plan):
                 continue
-            tile_map = plan.tiles.tile_map(self.graphs[plan.digest])
+            graph = self.graphs[plan.digest]
+            tile_map = plan.tiles.tile_map(graph)
             for node in dict.fromkeys(plan.tiles.workers):
                 basis = self.basis(node, plan.model, plan.digest)
                 own = [n for n, worker in enumerate(plan.tiles.workers, start=1) if worker == node]
@@ -99,19 +100,23 @@ class ComputeSeconds:
                 if basis is None or len(took) < len(own) or node == plan.nodes[Tier.EDGE]:
                     continue  # the head is judged by its segment
                 seconds, blocks = self.foreseen(basis, plan.digest), tile_map.stack.blocks
-                graph = self.graphs[plan.digest]
                 foreseen_s = sum(tile_seconds(graph, blocks, tile_map.tiles[n - 1], seconds) for n in own)
                 if foreseen_s >= LEAST_SECONDS:
                     self._corrections.learn(node, plan.model, basis, sum(took) / foreseen_s)
 
     def of_stage(self, basis: Basis, plan: Plan, tier: Tier) -> Iterator[float]:
         """What is foreseen for the blocks that the tier's node runs by itself: those in tiles are not among them."""
-        stack: tuple[int, ...] = ()
-        if plan.tiles is not None and tier is Tier.EDGE and plan.digest in self.graphs:
-            stack = stack_between(self.graphs[plan.digest], plan.tiles.first, plan.tiles.last).blocks
+        stack = self._shared_out(plan) if tier is Tier.EDGE else ()
         for block, (seconds, placed) in enumerate(zip(self.foreseen(basis, plan.digest), plan.placement, strict=False)):
             if placed is tier and block not in stack:
                 yield seconds
+
+    def _shared_out(self, plan: Plan) -> Sequence[int]:
+        """The blocks of tiles: a head's segments are what is left. None of a plan that does not fit its graph."""
+        graph = self.graphs.get(plan.digest)
+        with contextlib.suppress(TileError):
+            return plan.tiles.stack(graph).blocks if plan.tiles is not None and graph is not None else ()
+        return ()
 
     def basis(self, node: NodeId, model: str, digest: str) -> Basis | None:
         """The node's fitting profile, else an estimate, None without either."""

@@ -267,19 +267,12 @@ class PlannerMachine:
             refused = held.refused.get(stream.plan.epoch) if held and stream.plan else None
             if refused is not None and stream.plan and stream.served.banned.get(node) != applied.session:
                 stream.served.banned[node] = applied.session
-                if node in stream.plan.workers:
-                    self._withdraw(stream)
                 actions.append(Log(logging.WARNING, f"{node} refuses epoch {stream.plan.epoch}: {refused}"))
             if refused is not None and stream.plan and node == stream.served.device:
                 stream.turned_down[_way(stream.plan)] = applied.session
-                self._withdraw(stream)
+                if stream.plan.placement == stream.forced:
+                    stream.forced = stream.forced_tiles = None
         return actions
-
-    @staticmethod
-    def _withdraw(stream: _Stream) -> None:
-        """What was placed by hand cannot be had."""
-        if stream.plan and stream.plan.placement == stream.forced:
-            stream.forced = stream.forced_tiles = None
 
     def _overdue(self, stream: _Stream, now: float) -> list[PlannerAction]:
         """A living node that never prepares would hold the plan up for ever."""
@@ -294,8 +287,6 @@ class PlannerMachine:
             late = now - since >= self._settings.prepare_timeout_s
             if late and stream.served.banned.get(node) != session:
                 stream.served.banned[node] = session
-                if plan and node in plan.workers:
-                    self._withdraw(stream)
                 text = f"{node} has not prepared epoch {epoch} within {self._settings.prepare_timeout_s:.0f} s"
                 actions.append(Log(logging.WARNING, f"{text}: it is left out until it starts anew"))
         return actions
@@ -370,7 +361,7 @@ class PlannerMachine:
         workers = self._workers(stream)
         nodes = [*(node for usable in tiers.values() for node in usable), *workers]
         stream.assume({n: self._roster.condition(stream.served, n, flows) for n in nodes}, self._settings.band)
-        tiles = stream.forced_tiles if forced is not None and forced == stream.forced else None
+        tiles = self._forced_tiles(stream) if forced is not None and forced == stream.forced else None
         rests_on = (graph.digest, as_written(stream.wishes), tiles, *stream.assumed.items())
         solved = stream.solved.get(forced)
         if solved is None or solved[0] != rests_on:
@@ -465,8 +456,7 @@ class PlannerMachine:
         if any(self._may_only_blink(node, now) for node in plan.nodes.values()):
             return ""
         gone = [why for node in plan.nodes.values() if (why := self._roster.why_unusable(stream.served, node))]
-        # for a worker that is merely lost the head stands in
-        gone += [f"{node} refuses its tiles" for node in plan.workers if self._roster.is_banned(stream.served, node)]
+        gone += [why for node in plan.workers if (why := self._roster.why_no_tiles(stream.served, node))]
         if gone:
             return "; ".join(gone)
         if stream.hurry or best.placement == stream.forced:
@@ -575,6 +565,12 @@ class PlannerMachine:
 
     def _why_not(self, stream: _Stream, forced: Placement | None) -> str:
         return self._roster.why_no_choice(stream.served, set(forced or ()) | {Tier.DEVICE})
+
+    def _forced_tiles(self, stream: _Stream) -> Tiling | None:
+        """Those placed by hand, while none of their workers refuses; for one that is lost the head stands in."""
+        tiles = stream.forced_tiles
+        refusing = any(self._roster.why_no_tiles(stream.served, node) for node in tiles.workers) if tiles else False
+        return None if refusing else tiles
 
     @staticmethod
     def _say(stream: _Stream, text: str) -> list[PlannerAction]:

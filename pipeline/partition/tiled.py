@@ -21,7 +21,6 @@ from pipeline.partition.constraints import Constraint, Pin
 from pipeline.partition.objective import Objective
 from pipeline.placement import Placement, Tier
 from pipeline.tiles.choice import Sharing, balanced, cost
-from pipeline.tiles.stacks import stack_between
 from pipeline.tiles.team import Team
 from pipeline.tiling import Tiling
 
@@ -44,7 +43,7 @@ class Tiled:
 def with_tiles(graph: ModelGraph, costs: Costs, tiling: Tiling, tiles: TilesCost) -> Costs:
     """Costs of placements that have the tiling's stack on the edge, shared out: its blocks' seconds scaled to that."""
     factor = tiles.seconds / tiles.alone_seconds if tiles.alone_seconds else 1.0
-    stack = set(stack_between(graph, tiling.first, tiling.last).blocks)
+    stack = set(tiling.stack(graph).blocks)
     seconds = tuple(s * factor if block in stack else s for block, s in enumerate(costs.seconds[Tier.EDGE]))
     return replace(costs, seconds={**costs.seconds, Tier.EDGE: seconds}, tiles=tiles)
 
@@ -90,7 +89,7 @@ def best(
 
 def pins(graph: ModelGraph, tiling: Tiling) -> list[Pin]:
     """What a tiling asks of a placement."""
-    return [Pin(block, Tier.EDGE) for block in stack_between(graph, tiling.first, tiling.last).blocks]
+    return [Pin(block, Tier.EDGE) for block in tiling.stack(graph).blocks]
 
 
 def _priced(graph: ModelGraph, costs: Costs, given: Sharing) -> Costs:

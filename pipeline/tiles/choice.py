@@ -17,7 +17,6 @@ from pipeline.cost import TileCost, TilesCost
 from pipeline.graph import ModelGraph
 from pipeline.tiles.grid import spans
 from pipeline.tiles.split import Tile, nbytes, size_of
-from pipeline.tiles.stacks import stack_between
 from pipeline.tiles.team import Bools, Crew, Floats, Ints, Team, Timed, timed
 from pipeline.tiles.walk import Walk, legal
 from pipeline.tiles.ways import Layout, Way, ways
@@ -274,7 +273,7 @@ def _price_splits(
     graph: ModelGraph, team: Team, tiling: Tiling, splits: Sequence[_Split]
 ) -> tuple[Floats, Floats, Floats, float]:
     """`seconds`, `own_seconds`, `busy_seconds` of each split of a tiling's stack, and the head's alone."""
-    stack = stack_between(graph, tiling.first, tiling.last)
+    stack = tiling.stack(graph)
     high, wide = len(tiling.rows), len(tiling.columns)
     spans = np.zeros((len(splits), 2, 2, max(high, wide)), np.int64)
     for axis, count in enumerate((high, wide)):

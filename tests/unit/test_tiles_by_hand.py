@@ -9,8 +9,10 @@ import pytest
 
 from nodes.machine import events as ev
 from nodes.machine import planner_events as pe
+from nodes.machine.compute_seconds import ComputeSeconds
+from nodes.machine.corrections import LEAST_FRAMES
 from nodes.machine.planning import FORCED, PlannerMachine, PlannerSettings
-from nodes.messages import WORKER, Applied, LifeState, LinkReport, NodeInfo, NodeState, StreamApplied
+from nodes.messages import WORKER, Applied, LifeState, LinkReport, NodeInfo, NodeState, SegmentSeconds, StreamApplied
 from pipeline.plan import NodeId, Plan
 from pipeline.profile import Profile
 from tests.graphs import chain
@@ -20,6 +22,18 @@ from tests.unit.test_tier_machine import CAM, CLOUD, DEVICE, EDGE
 GRAPH = symbolic(chain(8, 8, 8, 8, 8))
 ONE, TWO = NodeId("worker-1"), NodeId("worker-2")
 ROLES = {DEVICE: ("device", ""), EDGE: ("edge", ""), CLOUD: ("cloud", ""), ONE: ("edge", WORKER), TWO: ("edge", WORKER)}
+
+
+def info_of(node: NodeId, session: str = "one", digest: str = GRAPH.digest) -> NodeInfo:
+    tier, role = ROLES[node]
+    streams = {CAM: MODEL} if node == DEVICE else {}
+    return NodeInfo(node, tier, session, "1", "tf", "2", 1, "x86", {MODEL: digest}, streams, None, role)
+
+
+def profile_of() -> Profile:
+    """A tenth of a second for each block."""
+    times = (0.0, 0.1, 0.1, 0.1, 0.1)
+    return Profile(MODEL, GRAPH.digest, "tf", "2", 1, "x86", times, times, 0.4, 0.0)
 
 
 @dataclass
@@ -48,15 +62,10 @@ class Planner:
         """All that nodes say of themselves when they start."""
         self(pe.ManifestArrived(GRAPH))
         for node in nodes:
-            tier, role = ROLES[node]
-            streams = {CAM: MODEL} if node == DEVICE else {}
-            info = NodeInfo(node, tier, session, "1", "tf", "2", 1, "x86", {MODEL: digest}, streams, None, role)
-            times = (0.0, 0.1, 0.1, 0.1, 0.1)
-            profile = Profile(MODEL, GRAPH.digest, "tf", "2", 1, "x86", times, times, 0.4, 0.0)
             self(
-                ev.PeerStateArrived(NodeState(node, tier, LifeState.READY, session)),
-                pe.InfoArrived(info),
-                pe.ProfileArrived(node, profile),
+                ev.PeerStateArrived(NodeState(node, ROLES[node][0], LifeState.READY, session)),
+                pe.InfoArrived(info_of(node, session, digest)),
+                pe.ProfileArrived(node, profile_of()),
                 pe.LinkArrived(LinkReport(node, session, 1e9, 1e9, 1e-4)),
             )
 
@@ -149,16 +158,27 @@ def test_a_lost_worker_changes_no_plan_since_the_head_stands_in(planner: Planner
     assert len(planner.plans) == count
 
 
-def test_a_worker_that_refuses_takes_the_placement_by_hand_back(planner: Planner) -> None:
+def test_a_placement_goes_without_its_tiles_while_a_worker_refuses_them(planner: Planner) -> None:
     planner.place()
-    epoch = planner.plan.epoch
+    epoch, tiles = planner.plan.epoch, planner.plan.tiles
     planner(ev.PeerAppliedArrived(Applied(ONE, "one", {CAM: StreamApplied(epoch, (), {epoch: "no memory"})})))
-    assert planner.plan.epoch == epoch + 1
-    assert ONE not in planner.plan.members
-    assert planner.plan.planner != FORCED
+    assert (planner.plan.epoch, planner.plan.planner, planner.plan.tiles) == (epoch + 1, FORCED, None)
+    assert "worker-1 refuses its tiles" in planner.plan.reason
+    planner.come(ONE, session="two")
+    planner.wait()
+    assert (planner.plan.epoch, planner.plan.tiles) == (epoch + 2, tiles)
 
 
-def test_a_living_worker_that_never_prepares_takes_it_back_too(planner: Planner) -> None:
+def test_a_placement_goes_without_its_tiles_while_a_worker_drains(planner: Planner) -> None:
+    planner.place()
+    planner(ev.PeerStateArrived(NodeState(ONE, "edge", LifeState.DRAINING, "one")))
+    assert planner.plan.tiles is None
+    assert "worker-1 is draining" in planner.plan.reason
+    planner(ev.PeerStateArrived(NodeState(ONE, "edge", LifeState.READY, "one")))
+    assert planner.plan.tiles is not None
+
+
+def test_a_placement_goes_without_its_tiles_when_a_living_worker_never_prepares(planner: Planner) -> None:
     planner.place()
     epoch = planner.plan.epoch
     for _ in range(2):
@@ -167,6 +187,19 @@ def test_a_living_worker_that_never_prepares_takes_it_back_too(planner: Planner)
             planner(ev.PeerAppliedArrived(Applied(node, "one", {CAM: StreamApplied(epoch, (epoch,))})))
         planner.wait(61.0)
     assert planner.plan.tiles is None
+
+
+def test_a_head_is_held_to_the_blocks_that_it_runs_itself(planner: Planner) -> None:
+    planner.place(stack="2:3")
+    known = ComputeSeconds({EDGE: info_of(EDGE)}, {GRAPH.digest: GRAPH})
+    known.learn_profile(EDGE, profile_of())
+    basis = known.basis(EDGE, MODEL, GRAPH.digest)
+    assert basis is not None
+    for took_s, factor in ((0.2, 1.0), (0.4, 2.0)):
+        for _ in range(20):
+            report = SegmentSeconds(CAM, planner.plan.epoch, LEAST_FRAMES, took_s)
+            known.learn_telemetry(EDGE, [report], [planner.plan])
+        assert known.factor(EDGE, MODEL, basis) == pytest.approx(factor, rel=0.3)
 
 
 def test_a_planner_that_comes_back_goes_on_with_the_tiles(planner: Planner) -> None:
