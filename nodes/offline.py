@@ -97,7 +97,7 @@ def candidates(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] =
     if not workers:
         return found
     able = [*workers, *(node for node in tiers[Tier.EDGE] if node in seconds)]
-    return Teams({node: _tile_node(config, node, seconds[node], measured) for node in able}, workers).join(
+    return Teams({node: _tile_node(config, node, seconds[node], measured) for node in able}, workers, able).join(
         graph, found, choose=True
     )
 

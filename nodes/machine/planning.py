@@ -80,7 +80,7 @@ class _Stream:
 
     `asked` are wishes that a person has sent, in place of the configuration's. `proven` is the last plan that its
     device made active, `turned_down` what its device refused, with its session; `preparing` since when each node is at
-    it. `assumed` is what the last decision went by, `before` the one before it; `news` says what has left its band
+    it. `whole_only` are heads that refused tiles, with their sessions. `assumed` is what the last decision went by, `before` the one before it; `news` says what has left its band
     since the last word on it.
     """
 
@@ -98,6 +98,7 @@ class _Stream:
     proven: Plan | None = None
     turned_down: dict[_Way, str] = field(default_factory=dict)
     preparing: dict[tuple[NodeId, str, int], float] = field(default_factory=dict)
+    whole_only: dict[NodeId, str] = field(default_factory=dict)
     assumed: Mapping[NodeId, Condition] = field(default_factory=dict)
     before: Mapping[NodeId, Condition] = field(default_factory=dict)
     news: tuple[str, ...] = ()
@@ -265,7 +266,12 @@ class PlannerMachine:
         for node, applied in self._roster.peers.applied.items():
             held = applied.streams.get(name)
             refused = held.refused.get(stream.plan.epoch) if held and stream.plan else None
-            if refused is not None and stream.plan and stream.served.banned.get(node) != applied.session:
+            if refused is not None and stream.plan and self._refuses_tiles(stream, node, applied.session):
+                text = (
+                    f"{node} refuses epoch {stream.plan.epoch}: {refused}: it shares out no tiles until it starts anew"
+                )
+                actions += self._say(stream, text)
+            elif refused is not None and stream.plan and stream.served.banned.get(node) != applied.session:
                 stream.served.banned[node] = applied.session
                 actions.append(Log(logging.WARNING, f"{node} refuses epoch {stream.plan.epoch}: {refused}"))
             if refused is not None and stream.plan and node == stream.served.device:
@@ -362,7 +368,8 @@ class PlannerMachine:
         nodes = [*(node for usable in tiers.values() for node in usable), *workers]
         stream.assume({n: self._roster.condition(stream.served, n, flows) for n in nodes}, self._settings.band)
         tiles = self._forced_tiles(stream) if forced is not None and forced == stream.forced else None
-        rests_on = (graph.digest, as_written(stream.wishes), tiles, *stream.assumed.items())
+        whole = frozenset(node for node in nodes if self._works_whole(stream, node))
+        rests_on = (graph.digest, as_written(stream.wishes), tiles, whole, *stream.assumed.items())
         solved = stream.solved.get(forced)
         if solved is None or solved[0] != rests_on:
             known = stream.assumed
@@ -384,7 +391,8 @@ class PlannerMachine:
 
     def _teams(self, stream: _Stream) -> Teams:
         workers = [node for node in self._workers(stream) if node in stream.assumed]
-        return Teams.of(self._roster, stream.served, stream.assumed, workers)
+        heads = [node for node in stream.assumed if not self._works_whole(stream, node)]
+        return Teams.of(self._roster, stream.served, stream.assumed, workers, heads)
 
     def _flows_beside(self, stream: _Stream) -> list[Flow]:
         """The other streams whose devices are there."""
@@ -456,6 +464,8 @@ class PlannerMachine:
         if any(self._may_only_blink(node, now) for node in plan.nodes.values()):
             return ""
         gone = [why for node in plan.nodes.values() if (why := self._roster.why_unusable(stream.served, node))]
+        if plan.tiles is not None and self._works_whole(stream, plan.nodes[Tier.EDGE]):
+            gone.append(f"{plan.nodes[Tier.EDGE]} refuses tiles")
         gone += [why for node in plan.workers if (why := self._roster.why_no_tiles(stream.served, node))]
         if gone:
             return "; ".join(gone)
@@ -566,10 +576,26 @@ class PlannerMachine:
     def _why_not(self, stream: _Stream, forced: Placement | None) -> str:
         return self._roster.why_no_choice(stream.served, set(forced or ()) | {Tier.DEVICE})
 
+    @staticmethod
+    def _refuses_tiles(stream: _Stream, node: NodeId, session: str) -> bool:
+        """Whether a head has just refused a plan with tiles: it may run the same blocks in one piece."""
+        plan = stream.plan
+        is_head = plan is not None and plan.tiles is not None and plan.nodes[Tier.EDGE] == node
+        if is_head:
+            stream.whole_only[node] = session
+        return is_head
+
+    def _works_whole(self, stream: _Stream, node: NodeId) -> bool:
+        """Whether the node's present process has refused to be the head of tiles."""
+        state = self._roster.peers.states.get(node)
+        return state is not None and stream.whole_only.get(node) == state.session
+
     def _forced_tiles(self, stream: _Stream) -> Tiling | None:
         """Those placed by hand, while none of their workers refuses; for one that is lost the head stands in."""
         tiles = stream.forced_tiles
         refusing = any(self._roster.why_no_tiles(stream.served, node) for node in tiles.workers) if tiles else False
+        head = stream.plan.nodes.get(Tier.EDGE) if stream.plan else None
+        refusing |= head is not None and self._works_whole(stream, head)
         return None if refusing else tiles
 
     @staticmethod

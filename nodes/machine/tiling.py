@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nodes.machine.conditions import Condition
@@ -19,17 +19,23 @@ from pipeline.tiling import Tiling
 
 @dataclass(frozen=True, slots=True)
 class Teams:
-    """Those that can compute tiles, by what is known of them; `sharings` are worked out once for each head."""
+    """Those that can compute tiles, by what is known of them, and those that may share them out."""
 
     nodes: Mapping[NodeId, TileNode]
     workers: Sequence[NodeId]
+    heads: Collection[NodeId]
 
     @classmethod
     def of(
-        cls, roster: Roster, served: Served, conditions: Mapping[NodeId, Condition], workers: Sequence[NodeId]
+        cls,
+        roster: Roster,
+        served: Served,
+        conditions: Mapping[NodeId, Condition],
+        workers: Sequence[NodeId],
+        heads: Collection[NodeId],
     ) -> Teams:
         """Under these conditions, which have the workers and all edge nodes."""
-        return cls({node: roster.tile_node(served, node, now) for node, now in conditions.items()}, workers)
+        return cls({node: roster.tile_node(served, node, now) for node, now in conditions.items()}, workers, heads)
 
     def behind(self, head: NodeId) -> Team:
         """The head with all workers."""
@@ -44,7 +50,7 @@ class Teams:
                 head = NodeId(candidate.nodes[Tier.EDGE])
                 team = self.behind(head)
                 if head not in known:
-                    known[head] = tuple(sharings(graph, team)) if choose else ()
+                    known[head] = tuple(sharings(graph, team)) if choose and head in self.heads else ()
                 found.append(replace(candidate, team=team, sharings=known[head]))
             else:
                 found.append(candidate)

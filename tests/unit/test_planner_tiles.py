@@ -8,7 +8,17 @@ from nodes.machine import events as ev
 from nodes.machine import planner_events as pe
 from nodes.machine.corrections import LEAST_FRAMES
 from nodes.machine.planning import PlannerMachine, PlannerSettings
-from nodes.messages import WORKER, LifeState, LinkReport, NodeInfo, NodeState, Report, TileSeconds
+from nodes.messages import (
+    WORKER,
+    Applied,
+    LifeState,
+    LinkReport,
+    NodeInfo,
+    NodeState,
+    Report,
+    StreamApplied,
+    TileSeconds,
+)
 from nodes.wishes import read_wishes
 from pipeline.models.graphs import shipped_graph
 from pipeline.placement import Tier
@@ -133,6 +143,17 @@ def test_a_worker_that_slows_down_gets_less_and_steady_ones_change_nothing() -> 
     assert planner.plan.epoch > before.epoch
     assert areas(planner.plan).get(slow, 0) < areas(before)[slow]
     assert f"{slow} takes" in planner.plan.reason
+
+
+def test_a_head_that_refuses_tiles_runs_the_blocks_in_one_piece_until_it_starts_anew() -> None:
+    planner = Planner(*WORKERS)
+    before = planner.plan
+    refusing = StreamApplied(before.epoch, (), {before.epoch: "tile 1 changes bits"})
+    planner(ev.PeerAppliedArrived(Applied(EDGE, "one", {CAM: refusing})))
+    assert planner.plan.epoch == before.epoch + 1
+    assert planner.plan.tiles is None
+    assert planner.plan.nodes[Tier.EDGE] == EDGE
+    assert f"{EDGE} refuses tiles" in planner.plan.reason
 
 
 def test_a_worker_that_a_person_excludes_has_no_tile() -> None:
