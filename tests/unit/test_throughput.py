@@ -64,14 +64,51 @@ def test_a_change_shows_after_as_many_samples_as_a_majority_takes() -> None:
     assert way.bytes_per_s() == pytest.approx(NBYTES)
 
 
-def test_an_acknowledgement_behind_what_came_the_other_way_says_nothing() -> None:
+def answered_late(up: Throughput, seconds: float, received_s: float, at: float) -> None:
+    """What went up took `seconds` to be acknowledged, and a message came down in the last `received_s` of them."""
+    down = Throughput()
+    up.began(at)
+    down.began(at + seconds - received_s)
+    up.opposed(down, at + seconds)
+    up.moved(NBYTES, at + seconds, is_idle=True)
+
+
+def test_acknowledgements_behind_what_came_the_other_way_do_not_make_a_line_slow() -> None:
     way = Throughput()
-    way.opposed(NBYTES)  # before it began
-    for opposed, samples in ((0, 1), (NBYTES // 100, 2), (NBYTES // 2, 2), (0, 3)):
-        way.began(1.0)
-        way.opposed(opposed)
-        way.moved(NBYTES, 2.0, is_idle=True)
-        assert way.samples_total == samples
+    answered_late(way, 0.2, received_s=0.15, at=-1.0)
+    assert way.samples_total == 0  # nothing is known yet that it could be held against
+    for number in range(SAMPLES):
+        cross(way, 0.1, at=number)
+    for number in range(SAMPLES):
+        answered_late(way, 0.2, received_s=0.15, at=10.0 + number)
+    assert way.bytes_per_s() == pytest.approx(NBYTES / 0.1)
+
+
+def test_a_line_that_became_slow_or_quick_shows_behind_what_came_the_other_way_too() -> None:
+    way = Throughput()
+    for number in range(SAMPLES):
+        cross(way, 0.1, at=number)
+    for number in range(SAMPLES):
+        answered_late(way, 0.8, received_s=0.3, at=10.0 + number)
+    assert way.bytes_per_s() == pytest.approx(NBYTES / 0.5)
+    for number in range(SAMPLES):
+        answered_late(way, 0.04, received_s=0.03, at=20.0 + number)
+    assert way.bytes_per_s() == pytest.approx(NBYTES / 0.04)
+
+
+def test_what_came_before_or_together_is_counted_once() -> None:
+    up, down = Throughput(), Throughput()
+    for number in range(SAMPLES):
+        cross(up, 0.1, at=number)
+    for number in range(SAMPLES):
+        at = 10.0 + number
+        down.began(at - 0.5)
+        up.began(at)
+        for moment in (at + 0.2, at + 0.3):  # two messages without a rest between them
+            up.opposed(down, moment)
+        down.lost()
+        up.moved(NBYTES, at + 0.8, is_idle=True)
+    assert up.bytes_per_s() == pytest.approx(NBYTES / 0.5)
 
 
 def test_among_fast_rates_nothing_turns() -> None:
