@@ -11,6 +11,8 @@ from types import TracebackType
 from pipeline.errors import TrisectError
 
 PERIOD_US = 5000
+LEAST_QUOTA_US = 1000
+"""Of the kernel; a smaller share has longer periods."""
 _V1 = Path("/sys/fs/cgroup/cpu")
 _V2 = Path("/sys/fs/cgroup")
 _EMPTY_WAIT_S = 5.0
@@ -24,15 +26,16 @@ class Quotas:
         self._groups: dict[str, Path] = {}
 
     def limit(self, name: str, share: float, pid: int | None = None) -> None:
-        """Give the group this share of a core, in periods of 5 ms, and put a process in it. Raises TrisectError."""
+        """Give the group this share of a core in periods of 5 ms or more, a process in it. Raises TrisectError."""
         try:
             group = self._groups.get(name) or self._made(name)
-            quota_us = round(share * PERIOD_US)
+            period_us = max(PERIOD_US, round(LEAST_QUOTA_US / share))
+            quota_us = round(share * period_us)
             if self._root == _V1:
-                (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+                (group / "cpu.cfs_period_us").write_text(str(period_us))
                 (group / "cpu.cfs_quota_us").write_text(str(quota_us))
             else:
-                (group / "cpu.max").write_text(f"{quota_us} {PERIOD_US}")
+                (group / "cpu.max").write_text(f"{quota_us} {period_us}")
             if pid is not None:
                 (group / "cgroup.procs").write_text(str(pid))
         except OSError as error:

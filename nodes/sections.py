@@ -263,8 +263,8 @@ class Config(Section):
     transport: TransportSection = TransportSection()
 
     def nodes_of(self, tier: Tier) -> tuple[NodeId, ...]:
-        """The nodes of this tier, in the file's order."""
-        return tuple(id_ for id_, node in self.nodes.items() if node.tier == tier)
+        """The nodes that run stages on this tier, in the file's order."""
+        return tuple(id_ for id_, node in self.nodes.items() if node.tier == tier and not node.is_worker)
 
     @model_validator(mode="before")
     @classmethod

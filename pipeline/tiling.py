@@ -48,12 +48,15 @@ class Tiling:
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
-    def tile_map(self, graph: ModelGraph) -> TileMap:
-        """What each tile reads, pads and makes. Raises TileError for a stack or sizes that the graph does not have."""
+    def stack(self, graph: ModelGraph) -> Stack:
+        """The blocks that are cut. Raises TileError where the graph has no such stack."""
         if not 0 < self.first <= self.last < len(graph):
             raise TileError(f"stack {self.first}:{self.last}: {graph.name!r} has blocks 1 to {len(graph) - 1}")
-        stack = stack_between(graph, self.first, self.last)
-        return split_at(graph, stack, heights(self.rows), heights(self.columns))
+        return stack_between(graph, self.first, self.last)
+
+    def tile_map(self, graph: ModelGraph) -> TileMap:
+        """What each tile reads, pads and makes. Raises TileError for a stack or sizes that the graph does not have."""
+        return split_at(graph, self.stack(graph), heights(self.rows), heights(self.columns))
 
     def to_json(self, graph: ModelGraph) -> dict[str, Any]:
         """Plain JSON values; the names of the stack's first and last block are there for people."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nodes.machine.corrections import LEAST_FRAMES, LEAST_SECONDS, Corrections
 from nodes.messages import NodeInfo, SegmentSeconds
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, TileError
 from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph
+from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan
 from pipeline.profile import Profile
 
@@ -71,12 +73,21 @@ class ComputeSeconds:
             if tier is None or basis is None:
                 continue
             foreseen = self.foreseen(basis, plan.digest)
-            foreseen_s = sum(s for s, placed in zip(foreseen, plan.placement, strict=False) if placed is tier)
+            shared_out = self._shared_out(plan) if tier is Tier.EDGE else ()
+            own = (index for index, placed in enumerate(plan.placement) if placed is tier and index not in shared_out)
+            foreseen_s = sum(foreseen[index] for index in own if index < len(foreseen))
             if foreseen_s >= LEAST_SECONDS:
                 watched.add(plan.model)
                 if (took_s := measured.get((plan.stream, plan.epoch))) is not None:
                     self._corrections.learn(node, plan.model, basis, took_s / foreseen_s)
         self._corrections.fade(node, but=watched)
+
+    def _shared_out(self, plan: Plan) -> Sequence[int]:
+        """The blocks of tiles: a head's segments are what is left. None of a plan that does not fit its graph."""
+        graph = self.graphs.get(plan.digest)
+        with contextlib.suppress(TileError):
+            return plan.tiles.stack(graph).blocks if plan.tiles is not None and graph is not None else ()
+        return ()
 
     def basis(self, node: NodeId, model: str, digest: str) -> Basis | None:
         """The node's fitting profile, else an estimate, None without either."""

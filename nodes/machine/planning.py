@@ -265,19 +265,12 @@ class PlannerMachine:
             refused = held.refused.get(stream.plan.epoch) if held and stream.plan else None
             if refused is not None and stream.plan and stream.served.banned.get(node) != applied.session:
                 stream.served.banned[node] = applied.session
-                if node in stream.plan.workers:
-                    self._withdraw(stream)
                 actions.append(Log(logging.WARNING, f"{node} refuses epoch {stream.plan.epoch}: {refused}"))
             if refused is not None and stream.plan and node == stream.served.device:
                 stream.turned_down[_way(stream.plan)] = applied.session
-                self._withdraw(stream)
+                if stream.plan.placement == stream.forced:
+                    stream.forced = stream.forced_tiles = None
         return actions
-
-    @staticmethod
-    def _withdraw(stream: _Stream) -> None:
-        """What was placed by hand cannot be had."""
-        if stream.plan and stream.plan.placement == stream.forced:
-            stream.forced = stream.forced_tiles = None
 
     def _overdue(self, stream: _Stream, now: float) -> list[PlannerAction]:
         """A living node that never prepares would hold the plan up for ever."""
@@ -292,8 +285,6 @@ class PlannerMachine:
             late = now - since >= self._settings.prepare_timeout_s
             if late and stream.served.banned.get(node) != session:
                 stream.served.banned[node] = session
-                if plan and node in plan.workers:
-                    self._withdraw(stream)
                 text = f"{node} has not prepared epoch {epoch} within {self._settings.prepare_timeout_s:.0f} s"
                 actions.append(Log(logging.WARNING, f"{text}: it is left out until it starts anew"))
         return actions
@@ -411,7 +402,7 @@ class PlannerMachine:
                 asked, choices = self._choices(stream, graph, None)
             if not choices:
                 raise PlanError(self._why_not(stream, None))
-            choices = [choice for choice in choices if not self._is_turned_down(stream, _way_of(stream, choice))]
+            choices = [choice for choice in choices if not self._is_turned_down(stream, self._way_of(stream, choice))]
             if not (fallback := self._fallback(stream, graph)) and not choices:
                 raise PlanError(f"{stream.served.device} has refused all there are")
         except TrisectError as error:
@@ -443,15 +434,14 @@ class PlannerMachine:
             return f"a node has seen epoch {seen} and ignores {plan.epoch}"
         if self._is_turned_down(stream, _way(plan)):
             return f"{plan.device} refuses epoch {plan.epoch}"
-        if _way(plan) == _way_of(stream, best):
+        if _way(plan) == self._way_of(stream, best):
             wanted = (_planner(stream, best), stream.wishes.objective, _asked(stream))
             changed = stream.hurry and (plan.planner, plan.objective, plan.wishes) != wanted
             return _by_whom(stream, best) if changed else ""
         if any(self._may_only_blink(node, now) for node in plan.nodes.values()):
             return ""
         gone = [why for node in plan.nodes.values() if (why := self._roster.why_unusable(stream.served, node))]
-        # for a worker that is merely lost the head stands in
-        gone += [f"{node} refuses its tiles" for node in plan.workers if self._roster.is_banned(stream.served, node)]
+        gone += [why for node in plan.workers if (why := self._roster.why_no_tiles(stream.served, node))]
         if gone:
             return "; ".join(gone)
         if stream.hurry or best.placement == stream.forced:
@@ -514,7 +504,7 @@ class PlannerMachine:
             objective=stream.wishes.objective,
             runner_up=runner_up,
             wishes=_asked(stream),
-            tiles=_tiles(stream, best),
+            tiles=self._tiles(stream, best),
         )
         stream.plan, stream.published_at, stream.unsure, stream.news = plan, now, frozenset(unsure), ()
         text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
@@ -558,6 +548,15 @@ class PlannerMachine:
     def _why_not(self, stream: _Stream, forced: Placement | None) -> str:
         return self._roster.why_no_choice(stream.served, set(forced or ()) | {Tier.DEVICE})
 
+    def _way_of(self, stream: _Stream, choice: Choice) -> _Way:
+        return choice.placement, _nodes(choice), self._tiles(stream, choice)
+
+    def _tiles(self, stream: _Stream, choice: Choice) -> Tiling | None:
+        """Those placed by hand, while none of their workers refuses; for one that is lost the head stands in."""
+        tiles = stream.forced_tiles if choice.placement == stream.forced else None
+        refusing = any(self._roster.why_no_tiles(stream.served, node) for node in tiles.workers) if tiles else False
+        return None if refusing else tiles
+
     @staticmethod
     def _say(stream: _Stream, text: str) -> list[PlannerAction]:
         """Log what holds for a while once, not at each tick."""
@@ -571,16 +570,8 @@ def _way(plan: Plan) -> _Way:
     return plan.placement, _nodes(plan), plan.tiles
 
 
-def _way_of(stream: _Stream, choice: Choice) -> _Way:
-    return choice.placement, _nodes(choice), _tiles(stream, choice)
-
-
 def _nodes(of: Plan | Choice) -> tuple[tuple[Tier, str], ...]:
     return tuple(sorted((tier, str(node)) for tier, node in of.nodes.items()))
-
-
-def _tiles(stream: _Stream, choice: Choice) -> Tiling | None:
-    return stream.forced_tiles if choice.placement == stream.forced else None
 
 
 def _planner(stream: _Stream, best: Choice) -> str:

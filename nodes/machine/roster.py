@@ -95,6 +95,13 @@ class Roster:
         state = self.peers.states.get(node)
         return state is not None and stream.banned.get(node) == state.session and node != stream.device
 
+    def why_no_tiles(self, stream: Served, node: NodeId) -> str:
+        """Why a worker must not keep the tiles that it has under a plan, empty if it may, or is only lost."""
+        if self.is_banned(stream, node):
+            return f"{node} refuses its tiles"
+        state = self.peers.states.get(node)
+        return f"{node} is draining" if state is not None and state.state is LifeState.DRAINING else ""
+
     def _why_unmeasured(self, stream: Served, node: NodeId, digest: str) -> str:
         link = self.links.get(node)
         if self.compute.basis(node, stream.model, digest) is None:

@@ -151,18 +151,6 @@ def test_a_worker_killed_in_mid_stream_costs_no_frame_and_works_again_when_it_is
         assert client.active == epoch
 
 
-def test_without_any_worker_the_head_computes_all_tiles(pipeline: Pipeline) -> None:
-    share_out(pipeline, grid="1x3")
-    with pipeline.client() as client:
-        stream(pipeline, client, 0, 4)
-        for worker in WORKERS:
-            pipeline.processes.kill(worker)
-        stream(pipeline, client, 4, 16)
-        pipeline.assert_proven(client, 16)
-        for worker in WORKERS:
-            start_again(pipeline, client, worker)
-
-
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -199,12 +187,23 @@ def test_a_tile_of_the_wrong_shape_or_place_is_no_answer(pipeline: Pipeline) -> 
         pipeline.assert_proven(client, 8)
 
 
-def test_a_worker_with_another_model_gets_no_tiles(pipeline: Pipeline) -> None:
-    other = write_config(pipeline.folder / "model", network(pipeline.folder / "other", seed=1), pipeline.server.port)
-    pipeline.processes.stop("worker-3")
-    pipeline.processes.start("worker-3", ["node", "-c", str(other), "--id", "worker-3"])
+def test_without_any_worker_the_head_computes_all_tiles(pipeline: Pipeline) -> None:
+    share_out(pipeline, grid="1x3")
     with pipeline.client() as client:
-        pipeline.wait(client, lambda: NodeId("worker-3") in client.ready())
+        stream(pipeline, client, 0, 4)
+        for worker in WORKERS:
+            pipeline.processes.kill(worker)
+        stream(pipeline, client, 4, 16)
+        pipeline.assert_proven(client, 16)
+
+
+def test_workers_come_back_and_one_with_another_model_gets_no_tiles(pipeline: Pipeline) -> None:
+    other = write_config(pipeline.folder / "model", network(pipeline.folder / "other", seed=1), pipeline.server.port)
+    with pipeline.client() as client:
+        pipeline.wait(client, lambda: all(client.states[NodeId(w)].state is LifeState.LOST for w in WORKERS))
+        pipeline.processes.start("worker-3", ["node", "-c", str(other), "--id", "worker-3"])
+        pipeline.start("worker-1")
+        pipeline.wait(client, lambda: client.ready() >= {NodeId("worker-1"), NodeId("worker-3")})
         with pytest.raises(requests.RequestRefused, match="worker-3 has another model 'spatial'"):
             share_out(pipeline)
         stream(pipeline, client, 0, 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.config import Config, load_config, parse_config
+from nodes.config import Config, load_config, parse_config, with_node
 from pipeline.errors import ConfigError
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
@@ -218,3 +219,19 @@ def test_what_needs_no_tensors_loads_neither_tensorflow_nor_scipy() -> None:
     heavy = "{'tensorflow', 'keras', 'scipy'}"
     code = f"import sys, nodes.config, pipeline.partition; sys.exit(bool({heavy} & {{*sys.modules}}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_node_may_join_that_the_configuration_lacks() -> None:
+    config = parse_config(GOOD, FILE)
+    joined = with_node(config, NodeId("edge-9"), {"tier": "edge", "role": "worker", "threads": None})
+    assert joined.nodes[NodeId("edge-9")].is_worker
+    assert joined.nodes.items() >= config.nodes.items()
+    for id_, values, said in (
+        ("edge-9", {"tier": "fog"}, "node edge-9: tier: 'fog' is not allowed; one of device, edge, cloud"),
+        ("edge-9", {"tier": "cloud", "role": "worker"}, "tiles are the edge's: give tier edge, or no role"),
+        ("edge-9", {"tier": "edge", "role": "boss"}, "role: 'boss' is not allowed; worker"),
+        ("Edge 9", {"tier": "edge"}, "no id of a-z, 0-9 and -"),
+        (next(iter(config.nodes)), {"tier": "edge"}, "is in the configuration already"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            with_node(config, NodeId(id_), values)

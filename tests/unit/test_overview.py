@@ -24,12 +24,15 @@ from pipeline.cost import Costs, Link, predict
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.tiling import Tiling
 from tests.graphs import chain
+from tests.properties.symbolic import symbolic
 from tests.unit.test_graph import values
 
 D, E, C = Tier
 CAMERA = StreamId("camera")
 DEVICE, EDGE, CLOUD, PLANNER = map(NodeId, ("device-1", "edge-1", "cloud-1", "planner"))
+WORKER = NodeId("worker-1")
 TIERS = {DEVICE: "device", EDGE: "edge", CLOUD: "cloud", PLANNER: "planner"}
 MODEL = "tiny"
 GRAPH = replace(chain(150_528, 802_816, 200_704, 4_000), name=MODEL)
@@ -484,3 +487,33 @@ def test_no_almost_right_message_ends_the_view(data: st.DataObject) -> None:
         feed.send(kind, payload, **FIELDS)
     feed.now += 1.0
     feed.text(80)
+
+
+# Tiles.
+
+
+def test_tiles_are_shown_with_their_places_workers_and_seconds(running: Feed) -> None:
+    graph = replace(symbolic(GRAPH), name=MODEL)
+    running.send(topics.MODEL, graph.to_json(), digest=graph.digest)
+    tiles = Tiling(2, 2, (1, 2), (2,), (WORKER, EDGE))
+    running.plan(replace(plan_of(3), tiles=tiles))
+    seconds = {"transfer_seconds_p50": 0.014, "queue_seconds_p50": 0.001, "compute_seconds_p50": 0.2}
+    for tile, worker in ((1, WORKER), (9, WORKER), (2, "nobody")):
+        key = f"tile.camera.3.{tile}.{worker}."
+        running.telemetry(EDGE, **{f"{key}{name}": value for name, value in seconds.items()}, **{f"{key}frames": 9})
+    shown = running.stream()["active"]["tiles"]
+    assert (shown["first"], shown["rows"], shown["columns"]) == ("b2", 2, 1)
+    assert shown["tiles"] == [
+        {
+            "tile": 1,
+            "worker": WORKER,
+            "rows": [0, 1],
+            "columns": [0, 2],
+            "measured": [{"worker": WORKER, "frames": 9, **seconds}],
+        },
+        {"tile": 2, "worker": EDGE, "rows": [1, 3], "columns": [0, 2], "measured": []},
+    ]
+    text = running.flat(120)
+    assert "tile 1 worker-1 rows 0-1, columns 0-2; there and back 14.0 ms 200.0 ms 1.0 ms" in text
+    assert "worker-1 is absent: others compute its tiles" in text
+    assert running.stream()["state"] == "running"
