@@ -80,8 +80,8 @@ class _Stream:
 
     `asked` are wishes that a person has sent, in place of the configuration's. `proven` is the last plan that its
     device made active, `turned_down` what its device refused, with its session; `preparing` since when each node is at
-    it. `whole_only` are heads that refused tiles, with their sessions. `assumed` is what the last decision went by, `before` the one before it; `news` says what has left its band
-    since the last word on it.
+    it. `whole_only` are heads that refused tiles, with their sessions. `assumed` is what the last decision went by,
+    `before` the one before it; `news` says what has left its band since the last word on it.
     """
 
     served: Served
