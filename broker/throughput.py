@@ -1,23 +1,23 @@
 """How fast one direction of a connection moves bytes while it has some to move. Knows no socket and no clock.
 
 A sample is a busy time: from when bytes were due until they had passed. Pauses between messages are in none, so a slow
-producer is not mistaken for a slow line. The median of the newest samples is what counts: single ones are off whenever
-another process has the core.
+producer is not mistaken for a slow line. Single samples are off, either way, whenever another process has the core, so
+the mean of the middle half of the newest ones counts. When several in a row are far beyond nearly all before them,
+however wide these spread, the line itself has changed, and what was is forgotten.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 
 LEAST_BYTES = 1 << 16
 """Of less, latency and scheduling are most of the time, or all of it passes in one burst that a line lets through."""
 LONGEST_S = 0.5
 """A line that is busy without end is sampled in pieces of that length."""
-SAMPLES, LEAST_SAMPLES = 5, 3
+SAMPLES, LEAST_SAMPLES = 16, 3
+TURN_SAMPLES, TURN, KNOWN_SAMPLES = 3, 1.5, 6
+"""So many in a row, by that factor beyond the others, are a change, if these are enough to know their spread by."""
 LEAST_S = 1e-6
-MOST_OPPOSED = 0.1
-"""Of the bytes of a sample: when more came the other way meanwhile, acknowledgements stood behind them."""
 
 
 class Throughput:
@@ -26,18 +26,21 @@ class Throughput:
     def __init__(self) -> None:
         self._samples: deque[tuple[int, float]] = deque(maxlen=SAMPLES)
         self._since: float | None = None
-        self._nbytes = self._opposed = 0
+        self._nbytes = 0
+        self._opposed_s, self._opposed_until = 0.0, float("-inf")
         self.samples_total = 0
         self.sampled_at = float("-inf")
 
     def began(self, now: float) -> None:
         """Bytes are under way from now on; nothing changes if some were already."""
         if self._since is None:
-            self._since, self._nbytes, self._opposed = now, 0, 0
+            self._since, self._nbytes, self._opposed_s = now, 0, 0.0
 
-    def opposed(self, nbytes: int) -> None:
-        """So many bytes have come the other way on the same connection; what waits for an answer waited for them."""
-        self._opposed += nbytes
+    def opposed(self, other: Throughput, now: float) -> None:
+        """A message has come the other way of the connection: acknowledgements may have stood behind it till now."""
+        if self._since is not None and other._since is not None:
+            self._opposed_s += max(0.0, now - max(self._since, other._since, self._opposed_until))
+            self._opposed_until = now
 
     def moved(self, nbytes: int, now: float, *, is_idle: bool) -> None:
         """So many bytes have passed; `is_idle` if no others are under way. Without a `began` before it says nothing."""
@@ -46,28 +49,58 @@ class Throughput:
         self._nbytes += nbytes
         seconds = now - self._since
         if is_idle or seconds >= LONGEST_S:
-            if self._nbytes >= LEAST_BYTES and self._opposed <= MOST_OPPOSED * self._nbytes:
-                self._samples.append((self._nbytes, max(seconds, LEAST_S)))
+            known = self.bytes_per_s()
+            if self._nbytes >= LEAST_BYTES and (known is not None or not self._opposed_s):
+                self._add(self._nbytes, max(self._unopposed(seconds, known), LEAST_S))
                 self.samples_total += 1
                 self.sampled_at = now
-            self._since, self._nbytes, self._opposed = (None if is_idle else now), 0, 0
+            self._since, self._nbytes, self._opposed_s = (None if is_idle else now), 0, 0.0
+
+    def _unopposed(self, seconds: float, known: float | None) -> float:
+        """What the bytes took: all of it, or less by what came the other way at most; what fits `known` best."""
+        return seconds if known is None else min(seconds, max(self._nbytes / known, seconds - self._opposed_s))
 
     def lost(self) -> None:
         """The connection is gone, and what was under way."""
         self._since = None
 
     def bytes_per_s(self, without_s: float = 0.0) -> float | None:
-        """The median, None before there are enough samples. `without_s` is the part of each that is not the bytes'."""
-        rates = [nbytes / max(seconds - without_s, seconds / SAMPLES) for nbytes, seconds in tuple(self._samples)]
-        return statistics.median(rates) if len(rates) >= LEAST_SAMPLES else None
+        """What the line does now, None before there are enough samples.
 
-    def has_turned(self, by: float, below: float) -> bool:
-        """Whether the newest sample is more than `by` times as fast or slow as the median of those before it.
+        `without_s` is the part of each sample's time that is not the bytes' own.
+        """
+        samples = [(nbytes, max(seconds - without_s, seconds / 4)) for nbytes, seconds in tuple(self._samples)]
+        if len(samples) < LEAST_SAMPLES:
+            return None
+        samples.sort(key=_rate)
+        outer = len(samples) // 4
+        middle = samples[outer : len(samples) - outer]
+        return sum(nbytes for nbytes, _ in middle) / sum(seconds for _, seconds in middle)
+
+    def may_have_turned(self, below: float) -> bool:
+        """Whether the newest sample is beyond the others, so that more of them are wanted.
 
         Not when neither is `below` that rate; always before there are enough samples.
         """
-        rates = [nbytes / seconds for nbytes, seconds in tuple(self._samples)]
-        if len(rates) < LEAST_SAMPLES:
+        *before, newest = [_rate(sample) for sample in tuple(self._samples)] or [0.0]
+        if len(before) < LEAST_SAMPLES - 1:
             return True
-        slower, faster = sorted((statistics.median(rates[:-1]), rates[-1]))
-        return slower < below and faster > by * slower
+        return min(newest, *before) < below and _are_beyond([newest], before)
+
+    def _add(self, nbytes: int, seconds: float) -> None:
+        self._samples.append((nbytes, seconds))
+        rates = [_rate(sample) for sample in self._samples]
+        before, newest = rates[:-TURN_SAMPLES], rates[-TURN_SAMPLES:]
+        if len(before) >= KNOWN_SAMPLES and _are_beyond(newest, before):
+            self._samples = deque(list(self._samples)[-TURN_SAMPLES:], maxlen=SAMPLES)
+
+
+def _rate(sample: tuple[int, float]) -> float:
+    return sample[0] / sample[1]
+
+
+def _are_beyond(newest: list[float], before: list[float]) -> bool:
+    """Whether all of the newest are above, or all below, nearly all before: one outlier there does not count."""
+    outliers = 1 if len(before) >= KNOWN_SAMPLES else 0
+    inner = sorted(before)[outliers : len(before) - outliers]
+    return max(newest) * TURN < inner[0] or min(newest) > inner[-1] * TURN

@@ -27,14 +27,14 @@ _log = logging.getLogger(__name__)
 
 QUIET_S = 1.0
 """Without a sample for that long, a probe is sent."""
-DOUBT_S, DOUBT = 0.2, 1.5
-"""After a sample that is so many times as fast or slow as those before it, sooner."""
+DOUBT_S = 0.2
+"""After a sample that is unlike those before it, sooner."""
 PROBE_BYTES = 1 << 18
 """Several times what a line lets through in one burst before its rate shows."""
 PROBE_SHARE, DOUBT_SHARE = 0.1, 0.5
 """Of the line's time that probes may take."""
 PROBE_TIMEOUT_S = 10.0
-ECHOES = 8
+ECHOES = 16
 ECHO_S = 0.5
 ECHO_TIMEOUT_S = 2.0
 TURN_S = 0.1
@@ -92,7 +92,7 @@ class LinkWatch:
         return self._session.up, self._session.down
 
     def _is_in_doubt(self) -> bool:
-        return any(way.has_turned(DOUBT, below=FAST_BYTES_PER_S) for way in self._ways)
+        return any(way.may_have_turned(below=FAST_BYTES_PER_S) for way in self._ways)
 
     def _is_probe_due(self, now: float) -> bool:
         quiet_s = now - min(way.sampled_at for way in self._ways)

@@ -138,11 +138,10 @@ class LinkMeasured:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What of a node's telemetry the planner goes by; `results` counts, by stream, those published so far."""
+    """What of a node's telemetry the planner goes by."""
 
     segments: tuple[SegmentSeconds, ...] = ()
     tiles: tuple[TileSeconds, ...] = ()
-    results: Mapping[StreamId, int] = field(default_factory=dict)
     link: LinkMeasured = LinkMeasured()
 
 

@@ -9,14 +9,12 @@ from typing import Any, TypeGuard
 from nodes.messages import LinkMeasured, Report, SegmentSeconds, TileSeconds, parse_json
 from pipeline.plan import NodeId, StreamId
 
-FRAMES, SECONDS, RESULTS = "frames", "compute_seconds_p50", "results_total"
+FRAMES, SECONDS = "frames", "compute_seconds_p50"
 TILE_SECONDS = ("transfer_seconds_p50", "queue_seconds_p50", "compute_seconds_p50")
 MAX_SECONDS = 1e6
 MAX_RATE = 1e15
-MAX_COUNT = 10**18
 _SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.frames")
 _TILE_KEY = re.compile(r"tile\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.([0-9]{1,9})\.([a-z0-9-]{1,256})\.frames")
-_RESULTS_KEY = re.compile(r"stream\.([a-z0-9-]{1,256})\.results_total")
 
 
 def of_stream(stream: StreamId, name: str) -> str:
@@ -35,12 +33,12 @@ def of_tile(stream: StreamId, epoch: int, tile: int, worker: NodeId, name: str) 
 
 
 def read_report(payload: bytes) -> Report:
-    """What a node's report says of segments, tiles, results and its link; what is no such number is left out.
+    """What a node's report says of segments, tiles and its link; what is no such number is left out.
 
     Raises MessageError.
     """
     report = parse_json(payload)
-    segments, tiles, results = [], [], {}
+    segments, tiles = [], []
     for key, value in report.items():
         if named := _SEGMENT_KEY.fullmatch(key):
             stream, epoch = StreamId(named[1]), int(named[2])
@@ -52,9 +50,7 @@ def read_report(payload: bytes) -> Report:
             transfer, queue, compute = (report.get(of_tile(stream, epoch, tile, worker, name)) for name in TILE_SECONDS)
             if _is_duration(transfer) and _is_duration(queue) and _is_duration(compute):
                 tiles.append(TileSeconds(stream, epoch, tile, worker, value, transfer, queue, compute))
-        elif (named := _RESULTS_KEY.fullmatch(key)) and isinstance(value, int) and 0 <= value <= MAX_COUNT:
-            results[StreamId(named[1])] = value
-    return Report(tuple(segments), tuple(tiles), results, _link(report))
+    return Report(tuple(segments), tuple(tiles), _link(report))
 
 
 def _link(report: Mapping[str, Any]) -> LinkMeasured:

@@ -33,8 +33,8 @@ LEAST_SECONDS = 2e-4
 DEAD_BAND = 1.1
 COLDNESS = 1.5
 LARGEST = 100.0
-WINDOWS, LEAST_WINDOWS = 5, 3
-"""Reports whose median counts; before there are so many it counts as 1."""
+WINDOWS = 3
+"""Reports whose median counts, so that two in a row do; before there are so many it counts as 1."""
 FADING = 0.95
 """What each report leaves of a factor that is not measured: half is gone after 14, nine tenths after 45."""
 MOST_RELAPSES = 5
@@ -54,7 +54,7 @@ class _Correction:
     @property
     def is_measured(self) -> bool:
         """Whether the node's newest reports tell."""
-        return len(self.ratios) >= LEAST_WINDOWS
+        return len(self.ratios) >= WINDOWS
 
     def learn(self, ratio: float) -> None:
         self.ratios.append(min(max(ratio, 1 / LARGEST), LARGEST))

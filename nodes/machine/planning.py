@@ -439,10 +439,11 @@ class PlannerMachine:
             return actions + self._publish(name, stream, asked, best, choices, lacking + why, now, wall_ts)
         if stream.news and now - stream.published_at >= self._settings.min_seconds_between_plans:
             stays = f"the present plan stays, none is better by {self._settings.margin:.0%}"
-            actions.append(Log(logging.INFO, f"stream {name}: {'; '.join(stream.news)}: {stays}"))
-            stream.news = ()
-        if self._is_measured_now(stream):
-            return actions + self._price_anew(name, stream, asked, choices)
+            return actions + self._price_anew(name, stream, asked, choices, f"{'; '.join(stream.news)}: {stays}")
+        if stream.plan is not None and self._is_measured_now(stream):
+            was = f"estimated at {stream.plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
+            stream.unsure = frozenset()
+            return actions + self._price_anew(name, stream, asked, choices, was)
         if stream.adopted and stream.plan is not None:
             stream.adopted = False
             actions.append(PublishPlan(stream.plan, graph))
@@ -554,19 +555,18 @@ class PlannerMachine:
         )
 
     def _price_anew(
-        self, name: StreamId, stream: _Stream, asked: Question, choices: Sequence[Choice]
+        self, name: StreamId, stream: _Stream, asked: Question, choices: Sequence[Choice], why: str
     ) -> list[PlannerAction]:
-        """Say the present plan's price by measured profiles. To nodes the same epoch of the same moment is no news."""
+        """Say the present plan's price of today, and why it stays. To nodes an epoch of the same moment is no news."""
         plan = stream.plan
         assert plan is not None
         present = self._present(stream, asked.graph, plan)
-        was = f"estimated at {plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
         compared, runner_up = asked.compared(present, choices)
-        reason = f"{was}; {compared}"
+        reason = f"{why}; {compared}"
         stream.plan = replace(plan, predicted=present.predicted, reason=reason, runner_up=runner_up)
-        stream.unsure = frozenset()
+        stream.news = ()
         text = f"stream {name}: epoch {plan.epoch}: {reason}"
-        return [PublishPlan(stream.plan, asked.graph), Log(logging.INFO, text)]
+        return [PublishPlan(stream.plan, asked.graph, stays=True), Log(logging.INFO, text)]
 
     def _next_epoch(self, name: StreamId, stream: _Stream) -> int:
         """Above everything that any node has seen, so that a planner which forgot is not mistaken for an old one."""

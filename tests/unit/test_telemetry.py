@@ -50,7 +50,6 @@ def test_a_streams_counts_and_epoch_stand_beside_the_nodes() -> None:
     meter.segment(PORCH, 12, 0.5)
     report = meter.report()
     assert (report["stream.cam.results_total"], report["stream.front-porch.epoch"]) == (2, 12)
-    assert read_report(to_bytes(report)).results == {CAM: 2}
 
 
 @pytest.mark.parametrize("number", [0, -1.0, float("inf"), float("nan"), 10**400, "1", None, [1]])
