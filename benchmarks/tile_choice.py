@@ -2,7 +2,7 @@
 
     python benchmarks/tile_choice.py gain [MODEL...]      2, 4 and 6 workers like the head, which may have a tile too
     python benchmarks/tile_choice.py uneven [MODEL...]    workers of speeds 1 : 1 : 2 : 4, even and balanced tiles
-    python benchmarks/tile_choice.py times [MODEL...]     seconds of the choice, with and without placement, 8 workers
+    python benchmarks/tile_choice.py times [MODEL...]     processor seconds of the choice, and with placement
 
 Nodes are priced by a speed, `--gmacs` a second (other rates in proportion), ways by `--mbit` and `--latency-ms`.
 Nothing is run: these are the planner's prices.
@@ -148,12 +148,12 @@ def print_times(models: Sequence[str], asked: argparse.Namespace) -> None:
 
 
 def median_s(do: Callable[[], object]) -> float:
-    """The median of a few runs."""
+    """The median processor time of a few runs: what else the machine does is not in it."""
     taken = []
     for _ in range(REPEATS):
-        began = time.perf_counter()
+        began = time.process_time()
         do()
-        taken.append(time.perf_counter() - began)
+        taken.append(time.process_time() - began)
     return statistics.median(taken)
 
 
