@@ -147,7 +147,7 @@ class PlannerNode:
         if isinstance(action, pe.PublishPlan):
             payload = to_bytes(action.plan.to_json(action.graph))
             self.session.keep(self.names.topic(topics.PLAN, stream=action.plan.stream), payload)
-            self.meter.count("plans_total")
+            self.meter.count("plans_total", int(not action.stays))
         elif isinstance(action, pe.Reply):
             self.presence.reply(action.ticket, dict(action.answer))
         elif isinstance(action, Log):

@@ -94,10 +94,11 @@ class WishesRequested:
 
 @dataclass(frozen=True, slots=True)
 class PublishPlan:
-    """Publish the plan, retained."""
+    """Publish the plan, retained. One that `stays` says its price and reason anew; to nodes that is no news."""
 
     plan: Plan
     graph: ModelGraph
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,16 +72,19 @@ def test_a_link_that_becomes_slow_moves_the_plan_and_the_plan_says_why() -> None
     assert "less than the present plan's" in second.reason
 
 
-def test_a_link_that_changes_without_another_plan_being_better_is_said_once() -> None:
+def test_a_link_that_changes_without_another_plan_being_better_is_said_once_in_the_log_and_in_the_plan() -> None:
     planner = planning(DEVICE, EDGE, CLOUD)
     planner.tick(PATIENCE_S)
-    said = logged(planner.link(CLOUD, bytes_per_s=0.5e6))
-    assert said == [
-        "stream cam: cloud-1 has 0.5 MB/s to the broker, not 1; cloud-1 has 0.5 MB/s from the broker, not 1: "
-        f"the present plan stays, none is better by {MARGIN:.0%}"
-    ]
-    assert logged(planner.link(CLOUD, bytes_per_s=0.5e6)) == []
-    assert logged(planner.tick(1.0)) == []
+    actions = planner.link(CLOUD, bytes_per_s=0.5e6)
+    (plan,), (said,) = published(actions, stays=True), logged(actions)
+    assert plan.epoch == 1
+    assert plan.reason.startswith(
+        "cloud-1 has 0.5 MB/s to the broker, not 1; cloud-1 has 0.5 MB/s from the broker, not 1: "
+        f"the present plan stays, none is better by {MARGIN:.0%}; predicted "
+    )
+    assert said == f"stream cam: epoch 1: {plan.reason}"
+    assert planner.link(CLOUD, bytes_per_s=0.5e6) == []
+    assert planner.tick(1.0) == []
 
 
 def test_news_within_the_time_between_plans_are_looked_into_after_it() -> None:

@@ -89,7 +89,7 @@ def test_a_profile_that_says_the_same_leaves_the_plan_and_mends_its_price() -> N
     planner, first = estimated()
     for node in (DEVICE, EDGE):
         assert published(planner.profile(node, SECONDS[node])) == []
-    (again,) = published(planner.profile(CLOUD, 0.0102))
+    (again,) = published(planner.profile(CLOUD, 0.0102), stays=True)
     assert (again.epoch, again.created_ts, again.placement) == (first.epoch, first.created_ts, first.placement)
     assert again.predicted.stages["cloud"] == pytest.approx(3 * 0.0102)
     was = f"estimated at {first.predicted.seconds * 1e3:.1f} ms a frame at first, measured since; predicted "

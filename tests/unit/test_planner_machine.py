@@ -106,8 +106,9 @@ def planning(*nodes: NodeId, prepare_timeout_s: float = 1e9, lost_after_s: float
     return planner
 
 
-def published(actions: Sequence[pe.PlannerAction]) -> list[Plan]:
-    return [action.plan for action in actions if isinstance(action, pe.PublishPlan)]
+def published(actions: Sequence[pe.PlannerAction], *, stays: bool = False) -> list[Plan]:
+    """Plans that are new or, with `stays`, those that say anew why they stay."""
+    return [action.plan for action in actions if isinstance(action, pe.PublishPlan) and action.stays == stays]
 
 
 def logged(actions: Sequence[pe.PlannerAction]) -> list[str]:
