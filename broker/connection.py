@@ -349,7 +349,7 @@ class Connection:
             _log.error("%s", BrokerRefused(f"a message on {item.topic}", code=reason.value, reason=str(reason)))
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        self.up.opposed(len(message.payload))
+        self.up.opposed(self.down, time.monotonic())
         self.inbox.arrived(message)
 
     def _send_disconnect(self, *, leave_session: bool) -> None:

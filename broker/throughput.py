@@ -18,8 +18,6 @@ SAMPLES, LEAST_SAMPLES = 16, 3
 TURN_SAMPLES, TURN, KNOWN_SAMPLES = 3, 1.5, 6
 """So many in a row, by that factor beyond the others, are a change, if these are enough to know their spread by."""
 LEAST_S = 1e-6
-MOST_OPPOSED = 0.1
-"""Of the bytes of a sample: when more came the other way meanwhile, acknowledgements stood behind them."""
 
 
 class Throughput:
@@ -28,18 +26,21 @@ class Throughput:
     def __init__(self) -> None:
         self._samples: deque[tuple[int, float]] = deque(maxlen=SAMPLES)
         self._since: float | None = None
-        self._nbytes = self._opposed = 0
+        self._nbytes = 0
+        self._opposed_s, self._opposed_until = 0.0, float("-inf")
         self.samples_total = 0
         self.sampled_at = float("-inf")
 
     def began(self, now: float) -> None:
         """Bytes are under way from now on; nothing changes if some were already."""
         if self._since is None:
-            self._since, self._nbytes, self._opposed = now, 0, 0
+            self._since, self._nbytes, self._opposed_s = now, 0, 0.0
 
-    def opposed(self, nbytes: int) -> None:
-        """So many bytes have come the other way on the same connection; what waits for an answer waited for them."""
-        self._opposed += nbytes
+    def opposed(self, other: Throughput, now: float) -> None:
+        """A message has come the other way of the connection: acknowledgements may have stood behind it till now."""
+        if self._since is not None and other._since is not None:
+            self._opposed_s += max(0.0, now - max(self._since, other._since, self._opposed_until))
+            self._opposed_until = now
 
     def moved(self, nbytes: int, now: float, *, is_idle: bool) -> None:
         """So many bytes have passed; `is_idle` if no others are under way. Without a `began` before it says nothing."""
@@ -48,11 +49,16 @@ class Throughput:
         self._nbytes += nbytes
         seconds = now - self._since
         if is_idle or seconds >= LONGEST_S:
-            if self._nbytes >= LEAST_BYTES and self._opposed <= MOST_OPPOSED * self._nbytes:
-                self._add(self._nbytes, max(seconds, LEAST_S))
+            known = self.bytes_per_s()
+            if self._nbytes >= LEAST_BYTES and (known is not None or not self._opposed_s):
+                self._add(self._nbytes, max(self._unopposed(seconds, known), LEAST_S))
                 self.samples_total += 1
                 self.sampled_at = now
-            self._since, self._nbytes, self._opposed = (None if is_idle else now), 0, 0
+            self._since, self._nbytes, self._opposed_s = (None if is_idle else now), 0, 0.0
+
+    def _unopposed(self, seconds: float, known: float | None) -> float:
+        """What the bytes took: all of it, or less by what came the other way at most; what fits `known` best."""
+        return seconds if known is None else min(seconds, max(self._nbytes / known, seconds - self._opposed_s))
 
     def lost(self) -> None:
         """The connection is gone, and what was under way."""

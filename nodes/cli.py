@@ -281,6 +281,9 @@ def plan(
     pictures: Annotated[
         Path | None, typer.Option(help="Write SVGs into this folder: the graph by tier, and the blocks' times.")
     ] = None,
+    tiles_picture: Annotated[
+        Path | None, typer.Option(help="Write an SVG of the map that tile workers share, with tiles and halos.")
+    ] = None,
     profiles: Annotated[
         Path | None, typer.Option(help="Scission's job: measured systems, see above.", rich_help_panel=_SCISSION)
     ] = None,
@@ -345,7 +348,15 @@ def plan(
         )
         where = nodes or str(config)
         raise typer.Exit(
-            plan_commands.run(model, where, wishes, json_path=json_path, map_path=map_path, pictures=pictures)
+            plan_commands.run(
+                model,
+                where,
+                wishes,
+                json_path=json_path,
+                map_path=map_path,
+                pictures=pictures,
+                tiles_picture=tiles_picture,
+            )
         )
     from rich.console import Console
 

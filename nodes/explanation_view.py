@@ -25,7 +25,7 @@ def explanation(graph: ModelGraph, found: Explanation) -> Iterator[Table | str]:
     yield found.sentence()
     if found.runner_up is not None:
         other = found.runner_up
-        nodes = ", ".join(other.nodes.values())
+        nodes = ", ".join(other.nodes.values()) + (" and tile workers" if other.tiling else "")
         yield f"Next best: {kind_of(other.placement)} ({nodes}) with {found.objective.text(other.value)}."
     yield _alternatives(found.alternatives, best, found)
     yield _break_even(found.turns, best)
@@ -46,11 +46,13 @@ def plan_of(graph: ModelGraph, choice: Choice, planner: str = "exact") -> Plan:
         planner=planner,
         reason="",
         created_ts=time.time(),
+        tiles=choice.tiling,
     )
 
 
 def _alternatives(alternatives: Sequence[Alternative], best: Choice, found: Explanation) -> Table:
-    table = Table(title="every planner, with the same costs", title_justify="left")
+    without = " without tiles" if best.tiling else ""
+    table = Table(title=f"every planner{without}, with the same costs", title_justify="left")
     for heading in ("planner", "runs on"):
         table.add_column(heading)
     for heading in ("ms a frame", "frames/s", "edge-cloud kB", "times the best"):

@@ -16,6 +16,7 @@ from broker.topics import Namespace
 from nodes.config import load_config
 from nodes.machine.roster import link_between
 from nodes.machine.terms import Terms, combinations
+from nodes.machine.tiling import Teams
 from nodes.messages import LinkReport, NodeInfo, from_bytes, parse_json
 from nodes.presence import guest_session
 from nodes.sections import Config, LinkSection, SpeedSection
@@ -27,6 +28,7 @@ from pipeline.partition.choice import Candidate
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
 from pipeline.profile import Profile
+from pipeline.tiles.team import TileNode
 
 CONNECT_WAIT_S = 5.0
 QUIET_S = 0.5
@@ -83,6 +85,8 @@ def candidates(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] =
         for node in tiers[tier]
         if node not in excluded or tier is Tier.DEVICE
     }
+    workers = [node for node in config.tile_workers if node not in excluded]
+    seconds |= {node: _seconds(config, node, graph, measured) for node in workers}
     terms = terms_of(config)
     found = []
     for nodes in combinations(tiers, excluded):
@@ -90,7 +94,12 @@ def candidates(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] =
         costs = Costs({tier: seconds[node] for tier, node in nodes.items()}, links[0], links[1])
         costs.check(graph)
         found.append(terms.candidate(nodes, costs))
-    return found
+    if not workers:
+        return found
+    able = [*workers, *(node for node in tiers[Tier.EDGE] if node in seconds)]
+    return Teams({node: _tile_node(config, node, seconds[node], measured) for node in able}, workers, able).join(
+        graph, found, choose=True
+    )
 
 
 def measured_by(config: Config, model: str) -> Measured:
@@ -134,7 +143,12 @@ def _is_lacking(config: Config, excluded: tuple[NodeId, ...]) -> bool:
     nodes = [node for id_, node in config.nodes.items() if id_ not in excluded]
     tiers = {node.tier for node in nodes}
     needed = {lower for lower in LINKS if max(tiers) > lower}
-    return any(node.speed is None and node.profiles is None for node in nodes) or not needed <= config.links.keys()
+    tiling = [node for node in nodes if node.tier is Tier.EDGE and any(other.is_worker for other in nodes)]
+    return (
+        any(node.speed is None and node.profiles is None for node in nodes)
+        or any(node.link is None for node in tiling)
+        or not needed <= config.links.keys()
+    )
 
 
 def _seconds(config: Config, node: NodeId, graph: ModelGraph, measured: Measured) -> tuple[float, ...]:
@@ -152,6 +166,19 @@ def _seconds(config: Config, node: NodeId, graph: ModelGraph, measured: Measured
             f"{config.broker.port}; run `trisect profile {graph.name} -o DIR` on it and give profiles: DIR, or start it"
         )
     return estimate(graph, speed)
+
+
+def _tile_node(config: Config, node: NodeId, seconds: tuple[float, ...], measured: Measured) -> TileNode:
+    section, report = config.nodes[node].link, measured.reports.get(node)
+    if section is not None:
+        link = _link(section)
+        return TileNode(node, seconds, link.bandwidth_bytes_per_s, link.bandwidth_bytes_per_s, link.latency_s)
+    if report is None:
+        raise ConfigError(
+            f"nodes.{node}: no link is given, and it left no measurement on the broker {config.broker.host}:"
+            f"{config.broker.port}; tiles need one: give link: {{bandwidth_mbit_s: ...}}, or start the node"
+        )
+    return TileNode(node, seconds, report.up_bytes_per_s, report.down_bytes_per_s, report.round_trip_s / 2)
 
 
 def read_profile(path: Path, graph: ModelGraph) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from nodes import offline
 from nodes.explanation_view import explanation
 from nodes.sections import Config
 from nodes.wishes import WishesSection, constraints_of, read_wishes
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PlanError
 from pipeline.explain import decision_map, explain
 from pipeline.graph import ModelGraph
 from pipeline.models import ModelSource
@@ -42,6 +42,7 @@ def run(
     json_path: str | None = None,
     map_path: Path | None = None,
     pictures: Path | None = None,
+    tiles_picture: Path | None = None,
 ) -> int:
     """Plan, and print or write what was asked for; the exit code. Raises TrisectError, BrokerError."""
     config = offline.find_config(nodes)
@@ -73,6 +74,17 @@ def run(
             path = pictures / f"{graph.name}-{name}.svg"
             path.write_text(picture, encoding="utf-8")
             console.print(f"{path} written", highlight=False)
+    if tiles_picture is not None:
+        from pipeline.pictures import tile_picture
+
+        tiling, tiles = found.best.tiling, found.best.predicted.tiles
+        if tiling is None or tiles is None:
+            raise PlanError(
+                f"the best plan for {graph.name!r} has no tiles to draw: it needs nodes of role worker, and a stack "
+                "that they compute faster than the edge node alone"
+            )
+        tiles_picture.write_text(tile_picture(graph, tiling, tiles), encoding="utf-8")
+        console.print(f"{tiles_picture} written", highlight=False)
     if map_path is not None:
         here = found.best.costs.device_edge.bandwidth_bytes_per_s, found.best.costs.edge_cloud.bandwidth_bytes_per_s
         map_path.write_text(_map(graph, candidates, constraints, objective, here, console), encoding="utf-8")

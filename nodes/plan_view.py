@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.table import Table
@@ -31,16 +31,25 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
         row = (stage["tier"], stage["node"], str(blocks), stage["first"], stage["last"])
         table.add_row(*row, f"{predicted['stages'].get(stage['tier'], 0.0) * 1e3:.1f} ms")
         if plan.get("tiles") is not None and stage["tier"] == Tier.EDGE.label:
-            table.add_row("  tiles", *_tiles(plan["tiles"]), style="dim")
+            for tiles in _tiles(plan["tiles"], predicted.get("tiles")):
+                table.add_row(*tiles, style="dim")
         for name, link in predicted["links"].items():
             if name.startswith(f"{stage['tier']}_"):
                 table.add_row(f"  → {name.partition('_')[2]}", "", *_cut(plan, name, link), style="dim")
     return table
 
 
-def _tiles(tiles: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def _tiles(tiles: Mapping[str, Any], priced: Mapping[str, Any] | None) -> Iterator[tuple[str, ...]]:
+    """A row for the stack and, where they are priced, one for each tile."""
     grid = f"{len(tiles['rows'])}x{len(tiles['columns'])}"
-    return ", ".join(dict.fromkeys(tiles["workers"])), grid, tiles["from"], tiles["to"]
+    took = f"{priced['seconds'] * 1e3:.1f} ms" if priced else ""
+    yield "  tiles", ", ".join(dict.fromkeys(tiles["workers"])), grid, tiles["from"], tiles["to"], took
+    sizes = [f"{rows}x{columns}" for rows in tiles["rows"] for columns in tiles["columns"]]
+    for size, tile in zip(sizes, priced["tiles"] if priced else (), strict=False):
+        there, back = (f"{tile[key] / 1e3:,.0f} kB" for key in ("nbytes", "result_nbytes"))
+        ways = (f"{there} there", f"{back} back") if tile["nbytes"] else ("", "")
+        seconds = tile["transfer_seconds"] + tile["compute_seconds"]
+        yield "", f"  {tile['worker']}", size, *ways, f"{seconds * 1e3:.1f} ms"
 
 
 def _cut(plan: Mapping[str, Any], name: str, link: Mapping[str, Any]) -> tuple[str, str, str, str]:

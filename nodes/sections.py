@@ -179,7 +179,7 @@ class SpeedSection(Section):
 
 
 class LinkSection(Section):
-    """One way between two tiers; what stands here is taken instead of what nodes measure."""
+    """One way between two tiers, or of a node to the broker; taken instead of what nodes measure."""
 
     bandwidth_mbit_s: float = Field(gt=0, description="megabits a second, above 0")
     latency_ms: float = Field(0.0, ge=0, description="milliseconds one way, at least 0")
@@ -198,6 +198,10 @@ class NodeSection(Section):
     memory_mb: float | None = Field(None, gt=0, description="megabytes above 0 for networks, or null for no limit")
     speed: SpeedSection | None = Field(None, description="a section with the rates that trisect profile measured")
     profiles: LocalPath | None = Field(None, description="a folder that trisect profile -o has written on this node")
+
+    link: LinkSection | None = Field(
+        None, description="a section with its own way to the broker, to plan tiles with; left out where nodes measure"
+    )
 
     @property
     def is_worker(self) -> bool:
@@ -263,8 +267,13 @@ class Config(Section):
     transport: TransportSection = TransportSection()
 
     def nodes_of(self, tier: Tier) -> tuple[NodeId, ...]:
-        """The nodes that run stages on this tier, in the file's order."""
+        """The nodes of this tier that run stages, in the file's order."""
         return tuple(id_ for id_, node in self.nodes.items() if node.tier == tier and not node.is_worker)
+
+    @property
+    def tile_workers(self) -> tuple[NodeId, ...]:
+        """The nodes that only compute tiles, in the file's order."""
+        return tuple(id_ for id_, node in self.nodes.items() if node.is_worker)
 
     @model_validator(mode="before")
     @classmethod

@@ -41,16 +41,74 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class TileCost:
+    """One tile: the node that computes it, bytes there and back, seconds of both (0 at the head) and of computing."""
+
+    worker: str
+    nbytes: int
+    result_nbytes: int
+    transfer_seconds: float
+    compute_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TilesCost:
+    """A stack of the edge's blocks shared out, with all its tiles: `seconds` of it are in the edge's stage.
+
+    The head alone would take `alone_seconds`; of `seconds` it computes for `own_seconds` and waits for the rest. The
+    busiest worker or way between them is taken for `busy_seconds`. `extra_work` is what the tiles compute beyond the
+    stack in one piece, as a share of it.
+    """
+
+    seconds: float
+    alone_seconds: float
+    own_seconds: float
+    busy_seconds: float
+    extra_work: float = 0.0
+    tiles: tuple[TileCost, ...] = ()
+
+    @property
+    def transfer_share(self) -> float:
+        """The part of the tiles' seconds that is way there and back."""
+        transfer = sum(tile.transfer_seconds for tile in self.tiles)
+        return transfer / ((transfer + sum(tile.compute_seconds for tile in self.tiles)) or 1.0)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TilesCost:
+        """Read it back; raises KeyError, TypeError or ValueError for anything else."""
+        tiles = tuple(
+            TileCost(
+                str(tile["worker"]),
+                int(tile["nbytes"]),
+                int(tile["result_nbytes"]),
+                float(tile["transfer_seconds"]),
+                float(tile["compute_seconds"]),
+            )
+            for tile in value["tiles"]
+        )
+        names = ("seconds", "alone_seconds", "own_seconds", "busy_seconds", "extra_work")
+        numbers = [float(value[name]) for name in names]
+        if not all(
+            map(math.isfinite, (*numbers, *(n for t in tiles for n in (t.transfer_seconds, t.compute_seconds))))
+        ):
+            raise ValueError("a tile's predicted time is not finite")
+        seconds, alone, own, busy, extra_work = numbers
+        return cls(seconds, alone, own, busy, extra_work, tiles)
+
+
+@dataclass(frozen=True, slots=True)
 class Costs:
     """What a planner knows: `seconds[tier][block]` for the tiers that have a node, and both links.
 
-    `prices` are money per second of a tier's node at work, 0 where none is given.
+    `prices` are money per second of a tier's node at work, 0 where none is given. With `tiles` they hold for placements
+    that have a certain stack on the edge, shared out: `seconds` are then what its blocks take so, waiting included.
     """
 
     seconds: Mapping[Tier, Sequence[float]]
     device_edge: Link
     edge_cloud: Link
     prices: Mapping[Tier, float] = field(default_factory=lambda: MappingProxyType({}))
+    tiles: TilesCost | None = None
 
     def check(self, graph: ModelGraph) -> None:
         """Raise PlanError unless there is a finite, non-negative time for each block of each tier with a node."""
@@ -97,12 +155,17 @@ class Prediction:
     stages: Mapping[str, float]
     links: Mapping[str, LinkCost]
     price: float = 0.0
+    tiles: TilesCost | None = None
 
     @property
     def period_s(self) -> float:
-        """Seconds between the frames of a stream at full load: those of its busiest stage or link."""
-        busy = (link.busy_seconds for link in self.links.values())
-        return max([*self.stages.values(), *busy], default=0.0)
+        """Seconds between the frames of a stream at full load: those of its busiest stage, tile worker or link."""
+        busy = [link.busy_seconds for link in self.links.values()]
+        stages = dict(self.stages)
+        if self.tiles is not None:
+            stages[Tier.EDGE.label] -= self.tiles.seconds - self.tiles.own_seconds
+            busy.append(self.tiles.busy_seconds)
+        return max([*stages.values(), *busy], default=0.0)
 
     @property
     def backbone_nbytes(self) -> int:
@@ -127,6 +190,7 @@ class Prediction:
                 for k, v in value["links"].items()
             },
             price=float(value["price"]),
+            tiles=TilesCost.from_json(value["tiles"]) if value.get("tiles") is not None else None,
         )
         of_links = (number for link in prediction.links.values() for number in (link.seconds, link.busy_seconds))
         numbers = (prediction.seconds, prediction.price, *prediction.stages.values(), *of_links)
@@ -152,7 +216,7 @@ def predict(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> Predi
             links[link_label(lower)] = cost
     total = sum(stages.values()) + sum(cost.seconds for cost in links.values())
     price = sum(costs.prices.get(tier, 0.0) * stages.get(tier.label, 0.0) for tier in Tier)
-    return Prediction(total, stages, links, price)
+    return Prediction(total, stages, links, price, costs.tiles if Tier.EDGE.label in stages else None)
 
 
 def critical_path_s(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> float:

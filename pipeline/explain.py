@@ -70,17 +70,19 @@ class Explanation:
         """The decision in plain words."""
         best, kind, text = self.best, kind_of(self.best.placement), self.objective.text
         proof = f"proved to within {best.gap:.2%} of the optimum" if best.gap else "proved optimal"
+        tiled = ", the edge's feature maps in tiles," if best.tiling else ""
         decided = f"is best with {text(best.value)} a frame ({proof})"
         if "+" in kind:
             singles = [a.choice for a in self.alternatives if a.choice and a.planner.endswith("-only")]
             if not singles:
-                return f"Splitting over {kind} {decided}: no tier alone respects the constraints."
+                return f"Splitting over {kind}{tiled} {decided}: no tier alone respects the constraints."
             one = min(singles, key=rank)
-            return f"Splitting over {kind} {decided}: the {kind_of(one.placement)} alone takes {self._against(one)}."
+            single = f"the {kind_of(one.placement)} alone takes {self._against(one)}"
+            return f"Splitting over {kind}{tiled} {decided}: {single}."
         if self.split is None:
-            return f"The {kind} alone {decided}: no split over two tiers is possible under the constraints."
+            return f"The {kind} alone{tiled} {decided}: no split over two tiers is possible under the constraints."
         split = kind_of(self.split.placement)
-        return f"The {kind} alone {decided}: the best split, over {split}, takes {self._against(self.split)}."
+        return f"The {kind} alone{tiled} {decided}: the best split, over {split}, takes {self._against(self.split)}."
 
     def _against(self, other: Choice) -> str:
         times = f", {other.value / self.best.value:.3g} times as much" if self.best.value > 0 else ""
@@ -136,6 +138,7 @@ def choice_json(graph: ModelGraph, choice: Choice) -> dict[str, Any]:
         "value": choice.value,
         "gap": choice.gap,
         "nodes": {tier.label: node for tier, node in choice.nodes.items()},
+        "tiles": choice.tiling.to_json(graph) if choice.tiling else None,
         "placement": [tier.label for tier in choice.placement],
         "predicted": choice.predicted.to_json()
         | {
@@ -160,7 +163,7 @@ def explain(
     progress("baselines")
     alternatives = tuple(_alternative(name, graph, candidates, constraints, objective) for name in PLANNERS)
     others = [*choices[1:], *(a.choice for a in alternatives if a.choice)]
-    different = [c for c in others if (c.placement, c.nodes) != (best.placement, best.nodes)]
+    different = [c for c in others if (c.placement, c.nodes, c.tiling) != (best.placement, best.nodes, best.tiling)]
     progress("splits")
     split = None if "+" in kind_of(best.placement) else _best_split(graph, candidates, constraints, objective)
     progress("break-even")

@@ -12,6 +12,7 @@ from typing import Any
 from nodes.machine.conditions import Condition
 from nodes.machine.roster import Roster, Served
 from nodes.machine.terms import Terms, combinations
+from nodes.machine.tiling import Teams, priced_with, words
 from nodes.wishes import WishesSection, constraints_of
 from pipeline.cost import Costs
 from pipeline.errors import Infeasible, PlanError
@@ -22,6 +23,7 @@ from pipeline.partition.choice import Candidate, Choice, choose, priced, rank
 from pipeline.partition.constraints import broken
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
+from pipeline.tiling import Tiling
 
 EXACT, HPA = "exact", "hpa"
 _ALONE = {Tier.DEVICE: baselines.device_only, Tier.EDGE: baselines.edge_only, Tier.CLOUD: baselines.cloud_only}
@@ -35,8 +37,8 @@ class Question:
     candidates: Sequence[Candidate]
     wishes: WishesSection
 
-    def choices(self, forced: Placement | None = None) -> list[Choice]:
-        """The best on each combination of nodes, the cheapest first; with `forced`, that placement on each.
+    def choices(self, forced: Placement | None = None, tiles: Tiling | None = None) -> list[Choice]:
+        """The best on each combination of nodes, the cheapest first; with `forced`, that one with `tiles` on each.
 
         Empty when no combination has what `forced` needs. Raises Infeasible when the wishes leave nothing, PlanError
         when `forced` breaks a constraint, ModelError for a constraint on a block that the model does not have.
@@ -50,7 +52,7 @@ class Question:
                 raise PlanError(
                     f"it breaks: {'; '.join(c.describe(self.graph) for c in against)}; `trisect objective` changes that"
                 )
-            found = [priced(self.graph, forced, c, objective) for c in kept]
+            found = [priced_with(self.graph, forced, c, objective, tiles) for c in kept]
             return sorted(found, key=rank)
         if self.wishes.planner == EXACT:
             return choose(self.graph, self.candidates, constraints, objective)
@@ -107,10 +109,14 @@ class Question:
             parts.append(f"{best.predicted.seconds * 1e3:.1f} ms latency")
         if best.gap:
             parts.append(f"proved to within {best.gap:.2%} of the optimum")
-        others = [c for c in (*choices, *alone.values()) if (c.placement, c.nodes) != (best.placement, best.nodes)]
+        if shared := words(self.graph, best):
+            parts.append(shared)
+        is_best = (best.placement, best.nodes, best.tiling)
+        others = [c for c in (*choices, *alone.values()) if (c.placement, c.nodes, c.tiling) != is_best]
         other = min(others, key=rank, default=None)
         if other is not None and other not in alone.values():
-            parts.append(f"next best {kind_of(other.placement)} {text(other.value)}")
+            tiled = " in tiles" if other.tiling else ""
+            parts.append(f"next best {kind_of(other.placement)}{tiled} {text(other.value)}")
         return ", ".join(parts), _runner_up(other) if other else None
 
 
@@ -122,14 +128,16 @@ def question(
     wishes: WishesSection,
     tiers: Mapping[Tier, Sequence[NodeId]],
     conditions: Mapping[NodeId, Condition],
+    teams: Teams,
 ) -> Question:
-    """What to ask of the usable nodes of each tier under these conditions of theirs."""
+    """What to ask of the usable nodes of each tier under these conditions of theirs, with their tile workers."""
 
     def candidates() -> Iterator[Candidate]:
         for nodes in combinations(tiers, wishes.constraints.exclude_nodes):
             yield terms.candidate(nodes, roster.costs(served, nodes, conditions))
 
-    return Question(graph, list(candidates()), wishes)
+    joined = teams.join(graph, list(candidates()), choose=wishes.planner == EXACT)
+    return Question(graph, joined, wishes)
 
 
 def _runner_up(other: Choice) -> dict[str, Any]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nodes.machine.corrections import LEAST_FRAMES, LEAST_SECONDS, Corrections
-from nodes.messages import NodeInfo, SegmentSeconds
+from nodes.messages import NodeInfo, SegmentSeconds, TileSeconds
 from pipeline.errors import ModelError, TileError
 from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan
 from pipeline.profile import Profile
+from pipeline.tiles.choice import tile_seconds
 
 MOST_BIAS = 3.0
 """What is off by more says something about the node, and nothing about the others."""
@@ -64,7 +65,7 @@ class ComputeSeconds:
             self._profiles[node, profile.model] = profile
             self._corrections.forget(node, profile.model)
 
-    def learn_telemetry(self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Iterable[Plan]) -> None:
+    def learn_telemetry(self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Sequence[Plan]) -> None:
         """Set what a node measured under the present plans beside what is foreseen for those blocks."""
         measured = {(s.stream, s.epoch): s.compute_seconds for s in segments if s.frames >= LEAST_FRAMES}
         watched = set()
@@ -72,15 +73,43 @@ class ComputeSeconds:
             tier, basis = plan.tier_of(node), self.basis(node, plan.model, plan.digest)
             if tier is None or basis is None:
                 continue
-            foreseen = self.foreseen(basis, plan.digest)
-            shared_out = self._shared_out(plan) if tier is Tier.EDGE else ()
-            own = (index for index, placed in enumerate(plan.placement) if placed is tier and index not in shared_out)
-            foreseen_s = sum(foreseen[index] for index in own if index < len(foreseen))
+            foreseen_s = sum(self.of_stage(basis, plan, tier))
             if foreseen_s >= LEAST_SECONDS:
                 watched.add(plan.model)
                 if (took_s := measured.get((plan.stream, plan.epoch))) is not None:
                     self._corrections.learn(node, plan.model, basis, took_s / foreseen_s)
+        watched |= {plan.model for plan in plans if node in plan.workers}
         self._corrections.fade(node, but=watched)
+
+    def learn_tiles(self, tiles: Iterable[TileSeconds], plans: Iterable[Plan]) -> None:
+        """Set what tiles took their workers under the present plans beside what is foreseen for them.
+
+        A worker with several tiles is judged by their sum, and only once all of them have been seen.
+        """
+        measured = {(t.stream, t.epoch, t.tile, t.worker): t for t in tiles if t.frames >= LEAST_FRAMES}
+        for plan in plans:
+            if plan.tiles is None or not self._shared_out(plan):
+                continue
+            graph = self.graphs[plan.digest]
+            tile_map = plan.tiles.tile_map(graph)
+            for node in dict.fromkeys(plan.tiles.workers):
+                basis = self.basis(node, plan.model, plan.digest)
+                own = [n for n, worker in enumerate(plan.tiles.workers, start=1) if worker == node]
+                seen = [measured.get((plan.stream, plan.epoch, number, node)) for number in own]
+                took = [one.compute_seconds for one in seen if one is not None]
+                if basis is None or len(took) < len(own) or node == plan.nodes[Tier.EDGE]:
+                    continue  # the head is judged by its segment
+                seconds, blocks = self.foreseen(basis, plan.digest), tile_map.stack.blocks
+                foreseen_s = sum(tile_seconds(graph, blocks, tile_map.tiles[n - 1], seconds) for n in own)
+                if foreseen_s >= LEAST_SECONDS:
+                    self._corrections.learn(node, plan.model, basis, sum(took) / foreseen_s)
+
+    def of_stage(self, basis: Basis, plan: Plan, tier: Tier) -> Iterator[float]:
+        """What is foreseen for the blocks that the tier's node runs by itself: those in tiles are not among them."""
+        stack = self._shared_out(plan) if tier is Tier.EDGE else ()
+        for block, (seconds, placed) in enumerate(zip(self.foreseen(basis, plan.digest), plan.placement, strict=False)):
+            if placed is tier and block not in stack:
+                yield seconds
 
     def _shared_out(self, plan: Plan) -> Sequence[int]:
         """The blocks of tiles: a head's segments are what is left. None of a plan that does not fit its graph."""

@@ -54,7 +54,9 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A stream under its plan: frames per second, and the seconds that one takes of each stage, unshared."""
+    """A stream under its plan: frames per second, and the seconds that one takes of each stage, unshared and without
+    tiles.
+    """
 
     plan: Plan
     rate_hz: float
@@ -65,6 +67,11 @@ def taken_on(node: NodeId, link: LinkReport, flows: Iterable[Flow]) -> Taken:
     """What these streams take of the node and of its ways."""
     compute = up = down = 0.0
     for flow in flows:
+        for tile in flow.plan.predicted.tiles.tiles if flow.plan.predicted.tiles else ():
+            if tile.worker == node:
+                compute += flow.rate_hz * tile.compute_seconds
+                up += flow.rate_hz * tile.result_nbytes / link.up_bytes_per_s
+                down += flow.rate_hz * tile.nbytes / link.down_bytes_per_s
         tier = flow.plan.tier_of(node)
         if tier is None:
             continue

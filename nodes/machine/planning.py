@@ -36,11 +36,12 @@ from nodes.machine.roster import Roster, Served
 from nodes.machine.silence import Silence
 from nodes.machine.terms import Terms
 from nodes.machine.tiles_by_hand import tiling_by_hand
+from nodes.machine.tiling import Teams, priced_with
 from nodes.messages import LifeState
 from nodes.wishes import WishesSection, as_written, constraints_of, read_wishes
 from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph
-from pipeline.partition.choice import Choice, priced
+from pipeline.partition.choice import Choice
 from pipeline.partition.constraints import broken
 from pipeline.placement import Placement, Tier, split_at
 from pipeline.plan import NodeId, Plan, StreamId
@@ -79,8 +80,8 @@ class _Stream:
 
     `asked` are wishes that a person has sent, in place of the configuration's. `proven` is the last plan that its
     device made active, `turned_down` what its device refused, with its session; `preparing` since when each node is at
-    it. `assumed` is what the last decision went by, `before` the one before it; `news` says what has left its band
-    since the last word on it.
+    it. `whole_only` are heads that refused tiles, with their sessions. `assumed` is what the last decision went by,
+    `before` the one before it; `news` says what has left its band since the last word on it.
     """
 
     served: Served
@@ -97,6 +98,7 @@ class _Stream:
     proven: Plan | None = None
     turned_down: dict[_Way, str] = field(default_factory=dict)
     preparing: dict[tuple[NodeId, str, int], float] = field(default_factory=dict)
+    whole_only: dict[NodeId, str] = field(default_factory=dict)
     assumed: Mapping[NodeId, Condition] = field(default_factory=dict)
     before: Mapping[NodeId, Condition] = field(default_factory=dict)
     news: tuple[str, ...] = ()
@@ -217,6 +219,7 @@ class PlannerMachine:
         plans = [stream.plan for stream in self._streams.values() if stream.plan is not None]
         report = event.report
         self._roster.compute.learn_telemetry(event.node, report.segments, plans)
+        self._roster.compute.learn_tiles(report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == event.node])
         self._roster.ways.learn_measured(event.node, report.link)
         for segment in report.segments:
             stream = self._streams.get(segment.stream)
@@ -263,7 +266,12 @@ class PlannerMachine:
         for node, applied in self._roster.peers.applied.items():
             held = applied.streams.get(name)
             refused = held.refused.get(stream.plan.epoch) if held and stream.plan else None
-            if refused is not None and stream.plan and stream.served.banned.get(node) != applied.session:
+            if refused is not None and stream.plan and self._refuses_tiles(stream, node, applied.session):
+                text = (
+                    f"{node} refuses epoch {stream.plan.epoch}: {refused}: it shares out no tiles until it starts anew"
+                )
+                actions += self._say(stream, text)
+            elif refused is not None and stream.plan and stream.served.banned.get(node) != applied.session:
                 stream.served.banned[node] = applied.session
                 actions.append(Log(logging.WARNING, f"{node} refuses epoch {stream.plan.epoch}: {refused}"))
             if refused is not None and stream.plan and node == stream.served.device:
@@ -356,20 +364,35 @@ class PlannerMachine:
         """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
         tiers = {tier: self._roster.usable(stream.served, tier) for tier in Tier}
         flows = self._flows_beside(stream)
-        nodes = [node for usable in tiers.values() for node in usable]
+        workers = self._workers(stream)
+        nodes = [*(node for usable in tiers.values() for node in usable), *workers]
         stream.assume({n: self._roster.condition(stream.served, n, flows) for n in nodes}, self._settings.band)
-        rests_on = (graph.digest, as_written(stream.wishes), *stream.assumed.items())
+        tiles = self._forced_tiles(stream) if forced is not None and forced == stream.forced else None
+        whole = frozenset(node for node in nodes if self._works_whole(stream, node))
+        rests_on = (graph.digest, as_written(stream.wishes), tiles, whole, *stream.assumed.items())
         solved = stream.solved.get(forced)
         if solved is None or solved[0] != rests_on:
-            asked = question(self._roster, self._terms, stream.served, graph, stream.wishes, tiers, stream.assumed)
+            known = stream.assumed
+            teams = self._teams(stream)
+            asked = question(self._roster, self._terms, stream.served, graph, stream.wishes, tiers, known, teams)
             same_asked = solved is not None and solved[0][:2] == rests_on[:2] and forced is None
             is_news = same_asked and stream.before.keys() == stream.assumed.keys()
             adjusted = self._adjusted(stream, graph, asked) if is_news else None
-            solved = rests_on, asked, [adjusted] if adjusted else asked.choices(forced)
+            solved = rests_on, asked, [adjusted] if adjusted else asked.choices(forced, tiles)
             # the planner's own, and the last one by hand
             stream.solved = {of: known for of, known in stream.solved.items() if of is None}
             stream.solved[forced] = solved
         return solved[1:]
+
+    def _workers(self, stream: _Stream) -> list[NodeId]:
+        """The nodes that can compute tiles of the stream, and may."""
+        excluded = stream.wishes.constraints.exclude_nodes
+        return [node for node in self._roster.usable_workers(stream.served) if node not in excluded]
+
+    def _teams(self, stream: _Stream) -> Teams:
+        workers = [node for node in self._workers(stream) if node in stream.assumed]
+        heads = [node for node in stream.assumed if not self._works_whole(stream, node)]
+        return Teams.of(self._roster, stream.served, stream.assumed, workers, heads)
 
     def _flows_beside(self, stream: _Stream) -> list[Flow]:
         """The other streams whose devices are there."""
@@ -402,7 +425,7 @@ class PlannerMachine:
                 asked, choices = self._choices(stream, graph, None)
             if not choices:
                 raise PlanError(self._why_not(stream, None))
-            choices = [choice for choice in choices if not self._is_turned_down(stream, self._way_of(stream, choice))]
+            choices = [choice for choice in choices if not self._is_turned_down(stream, _way_of(choice))]
             if not (fallback := self._fallback(stream, graph)) and not choices:
                 raise PlanError(f"{stream.served.device} has refused all there are")
         except TrisectError as error:
@@ -435,13 +458,15 @@ class PlannerMachine:
             return f"a node has seen epoch {seen} and ignores {plan.epoch}"
         if self._is_turned_down(stream, _way(plan)):
             return f"{plan.device} refuses epoch {plan.epoch}"
-        if _way(plan) == self._way_of(stream, best):
+        if _way(plan) == _way_of(best):
             wanted = (_planner(stream, best), stream.wishes.objective, _asked(stream))
             changed = stream.hurry and (plan.planner, plan.objective, plan.wishes) != wanted
             return _by_whom(stream, best) if changed else ""
         if any(self._may_only_blink(node, now) for node in plan.nodes.values()):
             return ""
         gone = [why for node in plan.nodes.values() if (why := self._roster.why_unusable(stream.served, node))]
+        if plan.tiles is not None and self._works_whole(stream, plan.nodes[Tier.EDGE]):
+            gone.append(f"{plan.nodes[Tier.EDGE]} refuses tiles")
         gone += [why for node in plan.workers if (why := self._roster.why_no_tiles(stream.served, node))]
         if gone:
             return "; ".join(gone)
@@ -461,7 +486,9 @@ class PlannerMachine:
     def _present(self, stream: _Stream, graph: ModelGraph, plan: Plan) -> Choice:
         """The plan at today's prices; all its nodes are usable."""
         candidate = self._terms.candidate(plan.nodes, self._roster.costs(stream.served, plan.nodes, stream.assumed))
-        return priced(graph, plan.placement, candidate, stream.wishes.parsed_objective())
+        if plan.tiles is not None:
+            candidate = replace(candidate, team=self._teams(stream).behind(plan.nodes[Tier.EDGE]))
+        return priced_with(graph, plan.placement, candidate, stream.wishes.parsed_objective(), plan.tiles)
 
     def _breaks(self, stream: _Stream, graph: ModelGraph, plan: Plan) -> str:
         """What of the wishes the plan does not respect, in words."""
@@ -505,7 +532,7 @@ class PlannerMachine:
             objective=stream.wishes.objective,
             runner_up=runner_up,
             wishes=_asked(stream),
-            tiles=self._tiles(stream, best),
+            tiles=best.tiling,
         )
         stream.plan, stream.published_at, stream.unsure, stream.news = plan, now, frozenset(unsure), ()
         text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
@@ -514,6 +541,7 @@ class PlannerMachine:
     def _estimated(self, stream: _Stream) -> list[NodeId]:
         """The usable nodes that are priced by an estimate."""
         usable = [node for tier in Tier for node in self._roster.usable(stream.served, tier)]
+        usable += self._workers(stream)
         return [node for node in usable if self._roster.is_estimated(stream.served, node)]
 
     def _is_measured_now(self, stream: _Stream) -> bool:
@@ -548,13 +576,26 @@ class PlannerMachine:
     def _why_not(self, stream: _Stream, forced: Placement | None) -> str:
         return self._roster.why_no_choice(stream.served, set(forced or ()) | {Tier.DEVICE})
 
-    def _way_of(self, stream: _Stream, choice: Choice) -> _Way:
-        return choice.placement, _nodes(choice), self._tiles(stream, choice)
+    @staticmethod
+    def _refuses_tiles(stream: _Stream, node: NodeId, session: str) -> bool:
+        """Whether a head has just refused a plan with tiles: it may run the same blocks in one piece."""
+        plan = stream.plan
+        is_head = plan is not None and plan.tiles is not None and plan.nodes[Tier.EDGE] == node
+        if is_head:
+            stream.whole_only[node] = session
+        return is_head
 
-    def _tiles(self, stream: _Stream, choice: Choice) -> Tiling | None:
+    def _works_whole(self, stream: _Stream, node: NodeId) -> bool:
+        """Whether the node's present process has refused to be the head of tiles."""
+        state = self._roster.peers.states.get(node)
+        return state is not None and stream.whole_only.get(node) == state.session
+
+    def _forced_tiles(self, stream: _Stream) -> Tiling | None:
         """Those placed by hand, while none of their workers refuses; for one that is lost the head stands in."""
-        tiles = stream.forced_tiles if choice.placement == stream.forced else None
+        tiles = stream.forced_tiles
         refusing = any(self._roster.why_no_tiles(stream.served, node) for node in tiles.workers) if tiles else False
+        head = stream.plan.nodes.get(Tier.EDGE) if stream.plan else None
+        refusing |= head is not None and self._works_whole(stream, head)
         return None if refusing else tiles
 
     @staticmethod
@@ -568,6 +609,10 @@ class PlannerMachine:
 
 def _way(plan: Plan) -> _Way:
     return plan.placement, _nodes(plan), plan.tiles
+
+
+def _way_of(choice: Choice) -> _Way:
+    return choice.placement, _nodes(choice), choice.tiling
 
 
 def _nodes(of: Plan | Choice) -> tuple[tuple[Tier, str], ...]:

@@ -16,6 +16,7 @@ from pipeline.errors import DigestMismatch, ModelError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.tiles.team import TileNode
 
 UNMEASURED_BYTES_PER_S = 1e12
 """A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
@@ -156,8 +157,7 @@ class Roster:
             basis = self.compute.basis(node, stream.model, plan.digest)
             if basis is not None:
                 factor = self.compute.factor(node, stream.model, basis)
-                blocks = zip(self.compute.foreseen(basis, plan.digest), plan.placement, strict=False)
-                seconds[tier] = factor * sum(s for s, placed in blocks if placed is tier)
+                seconds[tier] = factor * sum(self.compute.of_stage(basis, plan, tier))
         return Flow(plan, rate_hz, seconds)
 
     def costs(self, stream: Served, nodes: Mapping[Tier, NodeId], conditions: Mapping[NodeId, Condition]) -> Costs:
@@ -173,6 +173,12 @@ class Roster:
             device_edge=link_between(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
             edge_cloud=link_between(reports.get(Tier.EDGE), reports.get(Tier.CLOUD)),
         )
+
+    def tile_node(self, stream: Served, node: NodeId, condition: Condition) -> TileNode:
+        """What tiles of the stream's model take the node under this condition."""
+        foreseen, way = self.compute.foreseen(condition.basis, self._digest(stream) or ""), condition.way
+        seconds = tuple(condition.slowness * s for s in foreseen)
+        return TileNode(node, seconds, way.up_bytes_per_s, way.down_bytes_per_s, way.round_trip_s / 2)
 
     def highest_seen(self, name: StreamId) -> int:
         """The highest epoch of the stream that a node says it has seen; 0 for none."""

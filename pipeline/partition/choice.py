@@ -6,24 +6,32 @@ A tier has one node in a plan, so the best over all nodes is the best over combi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.cost import Costs, Prediction, predict
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
-from pipeline.partition import exact
+from pipeline.partition import exact, tiled
 from pipeline.partition.constraints import Constraint
 from pipeline.partition.objective import LATENCY, Objective
 from pipeline.placement import Placement, Tier
+from pipeline.tiles.choice import Sharing
+from pipeline.tiles.team import Team
+from pipeline.tiling import Tiling
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A node for the device and for some other tiers, what they cost together, and what limits just them."""
+    """A node for the device and for some other tiers, what they cost together, and what limits just them.
+
+    `team` are the edge's node and those that compute tiles for it, `sharings` the stacks that pay for it by themselves.
+    """
 
     nodes: Mapping[Tier, str]
     costs: Costs
     constraints: tuple[Constraint, ...] = ()
+    team: Team | None = None
+    sharings: tuple[Sharing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,7 @@ class Choice:
     costs: Costs
     value: float
     gap: float = 0.0
+    tiling: Tiling | None = None
 
 
 def priced(
@@ -75,17 +84,35 @@ def choose(
             )
         except Infeasible:
             continue
-        found.append(priced(graph, solution.placement, candidate, objective, solution.gap))
+        whole = priced(graph, solution.placement, candidate, objective, solution.gap)
+        found.append(whole)
+        shared = _shared_out(graph, candidate, constraints, objective, whole)
+        found += [shared] if shared is not None else []
     if candidates and not found:
         exact.solve(graph, candidates[0].costs, [*constraints, *candidates[0].constraints], objective)
     return list(_distinct(sorted(found, key=rank)))
+
+
+def _shared_out(
+    graph: ModelGraph, candidate: Candidate, constraints: Sequence[Constraint], objective: Objective, whole: Choice
+) -> Choice | None:
+    """The best choice with tiles, where it beats the best without."""
+    if candidate.team is None or not candidate.sharings:
+        return None
+    asked = [*constraints, *candidate.constraints]
+    found = tiled.best(graph, candidate.costs, candidate.team, candidate.sharings, asked, objective, whole.value)
+    if found is None:
+        return None
+    on_terms = replace(candidate, costs=found.costs)
+    shared = replace(priced(graph, found.placement, on_terms, objective, found.gap), tiling=found.tiling)
+    return shared if shared.value < whole.value else None
 
 
 def _distinct(choices: Sequence[Choice]) -> Iterator[Choice]:
     """Each placement on the same nodes once, the first of it: beside nodes that get no block it may be dearer."""
     seen = set()
     for choice in choices:
-        key = (choice.placement, tuple(choice.nodes.items()))
+        key = (choice.placement, tuple(choice.nodes.items()), choice.tiling)
         if key not in seen:
             seen.add(key)
             yield choice

@@ -28,7 +28,8 @@ def placement_of(graph: ModelGraph, edge_from: int, cloud_from: int) -> Placemen
 def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
     """`[i - 1, j - 1]`: the objective of `placement_of(graph, i, j)`, i and j from 1 to len(graph).
 
-    Infinite where j < i, or where a tier without a node would have blocks.
+    Infinite where j < i, or where a tier without a node would have blocks. With `costs.tiles` right only where the
+    stack is on the edge.
     """
     n = len(graph)
     computed = {tier: _sums(costs, tier, n) for tier in Tier}
@@ -42,7 +43,8 @@ def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
     period: Floats = np.zeros((n, n))
     for tier, seconds in stages.items():
         total = total + seconds * (objective.latency + objective.price * costs.prices.get(tier, 0.0))
-        period = np.maximum(period, seconds) if objective.period else period
+        waiting_s = costs.tiles.seconds - costs.tiles.own_seconds if costs.tiles and tier == Tier.EDGE else 0.0
+        period = np.maximum(period, seconds - waiting_s) if objective.period else period
     moved, answers = crossing_bytes(graph)
     for lower, at in zip(LINKS, (first, second), strict=True):
         link = costs.link(lower)
@@ -53,6 +55,7 @@ def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
         total = total + (objective.latency * latency + backbone * nbytes)[at]
         if objective.period:
             period = np.maximum(period, (nbytes / link.bandwidth_bytes_per_s)[at])
+    period = np.maximum(period, costs.tiles.busy_seconds if costs.tiles else 0.0)
     total = total + objective.period * period
     total[np.broadcast_to(second < first, (n, n))] = np.inf
     if Tier.EDGE not in costs.seconds:

@@ -206,7 +206,10 @@ def _price(program: Program, costs: Costs, objective: Objective, most: float) ->
     for tier, seconds in costs.seconds.items():
         computed = steps.stage(tier, seconds)
         program.add_cost(computed, objective.latency + objective.price * costs.prices.get(tier, 0.0))
-        busy.append(computed)
+        waiting_s = costs.tiles.seconds - costs.tiles.own_seconds if costs.tiles and tier == Tier.EDGE else 0.0
+        busy.append(_sum(computed, {steps.one: -waiting_s}))
+    if costs.tiles is not None:
+        busy.append({steps.one: costs.tiles.busy_seconds})
     for lower in LINKS:
         link = costs.link(lower)
         moved = _sum(_ups(program, lower), _answers(program, lower))

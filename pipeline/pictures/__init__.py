@@ -10,5 +10,6 @@ from pipeline.pictures.bars import placement_bars
 from pipeline.pictures.dag import placement_graph
 from pipeline.pictures.heat import heat_map
 from pipeline.pictures.profile import picture
+from pipeline.pictures.tiles import tile_picture
 
-__all__ = ["heat_map", "picture", "placement_bars", "placement_graph"]
+__all__ = ["heat_map", "picture", "placement_bars", "placement_graph", "tile_picture"]

@@ -11,12 +11,12 @@ import pytest
 
 from broker.server import Server
 from broker.session import Address, Channel, Session
-from broker.throughput import Throughput
+from broker.throughput import TURN_SAMPLES, Throughput
 from tests.integration.conftest import PATIENCE_S, OpenSession
 
 pytestmark = pytest.mark.integration
 
-UP_BYTES_PER_S, DOWN_BYTES_PER_S = 1e6, 4e6
+UP_BYTES_PER_S, DOWN_BYTES_PER_S, SLOW_BYTES_PER_S = 1e6, 4e6, 3e5
 PIECE_BYTES = 4096
 TENSOR_BYTES = 100_000
 
@@ -108,13 +108,23 @@ def test_each_ways_rate_is_seen_though_pauses_lie_between_messages(
     until(lambda: is_close(edge.up, UP_BYTES_PER_S) and is_close(edge.down, DOWN_BYTES_PER_S), cross)
 
 
-def test_acknowledgements_behind_tensors_do_not_make_the_way_up_slow(edge: Session) -> None:
-    edge.subscribe(["tensors/mine"], lambda message: None, channel=Channel.BULK)
+def test_acknowledgements_behind_tensors_do_not_make_the_way_up_slow(
+    module_server: Server, open_session: OpenSession
+) -> None:
+    line = SlowLine(Address(module_server.host, module_server.port), DOWN_BYTES_PER_S, SLOW_BYTES_PER_S)
+    try:
+        node = open_session(line.address, "edge-2")
+        node.subscribe(["tensors/mine"], lambda message: None, channel=Channel.BULK)
 
-    def cross() -> None:
-        before = edge.down.samples_total
-        edge.publish("tensors/mine", bytes(TENSOR_BYTES), channel=Channel.BULK)
-        until(lambda: edge.down.samples_total > before and edge.queued_bytes == 0)
+        def cross(topic: str) -> None:
+            before = node.up.samples_total
+            node.publish(topic, bytes(TENSOR_BYTES), channel=Channel.BULK)
+            until(lambda: node.up.samples_total > before and node.queued_bytes == 0)
 
-    until(lambda: is_close(edge.down, DOWN_BYTES_PER_S), cross)
-    assert edge.up.bytes_per_s() is None
+        until(lambda: is_close(node.up, DOWN_BYTES_PER_S), lambda: cross("tensors/up"))
+        for _ in range(2 * TURN_SAMPLES):
+            cross("tensors/mine")
+        # the acknowledgement waits for the tensor to come back, which alone takes TENSOR_BYTES / SLOW_BYTES_PER_S
+        assert (node.up.bytes_per_s() or 0.0) > 2 * SLOW_BYTES_PER_S
+    finally:
+        line.close()

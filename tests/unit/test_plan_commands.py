@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
+from xml.etree import ElementTree
 
 import pytest
 
@@ -23,6 +25,19 @@ nodes:
 links:
   device_edge: {bandwidth_mbit_s: 80, latency_ms: 2}
 """
+
+
+EDGE = """  {name}: {{tier: edge, role: "{role}", link: {{bandwidth_mbit_s: 1000, latency_ms: 0.2}},
+           speed: {{macs_per_s: 1.0e+10, depthwise_macs_per_s: 1.0e+9, bytes_per_s: 1.0e+10,
+                   weight_bytes_per_s: 1.0e+10, operation_s: 1.0e-5}}}}
+"""
+TILED = (
+    "pipeline: lab\nnodes:\n"
+    + EDGE.format(name="pi", role="").replace("edge", "device").replace("e+10", "e+9")
+    + EDGE.format(name="box", role="")
+    + "".join(EDGE.format(name=f"worker-{n}", role="worker") for n in (1, 2, 3))
+    + "links:\n  device_edge: {bandwidth_mbit_s: 1000}\n"
+)
 
 
 @pytest.fixture
@@ -158,3 +173,38 @@ def test_wishes_come_back_as_they_were_written() -> None:
     )
     assert WishesSection.model_validate(json.loads(json.dumps(as_written(wishes)))) == wishes
     assert len(constraints_of(shipped_graph("resnet18"), wishes.constraints)) == 8
+
+
+def test_workers_in_the_file_are_given_tiles_that_table_json_and_picture_show(tmp_path: Path) -> None:
+    path = tmp_path / "tiled.yaml"
+    path.write_text(TILED)
+    picture, answer = tmp_path / "tiles.svg", tmp_path / "plan.json"
+    asked = ("plan", "vgg16", "--nodes", str(path), "--tiles-picture", str(picture), "--json", str(answer))
+    done = trisect(*asked)
+    assert done.returncode == 0, done.stderr
+    best = json.loads(answer.read_text())["best"]
+    tiles, priced = best["tiles"], best["predicted"]["tiles"]
+    assert set(tiles["workers"]) == {"box", "worker-1", "worker-2", "worker-3"}
+    assert priced["alone_seconds"] / priced["seconds"] > 2
+    assert [tile["worker"] for tile in priced["tiles"]] == tiles["workers"]
+    assert "worker-3" in done.stdout
+    root = ElementTree.fromstring(picture.read_text())
+    titles = [title.text or "" for title in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert sum("on worker-2" in title for title in titles) == 2  # in the map that is read, and in the one that is made
+
+
+def test_a_picture_of_tiles_that_no_plan_has_is_refused(nodes: Path) -> None:
+    done = trisect("plan", "resnet18", "--nodes", str(nodes), "--tiles-picture", "x.svg")
+    assert done.returncode != 0
+    assert "no tiles to draw" in done.stderr
+
+
+def test_a_worker_without_a_link_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tiled.yaml"
+    path.write_text(TILED)
+    config = offline.find_config(str(path))
+    nodes = {id_: node.model_copy(update={"link": None}) for id_, node in config.nodes.items()}
+    config = config.model_copy(update={"nodes": nodes})
+    nothing = mock.patch.object(offline, "measured_by", return_value=offline.Measured())
+    with nothing, pytest.raises(ConfigError, match=r"nodes\.worker-1: no link is given"):
+        offline.candidates(config, shipped_graph("vgg16"))

@@ -72,6 +72,53 @@ def test_a_change_shows_after_a_few_samples() -> None:
     assert way.bytes_per_s() == pytest.approx(NBYTES)
 
 
+def answered_late(up: Throughput, seconds: float, received_s: float, at: float) -> None:
+    """What went up took `seconds` to be acknowledged, and a message came down in the last `received_s` of them."""
+    down = Throughput()
+    up.began(at)
+    down.began(at + seconds - received_s)
+    up.opposed(down, at + seconds)
+    up.moved(NBYTES, at + seconds, is_idle=True)
+
+
+def test_acknowledgements_behind_what_came_the_other_way_do_not_make_a_line_slow() -> None:
+    way = Throughput()
+    answered_late(way, 0.2, received_s=0.15, at=-1.0)
+    assert way.samples_total == 0  # nothing is known yet that it could be held against
+    for number in range(SAMPLES):
+        cross(way, 0.1, at=number)
+    for number in range(SAMPLES):
+        answered_late(way, 0.2, received_s=0.15, at=100.0 + number)
+    assert way.bytes_per_s() == pytest.approx(NBYTES / 0.1)
+
+
+def test_a_line_that_became_slow_or_quick_shows_behind_what_came_the_other_way_too() -> None:
+    way = Throughput()
+    for number in range(SAMPLES):
+        cross(way, 0.1, at=number)
+    for number in range(SAMPLES):
+        answered_late(way, 0.8, received_s=0.3, at=100.0 + number)
+    assert way.bytes_per_s() == pytest.approx(NBYTES / 0.5)
+    for number in range(SAMPLES):
+        answered_late(way, 0.04, received_s=0.03, at=200.0 + number)
+    assert way.bytes_per_s() == pytest.approx(NBYTES / 0.04)
+
+
+def test_what_came_before_or_together_is_counted_once() -> None:
+    up, down = Throughput(), Throughput()
+    for number in range(SAMPLES):
+        cross(up, 0.1, at=number)
+    for number in range(SAMPLES):
+        at = 100.0 + number
+        down.began(at - 0.5)
+        up.began(at)
+        for moment in (at + 0.2, at + 0.3):  # two messages without a rest between them
+            up.opposed(down, moment)
+        down.lost()
+        up.moved(NBYTES, at + 0.8, is_idle=True)
+    assert up.bytes_per_s() == pytest.approx(NBYTES / 0.5)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_noise_around_a_rate_is_no_change(seed: int) -> None:
     """A third faster or slower, at random: the estimate stays within a quarter."""

@@ -1,0 +1,128 @@
+"""Placement and tiles together: which stack shared out on the edge, with all other blocks placed exactly around it.
+
+For a stack that is to be shared out, its blocks are pinned to the edge and take there what they take in tiles; what is
+left is `exact`'s program. Stacks are tried in the order of what the best two cuts around them give; with an objective
+that adds seconds up, one whose gain, taken off the best placement without tiles, cannot beat the best found is
+passed over, which is a proof. How far the rest is proved is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.cost import Costs, TilesCost, predict
+from pipeline.errors import Infeasible
+from pipeline.graph import ModelGraph
+from pipeline.partition import cuts, exact
+from pipeline.partition.constraints import Constraint, Pin
+from pipeline.partition.objective import Objective
+from pipeline.placement import Placement, Tier
+from pipeline.tiles.choice import Sharing, balanced, cost
+from pipeline.tiles.team import Team
+from pipeline.tiling import Tiling
+
+MOST_RANKED = 48
+"""Stacks that are looked at: those that save most."""
+MOST_SOLVED = 8
+"""Of these, programs that are solved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiled:
+    """A placement with a tiling, the costs that it was priced with, and by what share a better one could be better."""
+
+    placement: Placement
+    tiling: Tiling
+    costs: Costs
+    gap: float
+
+
+def with_tiles(graph: ModelGraph, costs: Costs, tiling: Tiling, tiles: TilesCost) -> Costs:
+    """Costs of placements that have the tiling's stack on the edge, shared out: its blocks' seconds scaled to that."""
+    factor = tiles.seconds / tiles.alone_seconds if tiles.alone_seconds else 1.0
+    stack = set(tiling.stack(graph).blocks)
+    seconds = tuple(s * factor if block in stack else s for block, s in enumerate(costs.seconds[Tier.EDGE]))
+    return replace(costs, seconds={**costs.seconds, Tier.EDGE: seconds}, tiles=tiles)
+
+
+def best(
+    graph: ModelGraph,
+    costs: Costs,
+    team: Team,
+    sharings: Sequence[Sharing],
+    constraints: Sequence[Constraint],
+    objective: Objective,
+    whole_s: float,
+) -> Tiled | None:
+    """The best placement with tiles found, its borders balanced; None where no stack can be had on the edge.
+
+    `whole_s` is the objective's value of the best placement without tiles.
+    """
+    tried = sorted(sharings, key=lambda s: -_promise(objective, s))[:MOST_RANKED]
+    ranked = sorted(((_cut_value(graph, costs, objective, s), place) for place, s in enumerate(tried)))
+    found: tuple[float, Sharing, Placement] | None = None
+    solved, passed = 0, np.inf
+    for _, place in ranked:
+        given = tried[place]
+        least = _least(costs, objective, given, whole_s)
+        if found is not None and least >= found[0]:
+            continue
+        if solved == MOST_SOLVED:
+            passed = min(passed, least)
+            continue
+        solved += 1
+        placement = _placed(graph, _priced(graph, costs, given), given.tiling, constraints, objective)
+        if placement is not None:
+            value = objective.value(predict(graph, placement, _priced(graph, costs, given)))
+            found = min(found, (value, given, placement), key=lambda f: f[0]) if found else (value, given, placement)
+    if found is None:
+        return None
+    gap = max(0.0, 1 - passed / found[0]) if found[0] else 0.0
+    even = balanced(graph, team, found[1], latency=objective.latency, period=objective.period)
+    priced = with_tiles(graph, costs, even.tiling, cost(graph, team, even))
+    placement = _placed(graph, priced, even.tiling, constraints, objective)
+    return Tiled(placement or found[2], even.tiling, priced, gap)
+
+
+def pins(graph: ModelGraph, tiling: Tiling) -> list[Pin]:
+    """What a tiling asks of a placement."""
+    return [Pin(block, Tier.EDGE) for block in tiling.stack(graph).blocks]
+
+
+def _priced(graph: ModelGraph, costs: Costs, given: Sharing) -> Costs:
+    tiles = TilesCost(given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds)
+    return with_tiles(graph, costs, given.tiling, tiles)
+
+
+def _placed(
+    graph: ModelGraph, costs: Costs, tiling: Tiling, constraints: Sequence[Constraint], objective: Objective
+) -> Placement | None:
+    asked = [*constraints, *pins(graph, tiling)]
+    try:
+        return exact.solve(graph, costs, asked, objective, explain=False).placement
+    except Infeasible:
+        return None
+
+
+def _promise(objective: Objective, given: Sharing) -> float:
+    return (objective.latency + objective.price) * given.gain_s + objective.period * (
+        given.alone_seconds - given.period_s
+    )
+
+
+def _least(costs: Costs, objective: Objective, given: Sharing, whole: float) -> float:
+    """What no placement with this stack shared out can be below."""
+    if objective.period:
+        return objective.period * given.period_s
+    per_second = objective.latency + objective.price * costs.prices.get(Tier.EDGE, 0.0)
+    return whole - per_second * given.gain_s
+
+
+def _cut_value(graph: ModelGraph, costs: Costs, objective: Objective, given: Sharing) -> float:
+    """The best of the placements that cut the blocks' order twice with the stack between."""
+    tiling = given.tiling
+    values = cuts.values(graph, _priced(graph, costs, given), objective)
+    return float(values[: tiling.first, tiling.last :].min())

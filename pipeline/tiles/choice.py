@@ -1,0 +1,297 @@
+"""Which stacks are worth sharing out, and how: every stack and grid priced for a team, without cutting anything.
+
+A tile's seconds at a block are the block's in one piece times the tile's part of its map, halo included. `sharings`
+prices all stacks of a network in one walk; `balanced` then moves one sharing's borders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, combinations, pairwise, product
+from math import comb, prod
+
+import numpy as np
+
+from pipeline.cost import TileCost, TilesCost
+from pipeline.graph import ModelGraph
+from pipeline.tiles.grid import spans
+from pipeline.tiles.split import Tile, nbytes, size_of
+from pipeline.tiles.team import Bools, Crew, Floats, Ints, Team, Timed, timed
+from pipeline.tiles.walk import Walk, legal
+from pipeline.tiles.ways import Layout, Way, ways
+from pipeline.tiling import Tiling
+
+MOST_ENDS = 64
+"""Last blocks that are tried: those after which one tensor is all that is needed first, then by what can be gained."""
+_MOST_SPLITS = 2000
+"""Where a map can be divided in no more ways than this, all are tried."""
+_MOST_ROUNDS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """A stack shared out, and what it takes: `alone_seconds` are the head's for all of it, `seconds` with the tiles.
+
+    Of those the head computes for `own_seconds`; the busiest worker or way between them is taken for `busy_seconds`.
+    """
+
+    tiling: Tiling
+    seconds: float
+    alone_seconds: float
+    own_seconds: float
+    busy_seconds: float
+
+    @property
+    def gain_s(self) -> float:
+        """Seconds of a frame that sharing out saves."""
+        return self.alone_seconds - self.seconds
+
+    @property
+    def period_s(self) -> float:
+        """Seconds between frames that the stack allows by itself."""
+        return max(self.own_seconds, self.busy_seconds)
+
+
+def sharings(graph: ModelGraph, team: Team, *, most_ends: int = MOST_ENDS) -> list[Sharing]:
+    """For each stack the quickest way and the one with the shortest period, where that beats the head alone."""
+    lasts = _ends(graph, team, most_ends)
+    if not team.workers or not lasts.size:
+        return []
+    tried = ways(team)
+    layout = Layout.of(team, tried)
+    spans = layout.spans(graph, lasts)
+    stacks, alone, amounts = _amounts(graph, team, layout, lasts, spans)
+    found = _priced(layout.crew, alone, amounts)
+    made: dict[tuple[int, int], Sharing] = {}
+    for values in (found.seconds, np.maximum(found.own_seconds, found.busy_seconds)):
+        best = values.argmin(axis=1)
+        for place in np.flatnonzero(values.min(axis=1) < alone).tolist():
+            (first, job), way = stacks[place], int(best[place])
+            if (place, way) not in made:
+                tiling = _tiling(graph, first, int(lasts[job]), tried[way])
+                times = (float(of[place, way]) for of in (found.own_seconds, found.busy_seconds))
+                seconds = float(found.seconds[place, way])
+                made[place, way] = Sharing(tiling, seconds, float(alone[place]), *times)
+    return list(made.values())
+
+
+def sharing(graph: ModelGraph, team: Team, tiling: Tiling) -> Sharing:
+    """The price of a tiling that is given. Raises TileError for one that the graph does not have, KeyError for a node
+    that the team does not have.
+    """
+    tiling.tile_map(graph)
+    (seconds,), (own,), (busy,), alone = _price_splits(graph, team, tiling, [(tiling.rows, tiling.columns)])
+    return Sharing(tiling, float(seconds), alone, float(own), float(busy))
+
+
+def cost(graph: ModelGraph, team: Team, given: Sharing) -> TilesCost:
+    """A sharing's price with those of its tiles."""
+    tiling, tile_map = given.tiling, given.tiling.tile_map(graph)
+    crew, priced = Crew.of(team, [tiling.workers]), []
+    for place, (node, tile) in enumerate(zip(tiling.workers, tile_map.tiles, strict=True)):
+        sent = sum(nbytes(graph, tensor, tile.regions[tensor]) for tensor in tile_map.stack.inputs)
+        returned = nbytes(graph, tile_map.stack.output, tile.regions[tile_map.stack.output])
+        up, down, latency_s = crew.up[0, place], crew.down[0, place], crew.latency_s[0, place]
+        way_s = sent * (1 / crew.head_up + 1 / down) + returned * (1 / up + 1 / crew.head_down) + 2 * latency_s
+        is_remote = bool(crew.is_remote[0, place])
+        priced.append(
+            TileCost(
+                node,
+                sent if is_remote else 0,
+                returned if is_remote else 0,
+                float(way_s) if is_remote else 0.0,
+                tile_seconds(graph, tile_map.stack.blocks, tile, team.of(node).seconds),
+            )
+        )
+    times = (given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds)
+    return TilesCost(*times, tile_map.extra_work, tuple(priced))
+
+
+def tile_seconds(graph: ModelGraph, blocks: Sequence[int], tile: Tile, seconds: Sequence[float]) -> float:
+    """What a tile takes a node whose blocks take `seconds` in one piece."""
+    found = 0.0
+    for block in blocks:
+        (output,) = graph.blocks[block].outputs
+        found += seconds[block] * tile.regions[output].area / prod(size_of(graph, output))
+    return found
+
+
+def balanced(graph: ModelGraph, team: Team, given: Sharing, *, latency: float = 1.0, period: float = 0.0) -> Sharing:
+    """The same stack, grid and nodes with the borders that make `latency * seconds + period * period_s` least.
+
+    All borders are tried where they are few; otherwise they are moved, each as far as it helps, while that helps.
+    """
+    tiling, best = given.tiling, given
+    height, width = size_of(graph, graph.blocks[tiling.last].outputs[0])
+    count = comb(height - 1, len(tiling.rows) - 1) * comb(width - 1, len(tiling.columns) - 1)
+    for _ in range(1 if count <= _MOST_SPLITS else _MOST_ROUNDS):
+        splits = (
+            list(product(_divisions(height, len(tiling.rows)), _divisions(width, len(tiling.columns))))
+            if count <= _MOST_SPLITS
+            else list(_neighbours(best.tiling.rows, best.tiling.columns))
+        )
+        seconds, own, busy, alone = _price_splits(graph, team, tiling, splits)
+        values = latency * seconds + period * np.maximum(own, busy)
+        at = int(values.argmin())
+        if values[at] >= latency * best.seconds + period * best.period_s:
+            break
+        rows, columns = splits[at]
+        moved = replace(tiling, rows=rows, columns=columns)
+        best = Sharing(moved, float(seconds[at]), alone, float(own[at]), float(busy[at]))
+    return best
+
+
+def _ends(graph: ModelGraph, team: Team, most: int) -> Ints:
+    """The last blocks of stacks that are tried, ascending."""
+    maps = np.array([block.index for block in graph.blocks[1:] if block.windows is not None], np.int64)
+    if not maps.size:
+        return maps
+    taken, _ = legal(graph, maps)
+    alive = _needed_after(graph)
+    saved = np.asarray(team.head.seconds) @ taken
+    sent = np.array([graph.tensors[graph.blocks[last].outputs[0]].nbytes for last in maps]) / team.head.down_bytes_per_s
+    order = sorted(range(len(maps)), key=lambda job: (alive[maps[job]] > 1, sent[job] - saved[job]))
+    return np.sort(maps[order[:most]])
+
+
+def _begins(graph: ModelGraph, lasts: Ints) -> Bools:
+    """`[block, job]`: where stacks begin that are tried: where they read one tensor, anywhere if none does."""
+    taken, begins = legal(graph, lasts)
+    seen, count = np.zeros((len(graph.tensors), len(lasts)), bool), np.zeros(len(lasts), int)
+    narrow = begins.copy()
+    for block in reversed(graph.blocks):
+        count -= seen[list(block.outputs)].sum(axis=0)
+        for tensor in dict.fromkeys(block.inputs):
+            count += taken[block.index] & ~seen[tensor]
+            seen[tensor] |= taken[block.index]
+        narrow[block.index] &= count == 1
+    return np.where(narrow.any(axis=0), narrow, begins)
+
+
+def _needed_after(graph: ModelGraph) -> list[int]:
+    """How many tensors made up to each block are needed after it."""
+    made = [0] * (len(graph) + 1)
+    for tensor, readers in enumerate(graph.consumers):
+        until = len(graph) if tensor in graph.outputs else max(readers, default=graph.producer[tensor])
+        made[graph.producer[tensor]] += 1
+        made[until] -= 1
+    return list(accumulate(made))
+
+
+@dataclass(frozen=True, slots=True)
+class _Amounts:
+    """`[stack, way, tile]`: seconds of computing, bytes there and back. `possible`, `[stack, way]`: no empty tile."""
+
+    computed: Floats
+    sent: Floats
+    returned: Floats
+    possible: Bools
+
+
+def _amounts(
+    graph: ModelGraph, team: Team, layout: Layout, lasts: Ints, spans: Ints
+) -> tuple[list[tuple[int, int]], Floats, _Amounts]:
+    """The stacks of these last blocks as (first block, job), the head's seconds for each, and what the tiles take."""
+    walk, crew, begins = Walk(graph, lasts, spans), layout.crew, _begins(graph, lasts)
+    there = crew.member < crew.nobody
+    shape = (len(lasts), *layout.rows.shape)
+    computed, returned, alone = np.zeros(shape), np.zeros(shape), np.zeros(len(lasts))
+    possible = np.zeros(shape[:2], bool)
+    stacks: list[tuple[int, int]] = []
+    parts: list[tuple[Floats, Floats, Floats, Floats]] = []
+    for step in walk.steps():
+        made = _areas(layout, step.shares)
+        computed[step.jobs] += made * crew.seconds(team, step.block)
+        alone[step.jobs] += team.head.seconds[step.block]
+        if step.jobs.size and lasts[step.jobs[0]] == step.block:
+            output = graph.tensors[graph.blocks[step.block].outputs[0]]
+            returned[step.jobs[0]] = made[0] * output.nbytes
+            possible[step.jobs[0]] = (made[0] > 0).all(axis=-1, where=there)
+        at = np.flatnonzero(step.is_stack & begins[step.block, step.jobs])
+        if at.size:
+            sent = np.zeros((at.size, *layout.rows.shape))
+            for tensor, shares in walk.inputs(step):
+                sent += _areas(layout, shares[at]) * graph.tensors[tensor].nbytes
+            jobs = step.jobs[at]
+            stacks += [(step.block, job) for job in jobs.tolist()]
+            parts.append((alone[jobs], computed[jobs], sent, returned[jobs]))
+    alones, computing, there_bytes, back_bytes = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return stacks, alones, _Amounts(computing, there_bytes, back_bytes, possible[[job for _, job in stacks]])
+
+
+def _areas(layout: Layout, shares: Floats) -> Floats:
+    """`[job, axis, span]` to `[job, way, tile]`: a tile's part of the map."""
+    return np.take(shares[:, 0], layout.rows, axis=1) * np.take(shares[:, 1], layout.columns, axis=1)
+
+
+def _priced(crew: Crew, alone: Floats, amounts: _Amounts) -> Timed:
+    """`[stack, way]`; infinite where even the slowest tile alone takes longer than the head for the whole stack."""
+    slowest = amounts.computed.max(axis=-1)
+    possible = amounts.possible & (slowest < alone[:, None])
+    stack, way = np.nonzero(possible)
+    of = (array[stack, way] for array in (amounts.computed, amounts.sent, amounts.returned))
+    found = timed(crew[way], *of)
+    whole = []
+    for values in (found.seconds, found.own_seconds, found.busy_seconds):
+        placed = np.full(possible.shape, np.inf)
+        placed[stack, way] = values
+        whole.append(placed)
+    return Timed(*whole)
+
+
+def _tiling(graph: ModelGraph, first: int, last: int, way: Way) -> Tiling:
+    sizes = size_of(graph, graph.blocks[last].outputs[0])
+    rows, columns = (
+        tuple(span.size for span in spans(shares, size, "places"))
+        for shares, size in zip((way.grid.rows, way.grid.columns), sizes, strict=True)
+    )
+    return Tiling(first, last, rows, columns, way.nodes)
+
+
+_Split = tuple[tuple[int, ...], tuple[int, ...]]
+"""Heights and widths of tiles."""
+
+
+def _divisions(size: int, parts: int) -> Iterator[tuple[int, ...]]:
+    for ends in combinations(range(1, size), parts - 1):
+        bounds = (0, *ends, size)
+        yield tuple(stop - start for start, stop in pairwise(bounds))
+
+
+def _neighbours(rows: tuple[int, ...], columns: tuple[int, ...]) -> Iterator[_Split]:
+    """One border moved anywhere between its neighbours, or one tile's edge moved and all after it with it."""
+    for axis, sizes in enumerate((rows, columns)):
+        for one, other in combinations(range(len(sizes)), 2):
+            for moved in range(1 - sizes[one], sizes[other]):
+                changed = list(sizes)
+                changed[one], changed[other] = changed[one] + moved, changed[other] - moved
+                yield (tuple(changed), columns) if axis == 0 else (rows, tuple(changed))
+
+
+def _price_splits(
+    graph: ModelGraph, team: Team, tiling: Tiling, splits: Sequence[_Split]
+) -> tuple[Floats, Floats, Floats, float]:
+    """`seconds`, `own_seconds`, `busy_seconds` of each split of a tiling's stack, and the head's alone."""
+    stack = tiling.stack(graph)
+    high, wide = len(tiling.rows), len(tiling.columns)
+    spans = np.zeros((len(splits), 2, 2, max(high, wide)), np.int64)
+    for axis, count in enumerate((high, wide)):
+        stops = np.cumsum(np.array([split[axis] for split in splits], np.int64), axis=1)
+        spans[:, axis, 1, :count] = stops
+        spans[:, axis, 0, 1:count] = stops[:, :-1]
+    rows, columns = np.repeat(np.arange(high), wide), np.tile(np.arange(wide), high)
+    crew = Crew.of(team, [tiling.workers])
+    computed, sent = np.zeros((2, len(splits), high * wide))
+    output = graph.tensors[stack.output]
+    walk = Walk(graph, np.full(len(splits), tiling.last, np.int64), spans)
+    for step in walk.steps(tiling.first):
+        made = step.shares[:, 0][:, rows] * step.shares[:, 1][:, columns]
+        computed += made * crew.seconds(team, step.block)
+        if step.block == tiling.last:
+            returned = made * output.nbytes
+    for tensor, shares in walk.inputs(step):
+        sent += shares[:, 0][:, rows] * shares[:, 1][:, columns] * graph.tensors[tensor].nbytes
+    found = timed(crew[np.zeros(len(splits), np.int64)], computed, sent, returned)
+    alone = sum(team.head.seconds[block] for block in stack.blocks)
+    return found.seconds, found.own_seconds, found.busy_seconds, alone
