@@ -15,35 +15,26 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.network import Network
-from benchmarks.quota import Quotas
-from broker.server import Server, ServerSettings
-from nodes import demo, photos, requests
-from nodes.config import load_config
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
+from benchmarks.testbed import CLOUD, DEVICE, EDGE, Testbed
+from nodes import demo, requests
 from pipeline.errors import TrisectError
 from pipeline.plan import Plan
 
 MODEL = "resnet18"
-USER, PASSWORD = "bench", "bench"
-NODES = tuple(map(str, demo.NODES))
-DEVICE, EDGE, CLOUD = NODES
+NODES = (DEVICE, EDGE, CLOUD)
 QUIET_S, GIVE_UP_S = 6.0, 30.0
 """A plan stays when none has followed it for so long; a step is over after so long in any case."""
 MEASURE_S = 4.0
@@ -60,6 +51,11 @@ class State:
     device_share: float = 0.2
     edge_share: float = 0.6
     cloud_share: float = 0.9
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """By node."""
+        return dict(zip(NODES, (self.device_share, self.edge_share, self.cloud_share), strict=True))
 
 
 START = State()
@@ -92,75 +88,31 @@ class Step:
     latency_best_s: float
 
 
-class Bench:
+class Bench(Testbed):
     """The pipeline in its network, a client in the hub, and one frame in flight at any time."""
 
     def __init__(self, folder: Path, network: Network, stack: ExitStack) -> None:
-        self.network, self.quotas = network, stack.enter_context(Quotas())
-        secrets = folder / "passwords"
-        subprocess.run(["mosquitto_passwd", "-b", "-c", str(secrets), USER, PASSWORD], check=True, capture_output=True)
-        secrets.chmod(0o644)
-        server = stack.enter_context(Server(ServerSettings(host="0.0.0.0", password_file=secrets)))
-        self.paths = {
-            name: self._write(
-                folder, name, network.hub_address(name) if name in (DEVICE, CLOUD) else "127.0.0.1", server.port
-            )
-            for name in ("planner", *NODES)
-        }
-        self.config = load_config(self.paths["planner"])
-        self.processes = stack.enter_context(Processes(folder))
-        self.folder = folder
-        self.client = stack.enter_context(StreamClient(self.config, demo.STREAM))
-        self.images = photos.frames(IMAGES, seed=1)
-        self.sent = 0
+        super().__init__(folder, network, stack, model=MODEL, nodes={n: {"tier": n.split("-")[0]} for n in NODES})
         self.activations: list[tuple[float, int]] = []
 
-    def _write(self, folder: Path, name: str, host: str, port: int) -> Path:
-        settings = {
-            "pipeline": "replan",
-            "broker": {"host": host, "port": port, "username": USER, "password": PASSWORD},
-            "models": {MODEL: {"source": MODEL, "weights": "seed:0"}},
-            "streams": {str(demo.STREAM): {"device": DEVICE, "model": MODEL, "frame_timeout_s": 30.0}},
-            "nodes": {node: {"tier": node.split("-")[0], "threads": 1} for node in NODES},
-            "planner": {"min_seconds_between_plans": 1.0, "settle_s": 0.5},
-            "telemetry": {"interval_s": 0.5},
-        }
-        path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(settings))
-        return path
-
-    def start(self) -> None:
-        """All processes, each node under its quota from its first moment on, until all have measured themselves."""
-        self.set(START)
-        self.processes.start("planner", ["planner", "-c", str(self.paths["planner"])])
-        for node in NODES:
-            arguments = ["node", "-c", str(self.paths[node]), "--id", node, "--state-dir", str(self.folder / "state")]
-            launcher = self.network.launcher(node) if node in (DEVICE, CLOUD) else []
-            cache = {"XDG_CACHE_HOME": str(self.folder / f"cache-{node}")}
-            pid = self.processes.start(node, arguments, cache, launcher)
-            self.quotas.limit(node, getattr(START, f"{node.split('-', maxsplit=1)[0]}_share"), pid)
-        self.wait(lambda: self.client.ready() >= set(demo.NODES) and self.client.active is not None)
-        logs = [self.processes.log(node) for node in NODES]
-        self.wait(lambda: all("profiled" in log.read_text() for log in logs))
-
-    def wait(self, condition: Callable[[], bool]) -> None:
-        """Raises TimeoutError."""
-        if not self.client.wait(condition, 300.0, self.processes.check):
-            raise TimeoutError(f"not within 300 s; see the logs in {self.folder}")
+    def begin(self) -> None:
+        """All processes, in the state of the start."""
+        self.network.limit(DEVICE, START.device_mbit)
+        self.network.limit(CLOUD, START.cloud_mbit)
+        self.start(START.shares)
 
     def set(self, state: State) -> None:
         """Make it so."""
         self.network.limit(DEVICE, state.device_mbit)
         self.network.limit(CLOUD, state.cloud_mbit)
-        for node, share in zip(NODES, (state.device_share, state.edge_share, state.cloud_share), strict=True):
+        for node, share in state.shares.items():
             self.quotas.limit(node, share)
 
     def feed(self, ended: threading.Event) -> None:
         """One frame after the other; notes when a plan becomes active."""
         active = None
         while not ended.is_set():
-            self.client.publish(self.images[self.sent % IMAGES], str(self.sent))
-            self.sent += 1
+            self.publish()
             while not self.client.wait(lambda: self.client.in_flight == 0, 0.05) and not ended.is_set():
                 pass
             if self.client.active != active:
@@ -272,7 +224,7 @@ def main() -> int:
         except TrisectError as error:
             console.print(f"not measured: {error}")
             return 2
-        bench.start()
+        bench.begin()
         ended = threading.Event()
         feeder = threading.Thread(target=bench.feed, args=(ended,), name="replan.feeder")
         feeder.start()

@@ -1,0 +1,84 @@
+"""A pipeline on machines of one computer: a device and a cloud behind token buckets, edge nodes beside the broker.
+
+Every node has one thread and a share of a core from its first moment on, and measures itself under it. Needs root.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.network import Network
+from benchmarks.quota import Quotas
+from broker.server import Server, ServerSettings
+from nodes import demo, photos
+from nodes.config import load_config
+from nodes.processes import Processes
+from nodes.stream_client import StreamClient
+
+USER, PASSWORD = "bench", "bench"
+DEVICE, EDGE, CLOUD = map(str, demo.NODES)
+IMAGES = 20
+PATIENCE_S = 600.0
+
+
+class Testbed:
+    """`nodes` are the settings of each node; `network` has a machine for the device and one for the cloud."""
+
+    def __init__(
+        self, folder: Path, network: Network, stack: ExitStack, *, model: str, nodes: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.folder, self.network, self.model, self.nodes = folder, network, model, nodes
+        self.quotas = stack.enter_context(Quotas())
+        secrets = folder / "passwords"
+        subprocess.run(["mosquitto_passwd", "-b", "-c", str(secrets), USER, PASSWORD], check=True, capture_output=True)
+        secrets.chmod(0o644)
+        server = stack.enter_context(Server(ServerSettings(host="0.0.0.0", password_file=secrets)))
+        self._paths = {name: self._write(name, server.port) for name in ("planner", *nodes)}
+        self.config = load_config(self._paths["planner"])
+        self.processes = stack.enter_context(Processes(folder))
+        self.client = stack.enter_context(StreamClient(self.config, demo.STREAM))
+        self.images = photos.frames(IMAGES, seed=1)
+        self.sent = 0
+
+    def _write(self, name: str, port: int) -> Path:
+        host = self.network.hub_address(name) if name in (DEVICE, CLOUD) else "127.0.0.1"
+        settings = {
+            "pipeline": "bench",
+            "broker": {"host": host, "port": port, "username": USER, "password": PASSWORD},
+            "models": {self.model: {"source": self.model, "weights": "seed:0"}},
+            "streams": {str(demo.STREAM): {"device": DEVICE, "model": self.model, "frame_timeout_s": 60.0}},
+            "nodes": {node: {"threads": 1, **given} for node, given in self.nodes.items()},
+            "planner": {"min_seconds_between_plans": 1.0, "settle_s": 0.5},
+            "telemetry": {"interval_s": 0.5},
+        }
+        path = self.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        return path
+
+    def start(self, shares: Mapping[str, float]) -> None:
+        """All processes, until there is a plan and all nodes have measured themselves. `shares` are of a core."""
+        self.processes.start("planner", ["planner", "-c", str(self._paths["planner"])])
+        for node, share in shares.items():
+            arguments = ["node", "-c", str(self._paths[node]), "--id", node, "--state-dir", str(self.folder / "state")]
+            launcher = self.network.launcher(node) if node in (DEVICE, CLOUD) else []
+            cache = {"XDG_CACHE_HOME": str(self.folder / f"cache-{node}")}
+            self.quotas.limit(node, share, self.processes.start(node, arguments, cache, launcher))
+        self.wait(lambda: self.client.ready() >= set(self.config.nodes) and self.client.active is not None)
+        logs = [self.processes.log(node) for node in shares]
+        self.wait(lambda: all("profiled" in log.read_text() for log in logs))
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Raises TimeoutError."""
+        if not self.client.wait(condition, PATIENCE_S, self.processes.check):
+            raise TimeoutError(f"not within {PATIENCE_S:.0f} s; see the logs in {self.folder}")
+
+    def publish(self) -> None:
+        """Send the next frame."""
+        self.client.publish(self.images[self.sent % IMAGES], str(self.sent))
+        self.sent += 1
