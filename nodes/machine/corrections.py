@@ -26,15 +26,15 @@ from dataclasses import dataclass, field
 
 from pipeline.plan import NodeId
 
-LEAST_FRAMES = 5
+LEAST_FRAMES = 3
 """Whose median counts: a slow stream's segments are reported every so many frames, not each second."""
 LEAST_SECONDS = 2e-4
 """Of a segment shorter than that, most is the call itself, which no profile knows."""
 DEAD_BAND = 1.1
 COLDNESS = 1.5
 LARGEST = 100.0
-WINDOWS = 3
-"""Reports whose median counts, so that two in a row do; before there are so many it counts as 1."""
+WINDOWS, LEAST_WINDOWS = 5, 3
+"""Reports whose median counts; before there are so many it counts as 1."""
 FADING = 0.95
 """What each report leaves of a factor that is not measured: half is gone after 14, nine tenths after 45."""
 MOST_RELAPSES = 5
@@ -54,7 +54,7 @@ class _Correction:
     @property
     def is_measured(self) -> bool:
         """Whether the node's newest reports tell."""
-        return len(self.ratios) >= WINDOWS
+        return len(self.ratios) >= LEAST_WINDOWS
 
     def learn(self, ratio: float) -> None:
         self.ratios.append(min(max(ratio, 1 / LARGEST), LARGEST))
@@ -74,8 +74,9 @@ class _Correction:
             self.used = common
 
     def _follow(self) -> None:
-        if not close(self.smoothed, self.used):
-            self.used = 1.0 if close(self.smoothed, 1.0) else round(self.smoothed, 2)
+        found = 1.0 if close(self.smoothed, 1.0) else round(self.smoothed, 3)
+        if not close(found, self.used):
+            self.used = found
 
 
 class Corrections:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +71,7 @@ class NodeRecord:
             "threads": info.threads if info else None,
             "hardware": info.hardware if info else None,
             "models": dict(info.models) if info else {},
-            "link": _link_json(self.link) if self.link else None,
+            "link": _link_json(self.link, self.telemetry) if self.link else None,
             "telemetry": self.telemetry or None,
             "telemetry_age_seconds": self.age_s(now),
             "telemetry_stale": self.is_stale(now, stale_after_s),
@@ -97,10 +97,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 
-def _link_json(link: LinkReport) -> dict[str, float | None]:
-    numbers = {
+def _link_json(link: LinkReport, telemetry: Mapping[str, float]) -> dict[str, float | None]:
+    """What a running node sees of its link, in place of what it measured when it started."""
+    first = {
         "up_bytes_per_s": link.up_bytes_per_s,
         "down_bytes_per_s": link.down_bytes_per_s,
         "round_trip_s": link.round_trip_s,
     }
+    numbers = {name: telemetry.get(f"link.{name}", value) for name, value in first.items()}
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}

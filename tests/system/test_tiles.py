@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import queue
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,15 +196,17 @@ def test_without_any_worker_the_head_computes_all_tiles(pipeline: Pipeline) -> N
         pipeline.assert_proven(client, 16)
 
 
-def test_workers_come_back_and_one_with_another_model_gets_no_tiles(pipeline: Pipeline) -> None:
+def test_a_worker_that_joins_gets_tiles_and_one_with_another_model_does_not(pipeline: Pipeline) -> None:
     other = write_config(pipeline.folder / "model", network(pipeline.folder / "other", seed=1), pipeline.server.port)
+    joining = ["--id", "worker-9", "--tier", "edge", "--role", "worker", "--threads", "1"]
     with pipeline.client() as client:
         pipeline.wait(client, lambda: all(client.states[NodeId(w)].state is LifeState.LOST for w in WORKERS))
         pipeline.processes.start("worker-3", ["node", "-c", str(other), "--id", "worker-3"])
-        pipeline.start("worker-1")
-        pipeline.wait(client, lambda: client.ready() >= {NodeId("worker-1"), NodeId("worker-3")})
+        pipeline.processes.start("worker-9", ["node", "-c", str(pipeline.config_path), *joining])
+        pipeline.wait(client, lambda: client.ready() >= {NodeId("worker-3"), NodeId("worker-9")})
         with pytest.raises(requests.RequestRefused, match="worker-3 has another model 'spatial'"):
             share_out(pipeline)
         stream(pipeline, client, 0, 6)
-        pipeline.assert_proven(client, 6)
-    assert "worker-3" not in json.dumps(share_out(pipeline, workers=[])["tiles"])
+        assert share_out(pipeline, workers=[])["tiles"]["workers"] == ["worker-9"] * 4
+        stream(pipeline, client, 6, 12)
+        pipeline.assert_proven(client, 12)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.machine.corrections import COLDNESS, LARGEST, WINDOWS, Corrections, close
+from nodes.machine.corrections import COLDNESS, LARGEST, LEAST_WINDOWS, WINDOWS, Corrections, close
 from pipeline.plan import NodeId
 
 A, B, IDLE = map(NodeId, ("a", "b", "idle"))
@@ -23,7 +23,7 @@ def measured(**ratios: float) -> Corrections:
     return corrections
 
 
-def tell(corrections: Corrections, node: NodeId, *ratios: float, times: int = WINDOWS) -> None:
+def tell(corrections: Corrections, node: NodeId, *ratios: float, times: int = LEAST_WINDOWS) -> None:
     for ratio in ratios * times:
         corrections.learn(node, MODEL, BASIS, ratio)
 
@@ -38,7 +38,7 @@ def test_nothing_measured_corrects_nothing() -> None:
 
 def test_one_or_two_reports_are_not_believed() -> None:
     corrections = Corrections()
-    tell(corrections, A, 3.0, times=WINDOWS - 1)
+    tell(corrections, A, 3.0, times=LEAST_WINDOWS - 1)
     assert factor(corrections, A) == 1.0
     tell(corrections, A, 3.0, times=1)
     assert factor(corrections, A) == 3.0
@@ -133,7 +133,7 @@ def test_a_factor_moves_at_most_now_and_then_under_noise(noise: list[float], tru
     for value in noise:
         corrections.learn(A, MODEL, BASIS, true * value)
         factors.append(factor(corrections, A))
-    for found in factors[WINDOWS - 1 :]:
+    for found in factors[LEAST_WINDOWS - 1 :]:
         assert close(found, true) or 1 / 1.2 < found / true < 1.2
     moved = [(before, after) for before, after in pairwise(factors) if before != after]
     assert not any(close(before, after) for before, after in moved if 1.0 not in (before, after))

@@ -185,6 +185,13 @@ def test_nodes_are_shown_with_what_they_say_of_themselves(running: Feed) -> None
     assert edge["telemetry"]["resident_bytes"] == 812_000_000
 
 
+def test_a_running_nodes_link_is_shown_as_its_telemetry_sees_it(running: Feed) -> None:
+    running.telemetry(EDGE, **{"link.up_bytes_per_s": 2e6, "link.round_trip_s": 0.03})
+    seen = running.snapshot()["nodes"][EDGE]["link"]
+    assert seen == {"up_bytes_per_s": 2e6, "down_bytes_per_s": 45e6, "round_trip_s": 0.03}
+    assert "2/45 MB/s" in running.text()
+
+
 def test_a_configured_node_that_never_came_is_absent(feed: Feed) -> None:
     assert {node: said["state"] for node, said in feed.snapshot()["nodes"].items()} == dict.fromkeys(TIERS, "absent")
     assert feed.stream()["state"] == "no_plan"

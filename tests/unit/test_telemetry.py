@@ -30,7 +30,7 @@ def test_a_segments_frames_and_median_come_back_from_the_report() -> None:
     report = meter.report()
     assert all(isinstance(value, int | float) for value in report.values())
     assert read_report(to_bytes(report)).segments == (
-        SegmentSeconds(CAM, 3, LEAST_FRAMES, 0.03),
+        SegmentSeconds(CAM, 3, LEAST_FRAMES, 0.02),
         SegmentSeconds(PORCH, 12, LEAST_FRAMES, 0.5),
     )
     assert read_report(to_bytes(meter.report())).segments == ()
