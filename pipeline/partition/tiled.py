@@ -84,7 +84,10 @@ def best(
     even = balanced(graph, team, found[1], latency=objective.latency, period=objective.period)
     priced = with_tiles(graph, costs, even.tiling, cost(graph, team, even))
     placement = _placed(graph, priced, even.tiling, constraints, objective)
-    return Tiled(placement or found[2], even.tiling, priced, gap)
+    # balance is of the stack by itself: a head whose other blocks are the bottleneck may have got too much of it
+    if placement is None or objective.value(predict(graph, placement, priced)) > found[0]:
+        return Tiled(found[2], found[1].tiling, _priced(graph, costs, found[1]), gap)
+    return Tiled(placement, even.tiling, priced, gap)
 
 
 def pins(graph: ModelGraph, tiling: Tiling) -> list[Pin]:
