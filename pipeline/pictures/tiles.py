@@ -78,7 +78,8 @@ def _panel(
             region.rows.size * scale,
         )
         title = _tile_text(tile, node, cost, region.rows.size, region.columns.size)
-        look = f'fill-opacity="{1.0 if made else 0.45}" stroke="{INK}" stroke-width="1"'
+        # thin enough that names are read on every colour, and overlaps are seen
+        look = f'fill-opacity="{0.55 if made else 0.3}" stroke="{INK}" stroke-width="1"'
         yield rect(*box, colours[node], title=title, more=look + ("" if made else ' stroke-dasharray="5 3"'))
         if made:
             yield text(box[0] + box[2] / 2, box[1] + box[3] / 2 + 4, node, anchor="middle")
