@@ -10,14 +10,14 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any
 
 from nodes.machine.actions import Log
 from nodes.machine.choosing import HPA, Question, question
-from nodes.machine.conditions import Condition, departures
 from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.machine.load import Flow, Rates
+from nodes.machine.planned_stream import FORCED, PlannedStream, Way, fits, way, way_of
 from nodes.machine.planner_events import (
     InfoArrived,
     LinkArrived,
@@ -47,7 +47,6 @@ from pipeline.placement import Placement, Tier, split_at
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.tiling import Tiling
 
-FORCED = "forced"
 LOST_GRACE_S = 0.5
 """A broker that shuts down sends everybody's will: a moment later it is gone itself, and its nodes are not."""
 
@@ -70,55 +69,6 @@ class PlannerSettings:
     band: float = 0.2
 
 
-_Way: TypeAlias = tuple[Placement, tuple[tuple[Tier, str], ...], Tiling | None]
-"""A placement on these nodes, with these tiles, whatever its epoch."""
-
-
-@dataclass(slots=True)
-class _Stream:
-    """`unsure` are nodes that were priced by an estimate when the present plan was published.
-
-    `asked` are wishes that a person has sent, in place of the configuration's. `proven` is the last plan that its
-    device made active, `turned_down` what its device refused, with its session; `preparing` since when each node is at
-    it. `whole_only` are heads that refused tiles, with their sessions. `assumed` is what the last decision went by,
-    `before` the one before it; `news` says what has left its band since the last word on it.
-    """
-
-    served: Served
-    configured: WishesSection
-    asked: WishesSection | None = None
-    plan: Plan | None = None
-    adopted: bool = False
-    forced: Placement | None = None
-    forced_tiles: Tiling | None = None
-    hurry: bool = False
-    published_at: float = 0.0
-    said: str = ""
-    unsure: frozenset[NodeId] = frozenset()
-    proven: Plan | None = None
-    turned_down: dict[_Way, str] = field(default_factory=dict)
-    preparing: dict[tuple[NodeId, str, int], float] = field(default_factory=dict)
-    whole_only: dict[NodeId, str] = field(default_factory=dict)
-    assumed: Mapping[NodeId, Condition] = field(default_factory=dict)
-    before: Mapping[NodeId, Condition] = field(default_factory=dict)
-    news: tuple[str, ...] = ()
-    solved: dict[Placement | None, tuple[Any, Question, list[Choice]]] = field(default_factory=dict)
-
-    def assume(self, now: Mapping[NodeId, Condition], band: float) -> None:
-        """Go by what holds now, if other nodes are there or something has left its band."""
-        if now.keys() == self.assumed.keys():
-            left = [text for node in now for text in departures(node, self.assumed[node], now[node], band)]
-            if not left:
-                return
-            self.news = tuple(left)
-        self.before, self.assumed = self.assumed, now
-
-    @property
-    def wishes(self) -> WishesSection:
-        """What its plans are for."""
-        return self.asked or self.configured
-
-
 class PlannerMachine:
     """`handle(event, now, wall_ts)` returns the actions to perform; `now` only advances, `wall_ts` stamps plans."""
 
@@ -138,7 +88,7 @@ class PlannerMachine:
         self._rates = Rates()
         self._now = started_at
         self._seen_plans: dict[StreamId, Plan] = {}
-        self._streams: dict[StreamId, _Stream] = {}
+        self._streams: dict[StreamId, PlannedStream] = {}
         self._learn: dict[type, Callable[[Any, float], list[PlannerAction]]] = {
             PeerStateArrived: self._state_arrived,
             PeerAppliedArrived: self._applied_arrived,
@@ -202,7 +152,7 @@ class PlannerMachine:
             known = self._streams.get(name)
             if known is None or (known.served.device, known.served.model) != (info.node, model):
                 configured = self._wishes.get(name) or WishesSection()
-                self._streams[name] = _Stream(Served(info.node, model), configured)
+                self._streams[name] = PlannedStream(Served(info.node, model), configured)
                 self._adopt(name)
         return [Log(logging.WARNING, wrong)] if wrong else []
 
@@ -256,7 +206,7 @@ class PlannerMachine:
                 stream.proven = stream.plan
         return []
 
-    def _refusals(self, name: StreamId, stream: _Stream) -> list[PlannerAction]:
+    def _refusals(self, name: StreamId, stream: PlannedStream) -> list[PlannerAction]:
         """A node that refuses the present plan is left out of this stream for as long as its process lives.
 
         Not so the device, without which there is no stream: what it refuses is not asked of it again, and the plan that
@@ -275,12 +225,12 @@ class PlannerMachine:
                 stream.served.banned[node] = applied.session
                 actions.append(Log(logging.WARNING, f"{node} refuses epoch {stream.plan.epoch}: {refused}"))
             if refused is not None and stream.plan and node == stream.served.device:
-                stream.turned_down[_way(stream.plan)] = applied.session
+                stream.turned_down[way(stream.plan)] = applied.session
                 if stream.plan.placement == stream.forced:
                     stream.forced = stream.forced_tiles = None
         return actions
 
-    def _overdue(self, stream: _Stream, now: float) -> list[PlannerAction]:
+    def _overdue(self, stream: PlannedStream, now: float) -> list[PlannerAction]:
         """A living node that never prepares would hold the plan up for ever."""
         plan, peers, waiting = stream.plan, self._roster.peers, {}
         for node in plan.members if plan else ():
@@ -297,17 +247,17 @@ class PlannerMachine:
                 actions.append(Log(logging.WARNING, f"{text}: it is left out until it starts anew"))
         return actions
 
-    def _is_turned_down(self, stream: _Stream, way: _Way) -> bool:
+    def _is_turned_down(self, stream: PlannedStream, way: Way) -> bool:
         device = self._roster.peers.states.get(stream.served.device)
         return device is not None and stream.turned_down.get(way) == device.session
 
-    def _fallback(self, stream: _Stream, graph: ModelGraph) -> Choice | None:
+    def _fallback(self, stream: PlannedStream, graph: ModelGraph) -> Choice | None:
         """The plan that the device had before the one it refuses, while its nodes are there."""
         plan, proven = stream.plan, stream.proven
-        if plan is None or proven is None or not self._is_turned_down(stream, _way(plan)):
+        if plan is None or proven is None or not self._is_turned_down(stream, way(plan)):
             return None
         gone = any(self._roster.why_unusable(stream.served, node) for node in proven.nodes.values())
-        if gone or not _fits(proven, graph) or self._is_turned_down(stream, _way(proven)):
+        if gone or not fits(proven, graph) or self._is_turned_down(stream, way(proven)):
             return None
         return self._present(stream, graph, proven)
 
@@ -342,14 +292,14 @@ class PlannerMachine:
             return [Reply(event.ticket, {"ok": False, "error": f"{error}{hint}"})]
         return self._hurry(event.stream, stream, graph, event.ticket, now, wall_ts)
 
-    def _stream(self, name: StreamId) -> _Stream:
+    def _stream(self, name: StreamId) -> PlannedStream:
         stream = self._streams.get(name)
         if stream is None:
             raise PlanError(f"unknown stream {name!r}; known: {', '.join(sorted(self._streams)) or 'none'}")
         return stream
 
     def _hurry(
-        self, name: StreamId, stream: _Stream, graph: ModelGraph, ticket: Any, now: float, wall_ts: float
+        self, name: StreamId, stream: PlannedStream, graph: ModelGraph, ticket: Any, now: float, wall_ts: float
     ) -> list[PlannerAction]:
         """Decide at once, whatever the margin, and answer with the plan."""
         stream.hurry = True
@@ -360,7 +310,9 @@ class PlannerMachine:
         answer = {"ok": True, "epoch": plan.epoch, "device": plan.device, "plan": plan.to_json(graph)}
         return [*actions, Reply(ticket, answer)]
 
-    def _choices(self, stream: _Stream, graph: ModelGraph, forced: Placement | None) -> tuple[Question, list[Choice]]:
+    def _choices(
+        self, stream: PlannedStream, graph: ModelGraph, forced: Placement | None
+    ) -> tuple[Question, list[Choice]]:
         """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
         tiers = {tier: self._roster.usable(stream.served, tier) for tier in Tier}
         flows = self._flows_beside(stream)
@@ -384,17 +336,17 @@ class PlannerMachine:
             stream.solved[forced] = solved
         return solved[1:]
 
-    def _workers(self, stream: _Stream) -> list[NodeId]:
+    def _workers(self, stream: PlannedStream) -> list[NodeId]:
         """The nodes that can compute tiles of the stream, and may."""
         excluded = stream.wishes.constraints.exclude_nodes
         return [node for node in self._roster.usable_workers(stream.served) if node not in excluded]
 
-    def _teams(self, stream: _Stream) -> Teams:
+    def _teams(self, stream: PlannedStream) -> Teams:
         workers = [node for node in self._workers(stream) if node in stream.assumed]
         heads = [node for node in stream.assumed if not self._works_whole(stream, node)]
         return Teams.of(self._roster, stream.served, stream.assumed, workers, heads)
 
-    def _flows_beside(self, stream: _Stream) -> list[Flow]:
+    def _flows_beside(self, stream: PlannedStream) -> list[Flow]:
         """The other streams whose devices are there."""
         return [
             self._roster.flow(other.served, other.plan, self._rates.of(name, self._now))
@@ -402,10 +354,10 @@ class PlannerMachine:
             if other is not stream and other.plan is not None and self._roster.peers.alive(other.served.device)
         ]
 
-    def _adjusted(self, stream: _Stream, graph: ModelGraph, asked: Question) -> Choice | None:
+    def _adjusted(self, stream: PlannedStream, graph: ModelGraph, asked: Question) -> Choice | None:
         """D3's answer to news: the present plan, on the same nodes, adjusted where something has left its band."""
         plan = stream.plan
-        if stream.wishes.planner != HPA or plan is None or plan.planner != HPA or not _fits(plan, graph):
+        if stream.wishes.planner != HPA or plan is None or plan.planner != HPA or not fits(plan, graph):
             return None
         wider = [c for c in asked.candidates if c.nodes.items() >= plan.nodes.items()]
         candidate = max(wider, key=lambda c: len(c.nodes), default=None)
@@ -415,7 +367,7 @@ class PlannerMachine:
         before = self._terms.candidate(nodes, self._roster.costs(stream.served, nodes, stream.before))
         return asked.adjusted(plan, candidate, before.costs, self._settings.band)
 
-    def _decide(self, name: StreamId, stream: _Stream, now: float, wall_ts: float) -> list[PlannerAction]:
+    def _decide(self, name: StreamId, stream: PlannedStream, now: float, wall_ts: float) -> list[PlannerAction]:
         actions = self._refusals(name, stream) + self._overdue(stream, now)
         try:
             graph = self._roster.graph_of(stream.served)
@@ -425,7 +377,7 @@ class PlannerMachine:
                 asked, choices = self._choices(stream, graph, None)
             if not choices:
                 raise PlanError(self._why_not(stream, None))
-            choices = [choice for choice in choices if not self._is_turned_down(stream, _way_of(choice))]
+            choices = [choice for choice in choices if not self._is_turned_down(stream, way_of(choice))]
             if not (fallback := self._fallback(stream, graph)) and not choices:
                 raise PlanError(f"{stream.served.device} has refused all there are")
         except TrisectError as error:
@@ -449,19 +401,19 @@ class PlannerMachine:
             actions.append(PublishPlan(stream.plan, graph))
         return actions
 
-    def _why_publish(self, stream: _Stream, graph: ModelGraph, best: Choice, now: float) -> str:
+    def _why_publish(self, stream: PlannedStream, graph: ModelGraph, best: Choice, now: float) -> str:
         """The reason to publish `best`, empty when the present plan stays."""
         plan = stream.plan
-        if plan is None or plan.device != stream.served.device or not _fits(plan, graph):
+        if plan is None or plan.device != stream.served.device or not fits(plan, graph):
             return "first plan"
         if (seen := self._roster.highest_seen(plan.stream)) > plan.epoch:
             return f"a node has seen epoch {seen} and ignores {plan.epoch}"
-        if self._is_turned_down(stream, _way(plan)):
+        if self._is_turned_down(stream, way(plan)):
             return f"{plan.device} refuses epoch {plan.epoch}"
-        if _way(plan) == _way_of(best):
-            wanted = (_planner(stream, best), stream.wishes.objective, _asked(stream))
+        if way(plan) == way_of(best):
+            wanted = (stream.planner_of(best), stream.wishes.objective, stream.asked_as_written)
             changed = stream.hurry and (plan.planner, plan.objective, plan.wishes) != wanted
-            return _by_whom(stream, best) if changed else ""
+            return stream.by_whom(best) if changed else ""
         if any(self._may_only_blink(node, now) for node in plan.nodes.values()):
             return ""
         gone = [why for node in plan.nodes.values() if (why := self._roster.why_unusable(stream.served, node))]
@@ -471,7 +423,7 @@ class PlannerMachine:
         if gone:
             return "; ".join(gone)
         if stream.hurry or best.placement == stream.forced:
-            return _by_whom(stream, best)
+            return stream.by_whom(best)
         if now - stream.published_at < self._settings.min_seconds_between_plans:
             return ""
         if breaks := self._breaks(stream, graph, plan):
@@ -483,14 +435,14 @@ class PlannerMachine:
         less = f"{gain:.0%} less than the present plan's {stream.wishes.parsed_objective().text(present)}"
         return "; ".join([*stream.news, less])
 
-    def _present(self, stream: _Stream, graph: ModelGraph, plan: Plan) -> Choice:
+    def _present(self, stream: PlannedStream, graph: ModelGraph, plan: Plan) -> Choice:
         """The plan at today's prices; all its nodes are usable."""
         candidate = self._terms.candidate(plan.nodes, self._roster.costs(stream.served, plan.nodes, stream.assumed))
         if plan.tiles is not None:
             candidate = replace(candidate, team=self._teams(stream).behind(plan.nodes[Tier.EDGE]))
         return priced_with(graph, plan.placement, candidate, stream.wishes.parsed_objective(), plan.tiles)
 
-    def _breaks(self, stream: _Stream, graph: ModelGraph, plan: Plan) -> str:
+    def _breaks(self, stream: PlannedStream, graph: ModelGraph, plan: Plan) -> str:
         """What of the wishes the plan does not respect, in words."""
         wishes = stream.wishes.constraints
         candidate = self._terms.candidate(plan.nodes, self._roster.costs(stream.served, plan.nodes, stream.assumed))
@@ -507,7 +459,7 @@ class PlannerMachine:
     def _publish(
         self,
         name: StreamId,
-        stream: _Stream,
+        stream: PlannedStream,
         asked: Question,
         best: Choice,
         choices: Sequence[Choice],
@@ -526,25 +478,25 @@ class PlannerMachine:
             nodes={tier: NodeId(node) for tier, node in best.nodes.items()},
             placement=best.placement,
             predicted=best.predicted,
-            planner=_planner(stream, best),
+            planner=stream.planner_of(best),
             reason=f"{why}; {compared}{doubt}",
             created_ts=wall_ts,
             objective=stream.wishes.objective,
             runner_up=runner_up,
-            wishes=_asked(stream),
+            wishes=stream.asked_as_written,
             tiles=best.tiling,
         )
         stream.plan, stream.published_at, stream.unsure, stream.news = plan, now, frozenset(unsure), ()
         text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
         return [PublishPlan(plan, asked.graph), Log(logging.INFO, text)]
 
-    def _estimated(self, stream: _Stream) -> list[NodeId]:
+    def _estimated(self, stream: PlannedStream) -> list[NodeId]:
         """The usable nodes that are priced by an estimate."""
         usable = [node for tier in Tier for node in self._roster.usable(stream.served, tier)]
         usable += self._workers(stream)
         return [node for node in usable if self._roster.is_estimated(stream.served, node)]
 
-    def _is_measured_now(self, stream: _Stream) -> bool:
+    def _is_measured_now(self, stream: PlannedStream) -> bool:
         """Whether the present plan was estimated for nodes that have all measured themselves meanwhile."""
         plan, served, roster = stream.plan, stream.served, self._roster
         return (
@@ -555,7 +507,7 @@ class PlannerMachine:
         )
 
     def _price_anew(
-        self, name: StreamId, stream: _Stream, asked: Question, choices: Sequence[Choice], why: str
+        self, name: StreamId, stream: PlannedStream, asked: Question, choices: Sequence[Choice], why: str
     ) -> list[PlannerAction]:
         """Say the present plan's price of today, and why it stays. To nodes an epoch of the same moment is no news."""
         plan = stream.plan
@@ -568,16 +520,16 @@ class PlannerMachine:
         text = f"stream {name}: epoch {plan.epoch}: {reason}"
         return [PublishPlan(stream.plan, asked.graph, stays=True), Log(logging.INFO, text)]
 
-    def _next_epoch(self, name: StreamId, stream: _Stream) -> int:
+    def _next_epoch(self, name: StreamId, stream: PlannedStream) -> int:
         """Above everything that any node has seen, so that a planner which forgot is not mistaken for an old one."""
         plans = (stream.plan, self._seen_plans.get(name))
         return 1 + max([self._roster.highest_seen(name), *(plan.epoch for plan in plans if plan is not None)])
 
-    def _why_not(self, stream: _Stream, forced: Placement | None) -> str:
+    def _why_not(self, stream: PlannedStream, forced: Placement | None) -> str:
         return self._roster.why_no_choice(stream.served, set(forced or ()) | {Tier.DEVICE})
 
     @staticmethod
-    def _refuses_tiles(stream: _Stream, node: NodeId, session: str) -> bool:
+    def _refuses_tiles(stream: PlannedStream, node: NodeId, session: str) -> bool:
         """Whether a head has just refused a plan with tiles: it may run the same blocks in one piece."""
         plan = stream.plan
         is_head = plan is not None and plan.tiles is not None and plan.nodes[Tier.EDGE] == node
@@ -585,12 +537,12 @@ class PlannerMachine:
             stream.whole_only[node] = session
         return is_head
 
-    def _works_whole(self, stream: _Stream, node: NodeId) -> bool:
+    def _works_whole(self, stream: PlannedStream, node: NodeId) -> bool:
         """Whether the node's present process has refused to be the head of tiles."""
         state = self._roster.peers.states.get(node)
         return state is not None and stream.whole_only.get(node) == state.session
 
-    def _forced_tiles(self, stream: _Stream) -> Tiling | None:
+    def _forced_tiles(self, stream: PlannedStream) -> Tiling | None:
         """Those placed by hand, while none of their workers refuses; for one that is lost the head stands in."""
         tiles = stream.forced_tiles
         refusing = any(self._roster.why_no_tiles(stream.served, node) for node in tiles.workers) if tiles else False
@@ -599,45 +551,9 @@ class PlannerMachine:
         return None if refusing else tiles
 
     @staticmethod
-    def _say(stream: _Stream, text: str) -> list[PlannerAction]:
+    def _say(stream: PlannedStream, text: str) -> list[PlannerAction]:
         """Log what holds for a while once, not at each tick."""
         if stream.said == text:
             return []
         stream.said = text
         return [Log(logging.WARNING, text)]
-
-
-def _way(plan: Plan) -> _Way:
-    return plan.placement, _nodes(plan), plan.tiles
-
-
-def _way_of(choice: Choice) -> _Way:
-    return choice.placement, _nodes(choice), choice.tiling
-
-
-def _nodes(of: Plan | Choice) -> tuple[tuple[Tier, str], ...]:
-    return tuple(sorted((tier, str(node)) for tier, node in of.nodes.items()))
-
-
-def _planner(stream: _Stream, best: Choice) -> str:
-    return FORCED if best.placement == stream.forced else stream.wishes.planner
-
-
-def _asked(stream: _Stream) -> Mapping[str, Any] | None:
-    """The wishes that a person has sent, as the plan remembers them for the next planner process."""
-    return as_written(stream.asked) if stream.asked is not None else None
-
-
-def _by_whom(stream: _Stream, best: Choice) -> str:
-    if best.placement == stream.forced:
-        return "placed by hand"
-    planned_by_hand = stream.plan is not None and stream.plan.planner == FORCED
-    return "handed back to the planner" if planned_by_hand else f"asked for {stream.wishes.objective}"
-
-
-def _fits(plan: Plan, graph: ModelGraph) -> bool:
-    try:
-        plan.check(graph)
-    except PlanError:
-        return False
-    return plan.digest == graph.digest

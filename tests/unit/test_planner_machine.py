@@ -13,7 +13,8 @@ from nodes.machine import events as ev
 from nodes.machine import planner_events as pe
 from nodes.machine.actions import Log
 from nodes.machine.choosing import EXACT
-from nodes.machine.planning import FORCED, LOST_GRACE_S, PlannerMachine, PlannerSettings
+from nodes.machine.planned_stream import FORCED
+from nodes.machine.planning import LOST_GRACE_S, PlannerMachine, PlannerSettings
 from nodes.messages import LifeState, LinkReport, NodeInfo
 from pipeline.partition import exact
 from pipeline.placement import Placement

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nodes.machine import planner_events as pe
-from nodes.machine.planning import FORCED, PlannerMachine, PlannerSettings
+from nodes.machine.planned_stream import FORCED
+from nodes.machine.planning import PlannerMachine, PlannerSettings
 from nodes.machine.terms import Terms
 from nodes.wishes import WishesSection, as_written
 from pipeline.cost import Link

@@ -11,7 +11,8 @@ from nodes.machine import events as ev
 from nodes.machine import planner_events as pe
 from nodes.machine.compute_seconds import ComputeSeconds
 from nodes.machine.corrections import LEAST_FRAMES
-from nodes.machine.planning import FORCED, PlannerMachine, PlannerSettings
+from nodes.machine.planned_stream import FORCED
+from nodes.machine.planning import PlannerMachine, PlannerSettings
 from nodes.messages import WORKER, Applied, LifeState, LinkReport, NodeInfo, NodeState, SegmentSeconds, StreamApplied
 from pipeline.plan import NodeId, Plan
 from pipeline.profile import Profile
