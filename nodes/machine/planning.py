@@ -389,7 +389,8 @@ class PlannerMachine:
             actions += self._say(stream, "; ".join(filter(None, wrong)))
         if why:
             return actions + self._publish(name, stream, asked, best, choices, lacking + why, now, wall_ts)
-        if stream.news and now - stream.published_at >= self._settings.min_seconds_between_plans:
+        is_time = now - stream.published_at >= self._settings.min_seconds_between_plans
+        if stream.news and is_time and not self._has_lost_a_node(stream):
             stays = f"the present plan stays, none is better by {self._settings.margin:.0%}"
             return actions + self._price_anew(name, stream, asked, choices, f"{'; '.join(stream.news)}: {stays}")
         if stream.plan is not None and self._is_measured_now(stream):
@@ -498,13 +499,13 @@ class PlannerMachine:
 
     def _is_measured_now(self, stream: PlannedStream) -> bool:
         """Whether the present plan was estimated for nodes that have all measured themselves meanwhile."""
-        plan, served, roster = stream.plan, stream.served, self._roster
-        return (
-            bool(stream.unsure)
-            and plan is not None
-            and not any(roster.is_estimated(served, node) for node in stream.unsure)
-            and not any(roster.why_unusable(served, node) for node in plan.nodes.values())
-        )
+        estimated = any(self._roster.is_estimated(stream.served, node) for node in stream.unsure)
+        return bool(stream.unsure) and not estimated and not self._has_lost_a_node(stream)
+
+    def _has_lost_a_node(self, stream: PlannedStream) -> bool:
+        """Whether the present plan has a node that cannot be priced now, if only for a moment."""
+        nodes = stream.plan.nodes.values() if stream.plan else ()
+        return any(self._roster.why_unusable(stream.served, node) for node in nodes)
 
     def _price_anew(
         self, name: StreamId, stream: PlannedStream, asked: Question, choices: Sequence[Choice], why: str

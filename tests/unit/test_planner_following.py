@@ -31,7 +31,7 @@ from tests.unit.test_planner_machine import (
     planning,
     published,
 )
-from tests.unit.test_tier_machine import CAM, CLOUD, DEVICE, EDGE, EDGE_2, GRAPH, C, D, E, plan
+from tests.unit.test_tier_machine import CAM, CLOUD, DEVICE, EDGE, EDGE_2, GRAPH, C, D, E, plan, state
 
 LINK = LinkReport(EDGE, "one", 1e6, 1e6, 2e-3)
 PROFILE = Profile("chain", GRAPH.digest, "tf", "2", 1, "x86", (0.1,), (0.1,), 0.1, 0.0)
@@ -85,6 +85,14 @@ def test_a_link_that_changes_without_another_plan_being_better_is_said_once_in_t
     assert said == f"stream cam: epoch 1: {plan.reason}"
     assert planner.link(CLOUD, bytes_per_s=0.5e6) == []
     assert planner.tick(1.0) == []
+
+
+def test_news_wait_while_a_node_of_the_plan_may_only_blink() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    assert published(planner.link(CLOUD, bytes_per_s=0.5e6)) == []
+    assert published(planner.tick(PATIENCE_S - 0.1)) == []
+    assert published(planner(state(CLOUD, LifeState.LOST), 0.2)) == []
+    assert any("the present plan stays" in text for text in logged(planner(state(CLOUD), 0.1)))
 
 
 def test_news_within_the_time_between_plans_are_looked_into_after_it() -> None:
