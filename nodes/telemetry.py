@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 
 from nodes.machine.actions import NoteTile
-from nodes.machine.corrections import LEAST_FRAMES
+from nodes.machine.corrections import tells
 from nodes.reports import FRAMES, SECONDS, TILE_SECONDS, of_segment, of_stream, of_tile
 from pipeline.plan import NodeId, StreamId
 
@@ -74,19 +74,22 @@ class Meter:
         """Counters, the p50 and p95 of each duration since the last report, and what the process takes.
 
         Counters and durations stand for the node and once more for each stream, beside the `epoch` that it computed
-        last: `stream.<stream>.…`. Of each segment that has computed enough frames for it,
-        `segment.<stream>.<epoch>.frames` and their `segment.<stream>.<epoch>.compute_seconds_p50`; of each tile that
-        came back `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of its `transfer_seconds`,
-        `queue_seconds` and `compute_seconds`. `processor_share` is in cores: 1.0 is one core kept busy since the last
-        report. `resident_bytes` is the process's memory.
+        last: `stream.<stream>.…`. Of each segment, once enough frames for it are computed,
+        `segment.<stream>.<epoch>.frames` and their `segment.<stream>.<epoch>.compute_seconds_p50`; of each tile, once
+        one of its worker's has come back often enough, `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of
+        its `transfer_seconds`, `queue_seconds` and `compute_seconds`. `processor_share` is in cores: 1.0 is one core
+        kept busy since the last report. `resident_bytes` is the process's memory.
         """
         with self._lock:
             counts, samples = dict(self._counts), self._samples
             epochs = {of_stream(stream, "epoch"): epoch for stream, epoch in self._epochs.items()}
-            segments = {key: values for key, values in self._segments.items() if len(values) >= LEAST_FRAMES}
-            tiles, self._tiles = self._tiles, {}
+            segments = {key: values for key, values in self._segments.items() if tells(len(values), sum(values))}
+            often = {key for key, parts in self._tiles.items() if tells(len(parts), sum(part[-1] for part in parts))}
+            telling = set(map(_of_worker, often))
+            tiles = {key: parts for key, parts in self._tiles.items() if _of_worker(key) in telling}
             self._samples = {}
             self._segments = {key: values for key, values in self._segments.items() if key not in segments}
+            self._tiles = {key: parts for key, parts in self._tiles.items() if key not in tiles}
         report: dict[str, float] = {"ts": time.time(), **dict(sorted(counts.items())), **epochs}
         for name, values in sorted(samples.items()):
             median, high = np.percentile(np.array(values), [50, 95])
@@ -109,3 +112,9 @@ class Meter:
         share = (processor_s - self._processor_s) / max(now - self._reported_at, LEAST_INTERVAL_S)
         self._processor_s, self._reported_at = processor_s, now
         return round(share, 3)
+
+
+def _of_worker(key: _TileKey) -> tuple[StreamId, int, NodeId]:
+    """Tiles that are reported together, since they are judged together."""
+    stream, epoch, _, worker = key
+    return stream, epoch, worker

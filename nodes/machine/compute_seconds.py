@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nodes.machine.corrections import LEAST_FRAMES, LEAST_SECONDS, Corrections
+from nodes.machine.corrections import LEAST_SECONDS, Corrections, tells
 from nodes.messages import NodeInfo, SegmentSeconds, TileSeconds
 from pipeline.errors import ModelError, TileError
 from pipeline.estimator import Speed, estimate
@@ -67,7 +67,8 @@ class ComputeSeconds:
 
     def learn_telemetry(self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Sequence[Plan]) -> None:
         """Set what a node measured under the present plans beside what is foreseen for those blocks."""
-        measured = {(s.stream, s.epoch): s.compute_seconds for s in segments if s.frames >= LEAST_FRAMES}
+        telling = [s for s in segments if tells(s.frames, s.frames * s.compute_seconds)]
+        measured = {(s.stream, s.epoch): s.compute_seconds for s in telling}
         watched = set()
         for plan in plans:
             tier, basis = plan.tier_of(node), self.basis(node, plan.model, plan.digest)
@@ -86,7 +87,7 @@ class ComputeSeconds:
 
         A worker with several tiles is judged by their sum, and only once all of them have been seen.
         """
-        measured = {(t.stream, t.epoch, t.tile, t.worker): t for t in tiles if t.frames >= LEAST_FRAMES}
+        measured = {(t.stream, t.epoch, t.tile, t.worker): t for t in tiles}
         for plan in plans:
             if plan.tiles is None or not self._shared_out(plan):
                 continue
@@ -97,7 +98,8 @@ class ComputeSeconds:
                 own = [n for n, worker in enumerate(plan.tiles.workers, start=1) if worker == node]
                 seen = [measured.get((plan.stream, plan.epoch, number, node)) for number in own]
                 took = [one.compute_seconds for one in seen if one is not None]
-                if basis is None or len(took) < len(own) or node == plan.nodes[Tier.EDGE]:
+                telling = any(one is not None and tells(one.frames, one.frames * one.compute_seconds) for one in seen)
+                if basis is None or len(took) < len(own) or not telling or node == plan.nodes[Tier.EDGE]:
                     continue  # the head is judged by its segment
                 seconds, blocks = self.foreseen(basis, plan.digest), tile_map.stack.blocks
                 foreseen_s = sum(tile_seconds(graph, blocks, tile_map.tiles[n - 1], seconds) for n in own)

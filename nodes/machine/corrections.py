@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 
 from pipeline.plan import NodeId
 
-LEAST_FRAMES = 3
-"""Whose median counts: a slow stream's segments are reported every so many frames, not each second."""
+LEAST_FRAMES, LEAST_COMPUTED_S = 3, 0.2
+"""A median counts of so many frames or, since long ones vary less, after so long: others wait for further frames."""
 LEAST_SECONDS = 2e-4
 """Of a segment shorter than that, most is the call itself, which no profile knows."""
 DEAD_BAND = 1.1
@@ -120,6 +120,11 @@ class Corrections:
         if known is None or known.basis != basis or not (known.is_measured or not close(known.used, common)):
             return common
         return known.used
+
+
+def tells(frames: int, seconds: float) -> bool:
+    """Whether so many frames, which took so long in all, are enough to judge a node by."""
+    return frames >= LEAST_FRAMES or seconds >= LEAST_COMPUTED_S
 
 
 def close(one: float, other: float) -> bool:

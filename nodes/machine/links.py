@@ -1,11 +1,13 @@
 """Each node's way to the broker as plans go by it: measured at its start, then as its telemetry sees it. Pure.
 
 A running node's numbers are medians of what crossed (`broker.throughput`). They are taken up when two reports in a row
-agree that a value lies elsewhere, so that one bad moment is none of the plan's business.
+agree that a value lies elsewhere, so that one bad moment is none of the plan's business. Where values go to and fro, as
+on a node whose processor is short, more and more reports have to agree.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,8 +19,41 @@ FAST_BYTES_PER_S = 5e7
 """Between rates above it processors make the difference: to handle a message takes as long as its bytes do."""
 CLOSE = 0.05
 """Values that differ by a smaller share are not worth a word, let alone a plan."""
+LEAST_AGREEING, MOST_AGREEING = 2, 16
+RESTLESS_REPORTS = 30
+"""A value that turns back within so many reports needs twice as many to agree the next time."""
 RATES = ("up_bytes_per_s", "down_bytes_per_s")
 ROUND_TRIP = "round_trip_s"
+
+
+@dataclass(slots=True)
+class _Value:
+    """`seen` are the newest reports while all of them are above, or all below, the value in use."""
+
+    seen: list[float] = field(default_factory=list)
+    needed: int = LEAST_AGREEING
+    rose: bool | None = None
+    reports: int = 0
+
+    def agrees(self) -> None:
+        """A report with nothing new."""
+        self.reports += 1
+        self.seen.clear()
+
+    def differs(self, value: float, used: float) -> float | None:
+        """A report with another value; returns what to use from now on, once enough of them agree."""
+        self.reports += 1
+        is_above = value > used
+        if self.seen and (self.seen[-1] > used) is not is_above:
+            self.seen.clear()
+        self.seen.append(value)
+        if len(self.seen) < self.needed:
+            return None
+        newer = statistics.median(self.seen[len(self.seen) // 2 :])
+        turned_back = self.rose is not None and self.rose is not is_above and self.reports <= RESTLESS_REPORTS
+        self.needed = min(2 * self.needed, MOST_AGREEING) if turned_back else max(self.needed // 2, LEAST_AGREEING)
+        self.seen, self.rose, self.reports = [], is_above, 0
+        return newer
 
 
 @dataclass(slots=True)
@@ -27,7 +62,7 @@ class Links:
 
     known: dict[NodeId, LinkReport] = field(default_factory=dict)
     _first: dict[NodeId, LinkReport] = field(default_factory=dict)
-    _was_above: dict[tuple[NodeId, str], bool] = field(default_factory=dict)
+    _values: dict[tuple[NodeId, str], _Value] = field(default_factory=dict)
 
     def learn_report(self, report: LinkReport) -> None:
         """What a node measured when it started holds at first; said again, at each connect, it is no news."""
@@ -43,11 +78,10 @@ class Links:
 
     def _news(self, link: LinkReport, measured: LinkMeasured) -> Iterator[tuple[str, float]]:
         for name in (*RATES, ROUND_TRIP):
-            key, value, used = (link.node, name), getattr(measured, name), getattr(link, name)
+            value, used = getattr(measured, name), getattr(link, name)
+            known = self._values.setdefault((link.node, name), _Value())
             is_fast = name in RATES and value is not None and min(value, used) >= FAST_BYTES_PER_S
             if value is None or is_fast or abs(value - used) <= CLOSE * used:
-                self._was_above.pop(key, None)
-            elif self._was_above.get(key) is (value > used):
-                yield name, value
-            else:
-                self._was_above[key] = value > used
+                known.agrees()
+            elif (taken_up := known.differs(value, used)) is not None:
+                yield name, taken_up

@@ -28,9 +28,10 @@ class PlannedStream:
     """`unsure` are nodes that were priced by an estimate when the present plan was published.
 
     `asked` are wishes that a person has sent, in place of the configuration's. `proven` is the last plan that its
-    device made active, `turned_down` what its device refused, with its session; `preparing` since when each node is at
-    it. `whole_only` are heads that refused tiles, with their sessions. `assumed` is what the last decision went by,
-    `before` the one before it; `news` says what has left its band since the last word on it.
+    device made active, `turned_down` what its device refused, with its session; `preparing` since when each node is
+    at it. `whole_only` are heads that refused tiles, with their sessions. `priced_at` is when the present plan's
+    price was last said. `assumed` is what the last decision went by, `before` the one before it; `news` says what has
+    left its band since the last word on it.
     """
 
     served: Served
@@ -42,6 +43,7 @@ class PlannedStream:
     forced_tiles: Tiling | None = None
     hurry: bool = False
     published_at: float = 0.0
+    priced_at: float = 0.0
     said: str = ""
     unsure: frozenset[NodeId] = frozenset()
     proven: Plan | None = None

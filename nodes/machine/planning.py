@@ -389,14 +389,14 @@ class PlannerMachine:
             actions += self._say(stream, "; ".join(filter(None, wrong)))
         if why:
             return actions + self._publish(name, stream, asked, best, choices, lacking + why, now, wall_ts)
-        is_time = now - stream.published_at >= self._settings.min_seconds_between_plans
+        is_time = now - max(stream.published_at, stream.priced_at) >= self._settings.min_seconds_between_plans
         if stream.news and is_time and not self._has_lost_a_node(stream):
             stays = f"the present plan stays, none is better by {self._settings.margin:.0%}"
-            return actions + self._price_anew(name, stream, asked, choices, f"{'; '.join(stream.news)}: {stays}")
+            return actions + self._price_anew(name, stream, asked, choices, f"{'; '.join(stream.news)}: {stays}", now)
         if stream.plan is not None and self._is_measured_now(stream):
             was = f"estimated at {stream.plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
             stream.unsure = frozenset()
-            return actions + self._price_anew(name, stream, asked, choices, was)
+            return actions + self._price_anew(name, stream, asked, choices, was, now)
         if stream.adopted and stream.plan is not None:
             stream.adopted = False
             actions.append(PublishPlan(stream.plan, graph))
@@ -508,7 +508,7 @@ class PlannerMachine:
         return any(self._roster.why_unusable(stream.served, node) for node in nodes)
 
     def _price_anew(
-        self, name: StreamId, stream: PlannedStream, asked: Question, choices: Sequence[Choice], why: str
+        self, name: StreamId, stream: PlannedStream, asked: Question, choices: Sequence[Choice], why: str, now: float
     ) -> list[PlannerAction]:
         """Say the present plan's price of today, and why it stays. To nodes an epoch of the same moment is no news."""
         plan = stream.plan
@@ -517,7 +517,7 @@ class PlannerMachine:
         compared, runner_up = asked.compared(present, choices)
         reason = f"{why}; {compared}"
         stream.plan = replace(plan, predicted=present.predicted, reason=reason, runner_up=runner_up)
-        stream.news = ()
+        stream.news, stream.priced_at = (), now
         text = f"stream {name}: epoch {plan.epoch}: {reason}"
         return [PublishPlan(stream.plan, asked.graph, stays=True), Log(logging.INFO, text)]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.machine.links import FAST_BYTES_PER_S, Links
+from nodes.machine.links import FAST_BYTES_PER_S, MOST_AGREEING, Links
 from nodes.messages import LinkMeasured, LinkReport
 from pipeline.plan import NodeId
 
@@ -33,6 +35,18 @@ def test_one_bad_moment_is_forgotten() -> None:
     for up in (1e6, 1e7, 1e6, 1e7, 1e9, 1e6):
         known.learn_measured(EDGE, LinkMeasured(up_bytes_per_s=up))
         assert known.known[EDGE] == FIRST
+
+
+def test_a_value_that_goes_to_and_fro_is_followed_less_and_less_but_a_lasting_change_is() -> None:
+    known, chance, changes = links(), random.Random(1), 0
+    for _ in range(600):
+        before = known.known[EDGE]
+        known.learn_measured(EDGE, LinkMeasured(up_bytes_per_s=1e7 * chance.lognormvariate(0.0, 0.6)))
+        changes += known.known[EDGE] != before
+    assert changes <= 60
+    for _ in range(MOST_AGREEING):
+        known.learn_measured(EDGE, LinkMeasured(up_bytes_per_s=1e5))
+    assert known.known[EDGE].up_bytes_per_s == 1e5
 
 
 @given(st.lists(st.floats(FAST_BYTES_PER_S, 1e12), min_size=1))

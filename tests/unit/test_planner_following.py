@@ -87,6 +87,16 @@ def test_a_link_that_changes_without_another_plan_being_better_is_said_once_in_t
     assert planner.tick(1.0) == []
 
 
+def test_a_plan_that_stays_is_priced_anew_no_more_often_than_plans_may_follow_each_other() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner.tick(PATIENCE_S)
+    assert len(published(planner.link(CLOUD, bytes_per_s=0.5e6), stays=True)) == 1
+    assert planner.link(CLOUD, bytes_per_s=0.9e6) == []
+    assert planner.tick(PATIENCE_S - 0.1) == []
+    (plan,) = published(planner.tick(0.1), stays=True)
+    assert plan.reason.startswith("cloud-1 has 0.9 MB/s to the broker, not 0.5")
+
+
 def test_news_wait_while_a_node_of_the_plan_may_only_blink() -> None:
     planner = planning(DEVICE, EDGE, CLOUD)
     assert published(planner.link(CLOUD, bytes_per_s=0.5e6)) == []

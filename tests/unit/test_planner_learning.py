@@ -278,7 +278,7 @@ def test_noise_is_not_solved_for() -> None:
 @pytest.mark.parametrize(
     "report",
     [
-        SegmentSeconds(CAM, 1, LEAST_FRAMES - 1, 10.0),
+        SegmentSeconds(CAM, 1, LEAST_FRAMES - 1, 0.01),
         SegmentSeconds(CAM, 99, LEAST_FRAMES, 10.0),
         SegmentSeconds(type(CAM)("porch"), 1, LEAST_FRAMES, 10.0),
     ],

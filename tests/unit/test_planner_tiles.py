@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
+
 from nodes.machine import events as ev
 from nodes.machine import planner_events as pe
 from nodes.machine.corrections import LEAST_FRAMES
@@ -77,18 +79,18 @@ class Planner:
     def state(self, node: NodeId, life: LifeState) -> list[Plan]:
         return self(ev.PeerStateArrived(NodeState(node, "device" if node == DEVICE else "edge", life, "one")))
 
-    def report(self, slowness: Mapping[NodeId, float]) -> list[Plan]:
+    def report(self, slowness: Mapping[NodeId, float], frames: int = LEAST_FRAMES) -> list[Plan]:
         """The head says what each tile took, in multiples of what the workers foresaw."""
         tiling = self.plan.tiles
         assert tiling is not None
         tile_map, tiles = tiling.tile_map(GRAPH), []
         for number, (node, tile) in enumerate(zip(tiling.workers, tile_map.tiles, strict=True), start=1):
             took = slowness.get(node, 1.0) * tile_seconds(GRAPH, tile_map.stack.blocks, tile, SECONDS)
-            tiles.append(TileSeconds(CAM, self.plan.epoch, number, node, LEAST_FRAMES, 0.01, 0.0, took))
+            tiles.append(TileSeconds(CAM, self.plan.epoch, number, node, frames, 0.01, 0.0, took))
         return self(pe.TelemetryArrived(EDGE, Report(tiles=tuple(tiles))), 1.0)
 
-    def reports(self, slowness: Mapping[NodeId, float], times: int) -> list[Plan]:
-        return [plan for _ in range(times) for plan in self.report(slowness)]
+    def reports(self, slowness: Mapping[NodeId, float], times: int, frames: int = LEAST_FRAMES) -> list[Plan]:
+        return [plan for _ in range(times) for plan in self.report(slowness, frames)]
 
 
 def areas(plan: Plan) -> dict[NodeId, int]:
@@ -134,12 +136,13 @@ def test_a_worker_that_is_lost_is_not_in_the_next_map() -> None:
     assert lost not in planner.plan.workers
 
 
-def test_a_worker_that_slows_down_gets_less_and_steady_ones_change_nothing() -> None:
+@pytest.mark.parametrize("frames", [1, LEAST_FRAMES])
+def test_a_worker_that_slows_down_gets_less_and_steady_ones_change_nothing(frames: int) -> None:
     planner = Planner(*WORKERS)
     before = planner.plan
-    assert not planner.reports({}, 8)
+    assert not planner.reports({}, 8, frames)
     slow = before.workers[0]
-    assert planner.reports({slow: 3.0}, 8)
+    assert planner.reports({slow: 3.0}, 8, frames)
     assert planner.plan.epoch > before.epoch
     assert areas(planner.plan).get(slow, 0) < areas(before)[slow]
     assert f"{slow} takes" in planner.plan.reason

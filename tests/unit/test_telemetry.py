@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.machine.actions import NoteTile
-from nodes.machine.corrections import LEAST_FRAMES
+from nodes.machine.corrections import LEAST_COMPUTED_S, LEAST_FRAMES
 from nodes.messages import LinkMeasured, MessageError, SegmentSeconds, TileSeconds, to_bytes
 from nodes.reports import read_report
 from nodes.telemetry import Meter
@@ -42,6 +42,25 @@ def test_a_slow_streams_segment_is_reported_every_so_many_frames() -> None:
         meter.segment(CAM, 1, 0.01)
         frames += [segment.frames for segment in read_report(to_bytes(meter.report())).segments]
     assert frames == [LEAST_FRAMES] * 3
+
+
+def test_long_computations_tell_sooner() -> None:
+    meter, frames = Meter(), []
+    for _ in range(2):
+        meter.segment(CAM, 1, LEAST_COMPUTED_S)
+        frames += [segment.frames for segment in read_report(to_bytes(meter.report())).segments]
+    assert frames == [1, 1]
+
+
+def test_a_slow_streams_tiles_are_reported_every_so_many_frames_and_a_workers_together() -> None:
+    meter, reported = Meter(), []
+    for sequence in range(1, 2 * LEAST_FRAMES + 1):
+        for tile in (1, 2) if sequence > 1 else (1,):
+            key = FrameKey(CAM, 1, sequence, 1, sequence, tile)
+            meter.tile(NoteTile(key, NodeId("worker-1"), 0.01, 0.0, 0.001))
+        tiles = read_report(to_bytes(meter.report())).tiles
+        reported += [[(tile.tile, tile.frames) for tile in tiles]] if tiles else []
+    assert reported == [[(1, LEAST_FRAMES), (2, LEAST_FRAMES - 1)], [(1, LEAST_FRAMES), (2, LEAST_FRAMES)]]
 
 
 def test_a_streams_counts_and_epoch_stand_beside_the_nodes() -> None:
