@@ -35,6 +35,8 @@ COLDNESS = 1.5
 LARGEST = 100.0
 WINDOWS, LEAST_WINDOWS = 5, 3
 """Reports whose median counts; before there are so many it counts as 1."""
+TURN, TURN_WINDOWS = 1.5, 2
+"""So many reports in a row, by that factor beyond the smoothed one, are a change: what was before is forgotten."""
 FADING = 0.95
 """What each report leaves of a factor that is not measured: half is gone after 14, nine tenths after 45."""
 MOST_RELAPSES = 5
@@ -59,6 +61,11 @@ class _Correction:
     def learn(self, ratio: float) -> None:
         self.ratios.append(min(max(ratio, 1 / LARGEST), LARGEST))
         if self.is_measured:
+            newest = sorted(list(self.ratios)[-TURN_WINDOWS:])
+            if newest[0] > TURN * self.smoothed:
+                self.ratios.extend([newest[0]] * WINDOWS)
+            elif newest[-1] * TURN < self.smoothed:
+                self.ratios.extend([newest[-1]] * WINDOWS)
             self.smoothed = statistics.median(self.ratios)
             self._follow()
             if self.has_faded:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.machine.corrections import COLDNESS, LARGEST, LEAST_WINDOWS, WINDOWS, Corrections, close
+from nodes.machine.corrections import COLDNESS, LARGEST, LEAST_WINDOWS, TURN_WINDOWS, WINDOWS, Corrections, close
 from pipeline.plan import NodeId
 
 A, B, IDLE = map(NodeId, ("a", "b", "idle"))
@@ -42,6 +42,13 @@ def test_one_or_two_reports_are_not_believed() -> None:
     assert factor(corrections, A) == 1.0
     tell(corrections, A, 3.0, times=1)
     assert factor(corrections, A) == 3.0
+
+
+@pytest.mark.parametrize(("before", "after"), [(1.0, 3.0), (3.0, 1.0), (1.0, 0.3)])
+def test_two_reports_far_beyond_the_others_are_a_change(before: float, after: float) -> None:
+    corrections = measured(a=before)
+    tell(corrections, A, after, times=TURN_WINDOWS)
+    assert factor(corrections, A) == after
 
 
 @pytest.mark.parametrize("ratio", [0.93, 1.0, 1.08])
