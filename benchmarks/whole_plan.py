@@ -145,9 +145,9 @@ def main() -> int:
         rounds: dict[str, list[float]] = {planner: [] for planner in arguments.planners}
         plans: dict[str, dict[str, Any]] = {}
         for _ in range(arguments.repeats):
-            for planner in rounds:
+            for planner, measured in rounds.items():
                 latency_s, plans[planner] = bench.planned_by(planner, arguments.frames)
-                rounds[planner].append(latency_s)
+                measured.append(latency_s)
         slowed = bench.slow_a_worker() if arguments.slow else None
         bench.client.wait(lambda: bench.client.in_flight == 0, PATIENCE_S)
         lost, duplicates = bench.client.in_flight, bench.client.collected.duplicates
