@@ -52,7 +52,10 @@ GATHER = "gather_seconds_p50"
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One grid once: medians over frames in seconds. `stack` is from the first tile's sending to the last's return."""
+    """One grid once: medians over frames in seconds. `stack` is from the first tile's sending to the last's return.
+
+    Predictions are the planner's when it placed the tiles, from what the nodes had measured before.
+    """
 
     grid: str
     workers: int
@@ -63,6 +66,7 @@ class Measured:
     queue_seconds: float
     compute_seconds: float
     predicted_seconds: float
+    predicted_stack_seconds: float
 
 
 class Bench:
@@ -160,6 +164,7 @@ class Bench:
             stack_seconds=statistics.median(gathers),
             **{name: statistics.median(values) for name, values in parts.items()},
             predicted_seconds=plan["predicted"]["seconds"],
+            predicted_stack_seconds=plan["predicted"]["tiles"]["seconds"],
         )
 
     def kill_workers(self, stack: str, grid: str, kills: int, count: int) -> dict[str, Any]:
@@ -240,7 +245,9 @@ def table(model: str, stack: str, grids: Sequence[str], rounds: Sequence[Measure
         "grid",
         "workers",
         "stack s",
+        "predicted",
         "times",
+        "predicted",
         "frame s",
         "times",
         "compute s",
@@ -258,7 +265,9 @@ def table(model: str, stack: str, grids: Sequence[str], rounds: Sequence[Measure
             grid,
             str(max(one.workers for one in rounds if one.grid == grid)),
             f"{median['stack_seconds']:.3f}",
+            f"{median['predicted_stack_seconds']:.3f}",
             f"{first['stack_seconds'] / median['stack_seconds']:.2f}",
+            f"{first['predicted_stack_seconds'] / median['predicted_stack_seconds']:.2f}",
             f"{median['frame_seconds']:.3f}",
             f"{first['frame_seconds'] / median['frame_seconds']:.2f}",
             f"{median['compute_seconds']:.3f}",
@@ -270,7 +279,7 @@ def table(model: str, stack: str, grids: Sequence[str], rounds: Sequence[Measure
 
 
 def _medians(rounds: Sequence[Measured]) -> Mapping[str, float]:
-    names = ("stack_seconds", "frame_seconds", "compute_seconds", "transfer_seconds")
+    names = ("stack_seconds", "frame_seconds", "compute_seconds", "transfer_seconds", "predicted_stack_seconds")
     return {name: statistics.median(getattr(one, name) for one in rounds) for name in names}
 
 
