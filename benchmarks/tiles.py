@@ -16,6 +16,7 @@ import argparse
 import json
 import queue
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -230,9 +231,10 @@ def main() -> None:
             rounds = [bench.measure(arguments.stack, grid, arguments.frames) for grid in turns]
         bench.processes.stop()
         numbers |= {"rounds": [asdict(one) for one in rounds], **bench.proof()}
+    console = Console(width=None if sys.stdout.isatty() else 150)
     if rounds:
-        Console().print(table(arguments.model, arguments.stack, grids, rounds))
-    Console().print({name: value for name, value in numbers.items() if name != "rounds"})
+        console.print(table(arguments.model, arguments.stack, grids, rounds))
+    console.print({name: value for name, value in numbers.items() if name != "rounds"})
     if arguments.json:
         arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
 

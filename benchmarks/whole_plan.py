@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -132,7 +133,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--directory", type=Path, help="keep the logs here; it must not exist")
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)
     with tempfile.TemporaryDirectory(prefix="trisect-whole-") as temporary, ExitStack() as stack:
         folder = arguments.directory or Path(temporary) / "run"
         folder.mkdir(parents=True)
