@@ -78,6 +78,7 @@ class Step:
     plan_after: str
     reason: str
     changes: int
+    published_after_s: float
     active_after_s: float
     usual_gap_s: float
     longest_gap_s: float
@@ -160,7 +161,7 @@ class Bench(Testbed):
         """Take it, and measure what follows."""
         before_at, old = time.monotonic(), self.plan()
         time.sleep(MEASURE_S)
-        began = time.monotonic()
+        began, began_ts = time.monotonic(), time.time()
         epoch = old.epoch
         self.set(state)
         active_at = self.settle(began)
@@ -182,6 +183,7 @@ class Bench(Testbed):
             plan_after=described(new),
             reason=new.reason,
             changes=sum(1 for at, e in self.activations if began <= at <= settled and e > epoch),
+            published_after_s=new.created_ts - began_ts if new.epoch != epoch else 0.0,
             active_after_s=active_at - began,
             usual_gap_s=statistics.median(self.gaps(before_at, began)),
             longest_gap_s=max(self.gaps(began, active_at + 1.0)),
@@ -252,7 +254,18 @@ def main() -> int:
 def show(steps: list[Step], console: Console) -> None:
     """For people."""
     table = Table(title=f"{MODEL}, one frame in flight; milliseconds are medians")
-    for column in ("step", "plan", "active after s", "usual gap", "longest", "before", "after", "old plan", "best"):
+    for column in (
+        "step",
+        "plan",
+        "published after s",
+        "active after s",
+        "usual gap",
+        "longest",
+        "before",
+        "after",
+        "old plan",
+        "best",
+    ):
         table.add_column(column, justify="left" if column in ("step", "plan") else "right")
     for step in steps:
         plan = f"{step.plan_before} -> {step.plan_after}" if step.plan_after != step.plan_before else step.plan_after
@@ -264,8 +277,8 @@ def show(steps: list[Step], console: Console) -> None:
             step.latency_old_plan_s,
             step.latency_best_s,
         )
-        active = f"{step.active_after_s:.1f}" if step.changes else "-"
-        table.add_row(step.name, plan, active, *(f"{seconds * 1e3:.0f}" for seconds in times))
+        soon = [f"{s:.1f}" if step.changes else "-" for s in (step.published_after_s, step.active_after_s)]
+        table.add_row(step.name, plan, *soon, *(f"{seconds * 1e3:.0f}" for seconds in times))
     console.print(table)
 
 
