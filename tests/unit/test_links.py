@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.machine.links import FAST_BYTES_PER_S, MOST_AGREEING, Links
+from nodes.machine.links import FAST_BYTES_PER_S, LEAST_AGREEING, MOST_AGREEING, Links
 from nodes.messages import LinkMeasured, LinkReport
 from pipeline.plan import NodeId
 
@@ -44,9 +44,18 @@ def test_a_value_that_goes_to_and_fro_is_followed_less_and_less_but_a_lasting_ch
         known.learn_measured(EDGE, LinkMeasured(up_bytes_per_s=1e7 * chance.lognormvariate(0.0, 0.6)))
         changes += known.known[EDGE] != before
     assert changes <= 60
-    for _ in range(MOST_AGREEING):
+    for _ in range(LEAST_AGREEING):
         known.learn_measured(EDGE, LinkMeasured(up_bytes_per_s=1e5))
     assert known.known[EDGE].up_bytes_per_s == 1e5
+
+
+def test_a_lasting_change_within_what_is_usual_is_taken_up_in_the_end() -> None:
+    known = links()
+    for number in range(200):
+        known.learn_measured(EDGE, LinkMeasured(up_bytes_per_s=6e6 if number // 3 % 2 else 14e6))
+    for _ in range(MOST_AGREEING):
+        known.learn_measured(EDGE, LinkMeasured(up_bytes_per_s=8e6))
+    assert known.known[EDGE].up_bytes_per_s == 8e6
 
 
 @given(st.lists(st.floats(FAST_BYTES_PER_S, 1e12), min_size=1))
