@@ -47,7 +47,7 @@ class Compute:
     ) -> None:
         self._node, self._tier, self._meter, self._clock, self._emit = node, tier, meter, clock, emit
         self._segments, self._tiles = SegmentStore(engine, models), TileStore(engine, models)
-        self._tiled: dict[tuple[str, int], TiledStage] = {}
+        self._led: dict[tuple[str, int], tuple[str, TiledStage]] = {}
         self.worker: Worker[tuple[do.Run, float, float]] = Worker(f"{node}.compute", self._run)
 
     def put(self, run: do.Run) -> None:
@@ -63,17 +63,14 @@ class Compute:
         if tiled is not None and stage is not None:
             self._segments.hold(*epoch, tiled.before, Work.BEFORE)
             self._segments.hold(*epoch, tiled.after, Work.AFTER)
-            self._tiles.hold_proven(*epoch, tiled)
-            self._tiled[plan.stream, plan.epoch] = tiled
-        if tiled is not None and stage is None:
+            self._led[plan.stream, plan.epoch] = plan.model, tiled
+        if tiled is not None:
             self._tiles.hold(*epoch, tiled, self._own_tiles(action))
 
     def prepare_rest(self, action: do.Prepare) -> None:
-        """Compile the tiles of a worker's colleagues, which it may be asked for when one of them is lost."""
+        """Compile the tiles of others, which this node may be asked for when one of them is lost."""
         plan, tiled = action.plan, action.tiled
-        if tiled is None or action.stage is not None:
-            return
-        for tile in range(1, len(tiled.tile_map.tiles) + 1):
+        for tile in range(1, len(tiled.tile_map.tiles) + 1) if tiled is not None else ():
             if self._tiles.holds(plan.stream, plan.epoch):
                 self._tiles.hold(plan.stream, plan.epoch, plan.model, tiled, [tile])
 
@@ -81,7 +78,7 @@ class Compute:
         """Let go what the epoch had compiled."""
         self._segments.release(action.stream, action.epoch)
         self._tiles.release(action.stream, action.epoch)
-        self._tiled.pop((action.stream, action.epoch), None)
+        self._led.pop((action.stream, action.epoch), None)
 
     def _own_tiles(self, action: do.Prepare) -> list[int]:
         workers = action.plan.tiles.workers if action.plan.tiles else ()
@@ -109,17 +106,22 @@ class Compute:
         if segment is None:
             return None
         inputs = dict(run.inputs)
-        tiled = self._tiled.get((run.key.stream, run.key.epoch))
-        if run.work is Work.AFTER and tiled is not None:
+        led = self._led.get((run.key.stream, run.key.epoch))
+        if run.work is Work.AFTER and led is not None:
+            _, tiled = led
             inputs[tiled.stack.output] = merge(tiled.tile_map, run.parts)
         return segment.run(inputs)
 
     def _tile(self, run: do.Run) -> dict[int, Array] | None:
-        """Raises PlanError for a tile that is not compiled here yet."""
+        """Raises PlanError for a tile that is not compiled here yet, except at a head, which is asked last."""
         stream, epoch, tile = run.key.stream, run.key.epoch, run.key.tile
         segment = self._tiles.of(stream, epoch, tile)
         if segment is None and self._tiles.holds(stream, epoch):
-            raise PlanError(f"tile {tile} of epoch {epoch} is not compiled here yet; another node has to do it")
+            led = self._led.get((stream, epoch))
+            if led is None:
+                raise PlanError(f"tile {tile} of epoch {epoch} is not compiled here yet; another node has to do it")
+            self._tiles.hold(stream, epoch, *led, [tile])
+            segment = self._tiles.of(stream, epoch, tile)
         if segment is None:
             return None
         return {segment.output: segment.run({t: np.ascontiguousarray(array) for t, array in run.inputs.items()})}

@@ -63,7 +63,8 @@ def wish(
 ) -> dict[str, Any]:
     """Have the stream planned for something else, as a configuration would have it (None: as it does).
 
-    Returns the plan's JSON once the device has made it active. Raises RequestRefused, as `place` does.
+    Returns the plan's JSON once the device has made it, or one that has followed it, active. Raises RequestRefused, as
+    `place` does.
     """
     return _ask_for_plan(config, stream, OBJECTIVE, {"stream": stream, "wishes": wishes}, timeout_s)
 
@@ -90,7 +91,8 @@ def _ask_for_plan(
         answer = _request(config, session, names, verb, request, timeout_s=min(10.0, timeout_s))
         session.subscribe([names.filter(topics.APPLIED)], on_applied)
         with changed:
-            done = changed.wait_for(lambda: active.get(answer["device"]) == answer["epoch"], timeout_s)
+            # a plan that the planner has changed once more meanwhile is never active itself
+            done = changed.wait_for(lambda: (active.get(answer["device"]) or 0) >= answer["epoch"], timeout_s)
     if not done:
         raise RequestRefused(
             f"epoch {answer['epoch']} of stream {stream} was published but is not active after {timeout_s:.0f} s; "

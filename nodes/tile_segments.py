@@ -1,12 +1,16 @@
-"""A node's compiled tiles: each kind once for all tiles and epochs that have it, gone with the last of those epochs."""
+"""A node's compiled tiles: each kind once for all tiles and epochs that have it, gone with the last of those epochs.
+
+Each kind is proven where it will run, against the stack in one piece on the same processor: kernels differ between
+processors, and nodes prove side by side. The stack in one piece runs once for all grids that follow each other.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.engines.tiling import prove, tiling
+from pipeline.engines.tiling import Proof
 from pipeline.tiling import TiledStage
 
 if TYPE_CHECKING:
@@ -25,29 +29,27 @@ class TileStore:
         self._models = models
         self._compiled: dict[TileKey, TileSegment] = {}
         self._held: dict[tuple[str, int], dict[int, TileKey]] = {}
-        self._proven: set[Hashable] = set()
+        self._proof: tuple[str, Proof] | None = None
         self._lock = threading.Lock()
 
-    def hold(self, stream: str, epoch: int, model: str, tiled: TiledStage, tiles: Collection[int]) -> None:
-        """Have these tiles, counted from 1, ready for this epoch. Raises what the engine raises."""
-        engine, prepared = tiling(self._engine), self._models[model]
+    def hold(self, stream: str, epoch: int, model: str, tiled: TiledStage, tiles: Iterable[int]) -> None:
+        """Have these tiles, counted from 1, ready for this epoch, those that were held before included.
+
+        Raises TileError when they would change a bit on this engine, and what the engine raises.
+        """
+        with self._lock:
+            self._held.setdefault((stream, epoch), {})
         for number in tiles:
             tile = tiled.tile_map.tiles[number - 1]
             key = model, tile.kind
-            segment = self._compiled.get(key) or engine.compile_tile(prepared, tile, tiled.stack)
+            segment = self._compiled.get(key) or self._proof_of(model, tiled).compile_tile(tiled.tile_map, tile)
             self._keep(stream, epoch, number, key, segment)
 
-    def hold_proven(self, stream: str, epoch: int, model: str, tiled: TiledStage) -> None:
-        """Have all tiles ready for this epoch. Raises TileError when they would change a bit on this engine."""
-        tile_map = tiled.tile_map
-        grid = (model, tile_map.stack, tile_map.rows, tile_map.columns)
-        if grid not in self._proven:
-            known = {kind: segment for (of, kind), segment in self._compiled.items() if of == model}
-            proven = prove(self._engine, self._models[model], tile_map, known)
-            self._proven.add(grid)
-            with self._lock:
-                self._compiled |= {(model, kind): segment for kind, segment in proven.segments.items()}
-        self.hold(stream, epoch, model, tiled, range(1, len(tile_map.tiles) + 1))
+    def _proof_of(self, model: str, tiled: TiledStage) -> Proof:
+        known = self._proof
+        if known is None or (known[0], known[1].stack) != (model, tiled.stack):
+            known = self._proof = model, Proof(self._engine, self._models[model], tiled.stack)
+        return known[1]
 
     def holds(self, stream: str, epoch: int) -> bool:
         """Whether anything is held for the epoch."""
@@ -70,5 +72,7 @@ class TileStore:
 
     def _keep(self, stream: str, epoch: int, number: int, key: TileKey, segment: TileSegment) -> None:
         with self._lock:
-            self._compiled[key] = segment
-            self._held.setdefault((stream, epoch), {})[number] = key
+            held = self._held.get((stream, epoch))
+            if held is not None:  # the epoch may have been let go meanwhile
+                self._compiled[key] = segment
+                held[number] = key

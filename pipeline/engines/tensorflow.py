@@ -62,13 +62,11 @@ class TensorFlowEngine:
         return segment
 
     def compile_tile(self, model: PreparedModel, tile: Tile, stack: Stack) -> TileSegment:
-        """Trace the stack for tiles of this one's kind and run it once on zeros."""
+        """Trace the stack for tiles of this one's kind."""
         from pipeline.engines.tensorflow_tiles import TensorFlowTileSegment
 
         with _tracing, _short_turns():
-            segment = TensorFlowTileSegment(model, tile, stack)
-        segment.run({i: np.zeros(shape, dtype) for i, (shape, dtype) in segment.expected.items()})
-        return segment
+            return TensorFlowTileSegment(model, tile, stack)
 
     def profile(self, model: PreparedModel, repeats: int = 10) -> BlockTimes:
         """Median seconds per block, scaled to the untraced median of the whole.

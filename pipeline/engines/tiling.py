@@ -6,9 +6,8 @@ the law is a fact about one library on one kind of processor, found by trying. I
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -28,7 +27,7 @@ class TilingEngine(Engine, Protocol):
     """An engine that computes tiles, too."""
 
     def compile_tile(self, model: PreparedModel, tile: Tile, stack: Stack) -> TileSegment:
-        """A segment for all tiles of this one's kind, that has run once."""
+        """A segment for all tiles of this one's kind. It has not run yet: its first run takes longer than others."""
         ...
 
 
@@ -40,22 +39,12 @@ def tiling(engine: Engine) -> TilingEngine:
 
 
 class TiledStack:
-    """All tiles of a stack on one engine: one segment for each kind of tile, but for those that are `known` already.
+    """All tiles of a stack on one engine: one segment for each kind of tile. Raises ConfigError for most engines."""
 
-    Raises ConfigError for most engines.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        model: PreparedModel,
-        tile_map: TileMap,
-        known: Mapping[Hashable, TileSegment] = MappingProxyType({}),
-    ) -> None:
+    def __init__(self, engine: Engine, model: PreparedModel, tile_map: TileMap) -> None:
         self._engine, self._model, self.tile_map = tiling(engine), model, tile_map
         self.segments = {
-            tile.kind: known.get(tile.kind) or self._engine.compile_tile(model, tile, tile_map.stack)
-            for tile in {tile.kind: tile for tile in tile_map.tiles}.values()
+            tile.kind: self._engine.compile_tile(model, tile, tile_map.stack) for tile in _kinds(tile_map.tiles)
         }
 
     def run(self, tensors: Mapping[int, Array]) -> Array:
@@ -64,47 +53,65 @@ class TiledStack:
         return merge(self.tile_map, parts)
 
     def first_difference(self, tensors: Mapping[int, Array]) -> tuple[Block, Tile] | None:
-        """The first block with another bit than the stack in one piece has there, and a tile in which it does.
+        """The first block with another bit than the stack in one piece has there, and a tile in which it does."""
+        return first_difference(self._engine, self._model, self.tile_map, self.tile_map.tiles, tensors)
 
-        Slow: the stack is compiled anew up to each block.
+
+class Proof:
+    """A stack in one piece on noise, for its tiles to be compared with. Raises ConfigError for most engines."""
+
+    def __init__(self, engine: Engine, model: PreparedModel, stack: Stack) -> None:
+        self._engine, self._model, self.stack = tiling(engine), model, stack
+        segment = engine.compile(model, stack.blocks, stack.inputs, (stack.output,))
+        self._whole = segment.run(self._noise())[stack.output]
+
+    def compile_tile(self, tile_map: TileMap, tile: Tile) -> TileSegment:
+        """A segment for the tiles of this one's kind, if it gives the bits that the stack in one piece has there.
+
+        Raises TileError that names the block which does not, what its tile was and what to do.
         """
-        engine, graph, stack = self._engine, self._model.graph, self.tile_map.stack
-        made_by = [graph.blocks[index].outputs[0] for index in stack.blocks]
-        unsplit = engine.compile(self._model, stack.blocks, stack.inputs, made_by).run(tensors)
-        for end, index in enumerate(stack.blocks, start=1):
-            (output,) = graph.blocks[index].outputs
-            upto = replace(stack, last=index, blocks=stack.blocks[:end], output=output)
-            for tile in {tile.kind: tile for tile in self.tile_map.tiles}.values():
-                made = engine.compile_tile(self._model, tile, upto).run(cut(self.tile_map, tile, tensors))
-                if not np.array_equal(made, part(unsplit[output], tile.regions[output]), equal_nan=True):
-                    return graph.blocks[index], tile
-        return None
+        tensors, segment = self._noise(), self._engine.compile_tile(self._model, tile, self.stack)
+        made = segment.run(cut(tile_map, tile, tensors))
+        if np.array_equal(made, part(self._whole, tile.regions[self.stack.output]), equal_nan=True):
+            return segment
+        found = first_difference(self._engine, self._model, tile_map, [tile], tensors)
+        raise refusal(self._engine, self._model, tile_map, found)
+
+    def _noise(self) -> dict[int, Array]:
+        # made anew each time: it is as large as the maps, and quick
+        return {tensor: noise(self._model.graph.tensors[tensor]) for tensor in self.stack.inputs}
 
 
-def prove(
-    engine: Engine,
-    model: PreparedModel,
-    tile_map: TileMap,
-    known: Mapping[Hashable, TileSegment] = MappingProxyType({}),
-) -> TiledStack:
-    """The stack in tiles, compiled, if it gives the bits of the stack in one piece on noise.
+def first_difference(
+    engine: Engine, model: PreparedModel, tile_map: TileMap, tiles: Sequence[Tile], tensors: Mapping[int, Array]
+) -> tuple[Block, Tile] | None:
+    """The first block with another bit in one of these tiles than the stack in one piece has there, and such a tile.
 
-    Segments of kinds that are `known` already are taken as they are.
-    Raises TileError that names the block which does not, what its tile was and what to do; ConfigError.
+    Slow: the stack is compiled anew up to each block.
     """
-    tiled, stack = TiledStack(engine, model, tile_map, known), tile_map.stack
-    tensors = {tensor: noise(model.graph.tensors[tensor]) for tensor in stack.inputs}
-    whole = engine.compile(model, stack.blocks, stack.inputs, (stack.output,)).run(tensors)[stack.output]
-    if np.array_equal(tiled.run(tensors), whole, equal_nan=True):
-        return tiled
-    raise refusal(engine, model, tiled, tiled.first_difference(tensors))
+    graph, stack = model.graph, tile_map.stack
+    made_by = [graph.blocks[index].outputs[0] for index in stack.blocks]
+    unsplit = engine.compile(model, stack.blocks, stack.inputs, made_by).run(tensors)
+    for end, index in enumerate(stack.blocks, start=1):
+        (output,) = graph.blocks[index].outputs
+        upto = replace(stack, last=index, blocks=stack.blocks[:end], output=output)
+        for tile in _kinds(tiles):
+            made = tiling(engine).compile_tile(model, tile, upto).run(cut(tile_map, tile, tensors))
+            if not np.array_equal(made, part(unsplit[output], tile.regions[output]), equal_nan=True):
+                return graph.blocks[index], tile
+    return None
 
 
-def refusal(engine: Engine, model: PreparedModel, tiled: TiledStack, found: tuple[Block, Tile] | None) -> TileError:
+def _kinds(tiles: Sequence[Tile]) -> list[Tile]:
+    """One tile of each kind."""
+    return list({tile.kind: tile for tile in tiles}.values())
+
+
+def refusal(engine: Engine, model: PreparedModel, tile_map: TileMap, found: tuple[Block, Tile] | None) -> TileError:
     """What to say of a stack and grid that change a bit."""
-    graph, stack = model.graph, tiled.tile_map.stack
+    graph, stack = model.graph, tile_map.stack
     first, last = graph.blocks[stack.first].name, graph.blocks[stack.last].name
-    grid = f"{len(tiled.tile_map.rows)}x{len(tiled.tile_map.columns)}"
+    grid = f"{len(tile_map.rows)}x{len(tile_map.columns)}"
     said = f"stack {first}:{last} in {grid} tiles is not bit-equal with {engine.name} {engine.version} on this machine"
     if found is None:
         return TileError(f"{said}; choose another grid")

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.backend import keras
 from pipeline.engines import create
-from pipeline.engines.tiling import TiledStack, prove
+from pipeline.engines.tiling import Proof, TiledStack
 from pipeline.errors import ConfigError, ModelError, PlanError, TileError
 from pipeline.graph import Axis, ModelGraph
 from pipeline.models.graphs import shipped_graph
@@ -189,11 +189,12 @@ class _Wrong:
 def test_a_grid_that_changes_a_bit_is_refused_and_the_block_named() -> None:
     model = _small()
     tile_map = split(model.graph, stack_named(model.graph, "stem:join"), Grid.parse("2x1"))
-    assert isinstance(prove(ENGINE, model, tile_map), TiledStack)
+    for tile in tile_map.tiles:
+        assert Proof(ENGINE, model, tile_map.stack).compile_tile(tile_map, tile).output == tile_map.stack.output
     with pytest.raises(
         TileError, match=r"block 2 \('left', Conv2D\) .* 8x12 than over 16x12; end the stack before block 2"
     ):
-        prove(_OneBitOff(), model, tile_map)
+        Proof(_OneBitOff(), model, tile_map.stack).compile_tile(tile_map, tile_map.tiles[0])
 
 
 def test_an_engine_without_tiles_says_which_has_them() -> None:
