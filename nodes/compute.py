@@ -33,7 +33,9 @@ _log = logging.getLogger(__name__)
 
 
 class Compute:
-    """Performs `Run`; what comes of it goes to `emit`. `prepare` and `release` are for the thread that compiles."""
+    """Performs `Run`; what comes of it goes to `emit`. `prepare` and `release` are for the thread that compiles, of
+    which `is_compiling` says whether it is at it.
+    """
 
     def __init__(
         self,
@@ -44,7 +46,10 @@ class Compute:
         meter: Meter,
         clock: PipelineClock,
         emit: Callable[[ev.Event], None],
+        *,
+        is_compiling: Callable[[], bool],
     ) -> None:
+        self._is_compiling = is_compiling
         self._node, self._tier, self._meter, self._clock, self._emit = node, tier, meter, clock, emit
         self._segments, self._tiles = SegmentStore(engine, models), TileStore(engine, models)
         self._led: dict[tuple[str, int], tuple[str, TiledStage]] = {}
@@ -68,11 +73,13 @@ class Compute:
             self._tiles.hold(*epoch, tiled, self._own_tiles(action))
 
     def prepare_rest(self, action: do.Prepare) -> None:
-        """Compile the tiles of others, which this node may be asked for when one of them is lost."""
+        """Compile the tiles for which this node is asked first when their worker is lost."""
         plan, tiled = action.plan, action.tiled
-        for tile in range(1, len(tiled.tile_map.tiles) + 1) if tiled is not None else ():
-            if self._tiles.holds(plan.stream, plan.epoch):
-                self._tiles.hold(plan.stream, plan.epoch, plan.model, tiled, [tile])
+        if tiled is None or plan.tiles is None:
+            return
+        stands_in = [n for n in range(1, len(plan.tiles) + 1) if plan.tiles.deputy(n) == self._node]
+        if self._tiles.holds(plan.stream, plan.epoch):
+            self._tiles.hold(plan.stream, plan.epoch, plan.model, tiled, stands_in)
 
     def release(self, action: do.Release) -> None:
         """Let go what the epoch had compiled."""
@@ -86,7 +93,7 @@ class Compute:
 
     def _run(self, item: tuple[do.Run, float, float]) -> None:
         run, arrived_ts, arrived = item
-        began = time.perf_counter()
+        began, was_compiling = time.perf_counter(), self._is_compiling()
         try:
             outputs = self._tile(run) if run.work is Work.TILE else self._segment(run)
         except Exception as error:
@@ -98,7 +105,7 @@ class Compute:
         if outputs is None:
             self._meter.count("stale_tensors_total")
             return
-        trace = self._traced(run, arrived_ts, began - arrived, time.perf_counter() - began)
+        trace = self._traced(run, arrived_ts, began - arrived, time.perf_counter() - began, was_compiling)
         self._emit(ev.SegmentRan(run.key, outputs, trace, run.work))
 
     def _segment(self, run: do.Run) -> dict[int, Array] | None:
@@ -126,12 +133,12 @@ class Compute:
             return None
         return {segment.output: segment.run({t: np.ascontiguousarray(array) for t, array in run.inputs.items()})}
 
-    def _traced(self, run: do.Run, arrived_ts: float, queue_s: float, compute_s: float) -> Trace:
+    def _traced(self, run: do.Run, arrived_ts: float, queue_s: float, compute_s: float, was_compiling: bool) -> Trace:
         """The run's trace with this node's hop, which at a head spans from its first part to its last.
 
         The seconds that a head waits for its tiles count as computing: they are the stack's.
         """
-        ended_ts = self._clock.now()
+        ended_ts, is_compiling = self._clock.now(), was_compiling or self._is_compiling()
         stream, epoch = StreamId(run.key.stream), run.key.epoch
         self._meter.sample("queue_seconds", queue_s, stream)
         self._meter.sample("decode_seconds", run.decode_seconds, stream)
@@ -144,11 +151,12 @@ class Compute:
                 queue_seconds=first.queue_seconds + queue_s,
                 compute_seconds=first.compute_seconds + gather_s + compute_s,
                 sent_ts=ended_ts,
+                is_compiling=is_compiling or first.is_compiling,
             )
-            self._note_frame(stream, epoch, first.compute_seconds + compute_s)
+            self._note_frame(stream, epoch, first.compute_seconds + compute_s, is_usual=not hop.is_compiling)
             return (*before, hop)
         if run.work is Work.STAGE:
-            self._note_frame(stream, epoch, compute_s)
+            self._note_frame(stream, epoch, compute_s, is_usual=not is_compiling)
         if run.work is Work.TILE:
             self._meter.count("tiles_total")
             self._meter.sample("tile_seconds", compute_s, stream)
@@ -160,11 +168,13 @@ class Compute:
             queue_seconds=queue_s,
             compute_seconds=compute_s,
             sent_ts=ended_ts,
+            is_compiling=is_compiling,
         )
         return (*run.trace, hop)
 
-    def _note_frame(self, stream: StreamId, epoch: int, compute_s: float) -> None:
+    def _note_frame(self, stream: StreamId, epoch: int, compute_s: float, *, is_usual: bool) -> None:
         self._meter.count("frames_total")
         self._meter.count_of(stream, "frames_total")
         self._meter.sample("compute_seconds", compute_s, stream)
-        self._meter.segment(stream, epoch, compute_s)
+        if is_usual:
+            self._meter.segment(stream, epoch, compute_s)

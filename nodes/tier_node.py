@@ -133,8 +133,17 @@ class TierNode:
         self._watch = LinkWatch(self.config, self.names, self.presence)
         self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
         tier = self.section.tier.label
-        self._compute = Compute(node, tier, self._engine, self._models, self.meter, clock, self._inbox.put)
         self._prepare: Worker[Callable[[], None]] = Worker(f"{node}.prepare", lambda job: job())
+        self._compute = Compute(
+            node,
+            tier,
+            self._engine,
+            self._models,
+            self.meter,
+            clock,
+            self._inbox.put,
+            is_compiling=lambda: self._prepare.is_busy,
+        )
         for name, profile in self._profiles.items():
             if profile is None:
                 self._prepare.put(partial(self._measure, name))

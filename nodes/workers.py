@@ -17,7 +17,8 @@ class Worker(Generic[T]):
     """Calls `work(item)` for each item put, in a thread called `name`.
 
     `put` waits while `limit` items are queued, which is the back-pressure between a node's stages; `offer` does not
-    wait and says whether there was room. What `work` raises is logged and given to `on_error`.
+    wait and says whether there was room. What `work` raises is logged and given to `on_error`. `is_busy` while an item
+    is worked on.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Worker(Generic[T]):
         self._on_error = on_error
         self._queue: queue.Queue[T | None] = queue.Queue(limit)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.is_busy = False
 
     def start(self) -> None:
         """Begin to work."""
@@ -60,8 +62,10 @@ class Worker(Generic[T]):
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
+            self.is_busy = True
             try:
                 self._work(item)
             except Exception as error:
                 _log.exception("%s could not do its work", self._thread.name)
                 self._on_error(item, error)
+            self.is_busy = False

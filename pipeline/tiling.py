@@ -48,6 +48,12 @@ class Tiling:
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
+    def deputy(self, tile: int) -> NodeId | None:
+        """Who is asked first for a tile (counted from 1) that its worker does not bring: the next, if there is one."""
+        names = list(dict.fromkeys(self.workers))
+        after = names[(names.index(self.workers[tile - 1]) + 1) % len(names)]
+        return after if len(names) > 1 else None
+
     def stack(self, graph: ModelGraph) -> Stack:
         """The blocks that are cut. Raises TileError where the graph has no such stack."""
         if not 0 < self.first <= self.last < len(graph):

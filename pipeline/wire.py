@@ -38,7 +38,8 @@ Array: TypeAlias = npt.NDArray[Any]
 class Hop:
     """What one node did for a frame, in seconds on its own clock; `*_ts` are seconds since 1970.
 
-    `arrived_ts` is when the last input was whole, `sent_ts` when the first chunk of the output was made.
+    `arrived_ts` is when the last input was whole, `sent_ts` when the first chunk of the output was made. While a node
+    was compiling (`is_compiling`), what it took is not what it usually takes.
     """
 
     node: str
@@ -49,6 +50,7 @@ class Hop:
     compute_seconds: float = 0.0
     encode_seconds: float = 0.0
     sent_ts: float = 0.0
+    is_compiling: bool = False
 
 
 Trace: TypeAlias = tuple[Hop, ...]
@@ -333,7 +335,13 @@ def _pack_trace(trace: Trace, encode_seconds: float) -> list[list[Any]]:
 def _read_trace(value: Any) -> Trace:
     if len(value) > MAX_HOPS:
         raise ValueError(f"a trace of {len(value)} hops, at most {MAX_HOPS}")
-    return tuple(Hop(_text(node), _text(tier), *map(_finite, seconds)) for node, tier, *seconds in value)
+    return tuple(_read_hop(*hop) for hop in value)
+
+
+def _read_hop(node: Any, tier: Any, *numbers: Any) -> Hop:
+    *seconds, is_compiling = numbers
+    arrived, decode, queue, compute, encode, sent = map(_finite, seconds)
+    return Hop(_text(node), _text(tier), arrived, decode, queue, compute, encode, sent, is_compiling is True)
 
 
 def _finite(value: Any) -> float:

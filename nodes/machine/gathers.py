@@ -149,14 +149,15 @@ class Gathers:
         return [SendTile(key, worker, tensor, array) for tensor, array in tensors.items()]
 
     def _chosen(self, gather: _Gather, tile: int, now: float) -> NodeId:
-        """The plan's worker for the tile, if it can; else the one with the least to do that can; else the head."""
-        assert gather.held.plan.tiles is not None
-        planned, asked = gather.held.plan.tiles.workers[tile - 1], gather.asked.get(tile, {})
+        """The first that can: the plan's worker for the tile, its deputy, the one with the least to do, the head."""
+        tiles, asked = gather.held.plan.tiles, gather.asked.get(tile, {})
+        assert tiles is not None
+        planned, deputy = tiles.workers[tile - 1], tiles.deputy(tile)
         able = [n for n in gather.held.plan.workers if n not in asked and self._peers.ready_for(n, gather.held.plan)]
         able = [n for n in able if self._shunned_until.get(n, now) <= now]
         if planned in able or (planned == self._me and planned not in asked):
             return planned
-        return min(able, key=self._busy, default=self._me)
+        return deputy if deputy in able else min(able, key=self._busy, default=self._me)
 
     def _busy(self, worker: NodeId) -> int:
         return sum(worker in gather.asked.get(tile, {}) for gather in self._open.values() for tile in gather.missing)
@@ -178,7 +179,7 @@ class Gathers:
         name = event.key.stream, event.key.epoch, event.worker
         usual = self._usual_s.get(name, taken_s)
         self._usual_s[name] = max(taken_s, USUAL_MEMORY * usual + (1 - USUAL_MEMORY) * taken_s)
-        if not event.trace:
+        if not event.trace or event.trace[-1].is_compiling:
             return []
         hop = event.trace[-1]
         transfer_s = max(0.0, taken_s - hop.queue_seconds - hop.compute_seconds)

@@ -321,7 +321,8 @@ class PlannerMachine:
         stream.assume({n: self._roster.condition(stream.served, n, flows) for n in nodes}, self._settings.band)
         tiles = self._forced_tiles(stream) if forced is not None and forced == stream.forced else None
         whole = frozenset(node for node in nodes if self._works_whole(stream, node))
-        rests_on = (graph.digest, as_written(stream.wishes), tiles, whole, *stream.assumed.items())
+        in_use = stream.plan.tiles if stream.plan is not None else None
+        rests_on = (graph.digest, as_written(stream.wishes), tiles, whole, in_use, *stream.assumed.items())
         solved = stream.solved.get(forced)
         if solved is None or solved[0] != rests_on:
             known = stream.assumed
@@ -344,7 +345,14 @@ class PlannerMachine:
     def _teams(self, stream: PlannedStream) -> Teams:
         workers = [node for node in self._workers(stream) if node in stream.assumed]
         heads = [node for node in stream.assumed if not self._works_whole(stream, node)]
-        return Teams.of(self._roster, stream.served, stream.assumed, workers, heads)
+        return Teams.of(self._roster, stream.served, stream.assumed, workers, heads, self._tiles_in_use(stream))
+
+    def _tiles_in_use(self, stream: PlannedStream) -> tuple[NodeId, Tiling] | None:
+        plan = stream.plan
+        graph = self._roster.graphs.get(plan.digest) if plan is not None else None
+        if plan is None or plan.tiles is None or graph is None or not fits(plan, graph):
+            return None
+        return plan.nodes[Tier.EDGE], plan.tiles
 
     def _flows_beside(self, stream: PlannedStream) -> list[Flow]:
         """The other streams whose devices are there."""

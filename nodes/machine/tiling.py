@@ -19,11 +19,15 @@ from pipeline.tiling import Tiling
 
 @dataclass(frozen=True, slots=True)
 class Teams:
-    """Those that can compute tiles, by what is known of them, and those that may share them out."""
+    """Those that can compute tiles, by what is known of them, and those that may share them out.
+
+    `in_use` are the tiles that a head has now, some of whose workers may be gone.
+    """
 
     nodes: Mapping[NodeId, TileNode]
     workers: Sequence[NodeId]
     heads: Collection[NodeId]
+    in_use: tuple[NodeId, Tiling] | None = None
 
     @classmethod
     def of(
@@ -33,9 +37,11 @@ class Teams:
         conditions: Mapping[NodeId, Condition],
         workers: Sequence[NodeId],
         heads: Collection[NodeId],
+        in_use: tuple[NodeId, Tiling] | None,
     ) -> Teams:
         """Under these conditions, which have the workers and all edge nodes."""
-        return cls({node: roster.tile_node(served, node, now) for node, now in conditions.items()}, workers, heads)
+        nodes = {node: roster.tile_node(served, node, now) for node, now in conditions.items()}
+        return cls(nodes, workers, heads, in_use)
 
     def behind(self, head: NodeId) -> Team:
         """The head with all workers."""
@@ -51,10 +57,16 @@ class Teams:
                 team = self.behind(head)
                 if head not in known:
                     known[head] = tuple(sharings(graph, team)) if choose and head in self.heads else ()
-                found.append(replace(candidate, team=team, sharings=known[head]))
+                found.append(replace(candidate, team=team, sharings=known[head], in_use=self._in_use_by(head)))
             else:
                 found.append(candidate)
         return found
+
+    def _in_use_by(self, head: NodeId) -> Tiling | None:
+        if self.in_use is None or head not in self.heads:
+            return None
+        node, tiling = self.in_use
+        return tiling if node == head and {head, *self.workers}.issuperset(tiling.workers) else None
 
 
 def priced_with(

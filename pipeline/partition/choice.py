@@ -24,7 +24,8 @@ from pipeline.tiling import Tiling
 class Candidate:
     """A node for the device and for some other tiers, what they cost together, and what limits just them.
 
-    `team` are the edge's node and those that compute tiles for it, `sharings` the stacks that pay for it by themselves.
+    `team` are the edge's node and those that compute tiles for it, `sharings` the stacks that pay for it by themselves,
+    `in_use` the tiles that there are now.
     """
 
     nodes: Mapping[Tier, str]
@@ -32,6 +33,7 @@ class Candidate:
     constraints: tuple[Constraint, ...] = ()
     team: Team | None = None
     sharings: tuple[Sharing, ...] = ()
+    in_use: Tiling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,10 @@ def _shared_out(
     if candidate.team is None or not candidate.sharings:
         return None
     asked = [*constraints, *candidate.constraints]
-    found = tiled.best(graph, candidate.costs, candidate.team, candidate.sharings, asked, objective, whole.value)
+    costs, team = candidate.costs, candidate.team
+    found = tiled.best(graph, costs, team, candidate.sharings, asked, objective, whole.value)
+    if found is not None and candidate.in_use is not None:
+        found = tiled.kept(graph, costs, team, candidate.in_use, asked, objective, found)
     if found is None:
         return None
     on_terms = replace(candidate, costs=found.costs)

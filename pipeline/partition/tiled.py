@@ -20,7 +20,7 @@ from pipeline.partition import cuts, exact
 from pipeline.partition.constraints import Constraint, Pin
 from pipeline.partition.objective import Objective
 from pipeline.placement import Placement, Tier
-from pipeline.tiles.choice import Sharing, balanced, cost
+from pipeline.tiles.choice import Sharing, balanced, cost, sharing
 from pipeline.tiles.team import Team
 from pipeline.tiling import Tiling
 
@@ -28,6 +28,8 @@ MOST_RANKED = 48
 """Stacks that are looked at: those that save most."""
 MOST_SOLVED = 8
 """Of these, programs that are solved."""
+KEPT = 0.05
+"""By how much of the best the stack in use may be dearer and still be kept: another has to be compiled and proven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,29 @@ def best(
     if placement is None or objective.value(predict(graph, placement, priced)) > found[0]:
         return Tiled(found[2], found[1].tiling, _priced(graph, costs, found[1]), gap)
     return Tiled(placement, even.tiling, priced, gap)
+
+
+def kept(
+    graph: ModelGraph,
+    costs: Costs,
+    team: Team,
+    in_use: Tiling,
+    constraints: Sequence[Constraint],
+    objective: Objective,
+    found: Tiled,
+) -> Tiled:
+    """The stack in use with its grid on its nodes, borders balanced anew, if that is nearly as good as what was found.
+
+    The nodes are all in the team.
+    """
+    present = sharing(graph, team, in_use)
+    even = balanced(graph, team, present, latency=objective.latency, period=objective.period)
+    priced = with_tiles(graph, costs, even.tiling, cost(graph, team, even))
+    placement = _placed(graph, priced, even.tiling, constraints, objective)
+    least = objective.value(predict(graph, found.placement, found.costs))
+    if placement is None or objective.value(predict(graph, placement, priced)) > (1 + KEPT) * least:
+        return found
+    return Tiled(placement, even.tiling, priced, found.gap)
 
 
 def pins(graph: ModelGraph, tiling: Tiling) -> list[Pin]:

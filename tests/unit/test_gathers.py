@@ -187,12 +187,19 @@ def test_a_late_tile_is_asked_of_another_worker_then_of_the_head_and_of_nobody_t
     assert the(do.Run, back(machine, 1, ONE, 1e6)).work is Work.AFTER
 
 
-def test_a_lost_or_reborn_workers_tile_is_asked_of_another_at_once() -> None:
+def test_a_lost_or_reborn_workers_tile_is_asked_of_its_deputy_at_once_and_then_of_the_one_with_least_to_do() -> None:
     machine = head(ONE, TWO, THREE)
     begin(machine)
     back(machine, 3, THREE)
-    assert asked(machine.handle(lost(ONE), 0.01)) == {1: THREE}
-    assert asked(come(machine, TWO, births=2)) == {2: THREE}
+    assert asked(machine.handle(lost(ONE), 0.01)) == {1: TWO}
+    assert asked(come(machine, TWO, births=2)) == {1: THREE, 2: THREE}
+
+
+def test_what_a_worker_took_while_it_compiled_is_not_noted() -> None:
+    machine = head(ONE, TWO)
+    begin(machine)
+    hop = Hop(ONE, "edge", 0.0, compute_seconds=0.005, is_compiling=True)
+    assert not of(do.NoteTile, machine.handle(ev.TileArrived(key(1), ONE, tile_of(machine, 1), (hop,)), 0.01))
 
 
 def test_a_worker_that_was_late_comes_last_until_it_answers_or_some_time_has_passed() -> None:

@@ -145,6 +145,9 @@ def test_a_worker_that_slows_down_gets_less_and_steady_ones_change_nothing(frame
     assert planner.reports({slow: 3.0}, 8, frames)
     assert planner.plan.epoch > before.epoch
     assert areas(planner.plan).get(slow, 0) < areas(before)[slow]
+    assert before.tiles is not None
+    assert planner.plan.tiles is not None
+    assert (planner.plan.tiles.first, planner.plan.tiles.last) == (before.tiles.first, before.tiles.last)
     assert f"{slow} takes" in planner.plan.reason
 
 

@@ -195,7 +195,7 @@ def test_the_last_hop_is_told_how_long_encoding_took_and_the_others_stay() -> No
 
 
 def test_a_trace_of_too_many_hops_is_refused() -> None:
-    hops = [["edge-1", "edge", 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]
+    hops = [["edge-1", "edge", 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, False]]
     assert len(decode_chunk(with_header(chunks()[0], trace=hops * MAX_HOPS)).trace) == MAX_HOPS
     with pytest.raises(WireError, match=f"a trace of {MAX_HOPS + 1} hops, at most {MAX_HOPS}"):
         decode_chunk(with_header(chunks()[0], trace=hops * (MAX_HOPS + 1)))
