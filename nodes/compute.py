@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from nodes.workers import Worker
 from pipeline.errors import PlanError, TrisectError
 from pipeline.placement import NodeId
 from pipeline.plan import StreamId
+from pipeline.processor import ProcessorProbe
 from pipeline.tiles.arrays import merge
 from pipeline.tiling import TiledStage
 from pipeline.wire import Array, Hop, Trace
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from pipeline.prepared import PreparedModel
 
 _log = logging.getLogger(__name__)
+
+IDLE_S = 1.0
+PROBE_SHARE = 0.01
+"""Of the time that probes of the processor may take."""
 
 
 class Compute:
@@ -53,11 +59,30 @@ class Compute:
         self._node, self._tier, self._meter, self._clock, self._emit = node, tier, meter, clock, emit
         self._segments, self._tiles = SegmentStore(engine, models), TileStore(engine, models)
         self._led: dict[tuple[str, int], tuple[str, TiledStage]] = {}
-        self.worker: Worker[tuple[do.Run, float, float]] = Worker(f"{node}.compute", self._run)
+        self._processor = ProcessorProbe(engine)
+        self._worked_at, self._probe_at = time.monotonic(), 0.0
+        self.worker: Worker[Callable[[], None]] = Worker(f"{node}.compute", lambda job: job())
 
     def put(self, run: do.Run) -> None:
         """Queue some work."""
-        self.worker.put((run, self._clock.now(), time.perf_counter()))
+        self._worked_at = time.monotonic()
+        self.worker.put(partial(self._run, run, self._clock.now(), time.perf_counter()))
+
+    def probe(self) -> None:
+        """See what is left of the processor, if nothing has been computed here for a while: frames tell by themselves.
+
+        Takes a hundredth of the time at most.
+        """
+        now = time.monotonic()
+        is_idle = now - self._worked_at >= IDLE_S and not self.worker.is_busy and not self._is_compiling()
+        if is_idle and now >= self._probe_at:
+            self.worker.offer(self._probe)
+
+    def _probe(self) -> None:
+        seconds = self._processor.seconds()
+        self._probe_at = time.monotonic() + seconds / PROBE_SHARE
+        if not self._is_compiling():
+            self._meter.processor(seconds)
 
     def prepare(self, action: do.Prepare) -> None:
         """Compile what the epoch needs here from its first frame on. Raises what the engine raises."""
@@ -91,8 +116,7 @@ class Compute:
         workers = action.plan.tiles.workers if action.plan.tiles else ()
         return [number for number, worker in enumerate(workers, start=1) if worker == self._node]
 
-    def _run(self, item: tuple[do.Run, float, float]) -> None:
-        run, arrived_ts, arrived = item
+    def _run(self, run: do.Run, arrived_ts: float, arrived: float) -> None:
         began, was_compiling = time.perf_counter(), self._is_compiling()
         try:
             outputs = self._tile(run) if run.work is Work.TILE else self._segment(run)

@@ -138,11 +138,15 @@ class LinkMeasured:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What of a node's telemetry the planner goes by."""
+    """What of a node's telemetry the planner goes by.
+
+    `probe_seconds` is what a small fixed computation takes on a node that computes nothing else.
+    """
 
     segments: tuple[SegmentSeconds, ...] = ()
     tiles: tuple[TileSeconds, ...] = ()
     link: LinkMeasured = LinkMeasured()
+    probe_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

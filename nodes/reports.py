@@ -10,6 +10,7 @@ from nodes.messages import LinkMeasured, Report, SegmentSeconds, TileSeconds, pa
 from pipeline.plan import NodeId, StreamId
 
 FRAMES, SECONDS = "frames", "compute_seconds_p50"
+PROBE = "processor.probe_seconds"
 TILE_SECONDS = ("transfer_seconds_p50", "queue_seconds_p50", "compute_seconds_p50")
 MAX_SECONDS = 1e6
 MAX_RATE = 1e15
@@ -33,7 +34,7 @@ def of_tile(stream: StreamId, epoch: int, tile: int, worker: NodeId, name: str) 
 
 
 def read_report(payload: bytes) -> Report:
-    """What a node's report says of segments, tiles and its link; what is no such number is left out.
+    """What a node's report says of segments, tiles, its link and its processor; what is no such number is left out.
 
     Raises MessageError.
     """
@@ -50,7 +51,8 @@ def read_report(payload: bytes) -> Report:
             transfer, queue, compute = (report.get(of_tile(stream, epoch, tile, worker, name)) for name in TILE_SECONDS)
             if _is_duration(transfer) and _is_duration(queue) and _is_duration(compute):
                 tiles.append(TileSeconds(stream, epoch, tile, worker, value, transfer, queue, compute))
-    return Report(tuple(segments), tuple(tiles), _link(report))
+    probe = report.get(PROBE)
+    return Report(tuple(segments), tuple(tiles), _link(report), probe if _is_within(probe, MAX_SECONDS) else None)
 
 
 def _link(report: Mapping[str, Any]) -> LinkMeasured:

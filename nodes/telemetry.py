@@ -11,10 +11,11 @@ import psutil
 
 from nodes.machine.actions import NoteTile
 from nodes.machine.corrections import tells
-from nodes.reports import FRAMES, SECONDS, TILE_SECONDS, of_segment, of_stream, of_tile
+from nodes.reports import FRAMES, PROBE, SECONDS, TILE_SECONDS, of_segment, of_stream, of_tile
 from pipeline.plan import NodeId, StreamId
 
 SAMPLES = 4096
+PROBES = 3
 LEAST_INTERVAL_S = 1e-3
 _TileKey = tuple[StreamId, int, int, NodeId]
 
@@ -29,6 +30,8 @@ class Meter:
         self._segments: dict[tuple[StreamId, int], deque[float]] = {}
         self._tiles: dict[_TileKey, deque[tuple[float, float, float]]] = {}
         self._epochs: dict[StreamId, int] = {}
+        self._probes: deque[float] = deque(maxlen=PROBES)
+        self._is_probed = False
         self._process = psutil.Process()
         self._processor_s, self._reported_at = time.process_time(), time.monotonic()
 
@@ -52,6 +55,7 @@ class Meter:
         with self._lock:
             self._segments.setdefault((stream, epoch), deque(maxlen=SAMPLES)).append(seconds)
             self._epochs[stream] = epoch
+            self._probes.clear()
 
     def tile(self, note: NoteTile) -> None:
         """Keep what a tile took on its way there and back, waiting there, and computing."""
@@ -59,6 +63,12 @@ class Meter:
         seconds = note.transfer_seconds, note.queue_seconds, note.compute_seconds
         with self._lock:
             self._tiles.setdefault(key, deque(maxlen=SAMPLES)).append(seconds)
+
+    def processor(self, seconds: float) -> None:
+        """Keep what a probe of the idle processor took."""
+        with self._lock:
+            self._probes.append(seconds)
+            self._is_probed = True
 
     def forget_segment(self, stream: StreamId, epoch: int) -> None:
         """The epoch was let go."""
@@ -87,6 +97,7 @@ class Meter:
             often = {key for key, parts in self._tiles.items() if tells(len(parts), sum(part[-1] for part in parts))}
             telling = set(map(_of_worker, often))
             tiles = {key: parts for key, parts in self._tiles.items() if _of_worker(key) in telling}
+            probes, self._is_probed = list(self._probes) if self._is_probed else [], False
             self._samples = {}
             self._segments = {key: values for key, values in self._segments.items() if key not in segments}
             self._tiles = {key: parts for key, parts in self._tiles.items() if key not in tiles}
@@ -101,6 +112,8 @@ class Meter:
             report[of_tile(*tile_key, FRAMES)] = len(parts)
             for part, median in zip(TILE_SECONDS, np.median(np.array(parts), axis=0), strict=True):
                 report[of_tile(*tile_key, part)] = round(float(median), 6)
+        if len(probes) == PROBES:
+            report[PROBE] = round(float(np.median(np.array(probes))), 6)
         report["resident_bytes"] = self._process.memory_info().rss
         report["processor_share"] = self._processor_share()
         report["threads"] = self._process.num_threads()

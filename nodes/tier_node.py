@@ -276,6 +276,7 @@ class TierNode:
                 # on a grid: a report that is a tick late does not make all later ones late
                 report_at = max(report_at + self.config.telemetry.interval_s, now)
                 self._report()
+                self._compute.probe()
 
     def _on_drain(self, message: Message) -> None:
         """Take no part in new plans, or again; what is held goes on until the devices need it no more."""

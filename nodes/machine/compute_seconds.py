@@ -65,8 +65,13 @@ class ComputeSeconds:
             self._profiles[node, profile.model] = profile
             self._corrections.forget(node, profile.model)
 
-    def learn_telemetry(self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Sequence[Plan]) -> None:
-        """Set what a node measured under the present plans beside what is foreseen for those blocks."""
+    def learn_telemetry(
+        self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Sequence[Plan], probe_s: float | None = None
+    ) -> None:
+        """Set what a node measured under the present plans beside what is foreseen for those blocks.
+
+        `probe_s` is what a probe of its processor takes it, which says how it is doing while it is not in use.
+        """
         telling = [s for s in segments if tells(s.frames, s.frames * s.compute_seconds)]
         measured = {(s.stream, s.epoch): s.compute_seconds for s in telling}
         watched = set()
@@ -80,7 +85,7 @@ class ComputeSeconds:
                 if (took_s := measured.get((plan.stream, plan.epoch))) is not None:
                     self._corrections.learn(node, plan.model, basis, took_s / foreseen_s)
         watched |= {plan.model for plan in plans if node in plan.workers}
-        self._corrections.fade(node, but=watched)
+        self._corrections.fade(node, but=watched, probe_s=probe_s)
 
     def learn_tiles(self, tiles: Iterable[TileSeconds], plans: Iterable[Plan]) -> None:
         """Set what tiles took their workers under the present plans beside what is foreseen for them.

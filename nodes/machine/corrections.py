@@ -10,8 +10,9 @@ alone, that would drive its blocks to nodes that would be just as cold. Three ru
   cold and charged to all; the further beyond, the less of it, and what is several times too slow is this node's alone.
 - A factor stays until the smoothed one is a tenth off. So plans do not follow noise, and nothing is solved anew for it;
   the planner's margin then stands on top.
-- The factor of a node that is not measured any more (its blocks went elsewhere) fades with each of its reports while
-  others are measured, though not below what these share, so that it gets its blocks back some time after it was slow.
+- The factor of a node that is not measured any more (its blocks went elsewhere) follows probes of its idle processor:
+  by what they change, it has changed. Besides, it fades with each of its reports while others are measured, though not
+  below what these share, so that it gets its blocks back some time after it was slow for a reason that no probe sees.
   Counted in reports: there is no clock in here. If it is found slow again, it fades half as fast the next time: a
   lasting load is not tried every minute.
 """
@@ -40,6 +41,8 @@ TURN, TURN_WINDOWS = 1.5, 2
 FADING = 0.95
 """What each report leaves of a factor that is not measured: half is gone after 14, nine tenths after 45."""
 MOST_RELAPSES = 5
+PROBE_TURN = 1.3
+"""What probes differ by less says nothing: they are short."""
 
 
 @dataclass(slots=True)
@@ -52,6 +55,7 @@ class _Correction:
     used: float = 1.0
     has_faded: bool = False
     relapses: int = 0
+    probe_s: float | None = None
 
     @property
     def is_measured(self) -> bool:
@@ -59,6 +63,7 @@ class _Correction:
         return len(self.ratios) >= LEAST_WINDOWS
 
     def learn(self, ratio: float) -> None:
+        self.probe_s = None
         self.ratios.append(min(max(ratio, 1 / LARGEST), LARGEST))
         if self.is_measured:
             newest = sorted(list(self.ratios)[-TURN_WINDOWS:])
@@ -71,6 +76,14 @@ class _Correction:
             if self.has_faded:
                 self.has_faded = False
                 self.relapses = min(self.relapses + 1, MOST_RELAPSES) if self.smoothed > COLDNESS else 0
+
+    def follow_probe(self, probe_s: float, least: float) -> None:
+        """`smoothed` goes with the probe since the one that stood at its beginning, down to `least`."""
+        changed = probe_s / (self.probe_s or probe_s)
+        if self.probe_s is None or not 1 / PROBE_TURN < changed < PROBE_TURN:
+            self.probe_s = probe_s
+            self.smoothed = min(max(changed * self.smoothed, min(self.smoothed, least)), LARGEST)
+            self._follow()
 
     def fade(self, common: float, shared: float) -> None:
         self.has_faded = True
@@ -103,11 +116,13 @@ class Corrections:
         """What was foreseen is foreseen no longer."""
         self._known.pop((node, model), None)
 
-    def fade(self, node: NodeId, but: Collection[str]) -> None:
-        """The node reported; it is not measured on any model `but` these."""
+    def fade(self, node: NodeId, but: Collection[str], probe_s: float | None = None) -> None:
+        """The node reported, maybe what a probe of its processor took; it is not measured on any model `but` these."""
         for (which, model), known in self._known.items():
             if which == node and model not in but:
                 known.ratios.clear()
+                if probe_s is not None:
+                    known.follow_probe(probe_s, self.common(model))
                 if (shared := self._shared(model)) is not None:
                     known.fade(self.common(model), shared)
 

@@ -168,7 +168,7 @@ class PlannerMachine:
         self._silence.heard(event.node, now)
         plans = [stream.plan for stream in self._streams.values() if stream.plan is not None]
         report = event.report
-        self._roster.compute.learn_telemetry(event.node, report.segments, plans)
+        self._roster.compute.learn_telemetry(event.node, report.segments, plans, report.probe_seconds)
         self._roster.compute.learn_tiles(report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == event.node])
         self._roster.ways.learn_measured(event.node, report.link)
         for segment in report.segments:

@@ -108,6 +108,29 @@ def test_a_node_that_is_found_slow_again_fades_more_slowly_until_it_was_found_qu
     assert reports_until_faded() == pytest.approx(lasted[0], abs=2)
 
 
+def test_a_node_that_is_not_in_use_follows_probes_of_its_processor() -> None:
+    corrections = measured(a=3.0)
+
+    def idle(*probes: float) -> float:
+        for probe_s in probes:
+            corrections.fade(A, but=[], probe_s=probe_s)
+        return factor(corrections, A)
+
+    assert idle(0.02, 0.023, 0.018) == 3.0
+    assert idle(0.01) == 1.5
+    assert idle(0.005, 0.001) == 1.0
+    assert idle(0.004) == 4.0
+    tell(corrections, A, 1.0, times=WINDOWS)
+    assert idle(0.02) == 1.0
+
+
+def test_a_node_that_nobody_measured_is_not_probed_into_anything() -> None:
+    corrections = Corrections()
+    for probe_s in (0.01, 0.1):
+        corrections.fade(A, but=[], probe_s=probe_s)
+    assert factor(corrections, A) == 1.0
+
+
 def test_nothing_fades_while_nobody_is_measured() -> None:
     corrections = measured(a=3.0)
     for _ in range(1000):

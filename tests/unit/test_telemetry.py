@@ -44,6 +44,18 @@ def test_a_slow_streams_segment_is_reported_every_so_many_frames() -> None:
     assert frames == [LEAST_FRAMES] * 3
 
 
+def test_probes_of_an_idle_processor_are_reported_as_their_median_until_frames_tell() -> None:
+    meter, reported = Meter(), []
+    for seconds in (0.01, 0.05, 0.02, 0.03, None):
+        if seconds is not None:
+            meter.processor(seconds)
+        reported.append(read_report(to_bytes(meter.report())).probe_seconds)
+    assert reported == [None, None, 0.02, 0.03, None]
+    meter.segment(CAM, 1, 0.01)
+    meter.processor(0.01)
+    assert read_report(to_bytes(meter.report())).probe_seconds is None
+
+
 def test_long_computations_tell_sooner() -> None:
     meter, frames = Meter(), []
     for _ in range(2):
