@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nodes.machine.corrections import LEAST_SECONDS, Corrections, tells
+from nodes.machine.corrections import LEAST_REST_SECONDS, LEAST_SECONDS, Corrections, tells
 from nodes.messages import NodeInfo, SegmentSeconds, TileSeconds
 from pipeline.errors import ModelError, TileError
 from pipeline.estimator import Speed, estimate
@@ -80,7 +80,7 @@ class ComputeSeconds:
             if tier is None or basis is None:
                 continue
             foreseen_s = sum(self.of_stage(basis, plan, tier))
-            if foreseen_s >= LEAST_SECONDS:
+            if foreseen_s >= (LEAST_REST_SECONDS if tier is Tier.EDGE and plan.tiles else LEAST_SECONDS):
                 watched.add(plan.model)
                 if (took_s := measured.get((plan.stream, plan.epoch))) is not None:
                     self._corrections.learn(node, plan.model, basis, took_s / foreseen_s)

@@ -31,6 +31,8 @@ LEAST_FRAMES, LEAST_COMPUTED_S = 3, 0.2
 """A median counts of so many frames or, since long ones vary less, after so long: others wait for further frames."""
 LEAST_SECONDS = 2e-4
 """Of a segment shorter than that, most is the call itself, which no profile knows."""
+LEAST_REST_SECONDS = 1e-2
+"""Likewise of what a head does besides its tiles: it puts maps together there, which is no block's time."""
 DEAD_BAND = 1.1
 COLDNESS = 1.5
 LARGEST = 100.0

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from broker import topics
-from broker.session import Channel
+from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes import demo, requests
 from nodes.messages import LifeState
+from nodes.reports import read_report
 from nodes.stream_client import StreamClient
 from pipeline.wire import FrameKey, encode
 from tests.system.conftest import Pipeline
@@ -94,6 +95,19 @@ def test_what_a_stream_is_planned_for_is_changed_under_it_and_back(pipeline: Pip
         stream(pipeline, client, 12, 18)
         pipeline.assert_proven(client, 18)
     assert json.loads(trisect("plan", *config, "--json").stdout)["wishes"] is None
+
+
+def test_nodes_that_compute_nothing_say_how_their_processors_are_doing(pipeline: Pipeline) -> None:
+    telling: set[str] = set()
+
+    def on_report(message: Message) -> None:
+        parsed = client.names.parse(message.topic)
+        if parsed is not None and read_report(message.payload).probe_seconds is not None:
+            telling.add(str(parsed[1]["node"]))
+
+    with pipeline.client() as client:
+        client.session.subscribe([client.names.filter(topics.TELEMETRY)], on_report)
+        pipeline.wait(client, lambda: telling >= set(map(str, demo.NODES)))
 
 
 def test_a_wrong_block_is_refused_with_the_nearest_names(pipeline: Pipeline) -> None:

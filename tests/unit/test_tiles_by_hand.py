@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -201,6 +201,18 @@ def test_a_head_is_held_to_the_blocks_that_it_runs_itself(planner: Planner) -> N
             report = SegmentSeconds(CAM, planner.plan.epoch, LEAST_FRAMES, took_s)
             known.learn_telemetry(EDGE, [report], [planner.plan])
         assert known.factor(EDGE, MODEL, basis) == pytest.approx(factor, rel=0.3)
+
+
+def test_a_head_is_not_held_to_a_rest_that_is_next_to_nothing(planner: Planner) -> None:
+    planner.place(stack="2:3")
+    known, profile = ComputeSeconds({EDGE: info_of(EDGE)}, {GRAPH.digest: GRAPH}), profile_of()
+    known.learn_profile(EDGE, replace(profile, seconds=tuple(seconds / 1e3 for seconds in profile.seconds)))
+    for _ in range(20):
+        report = SegmentSeconds(CAM, planner.plan.epoch, LEAST_FRAMES, 0.01)
+        known.learn_telemetry(EDGE, [report], [planner.plan])
+    basis = known.basis(EDGE, MODEL, GRAPH.digest)
+    assert basis is not None
+    assert known.factor(EDGE, MODEL, basis) == 1.0
 
 
 def test_a_planner_that_comes_back_goes_on_with_the_tiles(planner: Planner) -> None:
