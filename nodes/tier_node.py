@@ -159,7 +159,7 @@ class TierNode:
             do.CloseFrame: self._outbound.worker.put,
             do.DecodeFrame: self._frames.put,
             do.DropFrame: lambda action: action.ticket.done(),
-            do.NoteTile: self.meter.tile,
+            do.NoteTile: lambda action: None if self._prepare.is_busy else self.meter.tile(action),
             do.Count: lambda action: self.meter.count(action.name),
             do.Log: lambda action: _log.log(action.level, "%s", action.text),
         }

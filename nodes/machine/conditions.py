@@ -28,12 +28,15 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """All that a node's part in a stream's costs follows from; `factor` is telemetry's on what `basis` foresees."""
+    """All that a node's part in a stream's costs follows from; `factor` is telemetry's on what `basis` foresees,
+    `handling_s` what a tile's way to and from a worker takes beside its bytes.
+    """
 
     basis: Basis
     factor: float
     link: LinkReport
     taken: Taken = Taken()
+    handling_s: float = 0.0
 
     @property
     def slowness(self) -> float:
@@ -66,6 +69,9 @@ def departures(node: NodeId, assumed: Condition, now: Condition, band: float) ->
     old, new = was.round_trip_s, is_.round_trip_s
     if _is_outside(new, old, band) and abs(new - old) > LEAST_ROUND_TRIP_S:
         yield f"{node} has a round trip of {new * 1e3:.3g} ms, not {old * 1e3:.3g}"
+    old, new = assumed.handling_s, now.handling_s
+    if _is_outside(new, old, band) and abs(new - old) > LEAST_ROUND_TRIP_S:
+        yield f"tiles take {node} {new * 1e3:.3g} ms beside bytes and computing, not {old * 1e3:.3g}"
 
 
 def _is_outside(new: float, old: float, band: float) -> bool:

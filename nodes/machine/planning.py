@@ -169,7 +169,9 @@ class PlannerMachine:
         plans = [stream.plan for stream in self._streams.values() if stream.plan is not None]
         report = event.report
         self._roster.compute.learn_telemetry(event.node, report.segments, plans, report.probe_seconds)
-        self._roster.compute.learn_tiles(report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == event.node])
+        self._roster.learn_tiles(event.node, report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == event.node])
+        if not any(event.node in plan.workers for plan in plans):
+            self._roster.handling.fade(event.node)
         self._roster.ways.learn_measured(event.node, report.link)
         for segment in report.segments:
             stream = self._streams.get(segment.stream)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nodes.machine.compute_seconds import ComputeSeconds, Estimate
 from nodes.machine.conditions import Condition
+from nodes.machine.handling import Handling
 from nodes.machine.links import Links
 from nodes.machine.load import Flow, taken_on
 from nodes.machine.peers import Peers
-from nodes.messages import LifeState, LinkReport, NodeInfo
+from nodes.messages import LifeState, LinkReport, NodeInfo, TileSeconds
 from pipeline.cost import Costs, Link
 from pipeline.errors import DigestMismatch, ModelError
 from pipeline.graph import ModelGraph
@@ -42,6 +43,7 @@ class Roster:
     silent: frozenset[NodeId] = frozenset()
     ways: Links = field(init=False)
     compute: ComputeSeconds = field(init=False)
+    handling: Handling = field(default_factory=Handling)
 
     def __post_init__(self) -> None:
         self.ways = Links(self.links)
@@ -51,6 +53,20 @@ class Roster:
         """Take what a node says it can do; returns what is wrong with it, empty if nothing is."""
         self.infos[info.node] = info
         return self.compute.learn_speed(info)
+
+    def learn_tiles(self, head: NodeId, tiles: Sequence[TileSeconds], plans: Sequence[Plan]) -> None:
+        """Take what tiles of these plans took, as their head measured it."""
+        self.compute.learn_tiles(tiles, plans)
+        took = {(t.stream, t.epoch, t.tile, t.worker): t.transfer_seconds for t in tiles}
+        for plan in plans:
+            sent = 0
+            for number, tile in enumerate(plan.predicted.tiles.tiles if plan.predicted.tiles else (), start=1):
+                worker = NodeId(tile.worker)
+                sent += tile.nbytes  # tiles leave one after the other
+                transfer_s = took.get((plan.stream, plan.epoch, number, worker))
+                if transfer_s is not None and worker != head and {head, worker} <= self.links.keys():
+                    bytes_s = _way_seconds(self.links[head], self.links[worker], sent, tile.nbytes, tile.result_nbytes)
+                    self.handling.learn(worker, transfer_s - bytes_s)
 
     def graph_of(self, stream: Served) -> ModelGraph:
         """The graph of the model that the stream's device holds. Raises ModelError while it is unknown."""
@@ -148,7 +164,9 @@ class Roster:
         basis = self.compute.basis(node, stream.model, self._digest(stream) or "")
         assert basis is not None
         link = self.links[node]
-        return Condition(basis, self.compute.factor(node, stream.model, basis), link, taken_on(node, link, flows))
+        handling_s = self.handling.of(node) if self.infos[node].is_worker else 0.0
+        factor = self.compute.factor(node, stream.model, basis)
+        return Condition(basis, factor, link, taken_on(node, link, flows), handling_s)
 
     def flow(self, stream: Served, plan: Plan, rate_hz: float) -> Flow:
         """What the stream takes under its plan; nodes that cannot be priced at present are left out."""
@@ -178,7 +196,8 @@ class Roster:
         """What tiles of the stream's model take the node under this condition."""
         foreseen, way = self.compute.foreseen(condition.basis, self._digest(stream) or ""), condition.way
         seconds = tuple(condition.slowness * s for s in foreseen)
-        return TileNode(node, seconds, way.up_bytes_per_s, way.down_bytes_per_s, way.round_trip_s / 2)
+        latency_s = (way.round_trip_s + condition.handling_s) / 2  # a tile goes there and back
+        return TileNode(node, seconds, way.up_bytes_per_s, way.down_bytes_per_s, latency_s)
 
     def highest_seen(self, name: StreamId) -> int:
         """The highest epoch of the stream that a node says it has seen; 0 for none."""
@@ -188,6 +207,13 @@ class Roster:
     def _digest(self, stream: Served) -> str | None:
         info = self.infos.get(stream.device)
         return info.models.get(stream.model) if info else None
+
+
+def _way_seconds(head: LinkReport, worker: LinkReport, sent: int, nbytes: int, result_nbytes: int) -> float:
+    """What a tile's bytes take there and back, those `sent` before it and with it included."""
+    there_s = sent / head.up_bytes_per_s + nbytes / worker.down_bytes_per_s
+    back_s = result_nbytes * (1 / worker.up_bytes_per_s + 1 / head.down_bytes_per_s)
+    return there_s + back_s + head.round_trip_s + worker.round_trip_s
 
 
 def link_between(lower: LinkReport | None, upper: LinkReport | None) -> Link:

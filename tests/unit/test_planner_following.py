@@ -53,6 +53,8 @@ ASSUMED = Condition(PROFILE, 1.0, LINK)
         (replace(ASSUMED, taken=Taken(down=0.25)), ["edge-1 has 0.75 MB/s from the broker, not 1"]),
         (replace(ASSUMED, link=replace(LINK, round_trip_s=2e-3 + LEAST_ROUND_TRIP_S)), []),
         (replace(ASSUMED, link=replace(LINK, round_trip_s=5e-3)), ["edge-1 has a round trip of 5 ms, not 2"]),
+        (replace(ASSUMED, handling_s=2e-3), []),
+        (replace(ASSUMED, handling_s=5e-3), ["tiles take edge-1 5 ms beside bytes and computing, not 0"]),
         (replace(ASSUMED, basis=replace(PROFILE, seconds=(0.2,))), ["edge-1 has been measured anew"]),
     ],
 )

@@ -43,6 +43,7 @@ class Planner:
         settings = PlannerSettings(margin=0.1, min_seconds_between_plans=PATIENCE_S, settle_s=1.0, lost_after_s=1e9)
         self.machine, self.now = PlannerMachine(settings, started_at=0.0), 0.0
         self.plans: list[Plan] = []
+        self.transfer_s = 0.0
         self(pe.ManifestArrived(GRAPH))
         for node in (DEVICE, EDGE, *workers):
             self.come(node)
@@ -86,7 +87,7 @@ class Planner:
         tile_map, tiles = tiling.tile_map(GRAPH), []
         for number, (node, tile) in enumerate(zip(tiling.workers, tile_map.tiles, strict=True), start=1):
             took = slowness.get(node, 1.0) * tile_seconds(GRAPH, tile_map.stack.blocks, tile, SECONDS)
-            tiles.append(TileSeconds(CAM, self.plan.epoch, number, node, frames, 0.01, 0.0, took))
+            tiles.append(TileSeconds(CAM, self.plan.epoch, number, node, frames, self.transfer_s, 0.0, took))
         return self(pe.TelemetryArrived(EDGE, Report(tiles=tuple(tiles))), 1.0)
 
     def reports(self, slowness: Mapping[NodeId, float], times: int, frames: int = LEAST_FRAMES) -> list[Plan]:
@@ -149,6 +150,30 @@ def test_a_worker_that_slows_down_gets_less_and_steady_ones_change_nothing(frame
     assert planner.plan.tiles is not None
     assert (planner.plan.tiles.first, planner.plan.tiles.last) == (before.tiles.first, before.tiles.last)
     assert f"{slow} takes" in planner.plan.reason
+
+
+def test_what_a_tiles_way_takes_beside_its_bytes_is_charged_and_drives_tiles_away_when_it_is_much() -> None:
+    planner = Planner(*WORKERS)
+    before = planner.plan.predicted.tiles
+    assert before is not None
+    planner.reports({}, 4)
+    assert planner.plan.predicted.tiles == before
+    planner.transfer_s = 0.05
+    planner.reports({}, 8)
+    planner.tick(PATIENCE_S)
+    after = planner.plan.predicted.tiles
+    assert after is not None
+    assert max(tile.transfer_seconds for tile in after.tiles) == pytest.approx(0.05, rel=0.2)
+    planner.transfer_s = 2.0
+    reports = 0
+    while planner.plan.tiles is not None and reports < 8:
+        planner.report({})
+        reports += 1
+    assert planner.plan.tiles is None
+    for _ in range(1000):
+        for worker in WORKERS:
+            planner(pe.TelemetryArrived(worker, Report()), 0.01)
+    assert planner.plan.tiles is not None
 
 
 def test_a_head_that_refuses_tiles_runs_the_blocks_in_one_piece_until_it_starts_anew() -> None:
