@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 IDLE_S = 1.0
 PROBE_SHARE = 0.01
-"""Of the time that probes of the processor may take."""
+"""Of a core, which probes of the processor may take."""
 
 
 class Compute:
@@ -71,7 +71,7 @@ class Compute:
     def probe(self) -> None:
         """See what is left of the processor, if nothing has been computed here for a while: frames tell by themselves.
 
-        Takes a hundredth of the time at most.
+        Takes a hundredth of a core at most.
         """
         now = time.monotonic()
         is_idle = now - self._worked_at >= IDLE_S and not self.worker.is_busy and not self._is_compiling()
@@ -79,8 +79,10 @@ class Compute:
             self.worker.offer(self._probe)
 
     def _probe(self) -> None:
+        before_s = time.process_time()
         seconds = self._processor.seconds()
-        self._probe_at = time.monotonic() + seconds / PROBE_SHARE
+        # what it took of the processor: where that is short, most of the seconds were waited for it
+        self._probe_at = time.monotonic() + (time.process_time() - before_s) / PROBE_SHARE
         if not self._is_compiling():
             self._meter.processor(seconds)
 
