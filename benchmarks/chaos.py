@@ -11,9 +11,11 @@ broker through lines that can be cut.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -28,6 +30,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from benchmarks.line import Line
@@ -40,6 +43,8 @@ from pipeline.plan import StreamId
 
 FOLDER = StreamId("folder")
 IMAGES = 40
+EDGE_FROM, CLOUD_FROM = "15", "30"
+MOST_SPARE_BYTES = 64 << 20
 PATIENCE_S = 120.0
 CUT_S = 20.0
 WRONG_CLOCK = Path(__file__).parent / "wrong_clock"
@@ -51,6 +56,7 @@ KINDS = (
     *(f"hang {name}" for name in OTHERS),
     *(f"cut {name}" for name in OTHERS),
     *(f"clock {name}" for name in NODES),
+    *(f"starve {name}" for name in OTHERS),
     "slow consumer",
     "restart broker",
 )
@@ -87,6 +93,7 @@ class Chaos:
         self.config = load_config(self.paths["planner"])
         self.clients = {stream: StreamClient(self.config, stream) for stream in (demo.STREAM, FOLDER)}
         self.sent = 0
+        self.refused_total = 0
         self.faults: list[Fault] = []
 
     def _write(self, name: str, settings: dict[str, Any], port: int) -> Path:
@@ -145,6 +152,7 @@ class Chaos:
             "hang": self._hang,
             "cut": self._cut,
             "clock": self._jump,
+            "starve": self._starve,
             "slow": lambda _: self._hold_up_a_consumer(),
             "restart": lambda _: self.server.restart(),
         }
@@ -190,6 +198,25 @@ class Chaos:
             self._set_clock(name, self.random.choice((-1.0, 1.0)) * self.random.uniform(10.0, 7200.0))
         time.sleep(self.random.uniform(2.0, 5.0))
 
+    def _starve(self, names: Sequence[str]) -> None:
+        """Next to no more memory for the nodes, then a new plan for both streams: they refuse it, or break over it."""
+        for name in names:
+            pid = self.processes.pid(name)
+            limit = psutil.Process(pid).memory_info().vms + self.random.randrange(MOST_SPARE_BYTES)
+            resource.prlimit(pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        first, second = self.random.randint(5, 14), self.random.randint(31, 40)
+        for stream in self.clients:
+            with contextlib.suppress(requests.RequestRefused):
+                requests.place(self.config, stream, edge_from=str(first), cloud_from=str(second), timeout_s=4.0)
+        applied = self.clients[FOLDER].applied
+        for name in names:
+            held = applied[name].streams if name in applied else {}  # type: ignore[index]
+            self.refused_total += any(of.refused for of in held.values())
+        self._kill(names)
+        self.wait("nodes are back", lambda: self.clients[FOLDER].ready() >= {*demo.NODES, self.config.planner.id})
+        for stream in self.clients:
+            requests.place(self.config, stream, edge_from=EDGE_FROM, cloud_from=CLOUD_FROM, timeout_s=PATIENCE_S)
+
     def _hold_up_a_consumer(self) -> None:
         command = ["mosquitto_sub", "-p", str(self.server.port), "-q", "1", "-t", "trisect/#"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as consumer:
@@ -204,7 +231,7 @@ class Chaos:
             self.start(name)
         self.wait("start", lambda: all(c.ready() >= set(demo.NODES) and c.active for c in self.clients.values()))
         for stream in self.clients:
-            requests.place(self.config, stream, edge_from="15", cloud_from="30")
+            requests.place(self.config, stream, edge_from=EDGE_FROM, cloud_from=CLOUD_FROM)
         ended = threading.Event()
         publisher = threading.Thread(target=self.publish_until, args=(ended,), name="chaos.publisher")
         publisher.start()
@@ -231,7 +258,8 @@ class Chaos:
                 inside = [b - a for a, b in pairwise(at) if fault.began <= (a + b) / 2 < fault.ended]
                 gaps[fault.kind] = round(max([gaps.get(fault.kind, 0.0), *inside]), 2)
         kinds = Counter(fault.kind for fault in self.faults)
-        return {"faults": len(self.faults), "kinds": dict(kinds), "streams": streams, "longest_gap_seconds": gaps}
+        done = {"faults": len(self.faults), "kinds": dict(kinds), "plans_refused": self.refused_total}
+        return {**done, "streams": streams, "longest_gap_seconds": gaps}
 
     def _stream_report(self, stream: StreamId) -> dict[str, Any]:
         collected = self.clients[stream].collected
