@@ -199,7 +199,7 @@ class Chaos:
         time.sleep(self.random.uniform(2.0, 5.0))
 
     def _starve(self, names: Sequence[str]) -> None:
-        """Next to no more memory for the nodes, then a new plan for both streams: they refuse it, or break over it."""
+        """Next to no more memory for the nodes, then a new plan for both streams, which they refuse."""
         for name in names:
             pid = self.processes.pid(name)
             limit = psutil.Process(pid).memory_info().vms + self.random.randrange(MOST_SPARE_BYTES)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nodes.machine.work import Work
+from pipeline.models.memory import check_room
 from pipeline.placement import Stage
 from pipeline.tiling import Part
 
@@ -31,12 +32,18 @@ class SegmentStore:
         self._lock = threading.Lock()
 
     def hold(self, stream: str, epoch: int, model: str, stage: Stage | Part, work: Work = Work.STAGE) -> None:
-        """Have the segment of a stage, or of a part of one, ready for this epoch. Raises what the engine raises."""
+        """Have the segment of a stage, or of a part of one, ready for this epoch.
+
+        Raises TooLarge when there is not enough memory for it, and what the engine raises.
+        """
         prepared = self._models[model]
         # on the device a frame's input is given to the segment; elsewhere it is given what crossed
         inputs = prepared.graph.inputs if 0 in stage.blocks else stage.inputs
         key = (model, stage.blocks, inputs, stage.outputs)
-        segment = self._compiled.get(key) or self._engine.compile(prepared, stage.blocks, inputs, stage.outputs)
+        segment = self._compiled.get(key)
+        if segment is None:
+            check_room(prepared, stage.blocks)
+            segment = self._engine.compile(prepared, stage.blocks, inputs, stage.outputs)
         with self._lock:
             self._compiled[key] = segment
             self._held.setdefault((stream, epoch), {})[work] = key

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.engines.tiling import Proof
+from pipeline.models.memory import check_room
 from pipeline.tiling import TiledStage
 
 if TYPE_CHECKING:
@@ -35,14 +36,18 @@ class TileStore:
     def hold(self, stream: str, epoch: int, model: str, tiled: TiledStage, tiles: Iterable[int]) -> None:
         """Have these tiles, counted from 1, ready for this epoch, those that were held before included.
 
-        Raises TileError when they would change a bit on this engine, and what the engine raises.
+        Raises TileError when they would change a bit on this engine, TooLarge when there is not enough memory for one,
+        and what the engine raises.
         """
         with self._lock:
             self._held.setdefault((stream, epoch), {})
         for number in tiles:
             tile = tiled.tile_map.tiles[number - 1]
             key = model, tile.kind
-            segment = self._compiled.get(key) or self._proof_of(model, tiled).compile_tile(tiled.tile_map, tile)
+            segment = self._compiled.get(key)
+            if segment is None:
+                check_room(self._models[model], tiled.stack.blocks)
+                segment = self._proof_of(model, tiled).compile_tile(tiled.tile_map, tile)
             self._keep(stream, epoch, number, key, segment)
 
     def _proof_of(self, model: str, tiled: TiledStage) -> Proof:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from pipeline.blocks import variables
@@ -10,7 +11,7 @@ from pipeline.flatten import Call
 from pipeline.models.build import make
 from pipeline.models.facts import ModelFacts, facts_of
 from pipeline.models.source import ModelSource
-from pipeline.prepared import prepared_from
+from pipeline.prepared import PreparedModel, prepared_from
 
 _ACTIVATIONS_HELD = 2
 """Of the largest tensor: what a block reads and what it makes."""
@@ -34,6 +35,14 @@ def measure(source: ModelSource) -> ModelFacts:
     )
     others = _PROCESS_BYTES + _BLOCK_BYTES * len(model.graph)
     return facts_of(model.graph, parameters=parameters, memory_bytes=max(loading, running) + others)
+
+
+def segment_bytes(model: PreparedModel, blocks: Iterable[int]) -> int:
+    """What one more segment of these blocks takes once it has run: oneDNN's copies, activations, TensorFlow's graph."""
+    blocks = list(blocks)
+    held = [model.graph.tensors[t].nbytes for b in blocks for t in model.graph.blocks[b].outputs]
+    copies = _reordering([call for block in blocks for call in model.calls[block]])
+    return copies + _ACTIVATIONS_HELD * max(held, default=0) + _BLOCK_BYTES * len(blocks)
 
 
 def _reordering(calls: list[Call]) -> int:

@@ -1,4 +1,4 @@
-"""Whether a model fits into this machine's memory, asked before it is loaded: otherwise the kernel ends the process.
+"""Whether a model, or one more segment of it, fits into memory, asked beforehand: else the kernel ends the process.
 
 Counted is what the process grows by until it has run the whole model as one segment, as each node does when it takes
 its profile: weights, those they are folded from, oneDNN's reordered copies of convolutions' kernels (each segment holds
@@ -11,8 +11,11 @@ only weights and what they are folded into are counted: a model is refused when 
 
 from __future__ import annotations
 
+import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -20,27 +23,40 @@ from pipeline.errors import ModelError
 from pipeline.models.facts import shipped
 from pipeline.models.source import ModelSource
 
+if TYPE_CHECKING:
+    from pipeline.prepared import PreparedModel
+
 _CGROUP = Path("/sys/fs/cgroup")
+_ADDRESSES_BYTES = 128 << 20
+"""What threads reserve of an address space (glibc's arenas, 64 MB each) without using it."""
 _MEGABYTE = 1_000_000
 
 
 class TooLarge(ModelError):
-    """The model would need more memory than there is."""
+    """It would need more memory than there is."""
 
-    def __init__(self, model: str, needed: int, available: int) -> None:
-        super().__init__(
-            f"model {model!r} takes about {needed / _MEGABYTE:,.0f} MB of memory to load and run, "
-            f"{available / _MEGABYTE:,.0f} MB are available; use a smaller model, or a machine with more memory"
-        )
+    def __init__(self, what: str, needed: int, available: int, mend: str) -> None:
+        there = f"{available / _MEGABYTE:,.0f} MB are available"
+        super().__init__(f"{what} about {needed / _MEGABYTE:,.0f} MB of memory, {there}; {mend}")
         self.needed = needed
         self.available = available
 
 
 def check_fits(source: ModelSource) -> None:
     """Raise TooLarge when loading and running would take more bytes than are available."""
-    needed = needed_bytes(source)
+    needed, mend = needed_bytes(source), "use a smaller model, or a machine with more memory"
     if needed > (available := available_bytes()):
-        raise TooLarge(source.name, needed, available)
+        raise TooLarge(f"to load and run model {source.name!r} takes", needed, available, mend)
+
+
+def check_room(model: PreparedModel, blocks: Sequence[int]) -> None:
+    """Raise TooLarge when one more segment of a loaded model, these blocks in order, would take more than there is."""
+    from pipeline.models.measure import segment_bytes
+
+    needed, mend = segment_bytes(model, blocks), "free some, or give the node's memory_mb, so that plans keep within it"
+    if needed > (available := available_bytes()):
+        what = f"{len(blocks)} blocks of model {model.graph.name!r} from {model.graph.blocks[blocks[0]].name!r} on take"
+        raise TooLarge(what, needed, available, mend)
 
 
 def needed_bytes(source: ModelSource) -> int:
@@ -60,14 +76,24 @@ def needed_bytes(source: ModelSource) -> int:
 
 
 def available_bytes() -> int:
-    """Memory that could be had without swapping, also within a container."""
-    free = int(psutil.virtual_memory().available)
+    """Memory that could be had without swapping, also within a container or a limit of the process (`ulimit -v`)."""
+    free = min(int(psutil.virtual_memory().available), _free_addresses_bytes())
     try:
         limit = int((_CGROUP / "memory.max").read_text())
         used = int((_CGROUP / "memory.current").read_text()) - _cached_files()
     except (OSError, ValueError):  # no container, or no limit ("max")
         return free
     return max(0, min(free, limit - used))
+
+
+def _free_addresses_bytes() -> int:
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return sys.maxsize
+    if (limit := resource.getrlimit(resource.RLIMIT_AS)[0]) == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(0, limit - int(psutil.Process().memory_info().vms) - _ADDRESSES_BYTES)
 
 
 def _cached_files() -> int:

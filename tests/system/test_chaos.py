@@ -12,8 +12,16 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
 def test_faults_of_several_kinds_neither_lose_nor_repeat_nor_change_a_bit(tmp_path: Path) -> None:
-    kinds = ("kill device-1", "cut cloud-1", "clock edge-1", "kill edge-1 and cloud-1", "restart broker")
+    kinds = (
+        "kill device-1",
+        "cut cloud-1",
+        "starve edge-1",
+        "clock edge-1",
+        "kill edge-1 and cloud-1",
+        "restart broker",
+    )
     assert set(kinds) <= set(chaos.KINDS)
     report = chaos.run(kinds, 3, tmp_path / "run", scale=0.4)
     assert chaos.holds(report), report
     assert report["faults"] == len(kinds)
+    assert report["plans_refused"] == 1

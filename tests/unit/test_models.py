@@ -117,7 +117,7 @@ def test_a_model_is_too_large_before_it_is_loaded(monkeypatch: pytest.MonkeyPatc
     from pipeline.models.build import build
 
     monkeypatch.setattr(memory, "available_bytes", lambda: 300_000_000)
-    with pytest.raises(ModelError, match=r"'big' takes about 6\d\d MB of memory to load and run, 300 MB are available"):
+    with pytest.raises(ModelError, match=r"to load and run model 'big' takes about 6\d\d MB of memory, 300 MB"):
         build(ModelSource("big", "vgg16"))
     with zipfile.ZipFile(tmp_path / "file.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("config.json", '{"class_name": "BatchNormalization"}')
@@ -125,6 +125,43 @@ def test_a_model_is_too_large_before_it_is_loaded(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(memory.TooLarge, match="400 MB"):
         build(ModelSource("file", str(tmp_path / "file.keras")))
     assert memory.needed_bytes(ModelSource("none", str(tmp_path / "absent.keras"))) == 0
+
+
+def test_a_segment_is_too_large_before_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nodes.segments import SegmentStore
+    from pipeline import engines
+    from pipeline.models import memory
+    from pipeline.prepared import load
+    from pipeline.tiling import Part
+
+    engine = engines.create("tensorflow", 1)
+    model = load(ModelSource("mobilenet", "mobilenet"))
+    store = SegmentStore(engine, {"mobilenet": model})
+    part = Part(tuple(range(1, len(model.graph))), model.graph.inputs, model.graph.outputs)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 5_000_000)
+    expected = r"31 blocks of model 'mobilenet' from '\w+' on take about [23]\d MB of memory, 5 MB are .*memory_mb"
+    with pytest.raises(memory.TooLarge, match=expected):
+        store.hold("cam", 1, "mobilenet", part)
+    assert store.of("cam", 1) is None
+    monkeypatch.undo()
+    store.hold("cam", 1, "mobilenet", part)
+    assert store.of("cam", 1) is not None
+
+
+def test_a_limited_address_space_leaves_so_much_memory() -> None:
+    script = (
+        "import psutil, resource\n"
+        "from pipeline.models.memory import available_bytes\n"
+        "used = psutil.Process().memory_info().vms\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (192 << 20), resource.RLIM_INFINITY))\n"
+        "print(available_bytes())\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 20), resource.RLIM_INFINITY))\n"
+        "print(available_bytes())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    some, none = map(int, done.stdout.split())
+    assert 0 < some <= 64 << 20
+    assert none == 0
 
 
 def test_memory_in_a_container_is_what_its_limit_leaves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
