@@ -105,6 +105,21 @@ class TileSeconds:
 
 
 @dataclass(frozen=True, slots=True)
+class WaySeconds:
+    """What a plan's frames took between one node's computing and the next one's since the device's last report.
+
+    So many frames, of which none waited for another; median seconds by way, as a result's `links` has them: encode,
+    broker and decode. A way compares two nodes' clocks, so it may be below 0; what these differ by cancels out in the
+    sum of all.
+    """
+
+    stream: StreamId
+    epoch: int
+    frames: int
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class LinkReport:
     """A node's way to the broker and back, measured: bytes per second each way, seconds there and back."""
 
@@ -145,6 +160,7 @@ class Report:
 
     segments: tuple[SegmentSeconds, ...] = ()
     tiles: tuple[TileSeconds, ...] = ()
+    ways: tuple[WaySeconds, ...] = ()
     link: LinkMeasured = LinkMeasured()
     probe_seconds: float | None = None
 

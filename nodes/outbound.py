@@ -126,6 +126,8 @@ class Outbound:
             parcels.append(Parcel(ticket.response_topic, payload, ticket.correlation))
         parcels.append(Parcel(self._names.topic(topics.RESULT, stream=close.stream), payload))
         self._custody.answer(close.stream, close.sequence, ticket, parcels)
+        if close.was_alone and not close.error and not any(hop.is_compiling for hop in close.trace):
+            self._meter.way(close.stream, close.epoch, result["links"])
         self._meter.sample("latency_seconds", result["seconds"], close.stream)
         self._meter.count_of(close.stream, "results_total")
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from nodes.messages import LinkMeasured, Report, SegmentSeconds, TileSeconds, parse_json
+from nodes.messages import LinkMeasured, Report, SegmentSeconds, TileSeconds, WaySeconds, parse_json
 from pipeline.plan import NodeId, StreamId
 
 FRAMES, SECONDS = "frames", "compute_seconds_p50"
@@ -14,7 +14,9 @@ PROBE = "processor.probe_seconds"
 TILE_SECONDS = ("transfer_seconds_p50", "queue_seconds_p50", "compute_seconds_p50")
 MAX_SECONDS = 1e6
 MAX_RATE = 1e15
+WAYS = ("device_edge", "device_cloud", "edge_cloud", "return")
 _SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.frames")
+_WAY_KEY = re.compile(r"way\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.frames")
 _TILE_KEY = re.compile(r"tile\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.([0-9]{1,9})\.([a-z0-9-]{1,256})\.frames")
 
 
@@ -28,31 +30,47 @@ def of_segment(stream: StreamId, epoch: int, name: str) -> str:
     return f"segment.{stream}.{epoch}.{name}"
 
 
+def of_way(stream: StreamId, epoch: int, name: str) -> str:
+    """The key of what the device reports of a plan's frames between its nodes: `frames`, or one of `WAYS`' seconds."""
+    return f"way.{stream}.{epoch}.{name}"
+
+
+def seconds_of(way: str) -> str:
+    """What a way's median is called."""
+    return f"{way}_seconds_p50"
+
+
 def of_tile(stream: StreamId, epoch: int, tile: int, worker: NodeId, name: str) -> str:
     """The key of what a head reports for one tile of a plan, done by one worker."""
     return f"tile.{stream}.{epoch}.{tile}.{worker}.{name}"
 
 
 def read_report(payload: bytes) -> Report:
-    """What a node's report says of segments, tiles, its link and its processor; what is no such number is left out.
+    """What a node's report says of segments, tiles, ways, its link and processor; what is no such number is left out.
 
     Raises MessageError.
     """
     report = parse_json(payload)
-    segments, tiles = [], []
+    segments, tiles, ways = [], [], []
     for key, value in report.items():
         if named := _SEGMENT_KEY.fullmatch(key):
             stream, epoch = StreamId(named[1]), int(named[2])
             seconds = report.get(of_segment(stream, epoch, SECONDS))
             if isinstance(value, int) and _is_within(seconds, MAX_SECONDS):
                 segments.append(SegmentSeconds(stream, epoch, value, seconds))
+        elif (named := _WAY_KEY.fullmatch(key)) and isinstance(value, int):
+            stream, epoch = StreamId(named[1]), int(named[2])
+            found = {way: report.get(of_way(stream, epoch, seconds_of(way))) for way in WAYS}
+            took = {way: s for way, s in found.items() if isinstance(s, int | float) and abs(s) < MAX_SECONDS}
+            ways.append(WaySeconds(stream, epoch, value, took))
         elif (named := _TILE_KEY.fullmatch(key)) and isinstance(value, int):
             stream, epoch, tile, worker = StreamId(named[1]), int(named[2]), int(named[3]), NodeId(named[4])
             transfer, queue, compute = (report.get(of_tile(stream, epoch, tile, worker, name)) for name in TILE_SECONDS)
             if _is_duration(transfer) and _is_duration(queue) and _is_duration(compute):
                 tiles.append(TileSeconds(stream, epoch, tile, worker, value, transfer, queue, compute))
     probe = report.get(PROBE)
-    return Report(tuple(segments), tuple(tiles), _link(report), probe if _is_within(probe, MAX_SECONDS) else None)
+    probe_s = probe if _is_within(probe, MAX_SECONDS) else None
+    return Report(tuple(segments), tuple(tiles), tuple(ways), _link(report), probe_s)
 
 
 def _link(report: Mapping[str, Any]) -> LinkMeasured:

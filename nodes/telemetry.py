@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
 
 import numpy as np
 import psutil
 
 from nodes.machine.actions import NoteTile
-from nodes.machine.corrections import tells
-from nodes.reports import FRAMES, PROBE, SECONDS, TILE_SECONDS, of_segment, of_stream, of_tile
+from nodes.machine.corrections import LEAST_FRAMES, tells
+from nodes.reports import FRAMES, PROBE, SECONDS, TILE_SECONDS, of_segment, of_stream, of_tile, of_way, seconds_of
 from pipeline.plan import NodeId, StreamId
 
 SAMPLES = 4096
@@ -29,6 +30,7 @@ class Meter:
         self._samples: dict[str, deque[float]] = {}
         self._segments: dict[tuple[StreamId, int], deque[float]] = {}
         self._tiles: dict[_TileKey, deque[tuple[float, float, float]]] = {}
+        self._ways: dict[tuple[StreamId, int], dict[str, deque[float]]] = {}
         self._epochs: dict[StreamId, int] = {}
         self._probes: deque[float] = deque(maxlen=PROBES)
         self._is_probed = False
@@ -64,6 +66,13 @@ class Meter:
         with self._lock:
             self._tiles.setdefault(key, deque(maxlen=SAMPLES)).append(seconds)
 
+    def way(self, stream: StreamId, epoch: int, seconds: Mapping[str, float]) -> None:
+        """Keep what a frame took between its nodes, way by way; nothing for one that has not left this node."""
+        with self._lock:
+            ways = self._ways.setdefault((stream, epoch), {}) if seconds else {}
+            for name, took_s in seconds.items():
+                ways.setdefault(name, deque(maxlen=SAMPLES)).append(took_s)
+
     def processor(self, seconds: float) -> None:
         """Keep what a probe of the idle processor took."""
         with self._lock:
@@ -74,6 +83,7 @@ class Meter:
         """The epoch was let go."""
         with self._lock:
             self._segments.pop((stream, epoch), None)
+            self._ways.pop((stream, epoch), None)
             self._tiles = {key: values for key, values in self._tiles.items() if key[:2] != (stream, epoch)}
 
     def value(self, name: str) -> int:
@@ -87,7 +97,9 @@ class Meter:
         last: `stream.<stream>.…`. Of each segment, once enough frames for it are computed,
         `segment.<stream>.<epoch>.frames` and their `segment.<stream>.<epoch>.compute_seconds_p50`; of each tile, once
         one of its worker's has come back often enough, `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of
-        its `transfer_seconds`, `queue_seconds` and `compute_seconds`. `processor_share` is in cores: 1.0 is one core
+        its `transfer_seconds`, `queue_seconds` and `compute_seconds`. Of frames that had the way between their nodes to
+        themselves, `way.<stream>.<epoch>.frames` and by way, as `device_edge` or `return`, its
+        `way.<stream>.<epoch>.<way>_seconds_p50`. `processor_share` is in cores: 1.0 is one core
         kept busy since the last report. `resident_bytes` is the process's memory.
         """
         with self._lock:
@@ -97,6 +109,8 @@ class Meter:
             often = {key for key, parts in self._tiles.items() if tells(len(parts), sum(part[-1] for part in parts))}
             telling = set(map(_of_worker, often))
             tiles = {key: parts for key, parts in self._tiles.items() if _of_worker(key) in telling}
+            ways = {key: parts for key, parts in self._ways.items() if _frames_of(parts) >= LEAST_FRAMES}
+            self._ways = {key: parts for key, parts in self._ways.items() if key not in ways}
             probes, self._is_probed = list(self._probes) if self._is_probed else [], False
             self._samples = {}
             self._segments = {key: values for key, values in self._segments.items() if key not in segments}
@@ -108,6 +122,10 @@ class Meter:
         for (stream, epoch), values in sorted(segments.items()):
             report[of_segment(stream, epoch, FRAMES)] = len(values)
             report[of_segment(stream, epoch, SECONDS)] = round(float(np.median(np.array(values))), 6)
+        for (stream, epoch), by_way in sorted(ways.items()):
+            report[of_way(stream, epoch, FRAMES)] = _frames_of(by_way)
+            for name, values in by_way.items():
+                report[of_way(stream, epoch, seconds_of(name))] = round(float(np.median(np.array(values))), 6)
         for tile_key, parts in sorted(tiles.items()):
             report[of_tile(*tile_key, FRAMES)] = len(parts)
             for part, median in zip(TILE_SECONDS, np.median(np.array(parts), axis=0), strict=True):
@@ -125,6 +143,11 @@ class Meter:
         share = (processor_s - self._processor_s) / max(now - self._reported_at, LEAST_INTERVAL_S)
         self._processor_s, self._reported_at = processor_s, now
         return round(share, 3)
+
+
+def _frames_of(by_way: Mapping[str, deque[float]]) -> int:
+    """How many frames have been on each of the ways."""
+    return min(map(len, by_way.values()), default=0)
 
 
 def _of_worker(key: _TileKey) -> tuple[StreamId, int, NodeId]:

@@ -100,14 +100,17 @@ class TilesCost:
 class Costs:
     """What a planner knows: `seconds[tier][block]` for the tiers that have a node, and both links.
 
-    `prices` are money per second of a tier's node at work, 0 where none is given. With `tiles` they hold for placements
-    that have a certain stack on the edge, shared out: `seconds` are then what its blocks take so, waiting included.
+    `prices` are money per second of a tier's node at work, 0 where none is given. `handling` are seconds that a frame
+    takes a tier's node, wherever it passes from node to node, to receive and to send beside what links take. With
+    `tiles` all holds for placements that have a certain stack on the edge, shared out: `seconds` are then what its
+    blocks take so, waiting included.
     """
 
     seconds: Mapping[Tier, Sequence[float]]
     device_edge: Link
     edge_cloud: Link
     prices: Mapping[Tier, float] = field(default_factory=lambda: MappingProxyType({}))
+    handling: Mapping[Tier, float] = field(default_factory=lambda: MappingProxyType({}))
     tiles: TilesCost | None = None
 
     def check(self, graph: ModelGraph) -> None:
@@ -125,6 +128,9 @@ class Costs:
         for tier, price in self.prices.items():
             if not (math.isfinite(price) and price >= 0):
                 raise PlanError(f"a second on the {tier.label} costs {price}; give a price of at least 0")
+        for tier, seconds_s in self.handling.items():
+            if not (math.isfinite(seconds_s) and seconds_s >= 0):
+                raise PlanError(f"the {tier.label} takes {seconds_s} s to receive and send; measure it again")
 
     def link(self, lower: Tier) -> Link:
         """The link from `lower` to the next tier."""
@@ -135,7 +141,8 @@ class Costs:
 class LinkCost:
     """Tensors going up a link and the result coming down it: seconds and bytes of both.
 
-    `busy_seconds` are those in which the link is taken and no other frame's bytes can pass: all but its latency.
+    In `seconds` is also what the nodes at its ends take to send and receive: the edge's between device and edge.
+    `busy_seconds` are those in which the link is taken and no other frame's bytes can pass.
     """
 
     seconds: float
@@ -247,4 +254,6 @@ def _link_cost(graph: ModelGraph, placement: Sequence[Tier], costs: Costs, lower
     returning = [t for t in set(graph.outputs) if placement[graph.producer[t]] > lower]
     result_nbytes = sum(graph.tensors[t].nbytes for t in returning)
     busy = (nbytes + result_nbytes) / link.bandwidth_bytes_per_s
-    return LinkCost(busy + link.latency_s * (2 if returning else 1), nbytes, result_nbytes, busy)
+    handled_by = {Tier.DEVICE, Tier.EDGE} & {Tier.DEVICE, *placement} if lower == Tier.DEVICE else {Tier.CLOUD}
+    handling_s = sum(costs.handling.get(tier, 0.0) for tier in handled_by)
+    return LinkCost(busy + link.latency_s * (2 if returning else 1) + handling_s, nbytes, result_nbytes, busy)

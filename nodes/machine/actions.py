@@ -116,7 +116,10 @@ class DropFrame:
 
 @dataclass(frozen=True, slots=True)
 class CloseFrame:
-    """Publish the frame's one result: all outputs by tensor id, or the error that stands for them."""
+    """Publish the frame's one result: all outputs by tensor id, or the error that stands for them.
+
+    `was_alone` says that no frame of the stream was before it on its way, and that it was submitted once.
+    """
 
     stream: StreamId
     sequence: int
@@ -126,6 +129,7 @@ class CloseFrame:
     outputs: Mapping[int, Array]
     trace: Trace
     error: str = ""
+    was_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,8 @@ class Taken:
 @dataclass(frozen=True, slots=True)
 class Condition:
     """All that a node's part in a stream's costs follows from; `factor` is telemetry's on what `basis` foresees,
-    `handling_s` what a tile's way to and from a worker takes beside its bytes.
+    `handling_s` what a frame takes the node to receive and to send; of a worker, what a tile's way there and back takes
+    beside its bytes.
     """
 
     basis: Basis
@@ -71,7 +72,7 @@ def departures(node: NodeId, assumed: Condition, now: Condition, band: float) ->
         yield f"{node} has a round trip of {new * 1e3:.3g} ms, not {old * 1e3:.3g}"
     old, new = assumed.handling_s, now.handling_s
     if _is_outside(new, old, band) and abs(new - old) > LEAST_ROUND_TRIP_S:
-        yield f"tiles take {node} {new * 1e3:.3g} ms beside bytes and computing, not {old * 1e3:.3g}"
+        yield f"{node} takes {new * 1e3:.3g} ms to receive and send, not {old * 1e3:.3g}"
 
 
 def _is_outside(new: float, old: float, band: float) -> bool:

@@ -172,6 +172,9 @@ class PlannerMachine:
         self._roster.learn_tiles(event.node, report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == event.node])
         if not any(event.node in plan.workers for plan in plans):
             self._roster.handling.fade(event.node)
+        self._roster.learn_ways(report.ways, [p for p in plans if p.device == event.node])
+        if not any(event.node in plan.nodes.values() and len(plan.nodes) > 1 for plan in plans):
+            self._roster.ends.rest(event.node, report.probe_seconds)
         self._roster.ways.learn_measured(event.node, report.link)
         for segment in report.segments:
             stream = self._streams.get(segment.stream)

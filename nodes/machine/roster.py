@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from nodes.machine.compute_seconds import ComputeSeconds, Estimate
 from nodes.machine.conditions import Condition
+from nodes.machine.ends import Ends
 from nodes.machine.handling import Handling
 from nodes.machine.links import Links
 from nodes.machine.load import Flow, taken_on
 from nodes.machine.peers import Peers
-from nodes.messages import LifeState, LinkReport, NodeInfo, TileSeconds
-from pipeline.cost import Costs, Link
+from nodes.messages import LifeState, LinkReport, NodeInfo, TileSeconds, WaySeconds
+from pipeline.cost import Costs, Link, link_label
 from pipeline.errors import DigestMismatch, ModelError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
@@ -44,6 +46,7 @@ class Roster:
     ways: Links = field(init=False)
     compute: ComputeSeconds = field(init=False)
     handling: Handling = field(default_factory=Handling)
+    ends: Ends = field(default_factory=Ends)
 
     def __post_init__(self) -> None:
         self.ways = Links(self.links)
@@ -67,6 +70,18 @@ class Roster:
                 if transfer_s is not None and worker != head and {head, worker} <= self.links.keys():
                     bytes_s = _way_seconds(self.links[head], self.links[worker], sent, tile.nbytes, tile.result_nbytes)
                     self.handling.learn(worker, transfer_s - bytes_s)
+
+    def learn_ways(self, ways: Sequence[WaySeconds], plans: Iterable[Plan]) -> None:
+        """Take what frames of these plans took between their nodes, as their device measured it."""
+        took = {(way.stream, way.epoch): way.seconds for way in ways}
+        for plan in plans:
+            seconds, beside_s = took.get((plan.stream, plan.epoch), {}), {}
+            for name, sender, receiver, nbytes in ways_of(plan):
+                if name in seconds and {sender, receiver} <= self.links.keys():
+                    link = link_between(self.links[sender], self.links[receiver])
+                    bytes_s = nbytes / link.bandwidth_bytes_per_s + link.latency_s
+                    beside_s[sender, receiver] = seconds[name] - bytes_s
+            self.ends.learn(beside_s)
 
     def graph_of(self, stream: Served) -> ModelGraph:
         """The graph of the model that the stream's device holds. Raises ModelError while it is unknown."""
@@ -164,7 +179,7 @@ class Roster:
         basis = self.compute.basis(node, stream.model, self._digest(stream) or "")
         assert basis is not None
         link = self.links[node]
-        handling_s = self.handling.of(node) if self.infos[node].is_worker else 0.0
+        handling_s = self.handling.of(node) if self.infos[node].is_worker else 2 * self.ends.of(node)
         factor = self.compute.factor(node, stream.model, basis)
         return Condition(basis, factor, link, taken_on(node, link, flows), handling_s)
 
@@ -190,13 +205,15 @@ class Roster:
             },
             device_edge=link_between(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
             edge_cloud=link_between(reports.get(Tier.EDGE), reports.get(Tier.CLOUD)),
+            handling={tier: condition.handling_s for tier, condition in found.items()},
         )
 
     def tile_node(self, stream: Served, node: NodeId, condition: Condition) -> TileNode:
         """What tiles of the stream's model take the node under this condition."""
         foreseen, way = self.compute.foreseen(condition.basis, self._digest(stream) or ""), condition.way
         seconds = tuple(condition.slowness * s for s in foreseen)
-        latency_s = (way.round_trip_s + condition.handling_s) / 2  # a tile goes there and back
+        handling_s = condition.handling_s if self.infos[node].is_worker else 0.0  # a worker's is its head's as well
+        latency_s = (way.round_trip_s + handling_s) / 2  # a tile goes there and back
         return TileNode(node, seconds, way.up_bytes_per_s, way.down_bytes_per_s, latency_s)
 
     def highest_seen(self, name: StreamId) -> int:
@@ -214,6 +231,17 @@ def _way_seconds(head: LinkReport, worker: LinkReport, sent: int, nbytes: int, r
     there_s = sent / head.up_bytes_per_s + nbytes / worker.down_bytes_per_s
     back_s = result_nbytes * (1 / worker.up_bytes_per_s + 1 / head.down_bytes_per_s)
     return there_s + back_s + head.round_trip_s + worker.round_trip_s
+
+
+def ways_of(plan: Plan) -> Iterator[tuple[str, NodeId, NodeId, int]]:
+    """From each of a plan's nodes to the next and from the last to the device: its name, both ends, and its bytes."""
+    used = sorted({*plan.placement, Tier.DEVICE})
+    for lower, upper in pairwise(used):
+        cost = plan.predicted.links.get(link_label(lower))
+        if cost is not None:
+            yield f"{lower.label}_{upper.label}", plan.nodes[lower], plan.nodes[upper], cost.nbytes
+            if upper == used[-1]:
+                yield "return", plan.nodes[upper], plan.device, cost.result_nbytes
 
 
 def link_between(lower: LinkReport | None, upper: LinkReport | None) -> Link:

@@ -64,6 +64,7 @@ class Frame:
     trace: Trace = ()
     failures: int = 0
     failed_attempt: int = 0
+    was_alone: bool = False
 
 
 class StreamOwner:
@@ -225,6 +226,7 @@ class StreamOwner:
         assert self.active is not None
         assert frame.inputs is not None
         plan = self._plans[self.active]
+        frame.was_alone = frame.attempt == frame.attempts_before and len(self.open) == 1
         frame.attempt += 1
         frame.epoch, frame.submitted_at = self.active, now
         frame.presence = self._presence(plan)
@@ -251,6 +253,7 @@ class StreamOwner:
             outputs={} if error else frame.outputs,
             trace=frame.trace,
             error=error,
+            was_alone=frame.was_alone,
         )
         return [close, Count("error_results_total" if error else "results_total")]
 

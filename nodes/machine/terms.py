@@ -16,7 +16,10 @@ from pipeline.plan import NodeId
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`prices` per second of work and `memory_bytes` for networks by node; `links` by lower tier."""
+    """`prices` per second of work and `memory_bytes` for networks by node; `links` by lower tier.
+
+    A given link is taken for all that its way takes, its nodes' handling included.
+    """
 
     prices: Mapping[NodeId, float] = field(default_factory=lambda: MappingProxyType({}))
     memory_bytes: Mapping[NodeId, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -29,6 +32,7 @@ class Terms:
             device_edge=self.links.get(Tier.DEVICE, costs.device_edge),
             edge_cloud=self.links.get(Tier.EDGE, costs.edge_cloud),
             prices={tier: self.prices.get(node, 0.0) for tier, node in nodes.items()},
+            handling={} if self.links else costs.handling,
         )
         limits = (MemoryLimit(tier, self.memory_bytes[n]) for tier, n in nodes.items() if n in self.memory_bytes)
         return Candidate(nodes, on_terms, tuple(limits))

@@ -55,6 +55,9 @@ def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
         total = total + (objective.latency * latency + backbone * nbytes)[at]
         if objective.period:
             period = np.maximum(period, (nbytes / link.bandwidth_bytes_per_s)[at])
+    used = {Tier.DEVICE: first < n, Tier.EDGE: second > first, Tier.CLOUD: second < n}
+    for tier, handling_s in costs.handling.items():
+        total = total + objective.latency * handling_s * used[tier]
     period = np.maximum(period, costs.tiles.busy_seconds if costs.tiles else 0.0)
     total = total + objective.period * period
     total[np.broadcast_to(second < first, (n, n))] = np.inf

@@ -5,7 +5,8 @@ the largest a (or b) among its readers; it crosses a link where its reach exceed
 any block stands beyond it, and used back when an output does. The busiest stage or link is at least each of them. So
 the objective is exactly that of `pipeline.cost.predict`. For latency, bytes and prices alone the program is linear and
 its corners are placements (the polytope is that of Ishikawa's min-cut, PAMI 2003); limits and the period make it
-mixed-integer.
+mixed-integer. What the edge takes to handle a frame, if it has a block at all, no such row can say: the program is
+solved once with it and once without the edge.
 
 What no placement as good as the best known one can do is settled before: a tensor that alone takes longer to send than
 there is left does not cross.
@@ -89,6 +90,21 @@ def feasible(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint])
 
 
 def _solve(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective) -> Solution:
+    found = _solve_uncharged(graph, costs, constraints, objective)
+    if not (objective.latency and costs.handling.get(Tier.EDGE) and Tier.EDGE in found.placement):
+        return found
+    others = {tier: costs.seconds[tier] for tier in (Tier.DEVICE, Tier.CLOUD) if tier in costs.seconds}
+    try:
+        without = _solve_uncharged(graph, replace(costs, seconds=others), constraints, objective)
+    except Infeasible:
+        return found
+    return min(found, without, key=lambda solution: objective.value(predict(graph, solution.placement, costs)))
+
+
+def _solve_uncharged(
+    graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective
+) -> Solution:
+    """The best if the edge's handling cost nothing; so, the best where it is without blocks in it."""
     limits = [limit for constraint in constraints for limit in constraint.limits(graph, costs)]
     known = _best_known(graph, costs, constraints, objective)
     judged = _with_latency(objective, graph, known.guide, costs)
@@ -97,6 +113,7 @@ def _solve(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], o
         exceeded = [number for number, limit in enumerate(limits) if not limit.is_met(graph, placement)]
         if not exceeded:
             value = judged.value(predict(graph, placement, costs))
+            bound += judged.latency * costs.handling.get(Tier.EDGE, 0.0) * (Tier.EDGE in placement)
             gap = max(0.0, 1 - bound / value) if value > 0 else 0.0
             return Solution(placement, gap if gap > PROOF else 0.0)
         # within the solver's tolerance of a limit, but beyond it
@@ -214,7 +231,8 @@ def _price(program: Program, costs: Costs, objective: Objective, most: float) ->
         link = costs.link(lower)
         moved = _sum(_ups(program, lower), _answers(program, lower))
         program.add_cost(moved, objective.latency / link.bandwidth_bytes_per_s + _backbone_weight(objective, lower))
-        program.add_cost(_uses(program, lower), objective.latency * link.latency_s)
+        program.add_cost(_used(program, lower), objective.latency * (link.latency_s + _handling_s(costs, lower)))
+        program.add_cost(_used_back(program, lower), objective.latency * link.latency_s)
         busy.append({unknown: nbytes / link.bandwidth_bytes_per_s for unknown, nbytes in moved.items()})
     if objective.period:
         unit = program.scale / objective.period
@@ -244,13 +262,22 @@ def _answers(program: Program, lower: Tier) -> Expression:
     )
 
 
-def _uses(program: Program, lower: Tier) -> Expression:
-    """How often its latency is paid: 1 if any block stands beyond it, 1 if any output comes back."""
+def _handling_s(costs: Costs, lower: Tier) -> float:
+    """What is paid with the first block beyond a link: the device sends and receives, or the cloud does."""
+    return costs.handling.get(Tier.DEVICE if lower == Tier.DEVICE else Tier.CLOUD, 0.0)
+
+
+def _used(program: Program, lower: Tier) -> Expression:
+    """1 if any block stands beyond a link."""
     steps, graph = program.steps, program.steps.graph
     feeding = {before for before, _ in graph.edges}
-    up = program.largest(steps.passed(lower, v) for v in range(len(graph)) if v not in feeding)
-    down = program.largest(steps.passed(lower, graph.producer[t]) for t in graph.outputs)
-    return _sum(up, down)
+    return program.largest(steps.passed(lower, v) for v in range(len(graph)) if v not in feeding)
+
+
+def _used_back(program: Program, lower: Tier) -> Expression:
+    """1 if any output comes back over it."""
+    steps, graph = program.steps, program.steps.graph
+    return program.largest(steps.passed(lower, graph.producer[t]) for t in graph.outputs)
 
 
 def _add_limit(program: Program, limit: Limit) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,6 +63,27 @@ def test_the_way_to_the_cloud_pays_both_links() -> None:
     assert price.links["device_edge"] == about(0.64 + 0.5, 600, 40, 0.64)
     assert price.links["edge_cloud"] == about(6.4 + 1.0, 600, 40, 6.4)
     assert price.seconds == pytest.approx(0.11 + 1.14 + 7.4)
+
+
+@pytest.mark.parametrize(
+    ("placement", "handled"),
+    [
+        ((D,) * 5, {}),
+        ((D, E, E, E, E), {"device_edge": 1.1}),
+        ((D, C, C, C, C), {"device_edge": 1.0, "edge_cloud": 5}),
+        ((D, D, E, C, C), {"device_edge": 1.1, "edge_cloud": 5}),
+    ],
+)
+def test_the_nodes_that_a_frame_passes_are_charged_for_handling_it_once(
+    placement: tuple[Tier, ...], handled: dict[str, float]
+) -> None:
+    without = predict(GRAPH, placement, COSTS)
+    price = predict(GRAPH, placement, replace(COSTS, handling={D: 1.0, E: 0.1, C: 5.0}))
+    for name, cost in price.links.items():
+        assert cost.seconds == pytest.approx(without.links[name].seconds + handled[name])
+        assert cost.busy_seconds == without.links[name].busy_seconds
+    assert price.seconds == pytest.approx(without.seconds + sum(handled.values()))
+    assert price.period_s == without.period_s
 
 
 def test_a_tensor_with_readers_on_two_tiers_crosses_each_link_once() -> None:

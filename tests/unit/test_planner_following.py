@@ -54,7 +54,7 @@ ASSUMED = Condition(PROFILE, 1.0, LINK)
         (replace(ASSUMED, link=replace(LINK, round_trip_s=2e-3 + LEAST_ROUND_TRIP_S)), []),
         (replace(ASSUMED, link=replace(LINK, round_trip_s=5e-3)), ["edge-1 has a round trip of 5 ms, not 2"]),
         (replace(ASSUMED, handling_s=2e-3), []),
-        (replace(ASSUMED, handling_s=5e-3), ["tiles take edge-1 5 ms beside bytes and computing, not 0"]),
+        (replace(ASSUMED, handling_s=5e-3), ["edge-1 takes 5 ms to receive and send, not 0"]),
         (replace(ASSUMED, basis=replace(PROFILE, seconds=(0.2,))), ["edge-1 has been measured anew"]),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 
 from nodes.machine import planner_events as pe
 from nodes.machine.corrections import COLDNESS, LEAST_FRAMES, LEAST_SECONDS
-from nodes.messages import Report, SegmentSeconds
+from nodes.messages import Report, SegmentSeconds, WaySeconds
 from pipeline.estimator import Speed, estimate
 from pipeline.partition import exact
 from pipeline.plan import NodeId, Plan
@@ -320,3 +320,38 @@ def test_a_telemetry_of_a_node_that_serves_no_plan_changes_nothing() -> None:
 def test_a_plan_with_estimates_is_plain_json() -> None:
     _, first = estimated()
     assert Plan.from_json(json.loads(json.dumps(first.to_json(GRAPH)))) == first
+
+
+# What nodes take to send and receive.
+
+
+def test_what_frames_take_between_nodes_beside_their_bytes_is_charged_to_them() -> None:
+    planner = Planner()
+    planner.come(*PIPELINE)
+    for node, seconds in {DEVICE: 0.1, EDGE: 0.06, CLOUD: 0.05}.items():
+        planner.profile(node, seconds)
+    (first,) = published(planner.tick(SETTLE_S))
+    assert first.placement == ON_CLOUD
+    planner.now += PATIENCE_S
+    compared = first.predicted.seconds
+    ways = WaySeconds(CAM, first.epoch, LEAST_FRAMES, {"device_cloud": 0.3, "return": 0.3})
+    changes: list[Plan] = []
+    for _ in range(ROUNDS):
+        changes += published(planner(pe.TelemetryArrived(DEVICE, Report(ways=(ways,))), 1.0))
+    moved = next(plan for plan in changes if plan.epoch > first.epoch)
+    assert moved.placement == ON_DEVICE
+    assert "device-1 takes" in moved.reason
+    assert "to receive and send" in moved.reason
+    stayed = [plan.predicted.seconds for plan in changes if plan.epoch == first.epoch]
+    assert all(compared < seconds for seconds in stayed)
+
+
+def test_ways_of_other_epochs_and_of_nodes_without_a_link_teach_nothing() -> None:
+    planner = Planner()
+    planner.come(*PIPELINE)
+    planner.tick(SETTLE_S)
+    planner.now += PATIENCE_S
+    for _ in range(ROUNDS):
+        late = WaySeconds(CAM, 77, LEAST_FRAMES, {"device_cloud": 9.0, "return": 9.0})
+        unknown = WaySeconds(CAM, 1, LEAST_FRAMES, {"device_edge": 9.0})
+        assert not published(planner(pe.TelemetryArrived(DEVICE, Report(ways=(late, unknown))), 1.0))

@@ -294,6 +294,16 @@ def test_a_frame_closes_with_its_outputs_ticket_and_way() -> None:
     assert not close.error
 
 
+def test_a_frame_was_alone_if_none_was_before_it_and_it_was_submitted_once() -> None:
+    stream = running()
+    first, second = stream.submit(), stream.submit(2)
+    closed = [*of(do.CloseFrame, stream.answer(first)), *of(do.CloseFrame, stream.answer(second))]
+    assert [close.was_alone for close in closed] == [True, False]
+    stream.submit(3)
+    (again,) = keys(stream.tick(TIMEOUT_S))
+    assert not of(do.CloseFrame, stream.answer(again))[0].was_alone
+
+
 def test_a_frame_with_two_outputs_closes_when_both_are_there() -> None:
     stream = running(graph=chain(8, 8, 8, 8, outputs=(1, 3)))
     at = stream.submit()
