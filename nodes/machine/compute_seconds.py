@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nodes.machine.constants import Constants
 from nodes.machine.corrections import LEAST_REST_SECONDS, LEAST_SECONDS, Corrections, tells
 from nodes.messages import NodeInfo, SegmentSeconds, TileSeconds
 from pipeline.errors import ModelError, TileError
@@ -18,6 +19,13 @@ from pipeline.plan import NodeId, Plan
 from pipeline.profile import Profile
 from pipeline.tiles.choice import tile_seconds
 
+CALL_S = 5e-3
+"""Of a segment as long as that, half of what it takes beyond what was foreseen is put down to its being called at all:
+for a turn on a short processor, for cold caches. A shorter one says nothing of how fast the node computes. As much of a
+call may be coldness, which nodes that were not called share.
+"""
+GAIN = 0.5
+"""The part of that which one report adds."""
 MOST_BIAS = 3.0
 """What is off by more says something about the node, and nothing about the others."""
 
@@ -48,6 +56,7 @@ class ComputeSeconds:
     _speeds: dict[NodeId, Speed] = field(default_factory=dict)
     _estimates: dict[tuple[str, Speed], tuple[float, ...]] = field(default_factory=dict)
     _corrections: Corrections = field(default_factory=Corrections)
+    _calls: Constants = field(default_factory=Constants)
 
     def learn_speed(self, info: NodeInfo) -> str:
         """Take a node's speed; returns what is wrong with it, and it is then as good as none."""
@@ -74,18 +83,37 @@ class ComputeSeconds:
         """
         telling = [s for s in segments if tells(s.frames, s.frames * s.compute_seconds)]
         measured = {(s.stream, s.epoch): s.compute_seconds for s in telling}
-        watched = set()
+        watched, is_called = set(), False
         for plan in plans:
             tier, basis = plan.tier_of(node), self.basis(node, plan.model, plan.digest)
             if tier is None or basis is None:
                 continue
-            foreseen_s = sum(self.of_stage(basis, plan, tier))
-            if foreseen_s >= (LEAST_REST_SECONDS if tier is Tier.EDGE and plan.tiles else LEAST_SECONDS):
+            foreseen_s, is_head = sum(self.of_stage(basis, plan, tier)), tier is Tier.EDGE and plan.tiles is not None
+            took_s = measured.get((plan.stream, plan.epoch))
+            if foreseen_s >= (LEAST_REST_SECONDS if is_head else CALL_S):
                 watched.add(plan.model)
-                if (took_s := measured.get((plan.stream, plan.epoch))) is not None:
-                    self._corrections.learn(node, plan.model, basis, took_s / foreseen_s)
+            if is_head and took_s is not None and plan.model in watched:
+                self._corrections.learn(node, plan.model, basis, took_s / foreseen_s)
+            elif not is_head and foreseen_s >= LEAST_SECONDS:
+                is_called = True
+                if took_s is not None:
+                    self._learn_stage(node, plan.model, basis, foreseen_s, took_s)
+        if not is_called:
+            self._calls.rest(node, probe_s)
         watched |= {plan.model for plan in plans if node in plan.workers}
         self._corrections.fade(node, but=watched, probe_s=probe_s)
+
+    def _learn_stage(self, node: NodeId, model: str, basis: Basis, foreseen_s: float, took_s: float) -> None:
+        """Divide what was not foreseen between the node's factor and its calls, as the segment's length has it.
+
+        That is the least change of both that explains it, if a factor is as likely off by 1 as a call by `CALL_S`.
+        """
+        factor = self._corrections.smoothed(node, model, basis)
+        missing_s = took_s - factor * foreseen_s - self._calls.smoothed(node)
+        of_calls = CALL_S**2 / (CALL_S**2 + foreseen_s**2)
+        self._calls.add(node, GAIN * of_calls * missing_s)
+        if foreseen_s >= CALL_S:
+            self._corrections.learn(node, model, basis, factor + (1 - of_calls) * missing_s / foreseen_s)
 
     def learn_tiles(self, tiles: Iterable[TileSeconds], plans: Iterable[Plan]) -> None:
         """Set what tiles took their workers under the present plans beside what is foreseen for them.
@@ -131,6 +159,10 @@ class ComputeSeconds:
         if profile is not None and not self.why_unfit(node, model, digest):
             return profile
         return Estimate(speed, self._bias(model, digest)) if speed and self._estimated(speed, digest) else None
+
+    def call_seconds(self, node: NodeId) -> float:
+        """What a frame takes the node beside its blocks' seconds because it is called at all."""
+        return self._calls.of(node, most_shared_s=CALL_S)
 
     def factor(self, node: NodeId, model: str, basis: Basis) -> float:
         """What telemetry says to multiply the node's seconds with."""

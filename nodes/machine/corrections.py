@@ -114,6 +114,11 @@ class Corrections:
             known = self._known[node, model] = _Correction(basis)
         known.learn(ratio)
 
+    def smoothed(self, node: NodeId, model: str, basis: object) -> float:
+        """What has been learned so far, if only now and again; 1 without anything."""
+        known = self._known.get((node, model))
+        return known.smoothed if known and known.basis == basis else 1.0
+
     def forget(self, node: NodeId, model: str) -> None:
         """What was foreseen is foreseen no longer."""
         self._known.pop((node, model), None)

@@ -179,7 +179,8 @@ class Roster:
         basis = self.compute.basis(node, stream.model, self._digest(stream) or "")
         assert basis is not None
         link = self.links[node]
-        handling_s = self.handling.of(node) if self.infos[node].is_worker else 2 * self.ends.of(node)
+        is_worker = self.infos[node].is_worker
+        handling_s = self.handling.of(node) if is_worker else 2 * self.ends.of(node) + self.compute.call_seconds(node)
         factor = self.compute.factor(node, stream.model, basis)
         return Condition(basis, factor, link, taken_on(node, link, flows), handling_s)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.machine.ends import FADING, LEAST_STEP_S, Ends
+from nodes.machine.constants import FADING, LEAST_STEP_S
+from nodes.machine.ends import Ends
 from pipeline.plan import NodeId
 
 DEVICE, EDGE, CLOUD, OTHER = map(NodeId, ("device-1", "edge-1", "cloud-1", "edge-2"))

@@ -1,0 +1,66 @@
+"""What a frame takes a node beside its blocks and its bytes, whatever its plan: seconds by node. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from nodes.machine.corrections import PROBE_TURN
+from pipeline.plan import NodeId
+
+FADING = 0.998
+"""What each report of a node without frames leaves: half is gone after 350, so that it is tried again some day."""
+STEP, LEAST_STEP_S = 0.2, 1e-3
+"""A value is taken up when it differs by that share, and by that much."""
+
+
+@dataclass(slots=True)
+class _Constant:
+    """`used` follows `smoothed` in steps."""
+
+    smoothed: float = 0.0
+    used: float = 0.0
+    probe_s: float | None = None
+
+    def follow(self) -> None:
+        if abs(self.smoothed - self.used) > max(STEP * self.used, LEAST_STEP_S):
+            self.used = round(self.smoothed, 6)
+
+
+@dataclass(slots=True)
+class Constants:
+    """Whoever learns them says what is to be added; a node at rest follows its processor and is slowly forgotten."""
+
+    _known: dict[NodeId, _Constant] = field(default_factory=dict)
+
+    def add(self, node: NodeId, seconds: float) -> None:
+        """It was seen to take so much more, or less; never less than nothing."""
+        known = self._known.setdefault(node, _Constant())
+        known.probe_s = None
+        known.smoothed = max(0.0, known.smoothed + seconds)
+        known.follow()
+
+    def rest(self, node: NodeId, probe_s: float | None = None) -> None:
+        """The node reported, maybe what a probe of its processor took, and nothing is learned of it at present."""
+        known = self._known.get(node)
+        if known is None:
+            return
+        known.smoothed *= FADING
+        if probe_s is not None:
+            changed = probe_s / (known.probe_s or probe_s)
+            if known.probe_s is None or not 1 / PROBE_TURN < changed < PROBE_TURN:
+                known.probe_s = probe_s
+                known.smoothed *= changed
+        known.follow()
+
+    def smoothed(self, node: NodeId) -> float:
+        """What was learned; 0 for nothing."""
+        known = self._known.get(node)
+        return known.smoothed if known else 0.0
+
+    def of(self, node: NodeId, most_shared_s: float = math.inf) -> float:
+        """What to charge; a node of which nothing was learned takes the least of what others do, at most so much."""
+        known = self._known.get(node)
+        if known is not None:
+            return known.used
+        return min((most_shared_s, *(other.used for other in self._known.values()))) if self._known else 0.0
