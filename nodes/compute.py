@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 IDLE_S = 1.0
-PROBE_SHARE = 0.01
+PROBE_SHARE = 0.03
 """Of a core, which probes of the processor may take."""
 
 
@@ -71,7 +71,7 @@ class Compute:
     def probe(self) -> None:
         """See what is left of the processor, if nothing has been computed here for a while: frames tell by themselves.
 
-        Takes a hundredth of a core at most.
+        Takes three hundredths of a core at most.
         """
         now = time.monotonic()
         is_idle = now - self._worked_at >= IDLE_S and not self.worker.is_busy and not self._is_compiling()

@@ -155,12 +155,15 @@ class LinkMeasured:
 class Report:
     """What of a node's telemetry the planner goes by.
 
+    `intakes` are median seconds, by stream, in which its device reads a frame and answers it: what is left of a frame's
+    seconds without computing, waiting and ways between nodes.
     `probe_seconds` is what a small fixed computation takes on a node that computes nothing else.
     """
 
     segments: tuple[SegmentSeconds, ...] = ()
     tiles: tuple[TileSeconds, ...] = ()
     ways: tuple[WaySeconds, ...] = ()
+    intakes: Mapping[StreamId, float] = field(default_factory=dict)
     link: LinkMeasured = LinkMeasured()
     probe_seconds: float | None = None
 

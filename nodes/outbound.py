@@ -17,7 +17,8 @@ from nodes.clock import PipelineClock
 from nodes.custody import Custody
 from nodes.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
 from nodes.messages import to_bytes
-from nodes.results import result_json
+from nodes.reports import INTAKE
+from nodes.results import intake_seconds, result_json
 from nodes.sections import Config
 from nodes.telemetry import Meter
 from nodes.tickets import Ticket
@@ -128,6 +129,7 @@ class Outbound:
         self._custody.answer(close.stream, close.sequence, ticket, parcels)
         if close.was_alone and not close.error and not any(hop.is_compiling for hop in close.trace):
             self._meter.way(close.stream, close.epoch, result["links"])
+            self._meter.sample(INTAKE, intake_seconds(result), close.stream)
         self._meter.sample("latency_seconds", result["seconds"], close.stream)
         self._meter.count_of(close.stream, "results_total")
 

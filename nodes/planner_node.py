@@ -137,7 +137,8 @@ class PlannerNode:
             if event is None:
                 return
             now = time.monotonic()
-            for action in self.machine.handle(event, now, time.time()):
+            # a decision may take longer than reports take to come: one for all that have
+            for action in self.machine.handle(event, now, time.time(), more_wait=not self._inbox.empty()):
                 self._perform(action)
             if now >= report_at:
                 report_at = now + self.config.telemetry.interval_s

@@ -11,11 +11,13 @@ from pipeline.plan import NodeId, StreamId
 
 FRAMES, SECONDS = "frames", "compute_seconds_p50"
 PROBE = "processor.probe_seconds"
+INTAKE = "intake_seconds"
 TILE_SECONDS = ("transfer_seconds_p50", "queue_seconds_p50", "compute_seconds_p50")
 MAX_SECONDS = 1e6
 MAX_RATE = 1e15
 WAYS = ("device_edge", "device_cloud", "edge_cloud", "return")
 _SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.frames")
+_INTAKE_KEY = re.compile(rf"stream\.([a-z0-9-]{{1,256}})\.{INTAKE}_p50")
 _WAY_KEY = re.compile(r"way\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.frames")
 _TILE_KEY = re.compile(r"tile\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.([0-9]{1,9})\.([a-z0-9-]{1,256})\.frames")
 
@@ -46,18 +48,20 @@ def of_tile(stream: StreamId, epoch: int, tile: int, worker: NodeId, name: str) 
 
 
 def read_report(payload: bytes) -> Report:
-    """What a node's report says of segments, tiles, ways, its link and processor; what is no such number is left out.
+    """What a node's report says of segments, tiles, frames, its link and processor; what is no such number is left out.
 
     Raises MessageError.
     """
     report = parse_json(payload)
-    segments, tiles, ways = [], [], []
+    segments, tiles, ways, intakes = [], [], [], {}
     for key, value in report.items():
         if named := _SEGMENT_KEY.fullmatch(key):
             stream, epoch = StreamId(named[1]), int(named[2])
             seconds = report.get(of_segment(stream, epoch, SECONDS))
             if isinstance(value, int) and _is_within(seconds, MAX_SECONDS):
                 segments.append(SegmentSeconds(stream, epoch, value, seconds))
+        elif (named := _INTAKE_KEY.fullmatch(key)) and _is_duration(value):
+            intakes[StreamId(named[1])] = value
         elif (named := _WAY_KEY.fullmatch(key)) and isinstance(value, int):
             stream, epoch = StreamId(named[1]), int(named[2])
             found = {way: report.get(of_way(stream, epoch, seconds_of(way))) for way in WAYS}
@@ -70,7 +74,7 @@ def read_report(payload: bytes) -> Report:
                 tiles.append(TileSeconds(stream, epoch, tile, worker, value, transfer, queue, compute))
     probe = report.get(PROBE)
     probe_s = probe if _is_within(probe, MAX_SECONDS) else None
-    return Report(tuple(segments), tuple(tiles), tuple(ways), _link(report), probe_s)
+    return Report(tuple(segments), tuple(tiles), tuple(ways), intakes, _link(report), probe_s)
 
 
 def _link(report: Mapping[str, Any]) -> LinkMeasured:

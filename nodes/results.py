@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
@@ -57,6 +57,12 @@ def link_seconds(trace: Trace, closed_ts: float) -> dict[str, float]:
     if len(trace) > 1:
         links["return"] = round(closed_ts - trace[-1].sent_ts, DIGITS)
     return links
+
+
+def intake_seconds(result: Mapping[str, Any]) -> float:
+    """Of a result: what its device took to read the frame and to answer it, which is all that is in no other part."""
+    at_nodes = sum(stage[name] for stage in result["path"] for name in ("queue_seconds", "compute_seconds"))
+    return float(max(0.0, result["seconds"] - at_nodes - sum(result["links"].values())))
 
 
 def _stage(hop: Hop) -> dict[str, Any]:

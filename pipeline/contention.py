@@ -10,9 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.cpu_quota import throttled_seconds
 
 _NS_PER_S = 1e9
+_THROTTLED = 0.05
+"""The share of runs that a quota may take before it counts."""
 
 Waits = dict[str, tuple[int, int]]
 
@@ -29,6 +34,17 @@ def uncontended_seconds(run: Callable[[], object]) -> float:
     elapsed = time.perf_counter() - began
     waited = max(0.0, _waited_seconds(before, _waits()) - (throttled_seconds() - throttled))
     return max(elapsed - waited, elapsed / 10)
+
+
+def typical_seconds(runs: npt.NDArray[np.float64], throttled_s: float) -> npt.NDArray[np.float64]:
+    """Of runs x blocks, what each block takes: the median of its runs, which outliers do not move.
+
+    Not so under a CPU quota that held the runs up, for `throttled_s` in all: it stops the process every few
+    milliseconds, long blocks in each run and short ones in hardly any, so that medians make these look free. The mean
+    has the stops spread over all blocks by their length.
+    """
+    is_throttled = throttled_s > _THROTTLED * float(runs.sum())
+    return runs.mean(axis=0) if is_throttled else np.median(runs, axis=0)
 
 
 def _waited_seconds(before: Waits, after: Waits) -> float:

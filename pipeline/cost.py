@@ -101,9 +101,10 @@ class Costs:
     """What a planner knows: `seconds[tier][block]` for the tiers that have a node, and both links.
 
     `prices` are money per second of a tier's node at work, 0 where none is given. `handling` are seconds that a frame
-    takes a tier's node, wherever it passes from node to node, to receive and to send beside what links take. With
-    `tiles` all holds for placements that have a certain stack on the edge, shared out: `seconds` are then what its
-    blocks take so, waiting included.
+    takes a tier's node, wherever it passes from node to node, to receive and to send beside what links take, `intake_s`
+    those that it takes the device to read the frame and to answer it, whatever the placement. With `tiles` all holds
+    for placements that have a certain stack on the edge, shared out: `seconds` are then what its blocks take so,
+    waiting included.
     """
 
     seconds: Mapping[Tier, Sequence[float]]
@@ -111,6 +112,7 @@ class Costs:
     edge_cloud: Link
     prices: Mapping[Tier, float] = field(default_factory=lambda: MappingProxyType({}))
     handling: Mapping[Tier, float] = field(default_factory=lambda: MappingProxyType({}))
+    intake_s: float = 0.0
     tiles: TilesCost | None = None
 
     def check(self, graph: ModelGraph) -> None:
@@ -128,6 +130,8 @@ class Costs:
         for tier, price in self.prices.items():
             if not (math.isfinite(price) and price >= 0):
                 raise PlanError(f"a second on the {tier.label} costs {price}; give a price of at least 0")
+        if not (math.isfinite(self.intake_s) and self.intake_s >= 0):
+            raise PlanError(f"the device takes {self.intake_s} s to read a frame and answer it; measure it again")
         for tier, seconds_s in self.handling.items():
             if not (math.isfinite(seconds_s) and seconds_s >= 0):
                 raise PlanError(f"the {tier.label} takes {seconds_s} s to receive and send; measure it again")
@@ -155,7 +159,8 @@ class LinkCost:
 class Prediction:
     """What a placement takes: seconds of each stage by tier label, each link by `device_edge`/`edge_cloud`.
 
-    `seconds` is the latency of one frame, `price` what it costs in money.
+    `seconds` is the latency of one frame, the sum of these and of `intake_seconds`, in which the device reads it and
+    answers it; `price` is what it costs in money.
     """
 
     seconds: float
@@ -163,6 +168,7 @@ class Prediction:
     links: Mapping[str, LinkCost]
     price: float = 0.0
     tiles: TilesCost | None = None
+    intake_seconds: float = 0.0
 
     @property
     def period_s(self) -> float:
@@ -198,9 +204,11 @@ class Prediction:
             },
             price=float(value["price"]),
             tiles=TilesCost.from_json(value["tiles"]) if value.get("tiles") is not None else None,
+            intake_seconds=float(value.get("intake_seconds", 0.0)),
         )
         of_links = (number for link in prediction.links.values() for number in (link.seconds, link.busy_seconds))
-        numbers = (prediction.seconds, prediction.price, *prediction.stages.values(), *of_links)
+        whole = (prediction.seconds, prediction.price, prediction.intake_seconds)
+        numbers = (*whole, *prediction.stages.values(), *of_links)
         if not all(map(math.isfinite, numbers)):
             raise ValueError("a predicted time or price is not finite")
         return prediction
@@ -221,9 +229,10 @@ def predict(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> Predi
         cost = _link_cost(graph, placement, costs, lower)
         if cost is not None:
             links[link_label(lower)] = cost
-    total = sum(stages.values()) + sum(cost.seconds for cost in links.values())
+    total = costs.intake_s + sum(stages.values()) + sum(cost.seconds for cost in links.values())
     price = sum(costs.prices.get(tier, 0.0) * stages.get(tier.label, 0.0) for tier in Tier)
-    return Prediction(total, stages, links, price, costs.tiles if Tier.EDGE.label in stages else None)
+    tiles = costs.tiles if Tier.EDGE.label in stages else None
+    return Prediction(total, stages, links, price, tiles, costs.intake_s)
 
 
 def critical_path_s(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> float:

@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from pipeline.engines import Engine
 
 _SIDE, _CHANNELS = 56, 64
-_LEAST_S = 5e-3
-"""Several turns of a scheduler that shares a core out by the millisecond."""
+_LEAST_S = 2e-2
+"""Several turns of a scheduler that shares a core out by the millisecond: what fits into one says nothing."""
 _WARM_UP = 3
 _MOST_ROUNDS = 64
 
 
 class ProcessorProbe:
-    """Takes some milliseconds; as many rounds each time as filled these when it was made. For one thread at a time."""
+    """Takes some tens of milliseconds, as many rounds each time as filled these when it was made.
+
+    For one thread at a time.
+    """
 
     def __init__(self, engine: Engine) -> None:
         image = keras.Input((_SIDE, _SIDE, _CHANNELS), name="image")

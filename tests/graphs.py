@@ -42,13 +42,19 @@ def graphs(draw: st.DrawFn, max_blocks: int = 9) -> ModelGraph:
 
 @st.composite
 def costs(draw: st.DrawFn, graph: ModelGraph) -> Costs:
-    """Times for the device and any of the other tiers, two links, and for some tiers what handling a frame takes."""
+    """Times for the device and any of the other tiers, two links, what handling takes some tiers, and an intake."""
     tiers = {Tier.DEVICE, *draw(st.sets(st.sampled_from([Tier.EDGE, Tier.CLOUD])))}
     if draw(st.booleans()):
         tiers = set(Tier)
     times = st.lists(_seconds, min_size=len(graph), max_size=len(graph))
     handling = draw(st.dictionaries(st.sampled_from(Tier), _seconds))
-    return Costs({tier: draw(times) for tier in sorted(tiers)}, draw(_links), draw(_links), handling=handling)
+    return Costs(
+        {tier: draw(times) for tier in sorted(tiers)},
+        draw(_links),
+        draw(_links),
+        handling=handling,
+        intake_s=draw(_seconds),
+    )
 
 
 @st.composite

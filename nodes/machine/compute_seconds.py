@@ -56,7 +56,7 @@ class ComputeSeconds:
     _speeds: dict[NodeId, Speed] = field(default_factory=dict)
     _estimates: dict[tuple[str, Speed], tuple[float, ...]] = field(default_factory=dict)
     _corrections: Corrections = field(default_factory=Corrections)
-    _calls: Constants = field(default_factory=Constants)
+    _calls: Constants[NodeId] = field(default_factory=Constants)
 
     def learn_speed(self, info: NodeInfo) -> str:
         """Take a node's speed; returns what is wrong with it, and it is then as good as none."""

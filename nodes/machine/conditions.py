@@ -30,7 +30,7 @@ class Taken:
 class Condition:
     """All that a node's part in a stream's costs follows from; `factor` is telemetry's on what `basis` foresees,
     `handling_s` what a frame takes the node to receive and to send; of a worker, what a tile's way there and back takes
-    beside its bytes.
+    beside its bytes. `intake_s` is what it takes the stream's device to read a frame and to answer it.
     """
 
     basis: Basis
@@ -38,6 +38,7 @@ class Condition:
     link: LinkReport
     taken: Taken = Taken()
     handling_s: float = 0.0
+    intake_s: float = 0.0
 
     @property
     def slowness(self) -> float:
@@ -70,9 +71,12 @@ def departures(node: NodeId, assumed: Condition, now: Condition, band: float) ->
     old, new = was.round_trip_s, is_.round_trip_s
     if _is_outside(new, old, band) and abs(new - old) > LEAST_ROUND_TRIP_S:
         yield f"{node} has a round trip of {new * 1e3:.3g} ms, not {old * 1e3:.3g}"
-    old, new = assumed.handling_s, now.handling_s
-    if _is_outside(new, old, band) and abs(new - old) > LEAST_ROUND_TRIP_S:
-        yield f"{node} takes {new * 1e3:.3g} ms to receive and send, not {old * 1e3:.3g}"
+    for old, new, what in (
+        (assumed.handling_s, now.handling_s, "receive and send"),
+        (assumed.intake_s, now.intake_s, "read a frame and answer it"),
+    ):
+        if _is_outside(new, old, band) and abs(new - old) > LEAST_ROUND_TRIP_S:
+            yield f"{node} takes {new * 1e3:.3g} ms to {what}, not {old * 1e3:.3g}"
 
 
 def _is_outside(new: float, old: float, band: float) -> bool:

@@ -1,12 +1,15 @@
-"""What a frame takes a node beside its blocks and its bytes, whatever its plan: seconds by node. Pure."""
+"""What a frame takes beside its blocks and its bytes, whatever the plan: seconds by whoever takes them. Pure."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from nodes.machine.corrections import PROBE_TURN
-from pipeline.plan import NodeId
+
+K = TypeVar("K", bound=Hashable)
 
 FADING = 0.998
 """What each report of a node without frames leaves: half is gone after 350, so that it is tried again some day."""
@@ -28,21 +31,21 @@ class _Constant:
 
 
 @dataclass(slots=True)
-class Constants:
+class Constants(Generic[K]):
     """Whoever learns them says what is to be added; a node at rest follows its processor and is slowly forgotten."""
 
-    _known: dict[NodeId, _Constant] = field(default_factory=dict)
+    _known: dict[K, _Constant] = field(default_factory=dict)
 
-    def add(self, node: NodeId, seconds: float) -> None:
+    def add(self, of: K, seconds: float) -> None:
         """It was seen to take so much more, or less; never less than nothing."""
-        known = self._known.setdefault(node, _Constant())
+        known = self._known.setdefault(of, _Constant())
         known.probe_s = None
         known.smoothed = max(0.0, known.smoothed + seconds)
         known.follow()
 
-    def rest(self, node: NodeId, probe_s: float | None = None) -> None:
+    def rest(self, of: K, probe_s: float | None = None) -> None:
         """The node reported, maybe what a probe of its processor took, and nothing is learned of it at present."""
-        known = self._known.get(node)
+        known = self._known.get(of)
         if known is None:
             return
         known.smoothed *= FADING
@@ -53,14 +56,14 @@ class Constants:
                 known.smoothed *= changed
         known.follow()
 
-    def smoothed(self, node: NodeId) -> float:
+    def smoothed(self, of: K) -> float:
         """What was learned; 0 for nothing."""
-        known = self._known.get(node)
+        known = self._known.get(of)
         return known.smoothed if known else 0.0
 
-    def of(self, node: NodeId, most_shared_s: float = math.inf) -> float:
-        """What to charge; a node of which nothing was learned takes the least of what others do, at most so much."""
-        known = self._known.get(node)
+    def of(self, of: K, most_shared_s: float = math.inf) -> float:
+        """What to charge; one of which nothing was learned takes the least of what others do, at most so much."""
+        known = self._known.get(of)
         if known is not None:
             return known.used
         return min((most_shared_s, *(other.used for other in self._known.values()))) if self._known else 0.0

@@ -43,7 +43,7 @@ TURN, TURN_WINDOWS = 1.5, 2
 FADING = 0.95
 """What each report leaves of a factor that is not measured: half is gone after 14, nine tenths after 45."""
 MOST_RELAPSES = 5
-PROBE_TURN = 1.3
+PROBE_TURN = 1.4
 """What probes differ by less says nothing: they are short."""
 
 

@@ -28,7 +28,7 @@ class Ends:
     """By node, in seconds for sending or receiving once."""
 
     _seen: dict[tuple[NodeId, NodeId], deque[float]] = field(default_factory=dict)
-    _known: Constants = field(default_factory=Constants)
+    _known: Constants[NodeId] = field(default_factory=Constants)
 
     def learn(self, beside_s: Mapping[tuple[NodeId, NodeId], float]) -> None:
         """What ways from node to node took more than their bytes; below 0 where the clocks of two nodes differ."""

@@ -103,15 +103,17 @@ class PlannerMachine:
             Tick: lambda _event, _now: [],
         }
 
-    def handle(self, event: PlannerEvent, now: float, wall_ts: float) -> list[PlannerAction]:
-        """Take one event; decide for every stream."""
+    def handle(
+        self, event: PlannerEvent, now: float, wall_ts: float, *, more_wait: bool = False
+    ) -> list[PlannerAction]:
+        """Take one event; decide for every stream, unless more events wait to be known as well: then with the last."""
         self._now = now
         if isinstance(event, PlaceRequested):
             return self._place_requested(event, now, wall_ts)
         if isinstance(event, WishesRequested):
             return self._wishes_requested(event, now, wall_ts)
         actions = self._learn[type(event)](event, now) + self._fall_silent(now)
-        if now < self._decide_after:
+        if more_wait or now < self._decide_after:
             return actions
         for name, stream in self._streams.items():
             actions += self._decide(name, stream, now, wall_ts)
@@ -180,6 +182,10 @@ class PlannerMachine:
             stream = self._streams.get(segment.stream)
             if stream is not None and stream.served.device == event.node:
                 self._rates.counted(segment.stream, segment.frames, now)
+        for name, seconds in report.intakes.items():
+            stream = self._streams.get(name)
+            if stream is not None and stream.served.device == event.node:
+                self._roster.learn_intake(stream.served, seconds)
         return []
 
     def _manifest_arrived(self, event: ManifestArrived, now: float) -> list[PlannerAction]:

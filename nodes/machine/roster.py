@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from nodes.machine.compute_seconds import ComputeSeconds, Estimate
 from nodes.machine.conditions import Condition
+from nodes.machine.constants import Constants
 from nodes.machine.ends import Ends
 from nodes.machine.handling import Handling
 from nodes.machine.links import Links
@@ -21,6 +22,8 @@ from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.tiles.team import TileNode
 
+INTAKE_GAIN = 0.5
+"""The part of a difference that one report adds."""
 UNMEASURED_BYTES_PER_S = 1e12
 """A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
 
@@ -47,6 +50,7 @@ class Roster:
     compute: ComputeSeconds = field(init=False)
     handling: Handling = field(default_factory=Handling)
     ends: Ends = field(default_factory=Ends)
+    intakes: Constants[tuple[NodeId, str]] = field(default_factory=Constants)
 
     def __post_init__(self) -> None:
         self.ways = Links(self.links)
@@ -82,6 +86,11 @@ class Roster:
                     bytes_s = nbytes / link.bandwidth_bytes_per_s + link.latency_s
                     beside_s[sender, receiver] = seconds[name] - bytes_s
             self.ends.learn(beside_s)
+
+    def learn_intake(self, stream: Served, seconds: float) -> None:
+        """Take what the stream's device took to read a frame and to answer it."""
+        key = stream.device, stream.model
+        self.intakes.add(key, INTAKE_GAIN * (seconds - self.intakes.smoothed(key)))
 
     def graph_of(self, stream: Served) -> ModelGraph:
         """The graph of the model that the stream's device holds. Raises ModelError while it is unknown."""
@@ -182,7 +191,8 @@ class Roster:
         is_worker = self.infos[node].is_worker
         handling_s = self.handling.of(node) if is_worker else 2 * self.ends.of(node) + self.compute.call_seconds(node)
         factor = self.compute.factor(node, stream.model, basis)
-        return Condition(basis, factor, link, taken_on(node, link, flows), handling_s)
+        intake_s = self.intakes.of((node, stream.model), most_shared_s=0.0) if node == stream.device else 0.0
+        return Condition(basis, factor, link, taken_on(node, link, flows), handling_s, intake_s)
 
     def flow(self, stream: Served, plan: Plan, rate_hz: float) -> Flow:
         """What the stream takes under its plan; nodes that cannot be priced at present are left out."""
@@ -207,6 +217,7 @@ class Roster:
             device_edge=link_between(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
             edge_cloud=link_between(reports.get(Tier.EDGE), reports.get(Tier.CLOUD)),
             handling={tier: condition.handling_s for tier, condition in found.items()},
+            intake_s=sum(condition.intake_s for condition in found.values()),
         )
 
     def tile_node(self, stream: Served, node: NodeId, condition: Condition) -> TileNode:

@@ -165,9 +165,17 @@ class StreamRecord:
             "links_predicted_seconds": parts["links_predicted_seconds"],
             # there and back again: what two nodes' clocks differ by cancels out in this sum
             "links_measured_seconds_p50": _median([sum(r.links.values()) for r in results if "return" in r.links]),
+            "intake_predicted_seconds": _finite(plan.predicted.intake_seconds),
+            "intake_measured_seconds_p50": _median([_intake_seconds(result) for result in results]),
             "predicted_seconds": _finite(plan.predicted.seconds),
             "measured_seconds_p50": _median([r.seconds for r in results]),
         }
+
+
+def _intake_seconds(result: Result) -> float:
+    """What the device took to read the frame and to answer it: all that is in no other part."""
+    at_nodes = sum(part.queue_seconds + part.compute_seconds for part in result.path)
+    return result.seconds - at_nodes - sum(result.links.values())
 
 
 def _measured_stage(tier: str, results: Sequence[Result] | deque[Result]) -> dict[str, Any]:

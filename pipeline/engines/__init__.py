@@ -23,7 +23,7 @@ _PACKAGES = {"litert": "ai_edge_litert"}
 
 @dataclass(frozen=True, slots=True)
 class BlockTimes:
-    """Seconds of each block (block 0 takes 0.0): the median over runs and the distance between their quartiles.
+    """Seconds of each block (block 0 takes 0.0): `contention.typical_seconds` of runs, and between their quartiles.
 
     `total_seconds` is the median of whole runs without a tracer; `seconds` is scaled to add up to it, from the
     `unscaled_seconds` that the blocks' own measurements add up to (None where an engine does not tell).

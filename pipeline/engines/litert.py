@@ -23,7 +23,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from pipeline.backend import quiet_stderr, set_up
-from pipeline.contention import uncontended_seconds
+from pipeline.contention import typical_seconds, uncontended_seconds
+from pipeline.cpu_quota import throttled_seconds
 from pipeline.engines import Array, BlockTimes, unsplit
 from pipeline.engines.checks import check, fitting, noise, zeros
 from pipeline.engines.litert_graph import LiteGraph, give_back
@@ -66,7 +67,7 @@ class LiteRTEngine:
             return self._converted[id(model)]
 
     def profile(self, model: PreparedModel, repeats: int = 10) -> BlockTimes:
-        """Median seconds per block, scaled to the median of the whole.
+        """Typical seconds per block, scaled to the median of the whole.
 
         LiteRT's Python interpreter has no profiler, so each block is a segment of its own; they run one after another,
         so that caches are as in the whole, and only the kernels are timed, not the copies between.
@@ -76,12 +77,14 @@ class LiteRTEngine:
         total_seconds = self._total_seconds(model, frame, repeats)
         chain = [self.compile(model, (b.index,), b.inputs, b.outputs) for b in graph.blocks[1:]]
         rounds = min(repeats, max(_LEAST_RUNS, int(_MEASURED_SECONDS / total_seconds)))
+        throttled_s = throttled_seconds()
         runs = np.array([_chained(chain, frame) for _ in range(rounds)])
-        medians, quarters = np.median(runs, axis=0), np.percentile(runs, [25, 75], axis=0)
-        unscaled_seconds = float(medians.sum())
+        typical = typical_seconds(runs, throttled_seconds() - throttled_s)
+        quarters = np.percentile(runs, [25, 75], axis=0)
+        unscaled_seconds = float(typical.sum())
         scale = total_seconds / unscaled_seconds if unscaled_seconds > 0 else 0.0
         return BlockTimes(
-            seconds=(0.0, *(medians * scale).tolist()),
+            seconds=(0.0, *(typical * scale).tolist()),
             spread=(0.0, *((quarters[1] - quarters[0]) * scale).tolist()),
             total_seconds=total_seconds,
             unscaled_seconds=unscaled_seconds,

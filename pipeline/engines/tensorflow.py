@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.backend import as_array, lent_as_tensor, set_up, tf
-from pipeline.contention import uncontended_seconds
+from pipeline.contention import typical_seconds, uncontended_seconds
+from pipeline.cpu_quota import throttled_seconds
 from pipeline.engines import Array, BlockTimes, Segment, unsplit
 from pipeline.engines.checks import check, fitting, noise, zeros
 from pipeline.engines.dense import perform
@@ -25,6 +26,8 @@ from pipeline.graph import Axis, Block, ModelGraph, Window
 from pipeline.prepared import PreparedModel
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pipeline.engines import TileSegment
     from pipeline.tiles import Stack, Tile
 
@@ -69,7 +72,7 @@ class TensorFlowEngine:
             return TensorFlowTileSegment(model, tile, stack)
 
     def profile(self, model: PreparedModel, repeats: int = 10) -> BlockTimes:
-        """Median seconds per block, scaled to the untraced median of the whole.
+        """Typical seconds per block, scaled to the untraced median of the whole.
 
         The tracer makes each operation a little slower and the executor's own time belongs to no block; spreading the
         difference in proportion keeps sums over blocks comparable with what a frame takes.
@@ -78,19 +81,21 @@ class TensorFlowEngine:
         frame = {i: noise(model.graph.tensors[i]) for i in model.graph.inputs}
         untraced = _run_seconds(segment, frame, repeats)
         traced = min(repeats, max(_LEAST_RUNS, int(_TRACED_SECONDS / statistics.median(untraced))))
-        rounds = []
+        rounds: list[tuple[float, NDArray[np.float64], NDArray[np.float64]]] = []
         for _ in range(_MOST_ROUNDS):
-            rounds.append(trace(lambda: segment.run(frame), traced, len(model.graph)))
+            throttled_s = throttled_seconds()
+            runs = trace(lambda: segment.run(frame), traced, len(model.graph))
+            typical = typical_seconds(runs, throttled_seconds() - throttled_s)
+            rounds.append((float(typical.sum()), typical, runs))
             untraced += _run_seconds(segment, frame, repeats)  # on both sides: a neighbour's load comes and goes
-            if np.median(rounds[-1], axis=0).sum() <= _AGREEMENT * statistics.median(untraced):
+            if rounds[-1][0] <= _AGREEMENT * statistics.median(untraced):
                 break
         total_seconds = statistics.median(untraced)
-        runs = min(rounds, key=np.sum)
-        medians, quarters = np.median(runs, axis=0), np.percentile(runs, [25, 75], axis=0)
-        unscaled_seconds = float(medians.sum())
+        unscaled_seconds, typical, runs = min(rounds, key=lambda measured: measured[0])
+        quarters = np.percentile(runs, [25, 75], axis=0)
         scale = total_seconds / unscaled_seconds if unscaled_seconds > 0 else 0.0
         return BlockTimes(
-            seconds=tuple((medians * scale).tolist()),
+            seconds=tuple((typical * scale).tolist()),
             spread=tuple(((quarters[1] - quarters[0]) * scale).tolist()),
             total_seconds=total_seconds,
             unscaled_seconds=unscaled_seconds,

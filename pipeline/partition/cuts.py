@@ -39,7 +39,7 @@ def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
         Tier.EDGE: computed[Tier.EDGE][second] - computed[Tier.EDGE][first],
         Tier.CLOUD: computed[Tier.CLOUD][n] - computed[Tier.CLOUD][second],
     }
-    total: Floats = np.zeros((n, n))
+    total: Floats = np.full((n, n), objective.latency * costs.intake_s)
     period: Floats = np.zeros((n, n))
     for tier, seconds in stages.items():
         total = total + seconds * (objective.latency + objective.price * costs.prices.get(tier, 0.0))

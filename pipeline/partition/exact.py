@@ -189,6 +189,7 @@ def _rule_out(steps: Steps, costs: Costs, objective: Objective, most: float) -> 
     Whatever is chosen, each block takes at least its cheapest tier's time: a crossing has what that leaves of `most`.
     """
     graph, tiers = steps.graph, sorted(costs.seconds)
+    most -= objective.latency * costs.intake_s
     per_second = {tier: objective.latency + objective.price * costs.prices.get(tier, 0.0) for tier in tiers}
     taken = np.array([np.asarray(costs.seconds[tier]) * per_second[tier] for tier in tiers]).min(axis=0).sum()
     for lower in LINKS:
@@ -219,6 +220,7 @@ def _backbone_weight(objective: Objective, lower: Tier) -> float:
 def _price(program: Program, costs: Costs, objective: Objective, most: float) -> None:
     """The objective, term by term as `pipeline.cost.predict` and `Objective.value` have it."""
     steps = program.steps
+    program.add_cost({steps.one: 1.0}, objective.latency * costs.intake_s)
     busy: list[Expression] = []
     for tier, seconds in costs.seconds.items():
         computed = steps.stage(tier, seconds)

@@ -119,7 +119,7 @@ def test_the_price_is_the_sum_of_its_parts_and_comes_back_from_json(data: st.Dat
             predict(graph, placement, priced)
         return
     price = predict(graph, placement, priced)
-    parts = [*price.stages.values(), *(link.seconds for link in price.links.values())]
+    parts = [price.intake_seconds, *price.stages.values(), *(link.seconds for link in price.links.values())]
     assert price.seconds == pytest.approx(sum(parts))
     assert Prediction.from_json(json.loads(json.dumps(price.to_json()))) == price
 
@@ -132,5 +132,9 @@ def test_costs_that_cannot_be_are_refused_with_the_block() -> None:
         Costs({D: [0.0] * 5, E: [0.0] * 4}, link, link).check(GRAPH)
     with pytest.raises(PlanError, match="block 'left' takes nan s on the device"):
         Costs({D: [0.0, 0.0, float("nan"), 0.0, 0.0]}, link, link).check(GRAPH)
+    with pytest.raises(PlanError, match=r"the edge takes -1\.0 s to receive and send"):
+        replace(COSTS, handling={E: -1.0}).check(GRAPH)
+    with pytest.raises(PlanError, match="the device takes nan s to read a frame"):
+        replace(COSTS, intake_s=float("nan")).check(GRAPH)
     with pytest.raises(PlanError, match="bandwidth above 0"):
         Link(0.0, 0.0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline import cpu_quota
-from pipeline.contention import uncontended_seconds
+from pipeline.contention import typical_seconds, uncontended_seconds
 from pipeline.profile import hardware
 
 
@@ -63,3 +65,20 @@ def test_time_under_a_quota_is_the_runs_own(groups: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("pipeline.contention.time.perf_counter", lambda: next(now))
     assert uncontended_seconds(lambda: None) == 3.5
     assert uncontended_seconds(lambda: None) == 1.0
+
+
+def test_the_shares_of_blocks_are_right_under_a_quota() -> None:
+    """A process runs for 1 ms in each 5; its runs begin anywhere in that."""
+    blocks, random = np.array([6e-3, *[2e-4] * 30]), np.random.default_rng(0)
+    runs = np.array([under_quota(blocks, random.uniform(0.0, 1e-3)) for _ in range(12)])
+    typical = typical_seconds(runs, throttled_s=0.8 * float(runs.sum()))
+    assert typical[0] / typical.sum() == pytest.approx(0.5, abs=0.05)
+    assert typical_seconds(runs, throttled_s=0.0).tolist() == np.median(runs, axis=0).tolist()
+    assert typical_seconds(runs, throttled_s=0.0)[0] / np.median(runs, axis=0).sum() > 0.7
+
+
+def under_quota(blocks: NDArray[np.float64], used: float) -> list[float]:
+    """Seconds by the wall of blocks that take so long of a core, the first period's 1 ms already used so far."""
+    ends = (used + np.cumsum(blocks)) / 1e-3
+    walls = ends * 1e-3 + np.floor(ends) * 4e-3
+    return np.diff(np.concatenate([[used], walls])).tolist()  # type: ignore[no-any-return]

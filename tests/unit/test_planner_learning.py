@@ -334,17 +334,37 @@ def test_what_frames_take_between_nodes_beside_their_bytes_is_charged_to_them() 
     (first,) = published(planner.tick(SETTLE_S))
     assert first.placement == ON_CLOUD
     planner.now += PATIENCE_S
-    compared = first.predicted.seconds
     ways = WaySeconds(CAM, first.epoch, LEAST_FRAMES, {"device_cloud": 0.3, "return": 0.3})
     changes: list[Plan] = []
-    for _ in range(ROUNDS):
-        changes += published(planner(pe.TelemetryArrived(DEVICE, Report(ways=(ways,))), 1.0))
-    moved = next(plan for plan in changes if plan.epoch > first.epoch)
+    stayed: list[float] = []
+    while not changes and planner.now < ROUNDS:
+        told = planner(pe.TelemetryArrived(DEVICE, Report(ways=(ways,))), 1.0)
+        changes, stayed = published(told), stayed + [p.predicted.seconds for p in published(told, stays=True)]
+    (moved,) = changes
     assert moved.placement == ON_DEVICE
     assert "device-1 takes" in moved.reason
     assert "to receive and send" in moved.reason
-    stayed = [plan.predicted.seconds for plan in changes if plan.epoch == first.epoch]
-    assert all(compared < seconds for seconds in stayed)
+    assert all(first.predicted.seconds < seconds for seconds in stayed)
+
+
+def test_what_the_device_takes_to_read_a_frame_is_in_every_price() -> None:
+    planner = Planner()
+    planner.come(*PIPELINE)
+    (first,) = published(planner.tick(SETTLE_S))
+    planner.now += PATIENCE_S
+    changes: list[Plan] = []
+    for _ in range(ROUNDS):
+        told = planner(pe.TelemetryArrived(DEVICE, Report(intakes={CAM: 0.05})), 1.0)
+        assert published(told) == []
+        changes += published(told, stays=True)
+        planner(pe.TelemetryArrived(EDGE, Report(intakes={CAM: 9.0})))  # not its stream
+    assert changes[-1].epoch == first.epoch
+    assert changes[-1].predicted.intake_seconds == pytest.approx(0.05, rel=0.2)
+    more = changes[-1].predicted.seconds - first.predicted.seconds
+    assert more == pytest.approx(changes[-1].predicted.intake_seconds)
+    runner_up = changes[-1].runner_up
+    assert runner_up is not None
+    assert runner_up["predicted"]["intake_seconds"] == changes[-1].predicted.intake_seconds
 
 
 def test_ways_of_other_epochs_and_of_nodes_without_a_link_teach_nothing() -> None:

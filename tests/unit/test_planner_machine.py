@@ -555,3 +555,11 @@ def test_a_first_plan_that_its_device_refuses_gives_way_to_another_way() -> None
     (other,) = published(planner.refusal(DEVICE))
     assert other.epoch == 2
     assert other.placement != ON_CLOUD
+
+
+def test_a_decision_waits_for_events_that_wait_to_be_known() -> None:
+    planner = Planner()
+    planner.come(DEVICE, EDGE)
+    told = planner.machine.handle(ev.Tick(), SETTLE_S, SETTLE_S, more_wait=True)
+    assert published(told) == []
+    assert len(published(planner.machine.handle(ev.Tick(), SETTLE_S, SETTLE_S))) == 1

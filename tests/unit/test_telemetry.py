@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nodes.machine.actions import NoteTile
 from nodes.machine.corrections import LEAST_COMPUTED_S, LEAST_FRAMES
 from nodes.messages import LinkMeasured, MessageError, SegmentSeconds, TileSeconds, WaySeconds, to_bytes
-from nodes.reports import read_report
+from nodes.reports import INTAKE, read_report
 from nodes.telemetry import Meter
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey
@@ -134,6 +134,14 @@ def test_what_frames_took_between_nodes_comes_back_from_the_report_once_there_ar
         meter.way(CAM, 3, {"device_edge": 0.01, "return": 0.01})
     meter.forget_segment(CAM, 3)
     assert read_report(to_bytes(meter.report())).ways == ()
+
+
+def test_a_streams_intake_comes_back_from_the_report() -> None:
+    meter = Meter()
+    for seconds in (0.01, 0.02, 0.03):
+        meter.sample(INTAKE, seconds, CAM)
+    assert read_report(to_bytes(meter.report())).intakes == {CAM: 0.02}
+    assert read_report(b'{"stream.cam.intake_seconds_p50": -1.0}').intakes == {}
 
 
 @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 10**400, "1", None, [1]])
