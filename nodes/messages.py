@@ -91,7 +91,9 @@ class TileSeconds:
     """What one tile of a plan took on one worker, since the head's last report of it: so many frames, their medians.
 
     `transfer_seconds` is the way there and back with encoding and decoding, reckoned on the head's clock alone:
-    all the time from asking to having, but for what the worker had it waiting (`queue_seconds`) and computing.
+    all the time from asking to having, but for what the worker had it waiting (`queue_seconds`) and computing. In
+    `alone_seconds` only that of frames whose tiles were out by themselves, None without such: others also wait for
+    each other at the head.
     """
 
     stream: StreamId
@@ -102,6 +104,7 @@ class TileSeconds:
     transfer_seconds: float
     queue_seconds: float
     compute_seconds: float
+    alone_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

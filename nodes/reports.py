@@ -13,6 +13,7 @@ FRAMES, SECONDS = "frames", "compute_seconds_p50"
 PROBE = "processor.probe_seconds"
 INTAKE = "intake_seconds"
 TILE_SECONDS = ("transfer_seconds_p50", "queue_seconds_p50", "compute_seconds_p50")
+ALONE_SECONDS = "alone_transfer_seconds_p50"
 MAX_SECONDS = 1e6
 MAX_RATE = 1e15
 WAYS = ("device_edge", "device_cloud", "edge_cloud", "return")
@@ -71,7 +72,9 @@ def read_report(payload: bytes) -> Report:
             stream, epoch, tile, worker = StreamId(named[1]), int(named[2]), int(named[3]), NodeId(named[4])
             transfer, queue, compute = (report.get(of_tile(stream, epoch, tile, worker, name)) for name in TILE_SECONDS)
             if _is_duration(transfer) and _is_duration(queue) and _is_duration(compute):
-                tiles.append(TileSeconds(stream, epoch, tile, worker, value, transfer, queue, compute))
+                alone = report.get(of_tile(stream, epoch, tile, worker, ALONE_SECONDS))
+                alone_s = alone if _is_duration(alone) else None
+                tiles.append(TileSeconds(stream, epoch, tile, worker, value, transfer, queue, compute, alone_s))
     probe = report.get(PROBE)
     probe_s = probe if _is_within(probe, MAX_SECONDS) else None
     return Report(tuple(segments), tuple(tiles), tuple(ways), intakes, _link(report), probe_s)

@@ -12,7 +12,18 @@ import psutil
 
 from nodes.machine.actions import NoteTile
 from nodes.machine.corrections import LEAST_FRAMES, tells
-from nodes.reports import FRAMES, PROBE, SECONDS, TILE_SECONDS, of_segment, of_stream, of_tile, of_way, seconds_of
+from nodes.reports import (
+    ALONE_SECONDS,
+    FRAMES,
+    PROBE,
+    SECONDS,
+    TILE_SECONDS,
+    of_segment,
+    of_stream,
+    of_tile,
+    of_way,
+    seconds_of,
+)
 from pipeline.plan import NodeId, StreamId
 
 SAMPLES = 4096
@@ -30,6 +41,7 @@ class Meter:
         self._samples: dict[str, deque[float]] = {}
         self._segments: dict[tuple[StreamId, int], deque[float]] = {}
         self._tiles: dict[_TileKey, deque[tuple[float, float, float]]] = {}
+        self._alone: dict[_TileKey, deque[float]] = {}
         self._ways: dict[tuple[StreamId, int], dict[str, deque[float]]] = {}
         self._epochs: dict[StreamId, int] = {}
         self._probes: deque[float] = deque(maxlen=PROBES)
@@ -65,6 +77,8 @@ class Meter:
         seconds = note.transfer_seconds, note.queue_seconds, note.compute_seconds
         with self._lock:
             self._tiles.setdefault(key, deque(maxlen=SAMPLES)).append(seconds)
+            if note.was_alone:
+                self._alone.setdefault(key, deque(maxlen=SAMPLES)).append(note.transfer_seconds)
 
     def way(self, stream: StreamId, epoch: int, seconds: Mapping[str, float]) -> None:
         """Keep what a frame took between its nodes, way by way; nothing for one that has not left this node."""
@@ -85,6 +99,7 @@ class Meter:
             self._segments.pop((stream, epoch), None)
             self._ways.pop((stream, epoch), None)
             self._tiles = {key: values for key, values in self._tiles.items() if key[:2] != (stream, epoch)}
+            self._alone = {key: values for key, values in self._alone.items() if key[:2] != (stream, epoch)}
 
     def value(self, name: str) -> int:
         """A counter's present value."""
@@ -97,7 +112,8 @@ class Meter:
         last: `stream.<stream>.…`. Of each segment, once enough frames for it are computed,
         `segment.<stream>.<epoch>.frames` and their `segment.<stream>.<epoch>.compute_seconds_p50`; of each tile, once
         one of its worker's has come back often enough, `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of
-        its `transfer_seconds`, `queue_seconds` and `compute_seconds`. Of frames that had the way between their nodes to
+        its `transfer_seconds`, `queue_seconds` and `compute_seconds`, and of frames whose tiles were out by themselves
+        `alone_transfer_seconds`. Of frames that had the way between their nodes to
         themselves, `way.<stream>.<epoch>.frames` and by way, as `device_edge` or `return`, its
         `way.<stream>.<epoch>.<way>_seconds_p50`. `processor_share` is in cores: 1.0 is one core
         kept busy since the last report. `resident_bytes` is the process's memory.
@@ -115,6 +131,7 @@ class Meter:
             self._samples = {}
             self._segments = {key: values for key, values in self._segments.items() if key not in segments}
             self._tiles = {key: parts for key, parts in self._tiles.items() if key not in tiles}
+            alone = {key: self._alone.pop(key) for key in tiles if key in self._alone}
         report: dict[str, float] = {"ts": time.time(), **dict(sorted(counts.items())), **epochs}
         for name, values in sorted(samples.items()):
             median, high = np.percentile(np.array(values), [50, 95])
@@ -130,6 +147,8 @@ class Meter:
             report[of_tile(*tile_key, FRAMES)] = len(parts)
             for part, median in zip(TILE_SECONDS, np.median(np.array(parts), axis=0), strict=True):
                 report[of_tile(*tile_key, part)] = round(float(median), 6)
+            if tile_key in alone:
+                report[of_tile(*tile_key, ALONE_SECONDS)] = round(float(np.median(np.array(alone[tile_key]))), 6)
         if len(probes) == PROBES:
             report[PROBE] = round(float(np.median(np.array(probes))), 6)
         report["resident_bytes"] = self._process.memory_info().rss

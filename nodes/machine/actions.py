@@ -134,13 +134,17 @@ class CloseFrame:
 
 @dataclass(frozen=True, slots=True)
 class NoteTile:
-    """A tile came back: for the telemetry, the parts of its seconds as `TileSeconds` has them."""
+    """A tile came back: for the telemetry, the parts of its seconds as `TileSeconds` has them.
+
+    `was_alone` says that no other frame's tiles were out at the same time.
+    """
 
     key: FrameKey
     worker: NodeId
     transfer_seconds: float
     queue_seconds: float
     compute_seconds: float
+    was_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,24 +83,24 @@ class ComputeSeconds:
         """
         telling = [s for s in segments if tells(s.frames, s.frames * s.compute_seconds)]
         measured = {(s.stream, s.epoch): s.compute_seconds for s in telling}
-        watched, is_called = set(), False
+        watched, is_called = {plan.model for plan in plans if node in plan.workers}, False
         for plan in plans:
             tier, basis = plan.tier_of(node), self.basis(node, plan.model, plan.digest)
             if tier is None or basis is None:
                 continue
             foreseen_s, is_head = sum(self.of_stage(basis, plan, tier)), tier is Tier.EDGE and plan.tiles is not None
-            took_s = measured.get((plan.stream, plan.epoch))
-            if foreseen_s >= (LEAST_REST_SECONDS if is_head else CALL_S):
+            if foreseen_s < (LEAST_REST_SECONDS if is_head else LEAST_SECONDS):
+                continue
+            if is_head or foreseen_s >= CALL_S:
                 watched.add(plan.model)
-            if is_head and took_s is not None and plan.model in watched:
+            is_called |= not is_head
+            took_s = measured.get((plan.stream, plan.epoch))
+            if took_s is not None and is_head:
                 self._corrections.learn(node, plan.model, basis, took_s / foreseen_s)
-            elif not is_head and foreseen_s >= LEAST_SECONDS:
-                is_called = True
-                if took_s is not None:
-                    self._learn_stage(node, plan.model, basis, foreseen_s, took_s)
+            elif took_s is not None:
+                self._learn_stage(node, plan.model, basis, foreseen_s, took_s)
         if not is_called:
             self._calls.rest(node, probe_s)
-        watched |= {plan.model for plan in plans if node in plan.workers}
         self._corrections.fade(node, but=watched, probe_s=probe_s)
 
     def _learn_stage(self, node: NodeId, model: str, basis: Basis, foreseen_s: float, took_s: float) -> None:

@@ -55,6 +55,7 @@ class _Gather:
     parts: dict[int, Array] = field(default_factory=dict)
     asked: dict[int, dict[NodeId, _Asked]] = field(default_factory=dict)
     is_whole: bool = False
+    was_alone: bool = True
 
     @property
     def missing(self) -> list[int]:
@@ -87,6 +88,9 @@ class Gathers:
         known = self._open.get(name)
         parts = known.parts if known else {}
         gather = _Gather(ran.key, held, held.tiled, ran.outputs, ran.trace, parts)
+        others = [other for of, other in self._open.items() if of != name and not other.is_whole]
+        for waiting in (gather, *others):
+            waiting.was_alone &= not others
         self._open[name] = gather
         return [action for tile in gather.missing for action in self._ask(gather, tile, now)]
 
@@ -97,7 +101,7 @@ class Gathers:
             return [Count("stale_tiles_total")]
         self._shunned_until.pop(event.worker, None)
         asked = gather.asked.get(event.key.tile, {}).get(event.worker)
-        actions = self._learn(event, asked, now) if asked else []
+        actions = self._learn(event, asked, gather.was_alone, now) if asked else []
         if event.key.tile not in gather.missing:
             return [*actions, Count("duplicate_tiles_ignored_total")]
         gather.parts[event.key.tile] = event.array
@@ -174,7 +178,7 @@ class Gathers:
         is_gone = worker != self._me and self._peers.presence(worker) != asked.presence
         return is_gone or now >= asked.late_at
 
-    def _learn(self, event: TileArrived, asked: _Asked, now: float) -> list[Action]:
+    def _learn(self, event: TileArrived, asked: _Asked, was_alone: bool, now: float) -> list[Action]:
         taken_s = now - asked.at
         name = event.key.stream, event.key.epoch, event.worker
         usual = self._usual_s.get(name, taken_s)
@@ -183,7 +187,7 @@ class Gathers:
             return []
         hop = event.trace[-1]
         transfer_s = max(0.0, taken_s - hop.queue_seconds - hop.compute_seconds)
-        return [NoteTile(event.key, event.worker, transfer_s, hop.queue_seconds, hop.compute_seconds)]
+        return [NoteTile(event.key, event.worker, transfer_s, hop.queue_seconds, hop.compute_seconds, was_alone)]
 
     def _forget_closed(self, key: FrameKey) -> None:
         self._open = {

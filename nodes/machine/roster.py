@@ -64,7 +64,7 @@ class Roster:
     def learn_tiles(self, head: NodeId, tiles: Sequence[TileSeconds], plans: Sequence[Plan]) -> None:
         """Take what tiles of these plans took, as their head measured it."""
         self.compute.learn_tiles(tiles, plans)
-        took = {(t.stream, t.epoch, t.tile, t.worker): t.transfer_seconds for t in tiles}
+        took = {(t.stream, t.epoch, t.tile, t.worker): t.alone_seconds for t in tiles}
         for plan in plans:
             sent = 0
             for number, tile in enumerate(plan.predicted.tiles.tiles if plan.predicted.tiles else (), start=1):

@@ -90,9 +90,11 @@ def tile_of(machine: TierMachine, tile: int) -> Array:
     return VALUES[2][:, rows.start : rows.stop]
 
 
-def back(machine: TierMachine, tile: int, worker: NodeId, now: float = 0.0, *, attempt: int = 1) -> list[do.Action]:
+def back(
+    machine: TierMachine, tile: int, worker: NodeId, now: float = 0.0, *, attempt: int = 1, sequence: int = 5
+) -> list[do.Action]:
     hop = Hop(worker, "edge", 0.0, queue_seconds=0.002, compute_seconds=0.005)
-    at = key(tile, attempt=attempt)
+    at = key(tile, attempt=attempt, sequence=sequence)
     return machine.handle(ev.TileArrived(at, worker, tile_of(machine, tile), (hop,)), now)
 
 
@@ -158,6 +160,18 @@ def test_a_tile_tells_what_it_took_on_the_heads_clock() -> None:
     note = the(do.NoteTile, back(machine, 1, ONE, 10.02))
     assert (note.worker, note.queue_seconds, note.compute_seconds) == (ONE, 0.002, 0.005)
     assert abs(note.transfer_seconds - 0.013) < 1e-9
+
+
+def test_a_tile_tells_whether_other_frames_tiles_were_out_too() -> None:
+    machine = head(ONE, TWO)
+    begin(machine, 10.0)
+    assert the(do.NoteTile, back(machine, 1, ONE, 10.02)).was_alone
+    begin(machine, 10.03, key(sequence=6))
+    assert not the(do.NoteTile, back(machine, 2, TWO, 10.04)).was_alone
+    for number, worker in enumerate((ONE, TWO), start=1):
+        assert not the(do.NoteTile, back(machine, number, worker, 10.05, sequence=6)).was_alone
+    begin(machine, 10.06, key(sequence=7))
+    assert the(do.NoteTile, back(machine, 1, ONE, 10.07, sequence=7)).was_alone
 
 
 def test_a_second_answer_and_one_for_a_frame_that_nobody_waits_for_are_counted_and_ignored() -> None:

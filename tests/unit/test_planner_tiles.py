@@ -87,7 +87,8 @@ class Planner:
         tile_map, tiles = tiling.tile_map(GRAPH), []
         for number, (node, tile) in enumerate(zip(tiling.workers, tile_map.tiles, strict=True), start=1):
             took = slowness.get(node, 1.0) * tile_seconds(GRAPH, tile_map.stack.blocks, tile, SECONDS)
-            tiles.append(TileSeconds(CAM, self.plan.epoch, number, node, frames, self.transfer_s, 0.0, took))
+            way_s = self.transfer_s
+            tiles.append(TileSeconds(CAM, self.plan.epoch, number, node, frames, way_s, 0.0, took, way_s))
         return self(pe.TelemetryArrived(EDGE, Report(tiles=tuple(tiles))), 1.0)
 
     def reports(self, slowness: Mapping[NodeId, float], times: int, frames: int = LEAST_FRAMES) -> list[Plan]:

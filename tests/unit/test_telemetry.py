@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -117,6 +118,10 @@ def test_a_tiles_transfer_queue_and_compute_seconds_come_back_from_the_report() 
     assert all(isinstance(value, int | float) for value in report.values())
     assert read_report(to_bytes(report)).tiles == (TileSeconds(CAM, 3, 2, NodeId("worker-1"), 3, 0.02, 0.0, 0.5),)
     assert read_report(to_bytes(meter.report())).tiles == ()
+    for seconds in (0.05, 0.06):
+        meter.tile(replace(note, transfer_seconds=seconds, was_alone=True))
+    meter.tile(note)
+    assert [tile.alone_seconds for tile in read_report(to_bytes(meter.report())).tiles] == [0.055]
     meter.tile(note)
     meter.forget_segment(CAM, 3)
     assert read_report(to_bytes(meter.report())).tiles == ()
