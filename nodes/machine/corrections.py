@@ -43,8 +43,8 @@ TURN, TURN_WINDOWS = 1.5, 2
 FADING = 0.95
 """What each report leaves of a factor that is not measured: half is gone after 14, nine tenths after 45."""
 MOST_RELAPSES = 5
-PROBE_TURN = 1.4
-"""What probes differ by less says nothing: they are short."""
+PROBE_TURN = 1.8
+"""What probes differ by less says nothing: on a processor that is shared out by the millisecond they vary by 1.5."""
 
 
 @dataclass(slots=True)
