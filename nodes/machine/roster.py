@@ -22,7 +22,7 @@ from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.tiles.team import TileNode
 
-INTAKE_GAIN = 0.5
+INTAKE_GAIN = 0.2
 """The part of a difference that one report adds."""
 UNMEASURED_BYTES_PER_S = 1e12
 """A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
