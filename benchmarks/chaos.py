@@ -204,14 +204,14 @@ class Chaos:
             pid = self.processes.pid(name)
             limit = psutil.Process(pid).memory_info().vms + self.random.randrange(MOST_SPARE_BYTES)
             resource.prlimit(pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        known = {stream: set(client.plans) for stream, client in self.clients.items()}
         first, second = self.random.randint(5, 14), self.random.randint(31, 40)
         for stream in self.clients:
             with contextlib.suppress(requests.RequestRefused):
                 requests.place(self.config, stream, edge_from=str(first), cloud_from=str(second), timeout_s=4.0)
-        applied = self.clients[FOLDER].applied
-        for name in names:
-            held = applied[name].streams if name in applied else {}  # type: ignore[index]
-            self.refused_total += any(of.refused for of in held.values())
+        for stream, client in self.clients.items():
+            reasons = [plan["reason"] for epoch, plan in client.plans.items() if epoch not in known[stream]]
+            self.refused_total += sum(any(f"{name} refused" in reason for reason in reasons) for name in names)
         self._kill(names)
         self.wait("nodes are back", lambda: self.clients[FOLDER].ready() >= {*demo.NODES, self.config.planner.id})
         for stream in self.clients:

@@ -43,7 +43,7 @@ from nodes.sources import Source
 from nodes.telemetry import Meter
 from nodes.tickets import Ticket
 from nodes.workers import Worker
-from pipeline.errors import ConfigError, FrameError
+from pipeline.errors import ConfigError, FrameError, TrisectError
 from pipeline.inputs import to_inputs
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import HEADER_LIMIT_BYTES
@@ -372,7 +372,8 @@ class TierNode:
                 subscribed.append(inflow.topic)
                 self._inbound.subscribe_bulk(self.session, inflow)
         except Exception as error:
-            _log.exception("cannot prepare epoch %d of %s", plan.epoch, plan.stream)
+            if not isinstance(error, TrisectError):  # which says all there is to say
+                _log.exception("cannot prepare epoch %d of %s", plan.epoch, plan.stream)
             self._inbox.put(ev.PrepareFailed(plan.stream, plan.epoch, f"{type(error).__name__}: {error}"))
         else:
             self._inbox.put(ev.Prepared(plan.stream, plan.epoch))

@@ -80,6 +80,7 @@ class CountingEngine:
 
 class Prepared:
     graph = chain(4, 4, 4, 4, 4, 4, 4, 4)
+    calls = ((),) * 8
 
 
 def stage_up_to(block: int) -> Stage:
@@ -90,7 +91,7 @@ def stage_up_to(block: int) -> Stage:
 
 def test_a_set_of_blocks_is_compiled_once_and_goes_with_the_last_epoch_that_runs_it() -> None:
     engine = CountingEngine()
-    store = SegmentStore(engine, {"net": Prepared()})  # type: ignore[dict-item]  # only its graph is read
+    store = SegmentStore(engine, {"net": Prepared()})  # type: ignore[dict-item]  # only its graph and its calls are read
     for epoch, block in enumerate((2, 3, 2), start=1):
         store.hold("camera", epoch, "net", stage_up_to(block))
     assert len(engine.compiled) == 2
