@@ -43,6 +43,8 @@ _log = logging.getLogger(__name__)
 
 REPORTS_MISSED = 3
 TICK_S = 0.25
+DECIDE_S = 1.0
+"""So long a decision may wait for events that keep coming."""
 PLACE = "place"
 OBJECTIVE = "objective"
 
@@ -128,7 +130,7 @@ class PlannerNode:
             self.presence.reply(message, {"ok": False, "error": str(error)})
 
     def _loop(self) -> None:
-        report_at = 0.0
+        report_at = decided_at = 0.0
         while True:
             try:
                 event: pe.PlannerEvent | None = self._inbox.get(timeout=TICK_S)
@@ -138,7 +140,9 @@ class PlannerNode:
                 return
             now = time.monotonic()
             # a decision may take longer than reports take to come: one for all that have
-            for action in self.machine.handle(event, now, time.time(), more_wait=not self._inbox.empty()):
+            more_wait = not self._inbox.empty() and now - decided_at < DECIDE_S
+            decided_at = decided_at if more_wait else now
+            for action in self.machine.handle(event, now, time.time(), more_wait=more_wait):
                 self._perform(action)
             if now >= report_at:
                 report_at = now + self.config.telemetry.interval_s
