@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import psutil
@@ -40,8 +40,7 @@ class Meter:
         self._counts: Counter[str] = Counter()
         self._samples: dict[str, deque[float]] = {}
         self._segments: dict[tuple[StreamId, int], deque[float]] = {}
-        self._tiles: dict[_TileKey, deque[tuple[float, float, float]]] = {}
-        self._alone: dict[_TileKey, deque[float]] = {}
+        self._tiles: dict[_TileKey, deque[NoteTile]] = {}
         self._ways: dict[tuple[StreamId, int], dict[str, deque[float]]] = {}
         self._epochs: dict[StreamId, int] = {}
         self._probes: deque[float] = deque(maxlen=PROBES)
@@ -74,11 +73,8 @@ class Meter:
     def tile(self, note: NoteTile) -> None:
         """Keep what a tile took on its way there and back, waiting there, and computing."""
         key = StreamId(note.key.stream), note.key.epoch, note.key.tile, note.worker
-        seconds = note.transfer_seconds, note.queue_seconds, note.compute_seconds
         with self._lock:
-            self._tiles.setdefault(key, deque(maxlen=SAMPLES)).append(seconds)
-            if note.was_alone:
-                self._alone.setdefault(key, deque(maxlen=SAMPLES)).append(note.transfer_seconds)
+            self._tiles.setdefault(key, deque(maxlen=SAMPLES)).append(note)
 
     def way(self, stream: StreamId, epoch: int, seconds: Mapping[str, float]) -> None:
         """Keep what a frame took between its nodes, way by way; nothing for one that has not left this node."""
@@ -99,7 +95,6 @@ class Meter:
             self._segments.pop((stream, epoch), None)
             self._ways.pop((stream, epoch), None)
             self._tiles = {key: values for key, values in self._tiles.items() if key[:2] != (stream, epoch)}
-            self._alone = {key: values for key, values in self._alone.items() if key[:2] != (stream, epoch)}
 
     def value(self, name: str) -> int:
         """A counter's present value."""
@@ -122,16 +117,15 @@ class Meter:
             counts, samples = dict(self._counts), self._samples
             epochs = {of_stream(stream, "epoch"): epoch for stream, epoch in self._epochs.items()}
             segments = {key: values for key, values in self._segments.items() if tells(len(values), sum(values))}
-            often = {key for key, parts in self._tiles.items() if tells(len(parts), sum(part[-1] for part in parts))}
+            often = {key for key, notes in self._tiles.items() if tells(len(notes), _computed_seconds(notes))}
             telling = set(map(_of_worker, often))
-            tiles = {key: parts for key, parts in self._tiles.items() if _of_worker(key) in telling}
+            tiles = {key: notes for key, notes in self._tiles.items() if _of_worker(key) in telling}
             ways = {key: parts for key, parts in self._ways.items() if _frames_of(parts) >= LEAST_FRAMES}
             self._ways = {key: parts for key, parts in self._ways.items() if key not in ways}
             probes, self._is_probed = list(self._probes) if self._is_probed else [], False
             self._samples = {}
             self._segments = {key: values for key, values in self._segments.items() if key not in segments}
-            self._tiles = {key: parts for key, parts in self._tiles.items() if key not in tiles}
-            alone = {key: self._alone.pop(key) for key in tiles if key in self._alone}
+            self._tiles = {key: notes for key, notes in self._tiles.items() if key not in tiles}
         report: dict[str, float] = {"ts": time.time(), **dict(sorted(counts.items())), **epochs}
         for name, values in sorted(samples.items()):
             median, high = np.percentile(np.array(values), [50, 95])
@@ -143,12 +137,13 @@ class Meter:
             report[of_way(stream, epoch, FRAMES)] = _frames_of(by_way)
             for name, values in by_way.items():
                 report[of_way(stream, epoch, seconds_of(name))] = round(float(np.median(np.array(values))), 6)
-        for tile_key, parts in sorted(tiles.items()):
-            report[of_tile(*tile_key, FRAMES)] = len(parts)
+        for tile_key, notes in sorted(tiles.items()):
+            report[of_tile(*tile_key, FRAMES)] = len(notes)
+            parts = [(note.transfer_seconds, note.queue_seconds, note.compute_seconds) for note in notes]
             for part, median in zip(TILE_SECONDS, np.median(np.array(parts), axis=0), strict=True):
                 report[of_tile(*tile_key, part)] = round(float(median), 6)
-            if tile_key in alone:
-                report[of_tile(*tile_key, ALONE_SECONDS)] = round(float(np.median(np.array(alone[tile_key]))), 6)
+            if alone := [note.transfer_seconds for note in notes if note.was_alone]:
+                report[of_tile(*tile_key, ALONE_SECONDS)] = round(float(np.median(np.array(alone))), 6)
         if len(probes) == PROBES:
             report[PROBE] = round(float(np.median(np.array(probes))), 6)
         report["resident_bytes"] = self._process.memory_info().rss
@@ -167,6 +162,10 @@ class Meter:
 def _frames_of(by_way: Mapping[str, deque[float]]) -> int:
     """How many frames have been on each of the ways."""
     return min(map(len, by_way.values()), default=0)
+
+
+def _computed_seconds(notes: Iterable[NoteTile]) -> float:
+    return sum(note.compute_seconds for note in notes)
 
 
 def _of_worker(key: _TileKey) -> tuple[StreamId, int, NodeId]:

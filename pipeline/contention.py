@@ -20,6 +20,7 @@ _THROTTLED = 0.05
 """The share of runs that a quota may take before it counts."""
 
 Waits = dict[str, tuple[int, int]]
+Seconds = npt.NDArray[np.float64]
 
 
 def uncontended_seconds(run: Callable[[], object]) -> float:
@@ -36,7 +37,14 @@ def uncontended_seconds(run: Callable[[], object]) -> float:
     return max(elapsed - waited, elapsed / 10)
 
 
-def typical_seconds(runs: npt.NDArray[np.float64], throttled_s: float) -> npt.NDArray[np.float64]:
+def typical_of(measure: Callable[[], Seconds]) -> tuple[Seconds, Seconds]:
+    """Take runs x blocks; returns what each block takes by `typical_seconds`, and the runs."""
+    throttled_s = throttled_seconds()
+    runs = measure()
+    return typical_seconds(runs, throttled_seconds() - throttled_s), runs
+
+
+def typical_seconds(runs: Seconds, throttled_s: float) -> Seconds:
     """Of runs x blocks, what each block takes: the median of its runs, which outliers do not move.
 
     Not so under a CPU quota that held the runs up, for `throttled_s` in all: it stops the process every few

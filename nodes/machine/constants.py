@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from nodes.machine.corrections import PROBE_TURN
+from nodes.machine.corrections import turned
 
 K = TypeVar("K", bound=Hashable)
 
@@ -15,6 +15,11 @@ FADING = 0.998
 """What each report of a node without frames leaves: half is gone after 350, so that it is tried again some day."""
 STEP, LEAST_STEP_S = 0.2, 1e-3
 """A value is taken up when it differs by that share, and by that much."""
+
+
+def has_left(used: float, smoothed: float) -> bool:
+    """Whether another value is to be taken up."""
+    return abs(smoothed - used) > max(STEP * used, LEAST_STEP_S)
 
 
 @dataclass(slots=True)
@@ -26,7 +31,7 @@ class _Constant:
     probe_s: float | None = None
 
     def follow(self) -> None:
-        if abs(self.smoothed - self.used) > max(STEP * self.used, LEAST_STEP_S):
+        if has_left(self.used, self.smoothed):
             self.used = round(self.smoothed, 6)
 
 
@@ -49,11 +54,9 @@ class Constants(Generic[K]):
         if known is None:
             return
         known.smoothed *= FADING
-        if probe_s is not None:
-            changed = probe_s / (known.probe_s or probe_s)
-            if known.probe_s is None or not 1 / PROBE_TURN < changed < PROBE_TURN:
-                known.probe_s = probe_s
-                known.smoothed *= changed
+        if probe_s is not None and (changed := turned(probe_s, known.probe_s)) is not None:
+            known.probe_s = probe_s
+            known.smoothed *= changed
         known.follow()
 
     def smoothed(self, of: K) -> float:

@@ -81,8 +81,8 @@ class _Correction:
 
     def follow_probe(self, probe_s: float, least: float) -> None:
         """`smoothed` goes with the probe since the one that stood at its beginning, down to `least`."""
-        changed = probe_s / (self.probe_s or probe_s)
-        if self.probe_s is None or not 1 / PROBE_TURN < changed < PROBE_TURN:
+        changed = turned(probe_s, self.probe_s)
+        if changed is not None:
             self.probe_s = probe_s
             self.smoothed = min(max(changed * self.smoothed, min(self.smoothed, least)), LARGEST)
             self._follow()
@@ -154,6 +154,12 @@ class Corrections:
 def tells(frames: int, seconds: float) -> bool:
     """Whether so many frames, which took so long in all, are enough to judge a node by."""
     return frames >= LEAST_FRAMES or seconds >= LEAST_COMPUTED_S
+
+
+def turned(probe_s: float, before_s: float | None) -> float | None:
+    """By what factor a probe is another one than that before, 1 if it is the first; None if it says nothing new."""
+    changed = probe_s / (before_s or probe_s)
+    return None if before_s is not None and 1 / PROBE_TURN < changed < PROBE_TURN else changed
 
 
 def close(one: float, other: float) -> bool:

@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nodes.machine.constants import Constants
+from nodes.machine.handling import LEAST_REPORTS, REPORTS
 from pipeline.plan import NodeId
 
-REPORTS, LEAST_REPORTS = 5, 3
-"""Whose median counts."""
 GAIN = 0.5
 """The part of what a way is short of that one report adds to its ends."""
 

@@ -11,14 +11,13 @@ import statistics
 from collections import deque
 from dataclasses import dataclass, field
 
+from nodes.machine.constants import has_left
 from pipeline.plan import NodeId
 
 REPORTS, LEAST_REPORTS = 5, 3
 """Whose median counts."""
 FADING = 0.99
 """What each report of a worker without tiles leaves: half is gone after 69, so that it is tried again some day."""
-STEP, LEAST_STEP_S = 0.2, 1e-3
-"""A value is taken up when it differs by that share, and by that much."""
 
 
 @dataclass(slots=True)
@@ -50,5 +49,5 @@ class Handling:
 
     def _follow(self, worker: NodeId) -> None:
         now, used = self._smoothed[worker], self._used.get(worker)
-        if used is None or abs(now - used) > max(STEP * used, LEAST_STEP_S):
+        if used is None or has_left(used, now):
             self._used[worker] = round(now, 6)

@@ -178,14 +178,12 @@ class PlannerMachine:
         if not any(event.node in plan.nodes.values() and len(plan.nodes) > 1 for plan in plans):
             self._roster.ends.rest(event.node, report.probe_seconds)
         self._roster.ways.learn_measured(event.node, report.link)
+        own = {name: stream.served for name, stream in self._streams.items() if stream.served.device == event.node}
         for segment in report.segments:
-            stream = self._streams.get(segment.stream)
-            if stream is not None and stream.served.device == event.node:
+            if segment.stream in own:
                 self._rates.counted(segment.stream, segment.frames, now)
-        for name, seconds in report.intakes.items():
-            stream = self._streams.get(name)
-            if stream is not None and stream.served.device == event.node:
-                self._roster.learn_intake(stream.served, seconds)
+        for name in own.keys() & report.intakes.keys():
+            self._roster.learn_intake(own[name], report.intakes[name])
         return []
 
     def _manifest_arrived(self, event: ManifestArrived, now: float) -> list[PlannerAction]:

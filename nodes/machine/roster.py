@@ -80,7 +80,7 @@ class Roster:
         took = {(way.stream, way.epoch): way.seconds for way in ways}
         for plan in plans:
             seconds, beside_s = took.get((plan.stream, plan.epoch), {}), {}
-            for name, sender, receiver, nbytes in ways_of(plan):
+            for name, sender, receiver, nbytes in _ways_of(plan):
                 if name in seconds and {sender, receiver} <= self.links.keys():
                     link = link_between(self.links[sender], self.links[receiver])
                     bytes_s = nbytes / link.bandwidth_bytes_per_s + link.latency_s
@@ -245,7 +245,7 @@ def _way_seconds(head: LinkReport, worker: LinkReport, sent: int, nbytes: int, r
     return there_s + back_s + head.round_trip_s + worker.round_trip_s
 
 
-def ways_of(plan: Plan) -> Iterator[tuple[str, NodeId, NodeId, int]]:
+def _ways_of(plan: Plan) -> Iterator[tuple[str, NodeId, NodeId, int]]:
     """From each of a plan's nodes to the next and from the last to the device: its name, both ends, and its bytes."""
     used = sorted({*plan.placement, Tier.DEVICE})
     for lower, upper in pairwise(used):

@@ -23,8 +23,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from pipeline.backend import quiet_stderr, set_up
-from pipeline.contention import typical_seconds, uncontended_seconds
-from pipeline.cpu_quota import throttled_seconds
+from pipeline.contention import typical_of, uncontended_seconds
 from pipeline.engines import Array, BlockTimes, unsplit
 from pipeline.engines.checks import check, fitting, noise, zeros
 from pipeline.engines.litert_graph import LiteGraph, give_back
@@ -77,11 +76,8 @@ class LiteRTEngine:
         total_seconds = self._total_seconds(model, frame, repeats)
         chain = [self.compile(model, (b.index,), b.inputs, b.outputs) for b in graph.blocks[1:]]
         rounds = min(repeats, max(_LEAST_RUNS, int(_MEASURED_SECONDS / total_seconds)))
-        throttled_s = throttled_seconds()
-        runs = np.array([_chained(chain, frame) for _ in range(rounds)])
-        typical = typical_seconds(runs, throttled_seconds() - throttled_s)
-        quarters = np.percentile(runs, [25, 75], axis=0)
-        unscaled_seconds = float(typical.sum())
+        typical, runs = typical_of(lambda: np.array([_chained(chain, frame) for _ in range(rounds)]))
+        unscaled_seconds, quarters = float(typical.sum()), np.percentile(runs, [25, 75], axis=0)
         scale = total_seconds / unscaled_seconds if unscaled_seconds > 0 else 0.0
         return BlockTimes(
             seconds=(0.0, *(typical * scale).tolist()),

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.backend import as_array, lent_as_tensor, set_up, tf
-from pipeline.contention import typical_seconds, uncontended_seconds
-from pipeline.cpu_quota import throttled_seconds
+from pipeline.contention import typical_of, uncontended_seconds
 from pipeline.engines import Array, BlockTimes, Segment, unsplit
 from pipeline.engines.checks import check, fitting, noise, zeros
 from pipeline.engines.dense import perform
@@ -26,8 +25,6 @@ from pipeline.graph import Axis, Block, ModelGraph, Window
 from pipeline.prepared import PreparedModel
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pipeline.engines import TileSegment
     from pipeline.tiles import Stack, Tile
 
@@ -81,18 +78,15 @@ class TensorFlowEngine:
         frame = {i: noise(model.graph.tensors[i]) for i in model.graph.inputs}
         untraced = _run_seconds(segment, frame, repeats)
         traced = min(repeats, max(_LEAST_RUNS, int(_TRACED_SECONDS / statistics.median(untraced))))
-        rounds: list[tuple[float, NDArray[np.float64], NDArray[np.float64]]] = []
+        rounds = []
         for _ in range(_MOST_ROUNDS):
-            throttled_s = throttled_seconds()
-            runs = trace(lambda: segment.run(frame), traced, len(model.graph))
-            typical = typical_seconds(runs, throttled_seconds() - throttled_s)
-            rounds.append((float(typical.sum()), typical, runs))
+            rounds.append(typical_of(lambda: trace(lambda: segment.run(frame), traced, len(model.graph))))
             untraced += _run_seconds(segment, frame, repeats)  # on both sides: a neighbour's load comes and goes
-            if rounds[-1][0] <= _AGREEMENT * statistics.median(untraced):
+            if rounds[-1][0].sum() <= _AGREEMENT * statistics.median(untraced):
                 break
         total_seconds = statistics.median(untraced)
-        unscaled_seconds, typical, runs = min(rounds, key=lambda measured: measured[0])
-        quarters = np.percentile(runs, [25, 75], axis=0)
+        typical, runs = min(rounds, key=lambda measured: float(measured[0].sum()))
+        unscaled_seconds, quarters = float(typical.sum()), np.percentile(runs, [25, 75], axis=0)
         scale = total_seconds / unscaled_seconds if unscaled_seconds > 0 else 0.0
         return BlockTimes(
             seconds=tuple((typical * scale).tolist()),

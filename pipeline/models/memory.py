@@ -44,18 +44,21 @@ class TooLarge(ModelError):
 
 def check_fits(source: ModelSource) -> None:
     """Raise TooLarge when loading and running would take more bytes than are available."""
-    needed, mend = needed_bytes(source), "use a smaller model, or a machine with more memory"
-    if needed > (available := available_bytes()):
-        raise TooLarge(f"to load and run model {source.name!r} takes", needed, available, mend)
+    mend = "use a smaller model, or a machine with more memory"
+    _require(needed_bytes(source), f"to load and run model {source.name!r} takes", mend)
 
 
 def check_room(model: PreparedModel, blocks: Sequence[int]) -> None:
     """Raise TooLarge when one more segment of a loaded model, these blocks in order, would take more than there is."""
     from pipeline.models.measure import segment_bytes
 
-    needed, mend = segment_bytes(model, blocks), "free some, or give the node's memory_mb, so that plans keep within it"
+    what = f"{len(blocks)} blocks of model {model.graph.name!r} from {model.graph.blocks[blocks[0]].name!r} on take"
+    mend = "free some, or give the node's memory_mb, so that plans keep within it"
+    _require(segment_bytes(model, blocks), what, mend)
+
+
+def _require(needed: int, what: str, mend: str) -> None:
     if needed > (available := available_bytes()):
-        what = f"{len(blocks)} blocks of model {model.graph.name!r} from {model.graph.blocks[blocks[0]].name!r} on take"
         raise TooLarge(what, needed, available, mend)
 
 

@@ -326,14 +326,20 @@ def test_a_plan_with_estimates_is_plain_json() -> None:
 # What nodes take to send and receive.
 
 
-def test_what_frames_take_between_nodes_beside_their_bytes_is_charged_to_them() -> None:
+def with_profiles(**seconds: float) -> tuple[Planner, Plan]:
+    """A planner that may plan again, and its first plan; seconds a block by tier."""
     planner = Planner()
     planner.come(*PIPELINE)
-    for node, seconds in {DEVICE: 0.1, EDGE: 0.06, CLOUD: 0.05}.items():
-        planner.profile(node, seconds)
+    for node, taken in zip(PIPELINE, (seconds["device"], seconds["edge"], seconds["cloud"]), strict=True):
+        planner.profile(node, taken)
     (first,) = published(planner.tick(SETTLE_S))
-    assert first.placement == ON_CLOUD
     planner.now += PATIENCE_S
+    return planner, first
+
+
+def test_what_frames_take_between_nodes_beside_their_bytes_is_charged_to_them() -> None:
+    planner, first = with_profiles(device=0.1, edge=0.06, cloud=0.05)
+    assert first.placement == ON_CLOUD
     ways = WaySeconds(CAM, first.epoch, LEAST_FRAMES, {"device_cloud": 0.3, "return": 0.3})
     changes: list[Plan] = []
     stayed: list[float] = []
@@ -379,13 +385,8 @@ def test_ways_of_other_epochs_and_of_nodes_without_a_link_teach_nothing() -> Non
 
 
 def test_a_short_segment_says_how_long_a_call_takes_and_nothing_of_the_nodes_speed() -> None:
-    planner = Planner()
-    planner.come(*PIPELINE)
-    for node, seconds in {DEVICE: 1.0, EDGE: 0.001, CLOUD: 0.5}.items():
-        planner.profile(node, seconds)
-    (first,) = published(planner.tick(SETTLE_S))
+    planner, first = with_profiles(device=1.0, edge=0.001, cloud=0.5)
     assert first.placement == ON_EDGE
-    planner.now += PATIENCE_S
     foreseen_s, took_s = 0.001 * 3, 0.02
     for _ in range(ROUNDS):
         report = SegmentSeconds(CAM, first.epoch, LEAST_FRAMES, took_s)
