@@ -36,6 +36,8 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
         for name, link in predicted["links"].items():
             if name.startswith(f"{stage['tier']}_"):
                 table.add_row(f"  → {name.partition('_')[2]}", "", *_cut(plan, name, link), style="dim")
+    if intake_s := predicted.get("intake_seconds"):
+        table.add_row("intake", "", "", "", "", f"{intake_s * 1e3:.1f} ms", style="dim")
     return table
 
 
