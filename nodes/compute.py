@@ -108,6 +108,10 @@ class Compute:
         if self._tiles.holds(plan.stream, plan.epoch):
             self._tiles.hold(plan.stream, plan.epoch, plan.model, tiled, stands_in)
 
+    def stand_by(self, model: str) -> None:
+        """Have the whole network compiled, whatever epoch comes. Raises TooLarge, and what the engine raises."""
+        self._segments.stand_by(model)
+
     def release(self, action: do.Release) -> None:
         """Let go what the epoch had compiled."""
         self._segments.release(action.stream, action.epoch)

@@ -12,6 +12,7 @@ the planner what to expect.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import time
@@ -45,6 +46,7 @@ from nodes.tickets import Ticket
 from nodes.workers import Worker
 from pipeline.errors import ConfigError, FrameError, TrisectError
 from pipeline.inputs import to_inputs
+from pipeline.models.memory import TooLarge
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import HEADER_LIMIT_BYTES
 
@@ -55,6 +57,8 @@ _log = logging.getLogger(__name__)
 
 TICK_S = 0.05
 DRAIN_S = 15.0
+STAND_BY_AFTER_S = 10.0
+"""After the last plan: first frames are not slowed by it, nor is a plan that follows soon."""
 
 
 class TierNode:
@@ -69,6 +73,9 @@ class TierNode:
         self.meter = Meter()
         self._state_dir = state_dir / config.pipeline
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
+        stands_by = self.section.standby and self.section.memory_mb is None
+        self._to_stand_by = {section.model for section in self.streams.values()} if stands_by else set()
+        self._stand_by_at = math.inf
 
     def run(self) -> None:
         """Come up, serve, leave. Raises IdInUse, SessionTaken, ModelError, ConfigError, BrokerError."""
@@ -277,6 +284,8 @@ class TierNode:
                 report_at = max(report_at + self.config.telemetry.interval_s, now)
                 self._report()
                 self._compute.probe()
+            if now >= self._stand_by_at and self._to_stand_by:
+                self._prepare.put(partial(self._stand_by, self._to_stand_by.pop()))
 
     def _on_drain(self, message: Message) -> None:
         """Take no part in new plans, or again; what is held goes on until the devices need it no more."""
@@ -357,6 +366,15 @@ class TierNode:
         self._publish_profile(profile)
         _log.info("profiled %s in %.1f s: %.1f ms a frame", name, time.monotonic() - began, profile.total_seconds * 1e3)
 
+    def _stand_by(self, name: str) -> None:
+        began = time.monotonic()
+        try:
+            self._compute.stand_by(name)
+        except TooLarge as error:
+            _log.info("the whole of %s is compiled when a plan asks for it, not before: %s", name, error)
+        else:
+            _log.info("has the whole of %s standing by, compiled in %.1f s", name, time.monotonic() - began)
+
     def _release_epoch(self, action: do.Release) -> None:
         self._compute.release(action)
         self._inbound.forget_epoch(action.stream, action.epoch)
@@ -365,6 +383,7 @@ class TierNode:
 
     def _prepare_epoch(self, action: do.Prepare) -> None:
         plan = action.plan
+        self._stand_by_at = time.monotonic() + STAND_BY_AFTER_S
         try:
             self._compute.prepare(action)
             subscribed = self._subscribed.setdefault((plan.stream, plan.epoch), [])

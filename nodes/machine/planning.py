@@ -406,14 +406,14 @@ class PlannerMachine:
             actions += self._say(stream, "; ".join(filter(None, wrong)))
         if why:
             return actions + self._publish(name, stream, asked, best, choices, lacking + why, now, wall_ts)
-        is_time = now - max(stream.published_at, stream.priced_at) >= self._settings.min_seconds_between_plans
-        if stream.news and is_time and not self._has_lost_a_node(stream):
-            stays = f"the present plan stays, none is better by {self._settings.margin:.0%}"
-            return actions + self._price_anew(name, stream, asked, choices, f"{'; '.join(stream.news)}: {stays}", now)
         if stream.plan is not None and self._is_measured_now(stream):
             was = f"estimated at {stream.plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
             stream.unsure = frozenset()
             return actions + self._price_anew(name, stream, asked, choices, was, now)
+        is_time = now - max(stream.published_at, stream.priced_at) >= self._settings.min_seconds_between_plans
+        if stream.news and is_time and not self._has_lost_a_node(stream):
+            stays = f"the present plan stays, none is better by {self._settings.margin:.0%}"
+            return actions + self._price_anew(name, stream, asked, choices, f"{'; '.join(stream.news)}: {stays}", now)
         if stream.adopted and stream.plan is not None:
             stream.adopted = False
             actions.append(PublishPlan(stream.plan, graph))

@@ -48,13 +48,18 @@ def check_fits(source: ModelSource) -> None:
     _require(needed_bytes(source), f"to load and run model {source.name!r} takes", mend)
 
 
-def check_room(model: PreparedModel, blocks: Sequence[int]) -> None:
-    """Raise TooLarge when one more segment of a loaded model, these blocks in order, would take more than there is."""
+def check_room(model: PreparedModel, blocks: Sequence[int], times: int = 1) -> None:
+    """Raise TooLarge when one more segment of a loaded model, these blocks in order, would take more than there is.
+
+    With `times`, when so many would.
+    """
     from pipeline.models.measure import segment_bytes
 
-    what = f"{len(blocks)} blocks of model {model.graph.name!r} from {model.graph.blocks[blocks[0]].name!r} on take"
+    over = f", {times} times over," if times > 1 else ""
+    first = model.graph.blocks[blocks[0]].name
+    what = f"{len(blocks)} blocks of model {model.graph.name!r} from {first!r} on{over} take"
     mend = "free some, or give the node's memory_mb, so that plans keep within it"
-    _require(segment_bytes(model, blocks), what, mend)
+    _require(times * segment_bytes(model, blocks), what, mend)
 
 
 def _require(needed: int, what: str, mend: str) -> None:

@@ -104,6 +104,8 @@ def test_the_device_alone_does_the_whole_network_until_the_others_return(pipelin
     requests.place(pipeline.config, demo.STREAM, edge_from="15", cloud_from="30")
     with pipeline.client() as client:
         stream(pipeline, client, 0, 6)
+        standing_by = "has the whole of mobilenet_v2 standing by"
+        pipeline.wait(client, lambda: standing_by in pipeline.processes.log(demo.DEVICE).read_text())
         for node in (demo.EDGE, demo.CLOUD):
             pipeline.processes.kill(node)
         pipeline.wait(client, lambda: client.states[demo.CLOUD].state is LifeState.LOST)

@@ -143,6 +143,9 @@ def test_a_segment_is_too_large_before_it_is_compiled(monkeypatch: pytest.Monkey
     with pytest.raises(memory.TooLarge, match=expected):
         store.hold("cam", 1, "mobilenet", part)
     assert store.of("cam", 1) is None
+    monkeypatch.setattr(memory, "available_bytes", lambda: 60_000_000)
+    with pytest.raises(memory.TooLarge, match=r"32 blocks .* on, 2 times over, take about 7\d MB of memory, 60 MB"):
+        store.stand_by("mobilenet")
     monkeypatch.undo()
     store.hold("cam", 1, "mobilenet", part)
     assert store.of("cam", 1) is not None

@@ -99,6 +99,18 @@ def test_a_profile_that_says_the_same_leaves_the_plan_and_mends_its_price() -> N
     assert published(planner.tick(100.0)) == []
 
 
+def test_a_profile_that_comes_late_mends_the_price_once_too() -> None:
+    planner = Planner()
+    come_unmeasured(planner, *PIPELINE)
+    planner.profile(DEVICE, SECONDS[DEVICE])
+    planner.profile(CLOUD, SECONDS[CLOUD])
+    planner.tick(SETTLE_S)
+    planner.tick(PATIENCE_S)
+    (again,) = published(planner.profile(EDGE, SECONDS[EDGE]), stays=True)
+    assert again.reason.startswith("estimated at ")
+    assert published(planner.tick(PATIENCE_S), stays=True) == []
+
+
 def test_a_mended_price_changes_nothing_on_the_nodes() -> None:
     from nodes.machine.epochs import EpochTable
     from nodes.machine.events import PlanArrived

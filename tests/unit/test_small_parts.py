@@ -111,6 +111,19 @@ def test_a_set_of_blocks_is_compiled_once_and_goes_with_the_last_epoch_that_runs
     assert len(engine.compiled) == 3
 
 
+def test_a_whole_network_stands_by_and_is_compiled_once() -> None:
+    engine = CountingEngine()
+    store = SegmentStore(engine, {"net": Prepared()})  # type: ignore[dict-item]
+    store.hold("camera", 1, "net", stage_up_to(2))
+    store.stand_by("net")
+    store.hold("camera", 2, "net", stage_up_to(8))
+    assert engine.compiled == [(0, 1), tuple(range(8))]
+    segment = store.of("camera", 2)
+    store.release("camera", 2)
+    store.hold("camera", 3, "net", stage_up_to(8))
+    assert store.of("camera", 3) is segment
+
+
 def test_a_report_is_flat_and_durations_start_anew_with_each() -> None:
     meter = Meter()
     meter.count("frames_total", 3)
