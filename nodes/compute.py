@@ -22,7 +22,6 @@ from nodes.workers import Worker
 from pipeline.errors import PlanError, TrisectError
 from pipeline.placement import NodeId
 from pipeline.plan import StreamId
-from pipeline.processor import ProcessorProbe
 from pipeline.tiles.arrays import merge
 from pipeline.tiling import TiledStage
 from pipeline.wire import Array, Hop, Trace
@@ -55,6 +54,8 @@ class Compute:
         *,
         is_compiling: Callable[[], bool],
     ) -> None:
+        from pipeline.processor import ProcessorProbe  # it and the engine load the framework, this module does not
+
         self._is_compiling = is_compiling
         self._node, self._tier, self._meter, self._clock, self._emit = node, tier, meter, clock, emit
         self._segments, self._tiles = SegmentStore(engine, models), TileStore(engine, models)

@@ -62,7 +62,10 @@ STAND_BY_AFTER_S = 10.0
 
 
 class TierNode:
-    """One node of the configuration; `run` serves until `stop`. `state_dir` holds what outlives the process."""
+    """One node of the configuration; `run` serves until `stop`. `state_dir` holds what outlives the process.
+
+    Raises ConfigError for a node that it lacks, UnknownModel.
+    """
 
     def __init__(self, config: Config, node: NodeId, *, state_dir: Path) -> None:
         if node not in config.nodes:
@@ -71,6 +74,8 @@ class TierNode:
         self.names = Namespace(config.pipeline)
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
+        self._used = sorted({stream.model for stream in config.streams.values()})
+        self._preprocess = {name: preprocess_of(config.models[name]) for name in self._used}
         self._state_dir = state_dir / config.pipeline
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
         stands_by = self.section.standby and self.section.memory_mb is None
@@ -120,14 +125,12 @@ class TierNode:
         from pipeline.prepared import load
 
         self._engine = engines.create(self.section.engine, self.section.threads or os.cpu_count() or 1)
-        used = sorted({stream.model for stream in self.config.streams.values()})
-        self._models = {name: load(source_of(name, self.config.models[name])) for name in used}
+        self._models = {name: load(source_of(name, self.config.models[name])) for name in self._used}
         self.graphs = {name: model.graph for name, model in self._models.items()}
         self._profiles = {name: profile.cached(self._engine, model) for name, model in self._models.items()}
         # nobody asks how fast a node is that has profiled all its models
         measured = calibration.calibrate_or_load if None in self._profiles.values() else calibration.load_cached
         self._speed = measured(self._engine)
-        self._preprocess = {name: preprocess_of(self.config.models[name]) for name in used}
 
     def _assemble(self) -> None:
         node, graphs, clock = self.node, self.graphs, self.presence.clock

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.engines.tiling import Proof
 from pipeline.models.memory import check_room
 from pipeline.tiling import TiledStage
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine, TileSegment
+    from pipeline.engines.tiling import Proof
     from pipeline.prepared import PreparedModel
 
 TileKey = tuple[str, Hashable]
@@ -51,6 +51,10 @@ class TileStore:
             self._keep(stream, epoch, number, key, segment)
 
     def _proof_of(self, model: str, tiled: TiledStage) -> Proof:
+        from pipeline.engines.tiling import (
+            Proof,
+        )  # loads the framework
+
         known = self._proof
         if known is None or (known[0], known[1].stack) != (model, tiled.stack):
             known = self._proof = model, Proof(self._engine, self._models[model], tiled.stack)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -24,22 +25,21 @@ IMAGES = 120
 RATE_HZ = 10.0
 
 
-@pytest.fixture(scope="module")
-def sourced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+@pytest.fixture
+def sourced(tmp_path: Path) -> Iterator[Pipeline]:
     """Broker, planner and nodes, not started; the device has a folder of images as its source."""
-    folder = tmp_path_factory.mktemp("sourced")
-    (folder / "broker").mkdir()
-    (folder / "images").mkdir()
+    (tmp_path / "broker").mkdir()
+    (tmp_path / "images").mkdir()
     images = photos.frames(IMAGES, seed=2)
     for number, image in enumerate(images):
-        (folder / "images" / f"{number:03d}.jpg").write_bytes(image)
-    with Server(ServerSettings(persistence_dir=folder / "broker")) as server, Processes(folder) as processes:
-        path = demo.write_config(folder, "mobilenet_v2", server.port)
+        (tmp_path / "images" / f"{number:03d}.jpg").write_bytes(image)
+    with Server(ServerSettings(persistence_dir=tmp_path / "broker")) as server, Processes(tmp_path) as processes:
+        path = demo.write_config(tmp_path, "mobilenet_v2", server.port)
         settings = yaml.safe_load(path.read_text())
-        settings["streams"][str(demo.STREAM)]["source"] = {"images": str(folder / "images"), "rate_hz": RATE_HZ}
+        settings["streams"][str(demo.STREAM)]["source"] = {"images": str(tmp_path / "images"), "rate_hz": RATE_HZ}
         settings["transport"] = {"keepalive_s": 5}
         path.write_text(yaml.safe_dump(settings))
-        yield Pipeline(folder, path, load_config(path), server, processes, images)
+        yield Pipeline(tmp_path, path, load_config(path), server, processes, images)
 
 
 def test_a_killed_device_answers_each_image_of_its_own_source_once(sourced: Pipeline) -> None:
@@ -78,7 +78,7 @@ def test_a_device_that_is_killed_again_and_again_answers_each_frame_that_came_ov
     with pipeline.client() as client:
         for number in range(24):
             client.publish(pipeline.images[number], str(number))
-        for answered in (3, 10, 17):
+        for answered in (3, 12):
             pipeline.wait(client, lambda least=answered: len(client.collected.results) >= least)  # type: ignore[misc]
             pipeline.processes.kill(demo.DEVICE)
             pipeline.start(demo.DEVICE)
