@@ -37,6 +37,8 @@ MODEL = "resnet18"
 NODES = (DEVICE, EDGE, CLOUD)
 QUIET_S, GIVE_UP_S = 6.0, 30.0
 """A plan stays when none has followed it for so long; a step is over after so long in any case."""
+CALM_S = 15.0
+"""Before the first step: the device has compiled its whole network by then, as one that runs has."""
 MEASURE_S = 4.0
 NOISE = 0.1
 IMAGES = 20
@@ -232,6 +234,7 @@ def main() -> int:
         feeder.start()
         try:
             bench.settle(time.monotonic())
+            time.sleep(CALM_S)
             steps = []
             for name, state in STEPS[: arguments.steps]:
                 steps.append(bench.step(name, state))

@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 TICK_S = 0.05
 DRAIN_S = 15.0
 STAND_BY_AFTER_S = 10.0
-"""After the last plan: first frames are not slowed by it, nor is a plan that follows soon."""
+"""After the first plan, so that first frames are not slowed by it."""
 
 
 class TierNode:
@@ -386,7 +386,7 @@ class TierNode:
 
     def _prepare_epoch(self, action: do.Prepare) -> None:
         plan = action.plan
-        self._stand_by_at = time.monotonic() + STAND_BY_AFTER_S
+        self._stand_by_at = min(self._stand_by_at, time.monotonic() + STAND_BY_AFTER_S)
         try:
             self._compute.prepare(action)
             subscribed = self._subscribed.setdefault((plan.stream, plan.epoch), [])

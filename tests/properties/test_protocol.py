@@ -332,7 +332,7 @@ TIMES = int(os.environ.get("TIMES", "1"))
 """So many times as many runs: `TIMES=10 make test ARGS="-k test_protocol"` after a change of the protocol."""
 
 AS_HERE = settings(
-    max_examples=160 * TIMES,
+    max_examples=120 * TIMES,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
@@ -345,4 +345,4 @@ AS_HERE = settings(
 TestPipeline = pytest.mark.timeout(600)(Pipeline.TestCase)
 TestPipeline.settings = AS_HERE
 TestTiledPipeline = pytest.mark.timeout(600)(TiledPipeline.TestCase)
-TestTiledPipeline.settings = settings(AS_HERE, max_examples=60 * TIMES)
+TestTiledPipeline.settings = settings(AS_HERE, max_examples=45 * TIMES)

@@ -13,7 +13,6 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 def test_faults_of_several_kinds_neither_lose_nor_repeat_nor_change_a_bit(tmp_path: Path) -> None:
     kinds = (
-        "kill device-1",
         "cut cloud-1",
         "starve edge-1",
         "clock edge-1",
