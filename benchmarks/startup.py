@@ -1,4 +1,6 @@
-"""How long the light commands take to start: fresh processes that import what each command imports, medians of nine.
+"""How long commands take to start: fresh processes that import what each command imports, medians of nine.
+
+Light ones load no TensorFlow. What a node loads is timed beside the same packages imported as they come.
 
 Run: python benchmarks/startup.py [--json PATH]
 """
@@ -11,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 REPEATS = 9
@@ -18,8 +21,10 @@ MODULES = {
     "planner": "nodes.cli, nodes.config, nodes.planner_node, scipy.optimize",  # SciPy with the first plan
     "watch": "nodes.cli, nodes.config, nodes.watch",
     "plan, place, publish": "nodes.cli, nodes.config, nodes.requests, nodes.plan_view",
+    "node, until it loads models": "nodes.cli, nodes.config, nodes.tier_node",
     "--help": "nodes.cli",
 }
+ENGINES = {"as they come": "keras, tensorflow", "as a node loads them": "pipeline.backend"}
 CHECK = "import sys; assert not {'tensorflow', 'keras'} & set(sys.modules)"
 
 
@@ -28,21 +33,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    seconds = {command: started(modules) for command, modules in MODULES.items()}
-    for command, taken in seconds.items():
-        print(f"trisect {command:22s} {taken * 1e3:6.0f} ms")
+    light = started({command: f"{modules}; {CHECK}" for command, modules in MODULES.items()})
+    engines = started(ENGINES)
+    for command, taken in light.items():
+        print(f"trisect {command:28s} {taken * 1e3:6.0f} ms")
+    for how, taken in engines.items():
+        print(f"TensorFlow and Keras {how:21s} {taken * 1e3:6.0f} ms")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"seconds": seconds}, indent=2) + "\n")
+        arguments.json.write_text(json.dumps({"seconds": light | engines}, indent=2) + "\n")
 
 
-def started(modules: str) -> float:
-    """Median seconds of a process that imports them and ends."""
-    taken = []
+def started(imports: Mapping[str, str]) -> dict[str, float]:
+    """Median seconds of processes that import each of these and end; one after the other, again and again."""
+    taken: dict[str, list[float]] = {name: [] for name in imports}
     for _ in range(REPEATS):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", f"import {modules}; {CHECK}"], check=True)
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+        for name, modules in imports.items():
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", f"import {modules}"], check=True, stderr=subprocess.DEVNULL)
+            taken[name].append(time.perf_counter() - began)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
 if __name__ == "__main__":
