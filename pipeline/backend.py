@@ -51,8 +51,8 @@ def quiet_stderr() -> Iterator[None]:
 def _quick_imports() -> Iterator[None]:
     """Spare a third of the seconds that the imports take.
 
-    The garbage collector would walk hundreds of thousands of objects again and again, of which none is garbage; it
-    leaves them alone afterwards, too, so that it never stops frames for long. Keras imports scikit-learn where it is
+    The garbage collector would walk hundreds of thousands of objects again and again, of which next to none is garbage;
+    it leaves them alone afterwards, too, so that it never stops frames for long. Keras imports scikit-learn where it is
     installed, for wrappers that nothing here uses.
     """
     was_enabled = gc.isenabled()
@@ -65,6 +65,7 @@ def _quick_imports() -> Iterator[None]:
     finally:
         if hidden:
             del sys.modules["sklearn"]
+        gc.collect()  # errors that were caught hold the frames of whoever imports this
         gc.freeze()
         if was_enabled:
             gc.enable()
