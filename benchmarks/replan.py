@@ -17,7 +17,6 @@ import random
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -111,17 +110,11 @@ class Bench(Testbed):
         for node, share in state.shares.items():
             self.quotas.limit(node, share)
 
-    def feed(self, ended: threading.Event) -> None:
-        """One frame after the other; notes when a plan becomes active."""
-        active = None
-        while not ended.is_set():
-            self.publish()
-            while not self.client.wait(lambda: self.client.in_flight == 0, 0.05) and not ended.is_set():
-                pass
-            if self.client.active != active:
-                active = self.client.active
-                assert active is not None
-                self.activations.append((time.monotonic(), active))
+    def note_activation(self) -> None:
+        """Keep when another plan has become active."""
+        active = self.client.active
+        if active is not None and (not self.activations or self.activations[-1][1] != active):
+            self.activations.append((time.monotonic(), active))
 
     def plan(self) -> Plan:
         """The active one."""
@@ -229,10 +222,7 @@ def main() -> int:
             console.print(f"not measured: {error}")
             return 2
         bench.begin()
-        ended = threading.Event()
-        feeder = threading.Thread(target=bench.feed, args=(ended,), name="replan.feeder")
-        feeder.start()
-        try:
+        with bench.feeding(bench.note_activation):
             bench.settle(time.monotonic())
             time.sleep(CALM_S)
             steps = []
@@ -240,9 +230,6 @@ def main() -> int:
                 steps.append(bench.step(name, state))
                 console.print(steps[-1])
             changes = bench.noise(60.0 * arguments.noise_minutes, seed=1)
-        finally:
-            ended.set()
-            feeder.join()
         bench.client.wait(lambda: bench.client.in_flight == 0, 30.0)
         lost, duplicates = bench.client.in_flight, bench.client.collected.duplicates
     show(steps, console)

@@ -13,7 +13,6 @@ import json
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from contextlib import ExitStack
 from itertools import pairwise
@@ -63,21 +62,8 @@ def taken_over(model: str, repeats: int, standby: bool) -> list[tuple[float, flo
         if standby:
             log, give_up = bed.processes.log(DEVICE), time.monotonic() + STANDING_BY_S
             bed.wait(lambda: "standing by" in log.read_text() or time.monotonic() > give_up)
-        ended = threading.Event()
-        feeder = threading.Thread(target=_feed, args=(bed, ended), name="takeover.feeder")
-        feeder.start()
-        try:
+        with bed.feeding():
             return [_once(bed) for _ in range(repeats)]
-        finally:
-            ended.set()
-            feeder.join()
-
-
-def _feed(bed: Testbed, ended: threading.Event) -> None:
-    while not ended.is_set():
-        bed.publish()
-        while not bed.client.wait(lambda: bed.client.in_flight == 0, 0.05) and not ended.is_set():
-            pass
 
 
 def _once(bed: Testbed) -> tuple[float, float]:

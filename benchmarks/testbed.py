@@ -6,8 +6,9 @@ Every node has one thread and a share of a core from its first moment on, and me
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,23 @@ class Testbed:
         """Send the next frame."""
         self.client.publish(self.images[self.sent % IMAGES], str(self.sent))
         self.sent += 1
+
+    @contextmanager
+    def feeding(self, answered: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """One frame in flight at any time, from a thread, until the context ends; `answered` is called after each."""
+        ended = threading.Event()
+
+        def feed() -> None:
+            while not ended.is_set():
+                self.publish()
+                while not self.client.wait(lambda: self.client.in_flight == 0, 0.05) and not ended.is_set():
+                    pass
+                answered()
+
+        feeder = threading.Thread(target=feed, name="testbed.feeder")
+        feeder.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            feeder.join()

@@ -51,9 +51,7 @@ class TileStore:
             self._keep(stream, epoch, number, key, segment)
 
     def _proof_of(self, model: str, tiled: TiledStage) -> Proof:
-        from pipeline.engines.tiling import (
-            Proof,
-        )  # loads the framework
+        from pipeline.engines.tiling import Proof  # loads the framework
 
         known = self._proof
         if known is None or (known[0], known[1].stack) != (model, tiled.stack):
