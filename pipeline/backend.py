@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import re
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,34 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
-
-_NOISE = re.compile(
-    rb"absl::InitializeLog|oneDNN custom operations|cpu_feature_guard|rebuild TensorFlow with the appropriate"
-    rb"|computation_placer|Unable to register cu|cuda|gpu_device|TF-TRT|port\.cc|util\.cc|XNNPACK delegate for CPU"
-)
-
-
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Hold back what C++ writes to file descriptor 2 meanwhile, and pass on all but TensorFlow's start-up noise.
-
-    TF_CPP_MIN_LOG_LEVEL is not enough: absl's own first lines ignore it.
-    """
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
-        saved = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
-            held.seek(0)
-            for line in held:
-                if not _NOISE.search(line):
-                    os.write(2, line)
-
+from pipeline.quiet import quiet_stderr
 
 @contextlib.contextmanager
 def _quick_imports() -> Iterator[None]:
@@ -86,7 +57,6 @@ __all__ = [
     "keras",
     "lent_as_tensor",
     "own_as_tensor",
-    "quiet_stderr",
     "set_up",
     "tf",
 ]

@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 import gc
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pipeline.blocks import describe, group, variables
 from pipeline.digest import digest
-from pipeline.flatten import Call, FlatModel, Value, flatten
+from pipeline.flatten import Call, FlatModel, Spec, Value, flatten
 from pipeline.folding import simplify
 from pipeline.graph import ModelGraph
+from pipeline.lite.package import SPACIOUS, SUFFIX, Package, write
 from pipeline.models.build import build
 from pipeline.models.source import ModelSource
 
@@ -23,10 +27,24 @@ __all__ = ["ModelSource", "PreparedModel", "load", "prepare", "prepared_from"]
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """`calls[i]` are those of block i (none for the input); ids below `len(graph.tensors)` are the manifest's."""
+    """`calls[i]` are those of block i (none for the input); ids below `len(graph.tensors)` are the manifest's.
+
+    `specs` has the shape and dtype of each tensor, those within blocks too.
+    """
 
     graph: ModelGraph
     calls: tuple[tuple[Call, ...], ...]
+    specs: Mapping[int, Spec]
+
+    @cached_property
+    def package(self) -> Package:
+        """The model as a package, in a file without a name. Raises ModelError."""
+        from pipeline.prepare.lowering import lower
+
+        with tempfile.TemporaryDirectory(prefix="trisect-package-", dir=SPACIOUS) as folder:
+            path = Path(folder) / f"{self.graph.digest}{SUFFIX}"
+            write(path, lower(self), {})
+            return Package(path)
 
     @property
     def nbytes(self) -> int:
@@ -66,7 +84,7 @@ def prepared_from(flat: FlatModel) -> PreparedModel:
         outputs=outputs,
     )
     _let_go(originals)
-    return PreparedModel(graph, calls)
+    return PreparedModel(graph, calls, specs)
 
 
 def _renumber(call: Call, number: Mapping[int, int]) -> Call:

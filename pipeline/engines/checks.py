@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -51,3 +51,14 @@ def noise(tensor: Tensor) -> Array:
     if not np.issubdtype(kind, np.floating):
         return np.zeros(tensor.shape, kind)
     return np.random.default_rng(0).standard_normal(tensor.shape).astype(kind)
+
+
+def check_tile(expected: Mapping[int, tuple[tuple[int, ...], str]], tensors: Mapping[int, Array]) -> None:
+    """Raise PlanError unless a tile is given all of its inputs, as (shape, dtype) by tensor id."""
+    for i, (shape, dtype) in expected.items():
+        if i not in tensors or tensors[i].shape != shape or tensors[i].dtype.name != dtype:
+            raise PlanError(f"tile's tensor {i} is {_what(tensors.get(i))}, this tile needs {dtype}{shape}")
+
+
+def _what(array: Array | None) -> str:
+    return "missing" if array is None else f"{array.dtype.name}{array.shape}"

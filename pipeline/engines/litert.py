@@ -1,8 +1,8 @@
-"""The LiteRT engine (TensorFlow Lite's interpreter, XNNPACK kernels): an optional extra, made for small machines.
+"""The LiteRT engine (TensorFlow Lite's interpreter, XNNPACK kernels): runs packages, without TensorFlow.
 
-Answers equal those of its own unsplit network bit for bit, and TensorFlow's to about 1e-5 of the largest (VGG-16, deep
-and with a softmax of large logits, 1.1e-5). Compiling a segment takes milliseconds, once the model is converted. Each
-segment has its own packed copy of its weights: XNNPACK's cache of them is not within the interpreter's reach.
+Tiles are exact: every element of a map is summed in one order, whatever the map's size. With `everywhere` the kernels are
+those that give the same bits on x86 with FMA and on ARM (docs/exactness.md). Each segment has its own packed copy of its
+weights: XNNPACK's cache of them is not within the interpreter's reach.
 """
 
 from __future__ import annotations
@@ -12,60 +12,111 @@ import ctypes
 import mmap
 import statistics
 import sys
-import threading
+import tempfile
 import time
-import weakref
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from pipeline.backend import quiet_stderr, set_up
 from pipeline.contention import typical_of, uncontended_seconds
 from pipeline.engines import Array, BlockTimes, unsplit
-from pipeline.engines.checks import check, fitting, noise, zeros
-from pipeline.engines.litert_graph import LiteGraph, give_back
-from pipeline.errors import ModelError
-from pipeline.prepared import PreparedModel
+from pipeline.engines.checks import check, check_tile, fitting, noise, zeros
+from pipeline.errors import ConfigError, ModelError, TileError
+from pipeline.graph import ModelGraph
+from pipeline.lite.emit import Emitter
+from pipeline.lite.flatfile import FlatFile, Ref
+from pipeline.lite.forms import Forms
+from pipeline.lite.package import SPACIOUS, Package
+from pipeline.quiet import quiet_stderr
+from pipeline.tiles.split import Tile, size_in
+from pipeline.tiles.stacks import Stack
 
 _LEAST_RUNS = 3
 _MEASURED_SECONDS = 1.0
 """A slow model is measured in fewer runs, but never fewer than three."""
 
+class Packaged(Protocol):
+    """A loaded model that can be had as a package."""
+
+    @property
+    def graph(self) -> ModelGraph:
+        """Its manifest."""
+        ...
+
+    @property
+    def package(self) -> Package:
+        """What it is in a package."""
+        ...
+
 
 class LiteRTEngine:
-    """XNNPACK where it has a kernel, LiteRT's own where not."""
+    """XNNPACK where it has a kernel, LiteRT's own where not. Raises ConfigError for less than one thread."""
 
-    def __init__(self, threads: int) -> None:
-        set_up(threads)
+    def __init__(self, threads: int, *, everywhere: bool = True) -> None:
+        if threads < 1:
+            raise ConfigError(f"threads must be at least 1, not {threads}")
         self.name = "litert"
         self.version = version("ai-edge-litert")
         self.threads = threads
-        self._converted: dict[int, LiteGraph] = {}
-        self._converting = threading.Lock()
+        self.everywhere = everywhere
 
     def compile(
-        self, model: PreparedModel, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
+        self, model: Packaged, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
     ) -> LiteRTSegment:
-        """Cut the segment out of the converted model and run it once on zeros. Raises PlanError, ModelError.
-
-        The first segment of a model converts it, which takes seconds.
-        """
-        check(model.graph, blocks, inputs, outputs)
-        segment = LiteRTSegment(model, self._lite(model), tuple(inputs), tuple(outputs), self.threads)
-        segment.run({i: zeros(model.graph.tensors[i]) for i in inputs})
+        """Write the blocks as a segment and run it once on zeros. Raises PlanError, ModelError."""
+        graph, package = model.graph, model.package
+        check(graph, blocks, inputs, outputs)
+        needed = _needed(graph, blocks, inputs, outputs)
+        parts = [self._part(package, run, needed, outputs) for run in _runs(needed, package.program.foreign)]
+        segment = LiteRTSegment(graph, parts, tuple(inputs), tuple(outputs))
+        segment.run({i: zeros(graph.tensors[i]) for i in inputs})
+        package.forget_pages()
         return segment
 
-    def _lite(self, model: PreparedModel) -> LiteGraph:
-        with self._converting:
-            if id(model) not in self._converted:
-                self._converted[id(model)] = LiteGraph(model)
-                weakref.finalize(model, self._converted.pop, id(model), None)
-            return self._converted[id(model)]
+    def compile_tile(self, model: Packaged, tile: Tile, stack: Stack) -> LiteRTTileSegment:
+        """Write the stack for tiles of this one's kind. Raises TileError for a block that has no operations here."""
+        package = model.package
+        if foreign := sorted(set(stack.blocks) & set(package.program.foreign)):
+            block = model.graph.blocks[foreign[0]]
+            raise TileError(
+                f"block {block.index} ({block.name!r}, {block.kind}) of {model.graph.name!r} cannot be computed in tiles "
+                f"with litert; end the stack before block {block.index}, or use engine tensorflow"
+            )
+        part = self._part(package, stack.blocks, stack.blocks, (stack.output,), tile=tile)
+        return LiteRTTileSegment(model.graph, part, tile, stack)
 
-    def profile(self, model: PreparedModel, repeats: int = 10) -> BlockTimes:
+    def _part(
+        self,
+        package: Package,
+        run: Sequence[int],
+        blocks: Sequence[int],
+        outputs: Sequence[int],
+        tile: Tile | None = None,
+    ) -> _Part:
+        """One interpreter for some of a segment's blocks, which others after them may read."""
+        graph, program = package.graph, package.program
+        made = {t for index in run for t in graph.blocks[index].outputs}
+        given = dict.fromkeys(t for index in run for t in graph.blocks[index].inputs if t not in made)
+        later = {t for index in blocks if index not in run for t in graph.blocks[index].inputs}
+        wanted = [t for index in run for t in graph.blocks[index].outputs if t in later or t in outputs]
+        if run[0] in program.foreign:
+            (op,) = program.blocks[run[0]]
+            return _Part.foreign(package.array(op.arrays[0]), op.inputs, op.outputs, graph, self.threads)
+        file = FlatFile()
+        emitter = Emitter(Forms(file, package.array, everywhere=self.everywhere), program, tile)
+        inputs = {t: file.input(_shape(graph, t, tile), graph.tensors[t].dtype) for t in given}
+        tensors = dict(inputs)
+        for index in run:
+            emitter.block(index, tensors)
+        for t in wanted:
+            _check_made(graph, t, tensors[t], _shape(graph, t, tile))
+        return _Part.written(file, inputs, {t: tensors[t] for t in wanted}, graph.name, self.threads)
+
+    def profile(self, model: Packaged, repeats: int = 10) -> BlockTimes:
         """Typical seconds per block, scaled to the median of the whole.
 
         LiteRT's Python interpreter has no profiler, so each block is a segment of its own; they run one after another,
@@ -86,7 +137,7 @@ class LiteRTEngine:
             unscaled_seconds=unscaled_seconds,
         )
 
-    def _total_seconds(self, model: PreparedModel, frame: Mapping[int, Array], repeats: int) -> float:
+    def _total_seconds(self, model: Packaged, frame: Mapping[int, Array], repeats: int) -> float:
         segment = unsplit(self, model)
         seconds: list[float] = []
         while len(seconds) < min(repeats, _LEAST_RUNS) or (len(seconds) < repeats and sum(seconds) < _MEASURED_SECONDS):
@@ -95,28 +146,92 @@ class LiteRTEngine:
 
 
 class LiteRTSegment:
-    """Some blocks in one interpreter, which is not for two threads at a time."""
+    """Some blocks in one interpreter, or in several where the converter's own stand between. For one thread at a time."""
 
     def __init__(
-        self, model: PreparedModel, lite: LiteGraph, inputs: tuple[int, ...], outputs: tuple[int, ...], threads: int
+        self, graph: ModelGraph, parts: Sequence[_Part], inputs: tuple[int, ...], outputs: tuple[int, ...]
     ) -> None:
         self.inputs, self.outputs = inputs, outputs
-        self._tensors = {i: model.graph.tensors[i] for i in (*inputs, *outputs)}
-        computed = [i for i in outputs if i not in inputs]
-        self._passed: dict[int, int] = {}
-        self._inputs: list[tuple[int, int, tuple[int, ...]]] = []
-        self._outputs: list[tuple[int, int]] = []
-        self._interpreter: Interpreter | None = None
-        with lite.written(inputs, computed) as (path, wiring):
-            self._passed = wiring.passed
-            if wiring.outputs:
-                self._interpreter = _interpreter(path, model.graph.name, threads)
-                _forget_pages(path)
-        if self._interpreter is not None:
-            details = {d["index"]: d for d in self._interpreter.get_input_details()}
-            self._inputs = [(t, at, tuple(details[at]["shape"])) for t, at in wiring.inputs.items()]
-            self._outputs = list(wiring.outputs.items())
+        self._tensors = {i: graph.tensors[i] for i in (*inputs, *outputs)}
+        self._parts = parts
         self.kernel_seconds = 0.0
+
+    def run(self, tensors: Mapping[int, Array]) -> dict[int, Array]:
+        """Outputs by id: the caller's own, or the inputs that pass through."""
+        known = {i: fitting(self._tensors[i], tensors.get(i)) for i in self.inputs}
+        self.kernel_seconds = 0.0
+        for part in self._parts:
+            known.update(part.run(known))
+            self.kernel_seconds += part.kernel_seconds
+        return {i: known[i] for i in self.outputs}
+
+
+class LiteRTTileSegment:
+    """A stack over tiles of one kind."""
+
+    def __init__(self, graph: ModelGraph, part: _Part, tile: Tile, stack: Stack) -> None:
+        self.inputs, self.output = stack.inputs, stack.output
+        self.expected = {i: (_shape(graph, i, tile), graph.tensors[i].dtype) for i in stack.inputs}
+        self._part = part
+
+    def run(self, tensors: Mapping[int, Array]) -> Array:
+        """The tile's region of the stack's output. Raises PlanError for inputs that do not fit."""
+        check_tile(self.expected, tensors)
+        return self._part.run(tensors)[self.output]
+
+
+class _Part:
+    """One interpreter, and where tensors go in and come out of it."""
+
+    def __init__(
+        self,
+        interpreter: Interpreter | None,
+        inputs: Mapping[int, int],
+        outputs: Mapping[int, tuple[int, tuple[int, ...]]],
+        passed: Mapping[int, tuple[int, tuple[int, ...]]],
+    ) -> None:
+        self._interpreter, self._outputs, self._passed = interpreter, dict(outputs), dict(passed)
+        shapes = {d["index"]: tuple(d["shape"]) for d in interpreter.get_input_details()} if interpreter else {}
+        self._inputs = [(tensor, place, shapes[place]) for tensor, place in inputs.items() if place in shapes]
+        self.kernel_seconds = 0.0
+
+    @classmethod
+    def written(
+        cls, file: FlatFile, inputs: Mapping[int, Ref], outputs: Mapping[int, Ref], model: str, threads: int
+    ) -> _Part:
+        """Of a file in the making."""
+        sources = {ref.index: tensor for tensor, ref in inputs.items()}
+        passed = {t: (sources[ref.index], ref.shape) for t, ref in outputs.items() if ref.index in sources}
+        made = {t: ref for t, ref in outputs.items() if t not in passed}
+        if not made:
+            return cls(None, {}, {}, passed)
+        with tempfile.NamedTemporaryFile(prefix="trisect-litert-", dir=SPACIOUS) as held:
+            file.write(held, list(inputs.values()), list({ref.index: ref for ref in made.values()}.values()))
+            interpreter = _interpreter(held.name, model, threads)
+            _forget_pages(held.name)
+        places = {tensor: ref.index for tensor, ref in inputs.items()}
+        return cls(interpreter, places, {t: (ref.index, ref.shape) for t, ref in made.items()}, passed)
+
+    @classmethod
+    def foreign(
+        cls, content: Array, inputs: Sequence[int], outputs: Sequence[int], graph: ModelGraph, threads: int
+    ) -> _Part:
+        """Of the converter's own file."""
+        with tempfile.NamedTemporaryFile(prefix="trisect-litert-", dir=SPACIOUS) as held:
+            held.write(content.data)
+            held.flush()
+            interpreter = _interpreter(held.name, graph.name, threads)
+        places = [d["index"] for d in interpreter.get_input_details()]
+        made = [d["index"] for d in interpreter.get_output_details()]
+        if (len(places), len(made)) != (len(inputs), len(outputs)):
+            raise ModelError(f"model {graph.name!r}: a converted block has other tensors than its manifest says")
+        shapes = (graph.tensors[t].shape for t in outputs)
+        return cls(
+            interpreter,
+            dict(zip(inputs, places, strict=True)),
+            {t: (place, shape) for t, place, shape in zip(outputs, made, shapes, strict=True)},
+            {},
+        )
 
     def __del__(self) -> None:
         """The C library would keep the packed weights for later."""
@@ -124,19 +239,53 @@ class LiteRTSegment:
         if not sys.is_finalizing():
             give_back()
 
-    def run(self, tensors: Mapping[int, Array]) -> dict[int, Array]:
+    def run(self, given: Mapping[int, Array]) -> dict[int, Array]:
         """Outputs by id: the caller's own, or the inputs that pass through."""
-        given = {i: fitting(self._tensors[i], tensors.get(i)) for i in self.inputs}
-        found = {i: given[source].reshape(self._tensors[i].shape) for i, source in self._passed.items()}
+        found = {t: given[source].reshape(shape) for t, (source, shape) in self._passed.items()}
         if self._interpreter is not None:
             for tensor, place, shape in self._inputs:
                 self._interpreter.set_tensor(place, np.ascontiguousarray(given[tensor]).reshape(shape))
             began = time.perf_counter()
             self._interpreter.invoke()
             self.kernel_seconds = time.perf_counter() - began
-            for tensor, place in self._outputs:
-                found[tensor] = self._interpreter.get_tensor(place).reshape(self._tensors[tensor].shape)
-        return {i: found[i] if i in found else given[i] for i in self.outputs}
+            for tensor, (place, shape) in self._outputs.items():
+                found[tensor] = self._interpreter.get_tensor(place).reshape(shape)
+        return found
+
+
+def _shape(graph: ModelGraph, tensor: int, tile: Tile | None) -> tuple[int, ...]:
+    return graph.tensors[tensor].shape if tile is None else size_in(graph, tile, tensor)
+
+
+def _check_made(graph: ModelGraph, tensor: int, made: Ref, shape: tuple[int, ...]) -> None:
+    promised = graph.tensors[tensor]
+    if made.shape != shape or made.dtype != promised.dtype:
+        raise ModelError(
+            f"model {graph.name!r}: tensor {promised.name!r} comes out as {made.dtype}{made.shape}, "
+            f"its manifest says {promised.dtype}{shape}"
+        )
+
+
+def _needed(graph: ModelGraph, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]) -> list[int]:
+    """The blocks on which the outputs hang, in order."""
+    wanted, found = set(outputs) - set(inputs), []
+    for index in sorted(blocks, reverse=True):
+        if index and wanted.intersection(graph.blocks[index].outputs):
+            found.append(index)
+            wanted.update(set(graph.blocks[index].inputs) - set(inputs))
+    return found[::-1]
+
+
+def _runs(blocks: Sequence[int], foreign: Sequence[int]) -> list[list[int]]:
+    """The blocks in order, those with operations of ours together, each other one alone."""
+    runs: list[list[int]] = []
+    alone = set(foreign)
+    for index in blocks:
+        if runs and index not in alone and runs[-1][-1] not in alone:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return runs
 
 
 def _interpreter(path: str, model: str, threads: int) -> Interpreter:
@@ -146,7 +295,7 @@ def _interpreter(path: str, model: str, threads: int) -> Interpreter:
             interpreter = Interpreter(model_path=path, num_threads=threads)
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
+        first = str(error).strip().split("\n")[0][:300]
         raise ModelError(f"model {model!r}: LiteRT refuses a segment: {first}; use engine tensorflow") from error
     return interpreter
 
@@ -159,6 +308,12 @@ def _forget_pages(path: str) -> None:
             if line.endswith(path):
                 begin, end = (int(number, 16) for number in line.split(maxsplit=1)[0].split("-"))
                 madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
+
+
+def give_back() -> None:
+    """Memory that is free to the system: glibc keeps much of it. Where the C library knows no such call, it stays so."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _chained(chain: Sequence[LiteRTSegment], frame: Mapping[int, Array]) -> list[float]:

@@ -12,14 +12,14 @@ from typing import Any
 
 from pipeline.backend import as_array, lent_as_tensor, tf
 from pipeline.engines import Array
+from pipeline.engines.checks import check_tile
 from pipeline.engines.tensorflow import caller, kept_apart, pads_widely
 from pipeline.engines.tensorflow_trace import SCOPE
-from pipeline.errors import PlanError
 from pipeline.flatten import Call
-from pipeline.graph import Axis, Window
+from pipeline.graph import Window
 from pipeline.prepared import PreparedModel
-from pipeline.tiles.regions import Fit
-from pipeline.tiles.split import Tile
+from pipeline.tiles.regions import Fit, placed
+from pipeline.tiles.split import Tile, size_in
 from pipeline.tiles.stacks import Stack
 from pipeline.windows import WINDOWED
 
@@ -32,25 +32,14 @@ class TensorFlowTileSegment:
 
     def __init__(self, model: PreparedModel, tile: Tile, stack: Stack) -> None:
         self.inputs, self.output = stack.inputs, stack.output
-        self.expected = {i: (_shape(model, tile, i), model.graph.tensors[i].dtype) for i in stack.inputs}
+        self.expected = {i: (size_in(model.graph, tile, i), model.graph.tensors[i].dtype) for i in stack.inputs}
         self._call = caller(_function(model, tile, stack))
 
     def run(self, tensors: Mapping[int, Array]) -> Array:
         """The tile's region of the stack's output, a read-only view. Raises PlanError for inputs that do not fit."""
-        for i, (shape, dtype) in self.expected.items():
-            if i not in tensors or tensors[i].shape != shape or tensors[i].dtype.name != dtype:
-                raise PlanError(f"tile's tensor {i} is {_what(tensors.get(i))}, this tile needs {dtype}{shape}")
+        check_tile(self.expected, tensors)
         (made,) = self._call(*[lent_as_tensor(tensors[i]) for i in self.inputs])
         return as_array(made)
-
-
-def _what(array: Array | None) -> str:
-    return "missing" if array is None else f"{array.dtype.name}{array.shape}"
-
-
-def _shape(model: PreparedModel, tile: Tile, tensor: int) -> tuple[int, ...]:
-    whole, region = model.graph.tensors[tensor].shape, tile.regions[tensor]
-    return (whole[0], region.rows.size, region.columns.size, whole[3]) if len(whole) == _MAP_RANK else whole
 
 
 def _function(model: PreparedModel, tile: Tile, stack: Stack) -> Any:
@@ -60,10 +49,10 @@ def _function(model: PreparedModel, tile: Tile, stack: Stack) -> Any:
             with tf.name_scope(SCOPE.format(index)):
                 made = _block(model, tile, index, tensors)
                 (output,) = model.graph.blocks[index].outputs
-                tensors[output] = tf.raw_ops.EnsureShape(input=made, shape=_shape(model, tile, output))
+                tensors[output] = tf.raw_ops.EnsureShape(input=made, shape=size_in(model.graph, tile, output))
         return [tensors[stack.output]]
 
-    specs = [tf.TensorSpec(_shape(model, tile, i), model.graph.tensors[i].dtype) for i in stack.inputs]
+    specs = [tf.TensorSpec(size_in(model.graph, tile, i), model.graph.tensors[i].dtype) for i in stack.inputs]
     return tf.function(segment, autograph=False).get_concrete_function(*specs)
 
 
@@ -120,26 +109,10 @@ def _padded(tensor: Any, pads: list[tuple[int, int]], value: float) -> Any:
 def _averaged(call: Call, given: Any, window: Window, fits: tuple[Fit, Fit]) -> Any:
     """What the pool itself makes of a map whose borders and strides fall where the whole map's would."""
     sizes = given.shape[1:3]
-    places = [_placed(axis, one, n) for axis, one, n in zip((window.rows, window.columns), fits, sizes, strict=True)]
+    places = [placed(axis, one, n) for axis, one, n in zip((window.rows, window.columns), fits, sizes, strict=True)]
     (made,) = call.perform({call.inputs[0]: _padded(given, [(before, after) for before, after, _, _ in places], 0.0)})
     (_, _, top, bottom), (_, _, left, right) = places
     return made[:, top:bottom, left:right, :]
-
-
-def _placed(axis: Axis, one: Fit, held: int) -> tuple[int, int, int, int]:
-    """Rows to put before and after what the tile holds, and the outputs between which its own then are.
-
-    Under `same`, where windows stand hangs on the size of the map modulo the stride, which the padding tells.
-    """
-    count = (held + one.before + one.after - axis.kernel) // axis.stride + 1
-    padding = axis.before + axis.after
-    if one.before:
-        skipped, before = (axis.before - one.before) // axis.stride, 0
-    else:
-        skipped = -(-axis.before // axis.stride)
-        before = skipped * axis.stride - axis.before
-    after = 0 if one.after or not padding else (axis.kernel - padding - before - held) % axis.stride
-    return before, after, skipped, skipped + count
 
 
 @contextlib.contextmanager

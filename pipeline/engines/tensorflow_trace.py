@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backend import quiet_stderr, tf
+from pipeline.backend import tf
+from pipeline.quiet import quiet_stderr
 
 SCOPE = "B{:04d}"
 """Name scope of a block. Operations that the optimiser makes keep it somewhere in their name."""

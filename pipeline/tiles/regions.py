@@ -90,3 +90,19 @@ def fit(axis: Axis, made: Span, held: Span, size: int) -> Fit:
     padding = read.size - real.size
     before = min(max(0, -read.start), padding)
     return Fit(start - held.start, stop - held.start, before, padding - before, axis.scale, first, first + real.size)
+
+
+def placed(axis: Axis, one: Fit, held: int) -> tuple[int, int, int, int]:
+    """For averages of real inputs only: rows to put around what a tile holds, and the outputs that then are its own.
+
+    Under `same`, where windows stand hangs on the size of the map modulo the stride, which the padding tells.
+    """
+    count = (held + one.before + one.after - axis.kernel) // axis.stride + 1
+    padding = axis.before + axis.after
+    if one.before:
+        skipped, before = (axis.before - one.before) // axis.stride, 0
+    else:
+        skipped = -(-axis.before // axis.stride)
+        before = skipped * axis.stride - axis.before
+    after = 0 if one.after or not padding else (axis.kernel - padding - before - held) % axis.stride
+    return before, after, skipped, skipped + count

@@ -111,6 +111,12 @@ def size_of(graph: ModelGraph, tensor: int) -> tuple[int, int]:
     return (shape[1], shape[2]) if len(shape) == _MAP_RANK else (1, 1)
 
 
+def size_in(graph: ModelGraph, tile: Tile, tensor: int) -> tuple[int, ...]:
+    """The shape of what a tile holds of a tensor."""
+    whole, region = graph.tensors[tensor].shape, tile.regions[tensor]
+    return (whole[0], region.rows.size, region.columns.size, whole[3]) if len(whole) == _MAP_RANK else whole
+
+
 def nbytes(graph: ModelGraph, tensor: int, region: Region) -> int:
     """Bytes of a region of a tensor."""
     return graph.tensors[tensor].nbytes * region.area // math.prod(size_of(graph, tensor))

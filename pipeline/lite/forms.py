@@ -1,0 +1,504 @@
+"""Each operation as LiteRT kernels: in their plain forms, or in forms that give the same bits on every processor.
+
+XNNPACK sums every element of a convolution over kernel and channels in one order, whatever the size of the map, so that
+tiles are exact by construction. Between x86 with FMA and ARM some kernels differ, though: approximations of sigmoid,
+softmax, roots; depthwise kernels of 25 taps; convolutions of few channels; products of a single row. `everywhere`
+builds these from kernels that were found identical (docs/exactness.md). Knows shapes and kernels; nothing of blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.errors import ModelError
+from pipeline.lite.flatfile import ACTIVATIONS, SAME, VALID, Array, FlatFile, Ref
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
+NO_PADS: Pads = ((0, 0), (0, 0))
+_MAP_RANK = 4
+_LANES = 8
+"""Output channels from which on every processor takes the kernel that sums in order."""
+_TAPS = 9
+"""A depthwise kernel of so many taps is summed with one accumulator everywhere; of 25 it is not."""
+_MAX_SPLIT = 4
+
+
+class Geometry(NamedTuple):
+    """How a window moves: along rows and columns."""
+
+    stride: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    pads: Pads = NO_PADS
+
+
+def reach(kernel: int, dilation: int) -> int:
+    """From a window's first input to its last, both counted."""
+    return dilation * (kernel - 1) + 1
+
+
+def _made(size: int, kernel: int, stride: int, dilation: int, pads: Pair) -> int:
+    return (size + sum(pads) - reach(kernel, dilation)) // stride + 1
+
+
+def _same_pads(size: int, kernel: int, stride: int, dilation: int) -> Pair:
+    missing = max(0, (-(-size // stride) - 1) * stride + reach(kernel, dilation) - size)
+    return missing // 2, missing - missing // 2
+
+
+class Forms:
+    """Appends operations to a file. `weights` gives a package's array by its id."""
+
+    def __init__(self, file: FlatFile, weights: Callable[[int], Array], *, everywhere: bool) -> None:
+        self.file, self._weights, self.everywhere = file, weights, everywhere
+
+    def array(self, index: int) -> Ref:
+        """A package's array as it is."""
+        return self.file.constant(self._weights(index), ("array", index))
+
+    def derived(self, index: int, how: object, make: Callable[[Array], Array]) -> Ref:
+        """What is made of a package's array; `how` None leaves it as it is."""
+        if how is None:
+            return self.array(index)
+        key = ("array", index, how)
+        known = self.file.known(key)
+        return known if known is not None else self.file.constant(make(self._weights(index)), key)
+
+    def scalar(self, value: float) -> Ref:
+        """A constant number."""
+        return self.file.constant(np.array(value, np.float32), ("scalar", float(value)))
+
+    # Windows.
+
+    def conv(self, x: Ref, arrays: Sequence[int], geometry: Geometry, activation: str, *, scale: float = 1.0) -> Ref:
+        """Convolution; arrays: kernel (channels out, rows, columns, channels in of a group), bias.
+
+        `scale`, a power of two, multiplies the result without a change of any other bit.
+        """
+        out, *sizes, within = self._weights(arrays[0]).shape
+        rank(x, _MAP_RANK)
+        groups = x.shape[3] // within
+        if within * groups != x.shape[3] or out % groups or self._weights(arrays[1]).shape != (out,):
+            raise ModelError(f"a convolution of kernel {(out, *sizes, within)} does not fit a map of {x.shape}")
+        lanes = _lanes(out // groups) if self.everywhere else out // groups
+        how = None if lanes * groups == out and scale == 1.0 else ("lanes", lanes, groups, scale)
+        kernel, bias = (self.derived(one, how, lambda w: _widened(w, groups, lanes) * F(scale)) for one in arrays)
+        x, geometry, is_one = self._placed(x, (sizes[0], sizes[1]), geometry)
+        padding, x = self._padding(x, (sizes[0], sizes[1]), geometry)
+        shape = (1, *_sizes(x, (sizes[0], sizes[1]), geometry, padding), lanes * groups)
+        made = self.file.add(
+            "CONV_2D",
+            [x, kernel, bias],
+            shape,
+            padding=padding,
+            strideH=geometry.stride[0],
+            strideW=geometry.stride[1],
+            dilationHFactor=geometry.dilation[0],
+            dilationWFactor=geometry.dilation[1],
+            fusedActivationFunction=ACTIVATIONS[activation],
+        )
+        made = self.first(made, 1) if is_one else made
+        return made if lanes * groups == out else self._narrowed(made, groups, lanes, out // groups)
+
+    def depthwise(
+        self, x: Ref, arrays: Sequence[int], geometry: Geometry, activation: str, *, scale: float = 1.0
+    ) -> Ref:
+        """Depthwise convolution; arrays: kernel (1, rows, columns, channels x multiplier), bias. `scale` as above."""
+        rank(x, _MAP_RANK)
+        one, *sizes, out = self._weights(arrays[0]).shape
+        if one != 1 or out % x.shape[3] or self._weights(arrays[1]).shape != (out,):
+            raise ModelError(f"a depthwise convolution of kernel {(one, *sizes, out)} does not fit a map of {x.shape}")
+        rows, columns, ring = self._taps(sizes[0], sizes[1])
+        how = None if ring == NO_PADS and scale == 1.0 else ("ring", ring, scale)
+        kernel = self.derived(arrays[0], how, lambda w: np.pad(w, ((0, 0), *ring, (0, 0))) * F(scale))
+        bias = self.derived(arrays[1], None if scale == 1.0 else ("scale", scale), lambda b: b * F(scale))
+        geometry = geometry._replace(pads=_added(geometry.pads, ring, geometry.dilation))
+        padding, x = self._padding(x, (rows, columns), geometry)
+        return self.file.add(
+            "DEPTHWISE_CONV_2D",
+            [x, kernel, bias],
+            (1, *_sizes(x, (rows, columns), geometry, padding), out),
+            padding=padding,
+            strideH=geometry.stride[0],
+            strideW=geometry.stride[1],
+            dilationHFactor=geometry.dilation[0],
+            dilationWFactor=geometry.dilation[1],
+            depthMultiplier=out // x.shape[3],
+            fusedActivationFunction=ACTIVATIONS[activation],
+        )
+
+    def _taps(self, rows: int, columns: int) -> tuple[int, int, Pads]:
+        """The kernel that is used in place of one of this size, and the zeros around it."""
+        if not self.everywhere or not _TAPS < rows * columns <= 25:  # noqa: PLR2004 # the kernels of XNNPACK
+            return rows, columns, NO_PADS
+        return rows + 2, columns + 2, ((1, 1), (1, 1))
+
+    def pool(self, x: Ref, kind: str, size: Pair, geometry: Geometry) -> Ref:
+        """Max or average pooling; `kind` is max_pool or average_pool, the latter without pads or with those of SAME."""
+        rank(x, _MAP_RANK)
+        if kind == "max_pool":
+            padding, x = self._padding(x, size, geometry, lowest=True)
+        else:
+            padding = SAME if any(map(any, geometry.pads)) else VALID
+        return self.file.add(
+            "MAX_POOL_2D" if kind == "max_pool" else "AVERAGE_POOL_2D",
+            [x],
+            (1, *_sizes(x, size, geometry, padding), x.shape[3]),
+            padding=padding,
+            strideH=geometry.stride[0],
+            strideW=geometry.stride[1],
+            filterHeight=size[0],
+            filterWidth=size[1],
+            fusedActivationFunction=ACTIVATIONS["none"],
+        )
+
+    def same_average(self, x: Ref, size: Pair, stride: Pair) -> Ref:
+        """Average pooling as SAME has it: only real inputs count."""
+        return self.pool(x, "average_pool", size, Geometry(stride, pads=((1, 1), (1, 1))))
+
+    def _placed(self, x: Ref, kernel: Pair, geometry: Geometry) -> tuple[Ref, Geometry, bool]:
+        """A map of two places where the result would be one: some processors have another kernel for a single row."""
+        made = [
+            _made(x.shape[1 + i], kernel[i], geometry.stride[i], geometry.dilation[i], geometry.pads[i]) for i in (0, 1)
+        ]
+        if not self.everywhere or made != [1, 1]:
+            return x, geometry, False
+        x = self.padded(x, geometry.pads, 0.0)
+        x = self.cut(x, (0, reach(kernel[0], geometry.dilation[0])), (0, reach(kernel[1], geometry.dilation[1])))
+        return self.concat([x, x], 1), Geometry((x.shape[1], 1), geometry.dilation), True
+
+    def _padding(self, x: Ref, kernel: Pair, geometry: Geometry, *, lowest: bool = False) -> tuple[int, Ref]:
+        if not any(map(any, geometry.pads)):
+            return VALID, x
+        same = tuple(
+            _same_pads(x.shape[1 + i], kernel[i], geometry.stride[i], geometry.dilation[i]) for i in (0, 1)
+        )
+        if same == geometry.pads:
+            return SAME, x
+        return VALID, self.padded(x, geometry.pads, -math.inf if lowest else 0.0)
+
+    def padded(self, x: Ref, pads: Pads, value: float) -> Ref:
+        """A map with rows and columns of a value around it."""
+        if not any(map(any, pads)):
+            return x
+        table = self.file.constant(np.array([(0, 0), *pads, (0, 0)], np.int32), ("pads", pads))
+        shape = (1, x.shape[1] + sum(pads[0]), x.shape[2] + sum(pads[1]), x.shape[3])
+        if value == 0.0:
+            return self.file.add("PAD", [x, table], shape)
+        return self.file.add("PADV2", [x, table, self.scalar(value)], shape)
+
+    def cut(self, x: Ref, rows: Pair, columns: Pair) -> Ref:
+        """Rows and columns of a map, half-open."""
+        if (rows, columns) == ((0, x.shape[1]), (0, x.shape[2])):
+            return x
+        return self.slice(x, (0, rows[0], columns[0], 0), (1, rows[1] - rows[0], columns[1] - columns[0], x.shape[3]))
+
+    def repeated(self, x: Ref, times: Pair) -> Ref:
+        """Each row and column of a map several times."""
+        if times == (1, 1):
+            return x
+        sizes = (x.shape[1] * times[0], x.shape[2] * times[1])
+        return self.file.add("RESIZE_NEAREST_NEIGHBOR", [x, self.file.numbers(*sizes)], (1, *sizes, x.shape[3]))
+
+    # Products.
+
+    def dense(self, x: Ref, arrays: Sequence[int], activation: str, *, scale: float = 1.0) -> Ref:
+        """A dense layer over the last axis; arrays: weights (units, inputs), one or several side by side, then bias.
+
+        Several are slices of one row: their products are added, which is more exact than one long sum.
+        """
+        *slices, bias = arrays
+        units = self._weights(bias).shape[0]
+        widths = [self._weights(one).shape for one in slices]
+        if any(len(w) != 2 or w[0] != units for w in widths) or sum(w[1] for w in widths) != x.shape[-1]:  # noqa: PLR2004
+            raise ModelError(f"a dense layer of weights {widths[:4]} does not fit {x.shape}")
+        if len(slices) > 1 and len(x.shape) != 2:  # noqa: PLR2004
+            raise ModelError(f"a dense layer in slices takes a row, not {x.shape}")
+        is_one = self.everywhere and math.prod(x.shape[:-1]) == 1
+        lanes = _lanes(units) if self.everywhere else units
+        given = self.concat([x, x], len(x.shape) - 2) if is_one else x
+        made, begin = None, 0
+        for number, one in enumerate(slices):
+            width = self._weights(one).shape[1]
+            is_last = number == len(slices) - 1
+            part = given
+            if len(slices) > 1:
+                part = self.slice(given, (0, begin), (given.shape[0], width))
+            own = activation if len(slices) == 1 else "none"
+            product = self._product(part, one, bias if is_last else None, lanes, own, scale)
+            made = product if made is None else self.binary("add", made, product, activation if is_last else "none")
+            begin += width
+        assert made is not None
+        made = self.first(made, len(x.shape) - 2) if is_one else made
+        return made if lanes == units else self._channels(made, 0, units)
+
+    def _product(self, x: Ref, weights: int, bias: int | None, lanes: int, activation: str, scale: float) -> Ref:
+        units = self._weights(weights).shape[0]
+        widen = None if lanes == units and scale == 1.0 else ("lanes", lanes, 1, scale)
+        inputs: list[Ref | None] = [x, self.derived(weights, widen, lambda w: _widened(w, 1, lanes) * F(scale))]
+        inputs.append(None if bias is None else self.derived(bias, widen, lambda b: _widened(b, 1, lanes) * F(scale)))
+        return self.file.add(
+            "FULLY_CONNECTED",
+            inputs,
+            (*x.shape[:-1], lanes),
+            fusedActivationFunction=ACTIVATIONS[activation],
+            keepNumDims=len(x.shape) != 2,  # noqa: PLR2004
+        )
+
+    def matmul(self, x: Ref, y: Ref, *, transpose_x: bool = False, transpose_y: bool = False) -> Ref:
+        """Products of matrices, one pair for each of the leading axes."""
+        rows = x.shape[-1] if transpose_x else x.shape[-2]
+        columns = y.shape[-2] if transpose_y else y.shape[-1]
+        if x.shape[:-2] != y.shape[:-2]:
+            raise ModelError(f"a product of {x.shape} and {y.shape}")
+        return self.file.add("BATCH_MATMUL", [x, y], (*x.shape[:-2], rows, columns), adjX=transpose_x, adjY=transpose_y)
+
+    def means(self, x: Ref) -> Ref:
+        """The mean over the last axis, which stays with size 1, summed in one order on every processor."""
+        size = x.shape[-1]
+        return self._by_ones(x, 1.0 / size)
+
+    def _by_ones(self, x: Ref, value: float) -> Ref:
+        rows = math.prod(x.shape[:-1])
+        given = self.concat([x, x], len(x.shape) - 2) if rows == 1 else x
+        shape = (_LANES, x.shape[-1])
+        ones = self.file.constant(np.full(shape, value, np.float32), ("full", shape, value))
+        made = self.file.add(
+            "FULLY_CONNECTED",
+            [given, ones, None],
+            (*given.shape[:-1], _LANES),
+            fusedActivationFunction=ACTIVATIONS["none"],
+            keepNumDims=len(x.shape) != 2,  # noqa: PLR2004
+        )
+        made = self.first(made, len(x.shape) - 2) if rows == 1 else made
+        return self._channels(made, 0, 1)
+
+    # Element by element.
+
+    def binary(self, kind: str, x: Ref, y: Ref, activation: str = "none") -> Ref:
+        """Arithmetic of two tensors, or of one and a constant; sizes of 1 are repeated."""
+        code = _BINARY[kind]
+        options = {"fusedActivationFunction": ACTIVATIONS[activation]} if kind in _FUSING else {}
+        if not options and activation != "none":
+            return self.unary(activation, self.binary(kind, x, y))
+        return self.file.add(code, [x, y], _broadcast(x.shape, y.shape), dtype=x.dtype, **options)
+
+    def unary(self, kind: str, x: Ref, options: Mapping[str, Any] | None = None) -> Ref:
+        """A function of each element."""
+        lowered = getattr(self, f"_{kind}", None)
+        if lowered is not None:
+            return lowered(x, **(options or {}))  # type: ignore[no-any-return]
+        return self.file.add(_UNARY[kind], [x], x.shape)
+
+    def _sigmoid(self, x: Ref) -> Ref:
+        if not self.everywhere:
+            return self.file.add("LOGISTIC", [x], x.shape)
+        half = self.scalar(0.5)
+        bent = self.file.add("TANH", [self.binary("multiply", x, half)], x.shape)
+        return self.binary("add", self.binary("multiply", bent, half), half)
+
+    def _silu(self, x: Ref) -> Ref:
+        if not self.everywhere:
+            return self.binary("multiply", x, self._sigmoid(x))
+        return self.silu_of_half(self.binary("multiply", x, self.scalar(0.5)))
+
+    def silu_of_half(self, half: Ref) -> Ref:
+        """x / (1 + exp(-x)) from x / 2, which costs a convolution before it nothing: h + h tanh(h)."""
+        bent = self.file.add("TANH", [half], half.shape)
+        return self.binary("multiply", half, self.binary("add", bent, self.scalar(1.0)))
+
+    def sigmoid_of_half(self, half: Ref) -> Ref:
+        """1 / (1 + exp(-x)) from x / 2: 0.5 + 0.5 tanh(h)."""
+        bent = self.file.add("TANH", [half], half.shape)
+        return self.binary("add", self.binary("multiply", bent, self.scalar(0.5)), self.scalar(0.5))
+
+    def _elu(self, x: Ref) -> Ref:
+        if not self.everywhere:
+            return self.file.add("ELU", [x], x.shape)
+        below = self._negative(self.file.add("RELU", [self._negative(x)], x.shape))
+        bent = self.binary("subtract", self.file.add("EXP", [below], x.shape), self.scalar(1.0))
+        return self.binary("add", self.file.add("RELU", [x], x.shape), bent)
+
+    def _negative(self, x: Ref) -> Ref:
+        return self.file.add("NEG", [x], x.shape)
+
+    def _hard_sigmoid(self, x: Ref) -> Ref:
+        return self.binary("multiply", self.binary("add", x, self.scalar(3.0), "relu6"), self.scalar(1.0 / 6.0))
+
+    def _gelu(self, x: Ref) -> Ref:
+        return self.file.add("GELU", [x], x.shape, approximate=False)
+
+    def _gelu_tanh(self, x: Ref) -> Ref:
+        return self.file.add("GELU", [x], x.shape, approximate=True)
+
+    def _sqrt(self, x: Ref) -> Ref:
+        return self._power(x, 0.5) if self.everywhere else self.file.add("SQRT", [x], x.shape)
+
+    def _rsqrt(self, x: Ref) -> Ref:
+        return self._power(x, -0.5) if self.everywhere else self.file.add("RSQRT", [x], x.shape)
+
+    def _power(self, x: Ref, exponent: float) -> Ref:
+        logs = self.binary("multiply", self.file.add("LOG", [x], x.shape), self.scalar(exponent))
+        return self.file.add("EXP", [logs], x.shape)
+
+    def _softplus(self, x: Ref) -> Ref:
+        falling = self.file.add("EXP", [self._negative(self.file.add("ABS", [x], x.shape))], x.shape)
+        logs = self.file.add("LOG", [self.binary("add", falling, self.scalar(1.0))], x.shape)
+        return self.binary("add", self.file.add("RELU", [x], x.shape), logs)
+
+    def _leaky_relu(self, x: Ref, slope: float) -> Ref:
+        return self.file.add("LEAKY_RELU", [x], x.shape, alpha=float(slope))
+
+    def _clip(self, x: Ref, low: float, high: float) -> Ref:
+        return self.binary("minimum", self.binary("maximum", x, self.scalar(low)), self.scalar(high))
+
+    def prelu(self, x: Ref, slopes: Ref) -> Ref:
+        """x, or below zero x times its channel's slope."""
+        return self.file.add("PRELU", [x, slopes], x.shape)
+
+    def softmax(self, x: Ref) -> Ref:
+        """Along the last axis."""
+        if not self.everywhere:
+            return self.file.add("SOFTMAX", [x], x.shape, beta=1.0)
+        exponents = self.file.add("EXP", [self.binary("subtract", x, self.reduce("max", x, (len(x.shape) - 1,), True))], x.shape)
+        return self.binary("divide", exponents, self._by_ones(exponents, 1.0))
+
+    def layer_norm(self, x: Ref, epsilon: float, scale: Ref | None, shift: Ref | None) -> Ref:
+        """Along the last axis."""
+        last = (len(x.shape) - 1,)
+        mean = self.means if self.everywhere else lambda given: self.reduce("mean", given, last, True)
+        centred = self.binary("subtract", x, mean(x))
+        variance = mean(self.binary("multiply", centred, centred))
+        made = self.binary("multiply", centred, self._rsqrt(self.binary("add", variance, self.scalar(epsilon))))
+        made = made if scale is None else self.binary("multiply", made, scale)
+        return made if shift is None else self.binary("add", made, shift)
+
+    # Over axes, and shapes.
+
+    def reduce(self, kind: str, x: Ref, axes: Sequence[int], keep: bool) -> Ref:
+        """Mean, sum or max over axes."""
+        shape = tuple(1 if i in axes else size for i, size in enumerate(x.shape) if keep or i not in axes)
+        return self.file.add(_REDUCTIONS[kind], [x, self.file.numbers(*axes)], shape, keepDims=keep)
+
+    def reshape(self, x: Ref, shape: Sequence[int]) -> Ref:
+        """The same numbers in another shape."""
+        if math.prod(shape) != math.prod(x.shape):
+            raise ModelError(f"{x.shape} cannot become {tuple(shape)}")
+        if tuple(shape) == x.shape:
+            return x
+        return self.file.add("RESHAPE", [x, self.file.numbers(*shape)], shape, newShape=list(shape))
+
+    def transpose(self, x: Ref, order: Sequence[int]) -> Ref:
+        """The axes in another order."""
+        return self.file.add("TRANSPOSE", [x, self.file.numbers(*order)], [x.shape[i] for i in order])
+
+    def concat(self, parts: Sequence[Ref], axis: int) -> Ref:
+        """Tensors one after the other along an axis."""
+        if len(parts) == 1:
+            return parts[0]
+        shape = list(parts[0].shape)
+        shape[axis] = sum(part.shape[axis] for part in parts)
+        none = ACTIVATIONS["none"]
+        return self.file.add("CONCATENATION", parts, shape, axis=axis, fusedActivationFunction=none)
+
+    def cast(self, x: Ref, dtype: str) -> Ref:
+        """The same numbers in another dtype."""
+        return x if x.dtype == dtype else self.file.add("CAST", [x], x.shape, dtype=dtype)
+
+    def gather(self, places: Ref, table: Ref) -> Ref:
+        """Rows of a table, one for each integer."""
+        shape = (*places.shape, *table.shape[1:])
+        return self.file.add("GATHER", [table, places], shape, dtype=table.dtype, axis=0)
+
+    def slice(self, x: Ref, begin: Sequence[int], sizes: Sequence[int]) -> Ref:
+        """A part of each axis."""
+        if any(b < 0 or n < 1 or b + n > whole for b, n, whole in zip(begin, sizes, x.shape, strict=True)):
+            raise ModelError(f"a slice of {tuple(sizes)} from {tuple(begin)} on does not lie in {x.shape}")
+        return self.file.add("SLICE", [x, self.file.numbers(*begin), self.file.numbers(*sizes)], sizes)
+
+    def first(self, x: Ref, axis: int) -> Ref:
+        """The first of an axis, which stays."""
+        return self.slice(x, [0] * len(x.shape), [1 if i == axis else n for i, n in enumerate(x.shape)])
+
+    def _channels(self, x: Ref, begin: int, size: int) -> Ref:
+        last = len(x.shape) - 1
+        return self.slice(x, [0] * last + [begin], [*x.shape[:last], size])
+
+    def _narrowed(self, x: Ref, groups: int, lanes: int, kept: int) -> Ref:
+        """The first channels of each group."""
+        parts = [self._channels(x, group * lanes, kept) for group in range(groups)]
+        return self.concat(parts, len(x.shape) - 1)
+
+
+F = np.float32
+
+
+def rank(x: Ref, wanted: int) -> None:
+    """Raise ModelError for a tensor of another rank."""
+    if len(x.shape) != wanted:
+        raise ModelError(f"an operation on maps was given {x.shape}")
+
+
+def _lanes(channels: int) -> int:
+    return max(channels, _LANES)
+
+
+def _widened(array: Array, groups: int, lanes: int) -> Array:
+    """The first axis, group by group, with zeros up to `lanes`."""
+    grouped = array.reshape(groups, -1, *array.shape[1:])
+    missing = lanes - grouped.shape[1]
+    if not missing:
+        return array
+    wide = np.pad(grouped, ((0, 0), (0, missing), *(((0, 0),) * (array.ndim - 1))))
+    return wide.reshape(groups * lanes, *array.shape[1:])
+
+
+def _added(pads: Pads, ring: Pads, dilation: Pair) -> Pads:
+    rows, columns = (
+        (pad[0] + around[0] * step, pad[1] + around[1] * step)
+        for pad, around, step in zip(pads, ring, dilation, strict=True)
+    )
+    return rows, columns
+
+
+def _sizes(x: Ref, kernel: Pair, geometry: Geometry, padding: int) -> Pair:
+    if padding == SAME:
+        return -(-x.shape[1] // geometry.stride[0]), -(-x.shape[2] // geometry.stride[1])
+    rows, columns = (_made(x.shape[1 + i], kernel[i], geometry.stride[i], geometry.dilation[i], (0, 0)) for i in (0, 1))
+    if min(rows, columns) < 1:
+        raise ModelError(f"a window of {kernel} does not fit into a map of {x.shape}")
+    return rows, columns
+
+
+def _broadcast(x: Sequence[int], y: Sequence[int]) -> tuple[int, ...]:
+    try:
+        return tuple(int(n) for n in np.broadcast_shapes(tuple(x), tuple(y)))
+    except ValueError:
+        raise ModelError(f"shapes {tuple(x)} and {tuple(y)} do not go together") from None
+
+
+_BINARY = {
+    "add": "ADD",
+    "subtract": "SUB",
+    "multiply": "MUL",
+    "divide": "DIV",
+    "maximum": "MAXIMUM",
+    "minimum": "MINIMUM",
+}
+_FUSING = frozenset({"add", "subtract", "multiply", "divide"})
+_UNARY = {
+    "relu": "RELU",
+    "relu6": "RELU6",
+    "hard_silu": "HARD_SWISH",
+    "tanh": "TANH",
+    "exp": "EXP",
+    "log": "LOG",
+    "square": "SQUARE",
+    "abs": "ABS",
+}
+_REDUCTIONS = {"mean": "MEAN", "sum": "SUM", "max": "REDUCE_MAX"}

@@ -1,0 +1,1 @@
+"""From a Keras model to blocks of calls and operations. Needs TensorFlow."""
