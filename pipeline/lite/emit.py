@@ -19,6 +19,7 @@ from pipeline.tiles.split import Tile
 _MAP_RANK = 4
 _HALVES = frozenset({"sigmoid", "silu"})
 """Activations that cost less over x / 2, which the products before them give for nothing."""
+_CONVOLUTIONS = frozenset({"conv", "depthwise"})
 _SCALABLE = frozenset({"conv", "depthwise", "dense"})
 
 
@@ -38,9 +39,10 @@ class Emitter:
             if not block.windows:
                 local = {i: self._taken(local[i], pair) for i, pair in zip(block.inputs, fits, strict=True)}
         halved = _halved(ops, block.outputs) if self._forms.everywhere else frozenset()
+        pads = _Pads(ops, block.outputs)
         for position, op in enumerate(ops):
             try:
-                made = self._op(op, local, fits, block.windows or (), is_halved=position in halved)
+                made = self._op(op, local, fits, block.windows or (), pads, is_halved=position in halved)
             except (KeyError, TypeError, IndexError, ValueError) as error:
                 what = f"{op.kind}: {type(error).__name__}: {str(error)[:120]}"
                 raise ModelError(f"program of {self._program.graph.name!r}: block {block.name!r}: {what}") from error
@@ -59,6 +61,7 @@ class Emitter:
         local: Mapping[int, Ref],
         fits: Sequence[tuple[Fit, Fit]],
         windows: Sequence[Window],
+        pads: _Pads,
         *,
         is_halved: bool,
     ) -> list[Ref]:
@@ -69,11 +72,18 @@ class Emitter:
             if self._tile is not None and fit is None:
                 raise TileError(f"{op.kind} cannot be tiled")
             window = windows[op.window] if fit is not None and op.window is not None else None
-            return [self._windowed(op, given[0], fit, window, is_halved=is_halved)]
+            return [self._windowed(op, given[0], fit, window, pads, is_halved=is_halved)]
         return _PLAIN[op.kind](self._forms, op, given, is_halved)
 
     def _windowed(
-        self, op: Op, x: Ref, fits: tuple[Fit, Fit] | None, window: Window | None, *, is_halved: bool
+        self,
+        op: Op,
+        x: Ref,
+        fits: tuple[Fit, Fit] | None,
+        window: Window | None,
+        around: _Pads,
+        *,
+        is_halved: bool,
     ) -> Ref:
         forms, options = self._forms, op.options
         pads = _pads(options.get("pads"))
@@ -83,12 +93,13 @@ class Emitter:
                 return self._averaged(op, x, fits, window)
             pads = (fits[0].before, fits[0].after), (fits[1].before, fits[1].after)
         if op.kind == "pad":
-            return forms.padded(x, pads, 0.0)
+            return x if around.postpone(op, pads) else forms.padded(x, pads, 0.0)
         if op.kind == "crop":
             return x if fits is not None else forms.cut(x, _pair(options["rows"]), _pair(options["columns"]))
         if op.kind == "upsample":
             x = forms.repeated(x, _pair(options["times"]))
             return x if fits is None else forms.cut(x, *((one.first, one.last) for one in fits))
+        pads = around.with_postponed(op, pads)
         stride, scale = _pair(options.get("stride", (1, 1))), 0.5 if is_halved else 1.0
         geometry = Geometry(stride, _pair(options.get("dilation", (1, 1))), pads)
         if op.kind in {"max_pool", "average_pool"}:
@@ -103,6 +114,33 @@ class Emitter:
         x = self._forms.padded(x, (rows[:2], columns[:2]), 0.0)
         made = self._forms.same_average(x, _pair(op.options["size"]), _pair(op.options.get("stride", (1, 1))))
         return self._forms.cut(made, rows[2:], columns[2:])
+
+
+class _Pads:
+    """Paddings of a block that the convolution after them takes over: no map is copied for them."""
+
+    def __init__(self, ops: Sequence[Op], outputs: Sequence[int]) -> None:
+        self._waiting: dict[int, Pads] = {}
+        self._taken = {
+            op.outputs[0]
+            for op, following in zip(ops, ops[1:], strict=False)
+            if op.kind == "pad"
+            and following.kind in _CONVOLUTIONS
+            and following.inputs == op.outputs
+            and op.outputs[0] not in outputs
+            and sum(one.inputs.count(op.outputs[0]) for one in ops) == 1
+        }
+
+    def postpone(self, op: Op, pads: Pads) -> bool:
+        """Whether the padding waits for the operation after it."""
+        if op.outputs[0] in self._taken:
+            self._waiting[op.outputs[0]] = pads
+        return op.outputs[0] in self._taken
+
+    def with_postponed(self, op: Op, pads: Pads) -> Pads:
+        """The operation's padding and what waited for it."""
+        rows, columns = self._waiting.get(op.inputs[0], NO_PADS)
+        return (pads[0][0] + rows[0], pads[0][1] + rows[1]), (pads[1][0] + columns[0], pads[1][1] + columns[1])
 
 
 def _halved(ops: Sequence[Op], outputs: Sequence[int]) -> frozenset[int]:

@@ -25,8 +25,11 @@ _MAP_RANK = 4
 _LANES = 8
 """Output channels from which on every processor takes the kernel that sums in order."""
 _TAPS = 9
-"""A depthwise kernel of so many taps is summed with one accumulator everywhere; of 25 it is not."""
-_MAX_SPLIT = 4
+"""A depthwise kernel of up to so many taps is summed with one accumulator everywhere..."""
+_MOST_TAPS = 25
+"""...and XNNPACK has none of its own for more than these: it computes channel after channel, 45 times as slow."""
+_SHORT = 3
+_LONGEST_APART = 9
 
 
 class Geometry(NamedTuple):
@@ -85,7 +88,8 @@ class Forms:
         groups = x.shape[3] // within
         if within * groups != x.shape[3] or out % groups or self._weights(arrays[1]).shape != (out,):
             raise ModelError(f"a convolution of kernel {(out, *sizes, within)} does not fit a map of {x.shape}")
-        lanes = _lanes(out // groups) if self.everywhere else out // groups
+        is_plain = groups == 1 and sizes == [1, 1]
+        lanes = _lanes(out // groups, is_plain=is_plain) if self.everywhere else out // groups
         how = None if lanes * groups == out and scale == 1.0 else ("lanes", lanes, groups, scale)
         kernel, bias = (self.derived(one, how, lambda w: _widened(w, groups, lanes) * F(scale)) for one in arrays)
         x, geometry, is_one = self._placed(x, (sizes[0], sizes[1]), geometry)
@@ -108,21 +112,65 @@ class Forms:
     def depthwise(
         self, x: Ref, arrays: Sequence[int], geometry: Geometry, activation: str, *, scale: float = 1.0
     ) -> Ref:
-        """Depthwise convolution; arrays: kernel (1, rows, columns, channels x multiplier), bias. `scale` as above."""
+        """Depthwise convolution; arrays: kernel (1, rows, columns, channels x multiplier), bias. `scale` as above.
+
+        A kernel of 10 to 25 taps is summed in two ways, one of more takes a slow way everywhere: such a kernel becomes
+        the sum of several of up to nine taps, each with the others' places between its own.
+        """
         rank(x, _MAP_RANK)
-        one, *sizes, out = self._weights(arrays[0]).shape
+        one, rows, columns, out = self._weights(arrays[0]).shape
         if one != 1 or out % x.shape[3] or self._weights(arrays[1]).shape != (out,):
-            raise ModelError(f"a depthwise convolution of kernel {(one, *sizes, out)} does not fit a map of {x.shape}")
-        rows, columns, ring = self._taps(sizes[0], sizes[1])
-        how = None if ring == NO_PADS and scale == 1.0 else ("ring", ring, scale)
-        kernel = self.derived(arrays[0], how, lambda w: np.pad(w, ((0, 0), *ring, (0, 0))) * F(scale))
-        bias = self.derived(arrays[1], None if scale == 1.0 else ("scale", scale), lambda b: b * F(scale))
-        geometry = geometry._replace(pads=_added(geometry.pads, ring, geometry.dilation))
-        padding, x = self._padding(x, (rows, columns), geometry)
+            raise ModelError(f"a depthwise convolution of kernel {(one, rows, columns, out)} does not fit {x.shape}")
+        taps = rows * columns
+        is_apart = (taps > _TAPS if self.everywhere else taps > _MOST_TAPS) and max(rows, columns) <= _LONGEST_APART
+        pieces = [(r, c) for r in _apart(rows) for c in _apart(columns)] if is_apart else [(None, None)]
+        parts = []
+        for number, piece in enumerate(pieces):
+            bias = self._bias(arrays[1], scale) if number == 0 else self._zeros(out)
+            own = activation if len(pieces) == 1 else "none"
+            parts.append(self._depthwise_piece(x, arrays[0], bias, piece, geometry, own, scale))
+        while len(parts) > 1:  # in pairs: fewer roundings on top of each other
+            pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
+            own = activation if len(pairs) == 1 else "none"
+            parts = [self.binary("add", *pair, own) if len(pair) > 1 else pair[0] for pair in pairs]
+        return parts[0]
+
+    def _bias(self, index: int, scale: float) -> Ref:
+        return self.derived(index, None if scale == 1.0 else ("scale", scale), lambda b: b * F(scale))
+
+    def _zeros(self, size: int) -> Ref:
+        return self.file.constant(np.zeros(size, np.float32), ("zeros", size))
+
+    def _depthwise_piece(
+        self,
+        x: Ref,
+        kernel: int,
+        bias: Ref,
+        piece: tuple[Taps | None, Taps | None],
+        geometry: Geometry,
+        activation: str,
+        scale: float,
+    ) -> Ref:
+        """Some taps of a depthwise kernel, as a kernel of their own over the places that they read."""
+        _, rows, columns, out = self._weights(kernel).shape
+        r, c = piece[0] or Taps(0, 1, rows), piece[1] or Taps(0, 1, columns)
+        how = None if piece == (None, None) and scale == 1.0 else ("taps", r, c, scale)
+        taps = self.derived(kernel, how, lambda w: w[:, r.first :: r.step][:, : r.count, c.first :: c.step][:, :, : c.count] * F(scale))
+        pads, dilation = [], []
+        for axis, (piece_taps, whole) in enumerate(((r, rows), (c, columns))):
+            step, stride = geometry.dilation[axis], geometry.stride[axis]
+            made = _made(x.shape[1 + axis], whole, stride, step, geometry.pads[axis])
+            begin = piece_taps.first * step - geometry.pads[axis][0]
+            end = begin + (made - 1) * stride + reach(piece_taps.count, piece_taps.step * step)
+            # a piece of one tap has no dilation
+            dilation.append(piece_taps.step * step if piece_taps.count > 1 else 1)
+            pads.append((-begin, end - x.shape[1 + axis]))
+        geometry = Geometry(geometry.stride, (dilation[0], dilation[1]), (pads[0], pads[1]))
+        padding, x = self._padding(x, (r.count, c.count), geometry)
         return self.file.add(
             "DEPTHWISE_CONV_2D",
-            [x, kernel, bias],
-            (1, *_sizes(x, (rows, columns), geometry, padding), out),
+            [x, taps, bias],
+            (1, *_sizes(x, (r.count, c.count), geometry, padding), out),
             padding=padding,
             strideH=geometry.stride[0],
             strideW=geometry.stride[1],
@@ -131,12 +179,6 @@ class Forms:
             depthMultiplier=out // x.shape[3],
             fusedActivationFunction=ACTIVATIONS[activation],
         )
-
-    def _taps(self, rows: int, columns: int) -> tuple[int, int, Pads]:
-        """The kernel that is used in place of one of this size, and the zeros around it."""
-        if not self.everywhere or not _TAPS < rows * columns <= 25:  # noqa: PLR2004 # the kernels of XNNPACK
-            return rows, columns, NO_PADS
-        return rows + 2, columns + 2, ((1, 1), (1, 1))
 
     def pool(self, x: Ref, kind: str, size: Pair, geometry: Geometry) -> Ref:
         """Max or average pooling; `kind` is max_pool or average_pool, the latter without pads or with those of SAME."""
@@ -180,7 +222,10 @@ class Forms:
         )
         if same == geometry.pads:
             return SAME, x
-        return VALID, self.padded(x, geometry.pads, -math.inf if lowest else 0.0)
+        spans = [(max(0, -before), size - max(0, -after)) for (before, after), size in zip(geometry.pads, x.shape[1:3], strict=True)]
+        pads = [(max(0, before), max(0, after)) for before, after in geometry.pads]
+        x = self.cut(x, *spans)
+        return VALID, self.padded(x, (pads[0], pads[1]), -math.inf if lowest else 0.0)
 
     def padded(self, x: Ref, pads: Pads, value: float) -> Ref:
         """A map with rows and columns of a value around it."""
@@ -220,7 +265,7 @@ class Forms:
         if len(slices) > 1 and len(x.shape) != 2:  # noqa: PLR2004
             raise ModelError(f"a dense layer in slices takes a row, not {x.shape}")
         is_one = self.everywhere and math.prod(x.shape[:-1]) == 1
-        lanes = _lanes(units) if self.everywhere else units
+        lanes = _lanes(units, is_plain=True) if self.everywhere else units
         given = self.concat([x, x], len(x.shape) - 2) if is_one else x
         made, begin = None, 0
         for number, one in enumerate(slices):
@@ -256,14 +301,15 @@ class Forms:
         columns = y.shape[-2] if transpose_y else y.shape[-1]
         if x.shape[:-2] != y.shape[:-2]:
             raise ModelError(f"a product of {x.shape} and {y.shape}")
-        return self.file.add("BATCH_MATMUL", [x, y], (*x.shape[:-2], rows, columns), adjX=transpose_x, adjY=transpose_y)
-
-    def means(self, x: Ref) -> Ref:
-        """The mean over the last axis, which stays with size 1, summed in one order on every processor."""
-        size = x.shape[-1]
-        return self._by_ones(x, 1.0 / size)
+        is_one = self.everywhere and rows == 1
+        if is_one:
+            x, rows = self.concat([x, x], len(x.shape) - (1 if transpose_x else 2)), 2
+        shape = (*x.shape[:-2], rows, columns)
+        made = self.file.add("BATCH_MATMUL", [x, y], shape, adjX=transpose_x, adjY=transpose_y)
+        return self.first(made, len(shape) - 2) if is_one else made
 
     def _by_ones(self, x: Ref, value: float) -> Ref:
+        """The sum over the last axis, times a value; in one order on every processor."""
         rows = math.prod(x.shape[:-1])
         given = self.concat([x, x], len(x.shape) - 2) if rows == 1 else x
         shape = (_LANES, x.shape[-1])
@@ -320,9 +366,8 @@ class Forms:
     def _elu(self, x: Ref) -> Ref:
         if not self.everywhere:
             return self.file.add("ELU", [x], x.shape)
-        below = self._negative(self.file.add("RELU", [self._negative(x)], x.shape))
-        bent = self.binary("subtract", self.file.add("EXP", [below], x.shape), self.scalar(1.0))
-        return self.binary("add", self.file.add("RELU", [x], x.shape), bent)
+        below = self.file.add("EXP", [self.binary("minimum", x, self.scalar(0.0))], x.shape)
+        return self.binary("maximum", x, self.binary("subtract", below, self.scalar(1.0)))
 
     def _negative(self, x: Ref) -> Ref:
         return self.file.add("NEG", [x], x.shape)
@@ -371,10 +416,15 @@ class Forms:
     def layer_norm(self, x: Ref, epsilon: float, scale: Ref | None, shift: Ref | None) -> Ref:
         """Along the last axis."""
         last = (len(x.shape) - 1,)
-        mean = self.means if self.everywhere else lambda given: self.reduce("mean", given, last, True)
-        centred = self.binary("subtract", x, mean(x))
-        variance = mean(self.binary("multiply", centred, centred))
-        made = self.binary("multiply", centred, self._rsqrt(self.binary("add", variance, self.scalar(epsilon))))
+        centred = self.binary("subtract", x, self.reduce("mean", x, last, True))
+        variance = self.reduce("mean", self.binary("multiply", centred, centred), last, True)
+        variance = self.binary("add", variance, self.scalar(epsilon))
+        root = self._rsqrt(variance)
+        if self.everywhere:  # one step of Newton's: logarithms alone are exact to 4e-6 only
+            square = self.binary("multiply", self.binary("multiply", root, root), variance)
+            step = self.binary("subtract", self.scalar(1.5), self.binary("multiply", square, self.scalar(0.5)))
+            root = self.binary("multiply", root, step)
+        made = self.binary("multiply", centred, root)
         made = made if scale is None else self.binary("multiply", made, scale)
         return made if shift is None else self.binary("add", made, shift)
 
@@ -382,6 +432,12 @@ class Forms:
 
     def reduce(self, kind: str, x: Ref, axes: Sequence[int], keep: bool) -> Ref:
         """Mean, sum or max over axes."""
+        last = len(x.shape) - 1
+        if self.everywhere and kind != "max" and last in axes:  # processors sum channels in different orders
+            others = [i for i in axes if i != last]
+            x = self.reduce(kind, x, others, True) if others else x
+            made = self._by_ones(x, 1.0 / x.shape[last] if kind == "mean" else 1.0)
+            return made if keep else self.reshape(made, [n for i, n in enumerate(made.shape) if i not in axes])
         shape = tuple(1 if i in axes else size for i, size in enumerate(x.shape) if keep or i not in axes)
         return self.file.add(_REDUCTIONS[kind], [x, self.file.numbers(*axes)], shape, keepDims=keep)
 
@@ -444,8 +500,15 @@ def rank(x: Ref, wanted: int) -> None:
         raise ModelError(f"an operation on maps was given {x.shape}")
 
 
-def _lanes(channels: int) -> int:
-    return max(channels, _LANES)
+def _lanes(channels: int, *, is_plain: bool) -> int:
+    """Output channels for which ARM takes the kernel that sums in order; `is_plain` for products without a window.
+
+    It takes another for less than eight, and in plain products where padding to eight would cost it over a hundredth.
+    """
+    missing = -channels % _LANES
+    if channels >= _LANES and not (is_plain and missing > 1 and missing * 100 > channels):
+        return channels
+    return channels + missing
 
 
 def _widened(array: Array, groups: int, lanes: int) -> Array:
@@ -458,12 +521,25 @@ def _widened(array: Array, groups: int, lanes: int) -> Array:
     return wide.reshape(groups * lanes, *array.shape[1:])
 
 
-def _added(pads: Pads, ring: Pads, dilation: Pair) -> Pads:
-    rows, columns = (
-        (pad[0] + around[0] * step, pad[1] + around[1] * step)
-        for pad, around, step in zip(pads, ring, dilation, strict=True)
-    )
-    return rows, columns
+class Taps(NamedTuple):
+    """Some taps of a kernel along one axis: `count` of them, from `first` on, `step` apart."""
+
+    first: int
+    step: int
+    count: int
+
+
+def _apart(size: int) -> list[Taps]:
+    """The taps of a kernel in groups of up to three.
+
+    Those of five and seven lie evenly around the middle, so that with SAME each piece has the padding of SAME, too.
+    """
+    if size <= _SHORT:
+        return [Taps(0, 1, size)]
+    if size == 7:  # noqa: PLR2004
+        return [Taps(0, 3, 3), Taps(1, 4, 2), Taps(2, 2, 2)]
+    step = -(-size // _SHORT)
+    return [Taps(first, step, len(range(first, size, step))) for first in range(step)]
 
 
 def _sizes(x: Ref, kernel: Pair, geometry: Geometry, padding: int) -> Pair:
