@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class ModelSource:
     """A model to load under `name`.
 
-    `source` is a name of the zoo or the path of a .keras file. `weights` is `seed:N` (drawn, the same bits on every
+    `source` is a name of the zoo, or the path of a .keras file or of a package (.trisect), which has all in it. `weights` is `seed:N` (drawn, the same bits on every
     machine), `imagenet` (downloaded by Keras), or the path of a weights file. A .keras file brings its own weights:
     there, only a path replaces them.
     """
@@ -21,4 +21,9 @@ class ModelSource:
     @property
     def is_file(self) -> bool:
         """Whether `source` is a path and no name of the zoo."""
-        return self.source.endswith((".keras", ".h5", ".hdf5")) or "/" in self.source
+        return self.source.endswith((".keras", ".h5", ".hdf5", ".trisect")) or "/" in self.source
+
+    @property
+    def is_package(self) -> bool:
+        """Whether `source` is the path of a package."""
+        return self.source.endswith(".trisect")
