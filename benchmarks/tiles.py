@@ -36,9 +36,9 @@ from broker.server import Server, ServerSettings
 from broker.session import Message
 from nodes import demo, photos, requests
 from nodes.config import load_config
-from nodes.messages import parse_json
 from nodes.processes import Processes
-from nodes.reports import read_report
+from nodes.protocol.messages import parse_json
+from nodes.protocol.reports import read_report
 from nodes.stream_client import StreamClient
 from pipeline.models.graphs import graph_of
 from pipeline.models.source import ModelSource

@@ -14,7 +14,7 @@ import numpy as np
 from nodes.clock import PipelineClock
 from nodes.machine import actions as do
 from nodes.machine import events as ev
-from nodes.machine.work import Work
+from nodes.protocol.work import Work
 from nodes.segments import SegmentStore
 from nodes.telemetry import Meter
 from nodes.tile_segments import TileStore

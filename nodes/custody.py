@@ -23,7 +23,7 @@ from broker.session import Channel, Message, Session
 from broker.topics import Namespace
 from nodes.journal import Journal
 from nodes.machine.events import FrameOffered
-from nodes.messages import parse_json
+from nodes.protocol.messages import parse_json
 from nodes.tickets import Ticket
 from pipeline.plan import NodeId, StreamId
 

@@ -17,7 +17,7 @@ from broker.topics import Namespace
 from nodes.inflows import Inflow
 from nodes.machine import events as ev
 from nodes.machine.tier import TierMachine
-from nodes.messages import Applied, NodeState, from_bytes, parse_json
+from nodes.protocol.messages import Applied, NodeState, from_bytes, parse_json
 from nodes.telemetry import Meter
 from nodes.workers import Worker
 from pipeline.errors import TrisectError, WireError

@@ -17,7 +17,7 @@ import numpy as np
 from broker import topics
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
-from nodes.messages import LinkReport
+from nodes.protocol.messages import LinkReport
 from nodes.workers import Worker
 from pipeline.errors import TrisectError
 from pipeline.graph import Tensor

@@ -16,8 +16,8 @@ from broker.topics import Namespace
 from nodes.clock import PipelineClock
 from nodes.custody import Custody
 from nodes.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
-from nodes.messages import to_bytes
-from nodes.reports import INTAKE
+from nodes.protocol.messages import to_bytes
+from nodes.protocol.reports import INTAKE
 from nodes.results import intake_seconds, result_json
 from nodes.sections import Config
 from nodes.telemetry import Meter

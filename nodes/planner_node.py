@@ -17,7 +17,9 @@ from nodes.machine import planner_events as pe
 from nodes.machine.actions import Log
 from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.machine.planning import PlannerMachine, PlannerSettings
-from nodes.messages import (
+from nodes.offline import terms_of
+from nodes.presence import PLANNER_TIER, Presence, require_free
+from nodes.protocol.messages import (
     Applied,
     LifeState,
     LinkReport,
@@ -28,9 +30,7 @@ from nodes.messages import (
     parse_json,
     to_bytes,
 )
-from nodes.offline import terms_of
-from nodes.presence import PLANNER_TIER, Presence, require_free
-from nodes.reports import read_report
+from nodes.protocol.reports import read_report
 from nodes.sections import Config
 from nodes.telemetry import Meter
 from nodes.wishes import read_wishes

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
-from nodes.messages import WORKER
+from nodes.protocol.messages import WORKER
 from nodes.section import Section, Table, TierName, empty
 from nodes.wishes import LinkName, WishesSection
 from pipeline.placement import Tier

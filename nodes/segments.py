@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from nodes.machine.work import Work
+from nodes.protocol.work import Work
 from pipeline.models.memory import check_room
 from pipeline.placement import Stage, Tier, stages
 from pipeline.tiling import Part

@@ -12,7 +12,7 @@ import psutil
 
 from nodes.machine.actions import NoteTile
 from nodes.machine.corrections import LEAST_FRAMES, tells
-from nodes.reports import (
+from nodes.protocol.reports import (
     ALONE_SECONDS,
     FRAMES,
     PROBE,

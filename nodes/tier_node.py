@@ -35,10 +35,10 @@ from nodes.machine import actions as do
 from nodes.machine import events as ev
 from nodes.machine.stream import StreamSettings
 from nodes.machine.tier import TierMachine
-from nodes.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
 from nodes.model_settings import labels_of, preprocess_of, source_of
 from nodes.outbound import Outbound
 from nodes.presence import DRAIN, Presence, require_free, wait_up
+from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
 from nodes.sections import Config
 from nodes.sources import Source
 from nodes.telemetry import Meter

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from nodes.machine.work import Work
-from nodes.messages import StreamApplied
+from nodes.protocol.messages import StreamApplied
+from nodes.protocol.work import Work
 from pipeline.placement import Stage
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.tiling import TiledStage

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from nodes.machine.constants import Constants
 from nodes.machine.corrections import LEAST_REST_SECONDS, LEAST_SECONDS, Corrections, tells
-from nodes.messages import NodeInfo, SegmentSeconds, TileSeconds
+from nodes.protocol.messages import NodeInfo, SegmentSeconds, TileSeconds
 from pipeline.errors import ModelError, TileError
 from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from nodes.machine.compute_seconds import Basis
-from nodes.messages import LinkReport
+from nodes.protocol.messages import LinkReport
 from pipeline.plan import NodeId
 
 LEAST_ROUND_TRIP_S = 2e-3

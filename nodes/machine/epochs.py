@@ -12,7 +12,7 @@ from enum import Enum
 
 from nodes.machine.actions import Action, Count, Log, Prepare, Release
 from nodes.machine.events import PlanArrived, Prepared, PrepareFailed
-from nodes.messages import StreamApplied
+from nodes.protocol.messages import StreamApplied
 from pipeline.errors import DigestMismatch, PlanError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Stage, Tier

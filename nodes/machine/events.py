@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from nodes.machine.work import Work
-from nodes.messages import Applied, NodeState
+from nodes.protocol.messages import Applied, NodeState
+from nodes.protocol.work import Work
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.wire import Array, FrameKey, Trace
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from nodes.machine.actions import Action, Count, Log, NoteTile, Run, SendFailure, SendTile
 from nodes.machine.epochs import Epoch
 from nodes.machine.events import SegmentRan, TileArrived, TileFailed
-from nodes.machine.peers import Peers, Presence
-from nodes.machine.work import Work
+from nodes.protocol.peers import Peers, Presence
+from nodes.protocol.work import Work
 from pipeline.plan import NodeId
 from pipeline.tiles.arrays import part
 from pipeline.tiling import TiledStage

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nodes.messages import LinkMeasured, LinkReport
+from nodes.protocol.messages import LinkMeasured, LinkReport
 from pipeline.plan import NodeId
 
 FAST_BYTES_PER_S = 5e7

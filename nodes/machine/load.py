@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from nodes.machine.conditions import Taken
-from nodes.messages import LinkReport
+from nodes.protocol.messages import LinkReport
 from pipeline.cost import LinkCost, link_label
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId

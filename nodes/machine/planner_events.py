@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from nodes.machine.actions import Log
 from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
-from nodes.messages import LinkReport, NodeInfo, Report
+from nodes.protocol.messages import LinkReport, NodeInfo, Report
 from nodes.wishes import WishesSection
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId

@@ -37,7 +37,7 @@ from nodes.machine.silence import Silence
 from nodes.machine.terms import Terms
 from nodes.machine.tiles_by_hand import tiling_by_hand
 from nodes.machine.tiling import Teams, priced_with
-from nodes.messages import LifeState
+from nodes.protocol.messages import LifeState
 from nodes.wishes import WishesSection, as_written, constraints_of, read_wishes
 from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph

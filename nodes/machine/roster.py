@@ -13,8 +13,8 @@ from nodes.machine.ends import Ends
 from nodes.machine.handling import Handling
 from nodes.machine.links import Links
 from nodes.machine.load import Flow, taken_on
-from nodes.machine.peers import Peers
-from nodes.messages import LifeState, LinkReport, NodeInfo, TileSeconds, WaySeconds
+from nodes.protocol.messages import LifeState, LinkReport, NodeInfo, TileSeconds, WaySeconds
+from nodes.protocol.peers import Peers
 from pipeline.cost import Costs, Link, link_label
 from pipeline.errors import DigestMismatch, ModelError
 from pipeline.graph import ModelGraph

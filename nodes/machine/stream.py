@@ -17,8 +17,8 @@ from nodes.machine.actions import Action, CloseFrame, Count, DecodeFrame, DropFr
 from nodes.machine.epochs import EpochTable, Phase
 from nodes.machine.events import FrameDecoded, FrameOffered, FrameUndecodable, OutputArrived, OutputFailed
 from nodes.machine.joins import merge
-from nodes.machine.peers import Peers, Presence
-from nodes.messages import StreamApplied
+from nodes.protocol.messages import StreamApplied
+from nodes.protocol.peers import Peers, Presence
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.wire import Array, FrameKey, Trace

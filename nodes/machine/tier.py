@@ -12,10 +12,10 @@ from nodes.machine.actions import Action, AnnounceApplied, Count, Log, Release, 
 from nodes.machine.epochs import Epoch, EpochTable, Phase
 from nodes.machine.gathers import Gathers
 from nodes.machine.joins import Joins
-from nodes.machine.peers import Peers
 from nodes.machine.stream import StreamOwner, StreamSettings
-from nodes.machine.work import Work
-from nodes.messages import StreamApplied
+from nodes.protocol.messages import StreamApplied
+from nodes.protocol.peers import Peers
+from nodes.protocol.work import Work
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodes.machine.peers import Peers
-from nodes.messages import LifeState
 from nodes.overview.node import ABSENT, NodeRecord
 from nodes.overview.stream import StreamRecord
 from nodes.presence import PLANNER_TIER
+from nodes.protocol.messages import LifeState
+from nodes.protocol.peers import Peers
 from nodes.sections import Config
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodes.messages import LinkReport, MessageError, NodeInfo, NodeState, parse_json
+from nodes.protocol.messages import LinkReport, MessageError, NodeInfo, NodeState, parse_json
 
 ABSENT = "absent"
 """The state of a node that the configuration has and that the broker has never heard of."""

@@ -22,8 +22,7 @@ from nodes.machine.corrections import LEAST_FRAMES
 from nodes.machine.planning import PlannerMachine, PlannerSettings
 from nodes.machine.stream import MAX_FAILURES, StreamSettings
 from nodes.machine.tier import TierMachine
-from nodes.machine.work import Work
-from nodes.messages import (
+from nodes.protocol.messages import (
     WORKER,
     Applied,
     LifeState,
@@ -35,7 +34,8 @@ from nodes.messages import (
     parse_json,
     to_bytes,
 )
-from nodes.reports import read_report
+from nodes.protocol.reports import read_report
+from nodes.protocol.work import Work
 from pipeline.errors import WireError
 from pipeline.estimator import Speed
 from pipeline.graph import ModelGraph

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from nodes.machine import planner_events as pe
 from nodes.machine.stream import MAX_TIMEOUT_S
-from nodes.messages import Applied, from_bytes, parse_json
+from nodes.protocol.messages import Applied, from_bytes, parse_json
 from pipeline.cost import Costs
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact

@@ -14,9 +14,9 @@ from broker import topics
 from broker.server import Server, ServerSettings
 from nodes import demo, photos, requests
 from nodes.config import load_config
-from nodes.messages import parse_json
 from nodes.model_settings import preprocess_of, source_of
 from nodes.processes import Processes
+from nodes.protocol.messages import parse_json
 from pipeline.inputs import to_inputs
 from pipeline.profile import Profile
 from tests.system.conftest import Pipeline

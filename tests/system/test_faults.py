@@ -14,8 +14,8 @@ import yaml
 from broker.server import Server, ServerSettings
 from nodes import demo, photos, requests
 from nodes.config import load_config
-from nodes.messages import LifeState
 from nodes.processes import Processes
+from nodes.protocol.messages import LifeState
 from nodes.stream_client import StreamClient
 from tests.system.conftest import Pipeline
 

@@ -12,8 +12,8 @@ from broker.server import Server, ServerSettings
 from broker.session import Message
 from nodes import demo
 from nodes.config import load_config
-from nodes.messages import NodeInfo, from_bytes, parse_json
 from nodes.processes import Processes
+from nodes.protocol.messages import NodeInfo, from_bytes, parse_json
 from nodes.stream_client import StreamClient
 from pipeline.estimator import Speed
 from pipeline.plan import NodeId

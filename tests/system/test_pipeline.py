@@ -14,8 +14,8 @@ from broker import topics
 from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes import demo, requests
-from nodes.messages import LifeState
-from nodes.reports import read_report
+from nodes.protocol.messages import LifeState
+from nodes.protocol.reports import read_report
 from nodes.stream_client import StreamClient
 from pipeline.wire import FrameKey, encode
 from tests.system.conftest import Pipeline

@@ -16,9 +16,9 @@ from broker.server import Server, ServerSettings
 from broker.session import Channel, Message
 from nodes import demo, photos, requests
 from nodes.config import load_config
-from nodes.messages import LifeState
 from nodes.processes import Processes
-from nodes.reports import read_report
+from nodes.protocol.messages import LifeState
+from nodes.protocol.reports import read_report
 from nodes.stream_client import StreamClient
 from pipeline.backend import keras
 from pipeline.engines import create

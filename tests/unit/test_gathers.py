@@ -13,8 +13,8 @@ from nodes.machine import events as ev
 from nodes.machine.gathers import LEAST_WAIT_S, PATIENCE, SHUN_S
 from nodes.machine.stream import StreamSettings
 from nodes.machine.tier import TierMachine
-from nodes.machine.work import Work
-from nodes.messages import Applied, LifeState, NodeState, StreamApplied
+from nodes.protocol.messages import Applied, LifeState, NodeState, StreamApplied
+from nodes.protocol.work import Work
 from pipeline.cost import Prediction
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles.arrays import merge

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.machine.links import FAST_BYTES_PER_S, LEAST_AGREEING, MOST_AGREEING, Links
-from nodes.messages import LinkMeasured, LinkReport
+from nodes.protocol.messages import LinkMeasured, LinkReport
 from pipeline.plan import NodeId
 
 EDGE = NodeId("edge-1")

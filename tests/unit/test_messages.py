@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.messages import (
+from nodes.protocol.messages import (
     Applied,
     LifeState,
     LinkReport,

@@ -15,7 +15,7 @@ from nodes.machine.corrections import LEAST_FRAMES
 from nodes.machine.events import PeerStateArrived, Tick
 from nodes.machine.load import MOST, STALE_S, Flow, Rates, taken_on
 from nodes.machine.planning import PlannerMachine, PlannerSettings
-from nodes.messages import LifeState, LinkReport, NodeInfo, NodeState, Report, SegmentSeconds
+from nodes.protocol.messages import LifeState, LinkReport, NodeInfo, NodeState, Report, SegmentSeconds
 from nodes.wishes import WishesSection
 from pipeline.partition import exact, hpa
 from pipeline.placement import Tier

@@ -13,7 +13,7 @@ import pytest
 from nodes.machine import planner_events as pe
 from nodes.machine.compute_seconds import CALL_S
 from nodes.machine.corrections import COLDNESS, LEAST_FRAMES, LEAST_SECONDS
-from nodes.messages import Report, SegmentSeconds, WaySeconds
+from nodes.protocol.messages import Report, SegmentSeconds, WaySeconds
 from pipeline.estimator import Speed, estimate
 from pipeline.partition import exact
 from pipeline.plan import NodeId, Plan

@@ -15,7 +15,7 @@ from nodes.machine.actions import Log
 from nodes.machine.choosing import EXACT
 from nodes.machine.planned_stream import FORCED
 from nodes.machine.planning import LOST_GRACE_S, PlannerMachine, PlannerSettings
-from nodes.messages import LifeState, LinkReport, NodeInfo
+from nodes.protocol.messages import LifeState, LinkReport, NodeInfo
 from pipeline.partition import exact
 from pipeline.placement import Placement
 from pipeline.plan import NodeId, Plan

@@ -10,7 +10,7 @@ from nodes.machine import events as ev
 from nodes.machine import planner_events as pe
 from nodes.machine.corrections import LEAST_FRAMES
 from nodes.machine.planning import PlannerMachine, PlannerSettings
-from nodes.messages import (
+from nodes.protocol.messages import (
     WORKER,
     Applied,
     LifeState,

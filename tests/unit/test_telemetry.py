@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from nodes.machine.actions import NoteTile
 from nodes.machine.corrections import LEAST_COMPUTED_S, LEAST_FRAMES
-from nodes.messages import LinkMeasured, MessageError, SegmentSeconds, TileSeconds, WaySeconds, to_bytes
-from nodes.reports import INTAKE, read_report
+from nodes.protocol.messages import LinkMeasured, MessageError, SegmentSeconds, TileSeconds, WaySeconds, to_bytes
+from nodes.protocol.reports import INTAKE, read_report
 from nodes.telemetry import Meter
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey

@@ -13,9 +13,9 @@ from nodes.machine import actions as do
 from nodes.machine import events as ev
 from nodes.machine.epochs import TRANSITIONS, EpochTable, Phase
 from nodes.machine.joins import Joins, merge
-from nodes.machine.peers import Peers
 from nodes.machine.tier import TierMachine
-from nodes.messages import Applied, LifeState, NodeState, StreamApplied
+from nodes.protocol.messages import Applied, LifeState, NodeState, StreamApplied
+from nodes.protocol.peers import Peers
 from pipeline.cost import Prediction
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement, Stage, Tier

@@ -13,7 +13,16 @@ from nodes.machine.compute_seconds import ComputeSeconds
 from nodes.machine.corrections import LEAST_FRAMES
 from nodes.machine.planned_stream import FORCED
 from nodes.machine.planning import PlannerMachine, PlannerSettings
-from nodes.messages import WORKER, Applied, LifeState, LinkReport, NodeInfo, NodeState, SegmentSeconds, StreamApplied
+from nodes.protocol.messages import (
+    WORKER,
+    Applied,
+    LifeState,
+    LinkReport,
+    NodeInfo,
+    NodeState,
+    SegmentSeconds,
+    StreamApplied,
+)
 from pipeline.plan import NodeId, Plan
 from pipeline.profile import Profile
 from tests.graphs import chain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nodes.messages import Applied, LifeState, NodeState, StreamApplied
+from nodes.protocol.messages import Applied, LifeState, NodeState, StreamApplied
 from pipeline.plan import NodeId, Plan, StreamId
 
 Presence = tuple[str, int]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from nodes.messages import LinkMeasured, Report, SegmentSeconds, TileSeconds, WaySeconds, parse_json
+from nodes.protocol.messages import LinkMeasured, Report, SegmentSeconds, TileSeconds, WaySeconds, parse_json
 from pipeline.plan import NodeId, StreamId
 
 FRAMES, SECONDS = "frames", "compute_seconds_p50"
