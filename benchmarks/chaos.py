@@ -36,7 +36,7 @@ import yaml
 from benchmarks.line import Line
 from broker.server import Server, ServerSettings
 from nodes import demo, photos, requests
-from nodes.config import load_config
+from nodes.config.loader import load_config
 from nodes.processes import Processes
 from nodes.stream_client import StreamClient
 from pipeline.plan import StreamId

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from broker.server import Server, ServerSettings
 from nodes import demo, photos
-from nodes.config import load_config
+from nodes.config.loader import load_config
 from nodes.processes import Processes
 from nodes.stream_client import StreamClient
 

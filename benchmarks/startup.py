@@ -18,10 +18,10 @@ from pathlib import Path
 
 REPEATS = 9
 MODULES = {
-    "planner": "nodes.cli, nodes.config, nodes.planner_node, scipy.optimize",  # SciPy with the first plan
-    "watch": "nodes.cli, nodes.config, nodes.watch",
-    "plan, place, publish": "nodes.cli, nodes.config, nodes.requests, nodes.plan_view",
-    "node, until it loads models": "nodes.cli, nodes.config, nodes.tier_node",
+    "planner": "nodes.cli, nodes.config.loader, nodes.planner_node, scipy.optimize",  # SciPy with the first plan
+    "watch": "nodes.cli, nodes.config.loader, nodes.watch",
+    "plan, place, publish": "nodes.cli, nodes.config.loader, nodes.requests, nodes.plan_view",
+    "node, until it loads models": "nodes.cli, nodes.config.loader, nodes.tier_node",
     "--help": "nodes.cli",
 }
 ENGINES = {"as they come": "keras, tensorflow", "as a node loads them": "pipeline.backend"}

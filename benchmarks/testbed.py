@@ -18,7 +18,7 @@ from benchmarks.network import Network
 from benchmarks.quota import Quotas
 from broker.server import Server, ServerSettings
 from nodes import demo, photos
-from nodes.config import load_config
+from nodes.config.loader import load_config
 from nodes.processes import Processes
 from nodes.stream_client import StreamClient
 

@@ -35,7 +35,7 @@ from broker import topics
 from broker.server import Server, ServerSettings
 from broker.session import Message
 from nodes import demo, photos, requests
-from nodes.config import load_config
+from nodes.config.loader import load_config
 from nodes.processes import Processes
 from nodes.protocol.messages import parse_json
 from nodes.protocol.reports import read_report

@@ -124,7 +124,7 @@ def node(
     state_dir: Annotated[Path | None, typer.Option(help="Where a device keeps what outlives it.")] = None,
 ) -> None:
     """Run one tier node: device, edge, cloud or a worker of the edge, as the configuration says."""
-    from nodes.config import load_config, with_node
+    from nodes.config.loader import load_config, with_node
     from nodes.tier_node import TierNode
     from pipeline.plan import NodeId
 
@@ -140,7 +140,7 @@ def node(
 @app.command()
 def planner(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the planner: it turns what nodes measure into plans."""
-    from nodes.config import load_config
+    from nodes.config.loader import load_config
     from nodes.planner_node import PlannerNode
 
     settings = load_config(config)
@@ -158,7 +158,7 @@ def watch(
     """Show nodes, plans, predicted beside measured seconds, and what is in flight, live."""
     signal.signal(signal.SIGTERM, _interrupt)
     from nodes import watch as view
-    from nodes.config import load_config
+    from nodes.config.loader import load_config
 
     view.run(load_config(config), once=once or as_json, as_json=as_json, timeout_s=timeout_s)
 
@@ -179,7 +179,7 @@ def place(
     from rich.console import Console
 
     from nodes import requests
-    from nodes.config import load_config
+    from nodes.config.loader import load_config
     from nodes.plan_view import plan_table
 
     if auto == bool(edge_from or cloud_from):
@@ -228,9 +228,9 @@ def objective(
     from rich.console import Console
 
     from nodes import plan_commands, requests
-    from nodes.config import load_config
+    from nodes.config.loader import load_config
+    from nodes.config.plan_request import as_written
     from nodes.plan_view import plan_table
-    from nodes.wishes import as_written
 
     wishes = plan_commands.wishes_of(
         objective=objective,
@@ -361,7 +361,7 @@ def plan(
     from rich.console import Console
 
     from nodes import requests
-    from nodes.config import load_config
+    from nodes.config.loader import load_config
     from nodes.plan_view import plan_table
 
     plans = requests.running_plans(load_config(config))
@@ -386,7 +386,7 @@ def drain(
 ) -> None:
     """Empty a node without losing a frame: plans leave it out, and when it says `drained` it may stop."""
     from nodes import requests
-    from nodes.config import load_config
+    from nodes.config.loader import load_config
     from pipeline.plan import NodeId
 
     requests.drain(load_config(config), NodeId(node), undo=undo, timeout_s=timeout_s)
@@ -400,7 +400,7 @@ def forget(
 ) -> None:
     """Clear what the broker retains of a node that is gone; refused while it lives."""
     from nodes import requests
-    from nodes.config import load_config
+    from nodes.config.loader import load_config
     from pipeline.plan import NodeId
 
     cleared = requests.forget(load_config(config), NodeId(node))
@@ -417,7 +417,7 @@ def publish(
 ) -> None:
     """Publish images as frames of a stream and print the result of each, one JSON object a line."""
     from nodes import requests
-    from nodes.config import load_config
+    from nodes.config.loader import load_config
 
     settings = load_config(config)
     name = requests.require_stream(settings, stream)

@@ -24,11 +24,11 @@ from rich.table import Table
 
 from broker.server import Server, ServerSettings
 from nodes import photos, requests
-from nodes.config import load_config
-from nodes.model_settings import preprocess_of, source_of
+from nodes.config.loader import load_config
+from nodes.config.model_settings import preprocess_of, source_of
+from nodes.config.sections import Config
 from nodes.plan_view import plan_table
 from nodes.processes import Processes
-from nodes.sections import Config
 from nodes.stream_client import StreamClient
 from pipeline.errors import TrisectError
 from pipeline.inputs import to_inputs

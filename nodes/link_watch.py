@@ -18,10 +18,10 @@ from broker.errors import BrokerError
 from broker.session import Channel, Message
 from broker.throughput import Throughput
 from broker.topics import Namespace
+from nodes.config.sections import Config
 from nodes.machine.links import FAST_BYTES_PER_S
 from nodes.presence import PING, Presence
 from nodes.protocol.messages import MessageError, parse_json
-from nodes.sections import Config
 
 _log = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ from broker.once import Parcel
 from broker.session import Channel, Session
 from broker.topics import Namespace
 from nodes.clock import PipelineClock
+from nodes.config.sections import Config
 from nodes.custody import Custody
 from nodes.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
 from nodes.protocol.messages import to_bytes
 from nodes.protocol.reports import INTAKE
 from nodes.results import intake_seconds, result_json
-from nodes.sections import Config
 from nodes.telemetry import Meter
 from nodes.tickets import Ticket
 from nodes.workers import Worker

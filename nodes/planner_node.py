@@ -13,6 +13,8 @@ from typing import Any
 from broker import topics
 from broker.session import Message
 from broker.topics import Namespace
+from nodes.config.plan_request import read_wishes
+from nodes.config.sections import Config
 from nodes.machine import planner_events as pe
 from nodes.machine.actions import Log
 from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
@@ -31,9 +33,7 @@ from nodes.protocol.messages import (
     to_bytes,
 )
 from nodes.protocol.reports import read_report
-from nodes.sections import Config
 from nodes.telemetry import Meter
-from nodes.wishes import read_wishes
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nodes.sections import SourceSection
+from nodes.config.sections import SourceSection
 from nodes.tickets import Ticket
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, StreamId

@@ -27,6 +27,8 @@ from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes import link_probe, sequences
 from nodes.compute import Compute
+from nodes.config.model_settings import labels_of, preprocess_of, source_of
+from nodes.config.sections import Config
 from nodes.custody import Custody
 from nodes.inbound import Inbound
 from nodes.inflows import inflows
@@ -35,11 +37,9 @@ from nodes.machine import actions as do
 from nodes.machine import events as ev
 from nodes.machine.stream import StreamSettings
 from nodes.machine.tier import TierMachine
-from nodes.model_settings import labels_of, preprocess_of, source_of
 from nodes.outbound import Outbound
 from nodes.presence import DRAIN, Presence, require_free, wait_up
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
-from nodes.sections import Config
 from nodes.sources import Source
 from nodes.telemetry import Meter
 from nodes.tickets import Ticket

@@ -14,10 +14,10 @@ from rich.live import Live
 from broker.errors import BrokerError, BrokerRefused
 from broker.session import Message
 from broker.topics import Namespace
+from nodes.config.sections import Config
 from nodes.overview import Overview, to_json
 from nodes.overview.view import render
 from nodes.presence import guest_session
-from nodes.sections import Config
 
 REFRESH_S = 0.25
 POLL_S = 0.05

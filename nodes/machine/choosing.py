@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nodes.config.plan_request import WishesSection, constraints_of
 from nodes.machine.conditions import Condition
 from nodes.machine.roster import Roster, Served
 from nodes.machine.terms import Terms, combinations
 from nodes.machine.tiling import Teams, priced_with, words
-from nodes.wishes import WishesSection, constraints_of
 from pipeline.cost import Costs
 from pipeline.errors import Infeasible, PlanError
 from pipeline.explain import kind_of

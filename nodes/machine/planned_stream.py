@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from nodes.config.plan_request import WishesSection, as_written
 from nodes.machine.choosing import Question
 from nodes.machine.conditions import Condition, departures
 from nodes.machine.roster import Served
-from nodes.wishes import WishesSection, as_written
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition.choice import Choice

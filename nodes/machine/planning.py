@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nodes.config.plan_request import WishesSection, as_written, constraints_of, read_wishes
 from nodes.machine.actions import Log
 from nodes.machine.choosing import HPA, Question, question
 from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
@@ -38,7 +39,6 @@ from nodes.machine.terms import Terms
 from nodes.machine.tiles_by_hand import tiling_by_hand
 from nodes.machine.tiling import Teams, priced_with
 from nodes.protocol.messages import LifeState
-from nodes.wishes import WishesSection, as_written, constraints_of, read_wishes
 from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.partition.choice import Choice

@@ -10,9 +10,9 @@ import pytest
 
 from broker.server import Server, ServerSettings
 from nodes import demo, photos
-from nodes.config import load_config
+from nodes.config.loader import load_config
+from nodes.config.sections import Config
 from nodes.processes import Processes
-from nodes.sections import Config
 from nodes.stream_client import StreamClient
 
 PATIENCE_S = 120.0

@@ -12,7 +12,7 @@ import pytest
 from broker.ports import free_port
 from broker.server import Server, ServerSettings
 from nodes import demo, photos
-from nodes.config import load_config
+from nodes.config.loader import load_config
 from nodes.processes import Processes
 from nodes.stream_client import StreamClient
 

@@ -9,7 +9,7 @@ import yaml
 
 from broker.server import Server, ServerSettings
 from nodes import demo, photos, requests
-from nodes.config import load_config
+from nodes.config.loader import load_config
 from nodes.processes import Processes
 from nodes.stream_client import StreamClient
 from pipeline.plan import NodeId, StreamId

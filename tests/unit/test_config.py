@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.config import Config, load_config, parse_config, with_node
+from nodes.config.loader import Config, load_config, parse_config, with_node
 from pipeline.errors import ConfigError
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
@@ -217,7 +217,7 @@ def test_any_text_is_a_configuration_or_a_config_error(text: str, at: int, dropp
 
 def test_what_needs_no_tensors_loads_neither_tensorflow_nor_scipy() -> None:
     heavy = "{'tensorflow', 'keras', 'scipy'}"
-    code = f"import sys, nodes.config, pipeline.partition; sys.exit(bool({heavy} & {{*sys.modules}}))"
+    code = f"import sys, nodes.config.loader, pipeline.partition; sys.exit(bool({heavy} & {{*sys.modules}}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

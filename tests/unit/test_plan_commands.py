@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nodes import offline, plan_commands
-from nodes.wishes import WishesSection, as_written, constraints_of
+from nodes.config.plan_request import WishesSection, as_written, constraints_of
 from pipeline.errors import ConfigError, PlanError
 from pipeline.models.graphs import shipped_graph
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nodes.config.plan_request import WishesSection, as_written
 from nodes.machine import planner_events as pe
 from nodes.machine.planned_stream import FORCED
 from nodes.machine.planning import PlannerMachine, PlannerSettings
 from nodes.machine.terms import Terms
-from nodes.wishes import WishesSection, as_written
 from pipeline.cost import Link
 from pipeline.placement import Tier
 from pipeline.plan import Plan

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from nodes import sequences
-from nodes.model_settings import labels_of, preprocess_of
-from nodes.sections import ModelSection, PreprocessSection
+from nodes.config.model_settings import labels_of, preprocess_of
+from nodes.config.sections import ModelSection, PreprocessSection
 from nodes.segments import SegmentStore
 from nodes.telemetry import Meter
 from pipeline.contention import uncontended_seconds

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nodes.sections import SourceSection
+from nodes.config.sections import SourceSection
 from nodes.sources import Source, open_frames
 from nodes.tickets import Ticket
 from pipeline.errors import ConfigError

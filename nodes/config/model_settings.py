@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nodes.sections import ModelSection
+from nodes.config.sections import ModelSection
 from pipeline.errors import ConfigError
 from pipeline.frames import Preprocess
 from pipeline.models import lookup

@@ -1,6 +1,6 @@
 """Reads a configuration file into a frozen Config, or says what is wrong: file, line, key, value, and what is allowed.
 
-Reads no other file and starts nothing. What the keys may hold stands in `nodes.sections`.
+Reads no other file and starts nothing. What the keys may hold stands in `nodes.config.sections`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from broker.topics import valid_id
-from nodes.sections import (
+from nodes.config.sections import (
     BrokerSection,
     Config,
     ModelSection,

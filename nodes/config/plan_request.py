@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from nodes.section import Section, Table, TierName, empty, tier
+from nodes.config.base import Section, Table, TierName, empty, tier
 from pipeline.cost import link_label
 from pipeline.errors import ConfigError, PlanError
 from pipeline.graph import ModelGraph

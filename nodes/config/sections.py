@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
+from nodes.config.base import Section, Table, TierName, empty
+from nodes.config.plan_request import LinkName, WishesSection
 from nodes.protocol.messages import WORKER
-from nodes.section import Section, Table, TierName, empty
-from nodes.wishes import LinkName, WishesSection
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
 
@@ -256,7 +256,7 @@ class TransportSection(Section):
 
 
 class Config(Section):
-    """A whole configuration. Every reference in it leads somewhere; see `nodes.config.load_config`."""
+    """A whole configuration. Every reference in it leads somewhere; see `nodes.config.loader.load_config`."""
 
     pipeline: Id = Field(description="a name of a-z, 0-9 and -")
     broker: BrokerSection = BrokerSection()
