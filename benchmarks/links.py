@@ -29,8 +29,8 @@ from broker.server import Server, ServerSettings
 from broker.session import Channel
 from broker.topics import Namespace
 from nodes.config.sections import Config
-from nodes.link_watch import LinkWatch
-from nodes.presence import Presence, guest_session, wait_up
+from nodes.session.link_monitor import LinkWatch
+from nodes.session.presence import Presence, guest_session, wait_up
 from pipeline.errors import TrisectError
 from pipeline.plan import NodeId
 

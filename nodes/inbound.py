@@ -18,8 +18,8 @@ from nodes.inflows import Inflow
 from nodes.machine import events as ev
 from nodes.machine.tier import TierMachine
 from nodes.protocol.messages import Applied, NodeState, from_bytes, parse_json
+from nodes.session.worker_thread import Worker
 from nodes.telemetry import Meter
-from nodes.workers import Worker
 from pipeline.errors import TrisectError, WireError
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.plan import NodeId, Plan, StreamId

@@ -18,8 +18,8 @@ from nodes.config.sections import Config, LinkSection, SpeedSection
 from nodes.machine.roster import link_between
 from nodes.machine.terms import Terms, combinations
 from nodes.machine.tiling import Teams
-from nodes.presence import guest_session
 from nodes.protocol.messages import LinkReport, NodeInfo, from_bytes, parse_json
+from nodes.session.presence import guest_session
 from pipeline.cost import LINKS, Costs, Link, link_label
 from pipeline.errors import ConfigError, ModelError, PlanError, TrisectError
 from pipeline.estimator import Speed, estimate

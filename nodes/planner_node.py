@@ -20,7 +20,6 @@ from nodes.machine.actions import Log
 from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.machine.planning import PlannerMachine, PlannerSettings
 from nodes.offline import terms_of
-from nodes.presence import PLANNER_TIER, Presence, require_free
 from nodes.protocol.messages import (
     Applied,
     LifeState,
@@ -33,6 +32,7 @@ from nodes.protocol.messages import (
     to_bytes,
 )
 from nodes.protocol.reports import read_report
+from nodes.session.presence import PLANNER_TIER, Presence, require_free
 from nodes.telemetry import Meter
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.graph import ModelGraph

@@ -13,8 +13,8 @@ from broker import topics
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
-from nodes.presence import guest_session
 from nodes.protocol.messages import Applied, LifeState, NodeState, from_bytes, parse_json
+from nodes.session.presence import guest_session
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import Array, Assembler, FrameKey, Received

@@ -17,7 +17,7 @@ from broker.topics import Namespace
 from nodes.config.sections import Config
 from nodes.overview import Overview, to_json
 from nodes.overview.view import render
-from nodes.presence import guest_session
+from nodes.session.presence import guest_session
 
 REFRESH_S = 0.25
 POLL_S = 0.05

@@ -7,8 +7,8 @@ import time
 from broker.server import Server
 from broker.topics import Namespace
 from nodes.config.sections import Config
-from nodes.link_watch import LinkWatch
-from nodes.presence import Presence, wait_up
+from nodes.session.link_monitor import LinkWatch
+from nodes.session.presence import Presence, wait_up
 from tests.integration.conftest import PATIENCE_S
 
 NAMES = Namespace("links")

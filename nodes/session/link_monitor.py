@@ -20,8 +20,8 @@ from broker.throughput import Throughput
 from broker.topics import Namespace
 from nodes.config.sections import Config
 from nodes.machine.links import FAST_BYTES_PER_S
-from nodes.presence import PING, Presence
 from nodes.protocol.messages import MessageError, parse_json
+from nodes.session.presence import PING, Presence
 
 _log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from nodes.machine.offsets import ClockOffset
+from nodes.session.clock_offset import ClockOffset
 
 STEP_S = 0.5
 """By how much wall and monotonic clock may part before one of them must have been stopped or set."""

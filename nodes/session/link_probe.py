@@ -18,7 +18,7 @@ from broker import topics
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
 from nodes.protocol.messages import LinkReport
-from nodes.workers import Worker
+from nodes.session.worker_thread import Worker
 from pipeline.errors import TrisectError
 from pipeline.graph import Tensor
 from pipeline.plan import NodeId

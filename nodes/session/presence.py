@@ -16,9 +16,9 @@ from broker import topics
 from broker.errors import RequestTimeout, SessionTaken
 from broker.session import Address, Limits, Message, Session, Will
 from broker.topics import Namespace
-from nodes.clock import PipelineClock
 from nodes.config.sections import Config
 from nodes.protocol.messages import LifeState, MessageError, NodeState, from_bytes, parse_json, to_bytes
+from nodes.session.clock import PipelineClock
 from pipeline.errors import TrisectError
 from pipeline.plan import NodeId
 
