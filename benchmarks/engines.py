@@ -27,7 +27,7 @@ from cutting import frame_of
 from rich.console import Console
 from rich.table import Table
 
-from nodes.segments import SegmentStore
+from nodes.tier.segment_store import SegmentStore
 from pipeline import engines
 from pipeline.engines.checks import noise
 from pipeline.graph import ModelGraph

@@ -21,7 +21,7 @@ MODULES = {
     "planner": "nodes.cli, nodes.config.loader, nodes.planner_node, scipy.optimize",  # SciPy with the first plan
     "watch": "nodes.cli, nodes.config.loader, nodes.watch",
     "plan, place, publish": "nodes.cli, nodes.config.loader, nodes.requests, nodes.plan_view",
-    "node, until it loads models": "nodes.cli, nodes.config.loader, nodes.tier_node",
+    "node, until it loads models": "nodes.cli, nodes.config.loader, nodes.tier.node",
     "--help": "nodes.cli",
 }
 ENGINES = {"as they come": "keras, tensorflow", "as a node loads them": "pipeline.backend"}

@@ -125,7 +125,7 @@ def node(
 ) -> None:
     """Run one tier node: device, edge, cloud or a worker of the edge, as the configuration says."""
     from nodes.config.loader import load_config, with_node
-    from nodes.tier_node import TierNode
+    from nodes.tier.node import TierNode
     from pipeline.plan import NodeId
 
     if tier is None and (role or threads):

@@ -16,8 +16,6 @@ from broker.topics import Namespace
 from nodes.config.plan_request import read_wishes
 from nodes.config.sections import Config
 from nodes.machine import planner_events as pe
-from nodes.machine.actions import Log
-from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.machine.planning import PlannerMachine, PlannerSettings
 from nodes.offline import terms_of
 from nodes.protocol.messages import (
@@ -33,7 +31,9 @@ from nodes.protocol.messages import (
 )
 from nodes.protocol.reports import read_report
 from nodes.session.presence import PLANNER_TIER, Presence, require_free
-from nodes.telemetry import Meter
+from nodes.tier.machine.actions import Log
+from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
+from nodes.tier.meter import Meter
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId

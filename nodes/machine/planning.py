@@ -14,9 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nodes.config.plan_request import WishesSection, as_written, constraints_of, read_wishes
-from nodes.machine.actions import Log
 from nodes.machine.choosing import HPA, Question, question
-from nodes.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.machine.load import Flow, Rates
 from nodes.machine.planned_stream import FORCED, PlannedStream, Way, fits, way, way_of
 from nodes.machine.planner_events import (
@@ -39,6 +37,8 @@ from nodes.machine.terms import Terms
 from nodes.machine.tiles_by_hand import tiling_by_hand
 from nodes.machine.tiling import Teams, priced_with
 from nodes.protocol.messages import LifeState
+from nodes.tier.machine.actions import Log
+from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.partition.choice import Choice

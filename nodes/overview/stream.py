@@ -42,7 +42,7 @@ class StageSeconds:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a result message says about time; see nodes.results for the whole of it."""
+    """What a result message says about time; see nodes.tier.result_json for the whole of it."""
 
     sequence: int
     epoch: int

@@ -15,13 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from nodes.machine import actions as do
-from nodes.machine import events as ev
 from nodes.machine import planner_events as pe
 from nodes.machine.corrections import LEAST_FRAMES
 from nodes.machine.planning import PlannerMachine, PlannerSettings
-from nodes.machine.stream import MAX_FAILURES, StreamSettings
-from nodes.machine.tier import TierMachine
 from nodes.protocol.messages import (
     WORKER,
     Applied,
@@ -36,6 +32,10 @@ from nodes.protocol.messages import (
 )
 from nodes.protocol.reports import read_report
 from nodes.protocol.work import Work
+from nodes.tier.machine import actions as do
+from nodes.tier.machine import events as ev
+from nodes.tier.machine.stream import MAX_FAILURES, StreamSettings
+from nodes.tier.machine.tier import TierMachine
 from pipeline.errors import WireError
 from pipeline.estimator import Speed
 from pipeline.graph import ModelGraph

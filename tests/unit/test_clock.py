@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.results import link_seconds
 from nodes.session.clock import STEP_S, PipelineClock
 from nodes.session.clock_offset import DRIFT, ClockOffset
+from nodes.tier.result_json import link_seconds
 from pipeline.wire import Hop
 
 WAYS = st.floats(0.0, 10.0)

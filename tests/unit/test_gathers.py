@@ -8,13 +8,13 @@ from itertools import product
 
 import numpy as np
 
-from nodes.machine import actions as do
-from nodes.machine import events as ev
-from nodes.machine.gathers import LEAST_WAIT_S, PATIENCE, SHUN_S
-from nodes.machine.stream import StreamSettings
-from nodes.machine.tier import TierMachine
 from nodes.protocol.messages import Applied, LifeState, NodeState, StreamApplied
 from nodes.protocol.work import Work
+from nodes.tier.machine import actions as do
+from nodes.tier.machine import events as ev
+from nodes.tier.machine.stream import StreamSettings
+from nodes.tier.machine.tier import TierMachine
+from nodes.tier.machine.tile_gather import LEAST_WAIT_S, PATIENCE, SHUN_S
 from pipeline.cost import Prediction
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles.arrays import merge

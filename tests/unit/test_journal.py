@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from broker.session import Delivery
-from nodes.journal import ANSWERED_KEPT, TIDY_BYTES, Earlier, Journal
+from nodes.tier.journal import ANSWERED_KEPT, TIDY_BYTES, Earlier, Journal
 
 
 def journal(folder: Path, *, token: str = "t1", limit_bytes: int = 1 << 24) -> Journal:

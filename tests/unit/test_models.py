@@ -128,7 +128,7 @@ def test_a_model_is_too_large_before_it_is_loaded(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_segment_is_too_large_before_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nodes.segments import SegmentStore
+    from nodes.tier.segment_store import SegmentStore
     from pipeline import engines
     from pipeline.models import memory
     from pipeline.prepared import load

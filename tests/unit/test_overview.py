@@ -78,7 +78,7 @@ def plan_of(epoch: int, placement: Placement = SPLIT, reason: str = "first plan"
 
 
 def result_of(sequence: int, epoch: int, seconds: float = 0.06, error: str = "") -> dict[str, Any]:
-    """As `nodes.results.result_json` has it, with what a view does not read left out."""
+    """As `nodes.tier.result_json.result_json` has it, with what a view does not read left out."""
     if error:
         return {"stream": CAMERA, "sequence": sequence, "ok": False, "epoch": epoch, "seconds": seconds, "error": error}
     return {

@@ -112,8 +112,8 @@ def test_a_profile_that_comes_late_mends_the_price_once_too() -> None:
 
 
 def test_a_mended_price_changes_nothing_on_the_nodes() -> None:
-    from nodes.machine.epochs import EpochTable
-    from nodes.machine.events import PlanArrived
+    from nodes.tier.machine.epochs import EpochTable
+    from nodes.tier.machine.events import PlanArrived
 
     table = EpochTable(CLOUD, {"chain": GRAPH})
     assert table.plan_arrived(PlanArrived(plan(1, ON_CLOUD)))

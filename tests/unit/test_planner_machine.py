@@ -9,13 +9,13 @@ from unittest import mock
 
 import pytest
 
-from nodes.machine import events as ev
 from nodes.machine import planner_events as pe
-from nodes.machine.actions import Log
 from nodes.machine.choosing import EXACT
 from nodes.machine.planned_stream import FORCED
 from nodes.machine.planning import LOST_GRACE_S, PlannerMachine, PlannerSettings
 from nodes.protocol.messages import LifeState, LinkReport, NodeInfo
+from nodes.tier.machine import events as ev
+from nodes.tier.machine.actions import Log
 from pipeline.partition import exact
 from pipeline.placement import Placement
 from pipeline.plan import NodeId, Plan

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import pytest
 
 from nodes.config.plan_request import read_wishes
-from nodes.machine import events as ev
 from nodes.machine import planner_events as pe
 from nodes.machine.corrections import LEAST_FRAMES
 from nodes.machine.planning import PlannerMachine, PlannerSettings
@@ -22,6 +21,7 @@ from nodes.protocol.messages import (
     StreamApplied,
     TileSeconds,
 )
+from nodes.tier.machine import events as ev
 from pipeline.models.graphs import shipped_graph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from nodes import sequences
 from nodes.config.model_settings import labels_of, preprocess_of
 from nodes.config.sections import ModelSection, PreprocessSection
-from nodes.segments import SegmentStore
-from nodes.telemetry import Meter
+from nodes.tier import sequences
+from nodes.tier.meter import Meter
+from nodes.tier.segment_store import SegmentStore
 from pipeline.contention import uncontended_seconds
 from pipeline.errors import ConfigError
 from pipeline.placement import Stage, Tier, stages

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nodes.config.sections import SourceSection
-from nodes.sources import Source, open_frames
-from nodes.tickets import Ticket
+from nodes.tier.pending_frame import Ticket
+from nodes.tier.sources import Source, open_frames
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, StreamId
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from nodes.machine import actions as do
-from nodes.machine import events as ev
-from nodes.machine.stream import GRACE_S, MAX_FAILURES, MAX_TIMEOUT_S, StreamOwner, StreamSettings
-from nodes.machine.tier import TierMachine
 from nodes.protocol.messages import LifeState, StreamApplied
+from nodes.tier.machine import actions as do
+from nodes.tier.machine import events as ev
+from nodes.tier.machine.stream import GRACE_S, MAX_FAILURES, MAX_TIMEOUT_S, StreamOwner, StreamSettings
+from nodes.tier.machine.tier import TierMachine
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement
 from pipeline.plan import NodeId

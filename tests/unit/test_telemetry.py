@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.machine.actions import NoteTile
 from nodes.machine.corrections import LEAST_COMPUTED_S, LEAST_FRAMES
 from nodes.protocol.messages import LinkMeasured, MessageError, SegmentSeconds, TileSeconds, WaySeconds, to_bytes
 from nodes.protocol.reports import INTAKE, read_report
-from nodes.telemetry import Meter
+from nodes.tier.machine.actions import NoteTile
+from nodes.tier.meter import Meter
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey
 from tests.unit.test_graph import values

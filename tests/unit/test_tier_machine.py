@@ -9,13 +9,13 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
-from nodes.machine import actions as do
-from nodes.machine import events as ev
-from nodes.machine.epochs import TRANSITIONS, EpochTable, Phase
-from nodes.machine.joins import Joins, merge
-from nodes.machine.tier import TierMachine
 from nodes.protocol.messages import Applied, LifeState, NodeState, StreamApplied
 from nodes.protocol.peers import Peers
+from nodes.tier.machine import actions as do
+from nodes.tier.machine import events as ev
+from nodes.tier.machine.epochs import TRANSITIONS, EpochTable, Phase
+from nodes.tier.machine.joins import Joins, merge
+from nodes.tier.machine.tier import TierMachine
 from pipeline.cost import Prediction
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement, Stage, Tier

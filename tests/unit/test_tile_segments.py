@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from nodes.tile_segments import TileStore
+from nodes.tier.tile_store import TileStore
 from pipeline.backend import keras
 from pipeline.engines import Engine, create
 from pipeline.errors import ConfigError, TileError

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from nodes.machine import events as ev
 from nodes.machine import planner_events as pe
 from nodes.machine.compute_seconds import ComputeSeconds
 from nodes.machine.corrections import LEAST_FRAMES
@@ -23,6 +22,7 @@ from nodes.protocol.messages import (
     SegmentSeconds,
     StreamApplied,
 )
+from nodes.tier.machine import events as ev
 from pipeline.plan import NodeId, Plan
 from pipeline.profile import Profile
 from tests.graphs import chain

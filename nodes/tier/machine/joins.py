@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nodes.machine.actions import Run
-from nodes.machine.events import TensorArrived
+from nodes.tier.machine.actions import Run
+from nodes.tier.machine.events import TensorArrived
 from pipeline.placement import Tier
 from pipeline.wire import Array, FrameKey, Hop, Trace
 

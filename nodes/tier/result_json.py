@@ -8,8 +8,8 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from nodes.machine.actions import CloseFrame
-from nodes.tickets import Ticket
+from nodes.tier.machine.actions import CloseFrame
+from nodes.tier.pending_frame import Ticket
 from pipeline.frames import top_k
 from pipeline.graph import ModelGraph
 from pipeline.wire import Hop, Trace

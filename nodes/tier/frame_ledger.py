@@ -21,10 +21,10 @@ from broker import topics
 from broker.once import OncePublisher, Parcel
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
-from nodes.journal import Journal
-from nodes.machine.events import FrameOffered
 from nodes.protocol.messages import parse_json
-from nodes.tickets import Ticket
+from nodes.tier.journal import Journal
+from nodes.tier.machine.events import FrameOffered
+from nodes.tier.pending_frame import Ticket
 from pipeline.plan import NodeId, StreamId
 
 _log = logging.getLogger(__name__)

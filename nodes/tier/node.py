@@ -25,26 +25,26 @@ from typing import TYPE_CHECKING, Any
 from broker import topics
 from broker.session import Channel, Message
 from broker.topics import Namespace
-from nodes import sequences
-from nodes.compute import Compute
 from nodes.config.model_settings import labels_of, preprocess_of, source_of
 from nodes.config.sections import Config
-from nodes.custody import Custody
-from nodes.inbound import Inbound
-from nodes.inflows import inflows
-from nodes.machine import actions as do
-from nodes.machine import events as ev
-from nodes.machine.stream import StreamSettings
-from nodes.machine.tier import TierMachine
-from nodes.outbound import Outbound
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
 from nodes.session import link_probe
 from nodes.session.link_monitor import LinkWatch
 from nodes.session.presence import DRAIN, Presence, require_free, wait_up
 from nodes.session.worker_thread import Worker
-from nodes.sources import Source
-from nodes.telemetry import Meter
-from nodes.tickets import Ticket
+from nodes.tier import sequences
+from nodes.tier.compute import Compute
+from nodes.tier.frame_ledger import Custody
+from nodes.tier.inbound import Inbound
+from nodes.tier.machine import actions as do
+from nodes.tier.machine import events as ev
+from nodes.tier.machine.stream import StreamSettings
+from nodes.tier.machine.tier import TierMachine
+from nodes.tier.meter import Meter
+from nodes.tier.outbound import Outbound
+from nodes.tier.pending_frame import Ticket
+from nodes.tier.sources import Source
+from nodes.tier.tensor_topics import inflows
 from pipeline.errors import ConfigError, FrameError, TrisectError
 from pipeline.inputs import to_inputs
 from pipeline.models.memory import TooLarge

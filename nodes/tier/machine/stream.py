@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nodes.machine.actions import Action, CloseFrame, Count, DecodeFrame, DropFrame, Log, Run
-from nodes.machine.epochs import EpochTable, Phase
-from nodes.machine.events import FrameDecoded, FrameOffered, FrameUndecodable, OutputArrived, OutputFailed
-from nodes.machine.joins import merge
 from nodes.protocol.messages import StreamApplied
 from nodes.protocol.peers import Peers, Presence
+from nodes.tier.machine.actions import Action, CloseFrame, Count, DecodeFrame, DropFrame, Log, Run
+from nodes.tier.machine.epochs import EpochTable, Phase
+from nodes.tier.machine.events import FrameDecoded, FrameOffered, FrameUndecodable, OutputArrived, OutputFailed
+from nodes.tier.machine.joins import merge
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.wire import Array, FrameKey, Trace

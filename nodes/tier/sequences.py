@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from nodes.machine.stream import SEQUENCES_A_START
+from nodes.tier.machine.stream import SEQUENCES_A_START
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nodes.config.sections import SourceSection
-from nodes.tickets import Ticket
+from nodes.tier.pending_frame import Ticket
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import Array

@@ -14,15 +14,15 @@ from broker.once import Parcel
 from broker.session import Channel, Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
-from nodes.custody import Custody
-from nodes.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
 from nodes.protocol.messages import to_bytes
 from nodes.protocol.reports import INTAKE
-from nodes.results import intake_seconds, result_json
 from nodes.session.clock import PipelineClock
 from nodes.session.worker_thread import Worker
-from nodes.telemetry import Meter
-from nodes.tickets import Ticket
+from nodes.tier.frame_ledger import Custody
+from nodes.tier.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
+from nodes.tier.meter import Meter
+from nodes.tier.pending_frame import Ticket
+from nodes.tier.result_json import intake_seconds, result_json
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey, encode, encode_failure

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from nodes.machine import events as ev
-from nodes.machine.actions import Action, AnnounceApplied, Count, Log, Release, SendFailure, SendOutput, SendTensor
-from nodes.machine.epochs import Epoch, EpochTable, Phase
-from nodes.machine.gathers import Gathers
-from nodes.machine.joins import Joins
-from nodes.machine.stream import StreamOwner, StreamSettings
 from nodes.protocol.messages import StreamApplied
 from nodes.protocol.peers import Peers
 from nodes.protocol.work import Work
+from nodes.tier.machine import events as ev
+from nodes.tier.machine.actions import Action, AnnounceApplied, Count, Log, Release, SendFailure, SendOutput, SendTensor
+from nodes.tier.machine.epochs import Epoch, EpochTable, Phase
+from nodes.tier.machine.joins import Joins
+from nodes.tier.machine.stream import StreamOwner, StreamSettings
+from nodes.tier.machine.tile_gather import Gathers
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId

@@ -13,11 +13,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from nodes.machine.actions import Action, Count, Log, NoteTile, Run, SendFailure, SendTile
-from nodes.machine.epochs import Epoch
-from nodes.machine.events import SegmentRan, TileArrived, TileFailed
 from nodes.protocol.peers import Peers, Presence
 from nodes.protocol.work import Work
+from nodes.tier.machine.actions import Action, Count, Log, NoteTile, Run, SendFailure, SendTile
+from nodes.tier.machine.epochs import Epoch
+from nodes.tier.machine.events import SegmentRan, TileArrived, TileFailed
 from pipeline.plan import NodeId
 from pipeline.tiles.arrays import part
 from pipeline.tiling import TiledStage

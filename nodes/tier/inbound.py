@@ -14,12 +14,12 @@ from typing import TypeAlias
 from broker import topics
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
-from nodes.inflows import Inflow
-from nodes.machine import events as ev
-from nodes.machine.tier import TierMachine
 from nodes.protocol.messages import Applied, NodeState, from_bytes, parse_json
 from nodes.session.worker_thread import Worker
-from nodes.telemetry import Meter
+from nodes.tier.machine import events as ev
+from nodes.tier.machine.tier import TierMachine
+from nodes.tier.meter import Meter
+from nodes.tier.tensor_topics import Inflow
 from pipeline.errors import TrisectError, WireError
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.plan import NodeId, Plan, StreamId

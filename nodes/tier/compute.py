@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nodes.machine import actions as do
-from nodes.machine import events as ev
 from nodes.protocol.work import Work
-from nodes.segments import SegmentStore
 from nodes.session.clock import PipelineClock
 from nodes.session.worker_thread import Worker
-from nodes.telemetry import Meter
-from nodes.tile_segments import TileStore
+from nodes.tier.machine import actions as do
+from nodes.tier.machine import events as ev
+from nodes.tier.meter import Meter
+from nodes.tier.segment_store import SegmentStore
+from nodes.tier.tile_store import TileStore
 from pipeline.errors import PlanError, TrisectError
 from pipeline.placement import NodeId
 from pipeline.plan import StreamId

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from broker import topics
 from broker.topics import Namespace
-from nodes.machine.actions import Prepare
+from nodes.tier.machine.actions import Prepare
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import psutil
 
-from nodes.machine.actions import NoteTile
 from nodes.machine.corrections import LEAST_FRAMES, tells
 from nodes.protocol.reports import (
     ALONE_SECONDS,
@@ -24,6 +23,7 @@ from nodes.protocol.reports import (
     of_way,
     seconds_of,
 )
+from nodes.tier.machine.actions import NoteTile
 from pipeline.plan import NodeId, StreamId
 
 SAMPLES = 4096

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from nodes.machine.actions import Action, Count, Log, Prepare, Release
-from nodes.machine.events import PlanArrived, Prepared, PrepareFailed
 from nodes.protocol.messages import StreamApplied
+from nodes.tier.machine.actions import Action, Count, Log, Prepare, Release
+from nodes.tier.machine.events import PlanArrived, Prepared, PrepareFailed
 from pipeline.errors import DigestMismatch, PlanError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Stage, Tier
