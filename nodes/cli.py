@@ -141,7 +141,7 @@ def node(
 def planner(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the planner: it turns what nodes measure into plans."""
     from nodes.config.loader import load_config
-    from nodes.planner_node import PlannerNode
+    from nodes.planner.node import PlannerNode
 
     settings = load_config(config)
     _log_to_stderr(settings.planner.id)

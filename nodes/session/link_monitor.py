@@ -19,7 +19,7 @@ from broker.session import Channel, Message
 from broker.throughput import Throughput
 from broker.topics import Namespace
 from nodes.config.sections import Config
-from nodes.machine.links import FAST_BYTES_PER_S
+from nodes.planner.costs.links import FAST_BYTES_PER_S
 from nodes.protocol.messages import MessageError, parse_json
 from nodes.session.presence import PING, Presence
 

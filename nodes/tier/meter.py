@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import psutil
 
-from nodes.machine.corrections import LEAST_FRAMES, tells
+from nodes.planner.costs.corrections import LEAST_FRAMES, tells
 from nodes.protocol.reports import (
     ALONE_SECONDS,
     FRAMES,

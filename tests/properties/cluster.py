@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from nodes.machine import planner_events as pe
-from nodes.machine.corrections import LEAST_FRAMES
-from nodes.machine.planning import PlannerMachine, PlannerSettings
+from nodes.planner.costs.corrections import LEAST_FRAMES
+from nodes.planner.machine import events as pe
+from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.protocol.messages import (
     WORKER,
     Applied,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.machine.corrections import COLDNESS, LARGEST, LEAST_WINDOWS, TURN_WINDOWS, WINDOWS, Corrections, close
+from nodes.planner.costs.corrections import COLDNESS, LARGEST, LEAST_WINDOWS, TURN_WINDOWS, WINDOWS, Corrections, close
 from pipeline.plan import NodeId
 
 A, B, IDLE = map(NodeId, ("a", "b", "idle"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.machine.constants import FADING, LEAST_STEP_S
-from nodes.machine.ends import Ends
+from nodes.planner.costs.constants import FADING, LEAST_STEP_S
+from nodes.planner.costs.ends import Ends
 from pipeline.plan import NodeId
 
 DEVICE, EDGE, CLOUD, OTHER = map(NodeId, ("device-1", "edge-1", "cloud-1", "edge-2"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.machine.links import FAST_BYTES_PER_S, LEAST_AGREEING, MOST_AGREEING, Links
+from nodes.planner.costs.links import FAST_BYTES_PER_S, LEAST_AGREEING, MOST_AGREEING, Links
 from nodes.protocol.messages import LinkMeasured, LinkReport
 from pipeline.plan import NodeId
 

@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nodes import offline, plan_commands
+from nodes import plan_commands
 from nodes.config.plan_request import WishesSection, as_written, constraints_of
+from nodes.planner import offline
 from pipeline.errors import ConfigError, PlanError
 from pipeline.models.graphs import shipped_graph
 

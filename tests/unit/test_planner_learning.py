@@ -10,9 +10,9 @@ from unittest import mock
 
 import pytest
 
-from nodes.machine import planner_events as pe
-from nodes.machine.compute_seconds import CALL_S
-from nodes.machine.corrections import COLDNESS, LEAST_FRAMES, LEAST_SECONDS
+from nodes.planner.costs.compute_seconds import CALL_S
+from nodes.planner.costs.corrections import COLDNESS, LEAST_FRAMES, LEAST_SECONDS
+from nodes.planner.machine import events as pe
 from nodes.protocol.messages import Report, SegmentSeconds, WaySeconds
 from pipeline.estimator import Speed, estimate
 from pipeline.partition import exact

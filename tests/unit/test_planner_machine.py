@@ -9,10 +9,10 @@ from unittest import mock
 
 import pytest
 
-from nodes.machine import planner_events as pe
-from nodes.machine.choosing import EXACT
-from nodes.machine.planned_stream import FORCED
-from nodes.machine.planning import LOST_GRACE_S, PlannerMachine, PlannerSettings
+from nodes.planner.machine import events as pe
+from nodes.planner.machine.planner import LOST_GRACE_S, PlannerMachine, PlannerSettings
+from nodes.planner.machine.problem import EXACT
+from nodes.planner.machine.stream import FORCED
 from nodes.protocol.messages import LifeState, LinkReport, NodeInfo
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.actions import Log

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pytest
 
 from nodes.config.plan_request import read_wishes
-from nodes.machine import planner_events as pe
-from nodes.machine.corrections import LEAST_FRAMES
-from nodes.machine.planning import PlannerMachine, PlannerSettings
+from nodes.planner.costs.corrections import LEAST_FRAMES
+from nodes.planner.machine import events as pe
+from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.protocol.messages import (
     WORKER,
     Applied,

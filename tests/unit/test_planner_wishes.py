@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from nodes.config.plan_request import WishesSection, as_written
-from nodes.machine import planner_events as pe
-from nodes.machine.planned_stream import FORCED
-from nodes.machine.planning import PlannerMachine, PlannerSettings
-from nodes.machine.terms import Terms
+from nodes.planner.machine import events as pe
+from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
+from nodes.planner.machine.static_costs import Terms
+from nodes.planner.machine.stream import FORCED
 from pipeline.cost import Link
 from pipeline.placement import Tier
 from pipeline.plan import Plan

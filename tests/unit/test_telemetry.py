@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.machine.corrections import LEAST_COMPUTED_S, LEAST_FRAMES
+from nodes.planner.costs.corrections import LEAST_COMPUTED_S, LEAST_FRAMES
 from nodes.protocol.messages import LinkMeasured, MessageError, SegmentSeconds, TileSeconds, WaySeconds, to_bytes
 from nodes.protocol.reports import INTAKE, read_report
 from nodes.tier.machine.actions import NoteTile

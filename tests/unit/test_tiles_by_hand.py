@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from nodes.machine import planner_events as pe
-from nodes.machine.compute_seconds import ComputeSeconds
-from nodes.machine.corrections import LEAST_FRAMES
-from nodes.machine.planned_stream import FORCED
-from nodes.machine.planning import PlannerMachine, PlannerSettings
+from nodes.planner.costs.compute_seconds import ComputeSeconds
+from nodes.planner.costs.corrections import LEAST_FRAMES
+from nodes.planner.machine import events as pe
+from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
+from nodes.planner.machine.stream import FORCED
 from nodes.protocol.messages import (
     WORKER,
     Applied,

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nodes.machine.conditions import Taken
+from nodes.planner.costs.snapshot import Taken
 from nodes.protocol.messages import LinkReport
 from pipeline.cost import LinkCost, link_label
 from pipeline.placement import Tier

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from nodes.machine.compute_seconds import ComputeSeconds, Estimate
-from nodes.machine.conditions import Condition
-from nodes.machine.constants import Constants
-from nodes.machine.ends import Ends
-from nodes.machine.handling import Handling
-from nodes.machine.links import Links
-from nodes.machine.load import Flow, taken_on
+from nodes.planner.costs.compute_seconds import ComputeSeconds, Estimate
+from nodes.planner.costs.constants import Constants
+from nodes.planner.costs.ends import Ends
+from nodes.planner.costs.handling import Handling
+from nodes.planner.costs.links import Links
+from nodes.planner.costs.snapshot import Condition
+from nodes.planner.machine.utilisation import Flow, taken_on
 from nodes.protocol.messages import LifeState, LinkReport, NodeInfo, TileSeconds, WaySeconds
 from nodes.protocol.peers import Peers
 from pipeline.cost import Costs, Link, link_label

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nodes.machine.conditions import Condition
-from nodes.machine.roster import Roster, Served
+from nodes.planner.costs.snapshot import Condition
+from nodes.planner.machine.registry import Roster, Served
 from pipeline.graph import ModelGraph
 from pipeline.partition.choice import Candidate, Choice, priced
 from pipeline.partition.objective import Objective

@@ -15,9 +15,9 @@ from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.loader import load_config
 from nodes.config.sections import Config, LinkSection, SpeedSection
-from nodes.machine.roster import link_between
-from nodes.machine.terms import Terms, combinations
-from nodes.machine.tiling import Teams
+from nodes.planner.machine.registry import link_between
+from nodes.planner.machine.static_costs import Terms, combinations
+from nodes.planner.machine.tile_teams import Teams
 from nodes.protocol.messages import LinkReport, NodeInfo, from_bytes, parse_json
 from nodes.session.presence import guest_session
 from pipeline.cost import LINKS, Costs, Link, link_label
@@ -50,7 +50,7 @@ def find_config(name: str) -> Config:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} or "/" in name or path.exists():
         return load_config(path, runs=False)
-    home = Path(__file__).resolve().parent
+    home = Path(__file__).resolve().parents[1]
     folders = (home / "configs", home.parent / "configs")  # as installed, and in a checkout
     known = {found.stem: found for folder in folders for found in sorted(folder.glob("*.yaml"))}
     if name not in known:

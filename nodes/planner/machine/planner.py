@@ -14,10 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nodes.config.plan_request import WishesSection, as_written, constraints_of, read_wishes
-from nodes.machine.choosing import HPA, Question, question
-from nodes.machine.load import Flow, Rates
-from nodes.machine.planned_stream import FORCED, PlannedStream, Way, fits, way, way_of
-from nodes.machine.planner_events import (
+from nodes.planner.machine.events import (
     InfoArrived,
     LinkArrived,
     ManifestArrived,
@@ -31,11 +28,14 @@ from nodes.machine.planner_events import (
     TelemetryArrived,
     WishesRequested,
 )
-from nodes.machine.roster import Roster, Served
-from nodes.machine.silence import Silence
-from nodes.machine.terms import Terms
-from nodes.machine.tiles_by_hand import tiling_by_hand
-from nodes.machine.tiling import Teams, priced_with
+from nodes.planner.machine.failure_detector import Silence
+from nodes.planner.machine.manual_tiling import tiling_by_hand
+from nodes.planner.machine.problem import HPA, Question, question
+from nodes.planner.machine.registry import Roster, Served
+from nodes.planner.machine.static_costs import Terms
+from nodes.planner.machine.stream import FORCED, PlannedStream, Way, fits, way, way_of
+from nodes.planner.machine.tile_teams import Teams, priced_with
+from nodes.planner.machine.utilisation import Flow, Rates
 from nodes.protocol.messages import LifeState
 from nodes.tier.machine.actions import Log
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick

@@ -15,9 +15,9 @@ from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.plan_request import read_wishes
 from nodes.config.sections import Config
-from nodes.machine import planner_events as pe
-from nodes.machine.planning import PlannerMachine, PlannerSettings
-from nodes.offline import terms_of
+from nodes.planner.machine import events as pe
+from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
+from nodes.planner.offline import terms_of
 from nodes.protocol.messages import (
     Applied,
     LifeState,

@@ -11,7 +11,7 @@ import statistics
 from collections import deque
 from dataclasses import dataclass, field
 
-from nodes.machine.constants import has_left
+from nodes.planner.costs.constants import has_left
 from pipeline.plan import NodeId
 
 REPORTS, LEAST_REPORTS = 5, 3

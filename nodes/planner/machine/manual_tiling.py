@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import cycle, islice
 
-from nodes.machine.planner_events import TilesByHand
-from nodes.machine.roster import Roster, Served
+from nodes.planner.machine.events import TilesByHand
+from nodes.planner.machine.registry import Roster, Served
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement, Tier, stages

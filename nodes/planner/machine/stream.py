@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from nodes.config.plan_request import WishesSection, as_written
-from nodes.machine.choosing import Question
-from nodes.machine.conditions import Condition, departures
-from nodes.machine.roster import Served
+from nodes.planner.costs.snapshot import Condition, departures
+from nodes.planner.machine.problem import Question
+from nodes.planner.machine.registry import Served
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition.choice import Choice

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from nodes.config.plan_request import WishesSection, constraints_of
-from nodes.machine.conditions import Condition
-from nodes.machine.roster import Roster, Served
-from nodes.machine.terms import Terms, combinations
-from nodes.machine.tiling import Teams, priced_with, words
+from nodes.planner.costs.snapshot import Condition
+from nodes.planner.machine.registry import Roster, Served
+from nodes.planner.machine.static_costs import Terms, combinations
+from nodes.planner.machine.tile_teams import Teams, priced_with, words
 from pipeline.cost import Costs
 from pipeline.errors import Infeasible, PlanError
 from pipeline.explain import kind_of

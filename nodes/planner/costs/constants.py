@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from nodes.machine.corrections import turned
+from nodes.planner.costs.corrections import turned
 
 K = TypeVar("K", bound=Hashable)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from nodes.machine.compute_seconds import Basis
+from nodes.planner.costs.compute_seconds import Basis
 from nodes.protocol.messages import LinkReport
 from pipeline.plan import NodeId
 

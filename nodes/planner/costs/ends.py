@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nodes.machine.constants import Constants
-from nodes.machine.handling import LEAST_REPORTS, REPORTS
+from nodes.planner.costs.constants import Constants
+from nodes.planner.costs.handling import LEAST_REPORTS, REPORTS
 from pipeline.plan import NodeId
 
 GAIN = 0.5

@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nodes.machine.constants import Constants
-from nodes.machine.corrections import LEAST_REST_SECONDS, LEAST_SECONDS, Corrections, tells
+from nodes.planner.costs.constants import Constants
+from nodes.planner.costs.corrections import LEAST_REST_SECONDS, LEAST_SECONDS, Corrections, tells
 from nodes.protocol.messages import NodeInfo, SegmentSeconds, TileSeconds
 from pipeline.errors import ModelError, TileError
 from pipeline.estimator import Speed, estimate
