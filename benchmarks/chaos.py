@@ -35,10 +35,11 @@ import yaml
 
 from benchmarks.line import Line
 from broker.server import Server, ServerSettings
-from nodes import demo, photos, requests
+from nodes import demo, photos
+from nodes.client import requests
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
 from pipeline.plan import StreamId
 
 FOLDER = StreamId("folder")

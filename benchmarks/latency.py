@@ -20,9 +20,9 @@ from rich.table import Table
 
 from broker.server import Server, ServerSettings
 from nodes import demo, photos
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
 
 BUDGET_S = 0.015
 BUDGET_BYTES_PER_S = 300e6

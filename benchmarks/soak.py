@@ -27,9 +27,9 @@ from rich.table import Table
 
 from broker.server import Server, ServerSettings
 from nodes import demo, photos
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
 
 IMAGES = 40
 WARM_UP_S = 300.0

@@ -20,7 +20,7 @@ REPEATS = 9
 MODULES = {
     "planner": "nodes.cli, nodes.config.loader, nodes.planner.node, scipy.optimize",  # SciPy with the first plan
     "watch": "nodes.cli, nodes.config.loader, nodes.watch",
-    "plan, place, publish": "nodes.cli, nodes.config.loader, nodes.requests, nodes.plan_view",
+    "plan, place, publish": "nodes.cli, nodes.config.loader, nodes.client.requests, nodes.plan_view",
     "node, until it loads models": "nodes.cli, nodes.config.loader, nodes.tier.node",
     "--help": "nodes.cli",
 }

@@ -18,9 +18,9 @@ from benchmarks.network import Network
 from benchmarks.quota import Quotas
 from broker.server import Server, ServerSettings
 from nodes import demo, photos
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
 
 USER, PASSWORD = "bench", "bench"
 DEVICE, EDGE, CLOUD = map(str, demo.NODES)

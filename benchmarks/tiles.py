@@ -34,12 +34,13 @@ from benchmarks.quota import Quotas
 from broker import topics
 from broker.server import Server, ServerSettings
 from broker.session import Message
-from nodes import demo, photos, requests
+from nodes import demo, photos
+from nodes.client import requests
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
-from nodes.processes import Processes
 from nodes.protocol.messages import parse_json
 from nodes.protocol.reports import read_report
-from nodes.stream_client import StreamClient
 from pipeline.models.graphs import graph_of
 from pipeline.models.source import ModelSource
 from pipeline.plan import NodeId

@@ -178,7 +178,7 @@ def place(
     """Force a placement on a running pipeline, or hand it back to the planner; waits until it is active."""
     from rich.console import Console
 
-    from nodes import requests
+    from nodes.client import requests
     from nodes.config.loader import load_config
     from nodes.plan_view import plan_table
 
@@ -227,7 +227,8 @@ def objective(
     """
     from rich.console import Console
 
-    from nodes import plan_commands, requests
+    from nodes import plan_commands
+    from nodes.client import requests
     from nodes.config.loader import load_config
     from nodes.config.plan_request import as_written
     from nodes.plan_view import plan_table
@@ -360,7 +361,7 @@ def plan(
         )
     from rich.console import Console
 
-    from nodes import requests
+    from nodes.client import requests
     from nodes.config.loader import load_config
     from nodes.plan_view import plan_table
 
@@ -385,7 +386,7 @@ def drain(
     timeout_s: Annotated[float, typer.Option(help="How long to wait until it is empty.")] = 60.0,
 ) -> None:
     """Empty a node without losing a frame: plans leave it out, and when it says `drained` it may stop."""
-    from nodes import requests
+    from nodes.client import requests
     from nodes.config.loader import load_config
     from pipeline.plan import NodeId
 
@@ -399,7 +400,7 @@ def forget(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Clear what the broker retains of a node that is gone; refused while it lives."""
-    from nodes import requests
+    from nodes.client import requests
     from nodes.config.loader import load_config
     from pipeline.plan import NodeId
 
@@ -416,7 +417,7 @@ def publish(
     timeout_s: Annotated[float, typer.Option(help="How long to wait for a result.")] = 60.0,
 ) -> None:
     """Publish images as frames of a stream and print the result of each, one JSON object a line."""
-    from nodes import requests
+    from nodes.client import requests
     from nodes.config.loader import load_config
 
     settings = load_config(config)

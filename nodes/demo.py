@@ -23,13 +23,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from broker.server import Server, ServerSettings
-from nodes import photos, requests
+from nodes import photos
+from nodes.client import requests
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
 from nodes.config.model_settings import preprocess_of, source_of
 from nodes.config.sections import Config
 from nodes.plan_view import plan_table
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
 from pipeline.errors import TrisectError
 from pipeline.inputs import to_inputs
 from pipeline.models import lookup

@@ -10,10 +10,10 @@ import pytest
 
 from broker.server import Server, ServerSettings
 from nodes import demo, photos
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
 from nodes.config.sections import Config
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
 
 PATIENCE_S = 120.0
 

@@ -12,9 +12,9 @@ import pytest
 from broker.ports import free_port
 from broker.server import Server, ServerSettings
 from nodes import demo, photos
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 

@@ -12,10 +12,11 @@ import yaml
 
 from broker import topics
 from broker.server import Server, ServerSettings
-from nodes import demo, photos, requests
+from nodes import demo, photos
+from nodes.client import requests
+from nodes.client.processes import Processes
 from nodes.config.loader import load_config
 from nodes.config.model_settings import preprocess_of, source_of
-from nodes.processes import Processes
 from nodes.protocol.messages import parse_json
 from pipeline.inputs import to_inputs
 from pipeline.profile import Profile

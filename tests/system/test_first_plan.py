@@ -11,10 +11,10 @@ from broker import topics
 from broker.server import Server, ServerSettings
 from broker.session import Message
 from nodes import demo
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
-from nodes.processes import Processes
 from nodes.protocol.messages import NodeInfo, from_bytes, parse_json
-from nodes.stream_client import StreamClient
 from pipeline.estimator import Speed
 from pipeline.plan import NodeId
 

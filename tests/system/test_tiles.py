@@ -14,12 +14,13 @@ import yaml
 from broker import topics
 from broker.server import Server, ServerSettings
 from broker.session import Channel, Message
-from nodes import demo, photos, requests
+from nodes import demo, photos
+from nodes.client import requests
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
-from nodes.processes import Processes
 from nodes.protocol.messages import LifeState
 from nodes.protocol.reports import read_report
-from nodes.stream_client import StreamClient
 from pipeline.backend import keras
 from pipeline.engines import create
 from pipeline.plan import NodeId
