@@ -19,7 +19,7 @@ from pathlib import Path
 REPEATS = 9
 MODULES = {
     "planner": "nodes.cli, nodes.config.loader, nodes.planner.node, scipy.optimize",  # SciPy with the first plan
-    "watch": "nodes.cli, nodes.config.loader, nodes.watch",
+    "watch": "nodes.cli, nodes.config.loader, nodes.watch.app",
     "plan, place, publish": "nodes.cli, nodes.config.loader, nodes.client.requests, nodes.plan_view",
     "node, until it loads models": "nodes.cli, nodes.config.loader, nodes.tier.node",
     "--help": "nodes.cli",

@@ -157,8 +157,8 @@ def watch(
 ) -> None:
     """Show nodes, plans, predicted beside measured seconds, and what is in flight, live."""
     signal.signal(signal.SIGTERM, _interrupt)
-    from nodes import watch as view
     from nodes.config.loader import load_config
+    from nodes.watch import app as view
 
     view.run(load_config(config), once=once or as_json, as_json=as_json, timeout_s=timeout_s)
 

@@ -16,10 +16,10 @@ from rich.console import Console
 from broker import topics
 from broker.topics import Topic
 from nodes.config.sections import Config
-from nodes.overview import Overview, to_json
-from nodes.overview.stream import RESULTS_KEPT
-from nodes.overview.view import render
 from nodes.protocol.messages import Applied, LifeState, LinkReport, NodeInfo, NodeState, StreamApplied, to_bytes
+from nodes.watch.overview import Overview, to_json
+from nodes.watch.overview.stream import RESULTS_KEPT
+from nodes.watch.overview.view import render
 from pipeline.cost import Costs, Link, predict
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement, Tier

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nodes.config.sections import Config
-from nodes.overview.node import ABSENT, NodeRecord
-from nodes.overview.stream import StreamRecord
 from nodes.protocol.messages import LifeState
 from nodes.protocol.peers import Peers
 from nodes.session.presence import PLANNER_TIER
+from nodes.watch.overview.node import ABSENT, NodeRecord
+from nodes.watch.overview.stream import StreamRecord
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from nodes.overview.tiles import tiles_json
 from nodes.protocol.messages import MessageError, TileSeconds
+from nodes.watch.overview.tiles import tiles_json
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Crossing, Tier

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any
 
-from nodes.overview.text import milliseconds
 from nodes.protocol.messages import TileSeconds
+from nodes.watch.overview.text import milliseconds
 from pipeline.graph import ModelGraph
 from pipeline.tiles.split import heights
 from pipeline.tiling import Tiling

@@ -13,11 +13,11 @@ from typing import Any
 from broker import topics
 from broker.topics import Topic
 from nodes.config.sections import Config
-from nodes.overview.known import Known
-from nodes.overview.node import MAX_NUMBER
-from nodes.overview.stream import StreamRecord, read_result
 from nodes.protocol.messages import Applied, LinkReport, MessageError, NodeInfo, NodeState, from_bytes, parse_json
 from nodes.protocol.reports import read_report
+from nodes.watch.overview.known import Known
+from nodes.watch.overview.node import MAX_NUMBER
+from nodes.watch.overview.stream import StreamRecord, read_result
 from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan

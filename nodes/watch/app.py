@@ -15,9 +15,9 @@ from broker.errors import BrokerError, BrokerRefused
 from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.sections import Config
-from nodes.overview import Overview, to_json
-from nodes.overview.view import render
 from nodes.session.presence import guest_session
+from nodes.watch.overview import Overview, to_json
+from nodes.watch.overview.view import render
 
 REFRESH_S = 0.25
 POLL_S = 0.05

@@ -11,8 +11,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from nodes.overview.text import UNKNOWN, joined, milliseconds, nbytes, number, plain, state_text
-from nodes.overview.tiles import tile_rows
+from nodes.watch.overview.text import UNKNOWN, joined, milliseconds, nbytes, number, plain, state_text
+from nodes.watch.overview.tiles import tile_rows
 from pipeline.placement import Tier
 
 NAMES_SHOWN = 2
