@@ -35,7 +35,7 @@ import yaml
 
 from benchmarks.line import Line
 from broker.server import Server, ServerSettings
-from nodes import demo, photos
+from nodes.cli import demo, sample_images
 from nodes.client import requests
 from nodes.client.processes import Processes
 from nodes.client.stream_client import StreamClient
@@ -81,7 +81,7 @@ class Chaos:
     ) -> None:
         self.folder, self.server, self.processes, self.lines = folder, server, processes, lines
         self.random, self.scale = random.Random(seed), scale
-        self.images = photos.frames(IMAGES, seed=seed)
+        self.images = sample_images.frames(IMAGES, seed=seed)
         (folder / "images").mkdir()
         for number, image in enumerate(self.images):
             (folder / "images" / f"{number:03d}.jpg").write_bytes(image)

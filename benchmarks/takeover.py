@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.network import Network
 from benchmarks.testbed import CLOUD, DEVICE, EDGE, Testbed
-from nodes import demo
+from nodes.cli import demo
 from nodes.client import requests
 from pipeline.errors import TrisectError
 

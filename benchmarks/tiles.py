@@ -34,7 +34,7 @@ from benchmarks.quota import Quotas
 from broker import topics
 from broker.server import Server, ServerSettings
 from broker.session import Message
-from nodes import demo, photos
+from nodes.cli import demo, sample_images
 from nodes.client import requests
 from nodes.client.processes import Processes
 from nodes.client.stream_client import StreamClient
@@ -85,7 +85,7 @@ class Bench:
         self._path.write_text(yaml.safe_dump(self._settings(server.port)))
         self.config = load_config(self._path)
         self.processes = stack.enter_context(Processes(folder))
-        self.images = photos.frames(IMAGES, seed=1)
+        self.images = sample_images.frames(IMAGES, seed=1)
         self.client = StreamClient(self.config, demo.STREAM)
         self.sent = 0
 

@@ -12,7 +12,7 @@ import yaml
 
 from broker import topics
 from broker.server import Server, ServerSettings
-from nodes import demo, photos
+from nodes.cli import demo, sample_images
 from nodes.client import requests
 from nodes.client.processes import Processes
 from nodes.config.loader import load_config
@@ -42,7 +42,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         settings = yaml.safe_load(config_path.read_text())
         settings["nodes"][demo.EDGE]["engine"] = "litert"
         config_path.write_text(yaml.safe_dump(settings, sort_keys=False))
-        whole = Pipeline(folder, config_path, load_config(config_path), server, processes, photos.frames(FRAMES))
+        whole = Pipeline(folder, config_path, load_config(config_path), server, processes, sample_images.frames(FRAMES))
         for name in ("planner", *demo.NODES):
             whole.start(name)
         with whole.client() as client:

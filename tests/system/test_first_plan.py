@@ -10,7 +10,7 @@ import pytest
 from broker import topics
 from broker.server import Server, ServerSettings
 from broker.session import Message
-from nodes import demo
+from nodes.cli import demo
 from nodes.client.processes import Processes
 from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config

@@ -155,7 +155,7 @@ def test_a_profile_adds_up_to_the_whole(litert: Engine, model: PreparedModel) ->
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras, when it saves
 def test_bench_engines_prints_a_row_per_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from nodes import bench_commands
+    from nodes.cli import bench as bench_commands
 
     image = keras.Input((8, 8, 3))
     path = tmp_path / "tiny.keras"

@@ -106,7 +106,7 @@ def test_the_facts_of_the_whole_zoo_are_shipped() -> None:
 
 
 def test_models_are_listed_at_once_and_without_tensorflow() -> None:
-    script = "import sys; from nodes.cli import main; sys.argv[1:] = ['models', '--json']\ntry: main()\n"
+    script = "import sys; from nodes.cli.app import main; sys.argv[1:] = ['models', '--json']\ntry: main()\n"
     script += "finally: assert not {'tensorflow', 'keras'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert [facts["name"] for facts in json.loads(done.stdout)] == list(PAPERS)

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nodes import plan_commands
+from nodes.cli import plan as plan_commands
 from nodes.config.plan_request import WishesSection, as_written, constraints_of
 from nodes.planner import offline
 from pipeline.errors import ConfigError, PlanError
@@ -69,7 +69,7 @@ def nodes(tmp_path: Path) -> Path:
 
 def trisect(*arguments: str) -> subprocess.CompletedProcess[str]:
     script = (
-        f"import sys; from nodes.cli import main; sys.argv = ['trisect', *{list(arguments)!r}]\n"
+        f"import sys; from nodes.cli.app import main; sys.argv = ['trisect', *{list(arguments)!r}]\n"
         "try: main()\nfinally: assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

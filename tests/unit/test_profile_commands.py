@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from nodes import profile_commands
+from nodes.cli import profile as profile_commands
 from pipeline.engines import create
 from pipeline.errors import ConfigError, UnknownModel
 from pipeline.graph import Block, ModelGraph, Tensor

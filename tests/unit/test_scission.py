@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes import scission_commands
-from nodes.profile_commands import describe
+from nodes.cli import scission as scission_commands
+from nodes.cli.profile import describe
 from pipeline import scission
 from pipeline.cost import Link
 from pipeline.errors import ConfigError, PlanError
@@ -836,5 +836,5 @@ def test_json_that_cannot_be_written_is_an_error(profiles: Path, network: Networ
 
 
 def test_the_command_needs_no_tensorflow() -> None:
-    script = "import nodes.scission_commands, sys; sys.exit('tensorflow' in sys.modules)"
+    script = "import nodes.cli.scission, sys; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

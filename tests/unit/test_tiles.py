@@ -240,7 +240,7 @@ def test_the_papers_networks_can_be_tiled_up_to_their_heads_from_the_manifest_al
 
 
 def test_the_command_says_what_it_tiled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from nodes.model_commands import run_verify
+    from nodes.cli.models import run_verify
 
     path = tmp_path / "verdicts.json"
     options: dict[str, Any] = {"weights": "seed:0", "placements": 2, "seed": 0, "threads": 1, "json_path": path}

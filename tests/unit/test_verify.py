@@ -130,7 +130,7 @@ def test_a_deep_network_holds_both_laws() -> None:
 def test_the_command_writes_what_it_found_and_its_exit_code_tells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from nodes.model_commands import run_verify
+    from nodes.cli.models import run_verify
 
     path = tmp_path / "verdicts.json"
     options: dict[str, Any] = {"weights": "seed:0", "placements": 1, "seed": 0, "threads": 1, "json_path": path}

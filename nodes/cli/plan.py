@@ -14,9 +14,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from nodes.cli.explanation import explanation
 from nodes.config.plan_request import WishesSection, constraints_of, read_wishes
 from nodes.config.sections import Config
-from nodes.explanation_view import explanation
 from nodes.planner import offline
 from pipeline.errors import ConfigError, PlanError
 from pipeline.explain import decision_map, explain

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from nodes.plan_view import plan_table
+from nodes.cli.tables import plan_table
 from pipeline.cost import link_label
 from pipeline.explain import Alternative, Explanation, Turn, kind_of
 from pipeline.graph import ModelGraph

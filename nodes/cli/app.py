@@ -178,9 +178,9 @@ def place(
     """Force a placement on a running pipeline, or hand it back to the planner; waits until it is active."""
     from rich.console import Console
 
+    from nodes.cli.tables import plan_table
     from nodes.client import requests
     from nodes.config.loader import load_config
-    from nodes.plan_view import plan_table
 
     if auto == bool(edge_from or cloud_from):
         raise typer.BadParameter("give --edge-from and/or --cloud-from to place by hand, or --auto alone")
@@ -227,11 +227,11 @@ def objective(
     """
     from rich.console import Console
 
-    from nodes import plan_commands
+    from nodes.cli import plan as plan_commands
+    from nodes.cli.tables import plan_table
     from nodes.client import requests
     from nodes.config.loader import load_config
     from nodes.config.plan_request import as_written
-    from nodes.plan_view import plan_table
 
     wishes = plan_commands.wishes_of(
         objective=objective,
@@ -315,7 +315,7 @@ def plan(
     if profiles is not None or network is not None or named is not None:
         if profiles is None or network is None or named is None or model is not None:
             raise typer.BadParameter("Scission's job needs --profiles, --network and --model, and no MODEL before")
-        from nodes import scission_commands
+        from nodes.cli import scission as scission_commands
 
         code = scission_commands.run(
             profiles,
@@ -335,7 +335,7 @@ def plan(
         )
         raise typer.Exit(code)
     if model is not None:
-        from nodes import plan_commands
+        from nodes.cli import plan as plan_commands
 
         wishes = plan_commands.wishes_of(
             objective=objective,
@@ -361,9 +361,9 @@ def plan(
         )
     from rich.console import Console
 
+    from nodes.cli.tables import plan_table
     from nodes.client import requests
     from nodes.config.loader import load_config
-    from nodes.plan_view import plan_table
 
     plans = requests.running_plans(load_config(config))
     lines = [json.dumps(found, ensure_ascii=False) for found in plans]
@@ -438,7 +438,7 @@ def demo(
     directory: Annotated[Path | None, typer.Option(help="Keep logs, photos and configuration here.")] = None,
 ) -> None:
     """Start broker, planner and three nodes here, stream photos, change the plan in mid-stream, prove the results."""
-    from nodes.demo import run
+    from nodes.cli.demo import run
 
     raise typer.Exit(run(model=model, frames=frames, json_path=json_path, directory=directory))
 
@@ -453,7 +453,7 @@ def profile(
     weights: Annotated[str | None, typer.Option(help="seed:N, imagenet or a weights file.")] = None,
 ) -> None:
     """Measure models block by block on this machine: a JSON file and a picture for each, and a table."""
-    from nodes import profile_commands
+    from nodes.cli import profile as profile_commands
 
     code = profile_commands.run(
         models, directory=directory, engine=engine, threads=threads, repeats=repeats, weights=weights
@@ -469,7 +469,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
 ) -> None:
     """List models: blocks, tensors, parameters, MACs, input, the largest and the narrowest tensors."""
-    from nodes.model_commands import show_models
+    from nodes.cli.models import show_models
 
     show_models(names or [], everything=everything, load=load, as_json=as_json)
 
@@ -494,7 +494,7 @@ def verify(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the outcome here.")] = None,
 ) -> None:
     """Cut models at random places and compare bit for bit with the unsplit model; exit code 1 if they ever differ."""
-    from nodes.model_commands import run_verify
+    from nodes.cli.models import run_verify
 
     raise typer.Exit(
         run_verify(
@@ -523,7 +523,7 @@ def bench_engines(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")] = None,
 ) -> None:
     """Compare all installed engines: compile seconds, unsplit milliseconds, and how far answers differ."""
-    from nodes import bench_commands
+    from nodes.cli import bench as bench_commands
 
     raise typer.Exit(bench_commands.run(models, threads=threads, weights=weights, json_path=json_path))
 
@@ -565,7 +565,3 @@ def _log_to_stderr(name: str) -> None:
 def _state_dir() -> Path:
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "trisect"
-
-
-if __name__ == "__main__":
-    main()

@@ -23,14 +23,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from broker.server import Server, ServerSettings
-from nodes import photos
+from nodes.cli import sample_images
+from nodes.cli.tables import plan_table
 from nodes.client import requests
 from nodes.client.processes import Processes
 from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
 from nodes.config.model_settings import preprocess_of, source_of
 from nodes.config.sections import Config
-from nodes.plan_view import plan_table
 from pipeline.errors import TrisectError
 from pipeline.inputs import to_inputs
 from pipeline.models import lookup
@@ -82,7 +82,7 @@ def run(*, model: str, frames: int, json_path: Path | None, directory: Path | No
     with ExitStack() as stack:
         folder = directory or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trisect-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
-        images = photos.frames(frames)
+        images = sample_images.frames(frames)
         server = stack.enter_context(Server(ServerSettings(persistence_dir=_made(folder / "broker"))))
         console.print(f"broker: mosquitto, process {server.pid}, port {server.port}")
         config_path = write_config(folder, model, server.port)
