@@ -175,10 +175,10 @@ def scission_layers(model: str) -> list[Amounts]:
 
     Since then MobileNets lost the padding before their first convolution, and MobileNet a Reshape after its pooling.
     """
-    from pipeline.backend import keras
     from pipeline.blocks import describe
     from pipeline.flatten import flatten
     from pipeline.models import ZOO
+    from pipeline.tensorflow_runtime import keras
 
     plain = model.replace("_", "")
     zoo = next(zoo for name, zoo in ZOO.items() if name.replace("_", "") == plain)

@@ -100,7 +100,7 @@ def difference(pairs: list[tuple[float, float]], whole_s: float, taken_s: float,
 
 def scission_procedure(name: str, ends: list[int], call: str) -> tuple[list[tuple[list[str], float]], float]:
     """The layers' names and mean seconds of each of Scission's blocks; and how long it took to get them."""
-    from pipeline.backend import keras
+    from pipeline.tensorflow_runtime import keras
 
     keras.utils.clear_session()  # layers are numbered from the start, as in the prepared model
     make = getattr(keras.applications, lookup(name).build.split(":")[1])

@@ -24,7 +24,7 @@ MODULES = {
     "node, until it loads models": "nodes.cli.app, nodes.config.loader, nodes.tier.node",
     "--help": "nodes.cli.app",
 }
-ENGINES = {"as they come": "keras, tensorflow", "as a node loads them": "pipeline.backend"}
+ENGINES = {"as they come": "keras, tensorflow", "as a node loads them": "pipeline.tensorflow_runtime"}
 CHECK = "import sys; assert not {'tensorflow', 'keras'} & set(sys.modules)"
 
 

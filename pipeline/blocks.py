@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.backend import keras
 from pipeline.flatten import Call, FlatModel
 from pipeline.folding import FOLDS, Affine
 from pipeline.graph import Block, Tensor
+from pipeline.tensorflow_runtime import keras
 from pipeline.windows import windows_of
 
 _L = keras.layers

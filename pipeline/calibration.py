@@ -9,9 +9,9 @@ import statistics
 from typing import TYPE_CHECKING
 
 from pipeline import profile
-from pipeline.backend import keras
 from pipeline.estimator.speed import Speed
 from pipeline.prepared import PreparedModel, prepare
+from pipeline.tensorflow_runtime import keras
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.backend import as_array, keras
 from pipeline.blocks import variables
 from pipeline.flatten import Call, Spec, Value
+from pipeline.tensorflow_runtime import as_array, keras
 
 DIGEST_HEX = 32
 _SILENT = ("_initializer", "_regularizer", "_constraint")

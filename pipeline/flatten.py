@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.backend import keras
 from pipeline.errors import NotFunctional
 from pipeline.refusals import check_call, check_custom, check_mask, check_model, graph_of
+from pipeline.tensorflow_runtime import keras
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backend import keras, own_as_tensor
 from pipeline.flatten import Call, FlatModel, Spec, Value
+from pipeline.tensorflow_runtime import keras, own_as_tensor
 
 Array = npt.NDArray[np.float64]
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.backend import keras
 from pipeline.engines import unsplit
 from pipeline.prepared import prepare
+from pipeline.tensorflow_runtime import keras
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.backend import keras, tf
 from pipeline.errors import NotFunctional
+from pipeline.tensorflow_runtime import keras, tf
 
 _RANDOM = ("Random", "StatelessRandom", "Multinomial", "StatelessMultinomial", "ParameterizedTruncatedNormal")
 _CHANGES_STATE = ("Assign", "ResourceScatter", "ResourceApply", "StridedSliceAssign")

@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from pipeline.backend import keras, tf
 from pipeline.engines import Array, Engine, Segment, unsplit
 from pipeline.frames import Preprocess, to_input
 from pipeline.graph import ModelGraph, Tensor
@@ -23,6 +22,7 @@ from pipeline.models.build import make
 from pipeline.placement import Placement, Stage, Tier, stages
 from pipeline.prepared import PreparedModel, prepared_from
 from pipeline.refusals import check_model
+from pipeline.tensorflow_runtime import keras, tf
 from pipeline.wire import Assembler, FrameKey, Received, encode
 
 TOLERANCE = 1e-5

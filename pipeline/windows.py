@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.backend import keras
 from pipeline.flatten import Call, FlatModel, Spec
 from pipeline.folding import Affine
 from pipeline.graph import Axis, Window
+from pipeline.tensorflow_runtime import keras
 
 _L = keras.layers
 _CONVOLUTIONS = (_L.Conv2D, _L.DepthwiseConv2D, _L.SeparableConv2D)

@@ -22,10 +22,10 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from pipeline.backend import quiet_stderr, tf
 from pipeline.engines.dense import perform
 from pipeline.errors import ModelError
 from pipeline.prepared import PreparedModel
+from pipeline.tensorflow_runtime import quiet_stderr, tf
 
 _BORDER = "T{};"
 _BORDER_ID = re.compile(rb"T(\d+);")

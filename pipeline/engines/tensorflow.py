@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.backend import as_array, lent_as_tensor, set_up, tf
 from pipeline.contention import typical_of, uncontended_seconds
 from pipeline.engines import Array, BlockTimes, Segment, unsplit
 from pipeline.engines.checks import check, fitting, noise, zeros
@@ -23,6 +22,7 @@ from pipeline.engines.tensorflow_trace import SCOPE, trace
 from pipeline.errors import ModelError
 from pipeline.graph import Axis, Block, ModelGraph, Window
 from pipeline.prepared import PreparedModel
+from pipeline.tensorflow_runtime import as_array, lent_as_tensor, set_up, tf
 
 if TYPE_CHECKING:
     from pipeline.engines import TileSegment

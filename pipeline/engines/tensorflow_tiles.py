@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.backend import as_array, lent_as_tensor, tf
 from pipeline.engines import Array
 from pipeline.engines.tensorflow import caller, kept_apart, pads_widely
 from pipeline.engines.tensorflow_trace import SCOPE
@@ -18,6 +17,7 @@ from pipeline.errors import PlanError
 from pipeline.flatten import Call
 from pipeline.graph import Axis, Window
 from pipeline.prepared import PreparedModel
+from pipeline.tensorflow_runtime import as_array, lent_as_tensor, tf
 from pipeline.tiles.regions import Fit
 from pipeline.tiles.split import Tile
 from pipeline.tiles.stacks import Stack

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backend import quiet_stderr, tf
+from pipeline.tensorflow_runtime import quiet_stderr, tf
 
 SCOPE = "B{:04d}"
 """Name scope of a block. Operations that the optimiser makes keep it somewhere in their name."""

@@ -21,9 +21,9 @@ from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
 from nodes.protocol.messages import LifeState
 from nodes.protocol.reports import read_report
-from pipeline.backend import keras
 from pipeline.engines import create
 from pipeline.plan import NodeId
+from pipeline.tensorflow_runtime import keras
 from pipeline.wire import FrameKey, encode
 from tests.networks import L, trained
 from tests.system.conftest import Pipeline

@@ -128,7 +128,7 @@ def test_anything_else_says_what_it_is_and_what_is_accepted(payload: bytes, reas
 
 @pytest.mark.parametrize("mode", ["tf", "torch", "caffe"])
 def test_pixels_are_normalised_to_the_bits_of_keras_applications(mode: Any) -> None:
-    from pipeline.backend import keras
+    from pipeline.tensorflow_runtime import keras
 
     expected = keras.applications.imagenet_utils.preprocess_input(PIXELS.astype(np.float32), mode=mode)
     assert np.array_equal(to_input(PIXELS, INPUT, Preprocess(mode=mode)), expected[None])

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from pipeline import engines
-from pipeline.backend import keras
 from pipeline.engines import Engine, create, unsplit
 from pipeline.errors import ConfigError, PlanError
 from pipeline.prepared import PreparedModel, prepare
+from pipeline.tensorflow_runtime import keras
 from tests.networks import L, frame_of, random_network, random_placement, run_split, trained
 
 needs_litert = pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="the extra litert is not installed")

@@ -35,14 +35,14 @@ def test_an_unknown_model_is_answered_with_the_nearest_name() -> None:
 def test_every_entry_names_a_function_that_exists(name: str) -> None:
     from importlib import import_module
 
-    from pipeline.backend import keras
+    from pipeline.tensorflow_runtime import keras
 
     module, function = ZOO[name].build.split(":")
     assert callable(getattr(keras.applications if module.startswith("keras") else import_module(module), function))
 
 
 def test_the_zoo_has_both_papers_networks_and_all_of_keras_applications() -> None:
-    from pipeline.backend import keras
+    from pipeline.tensorflow_runtime import keras
 
     assert len(PAPERS) == 22
     assert len(SCISSION) == 18
@@ -56,7 +56,7 @@ def test_pixels_are_preprocessed_as_keras_applications_does(name: str) -> None:
     """Its own function, found in the module that the network stands in, on random pixels."""
     from importlib import import_module
 
-    from pipeline.backend import keras
+    from pipeline.tensorflow_runtime import keras
 
     function = getattr(keras.applications, ZOO[name].build.split(":")[1])
     home = import_module(function.__module__)
@@ -79,8 +79,8 @@ def test_pixels_are_preprocessed_as_keras_applications_does(name: str) -> None:
     ],
 )
 def test_d3s_networks_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
-    from pipeline.backend import keras
     from pipeline.models.build import _call
+    from pipeline.tensorflow_runtime import keras
 
     with keras.StatelessScope(initialize_variables=False):
         model = _call(ZOO[name], weights=None)
@@ -216,9 +216,9 @@ def test_a_seed_that_is_no_number_is_refused(weights: str) -> None:
     "name", ["mobilenet_v2", "resnet50", "xception", "densenet121", "mobilenet_v3_small", "convnext_tiny"]
 )
 def test_signals_neither_die_nor_explode_and_the_answer_depends_on_the_frame(name: str) -> None:
-    from pipeline.backend import tf
     from pipeline.models.build import build
     from pipeline.models.moments import activation_of
+    from pipeline.tensorflow_runtime import tf
 
     flat = build(ModelSource("m", name))
     spec = Tensor(0, "x", flat.specs[flat.inputs[0]].shape, "float32")

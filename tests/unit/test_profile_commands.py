@@ -45,7 +45,7 @@ def test_a_picture_is_valid_svg_with_a_bar_and_a_mark_for_each_block(blocks: int
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3.15 saving, NumPy 2.4
 def test_a_profile_of_a_file_is_written_as_json_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     create("tensorflow", 1)
-    from pipeline.backend import keras
+    from pipeline.tensorflow_runtime import keras
     from tests.networks import L
 
     image = keras.Input((16, 16, 3))

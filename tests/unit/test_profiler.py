@@ -53,8 +53,8 @@ def _measured(engine: Any) -> Profile:
 
 
 def test_every_block_has_a_time_and_they_add_up_to_the_whole() -> None:
-    from pipeline.backend import keras
     from pipeline.prepared import prepare
+    from pipeline.tensorflow_runtime import keras
     from tests.networks import L
 
     engine = create("tensorflow", 1)

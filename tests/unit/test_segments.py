@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.backend import keras
 from pipeline.engines import Engine, create, unsplit
 from pipeline.errors import ConfigError, ModelError, PlanError
 from pipeline.prepared import PreparedModel, prepare
+from pipeline.tensorflow_runtime import keras
 from tests.networks import L, frame_of, trained
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from nodes.tier.tile_store import TileStore
-from pipeline.backend import keras
 from pipeline.engines import Engine, create
 from pipeline.errors import ConfigError, TileError
 from pipeline.placement import Tier, stages
 from pipeline.plan import NodeId, StreamId
 from pipeline.prepared import PreparedModel, prepare
+from pipeline.tensorflow_runtime import keras
 from pipeline.tiling import TiledStage, Tiling, tiled_stage
 from tests.networks import L, trained
 

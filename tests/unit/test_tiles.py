@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.backend import keras
 from pipeline.engines import create
 from pipeline.engines.tiling import Proof, TiledStack
 from pipeline.errors import ConfigError, ModelError, PlanError, TileError
 from pipeline.graph import Axis, ModelGraph
 from pipeline.models.graphs import shipped_graph
 from pipeline.prepared import prepare
+from pipeline.tensorflow_runtime import keras
 from pipeline.tiles import Grid, Span, split, stack_named, stacks
 from pipeline.tiles.arrays import cut, merge
 from pipeline.tiles.grid import spans
