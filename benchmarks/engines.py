@@ -34,7 +34,7 @@ from pipeline.graph import ModelGraph
 from pipeline.models import PAPERS
 from pipeline.models.source import ModelSource
 from pipeline.placement import Stage, Tier, stages
-from pipeline.prepared import PreparedModel, load
+from pipeline.prepare.model import PreparedModel, load
 from pipeline.verify import random_placement
 
 MEASURES = ("seconds", "epochs", "at_once")

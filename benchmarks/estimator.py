@@ -175,9 +175,9 @@ def scission_layers(model: str) -> list[Amounts]:
 
     Since then MobileNets lost the padding before their first convolution, and MobileNet a Reshape after its pooling.
     """
-    from pipeline.blocks import describe
-    from pipeline.flatten import flatten
     from pipeline.models import ZOO
+    from pipeline.prepare.blocks import describe
+    from pipeline.prepare.flatten import flatten
     from pipeline.tensorflow_runtime import keras
 
     plain = model.replace("_", "")

@@ -30,7 +30,7 @@ from pipeline.engines import Engine
 from pipeline.engines.checks import noise
 from pipeline.models import lookup
 from pipeline.models.source import ModelSource
-from pipeline.prepared import PreparedModel, load
+from pipeline.prepare.model import PreparedModel, load
 
 REPEATS = 10
 CALLS: dict[str, dict[str, Any]] = {"predict_on_batch": {}, "predict": {"verbose": 0}}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import profile
 from pipeline.estimator.speed import Speed
-from pipeline.prepared import PreparedModel, prepare
+from pipeline.prepare.model import PreparedModel, prepare
 from pipeline.tensorflow_runtime import keras
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.engines import unsplit
-from pipeline.prepared import prepare
+from pipeline.prepare.model import prepare
 from pipeline.tensorflow_runtime import keras
 
 if TYPE_CHECKING:

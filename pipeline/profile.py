@@ -26,7 +26,7 @@ from pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine
-    from pipeline.prepared import PreparedModel
+    from pipeline.prepare.model import PreparedModel
 
 PROFILE_VERSION = 1
 

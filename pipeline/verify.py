@@ -20,8 +20,8 @@ from pipeline.graph import ModelGraph, Tensor
 from pipeline.models import ModelSource, mode_of
 from pipeline.models.build import make
 from pipeline.placement import Placement, Stage, Tier, stages
-from pipeline.prepared import PreparedModel, prepared_from
-from pipeline.refusals import check_model
+from pipeline.prepare.model import PreparedModel, prepared_from
+from pipeline.prepare.unsupported import check_model
 from pipeline.tensorflow_runtime import keras, tf
 from pipeline.wire import Assembler, FrameKey, Received, encode
 

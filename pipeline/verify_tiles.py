@@ -18,7 +18,7 @@ from pipeline.engines.tiling import TiledStack
 from pipeline.errors import TileError
 from pipeline.graph import ModelGraph
 from pipeline.models import ModelSource
-from pipeline.prepared import PreparedModel
+from pipeline.prepare.model import PreparedModel
 from pipeline.tiles import Grid, Stack, TileMap, split, stack_named, stacks
 from pipeline.tiles.split import size_of
 from pipeline.verify import Original, Prepared, ready

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.engines import Engine
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement, Tier, stages
-from pipeline.prepared import PreparedModel
+from pipeline.prepare.model import PreparedModel
 from pipeline.tensorflow_runtime import keras
 
 Array = npt.NDArray[Any]

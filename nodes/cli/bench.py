@@ -24,7 +24,7 @@ from pipeline.models.source import ModelSource
 
 if TYPE_CHECKING:
     from pipeline.engines import Array, Engine, Segment
-    from pipeline.prepared import PreparedModel
+    from pipeline.prepare.model import PreparedModel
 
 _MOST_ROUNDS, _LEAST_ROUNDS = 30, 5
 _SECONDS_PER_MODEL = 10.0
@@ -71,7 +71,7 @@ def _source(name: str, weights: str | None) -> ModelSource:
 
 def measure(source: ModelSource, found: Sequence[Engine]) -> list[dict[str, Any]]:
     """One row per engine. Raises UnknownModel, ModelError."""
-    from pipeline import prepared
+    from pipeline.prepare import model as prepared
 
     began = time.perf_counter()
     model = prepared.load(source)

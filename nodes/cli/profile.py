@@ -77,7 +77,7 @@ def profile_one(engine: Engine, speed: Speed, source: ModelSource, repeats: int,
     """Load, measure and write `<name>.json` and `<name>.svg`; the report. Raises ModelError."""
     from pipeline import profile
     from pipeline.pictures.profile import picture
-    from pipeline.prepared import load
+    from pipeline.prepare.model import load
 
     gc.collect()
     reset_peak_memory()

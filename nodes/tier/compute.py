@@ -28,7 +28,7 @@ from pipeline.wire import Array, Hop, Trace
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine
-    from pipeline.prepared import PreparedModel
+    from pipeline.prepare.model import PreparedModel
 
 _log = logging.getLogger(__name__)
 

@@ -123,7 +123,7 @@ class TierNode:
 
     def _load(self) -> None:
         from pipeline import calibration, engines, profile
-        from pipeline.prepared import load
+        from pipeline.prepare.model import load
 
         self._engine = engines.create(self.section.engine, self.section.threads or os.cpu_count() or 1)
         self._models = {name: load(source_of(name, self.config.models[name])) for name in self._used}

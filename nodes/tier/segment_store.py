@@ -18,7 +18,7 @@ from pipeline.tiling import Part
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine, Segment
-    from pipeline.prepared import PreparedModel
+    from pipeline.prepare.model import PreparedModel
 
 SegmentKey = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 

@@ -16,7 +16,7 @@ from pipeline.tiling import TiledStage
 if TYPE_CHECKING:
     from pipeline.engines import Engine, TileSegment
     from pipeline.engines.tiling import Proof
-    from pipeline.prepared import PreparedModel
+    from pipeline.prepare.model import PreparedModel
 
 TileKey = tuple[str, Hashable]
 """A model's name and a kind of tile, which tells the stack, too."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.prepared import PreparedModel
+    from pipeline.prepare.model import PreparedModel
 
 Array = npt.NDArray[Any]
 

@@ -27,7 +27,7 @@ from pipeline.engines import Array, BlockTimes, unsplit
 from pipeline.engines.checks import check, fitting, noise, zeros
 from pipeline.engines.litert_graph import LiteGraph, give_back
 from pipeline.errors import ModelError
-from pipeline.prepared import PreparedModel
+from pipeline.prepare.model import PreparedModel
 from pipeline.tensorflow_runtime import quiet_stderr, set_up
 
 _LEAST_RUNS = 3

@@ -24,7 +24,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from pipeline.engines.dense import perform
 from pipeline.errors import ModelError
-from pipeline.prepared import PreparedModel
+from pipeline.prepare.model import PreparedModel
 from pipeline.tensorflow_runtime import quiet_stderr, tf
 
 _BORDER = "T{};"

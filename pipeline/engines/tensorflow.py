@@ -21,7 +21,7 @@ from pipeline.engines.dense import perform
 from pipeline.engines.tensorflow_trace import SCOPE, trace
 from pipeline.errors import ModelError
 from pipeline.graph import Axis, Block, ModelGraph, Window
-from pipeline.prepared import PreparedModel
+from pipeline.prepare.model import PreparedModel
 from pipeline.tensorflow_runtime import as_array, lent_as_tensor, set_up, tf
 
 if TYPE_CHECKING:

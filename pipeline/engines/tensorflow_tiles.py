@@ -14,14 +14,14 @@ from pipeline.engines import Array
 from pipeline.engines.tensorflow import caller, kept_apart, pads_widely
 from pipeline.engines.tensorflow_trace import SCOPE
 from pipeline.errors import PlanError
-from pipeline.flatten import Call
 from pipeline.graph import Axis, Window
-from pipeline.prepared import PreparedModel
+from pipeline.prepare.flatten import Call
+from pipeline.prepare.model import PreparedModel
+from pipeline.prepare.windows import WINDOWED
 from pipeline.tensorflow_runtime import as_array, lent_as_tensor, tf
 from pipeline.tiles.regions import Fit
 from pipeline.tiles.split import Tile
 from pipeline.tiles.stacks import Stack
-from pipeline.windows import WINDOWED
 
 _MAP_RANK = 4
 _LOWEST = float("-inf")

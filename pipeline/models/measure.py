@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.blocks import variables
-from pipeline.flatten import Call
 from pipeline.models.build import make
 from pipeline.models.facts import ModelFacts, facts_of
 from pipeline.models.source import ModelSource
-from pipeline.prepared import PreparedModel, prepared_from
+from pipeline.prepare.blocks import variables
+from pipeline.prepare.flatten import Call
+from pipeline.prepare.model import PreparedModel, prepared_from
 
 _ACTIVATIONS_HELD = 2
 """Of the largest tensor: what a block reads and what it makes."""

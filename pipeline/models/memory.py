@@ -24,7 +24,7 @@ from pipeline.models.facts import shipped
 from pipeline.models.source import ModelSource
 
 if TYPE_CHECKING:
-    from pipeline.prepared import PreparedModel
+    from pipeline.prepare.model import PreparedModel
 
 _CGROUP = Path("/sys/fs/cgroup")
 _ADDRESSES_BYTES = 128 << 20

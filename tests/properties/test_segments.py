@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.engines import Engine, create, unsplit
 from pipeline.models.source import ModelSource
-from pipeline.prepared import load, prepare
+from pipeline.prepare.model import load, prepare
 from pipeline.tensorflow_runtime import keras
 from tests.networks import frame_of, random_network, random_placement, run_split
 

@@ -13,7 +13,7 @@ from pipeline.engines import Engine, create, unsplit
 from pipeline.engines.tiling import TiledStack
 from pipeline.graph import ModelGraph
 from pipeline.models.source import ModelSource
-from pipeline.prepared import load, prepare
+from pipeline.prepare.model import load, prepare
 from pipeline.tensorflow_runtime import keras
 from pipeline.tiles import Grid, Stack, split, stacks
 from pipeline.tiles.arrays import merge

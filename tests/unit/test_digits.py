@@ -15,7 +15,7 @@ from pipeline.engines import Engine, create, unsplit
 from pipeline.frames import Preprocess
 from pipeline.inputs import to_inputs
 from pipeline.models.source import ModelSource
-from pipeline.prepared import PreparedModel, load
+from pipeline.prepare.model import PreparedModel, load
 from pipeline.verify import splits
 
 Array = npt.NDArray[Any]

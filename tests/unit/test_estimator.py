@@ -130,7 +130,7 @@ def test_manifests_without_kernels_are_still_read() -> None:
 
 def test_blocks_know_their_kernel_and_strides() -> None:
     create("tensorflow", 1)
-    from pipeline.prepared import prepare
+    from pipeline.prepare.model import prepare
     from pipeline.tensorflow_runtime import keras
     from tests.networks import L
 

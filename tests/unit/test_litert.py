@@ -15,7 +15,7 @@ import pytest
 from pipeline import engines
 from pipeline.engines import Engine, create, unsplit
 from pipeline.errors import ConfigError, PlanError
-from pipeline.prepared import PreparedModel, prepare
+from pipeline.prepare.model import PreparedModel, prepare
 from pipeline.tensorflow_runtime import keras
 from tests.networks import L, frame_of, random_network, random_placement, run_split, trained
 

@@ -131,7 +131,7 @@ def test_a_segment_is_too_large_before_it_is_compiled(monkeypatch: pytest.Monkey
     from nodes.tier.segment_store import SegmentStore
     from pipeline import engines
     from pipeline.models import memory
-    from pipeline.prepared import load
+    from pipeline.prepare.model import load
     from pipeline.tiling import Part
 
     engine = engines.create("tensorflow", 1)

@@ -15,7 +15,7 @@ from pipeline.engines import create, unsplit
 from pipeline.errors import ModelError, NotFunctional
 from pipeline.graph import ModelGraph
 from pipeline.models.source import ModelSource
-from pipeline.prepared import PreparedModel, load, prepare
+from pipeline.prepare.model import PreparedModel, load, prepare
 from pipeline.tensorflow_runtime import keras, tf
 from tests.networks import L, frame_of, trained
 
@@ -262,8 +262,8 @@ def test_the_digest_names_structure_and_weights_not_layer_counters() -> None:
 
 
 def test_the_digest_changes_with_one_bit_of_one_weight() -> None:
-    from pipeline.digest import digest
-    from pipeline.flatten import Spec
+    from pipeline.prepare.digest import digest
+    from pipeline.prepare.flatten import Spec
 
     model = prepare(keras.Sequential([keras.Input((3,)), L.Dense(2)]), "m")
     specs = {t.id: Spec(t.shape, t.dtype) for t in model.graph.tensors}
@@ -278,7 +278,7 @@ def test_the_digest_changes_with_one_bit_of_one_weight() -> None:
 
 def test_another_process_that_built_other_models_before_gets_the_same_manifest() -> None:
     script = (
-        "from pipeline.prepared import *; from pipeline.tensorflow_runtime import keras\n"
+        "from pipeline.prepare.model import *; from pipeline.tensorflow_runtime import keras\n"
         "keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(1, 1), keras.layers.ReLU()])\n"
         "g = load(ModelSource('m', 'mobilenet_v2', 'seed:5')).graph; print(g.digest, hash(g.blocks) and g.blocks)"
     )

@@ -53,7 +53,7 @@ def _measured(engine: Any) -> Profile:
 
 
 def test_every_block_has_a_time_and_they_add_up_to_the_whole() -> None:
-    from pipeline.prepared import prepare
+    from pipeline.prepare.model import prepare
     from pipeline.tensorflow_runtime import keras
     from tests.networks import L
 

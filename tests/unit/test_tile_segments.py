@@ -13,7 +13,7 @@ from pipeline.engines import Engine, create
 from pipeline.errors import ConfigError, TileError
 from pipeline.placement import Tier, stages
 from pipeline.plan import NodeId, StreamId
-from pipeline.prepared import PreparedModel, prepare
+from pipeline.prepare.model import PreparedModel, prepare
 from pipeline.tensorflow_runtime import keras
 from pipeline.tiling import TiledStage, Tiling, tiled_stage
 from tests.networks import L, trained

@@ -14,7 +14,7 @@ from pipeline.engines.tiling import Proof, TiledStack
 from pipeline.errors import ConfigError, ModelError, PlanError, TileError
 from pipeline.graph import Axis, ModelGraph
 from pipeline.models.graphs import shipped_graph
-from pipeline.prepared import prepare
+from pipeline.prepare.model import prepare
 from pipeline.tensorflow_runtime import keras
 from pipeline.tiles import Grid, Span, split, stack_named, stacks
 from pipeline.tiles.arrays import cut, merge

@@ -14,7 +14,7 @@ import pytest
 from pipeline.engines import Engine, Segment, create
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.models.source import ModelSource
-from pipeline.prepared import PreparedModel
+from pipeline.prepare.model import PreparedModel
 from pipeline.tensorflow_runtime import keras
 from pipeline.verify import Original, Prepared, Split, random_placement, verdict, verify
 from tests.graphs import all_placements

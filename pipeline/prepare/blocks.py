@@ -9,11 +9,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.flatten import Call, FlatModel
-from pipeline.folding import FOLDS, Affine
 from pipeline.graph import Block, Tensor
+from pipeline.prepare.flatten import Call, FlatModel
+from pipeline.prepare.folding import FOLDS, Affine
+from pipeline.prepare.windows import windows_of
 from pipeline.tensorflow_runtime import keras
-from pipeline.windows import windows_of
 
 _L = keras.layers
 _PADDINGS = (_L.ZeroPadding1D, _L.ZeroPadding2D, _L.ZeroPadding3D)

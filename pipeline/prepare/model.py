@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.blocks import describe, group, variables
-from pipeline.digest import digest
-from pipeline.flatten import Call, FlatModel, Value, flatten
-from pipeline.folding import simplify
 from pipeline.graph import ModelGraph
 from pipeline.models.build import build
 from pipeline.models.source import ModelSource
+from pipeline.prepare.blocks import describe, group, variables
+from pipeline.prepare.digest import digest
+from pipeline.prepare.flatten import Call, FlatModel, Value, flatten
+from pipeline.prepare.folding import simplify
 
 __all__ = ["ModelSource", "PreparedModel", "load", "prepare", "prepared_from"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.flatten import Call, FlatModel, Spec
-from pipeline.folding import Affine
 from pipeline.graph import Axis, Window
+from pipeline.prepare.flatten import Call, FlatModel, Spec
+from pipeline.prepare.folding import Affine
 from pipeline.tensorflow_runtime import keras
 
 _L = keras.layers

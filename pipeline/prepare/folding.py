@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.flatten import Call, FlatModel, Spec, Value
+from pipeline.prepare.flatten import Call, FlatModel, Spec, Value
 from pipeline.tensorflow_runtime import keras, own_as_tensor
 
 Array = npt.NDArray[np.float64]

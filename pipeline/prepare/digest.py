@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.blocks import variables
-from pipeline.flatten import Call, Spec, Value
+from pipeline.prepare.blocks import variables
+from pipeline.prepare.flatten import Call, Spec, Value
 from pipeline.tensorflow_runtime import as_array, keras
 
 DIGEST_HEX = 32

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import NotFunctional
-from pipeline.refusals import check_call, check_custom, check_mask, check_model, graph_of
+from pipeline.prepare.unsupported import check_call, check_custom, check_mask, check_model, graph_of
 from pipeline.tensorflow_runtime import keras
 
 
