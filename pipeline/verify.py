@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from pipeline.engines import Array, Engine, Segment, unsplit
-from pipeline.frames import Preprocess, to_input
+from pipeline.frames.decode import Preprocess, to_input
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.models import ModelSource, mode_of
 from pipeline.models.build import make

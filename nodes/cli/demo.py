@@ -32,7 +32,7 @@ from nodes.config.loader import load_config
 from nodes.config.model_settings import preprocess_of, source_of
 from nodes.config.sections import Config
 from pipeline.errors import TrisectError
-from pipeline.inputs import to_inputs
+from pipeline.frames.inputs import to_inputs
 from pipeline.models import lookup
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import Array

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nodes.config.sections import ModelSection
 from pipeline.errors import ConfigError
-from pipeline.frames import Preprocess
+from pipeline.frames.decode import Preprocess
 from pipeline.models import lookup
 from pipeline.models.source import ModelSource
 

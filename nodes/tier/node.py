@@ -46,7 +46,7 @@ from nodes.tier.pending_frame import Ticket
 from nodes.tier.sources import Source
 from nodes.tier.tensor_topics import inflows
 from pipeline.errors import ConfigError, FrameError, TrisectError
-from pipeline.inputs import to_inputs
+from pipeline.frames.inputs import to_inputs
 from pipeline.models.memory import TooLarge
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import HEADER_LIMIT_BYTES

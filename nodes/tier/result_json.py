@@ -10,7 +10,7 @@ from typing import Any
 
 from nodes.tier.machine.actions import CloseFrame
 from nodes.tier.pending_frame import Ticket
-from pipeline.frames import top_k
+from pipeline.frames.decode import top_k
 from pipeline.graph import ModelGraph
 from pipeline.wire import Hop, Trace
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.engines import Engine, create, unsplit
-from pipeline.frames import Preprocess
-from pipeline.inputs import to_inputs
+from pipeline.frames.decode import Preprocess
+from pipeline.frames.inputs import to_inputs
 from pipeline.models.source import ModelSource
 from pipeline.prepare.model import PreparedModel, load
 from pipeline.verify import splits

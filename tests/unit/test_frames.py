@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ConfigError, FrameError
-from pipeline.frames import Preprocess, decode, to_input, top_k
+from pipeline.frames.decode import Preprocess, decode, to_input, top_k
 from pipeline.graph import Tensor
 
 INPUT = Tensor(0, "image", (1, 8, 6, 3), "float32")

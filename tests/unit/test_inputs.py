@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import FrameError
-from pipeline.frames import Preprocess
+from pipeline.frames.decode import Preprocess
+from pipeline.frames.inputs import to_inputs
 from pipeline.graph import Block, ModelGraph, Tensor
-from pipeline.inputs import to_inputs
 from tests.unit.test_graph import values
 
 AS_IT_IS = Preprocess()

@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError, UnknownModel
-from pipeline.frames import Preprocess, to_input
+from pipeline.frames.decode import Preprocess, to_input
 from pipeline.graph import Tensor
 from pipeline.models import PAPERS, SCISSION, ZOO, ModelSource, lookup
 from pipeline.models.facts import shipped
 
 
 def test_the_zoo_is_read_without_tensorflow() -> None:
-    script = "import sys, pipeline.models, pipeline.profile, pipeline.frames, pipeline.engines; print(*sys.modules)"
+    script = (
+        "import sys, pipeline.models, pipeline.profile, pipeline.frames.decode, pipeline.engines; print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"tensorflow", "keras"} & set(done.stdout.split())
 

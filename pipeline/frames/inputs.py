@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgpack
 
 from pipeline.errors import FrameError
-from pipeline.frames import Array, Preprocess, decode, to_input
+from pipeline.frames.decode import Array, Preprocess, decode, to_input
 from pipeline.graph import ModelGraph
 
 
