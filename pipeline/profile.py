@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline import cpu_quota
 from pipeline.errors import ModelError
+from pipeline.timing import cpu_quota
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine

@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from pipeline.contention import typical_of, uncontended_seconds
 from pipeline.engines import Array, BlockTimes, unsplit
 from pipeline.engines.checks import check, fitting, noise, zeros
 from pipeline.engines.litert_graph import LiteGraph, give_back
 from pipeline.errors import ModelError
 from pipeline.prepare.model import PreparedModel
 from pipeline.tensorflow_runtime import quiet_stderr, set_up
+from pipeline.timing.contention import typical_of, uncontended_seconds
 
 _LEAST_RUNS = 3
 _MEASURED_SECONDS = 1.0

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.contention import typical_of, uncontended_seconds
 from pipeline.engines import Array, BlockTimes, Segment, unsplit
 from pipeline.engines.checks import check, fitting, noise, zeros
 from pipeline.engines.dense import perform
@@ -23,6 +22,7 @@ from pipeline.errors import ModelError
 from pipeline.graph import Axis, Block, ModelGraph, Window
 from pipeline.prepare.model import PreparedModel
 from pipeline.tensorflow_runtime import as_array, lent_as_tensor, set_up, tf
+from pipeline.timing.contention import typical_of, uncontended_seconds
 
 if TYPE_CHECKING:
     from pipeline.engines import TileSegment

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import cpu_quota
-from pipeline.contention import typical_seconds, uncontended_seconds
 from pipeline.profile import hardware
+from pipeline.timing import cpu_quota
+from pipeline.timing.contention import typical_seconds, uncontended_seconds
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def test_time_under_a_quota_is_the_runs_own(groups: Path, monkeypatch: pytest.Mo
     waits = iter([{"1": (0, 0)}, {"1": (10, 3_000_000_000)}] * 2)
     throttled = iter([1.0, 3.5, 0.0, 0.0])
     now = iter([100.0, 104.0] * 2)
-    monkeypatch.setattr("pipeline.contention._waits", lambda: next(waits))
-    monkeypatch.setattr("pipeline.contention.throttled_seconds", lambda: next(throttled))
-    monkeypatch.setattr("pipeline.contention.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr("pipeline.timing.contention._waits", lambda: next(waits))
+    monkeypatch.setattr("pipeline.timing.contention.throttled_seconds", lambda: next(throttled))
+    monkeypatch.setattr("pipeline.timing.contention.time.perf_counter", lambda: next(now))
     assert uncontended_seconds(lambda: None) == 3.5
     assert uncontended_seconds(lambda: None) == 1.0
 

@@ -15,10 +15,10 @@ from nodes.config.sections import ModelSection, PreprocessSection
 from nodes.tier import sequences
 from nodes.tier.meter import Meter
 from nodes.tier.segment_store import SegmentStore
-from pipeline.contention import uncontended_seconds
 from pipeline.errors import ConfigError
 from pipeline.placement import Stage, Tier, stages
 from pipeline.plan import StreamId
+from pipeline.timing.contention import uncontended_seconds
 from tests.graphs import chain
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.cpu_quota import throttled_seconds
+from pipeline.timing.cpu_quota import throttled_seconds
 
 _NS_PER_S = 1e9
 _THROTTLED = 0.05
