@@ -27,7 +27,7 @@ from pipeline.estimator import Speed, fit, price
 from pipeline.estimator.features import Amounts, amounts
 from pipeline.estimator.regression import Sample
 from pipeline.graph import ModelGraph
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 
 SCISSION = Path("../shared/data/scission")
 SHIPPED = Path(__file__).parents[1] / "pipeline" / "estimator" / "coefficients.json"

@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.models import PAPERS, lookup
 from pipeline.models.source import ModelSource
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine
@@ -41,7 +41,7 @@ def run(
         raise ConfigError(f"repeats must be at least 1, not {repeats}")
     directory.mkdir(parents=True, exist_ok=True)
     from pipeline import engines
-    from pipeline.calibration import calibrate
+    from pipeline.profiling.calibration import calibrate
 
     machine = engines.create(engine, threads or os.cpu_count() or 1)
     speed = calibrate(machine)
@@ -75,9 +75,9 @@ def _source(name: str, weights: str | None) -> ModelSource:
 
 def profile_one(engine: Engine, speed: Speed, source: ModelSource, repeats: int, directory: Path) -> dict[str, Any]:
     """Load, measure and write `<name>.json` and `<name>.svg`; the report. Raises ModelError."""
-    from pipeline import profile
     from pipeline.pictures.profile import picture
     from pipeline.prepare.model import load
+    from pipeline.profiling import profile
 
     gc.collect()
     reset_peak_memory()

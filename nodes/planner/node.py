@@ -37,7 +37,7 @@ from nodes.tier.meter import Meter
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 
 _log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from pipeline.graph import ModelGraph
 from pipeline.partition.choice import Candidate
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 from pipeline.tiles.team import TileNode
 
 CONNECT_WAIT_S = 5.0

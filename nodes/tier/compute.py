@@ -54,7 +54,9 @@ class Compute:
         *,
         is_compiling: Callable[[], bool],
     ) -> None:
-        from pipeline.processor import ProcessorProbe  # it and the engine load the framework, this module does not
+        from pipeline.profiling.cpu_probe import (
+            ProcessorProbe,  # it and the engine load the framework, this module does not
+        )
 
         self._is_compiling = is_compiling
         self._node, self._tier, self._meter, self._clock, self._emit = node, tier, meter, clock, emit

@@ -52,7 +52,7 @@ from pipeline.plan import NodeId, StreamId
 from pipeline.wire import HEADER_LIMIT_BYTES
 
 if TYPE_CHECKING:
-    from pipeline.profile import Profile
+    from pipeline.profiling.profile import Profile
 
 _log = logging.getLogger(__name__)
 
@@ -122,8 +122,9 @@ class TierNode:
     # Coming up.
 
     def _load(self) -> None:
-        from pipeline import calibration, engines, profile
+        from pipeline import engines
         from pipeline.prepare.model import load
+        from pipeline.profiling import calibration, profile
 
         self._engine = engines.create(self.section.engine, self.section.threads or os.cpu_count() or 1)
         self._models = {name: load(source_of(name, self.config.models[name])) for name in self._used}
@@ -187,7 +188,7 @@ class TierNode:
 
     def _introduce(self) -> None:
         """Say what this node is and can do: retained, and said again at each connect."""
-        from pipeline.profile import hardware
+        from pipeline.profiling.profile import hardware
 
         keep, topic = self.session.keep, self.names.topic
         for graph in self.graphs.values():
@@ -363,7 +364,7 @@ class TierNode:
         self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))
 
     def _measure(self, name: str) -> None:
-        from pipeline.profile import measure_or_load
+        from pipeline.profiling.profile import measure_or_load
 
         began = time.monotonic()
         profile = measure_or_load(self._engine, self._models[name])

@@ -41,7 +41,7 @@ from pipeline.estimator import Speed
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 from pipeline.tiles.arrays import merge
 from pipeline.wire import Assembler, Failed, Hop, encode, encode_failure
 from tests.properties.simulated_broker import Broker, Client, Step

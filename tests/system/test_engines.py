@@ -19,7 +19,7 @@ from nodes.config.loader import load_config
 from nodes.config.model_settings import preprocess_of, source_of
 from nodes.protocol.messages import parse_json
 from pipeline.frames.inputs import to_inputs
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 from tests.system.conftest import Pipeline
 
 pytestmark = [

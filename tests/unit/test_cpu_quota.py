@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.profile import hardware
+from pipeline.profiling.profile import hardware
 from pipeline.timing import cpu_quota
 from pipeline.timing.contention import typical_seconds, uncontended_seconds
 

@@ -20,7 +20,7 @@ from nodes.tier.machine.events import PeerStateArrived, Tick
 from pipeline.partition import exact, hpa
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 from tests.unit.test_planner_machine import (
     MARGIN,
     ON_EDGE,

@@ -19,7 +19,7 @@ from nodes.tier.machine.actions import Log
 from pipeline.partition import exact
 from pipeline.placement import Placement
 from pipeline.plan import NodeId, Plan
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 from tests.unit.test_tier_machine import CAM, CLOUD, DEVICE, EDGE, EDGE_2, GRAPH, TIERS, C, D, E, applied, plan, state
 
 SETTLE_S, PATIENCE_S, MARGIN = 1.0, 5.0, 0.1

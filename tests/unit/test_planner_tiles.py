@@ -25,7 +25,7 @@ from nodes.tier.machine import events as ev
 from pipeline.models.graphs import shipped_graph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 from pipeline.tiles.choice import tile_seconds
 
 GRAPH = shipped_graph("alexnet")

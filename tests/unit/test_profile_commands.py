@@ -15,7 +15,7 @@ from pipeline.engines import create
 from pipeline.errors import ConfigError, UnknownModel
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.pictures.profile import picture
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -15,7 +15,7 @@ from pipeline.engines import BlockTimes, create
 from pipeline.errors import ModelError
 from pipeline.estimator import Speed
 from pipeline.graph import Block, ModelGraph, Tensor
-from pipeline.profile import Profile, cache_directory, cached, hardware, load_cached, measure_or_load, store
+from pipeline.profiling.profile import Profile, cache_directory, cached, hardware, load_cached, measure_or_load, store
 
 
 @pytest.fixture(autouse=True)
@@ -140,12 +140,12 @@ class CountingCalibration:
 def calibration(monkeypatch: pytest.MonkeyPatch) -> CountingCalibration:
     create("tensorflow", 1)
     counting = CountingCalibration()
-    monkeypatch.setattr("pipeline.calibration.calibrate", counting)
+    monkeypatch.setattr("pipeline.profiling.calibration.calibrate", counting)
     return counting
 
 
 def _calibrated(engine: Any) -> Speed:
-    from pipeline.calibration import calibrate_or_load
+    from pipeline.profiling.calibration import calibrate_or_load
 
     return calibrate_or_load(engine)
 

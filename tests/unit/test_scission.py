@@ -23,7 +23,7 @@ from pipeline.cost import Link
 from pipeline.errors import ConfigError, PlanError
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.placement import Tier
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 from pipeline.scission import Answer, Blocks, Network, Query, System, explain, load_systems, notes, search
 from pipeline.scission import pickled as scission_pickle
 from pipeline.scission.filters import tier_filters, time_filter, upload_filter

@@ -24,7 +24,7 @@ from nodes.protocol.messages import (
 )
 from nodes.tier.machine import events as ev
 from pipeline.plan import NodeId, Plan
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 from tests.graphs import chain
 from tests.properties.symbolic import HEIGHT, MODEL, symbolic
 from tests.unit.test_tier_machine import CAM, CLOUD, DEVICE, EDGE

@@ -16,7 +16,7 @@ from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 from pipeline.tiles.choice import tile_seconds
 
 CALL_S = 5e-3

@@ -12,7 +12,7 @@ from nodes.tier.machine.actions import Log
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)

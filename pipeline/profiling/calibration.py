@@ -8,9 +8,9 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from pipeline import profile
 from pipeline.estimator.speed import Speed
 from pipeline.prepare.model import PreparedModel, prepare
+from pipeline.profiling import profile
 from pipeline.tensorflow_runtime import keras
 
 if TYPE_CHECKING:
