@@ -35,7 +35,7 @@ from pipeline.models import PAPERS
 from pipeline.models.source import ModelSource
 from pipeline.placement import Stage, Tier, stages
 from pipeline.prepare.model import PreparedModel, load
-from pipeline.verify import random_placement
+from pipeline.verify.cuts import random_placement
 
 MEASURES = ("seconds", "epochs", "at_once")
 ALONE_SECONDS, COMPILING_SECONDS = 4.0, 8.0

@@ -129,7 +129,7 @@ def run_verify(
 
 
 def _verified(source: ModelSource, engine: Any, placements: int, seed: int) -> Any:
-    from pipeline.verify import Prepared, Split, verdict, verify
+    from pipeline.verify.cuts import Prepared, Split, verdict, verify
 
     steps = []
     with _progress() as progress:
@@ -142,8 +142,8 @@ def _verified(source: ModelSource, engine: Any, placements: int, seed: int) -> A
 
 
 def _tiled(source: ModelSource, engine: Any, grids: Sequence[Any], stack: str | None, count: int, seed: int) -> Any:
-    from pipeline.verify import Prepared
-    from pipeline.verify_tiles import Tiled, tile_verdict, verify_tiles
+    from pipeline.verify.cuts import Prepared
+    from pipeline.verify.tiles import Tiled, tile_verdict, verify_tiles
 
     steps = []
     with _progress() as progress:

@@ -16,7 +16,7 @@ from pipeline.frames.decode import Preprocess
 from pipeline.frames.inputs import to_inputs
 from pipeline.models.source import ModelSource
 from pipeline.prepare.model import PreparedModel, load
-from pipeline.verify import splits
+from pipeline.verify.cuts import splits
 
 Array = npt.NDArray[Any]
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_digits.py"

@@ -16,7 +16,7 @@ from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.models.source import ModelSource
 from pipeline.prepare.model import PreparedModel
 from pipeline.tensorflow_runtime import keras
-from pipeline.verify import Original, Prepared, Split, random_placement, verdict, verify
+from pipeline.verify.cuts import Original, Prepared, Split, random_placement, verdict, verify
 from tests.graphs import all_placements
 from tests.networks import L, trained
 

@@ -21,7 +21,7 @@ from pipeline.models import ModelSource
 from pipeline.prepare.model import PreparedModel
 from pipeline.tiles import Grid, Stack, TileMap, split, stack_named, stacks
 from pipeline.tiles.split import size_of
-from pipeline.verify import Original, Prepared, ready
+from pipeline.verify.cuts import Original, Prepared, ready
 
 
 @dataclass(frozen=True, slots=True)
