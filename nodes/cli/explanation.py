@@ -9,9 +9,9 @@ from rich.table import Table
 
 from nodes.cli.tables import plan_table
 from pipeline.cost import link_label
-from pipeline.explain import Alternative, Explanation, Turn, kind_of
 from pipeline.graph import ModelGraph
 from pipeline.partition.choice import Choice
+from pipeline.partition.explain import Alternative, Explanation, Turn, kind_of
 from pipeline.plan import NodeId, Plan, StreamId
 
 _BITS_PER_BYTE = 8

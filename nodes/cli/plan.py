@@ -19,12 +19,12 @@ from nodes.config.plan_request import WishesSection, constraints_of, read_wishes
 from nodes.config.sections import Config
 from nodes.planner import offline
 from pipeline.errors import ConfigError, PlanError
-from pipeline.explain import decision_map, explain
 from pipeline.graph import ModelGraph
 from pipeline.models import ModelSource
 from pipeline.models.graphs import graph_of
 from pipeline.partition.choice import Candidate
 from pipeline.partition.constraints import Constraint
+from pipeline.partition.explain import decision_map, explain
 from pipeline.partition.objective import Objective
 
 STDOUT = "-"

@@ -8,12 +8,12 @@ import pytest
 
 from pipeline.cost import Costs, Link
 from pipeline.errors import Infeasible, PlanError
-from pipeline.explain import decision_map, explain, kind_of, with_bandwidth
 from pipeline.graph import ModelGraph
 from pipeline.models.graphs import shipped_graph
 from pipeline.partition import PLANNERS, exact
 from pipeline.partition.choice import Candidate, choose
 from pipeline.partition.constraints import MemoryLimit, RawStays, TimeLimit
+from pipeline.partition.explain import decision_map, explain, kind_of, with_bandwidth
 from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective, parse
 from pipeline.placement import Tier
 

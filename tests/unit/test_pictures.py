@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from pipeline.cost import Costs, Link, predict
 from pipeline.errors import PlanError
-from pipeline.explain import NOTHING_POSSIBLE, decision_map
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.partition.choice import Candidate
+from pipeline.partition.explain import NOTHING_POSSIBLE, decision_map
 from pipeline.partition.objective import LATENCY
 from pipeline.pictures import heat, heat_map, placement_bars, placement_graph, tiers
 from pipeline.pictures.layers import arrange, depths

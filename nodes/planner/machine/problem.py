@@ -16,11 +16,11 @@ from nodes.planner.machine.static_costs import Terms, combinations
 from nodes.planner.machine.tile_teams import Teams, priced_with, words
 from pipeline.cost import Costs
 from pipeline.errors import Infeasible, PlanError
-from pipeline.explain import kind_of
 from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS, baselines, hpa
 from pipeline.partition.choice import Candidate, Choice, choose, priced, rank
 from pipeline.partition.constraints import broken
+from pipeline.partition.explain import kind_of
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
 from pipeline.tiling import Tiling
