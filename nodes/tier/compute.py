@@ -23,7 +23,7 @@ from pipeline.errors import PlanError, TrisectError
 from pipeline.placement import NodeId
 from pipeline.plan import StreamId
 from pipeline.tiles.arrays import merge
-from pipeline.tiling import TiledStage
+from pipeline.tiles.tiling import TiledStage
 from pipeline.wire import Array, Hop, Trace
 
 if TYPE_CHECKING:

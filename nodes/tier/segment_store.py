@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nodes.protocol.work import Work
 from pipeline.models.memory import check_room
 from pipeline.placement import Stage, Tier, stages
-from pipeline.tiling import Part
+from pipeline.tiles.tiling import Part
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine, Segment

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.models.memory import check_room
-from pipeline.tiling import TiledStage
+from pipeline.tiles.tiling import TiledStage
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine, TileSegment

@@ -18,7 +18,7 @@ from nodes.tier.machine.tile_gather import LEAST_WAIT_S, PATIENCE, SHUN_S
 from pipeline.cost import Prediction
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles.arrays import merge
-from pipeline.tiling import Tiling
+from pipeline.tiles.tiling import Tiling
 from pipeline.wire import Array, FrameKey, Hop
 from tests.graphs import chain
 from tests.properties.symbolic import HEIGHT, MODEL, WIDTH, model_inputs, run_blocks, symbolic

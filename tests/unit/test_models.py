@@ -132,7 +132,7 @@ def test_a_segment_is_too_large_before_it_is_compiled(monkeypatch: pytest.Monkey
     from pipeline import engines
     from pipeline.models import memory
     from pipeline.prepare.model import load
-    from pipeline.tiling import Part
+    from pipeline.tiles.tiling import Part
 
     engine = engines.create("tensorflow", 1)
     model = load(ModelSource("mobilenet", "mobilenet"))

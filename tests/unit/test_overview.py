@@ -24,7 +24,7 @@ from pipeline.cost import Costs, Link, predict
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.tiling import Tiling
+from pipeline.tiles.tiling import Tiling
 from tests.graphs import chain
 from tests.properties.symbolic import symbolic
 from tests.unit.test_graph import values

@@ -15,7 +15,7 @@ from pipeline.placement import Tier, stages
 from pipeline.plan import NodeId, StreamId
 from pipeline.prepare.model import PreparedModel, prepare
 from pipeline.tensorflow_runtime import keras
-from pipeline.tiling import TiledStage, Tiling, tiled_stage
+from pipeline.tiles.tiling import TiledStage, Tiling, tiled_stage
 from tests.networks import L, trained
 
 CAM = StreamId("cam")

@@ -16,7 +16,7 @@ from pipeline.placement import Tier, stages
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles import stacks
 from pipeline.tiles.arrays import cut, merge
-from pipeline.tiling import MAX_TILES, Tiling, tiled_stage
+from pipeline.tiles.tiling import MAX_TILES, Tiling, tiled_stage
 from tests.graphs import chain, graphs, placements
 from tests.properties.symbolic import HEIGHT, WIDTH, model_inputs, run_blocks, symbolic
 from tests.unit.test_graph import values

@@ -10,7 +10,7 @@ from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement, Tier, stages
 from pipeline.tiles import Grid, split, stack_named
-from pipeline.tiling import Tiling, tiled_stage
+from pipeline.tiles.tiling import Tiling, tiled_stage
 
 
 def tiling_by_hand(

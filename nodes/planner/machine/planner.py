@@ -45,7 +45,7 @@ from pipeline.partition.choice import Choice
 from pipeline.partition.constraints import broken
 from pipeline.placement import Placement, Tier, split_at
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.tiling import Tiling
+from pipeline.tiles.tiling import Tiling
 
 LOST_GRACE_S = 0.5
 """A broker that shuts down sends everybody's will: a moment later it is gone itself, and its nodes are not."""

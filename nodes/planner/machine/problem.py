@@ -23,7 +23,7 @@ from pipeline.partition.constraints import broken
 from pipeline.partition.explain import kind_of
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
-from pipeline.tiling import Tiling
+from pipeline.tiles.tiling import Tiling
 
 EXACT, HPA = "exact", "hpa"
 _ALONE = {Tier.DEVICE: baselines.device_only, Tier.EDGE: baselines.edge_only, Tier.CLOUD: baselines.cloud_only}

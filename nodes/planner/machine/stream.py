@@ -15,7 +15,7 @@ from pipeline.graph import ModelGraph
 from pipeline.partition.choice import Choice
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
-from pipeline.tiling import Tiling
+from pipeline.tiles.tiling import Tiling
 
 FORCED = "forced"
 

@@ -14,7 +14,7 @@ from pipeline.partition.tiled import with_tiles
 from pipeline.placement import NodeId, Placement, Tier
 from pipeline.tiles.choice import Sharing, cost, sharing, sharings
 from pipeline.tiles.team import Team, TileNode
-from pipeline.tiling import Tiling
+from pipeline.tiles.tiling import Tiling
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from nodes.protocol.messages import StreamApplied
 from nodes.protocol.work import Work
 from pipeline.placement import Stage
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.tiling import TiledStage
+from pipeline.tiles.tiling import TiledStage
 from pipeline.wire import Array, FrameKey, Trace
 
 

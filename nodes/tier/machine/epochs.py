@@ -17,7 +17,7 @@ from pipeline.errors import DigestMismatch, PlanError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Stage, Tier
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.tiling import TiledStage
+from pipeline.tiles.tiling import TiledStage
 
 
 class Phase(Enum):

@@ -20,7 +20,7 @@ from nodes.tier.machine.epochs import Epoch
 from nodes.tier.machine.events import SegmentRan, TileArrived, TileFailed
 from pipeline.plan import NodeId
 from pipeline.tiles.arrays import part
-from pipeline.tiling import TiledStage
+from pipeline.tiles.tiling import TiledStage
 from pipeline.wire import Array, FrameKey, Trace
 
 LEAST_WAIT_S = 0.25

@@ -10,7 +10,7 @@ from nodes.protocol.messages import TileSeconds
 from nodes.watch.overview.text import milliseconds
 from pipeline.graph import ModelGraph
 from pipeline.tiles.split import heights
-from pipeline.tiling import Tiling
+from pipeline.tiles.tiling import Tiling
 
 
 def tiles_json(
