@@ -46,7 +46,7 @@ FOLDER = StreamId("folder")
 IMAGES = 40
 EDGE_FROM, CLOUD_FROM = "15", "30"
 SPARE_BYTES = (64 << 20, 120 << 20)
-"""Enough to go on with what is compiled, too little for more (`pipeline.models.memory`)."""
+"""Enough to go on with what is compiled, too little for more (`pipeline.models.footprint`)."""
 PATIENCE_S = 120.0
 CUT_S = 20.0
 WRONG_CLOCK = Path(__file__).parent / "wrong_clock"

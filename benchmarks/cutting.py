@@ -24,9 +24,10 @@ from rich.table import Table
 
 from pipeline import engines
 from pipeline.graph import ModelGraph
+from pipeline.models.load import load
 from pipeline.models.source import ModelSource
 from pipeline.placement import Placement, Tier, stages
-from pipeline.prepare.model import PreparedModel, load, prepare
+from pipeline.prepare.model import PreparedModel, prepare
 from pipeline.tensorflow_runtime import OPTIMISERS, keras, set_up, tf
 
 MODELS = ("mobilenet_v2", "resnet18", "vgg16")

@@ -32,9 +32,10 @@ from pipeline import engines
 from pipeline.engines.checks import noise
 from pipeline.graph import ModelGraph
 from pipeline.models import PAPERS
+from pipeline.models.load import load
 from pipeline.models.source import ModelSource
 from pipeline.placement import Stage, Tier, stages
-from pipeline.prepare.model import PreparedModel, load
+from pipeline.prepare.model import PreparedModel
 from pipeline.verify.cuts import random_placement
 
 MEASURES = ("seconds", "epochs", "at_once")

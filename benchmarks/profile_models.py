@@ -29,8 +29,9 @@ from pipeline import engines
 from pipeline.engines import Engine
 from pipeline.engines.checks import noise
 from pipeline.models import lookup
+from pipeline.models.load import load
 from pipeline.models.source import ModelSource
-from pipeline.prepare.model import PreparedModel, load
+from pipeline.prepare.model import PreparedModel
 
 REPEATS = 10
 CALLS: dict[str, dict[str, Any]] = {"predict_on_batch": {}, "predict": {"verbose": 0}}

@@ -71,10 +71,10 @@ def _source(name: str, weights: str | None) -> ModelSource:
 
 def measure(source: ModelSource, found: Sequence[Engine]) -> list[dict[str, Any]]:
     """One row per engine. Raises UnknownModel, ModelError."""
-    from pipeline.prepare import model as prepared
+    from pipeline.models.load import load
 
     began = time.perf_counter()
-    model = prepared.load(source)
+    model = load(source)
     load_seconds = time.perf_counter() - began
     segments: dict[str, Segment] = {}
     rows = []

@@ -221,7 +221,7 @@ def compare(
 ) -> tuple[int, float]:
     """How many outputs equal the unsplit prepared model's by `np.array_equal`, and the median seconds of its run."""
     from pipeline import engines
-    from pipeline.prepare.model import load
+    from pipeline.models.load import load
 
     (name, section), *_ = config.models.items()
     engine = engines.create("tensorflow", THREADS)

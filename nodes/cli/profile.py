@@ -75,8 +75,8 @@ def _source(name: str, weights: str | None) -> ModelSource:
 
 def profile_one(engine: Engine, speed: Speed, source: ModelSource, repeats: int, directory: Path) -> dict[str, Any]:
     """Load, measure and write `<name>.json` and `<name>.svg`; the report. Raises ModelError."""
+    from pipeline.models.load import load
     from pipeline.pictures.profile import picture
-    from pipeline.prepare.model import load
     from pipeline.profiling import profile
 
     gc.collect()

@@ -47,7 +47,7 @@ from nodes.tier.sources import Source
 from nodes.tier.tensor_topics import inflows
 from pipeline.errors import ConfigError, FrameError, TrisectError
 from pipeline.frames.inputs import to_inputs
-from pipeline.models.memory import TooLarge
+from pipeline.models.host_memory import TooLarge
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import HEADER_LIMIT_BYTES
 
@@ -123,7 +123,7 @@ class TierNode:
 
     def _load(self) -> None:
         from pipeline import engines
-        from pipeline.prepare.model import load
+        from pipeline.models.load import load
         from pipeline.profiling import calibration, profile
 
         self._engine = engines.create(self.section.engine, self.section.threads or os.cpu_count() or 1)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nodes.protocol.work import Work
-from pipeline.models.memory import check_room
+from pipeline.models.footprint import check_room
 from pipeline.placement import Stage, Tier, stages
 from pipeline.tiles.tiling import Part
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.models.memory import check_room
+from pipeline.models.footprint import check_room
 from pipeline.tiles.tiling import TiledStage
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """A model ready to be cut: its manifest, and for each block the Keras calls that run it.
 
-`load` is the one way to get one; it gives the same on every node. Knows no engine and no frame.
+`pipeline.models.load` makes one of a source, the same on every node. Knows no engine and no frame.
 """
 
 from __future__ import annotations
@@ -11,14 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.graph import ModelGraph
-from pipeline.models.build import build
-from pipeline.models.source import ModelSource
 from pipeline.prepare.blocks import describe, group, variables
 from pipeline.prepare.digest import digest
 from pipeline.prepare.flatten import Call, FlatModel, Value, flatten
 from pipeline.prepare.folding import simplify
-
-__all__ = ["ModelSource", "PreparedModel", "load", "prepare", "prepared_from"]
 
 
 @dataclass(frozen=True)
@@ -33,14 +29,6 @@ class PreparedModel:
         """Bytes of all weights."""
         held = {id(v): v for block in self.calls for call in block for v in variables(call)}
         return sum(v.value.numpy().nbytes for v in held.values())
-
-
-def load(source: ModelSource) -> PreparedModel:
-    """Build, weigh and prepare a model. Raises UnknownModel, NotFunctional, ModelError.
-
-    Create the engine first: the first weight fixes TensorFlow's number of threads for the process.
-    """
-    return prepared_from(build(source))
 
 
 def prepare(model: Any, name: str) -> PreparedModel:

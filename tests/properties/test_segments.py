@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.engines import Engine, create, unsplit
+from pipeline.models.load import load
 from pipeline.models.source import ModelSource
-from pipeline.prepare.model import load, prepare
+from pipeline.prepare.model import prepare
 from pipeline.tensorflow_runtime import keras
 from tests.networks import frame_of, random_network, random_placement, run_split
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pipeline.engines import Engine, create, unsplit
 from pipeline.engines.tiling import TiledStack
 from pipeline.graph import ModelGraph
+from pipeline.models.load import load
 from pipeline.models.source import ModelSource
-from pipeline.prepare.model import load, prepare
+from pipeline.prepare.model import prepare
 from pipeline.tensorflow_runtime import keras
 from pipeline.tiles import Grid, Stack, split, stacks
 from pipeline.tiles.arrays import merge

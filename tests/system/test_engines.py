@@ -53,7 +53,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 def expected(pipeline: Pipeline) -> list[dict[int, Any]]:
     """The outputs of the unsplit model on TensorFlow, frame by frame."""
     from pipeline import engines
-    from pipeline.prepare.model import load
+    from pipeline.models.load import load
 
     section = pipeline.config.models[MODEL]
     engine = engines.create("tensorflow", demo.THREADS)

@@ -210,7 +210,8 @@ def test_watch_once_tells_scripts_what_runs(pipeline: Pipeline) -> None:
 
 def test_light_commands_and_what_a_node_checks_first_do_not_load_tensorflow() -> None:
     code = (
-        "import sys, nodes.cli.app, nodes.planner.node, nodes.tier.node, nodes.watch.app, nodes.client.requests, nodes.cli.tables;"
+        "import sys, nodes.cli.app, nodes.planner.node, nodes.tier.node, nodes.watch.app;"
+        "import nodes.client.requests, nodes.cli.tables;"
         "import nodes.config.loader;"
         "heavy = {'tensorflow', 'keras', 'h5py'} & set(sys.modules);"
         "sys.exit(f'loaded: {heavy}' if heavy else 0)"

@@ -14,8 +14,9 @@ import pytest
 from pipeline.engines import Engine, create, unsplit
 from pipeline.frames.decode import Preprocess
 from pipeline.frames.inputs import to_inputs
+from pipeline.models.load import load
 from pipeline.models.source import ModelSource
-from pipeline.prepare.model import PreparedModel, load
+from pipeline.prepare.model import PreparedModel
 from pipeline.verify.cuts import splits
 
 Array = npt.NDArray[Any]

@@ -21,7 +21,8 @@ from pipeline.models.facts import shipped
 
 
 def test_the_zoo_is_read_without_tensorflow() -> None:
-    script = "import sys, pipeline.models, pipeline.profiling.profile, pipeline.frames.decode, pipeline.engines; print(*sys.modules)"
+    script = "import sys, pipeline.models, pipeline.profiling.profile, pipeline.frames.decode, pipeline.engines\n"
+    script += "print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"tensorflow", "keras"} & set(done.stdout.split())
 
@@ -113,38 +114,40 @@ def test_models_are_listed_at_once_and_without_tensorflow() -> None:
 
 
 def test_a_model_is_too_large_before_it_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from pipeline.models import memory
+    from pipeline.models import host_memory
     from pipeline.models.build import build
 
-    monkeypatch.setattr(memory, "available_bytes", lambda: 300_000_000)
+    monkeypatch.setattr(host_memory, "available_bytes", lambda: 300_000_000)
     with pytest.raises(ModelError, match=r"to load and run model 'big' takes about 6\d\d MB of memory, 300 MB"):
         build(ModelSource("big", "vgg16"))
     with zipfile.ZipFile(tmp_path / "file.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("config.json", '{"class_name": "BatchNormalization"}')
         archive.writestr("model.weights.h5", bytes(200_000_000))
-    with pytest.raises(memory.TooLarge, match="400 MB"):
+    with pytest.raises(host_memory.TooLarge, match="400 MB"):
         build(ModelSource("file", str(tmp_path / "file.keras")))
-    assert memory.needed_bytes(ModelSource("none", str(tmp_path / "absent.keras"))) == 0
+    assert host_memory.needed_bytes(ModelSource("none", str(tmp_path / "absent.keras"))) == 0
 
 
 def test_a_segment_is_too_large_before_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     from nodes.tier.segment_store import SegmentStore
     from pipeline import engines
-    from pipeline.models import memory
-    from pipeline.prepare.model import load
+    from pipeline.models import host_memory
+    from pipeline.models.load import load
     from pipeline.tiles.tiling import Part
 
     engine = engines.create("tensorflow", 1)
     model = load(ModelSource("mobilenet", "mobilenet"))
     store = SegmentStore(engine, {"mobilenet": model})
     part = Part(tuple(range(1, len(model.graph))), model.graph.inputs, model.graph.outputs)
-    monkeypatch.setattr(memory, "available_bytes", lambda: 5_000_000)
+    monkeypatch.setattr(host_memory, "available_bytes", lambda: 5_000_000)
     expected = r"31 blocks of model 'mobilenet' from '\w+' on take about [23]\d MB of memory, 5 MB are .*memory_mb"
-    with pytest.raises(memory.TooLarge, match=expected):
+    with pytest.raises(host_memory.TooLarge, match=expected):
         store.hold("cam", 1, "mobilenet", part)
     assert store.of("cam", 1) is None
-    monkeypatch.setattr(memory, "available_bytes", lambda: 60_000_000)
-    with pytest.raises(memory.TooLarge, match=r"32 blocks .* on, 2 times over, take about 7\d MB of memory, 60 MB"):
+    monkeypatch.setattr(host_memory, "available_bytes", lambda: 60_000_000)
+    with pytest.raises(
+        host_memory.TooLarge, match=r"32 blocks .* on, 2 times over, take about 7\d MB of memory, 60 MB"
+    ):
         store.stand_by("mobilenet")
     monkeypatch.undo()
     store.hold("cam", 1, "mobilenet", part)
@@ -154,7 +157,7 @@ def test_a_segment_is_too_large_before_it_is_compiled(monkeypatch: pytest.Monkey
 def test_a_limited_address_space_leaves_so_much_memory() -> None:
     script = (
         "import psutil, resource\n"
-        "from pipeline.models.memory import available_bytes\n"
+        "from pipeline.models.host_memory import available_bytes\n"
         "used = psutil.Process().memory_info().vms\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (192 << 20), resource.RLIM_INFINITY))\n"
         "print(available_bytes())\n"
@@ -168,17 +171,17 @@ def test_a_limited_address_space_leaves_so_much_memory() -> None:
 
 
 def test_memory_in_a_container_is_what_its_limit_leaves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from pipeline.models import memory
+    from pipeline.models import host_memory
 
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    free = memory.available_bytes()
+    monkeypatch.setattr(host_memory, "_CGROUP", tmp_path)
+    free = host_memory.available_bytes()
     assert free > 1_000_000
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("700000\n")
     (tmp_path / "memory.stat").write_text("anon 600000\nfile 100000\n")
-    assert memory.available_bytes() == 400_000
+    assert host_memory.available_bytes() == 400_000
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available_bytes() > 1_000_000
+    assert host_memory.available_bytes() > 1_000_000
 
 
 def test_a_draw_depends_on_its_key_alone_and_has_these_bits() -> None:

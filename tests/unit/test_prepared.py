@@ -14,8 +14,9 @@ import pytest
 from pipeline.engines import create, unsplit
 from pipeline.errors import ModelError, NotFunctional
 from pipeline.graph import ModelGraph
+from pipeline.models.load import load
 from pipeline.models.source import ModelSource
-from pipeline.prepare.model import PreparedModel, load, prepare
+from pipeline.prepare.model import PreparedModel, prepare
 from pipeline.tensorflow_runtime import keras, tf
 from tests.networks import L, frame_of, trained
 
@@ -278,7 +279,7 @@ def test_the_digest_changes_with_one_bit_of_one_weight() -> None:
 
 def test_another_process_that_built_other_models_before_gets_the_same_manifest() -> None:
     script = (
-        "from pipeline.prepare.model import *; from pipeline.tensorflow_runtime import keras\n"
+        "from pipeline.models.load import *; from pipeline.tensorflow_runtime import keras\n"
         "keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(1, 1), keras.layers.ReLU()])\n"
         "g = load(ModelSource('m', 'mobilenet_v2', 'seed:5')).graph; print(g.digest, hash(g.blocks) and g.blocks)"
     )

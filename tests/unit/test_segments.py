@@ -150,7 +150,7 @@ def test_a_dense_layer_is_what_keras_computes(
 def test_nothing_is_written_to_stderr_by_a_whole_life() -> None:
     script = (
         "from pipeline.engines import *; e = create('tensorflow', 1)\n"
-        "from pipeline.prepare.model import *; m = load(ModelSource('m', 'resnet18')); e.profile(m, 2)"
+        "from pipeline.models.load import *; m = load(ModelSource('m', 'resnet18')); e.profile(m, 2)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
