@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from pipeline.engines import Array, BlockTimes, unsplit
+from pipeline.engines.base import Array, BlockTimes, unsplit
 from pipeline.engines.checks import check, fitting, noise, zeros
 from pipeline.engines.litert_graph import LiteGraph, give_back
 from pipeline.errors import ModelError

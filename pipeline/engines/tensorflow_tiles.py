@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.engines import Array
-from pipeline.engines.tensorflow import caller, kept_apart, pads_widely
+from pipeline.engines.base import Array
+from pipeline.engines.tensorflow_ops import caller, kept_apart, pads_widely
 from pipeline.engines.tensorflow_trace import SCOPE
 from pipeline.errors import PlanError
 from pipeline.graph import Axis, Window

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from pipeline.engines import Array, Engine, TileSegment
+from pipeline.engines.base import Array, Engine, TileSegment
 from pipeline.engines.checks import noise
 from pipeline.errors import ConfigError, TileError
 from pipeline.graph import Block
