@@ -14,9 +14,9 @@ from broker.errors import BrokerError, RequestTimeout
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
-from nodes.planner.node import OBJECTIVE, PLACE
+from nodes.protocol.commands import DRAIN, OBJECTIVE, PING, PING_TIMEOUT_S, PLACE
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeState, from_bytes, parse_json, to_bytes
-from nodes.session.presence import DRAIN, PING, PING_TIMEOUT_S, guest_session
+from nodes.session.presence import guest_session
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.plan import NodeId, StreamId
 

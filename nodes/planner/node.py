@@ -18,6 +18,7 @@ from nodes.config.sections import Config
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.offline import terms_of
+from nodes.protocol.commands import OBJECTIVE, PLACE
 from nodes.protocol.messages import (
     Applied,
     LifeState,
@@ -45,8 +46,6 @@ REPORTS_MISSED = 3
 TICK_S = 0.25
 DECIDE_S = 1.0
 """So long a decision may wait for events that keep coming."""
-PLACE = "place"
-OBJECTIVE = "objective"
 
 
 class PlannerNode:

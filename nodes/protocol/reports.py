@@ -17,10 +17,19 @@ ALONE_SECONDS = "alone_transfer_seconds_p50"
 MAX_SECONDS = 1e6
 MAX_RATE = 1e15
 WAYS = ("device_edge", "device_cloud", "edge_cloud", "return")
+LEAST_FRAMES, LEAST_COMPUTED_S = 3, 0.2
+"""A median counts of so many frames or, since long ones vary less, after so long: others wait for further frames."""
+FAST_BYTES_PER_S = 5e7
+"""Between rates above it processors make the difference: to handle a message takes as long as its bytes do."""
 _SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.frames")
 _INTAKE_KEY = re.compile(rf"stream\.([a-z0-9-]{{1,256}})\.{INTAKE}_p50")
 _WAY_KEY = re.compile(r"way\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.frames")
 _TILE_KEY = re.compile(r"tile\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.([0-9]{1,9})\.([a-z0-9-]{1,256})\.frames")
+
+
+def tells(frames: int, seconds: float) -> bool:
+    """Whether so many frames, which took so long in all, are enough to judge a node by."""
+    return frames >= LEAST_FRAMES or seconds >= LEAST_COMPUTED_S
 
 
 def of_stream(stream: StreamId, name: str) -> str:

@@ -19,9 +19,10 @@ from broker.session import Channel, Message
 from broker.throughput import Throughput
 from broker.topics import Namespace
 from nodes.config.sections import Config
-from nodes.planner.costs.links import FAST_BYTES_PER_S
+from nodes.protocol.commands import PING
 from nodes.protocol.messages import MessageError, parse_json
-from nodes.session.presence import PING, Presence
+from nodes.protocol.reports import FAST_BYTES_PER_S
+from nodes.session.presence import Presence
 
 _log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from broker.errors import RequestTimeout, SessionTaken
 from broker.session import Address, Limits, Message, Session, Will
 from broker.topics import Namespace
 from nodes.config.sections import Config
+from nodes.protocol.commands import PING, PING_TIMEOUT_S
 from nodes.protocol.messages import LifeState, MessageError, NodeState, from_bytes, parse_json, to_bytes
 from nodes.session.clock import PipelineClock
 from pipeline.errors import TrisectError
@@ -25,9 +26,6 @@ from pipeline.plan import NodeId
 _log = logging.getLogger(__name__)
 
 RETAINED_WAIT_S = 0.3
-PING_TIMEOUT_S = 1.5
-PING = "ping"
-DRAIN = "drain"
 PLANNER_TIER = "planner"
 WILL_DELAY_S = 2.0
 

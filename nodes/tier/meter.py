@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import psutil
 
-from nodes.planner.costs.corrections import LEAST_FRAMES, tells
 from nodes.protocol.reports import (
     ALONE_SECONDS,
     FRAMES,
+    LEAST_FRAMES,
     PROBE,
     SECONDS,
     TILE_SECONDS,
@@ -22,6 +22,7 @@ from nodes.protocol.reports import (
     of_tile,
     of_way,
     seconds_of,
+    tells,
 )
 from nodes.tier.machine.actions import NoteTile
 from pipeline.plan import NodeId, StreamId

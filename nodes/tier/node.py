@@ -27,10 +27,11 @@ from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes.config.model_settings import labels_of, preprocess_of, source_of
 from nodes.config.sections import Config
+from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
 from nodes.session import link_probe
 from nodes.session.link_monitor import LinkWatch
-from nodes.session.presence import DRAIN, Presence, require_free, wait_up
+from nodes.session.presence import Presence, require_free, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import sequences
 from nodes.tier.compute import Compute

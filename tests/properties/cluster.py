@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from nodes.planner.costs.corrections import LEAST_FRAMES
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.protocol.messages import (
@@ -30,7 +29,7 @@ from nodes.protocol.messages import (
     parse_json,
     to_bytes,
 )
-from nodes.protocol.reports import read_report
+from nodes.protocol.reports import LEAST_FRAMES, read_report
 from nodes.protocol.work import Work
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev

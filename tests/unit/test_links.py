@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.planner.costs.links import FAST_BYTES_PER_S, LEAST_AGREEING, MOST_AGREEING, Links
+from nodes.planner.costs.links import LEAST_AGREEING, MOST_AGREEING, Links
 from nodes.protocol.messages import LinkMeasured, LinkReport
+from nodes.protocol.reports import FAST_BYTES_PER_S
 from pipeline.plan import NodeId
 
 EDGE = NodeId("edge-1")

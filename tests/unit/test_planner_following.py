@@ -10,12 +10,13 @@ from unittest import mock
 import pytest
 
 from nodes.config.plan_request import WishesSection
-from nodes.planner.costs.corrections import LEAST_FRAMES
-from nodes.planner.costs.snapshot import LEAST_ROUND_TRIP_S, Condition, Taken, departures
+from nodes.planner.costs.drift import LEAST_ROUND_TRIP_S, departures
+from nodes.planner.costs.snapshot import Condition, Taken
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.machine.utilisation import MOST, STALE_S, Flow, Rates, taken_on
 from nodes.protocol.messages import LifeState, LinkReport, NodeInfo, NodeState, Report, SegmentSeconds
+from nodes.protocol.reports import LEAST_FRAMES
 from nodes.tier.machine.events import PeerStateArrived, Tick
 from pipeline.partition import exact, hpa
 from pipeline.placement import Tier

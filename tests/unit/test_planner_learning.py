@@ -11,9 +11,10 @@ from unittest import mock
 import pytest
 
 from nodes.planner.costs.compute_seconds import CALL_S
-from nodes.planner.costs.corrections import COLDNESS, LEAST_FRAMES, LEAST_SECONDS
+from nodes.planner.costs.corrections import COLDNESS, LEAST_SECONDS
 from nodes.planner.machine import events as pe
 from nodes.protocol.messages import Report, SegmentSeconds, WaySeconds
+from nodes.protocol.reports import LEAST_FRAMES
 from pipeline.estimator import Speed, estimate
 from pipeline.partition import exact
 from pipeline.plan import NodeId, Plan

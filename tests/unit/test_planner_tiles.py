@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import pytest
 
 from nodes.config.plan_request import read_wishes
-from nodes.planner.costs.corrections import LEAST_FRAMES
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.protocol.messages import (
@@ -21,6 +20,7 @@ from nodes.protocol.messages import (
     StreamApplied,
     TileSeconds,
 )
+from nodes.protocol.reports import LEAST_FRAMES
 from nodes.tier.machine import events as ev
 from pipeline.models.graphs import shipped_graph
 from pipeline.placement import Tier

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.planner.costs.corrections import LEAST_COMPUTED_S, LEAST_FRAMES
 from nodes.protocol.messages import LinkMeasured, MessageError, SegmentSeconds, TileSeconds, WaySeconds, to_bytes
-from nodes.protocol.reports import INTAKE, read_report
+from nodes.protocol.reports import INTAKE, LEAST_COMPUTED_S, LEAST_FRAMES, read_report
 from nodes.tier.machine.actions import NoteTile
 from nodes.tier.meter import Meter
 from pipeline.plan import NodeId, StreamId

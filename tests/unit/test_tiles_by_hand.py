@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from nodes.planner.costs.compute_seconds import ComputeSeconds
-from nodes.planner.costs.corrections import LEAST_FRAMES
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.machine.stream import FORCED
@@ -22,6 +21,7 @@ from nodes.protocol.messages import (
     SegmentSeconds,
     StreamApplied,
 )
+from nodes.protocol.reports import LEAST_FRAMES
 from nodes.tier.machine import events as ev
 from pipeline.plan import NodeId, Plan
 from pipeline.profiling.profile import Profile

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nodes.planner.costs.constants import Constants
-from nodes.planner.costs.corrections import LEAST_REST_SECONDS, LEAST_SECONDS, Corrections, tells
+from nodes.planner.costs.corrections import LEAST_REST_SECONDS, LEAST_SECONDS, Corrections
 from nodes.protocol.messages import NodeInfo, SegmentSeconds, TileSeconds
+from nodes.protocol.reports import tells
 from pipeline.errors import ModelError, TileError
 from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph

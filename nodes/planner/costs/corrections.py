@@ -27,8 +27,6 @@ from dataclasses import dataclass, field
 
 from pipeline.plan import NodeId
 
-LEAST_FRAMES, LEAST_COMPUTED_S = 3, 0.2
-"""A median counts of so many frames or, since long ones vary less, after so long: others wait for further frames."""
 LEAST_SECONDS = 2e-4
 """Of a segment shorter than that, most is the call itself, which no profile knows."""
 LEAST_REST_SECONDS = 1e-2
@@ -149,11 +147,6 @@ class Corrections:
         if known is None or known.basis != basis or not (known.is_measured or not close(known.used, common)):
             return common
         return known.used
-
-
-def tells(frames: int, seconds: float) -> bool:
-    """Whether so many frames, which took so long in all, are enough to judge a node by."""
-    return frames >= LEAST_FRAMES or seconds >= LEAST_COMPUTED_S
 
 
 def turned(probe_s: float, before_s: float | None) -> float | None:

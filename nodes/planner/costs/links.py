@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nodes.protocol.messages import LinkMeasured, LinkReport
+from nodes.protocol.reports import FAST_BYTES_PER_S
 from pipeline.plan import NodeId
 
-FAST_BYTES_PER_S = 5e7
-"""Between rates above it processors make the difference: to handle a message takes as long as its bytes do."""
 CLOSE = 0.05
 """Values that differ by a smaller share are not worth a word, let alone a plan."""
 LEAST_AGREEING, MOST_AGREEING = 2, 16

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from nodes.config.plan_request import WishesSection, as_written
-from nodes.planner.costs.snapshot import Condition, departures
+from nodes.planner.costs.drift import departures
+from nodes.planner.costs.snapshot import Condition
 from nodes.planner.machine.problem import Question
 from nodes.planner.machine.registry import Served
 from pipeline.errors import PlanError
