@@ -14,7 +14,7 @@ from pipeline.errors import FrameError
 from pipeline.frames.decode import Preprocess
 from pipeline.frames.inputs import to_inputs
 from pipeline.graph import Block, ModelGraph, Tensor
-from tests.unit.test_graph import values
+from tests.unit.pipeline.test_graph import values
 
 AS_IT_IS = Preprocess()
 LEFT = np.arange(4, dtype=np.float32)

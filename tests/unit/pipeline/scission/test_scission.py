@@ -29,7 +29,7 @@ from pipeline.scission import pickled as scission_pickle
 from pipeline.scission.filters import tier_filters, time_filter, upload_filter
 
 DEVICE, EDGE, CLOUD = Tier
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 LAYERS = ((0, 1), (2, 2), (3, 5), (6, 6))
 BYTES = (400_000, 100_000, 300_000, 4_000)
 SECONDS = {

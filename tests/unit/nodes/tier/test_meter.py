@@ -17,7 +17,7 @@ from nodes.tier.machine.actions import NoteTile
 from nodes.tier.meter import Meter
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey
-from tests.unit.test_graph import values
+from tests.unit.pipeline.test_graph import values
 
 CAM, PORCH = StreamId("cam"), StreamId("front-porch")
 
@@ -176,3 +176,17 @@ def test_any_report_is_read_or_a_message_error(report: dict[str, object]) -> Non
         read_report(json.dumps(report).encode())
     except MessageError:
         pass
+
+
+def test_a_report_is_flat_and_durations_start_anew_with_each() -> None:
+    meter = Meter()
+    meter.count("frames_total", 3)
+    for seconds in (0.1, 0.2, 0.3):
+        meter.sample("compute_seconds", seconds, StreamId("cam"))
+    report = meter.report()
+    assert report["frames_total"] == 3
+    assert report["compute_seconds_p50"] == pytest.approx(0.2)
+    assert report["stream.cam.compute_seconds_p95"] == report["compute_seconds_p95"]
+    assert all(isinstance(value, int | float) for value in report.values())
+    assert "compute_seconds_p50" not in meter.report()
+    assert meter.report()["frames_total"] == 3

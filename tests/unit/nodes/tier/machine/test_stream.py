@@ -17,7 +17,7 @@ from pipeline.placement import Placement
 from pipeline.plan import NodeId
 from pipeline.wire import FrameKey, Hop
 from tests.graphs import chain
-from tests.unit.test_tier_machine import (
+from tests.unit.nodes.tier.machine.test_tier import (
     CAM,
     CLOUD,
     DEVICE,

@@ -18,7 +18,7 @@ from nodes.protocol.reports import LEAST_FRAMES
 from pipeline.estimator import Speed, estimate
 from pipeline.partition import exact
 from pipeline.plan import NodeId, Plan
-from tests.unit.test_planner_machine import (
+from tests.unit.nodes.planner.machine.test_planner import (
     ON_CLOUD,
     ON_DEVICE,
     ON_EDGE,
@@ -30,7 +30,7 @@ from tests.unit.test_planner_machine import (
     planning,
     published,
 )
-from tests.unit.test_tier_machine import CAM, CLOUD, DEVICE, EDGE, EDGE_2, GRAPH, C, D, E, plan, state
+from tests.unit.nodes.tier.machine.test_tier import CAM, CLOUD, DEVICE, EDGE, EDGE_2, GRAPH, C, D, E, plan, state
 
 PIPELINE = (DEVICE, EDGE, CLOUD)
 ROUNDS = 100

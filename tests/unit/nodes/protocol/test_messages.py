@@ -24,7 +24,7 @@ from nodes.protocol.messages import (
 )
 from pipeline.errors import TrisectError
 from pipeline.plan import NodeId, StreamId
-from tests.unit.test_graph import values
+from tests.unit.pipeline.test_graph import values
 
 KINDS: list[type[Any]] = [NodeState, NodeInfo, LinkReport, Applied]
 

@@ -20,7 +20,7 @@ from pipeline.prepare.model import PreparedModel
 from pipeline.verify.cuts import splits
 
 Array = npt.NDArray[Any]
-SCRIPT = Path(__file__).parents[2] / "examples" / "train_digits.py"
+SCRIPT = Path(__file__).parents[3] / "examples" / "train_digits.py"
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,21 @@ from pipeline.partition import exact
 from pipeline.placement import Placement
 from pipeline.plan import NodeId, Plan
 from pipeline.profiling.profile import Profile
-from tests.unit.test_tier_machine import CAM, CLOUD, DEVICE, EDGE, EDGE_2, GRAPH, TIERS, C, D, E, applied, plan, state
+from tests.unit.nodes.tier.machine.test_tier import (
+    CAM,
+    CLOUD,
+    DEVICE,
+    EDGE,
+    EDGE_2,
+    GRAPH,
+    TIERS,
+    C,
+    D,
+    E,
+    applied,
+    plan,
+    state,
+)
 
 SETTLE_S, PATIENCE_S, MARGIN = 1.0, 5.0, 0.1
 SECONDS = {DEVICE: 1.0, EDGE: 0.1, EDGE_2: 0.2, CLOUD: 0.01}

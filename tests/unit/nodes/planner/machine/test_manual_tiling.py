@@ -27,7 +27,7 @@ from pipeline.plan import NodeId, Plan
 from pipeline.profiling.profile import Profile
 from tests.graphs import chain
 from tests.properties.symbolic import HEIGHT, MODEL, symbolic
-from tests.unit.test_tier_machine import CAM, CLOUD, DEVICE, EDGE
+from tests.unit.nodes.tier.machine.test_tier import CAM, CLOUD, DEVICE, EDGE
 
 GRAPH = symbolic(chain(8, 8, 8, 8, 8))
 ONE, TWO = NodeId("worker-1"), NodeId("worker-2")

@@ -22,7 +22,7 @@ from pipeline.partition import exact, hpa
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
-from tests.unit.test_planner_machine import (
+from tests.unit.nodes.planner.machine.test_planner import (
     MARGIN,
     ON_EDGE,
     PATIENCE_S,
@@ -32,7 +32,7 @@ from tests.unit.test_planner_machine import (
     planning,
     published,
 )
-from tests.unit.test_tier_machine import CAM, CLOUD, DEVICE, EDGE, EDGE_2, GRAPH, C, D, E, plan, state
+from tests.unit.nodes.tier.machine.test_tier import CAM, CLOUD, DEVICE, EDGE, EDGE_2, GRAPH, C, D, E, plan, state
 
 LINK = LinkReport(EDGE, "one", 1e6, 1e6, 2e-3)
 PROFILE = Profile("chain", GRAPH.digest, "tf", "2", 1, "x86", (0.1,), (0.1,), 0.1, 0.0)

@@ -14,7 +14,7 @@ from pipeline.graph import ModelGraph
 from pipeline.placement import Crossing, Placement, Stage, Tier, check, crossings, split_at, stages
 from pipeline.plan import MAX_BLOCKS, NodeId, Plan, StreamId
 from tests.graphs import chain, graphs, placements
-from tests.unit.test_graph import values
+from tests.unit.pipeline.test_graph import values
 
 D, E, C = Tier
 

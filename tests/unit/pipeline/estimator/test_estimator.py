@@ -25,7 +25,7 @@ from pipeline.estimator.regression import Sample
 from pipeline.graph import Block, ModelGraph, Tensor
 from tests.graphs import graphs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 SCISSION = ROOT.parent / "shared" / "data" / "scission"
 SPEED = Speed(macs_per_s=1e11, depthwise_macs_per_s=1e10, bytes_per_s=3e10, weight_bytes_per_s=3e10, operation_s=1e-5)
 KINDS = (

@@ -22,7 +22,7 @@ from pipeline.tiles.tiling import Tiling
 from pipeline.wire import Array, FrameKey, Hop
 from tests.graphs import chain
 from tests.properties.symbolic import HEIGHT, MODEL, WIDTH, model_inputs, run_blocks, symbolic
-from tests.unit.test_tier_machine import CAM, DEVICE, EDGE, A, D, E, counted, of, work
+from tests.unit.nodes.tier.machine.test_tier import CAM, DEVICE, EDGE, A, D, E, counted, of, work
 
 GRAPH = symbolic(chain(8, 8, 8, 8))
 ONE, TWO, THREE = map(NodeId, ("worker-1", "worker-2", "worker-3"))

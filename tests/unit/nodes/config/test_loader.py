@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 FILE = Path("/etc/trisect/here.yaml")
 
 GOOD = """\

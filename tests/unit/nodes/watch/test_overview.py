@@ -27,7 +27,7 @@ from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.tiles.tiling import Tiling
 from tests.graphs import chain
 from tests.properties.symbolic import symbolic
-from tests.unit.test_graph import values
+from tests.unit.pipeline.test_graph import values
 
 D, E, C = Tier
 CAMERA = StreamId("camera")

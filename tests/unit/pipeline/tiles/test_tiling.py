@@ -19,8 +19,8 @@ from pipeline.tiles.arrays import cut, merge
 from pipeline.tiles.tiling import MAX_TILES, Tiling, tiled_stage
 from tests.graphs import chain, graphs, placements
 from tests.properties.symbolic import HEIGHT, WIDTH, model_inputs, run_blocks, symbolic
-from tests.unit.test_graph import values
-from tests.unit.test_plan import plan_of
+from tests.unit.pipeline.test_graph import values
+from tests.unit.pipeline.test_plan import plan_of
 
 D, E, C = Tier
 GRAPH = symbolic(chain(8, 8, 8, 8, 8))

@@ -13,7 +13,7 @@ from nodes.planner.machine.stream import FORCED
 from pipeline.cost import Link
 from pipeline.placement import Tier
 from pipeline.plan import Plan
-from tests.unit.test_planner_machine import (
+from tests.unit.nodes.planner.machine.test_planner import (
     ON_CLOUD,
     ON_DEVICE,
     ON_EDGE,
@@ -24,7 +24,7 @@ from tests.unit.test_planner_machine import (
     planning,
     published,
 )
-from tests.unit.test_tier_machine import CAM, CLOUD, DEVICE, EDGE, EDGE_2, GRAPH, C, D, E
+from tests.unit.nodes.tier.machine.test_tier import CAM, CLOUD, DEVICE, EDGE, EDGE_2, GRAPH, C, D, E
 
 PRIVATE = WishesSection.model_validate({"constraints": {"raw_stays_on": "device"}})
 AT_HOME = WishesSection.model_validate({"constraints": {"pin": {"b3": "device"}}})
