@@ -77,7 +77,7 @@ def test_only_nodes_without_a_profile_are_estimated() -> None:
     (first,) = published(planner.tick(SETTLE_S))
     assert first.reason.endswith("; estimated, not measured, for edge-1")
     planner = planning(*PIPELINE)
-    assert "estimated" not in (planner.machine._streams[CAM].plan or first).reason
+    assert "estimated" not in (planner.machine.inventory.streams[CAM].plan or first).reason
 
 
 def test_a_profile_that_says_otherwise_is_planned_anew() -> None:
@@ -152,7 +152,7 @@ def test_a_profile_that_does_not_fit_is_said_and_the_estimate_used(change: dict[
     planner.come(DEVICE, EDGE)
     come_unmeasured(planner, CLOUD)
     planner.profile(CLOUD, 9.0)
-    profile = planner.machine._roster.compute._profiles[CLOUD, "chain"]
+    profile = planner.machine.inventory.roster.compute._profiles[CLOUD, "chain"]
     planner(pe.ProfileArrived(CLOUD, replace(profile, **change)))  # type: ignore[arg-type]  # its own fields
     actions = planner.tick(SETTLE_S)
     assert published(actions)[0].placement == ON_CLOUD
@@ -194,7 +194,7 @@ class Load:
 
     @property
     def plan(self) -> Plan:
-        found = self.planner.machine._streams[CAM].plan
+        found = self.planner.machine.inventory.streams[CAM].plan
         assert found is not None
         return found
 
@@ -267,8 +267,8 @@ def test_coldness_does_not_move_a_plan_over_several_nodes_either() -> None:
     planner.place(auto=True)
     pipeline.rounds(ROUNDS, lambda node: 1.3)
     assert pipeline.changes == []
-    stream = planner.machine._streams[CAM]
-    costs = planner.machine._roster.costs(stream.served, {D: DEVICE, E: EDGE, C: CLOUD}, stream.assumed)
+    stream = planner.machine.inventory.streams[CAM]
+    costs = planner.machine.inventory.roster.costs(stream.served, {D: DEVICE, E: EDGE, C: CLOUD}, stream.assumed)
     assert [seconds[1] for seconds in costs.seconds.values()] == pytest.approx([1.3, 0.13, 0.013], rel=0.02)
 
 
@@ -404,8 +404,8 @@ def test_a_short_segment_says_how_long_a_call_takes_and_nothing_of_the_nodes_spe
     for _ in range(ROUNDS):
         report = SegmentSeconds(CAM, first.epoch, LEAST_FRAMES, took_s)
         assert not [p for p in published(planner(pe.TelemetryArrived(EDGE, Report((report,))), 1.0)) if p.epoch > 1]
-    stream = planner.machine._streams[CAM]
-    costs = planner.machine._roster.costs(stream.served, {D: DEVICE, E: EDGE}, stream.assumed)
+    stream = planner.machine.inventory.streams[CAM]
+    costs = planner.machine.inventory.roster.costs(stream.served, {D: DEVICE, E: EDGE}, stream.assumed)
     assert costs.seconds[E][1] == 0.001
     assert costs.handling[E] == pytest.approx(took_s - foreseen_s, rel=0.25)
     assert costs.handling[D] == CALL_S  # it shares what may be coldness
@@ -414,7 +414,7 @@ def test_a_short_segment_says_how_long_a_call_takes_and_nothing_of_the_nodes_spe
 def test_a_long_segment_says_how_fast_the_node_computes_and_little_of_calls() -> None:
     pipeline = loaded(edge=0.2, cloud=0.1)
     pipeline.rounds(ROUNDS, only(CLOUD, 1.8))
-    roster, stream = pipeline.planner.machine._roster, pipeline.planner.machine._streams[CAM]
+    roster, stream = pipeline.planner.machine.inventory.roster, pipeline.planner.machine.inventory.streams[CAM]
     costs = roster.costs(stream.served, {D: DEVICE, C: CLOUD}, stream.assumed)
     assert costs.seconds[C][1] == pytest.approx(0.18, rel=0.02)
     assert costs.handling[C] == 0.0

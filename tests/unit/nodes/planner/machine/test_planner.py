@@ -10,8 +10,9 @@ from unittest import mock
 import pytest
 
 from nodes.planner.machine import events as pe
-from nodes.planner.machine.planner import LOST_GRACE_S, PlannerMachine, PlannerSettings
+from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.machine.problem import EXACT
+from nodes.planner.machine.rules import LOST_GRACE_S
 from nodes.planner.machine.stream import FORCED
 from nodes.protocol.messages import LifeState, LinkReport, NodeInfo
 from nodes.tier.machine import events as ev
@@ -388,7 +389,7 @@ def restarted(retained: Plan, *nodes: NodeId) -> Planner:
 def test_a_restarted_planner_goes_on_with_the_retained_plan() -> None:
     planner = restarted(plan(7, ON_CLOUD), DEVICE, EDGE, CLOUD)
     planner.tick(SETTLE_S)
-    assert planner.machine._streams[CAM].plan == plan(7, ON_CLOUD)
+    assert planner.machine.inventory.streams[CAM].plan == plan(7, ON_CLOUD)
     (next_,) = published(planner.lose(CLOUD))
     assert next_.epoch == 8
 
