@@ -35,17 +35,18 @@ import yaml
 
 from benchmarks.line import Line
 from broker.server import Server, ServerSettings
-from nodes import demo, photos, requests
-from nodes.config import load_config
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
+from nodes.cli import demo, sample_images
+from nodes.client import requests
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
+from nodes.config.loader import load_config
 from pipeline.plan import StreamId
 
 FOLDER = StreamId("folder")
 IMAGES = 40
 EDGE_FROM, CLOUD_FROM = "15", "30"
 SPARE_BYTES = (64 << 20, 120 << 20)
-"""Enough to go on with what is compiled, too little for more (`pipeline.models.memory`)."""
+"""Enough to go on with what is compiled, too little for more (`pipeline.models.footprint`)."""
 PATIENCE_S = 120.0
 CUT_S = 20.0
 WRONG_CLOCK = Path(__file__).parent / "wrong_clock"
@@ -80,7 +81,7 @@ class Chaos:
     ) -> None:
         self.folder, self.server, self.processes, self.lines = folder, server, processes, lines
         self.random, self.scale = random.Random(seed), scale
-        self.images = photos.frames(IMAGES, seed=seed)
+        self.images = sample_images.frames(IMAGES, seed=seed)
         (folder / "images").mkdir()
         for number, image in enumerate(self.images):
             (folder / "images" / f"{number:03d}.jpg").write_bytes(image)

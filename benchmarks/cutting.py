@@ -23,11 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import engines
-from pipeline.backend import OPTIMISERS, keras, set_up, tf
 from pipeline.graph import ModelGraph
+from pipeline.models.load import load
 from pipeline.models.source import ModelSource
 from pipeline.placement import Placement, Tier, stages
-from pipeline.prepared import PreparedModel, load, prepare
+from pipeline.prepare.model import PreparedModel, prepare
+from pipeline.tensorflow_runtime import OPTIMISERS, keras, set_up, tf
 
 MODELS = ("mobilenet_v2", "resnet18", "vgg16")
 CUT_GOAL, PREPARED_GOAL = 1.05, 1.02

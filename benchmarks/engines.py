@@ -27,15 +27,16 @@ from cutting import frame_of
 from rich.console import Console
 from rich.table import Table
 
-from nodes.segments import SegmentStore
+from nodes.tier.segment_store import SegmentStore
 from pipeline import engines
 from pipeline.engines.checks import noise
 from pipeline.graph import ModelGraph
 from pipeline.models import PAPERS
+from pipeline.models.load import load
 from pipeline.models.source import ModelSource
 from pipeline.placement import Stage, Tier, stages
-from pipeline.prepared import PreparedModel, load
-from pipeline.verify import random_placement
+from pipeline.prepare.model import PreparedModel
+from pipeline.verify.cuts import random_placement
 
 MEASURES = ("seconds", "epochs", "at_once")
 ALONE_SECONDS, COMPILING_SECONDS = 4.0, 8.0

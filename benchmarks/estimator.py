@@ -27,7 +27,7 @@ from pipeline.estimator import Speed, fit, price
 from pipeline.estimator.features import Amounts, amounts
 from pipeline.estimator.regression import Sample
 from pipeline.graph import ModelGraph
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 
 SCISSION = Path("../shared/data/scission")
 SHIPPED = Path(__file__).parents[1] / "pipeline" / "estimator" / "coefficients.json"
@@ -175,10 +175,10 @@ def scission_layers(model: str) -> list[Amounts]:
 
     Since then MobileNets lost the padding before their first convolution, and MobileNet a Reshape after its pooling.
     """
-    from pipeline.backend import keras
-    from pipeline.blocks import describe
-    from pipeline.flatten import flatten
     from pipeline.models import ZOO
+    from pipeline.prepare.blocks import describe
+    from pipeline.prepare.flatten import flatten
+    from pipeline.tensorflow_runtime import keras
 
     plain = model.replace("_", "")
     zoo = next(zoo for name, zoo in ZOO.items() if name.replace("_", "") == plain)

@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from broker.server import Server, ServerSettings
-from nodes import demo, photos
-from nodes.config import load_config
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
+from nodes.cli import demo, sample_images
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
+from nodes.config.loader import load_config
 
 BUDGET_S = 0.015
 BUDGET_BYTES_PER_S = 300e6
@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Server(ServerSettings()) as server:
         config_path = demo.write_config(Path(folder), arguments.model, server.port)
         config = load_config(config_path)
-        images = photos.frames(arguments.frames + WARM_UP)
+        images = sample_images.frames(arguments.frames + WARM_UP)
         with Processes(Path(folder)) as processes:
             demo.start_nodes(processes, config_path, Path(folder), console)
             with StreamClient(config, demo.STREAM) as client:

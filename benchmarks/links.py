@@ -28,9 +28,9 @@ from benchmarks.network import Network
 from broker.server import Server, ServerSettings
 from broker.session import Channel
 from broker.topics import Namespace
-from nodes.link_watch import LinkWatch
-from nodes.presence import Presence, guest_session, wait_up
-from nodes.sections import Config
+from nodes.config.sections import Config
+from nodes.session.link_monitor import LinkWatch
+from nodes.session.presence import Presence, guest_session, wait_up
 from pipeline.errors import TrisectError
 from pipeline.plan import NodeId
 

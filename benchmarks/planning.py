@@ -19,13 +19,13 @@ import numpy as np
 
 from pipeline.cost import Costs, Link, predict
 from pipeline.errors import Infeasible
-from pipeline.explain import kind_of
 from pipeline.graph import ModelGraph
 from pipeline.models import PAPERS
 from pipeline.models.graphs import shipped_graph
 from pipeline.partition import PLANNERS, exact, hpa
 from pipeline.partition.baselines import scission_best
 from pipeline.partition.constraints import Constraint, RawStays
+from pipeline.partition.explain import kind_of
 from pipeline.partition.objective import LATENCY, THROUGHPUT
 from pipeline.placement import Placement, Tier
 

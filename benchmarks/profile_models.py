@@ -29,8 +29,9 @@ from pipeline import engines
 from pipeline.engines import Engine
 from pipeline.engines.checks import noise
 from pipeline.models import lookup
+from pipeline.models.load import load
 from pipeline.models.source import ModelSource
-from pipeline.prepared import PreparedModel, load
+from pipeline.prepare.model import PreparedModel
 
 REPEATS = 10
 CALLS: dict[str, dict[str, Any]] = {"predict_on_batch": {}, "predict": {"verbose": 0}}
@@ -100,7 +101,7 @@ def difference(pairs: list[tuple[float, float]], whole_s: float, taken_s: float,
 
 def scission_procedure(name: str, ends: list[int], call: str) -> tuple[list[tuple[list[str], float]], float]:
     """The layers' names and mean seconds of each of Scission's blocks; and how long it took to get them."""
-    from pipeline.backend import keras
+    from pipeline.tensorflow_runtime import keras
 
     keras.utils.clear_session()  # layers are numbered from the start, as in the prepared model
     make = getattr(keras.applications, lookup(name).build.split(":")[1])

@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from broker.server import Server, ServerSettings
-from nodes import demo, photos
-from nodes.config import load_config
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
+from nodes.cli import demo, sample_images
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
+from nodes.config.loader import load_config
 
 IMAGES = 40
 WARM_UP_S = 300.0
@@ -107,7 +107,7 @@ def soak(folder: Path, model: str, seconds: float, sample_s: float, console: Con
 
 def feed(client: StreamClient, until: float) -> int:
     """Keep the window full; returns how many frames went in."""
-    images = photos.frames(IMAGES)
+    images = sample_images.frames(IMAGES)
     sent = 0
     while time.monotonic() < until:
         client.publish(images[sent % IMAGES], str(sent))

@@ -18,13 +18,13 @@ from pathlib import Path
 
 REPEATS = 9
 MODULES = {
-    "planner": "nodes.cli, nodes.config, nodes.planner_node, scipy.optimize",  # SciPy with the first plan
-    "watch": "nodes.cli, nodes.config, nodes.watch",
-    "plan, place, publish": "nodes.cli, nodes.config, nodes.requests, nodes.plan_view",
-    "node, until it loads models": "nodes.cli, nodes.config, nodes.tier_node",
-    "--help": "nodes.cli",
+    "planner": "nodes.cli.app, nodes.config.loader, nodes.planner.node, scipy.optimize",  # SciPy with the first plan
+    "watch": "nodes.cli.app, nodes.config.loader, nodes.watch.app",
+    "plan, place, publish": "nodes.cli.app, nodes.config.loader, nodes.client.requests, nodes.cli.tables",
+    "node, until it loads models": "nodes.cli.app, nodes.config.loader, nodes.tier.node",
+    "--help": "nodes.cli.app",
 }
-ENGINES = {"as they come": "keras, tensorflow", "as a node loads them": "pipeline.backend"}
+ENGINES = {"as they come": "keras, tensorflow", "as a node loads them": "pipeline.tensorflow_runtime"}
 CHECK = "import sys; assert not {'tensorflow', 'keras'} & set(sys.modules)"
 
 

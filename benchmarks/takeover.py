@@ -20,7 +20,8 @@ from pathlib import Path
 
 from benchmarks.network import Network
 from benchmarks.testbed import CLOUD, DEVICE, EDGE, Testbed
-from nodes import demo, requests
+from nodes.cli import demo
+from nodes.client import requests
 from pipeline.errors import TrisectError
 
 SHARES = {DEVICE: 0.2, EDGE: 0.6, CLOUD: 0.9}

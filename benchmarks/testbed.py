@@ -17,10 +17,10 @@ import yaml
 from benchmarks.network import Network
 from benchmarks.quota import Quotas
 from broker.server import Server, ServerSettings
-from nodes import demo, photos
-from nodes.config import load_config
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
+from nodes.cli import demo, sample_images
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
+from nodes.config.loader import load_config
 
 USER, PASSWORD = "bench", "bench"
 DEVICE, EDGE, CLOUD = map(str, demo.NODES)
@@ -44,7 +44,7 @@ class Testbed:
         self.config = load_config(self._paths["planner"])
         self.processes = stack.enter_context(Processes(folder))
         self.client = stack.enter_context(StreamClient(self.config, demo.STREAM))
-        self.images = photos.frames(IMAGES, seed=1)
+        self.images = sample_images.frames(IMAGES, seed=1)
         self.sent = 0
 
     def _write(self, name: str, port: int) -> Path:

@@ -26,7 +26,7 @@ from pipeline.tiles.choice import Sharing, balanced, cost, sharing, sharings
 from pipeline.tiles.grid import spans
 from pipeline.tiles.split import size_of
 from pipeline.tiles.team import Team, TileNode
-from pipeline.tiling import Tiling
+from pipeline.tiles.tiling import Tiling
 
 FIVE = ("vgg16", "resnet18", "darknet53", "inception_v4", "alexnet")
 REPEATS = 3

@@ -34,12 +34,13 @@ from benchmarks.quota import Quotas
 from broker import topics
 from broker.server import Server, ServerSettings
 from broker.session import Message
-from nodes import demo, photos, requests
-from nodes.config import load_config
-from nodes.messages import parse_json
-from nodes.processes import Processes
-from nodes.reports import read_report
-from nodes.stream_client import StreamClient
+from nodes.cli import demo, sample_images
+from nodes.client import requests
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
+from nodes.config.loader import load_config
+from nodes.protocol.messages import parse_json
+from nodes.protocol.reports import read_report
 from pipeline.models.graphs import graph_of
 from pipeline.models.source import ModelSource
 from pipeline.plan import NodeId
@@ -84,7 +85,7 @@ class Bench:
         self._path.write_text(yaml.safe_dump(self._settings(server.port)))
         self.config = load_config(self._path)
         self.processes = stack.enter_context(Processes(folder))
-        self.images = photos.frames(IMAGES, seed=1)
+        self.images = sample_images.frames(IMAGES, seed=1)
         self.client = StreamClient(self.config, demo.STREAM)
         self.sent = 0
 

@@ -24,7 +24,8 @@ from rich.table import Table
 
 from benchmarks.network import Network
 from benchmarks.testbed import CLOUD, DEVICE, EDGE, Testbed
-from nodes import demo, requests
+from nodes.cli import demo
+from nodes.client import requests
 from pipeline.errors import TrisectError
 
 PLANNERS = (

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from pipeline.backend import keras
+from pipeline.tensorflow_runtime import keras
 
 Array = npt.NDArray[Any]
 L = keras.layers

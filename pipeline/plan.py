@@ -12,7 +12,7 @@ from pipeline.cost import Prediction
 from pipeline.errors import PlanError, TileError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Crossing, NodeId, Placement, Stage, Tier, check, crossings, stages
-from pipeline.tiling import TiledStage, Tiling, tiled_stage
+from pipeline.tiles.tiling import TiledStage, Tiling, tiled_stage
 
 __all__ = ["MAX_BLOCKS", "PLAN_VERSION", "NodeId", "Plan", "StreamId"]
 

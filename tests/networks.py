@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backend import keras
 from pipeline.engines import Engine
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement, Tier, stages
-from pipeline.prepared import PreparedModel
+from pipeline.prepare.model import PreparedModel
+from pipeline.tensorflow_runtime import keras
 
 Array = npt.NDArray[Any]
 L = keras.layers

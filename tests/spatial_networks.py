@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.backend import keras
+from pipeline.tensorflow_runtime import keras
 from tests.networks import L, trained
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipeline.engines import Array
+from pipeline.engines.base import Array
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph, Tensor
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.backend import as_array, keras, tf
-from pipeline.flatten import Call
+from pipeline.prepare.flatten import Call
+from pipeline.tensorflow_runtime import as_array, keras, tf
 
 _LARGE_BYTES = 1 << 24
 _FLOAT_BYTES = 4

@@ -1,7 +1,7 @@
 """The LiteRT engine (TensorFlow Lite's interpreter, XNNPACK kernels): runs packages, without TensorFlow.
 
-Tiles are exact: every element of a map is summed in one order, whatever the map's size. With `everywhere` the kernels are
-those that give the same bits on x86 with FMA and on ARM (docs/exactness.md). Each segment has its own packed copy of its
+Tiles are exact: every element of a map is summed in one order, whatever the map's size. With `everywhere` only kernels
+run that give the same bits on x86 with FMA and on ARM (docs/exactness.md). Each segment has its own packed copy of its
 weights: XNNPACK's cache of them is not within the interpreter's reach.
 """
 
@@ -22,8 +22,7 @@ from typing import Protocol
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from pipeline.contention import typical_of, uncontended_seconds
-from pipeline.engines import Array, BlockTimes, unsplit
+from pipeline.engines.base import Array, BlockTimes, unsplit
 from pipeline.engines.checks import check, check_tile, fitting, noise, zeros
 from pipeline.errors import ConfigError, ModelError, TileError
 from pipeline.graph import ModelGraph
@@ -34,10 +33,12 @@ from pipeline.lite.package import SPACIOUS, Package
 from pipeline.quiet import quiet_stderr
 from pipeline.tiles.split import Tile, size_in
 from pipeline.tiles.stacks import Stack
+from pipeline.timing.contention import typical_of, uncontended_seconds
 
 _LEAST_RUNS = 3
 _MEASURED_SECONDS = 1.0
 """A slow model is measured in fewer runs, but never fewer than three."""
+
 
 class Packaged(Protocol):
     """A loaded model that can be had as a package."""
@@ -83,8 +84,8 @@ class LiteRTEngine:
         if foreign := sorted(set(stack.blocks) & set(package.program.foreign)):
             block = model.graph.blocks[foreign[0]]
             raise TileError(
-                f"block {block.index} ({block.name!r}, {block.kind}) of {model.graph.name!r} cannot be computed in tiles "
-                f"with litert; end the stack before block {block.index}, or use engine tensorflow"
+                f"block {block.index} ({block.name!r}, {block.kind}) of {model.graph.name!r} cannot be "
+                f"computed in tiles with litert; end the stack before block {block.index}, or use engine tensorflow"
             )
         part = self._part(package, stack.blocks, stack.blocks, (stack.output,), tile=tile)
         return LiteRTTileSegment(model.graph, part, tile, stack)
@@ -146,7 +147,7 @@ class LiteRTEngine:
 
 
 class LiteRTSegment:
-    """Some blocks in one interpreter, or in several where the converter's own stand between. For one thread at a time."""
+    """Some blocks in one interpreter; in several where converted blocks stand between. For one thread at a time."""
 
     def __init__(
         self, graph: ModelGraph, parts: Sequence[_Part], inputs: tuple[int, ...], outputs: tuple[int, ...]
@@ -311,7 +312,7 @@ def _forget_pages(path: str) -> None:
 
 
 def give_back() -> None:
-    """Memory that is free to the system: glibc keeps much of it. Where the C library knows no such call, it stays so."""
+    """Give free memory back to the system: glibc keeps much of it. Other C libraries have no such call."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -9,23 +9,22 @@ import contextlib
 import statistics
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.backend import as_array, lent_as_tensor, set_up, tf
-from pipeline.contention import typical_of, uncontended_seconds
-from pipeline.engines import Array, BlockTimes, Segment, unsplit
+from pipeline.engines.base import Array, BlockTimes, Segment, unsplit
 from pipeline.engines.checks import check, fitting, noise, zeros
 from pipeline.engines.dense import perform
+from pipeline.engines.tensorflow_ops import border, caller, kept_apart, pads_widely
 from pipeline.engines.tensorflow_trace import SCOPE, trace
-from pipeline.errors import ModelError
-from pipeline.graph import Axis, Block, ModelGraph, Window
-from pipeline.prepared import PreparedModel
+from pipeline.prepare.model import PreparedModel
+from pipeline.tensorflow_runtime import as_array, lent_as_tensor, set_up, tf
+from pipeline.timing.contention import typical_of, uncontended_seconds
 
 if TYPE_CHECKING:
-    from pipeline.engines import TileSegment
+    from pipeline.engines.base import TileSegment
     from pipeline.tiles import Stack, Tile
 
 _tracing = threading.Lock()
@@ -129,7 +128,7 @@ def _function(model: PreparedModel, blocks: Sequence[int], inputs: Sequence[int]
                     if number == 0 and pads_widely(model.graph.blocks[block]):
                         tensors[call.outputs[0]] = kept_apart(tensors[call.outputs[0]])
                 for i in model.graph.blocks[block].outputs if block else ():
-                    tensors[i] = _border(model.graph, i, tensors[i])
+                    tensors[i] = border(model.graph, i, tensors[i])
         return [tensors[i] for i in outputs]
 
     specs = [tf.TensorSpec(model.graph.tensors[i].shape, model.graph.tensors[i].dtype) for i in inputs]
@@ -145,54 +144,6 @@ def _short_turns() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
-
-
-def caller(function: Any) -> Callable[..., Sequence[Any]]:
-    """Calls the function, tensors in and out, and spares what TensorFlow does to bind and pack arguments by name.
-
-    That takes 0.1 ms a call, as much as a small block; where TensorFlow has moved the way round, it is not taken.
-    """
-    flat = getattr(getattr(function, "_inference_function", None), "call_flat", None)
-    if flat is None:
-        return function  # type: ignore[no-any-return]
-    captured = function.captured_inputs
-    return lambda *tensors: flat(*tensors, *captured)
-
-
-def pads_widely(block: Block) -> bool:
-    """Whether a convolution stands behind an explicit padding of more than its kernel reaches over.
-
-    TensorFlow fuses the two, and oneDNN then adds in another order than without padding, where a tile inside has none.
-    """
-    windows = block.windows or ()
-    return len(windows) > 1 and any(
-        pad.before + pad.after > kernel.dilation * (kernel.kernel - 1)
-        for pad, kernel in zip(_axes(windows[0]), _axes(windows[1]), strict=True)
-    )
-
-
-def _axes(window: Window) -> tuple[Axis, Axis]:
-    return window.rows, window.columns
-
-
-def kept_apart(tensor: Any) -> Any:
-    """The tensor, behind an operation that does nothing and that TensorFlow does not fuse across."""
-    return tf.raw_ops.EnsureShape(input=tensor, shape=tensor.shape)
-
-
-def _border(graph: ModelGraph, index: int, made: Any) -> Any:
-    """A block's output, behind an operation that does nothing.
-
-    TensorFlow's optimiser fuses a convolution with the addition that follows, but not across this one: a block runs the
-    same kernels whatever else is in its segment.
-    """
-    promised = graph.tensors[index]
-    if not made.shape.is_compatible_with(promised.shape) or made.dtype.name != promised.dtype:
-        raise ModelError(
-            f"model {graph.name!r}: tensor {promised.name!r} is {made.dtype.name}{tuple(made.shape)}, "
-            f"Keras declared {promised.dtype}{promised.shape}; the layer's compute_output_shape is wrong"
-        )
-    return tf.raw_ops.EnsureShape(input=made, shape=promised.shape)
 
 
 def _run_seconds(segment: Segment, frame: Mapping[int, Array], repeats: int) -> list[float]:

@@ -10,18 +10,18 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.backend import as_array, lent_as_tensor, tf
-from pipeline.engines import Array
+from pipeline.engines.base import Array
 from pipeline.engines.checks import check_tile
-from pipeline.engines.tensorflow import caller, kept_apart, pads_widely
+from pipeline.engines.tensorflow_ops import caller, kept_apart, pads_widely
 from pipeline.engines.tensorflow_trace import SCOPE
-from pipeline.flatten import Call
 from pipeline.graph import Window
-from pipeline.prepared import PreparedModel
+from pipeline.prepare.flatten import Call
+from pipeline.prepare.model import PreparedModel
+from pipeline.prepare.windows import WINDOWED
+from pipeline.tensorflow_runtime import as_array, lent_as_tensor, tf
 from pipeline.tiles.regions import Fit, placed
 from pipeline.tiles.split import Tile, size_in
 from pipeline.tiles.stacks import Stack
-from pipeline.windows import WINDOWED
 
 _MAP_RANK = 4
 _LOWEST = float("-inf")

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backend import tf
 from pipeline.quiet import quiet_stderr
+from pipeline.tensorflow_runtime import tf
 
 SCOPE = "B{:04d}"
 """Name scope of a block. Operations that the optimiser makes keep it somewhere in their name."""

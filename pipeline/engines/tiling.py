@@ -12,11 +12,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from pipeline.engines import Array, Engine, TileSegment
+from pipeline.engines.base import Array, Engine, TileSegment
 from pipeline.engines.checks import noise
 from pipeline.errors import ConfigError, TileError
 from pipeline.graph import Block
-from pipeline.prepared import PreparedModel
+from pipeline.prepare.model import PreparedModel
 from pipeline.tiles.arrays import cut, merge, part
 from pipeline.tiles.split import Tile, TileMap
 from pipeline.tiles.stacks import Stack

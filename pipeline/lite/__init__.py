@@ -1,1 +1,1 @@
-"""Networks as programs of simple operations, kept in packages and written as LiteRT segments; no TensorFlow, no Keras."""
+"""Networks as programs of simple operations, kept in packages, written as LiteRT segments. Needs no TensorFlow."""

@@ -5,7 +5,8 @@ A block's operations are the same whatever stands around them in the file, so a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from pipeline.errors import ModelError, TileError
@@ -110,7 +111,9 @@ class Emitter:
     def _averaged(self, op: Op, x: Ref, fits: tuple[Fit, Fit], window: Window) -> Ref:
         """What the pool makes of a map whose borders and strides fall where the whole map's would."""
         axes: tuple[Axis, Axis] = (window.rows, window.columns)
-        rows, columns = (placed(axis, fit, x.shape[1 + i]) for i, (axis, fit) in enumerate(zip(axes, fits, strict=True)))
+        rows, columns = (
+            placed(axis, fit, x.shape[1 + i]) for i, (axis, fit) in enumerate(zip(axes, fits, strict=True))
+        )
         x = self._forms.padded(x, (rows[:2], columns[:2]), 0.0)
         made = self._forms.same_average(x, _pair(op.options["size"]), _pair(op.options.get("stride", (1, 1))))
         return self._forms.cut(made, rows[2:], columns[2:])
@@ -123,7 +126,7 @@ class _Pads:
         self._waiting: dict[int, Pads] = {}
         self._taken = {
             op.outputs[0]
-            for op, following in zip(ops, ops[1:], strict=False)
+            for op, following in pairwise(ops)
             if op.kind == "pad"
             and following.kind in _CONVOLUTIONS
             and following.inputs == op.outputs
@@ -145,8 +148,8 @@ class _Pads:
 
 def _halved(ops: Sequence[Op], outputs: Sequence[int]) -> frozenset[int]:
     """Positions of products and of the sigmoid or silu after them that are computed over half of the product."""
-    found = set()
-    for position, (op, following) in enumerate(zip(ops, ops[1:], strict=False)):
+    found: set[int] = set()
+    for position, (op, following) in enumerate(pairwise(ops)):
         feeds = op.kind in _SCALABLE and following.kind in _HALVES and following.inputs == op.outputs
         readers = sum(one.inputs.count(op.outputs[0]) for one in ops)
         if feeds and readers == 1 and op.outputs[0] not in outputs and op.options.get("activation", "none") == "none":
@@ -195,7 +198,7 @@ def _slice(forms: Forms, op: Op, given: Sequence[Ref], _: bool) -> list[Ref]:
     return [forms.slice(given[0], [int(i) for i in op.options["begin"]], [int(i) for i in op.options["sizes"]])]
 
 
-_PLAIN = {
+_PLAIN: Mapping[str, Callable[[Forms, Op, Sequence[Ref], bool], list[Ref]]] = {
     **dict.fromkeys(UNARY | {"leaky_relu", "clip"}, _unary),
     **dict.fromkeys(BINARY, _binary),
     **dict.fromkeys(REDUCTIONS, _reduce),

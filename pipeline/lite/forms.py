@@ -132,7 +132,7 @@ class Forms:
         while len(parts) > 1:  # in pairs: fewer roundings on top of each other
             pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
             own = activation if len(pairs) == 1 else "none"
-            parts = [self.binary("add", *pair, own) if len(pair) > 1 else pair[0] for pair in pairs]
+            parts = [self.binary("add", pair[0], pair[1], own) if len(pair) > 1 else pair[0] for pair in pairs]
         return parts[0]
 
     def _bias(self, index: int, scale: float) -> Ref:
@@ -155,22 +155,22 @@ class Forms:
         _, rows, columns, out = self._weights(kernel).shape
         r, c = piece[0] or Taps(0, 1, rows), piece[1] or Taps(0, 1, columns)
         how = None if piece == (None, None) and scale == 1.0 else ("taps", r, c, scale)
-        taps = self.derived(kernel, how, lambda w: w[:, r.first :: r.step][:, : r.count, c.first :: c.step][:, :, : c.count] * F(scale))
+        taps = self.derived(kernel, how, lambda w: _taken(w, r, c) * F(scale))
         pads, dilation = [], []
         for axis, (piece_taps, whole) in enumerate(((r, rows), (c, columns))):
             step, stride = geometry.dilation[axis], geometry.stride[axis]
             made = _made(x.shape[1 + axis], whole, stride, step, geometry.pads[axis])
             begin = piece_taps.first * step - geometry.pads[axis][0]
-            end = begin + (made - 1) * stride + reach(piece_taps.count, piece_taps.step * step)
+            end = begin + (made - 1) * stride + reach(piece_taps.size, piece_taps.step * step)
             # a piece of one tap has no dilation
-            dilation.append(piece_taps.step * step if piece_taps.count > 1 else 1)
+            dilation.append(piece_taps.step * step if piece_taps.size > 1 else 1)
             pads.append((-begin, end - x.shape[1 + axis]))
         geometry = Geometry(geometry.stride, (dilation[0], dilation[1]), (pads[0], pads[1]))
-        padding, x = self._padding(x, (r.count, c.count), geometry)
+        padding, x = self._padding(x, (r.size, c.size), geometry)
         return self.file.add(
             "DEPTHWISE_CONV_2D",
             [x, taps, bias],
-            (1, *_sizes(x, (r.count, c.count), geometry, padding), out),
+            (1, *_sizes(x, (r.size, c.size), geometry, padding), out),
             padding=padding,
             strideH=geometry.stride[0],
             strideW=geometry.stride[1],
@@ -217,12 +217,13 @@ class Forms:
     def _padding(self, x: Ref, kernel: Pair, geometry: Geometry, *, lowest: bool = False) -> tuple[int, Ref]:
         if not any(map(any, geometry.pads)):
             return VALID, x
-        same = tuple(
-            _same_pads(x.shape[1 + i], kernel[i], geometry.stride[i], geometry.dilation[i]) for i in (0, 1)
-        )
+        same = tuple(_same_pads(x.shape[1 + i], kernel[i], geometry.stride[i], geometry.dilation[i]) for i in (0, 1))
         if same == geometry.pads:
             return SAME, x
-        spans = [(max(0, -before), size - max(0, -after)) for (before, after), size in zip(geometry.pads, x.shape[1:3], strict=True)]
+        spans = [
+            (max(0, -before), size - max(0, -after))
+            for (before, after), size in zip(geometry.pads, x.shape[1:3], strict=True)
+        ]
         pads = [(max(0, before), max(0, after)) for before, after in geometry.pads]
         x = self.cut(x, *spans)
         return VALID, self.padded(x, (pads[0], pads[1]), -math.inf if lowest else 0.0)
@@ -354,7 +355,7 @@ class Forms:
         return self.silu_of_half(self.binary("multiply", x, self.scalar(0.5)))
 
     def silu_of_half(self, half: Ref) -> Ref:
-        """x / (1 + exp(-x)) from x / 2, which costs a convolution before it nothing: h + h tanh(h)."""
+        """X / (1 + exp(-x)) from x / 2, which costs a convolution before it nothing: h + h tanh(h)."""
         bent = self.file.add("TANH", [half], half.shape)
         return self.binary("multiply", half, self.binary("add", bent, self.scalar(1.0)))
 
@@ -410,7 +411,8 @@ class Forms:
         """Along the last axis."""
         if not self.everywhere:
             return self.file.add("SOFTMAX", [x], x.shape, beta=1.0)
-        exponents = self.file.add("EXP", [self.binary("subtract", x, self.reduce("max", x, (len(x.shape) - 1,), True))], x.shape)
+        largest = self.reduce("max", x, (len(x.shape) - 1,), True)
+        exponents = self.file.add("EXP", [self.binary("subtract", x, largest)], x.shape)
         return self.binary("divide", exponents, self._by_ones(exponents, 1.0))
 
     def layer_norm(self, x: Ref, epsilon: float, scale: Ref | None, shift: Ref | None) -> Ref:
@@ -522,11 +524,16 @@ def _widened(array: Array, groups: int, lanes: int) -> Array:
 
 
 class Taps(NamedTuple):
-    """Some taps of a kernel along one axis: `count` of them, from `first` on, `step` apart."""
+    """Some taps of a kernel along one axis: `size` of them, from `first` on, `step` apart."""
 
     first: int
     step: int
-    count: int
+    size: int
+
+
+def _taken(kernel: Array, rows: Taps, columns: Taps) -> Array:
+    part = kernel[:, rows.first :: rows.step][:, : rows.size]
+    return part[:, :, columns.first :: columns.step][:, :, : columns.size]
 
 
 def _apart(size: int) -> list[Taps]:

@@ -67,7 +67,7 @@ class Draft:
 
 
 class Package:
-    """An open package. `about` says where the network came from. Raises ModelError for a file that is none, or damaged."""
+    """An open package; `about` says where the network came from. Raises ModelError for a file that is none."""
 
     def __init__(self, path: Path, *, name: str | None = None, digest: str | None = None) -> None:
         self.path = path
@@ -88,7 +88,9 @@ class Package:
             raise ModelError(f"package {path} holds model {graph.digest}, {digest} was asked for; pack it again")
         if short := [one for one in self._arrays if one.offset + one.nbytes > len(self._held)]:
             ends = max(one.offset + one.nbytes for one in short)
-            raise ModelError(f"package {path} is cut short: {len(self._held):,} bytes of at least {ends:,}; copy it again")
+            raise ModelError(
+                f"package {path} is cut short: {len(self._held):,} bytes of at least {ends:,}; copy it again"
+            )
         self.program = Program(graph if name is None else replace(graph, name=name), blocks, len(self._arrays))
         self._known: set[int] = set()
 
@@ -117,7 +119,9 @@ class Package:
         data = memoryview(self._held)[one.offset : one.offset + one.nbytes]
         if index not in self._known:
             if xxhash.xxh3_64_intdigest(data) != one.checksum:
-                raise ModelError(f"package {self.path} is damaged: array {index} is not as it was written; copy it again")
+                raise ModelError(
+                    f"package {self.path} is damaged: array {index} is not as it was written; copy it again"
+                )
             self._known.add(index)
         return np.frombuffer(data, one.dtype).reshape(one.shape)
 

@@ -107,9 +107,7 @@ def op_from_json(value: Any) -> Op:
     kind, inputs, outputs, arrays, options, window = value
     if not isinstance(options, dict):
         raise TypeError("options must be a map")
-    return Op(
-        str(kind), _ids(inputs), _ids(outputs), _ids(arrays), options, None if window is None else int(window)
-    )
+    return Op(str(kind), _ids(inputs), _ids(outputs), _ids(arrays), options, None if window is None else int(window))
 
 
 def _ids(values: Sequence[Any]) -> tuple[int, ...]:

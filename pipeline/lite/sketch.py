@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """A network of such layers over one map of (rows, columns, channels), called `image`; the last layer's is its output."""
+    """A network of layers over one map of (rows, columns, channels) called `image`; the last layer makes its output."""
 
     name: str
     image: tuple[int, int, int]
@@ -46,7 +47,8 @@ class Sketch:
 def packaged(sketch: Sketch) -> Package:
     """The sketch as a package, in a file without a name."""
     tensors = [Tensor(0, "image", (1, *sketch.image), "float32")]
-    blocks, ops = [Block(0, "input", "input", (), (), (0,))], [()]
+    blocks = [Block(0, "input", "input", (), (), (0,))]
+    ops: list[tuple[Op, ...]] = [()]
     arrays: list[Array] = []
     number = {"image": 0}
     draw = np.random.default_rng(0)
@@ -64,7 +66,7 @@ def packaged(sketch: Sketch) -> Package:
     graph = ModelGraph(sketch.name, sketch.name, tuple(tensors), tuple(blocks), (0,), (len(tensors) - 1,))
     with tempfile.TemporaryDirectory(prefix="trisect-sketch-", dir=SPACIOUS) as folder:
         path = Path(folder) / f"{sketch.name}{SUFFIX}"
-        write(path, Draft(graph, tuple(ops), tuple((lambda array=array: array) for array in arrays)), {})
+        write(path, Draft(graph, tuple(ops), tuple(partial(np.asarray, array) for array in arrays)), {})
         return Package(path)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.backend import keras
+from pipeline.tensorflow_runtime import keras
 
 _L = keras.layers
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import h5py
 
-from pipeline.backend import keras, own_as_tensor
 from pipeline.errors import ModelError
-from pipeline.flatten import FlatModel, flatten
 from pipeline.models import ModelSource, ZooModel, lookup
-from pipeline.models.memory import check_fits
+from pipeline.models.host_memory import check_fits
 from pipeline.models.weights import Drawing, plan_weights, seed_of
+from pipeline.prepare.flatten import FlatModel, flatten
+from pipeline.tensorflow_runtime import keras, own_as_tensor
 
 
 def build(source: ModelSource) -> FlatModel:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.backend import keras
+from pipeline.tensorflow_runtime import keras
 
 _L = keras.layers
 _STAGES = ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4))

@@ -28,7 +28,7 @@ def graph_of(source: ModelSource) -> ModelGraph:
     """
     if not source.is_file and source.source in ZOO:
         return replace(shipped_graph(source.source), name=source.name)
-    from pipeline.prepared import load
+    from pipeline.models.load import load
 
     return load(source).graph
 
@@ -41,7 +41,7 @@ def shipped_graph(name: str) -> ModelGraph:
 
 def ship() -> None:
     """Load every network of the zoo and write its graph. The same graphs give the same bytes."""
-    from pipeline.prepared import load
+    from pipeline.models.load import load
 
     with zipfile.ZipFile(_SHIPPED, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(ZOO):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.backend import keras
+from pipeline.tensorflow_runtime import keras
 
 _L = keras.layers
 _Kernel = int | tuple[int, int]

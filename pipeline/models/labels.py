@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 
-from pipeline.backend import keras
+from pipeline.tensorflow_runtime import keras
 
 _log = logging.getLogger(__name__)
 

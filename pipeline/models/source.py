@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class ModelSource:
     """A model to load under `name`.
 
-    `source` is a name of the zoo, or the path of a .keras file or of a package (.trisect), which has all in it. `weights` is `seed:N` (drawn, the same bits on every
-    machine), `imagenet` (downloaded by Keras), or the path of a weights file. A .keras file brings its own weights:
-    there, only a path replaces them.
+    `source` is a name of the zoo, or the path of a .keras file or of a package (.trisect), which has all in it.
+    `weights` is `seed:N` (drawn, the same bits on every machine), `imagenet` (downloaded by Keras), or the path of a
+    weights file. A .keras file brings its own weights: there, only a path replaces them.
     """
 
     name: str

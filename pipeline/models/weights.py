@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backend import ALIGNMENT, keras
 from pipeline.errors import ModelError
-from pipeline.flatten import Call, FlatModel
 from pipeline.models.moments import INPUTS, SMOOTH, Moments, activation_of, after
+from pipeline.prepare.flatten import Call, FlatModel
+from pipeline.tensorflow_runtime import ALIGNMENT, keras
 
 _BITS = 23
 _CHUNK = 1 << 20

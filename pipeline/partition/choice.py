@@ -17,7 +17,7 @@ from pipeline.partition.objective import LATENCY, Objective
 from pipeline.placement import Placement, Tier
 from pipeline.tiles.choice import Sharing
 from pipeline.tiles.team import Team
-from pipeline.tiling import Tiling
+from pipeline.tiles.tiling import Tiling
 
 
 @dataclass(frozen=True, slots=True)

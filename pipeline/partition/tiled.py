@@ -22,7 +22,7 @@ from pipeline.partition.objective import Objective
 from pipeline.placement import Placement, Tier
 from pipeline.tiles.choice import Sharing, balanced, cost, sharing
 from pipeline.tiles.team import Team
-from pipeline.tiling import Tiling
+from pipeline.tiles.tiling import Tiling
 
 MOST_RANKED = 48
 """Stacks that are looked at: those that save most."""

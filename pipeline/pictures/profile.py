@@ -24,7 +24,7 @@ from pipeline.pictures.svg import (
     seconds_text,
     text,
 )
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED, YELLOW, SKY)
 

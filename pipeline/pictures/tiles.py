@@ -25,7 +25,7 @@ from pipeline.pictures.svg import (
     text,
 )
 from pipeline.tiles.split import Tile, TileMap, size_of
-from pipeline.tiling import Tiling
+from pipeline.tiles.tiling import Tiling
 
 _COLOURS = (SKY, GREEN, ORANGE, PURPLE, YELLOW, RED, GREY, BLUE)
 _SIDE, _LEFT, _GAP, _TOP = 360.0, 24.0, 48.0, 64.0

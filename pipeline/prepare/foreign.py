@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.backend import tf
 from pipeline.errors import ModelError
 from pipeline.graph import Block
-from pipeline.prepared import PreparedModel
 from pipeline.quiet import quiet_stderr
+from pipeline.tensorflow_runtime import tf
+
+if TYPE_CHECKING:
+    from pipeline.prepare.model import PreparedModel
 
 _LACKING = re.compile(r"(?:tf\.\w+ op|error: )[^\n]*")
 _REASON_CHARACTERS = 300

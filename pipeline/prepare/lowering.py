@@ -1,26 +1,28 @@
 """A prepared model's Keras calls as operations of a program, which run without Keras.
 
-What this does not know, a block's whole graph is taken for, as TensorFlow's converter makes it (`foreign`): such a block
-runs in LiteRT, too, but in no tile, and gives the same bits on one kind of processor only.
+A block with a call that is not known here becomes one `foreign` operation: its graph as TensorFlow's converter makes
+it. LiteRT runs that too, but not in tiles, and with the same bits on one kind of processor only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backend import as_array, keras
-from pipeline.flatten import Call, Spec
-from pipeline.folding import Affine
 from pipeline.graph import Block
 from pipeline.lite.package import Draft
 from pipeline.lite.program import ARRAY, Op
+from pipeline.prepare.flatten import Call, Spec
+from pipeline.prepare.folding import Affine
 from pipeline.prepare.foreign import convert
-from pipeline.prepared import PreparedModel
+from pipeline.tensorflow_runtime import as_array, keras
+
+if TYPE_CHECKING:
+    from pipeline.prepare.model import PreparedModel
 
 Array = npt.NDArray[Any]
 Lowerer = Callable[["_Block", Call], None]
@@ -123,7 +125,16 @@ class _Block:
         self._windows += 1
         return self._windows - 1
 
-    def add(self, kind: str, inputs: Sequence[int], output: int, *, arrays: Sequence[int] = (), window: int | None = None, **options: Any) -> None:
+    def add(
+        self,
+        kind: str,
+        inputs: Sequence[int],
+        output: int,
+        *,
+        arrays: Sequence[int] = (),
+        window: int | None = None,
+        **options: Any,
+    ) -> None:
         self.ops.append(Op(kind, tuple(inputs), (output,), tuple(arrays), options, window))
 
     def variable(self, variable: Any, how: str = "", make: Callable[[Array], Array] = lambda array: array) -> int:
@@ -222,7 +233,9 @@ def _conv(block: _Block, call: Call) -> None:
     channels, filters = block.spec(given).shape[3], layer.filters
     bias = _bias(block, layer, filters)
     if layer.groups == channels and channels > 1:
-        kernel = block.variable(layer.kernel, "depthwise", lambda w: w.transpose(2, 0, 1, 3).reshape(1, *w.shape[:2], -1))
+        kernel = block.variable(
+            layer.kernel, "depthwise", lambda w: w.transpose(2, 0, 1, 3).reshape(1, *w.shape[:2], -1)
+        )
         block.finish(layer, "depthwise", (given,), output, arrays=(kernel, bias), **_geometry(block, layer, given))
         return
     kernel = block.variable(layer.kernel, "conv", lambda w: w.transpose(3, 0, 1, 2))
@@ -304,7 +317,8 @@ def _cropping(block: _Block, call: Call) -> None:
     layer, (given, output) = call.operation, _one(call)
     _plain(layer)
     rows, columns = (
-        [before, size - after] for (before, after), size in zip(layer.cropping, block.spec(given).shape[1:3], strict=True)
+        [before, size - after]
+        for (before, after), size in zip(layer.cropping, block.spec(given).shape[1:3], strict=True)
     )
     block.add("crop", (given,), output, window=block.window(), rows=rows, columns=columns)
 

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 from pipeline.errors import ConfigError, ModelError, PlanError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 from pipeline.scission import pickled
 from pipeline.scission.system import Blocks, System
 

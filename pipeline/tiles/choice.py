@@ -18,9 +18,9 @@ from pipeline.graph import ModelGraph
 from pipeline.tiles.grid import spans
 from pipeline.tiles.split import Tile, nbytes, size_of
 from pipeline.tiles.team import Bools, Crew, Floats, Ints, Team, Timed, timed
+from pipeline.tiles.tiling import Tiling
 from pipeline.tiles.walk import Walk, legal
 from pipeline.tiles.ways import Layout, Way, ways
-from pipeline.tiling import Tiling
 
 MOST_ENDS = 64
 """Last blocks that are tried: those after which one tensor is all that is needed first, then by what can be gained."""

@@ -6,9 +6,9 @@ import time
 
 from broker.server import Server
 from broker.topics import Namespace
-from nodes.link_watch import LinkWatch
-from nodes.presence import Presence, wait_up
-from nodes.sections import Config
+from nodes.config.sections import Config
+from nodes.session.link_monitor import LinkWatch
+from nodes.session.presence import Presence, wait_up
 from tests.integration.conftest import PATIENCE_S
 
 NAMES = Namespace("links")

@@ -15,15 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from nodes.machine import actions as do
-from nodes.machine import events as ev
-from nodes.machine import planner_events as pe
-from nodes.machine.corrections import LEAST_FRAMES
-from nodes.machine.planning import PlannerMachine, PlannerSettings
-from nodes.machine.stream import MAX_FAILURES, StreamSettings
-from nodes.machine.tier import TierMachine
-from nodes.machine.work import Work
-from nodes.messages import (
+from nodes.planner.machine import events as pe
+from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
+from nodes.protocol.messages import (
     WORKER,
     Applied,
     LifeState,
@@ -35,13 +29,18 @@ from nodes.messages import (
     parse_json,
     to_bytes,
 )
-from nodes.reports import read_report
+from nodes.protocol.reports import LEAST_FRAMES, read_report
+from nodes.protocol.work import Work
+from nodes.tier.machine import actions as do
+from nodes.tier.machine import events as ev
+from nodes.tier.machine.stream import MAX_FAILURES, StreamSettings
+from nodes.tier.machine.tier import TierMachine
 from pipeline.errors import WireError
 from pipeline.estimator import Speed
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.profile import Profile
+from pipeline.profiling.profile import Profile
 from pipeline.tiles.arrays import merge
 from pipeline.wire import Assembler, Failed, Hop, encode, encode_failure
 from tests.properties.simulated_broker import Broker, Client, Step

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeAlias
 
-from nodes.messages import LifeState, NodeState, to_bytes
+from nodes.protocol.messages import LifeState, NodeState, to_bytes
 from pipeline.plan import NodeId
 
 REMEMBERED = 3

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import FrameError
-from pipeline.frames import Preprocess, decode, to_input
+from pipeline.frames.decode import Preprocess, decode, to_input
 from pipeline.graph import Tensor
 
 INPUT = Tensor(0, "image", (1, 5, 7, 3), "float32")

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nodes.machine import planner_events as pe
-from nodes.machine.stream import MAX_TIMEOUT_S
-from nodes.messages import Applied, from_bytes, parse_json
+from nodes.planner.machine import events as pe
+from nodes.protocol.messages import Applied, from_bytes, parse_json
+from nodes.tier.machine.stream import MAX_TIMEOUT_S
 from pipeline.cost import Costs
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact

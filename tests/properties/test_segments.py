@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.backend import keras
 from pipeline.engines import Engine, create, unsplit
+from pipeline.models.load import load
 from pipeline.models.source import ModelSource
-from pipeline.prepared import load, prepare
+from pipeline.prepare.model import prepare
+from pipeline.tensorflow_runtime import keras
 from tests.networks import frame_of, random_network, random_placement, run_split
 
 

@@ -19,8 +19,8 @@ from pipeline.tiles import Grid, split, stacks
 from pipeline.tiles.choice import Sharing, balanced, sharing, sharings, tile_seconds
 from pipeline.tiles.split import heights, nbytes, size_of
 from pipeline.tiles.team import Team, TileNode
+from pipeline.tiles.tiling import Tiling
 from pipeline.tiles.ways import ways
-from pipeline.tiling import Tiling
 from tests import naive
 from tests.graphs import all_placements
 

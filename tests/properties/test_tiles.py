@@ -9,12 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.backend import keras
 from pipeline.engines import Engine, create, unsplit
 from pipeline.engines.tiling import TiledStack
 from pipeline.graph import ModelGraph
+from pipeline.models.load import load
 from pipeline.models.source import ModelSource
-from pipeline.prepared import load, prepare
+from pipeline.prepare.model import prepare
+from pipeline.tensorflow_runtime import keras
 from pipeline.tiles import Grid, Stack, split, stacks
 from pipeline.tiles.arrays import merge
 from pipeline.tiles.split import size_of

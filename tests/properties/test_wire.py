@@ -16,7 +16,7 @@ from pipeline import wire
 from pipeline.errors import WireError
 from pipeline.graph import DTYPES, Tensor
 from pipeline.wire import Array, Assembler, Chunk, Failed, FrameKey, Hop, Received, decode_chunk, encode, encode_failure
-from tests.unit.test_graph import values
+from tests.unit.pipeline.test_graph import values
 
 laws = settings(max_examples=150, deadline=None)
 counts = st.integers(0, 2**63 - 1)

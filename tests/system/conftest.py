@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from broker.server import Server, ServerSettings
-from nodes import demo, photos
-from nodes.config import load_config
-from nodes.processes import Processes
-from nodes.sections import Config
-from nodes.stream_client import StreamClient
+from nodes.cli import demo, sample_images
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
+from nodes.config.loader import load_config
+from nodes.config.sections import Config
 
 PATIENCE_S = 120.0
 
@@ -70,7 +70,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     (folder / "broker").mkdir()
     with Server(ServerSettings(persistence_dir=folder / "broker")) as server, Processes(folder) as processes:
         config_path = demo.write_config(folder, "mobilenet_v2", server.port)
-        whole = Pipeline(folder, config_path, load_config(config_path), server, processes, photos.frames(40, seed=1))
+        whole = Pipeline(
+            folder, config_path, load_config(config_path), server, processes, sample_images.frames(40, seed=1)
+        )
         for name in ("planner", *demo.NODES):
             whole.start(name)
         with whole.client() as client:

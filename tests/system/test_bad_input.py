@@ -11,10 +11,10 @@ import pytest
 
 from broker.ports import free_port
 from broker.server import Server, ServerSettings
-from nodes import demo, photos
-from nodes.config import load_config
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
+from nodes.cli import demo, sample_images
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
+from nodes.config.loader import load_config
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -113,7 +113,7 @@ def test_an_unknown_node_and_stream_are_named_with_the_known_ones(tmp_path: Path
 def test_nodes_with_different_models_are_told_apart_by_both_digests(tmp_path: Path) -> None:
     """The edge has other weights: it takes no part, and whoever asks for it is told why; the device goes on."""
     photo = tmp_path / "photo.jpg"
-    photo.write_bytes(photos.frames(1)[0])
+    photo.write_bytes(sample_images.frames(1)[0])
     with Server(ServerSettings()) as server, Processes(tmp_path) as processes:
         path = demo.write_config(tmp_path, "mobilenet_v2", server.port)
         other = tmp_path / "other.yaml"

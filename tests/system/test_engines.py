@@ -12,13 +12,14 @@ import yaml
 
 from broker import topics
 from broker.server import Server, ServerSettings
-from nodes import demo, photos, requests
-from nodes.config import load_config
-from nodes.messages import parse_json
-from nodes.model_settings import preprocess_of, source_of
-from nodes.processes import Processes
-from pipeline.inputs import to_inputs
-from pipeline.profile import Profile
+from nodes.cli import demo, sample_images
+from nodes.client import requests
+from nodes.client.processes import Processes
+from nodes.config.loader import load_config
+from nodes.config.model_settings import preprocess_of, source_of
+from nodes.protocol.messages import parse_json
+from pipeline.frames.inputs import to_inputs
+from pipeline.profiling.profile import Profile
 from tests.system.conftest import Pipeline
 
 pytestmark = [
@@ -41,7 +42,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         settings = yaml.safe_load(config_path.read_text())
         settings["nodes"][demo.EDGE]["engine"] = "litert"
         config_path.write_text(yaml.safe_dump(settings, sort_keys=False))
-        whole = Pipeline(folder, config_path, load_config(config_path), server, processes, photos.frames(FRAMES))
+        whole = Pipeline(folder, config_path, load_config(config_path), server, processes, sample_images.frames(FRAMES))
         for name in ("planner", *demo.NODES):
             whole.start(name)
         with whole.client() as client:
@@ -52,7 +53,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 def expected(pipeline: Pipeline) -> list[dict[int, Any]]:
     """The outputs of the unsplit model on TensorFlow, frame by frame."""
     from pipeline import engines
-    from pipeline.prepared import load
+    from pipeline.models.load import load
 
     section = pipeline.config.models[MODEL]
     engine = engines.create("tensorflow", demo.THREADS)

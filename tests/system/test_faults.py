@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 from broker.server import Server, ServerSettings
-from nodes import demo, photos, requests
-from nodes.config import load_config
-from nodes.messages import LifeState
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
+from nodes.cli import demo, sample_images
+from nodes.client import requests
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
+from nodes.config.loader import load_config
+from nodes.protocol.messages import LifeState
 from tests.system.conftest import Pipeline
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -30,7 +31,7 @@ def sourced(tmp_path: Path) -> Iterator[Pipeline]:
     """Broker, planner and nodes, not started; the device has a folder of images as its source."""
     (tmp_path / "broker").mkdir()
     (tmp_path / "images").mkdir()
-    images = photos.frames(IMAGES, seed=2)
+    images = sample_images.frames(IMAGES, seed=2)
     for number, image in enumerate(images):
         (tmp_path / "images" / f"{number:03d}.jpg").write_bytes(image)
     with Server(ServerSettings(persistence_dir=tmp_path / "broker")) as server, Processes(tmp_path) as processes:

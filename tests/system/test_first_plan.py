@@ -10,11 +10,11 @@ import pytest
 from broker import topics
 from broker.server import Server, ServerSettings
 from broker.session import Message
-from nodes import demo
-from nodes.config import load_config
-from nodes.messages import NodeInfo, from_bytes, parse_json
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
+from nodes.cli import demo
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
+from nodes.config.loader import load_config
+from nodes.protocol.messages import NodeInfo, from_bytes, parse_json
 from pipeline.estimator import Speed
 from pipeline.plan import NodeId
 

@@ -13,10 +13,11 @@ import pytest
 from broker import topics
 from broker.session import Channel, Message
 from broker.topics import Namespace
-from nodes import demo, requests
-from nodes.messages import LifeState
-from nodes.reports import read_report
-from nodes.stream_client import StreamClient
+from nodes.cli import demo
+from nodes.client import requests
+from nodes.client.stream_client import StreamClient
+from nodes.protocol.messages import LifeState
+from nodes.protocol.reports import read_report
 from pipeline.wire import FrameKey, encode
 from tests.system.conftest import Pipeline
 
@@ -209,8 +210,9 @@ def test_watch_once_tells_scripts_what_runs(pipeline: Pipeline) -> None:
 
 def test_light_commands_and_what_a_node_checks_first_do_not_load_tensorflow() -> None:
     code = (
-        "import sys, nodes.cli, nodes.planner_node, nodes.tier_node, nodes.watch, nodes.requests, nodes.plan_view;"
-        "import nodes.config;"
+        "import sys, nodes.cli.app, nodes.planner.node, nodes.tier.node, nodes.watch.app;"
+        "import nodes.client.requests, nodes.cli.tables;"
+        "import nodes.config.loader;"
         "heavy = {'tensorflow', 'keras', 'h5py'} & set(sys.modules);"
         "sys.exit(f'loaded: {heavy}' if heavy else 0)"
     )

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from broker.server import Server, ServerSettings
-from nodes import demo, photos, requests
-from nodes.config import load_config
-from nodes.processes import Processes
-from nodes.stream_client import StreamClient
+from nodes.cli import demo, sample_images
+from nodes.client import requests
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
+from nodes.config.loader import load_config
 from pipeline.plan import NodeId, StreamId
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -50,7 +51,7 @@ def edge_of(client: StreamClient) -> str:
 
 
 def test_streams_share_edges_and_an_edge_that_is_drained_leaves_them_to_the_other(tmp_path: Path) -> None:
-    images = photos.frames(FRAMES, seed=4)
+    images = sample_images.frames(FRAMES, seed=4)
     with Server(ServerSettings(persistence_dir=tmp_path / "broker")) as server, Processes(tmp_path) as processes:
         path = config_of(tmp_path, server.port)
         config = load_config(path)

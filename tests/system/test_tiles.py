@@ -14,15 +14,16 @@ import yaml
 from broker import topics
 from broker.server import Server, ServerSettings
 from broker.session import Channel, Message
-from nodes import demo, photos, requests
-from nodes.config import load_config
-from nodes.messages import LifeState
-from nodes.processes import Processes
-from nodes.reports import read_report
-from nodes.stream_client import StreamClient
-from pipeline.backend import keras
+from nodes.cli import demo, sample_images
+from nodes.client import requests
+from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
+from nodes.config.loader import load_config
+from nodes.protocol.messages import LifeState
+from nodes.protocol.reports import read_report
 from pipeline.engines import create
 from pipeline.plan import NodeId
+from pipeline.tensorflow_runtime import keras
 from pipeline.wire import FrameKey, encode
 from tests.networks import L, trained
 from tests.system.conftest import Pipeline
@@ -76,7 +77,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     (folder / "broker").mkdir()
     with Server(ServerSettings(persistence_dir=folder / "broker")) as server, Processes(folder) as processes:
         config_path = write_config(folder, network(folder / "model"), server.port)
-        whole = Pipeline(folder, config_path, load_config(config_path), server, processes, photos.frames(40, seed=1))
+        whole = Pipeline(
+            folder, config_path, load_config(config_path), server, processes, sample_images.frames(40, seed=1)
+        )
         nodes = (demo.DEVICE, demo.EDGE, *WORKERS)
         for name in ("planner", *nodes):
             whole.start(name)

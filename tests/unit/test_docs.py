@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from broker.topics import ALL
-from nodes.cli import app
+from nodes.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 

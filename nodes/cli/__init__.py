@@ -1,0 +1,1 @@
+"""The command line: one module per command that is more than a request, and what they print."""

@@ -1,0 +1,94 @@
+"""Why a plan is as it is, as tables and sentences for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from rich.table import Table
+
+from nodes.cli.tables import plan_table
+from pipeline.cost import link_label
+from pipeline.graph import ModelGraph
+from pipeline.partition.choice import Choice
+from pipeline.partition.explain import Alternative, Explanation, Turn, kind_of
+from pipeline.plan import NodeId, Plan, StreamId
+
+_BITS_PER_BYTE = 8
+
+
+def explanation(graph: ModelGraph, found: Explanation) -> Iterator[Table | str]:
+    """The plan, the baselines beside it, and what follows from them."""
+    best = found.best
+    title = f"{graph.name}: {found.objective.text(best.value)} a frame, judged by {found.objective}"
+    yield plan_table(plan_of(graph, best).to_json(graph), title)
+    yield found.sentence()
+    if found.runner_up is not None:
+        other = found.runner_up
+        nodes = ", ".join(other.nodes.values()) + (" and tile workers" if other.tiling else "")
+        yield f"Next best: {kind_of(other.placement)} ({nodes}) with {found.objective.text(other.value)}."
+    yield _alternatives(found.alternatives, best, found)
+    yield _break_even(found.turns, best)
+    for toll in found.tolls:
+        yield f"Without the constraint that {toll.constraint}, it would be {found.objective.text(toll.value_without)}."
+
+
+def plan_of(graph: ModelGraph, choice: Choice, planner: str = "exact") -> Plan:
+    """The choice as a plan that nobody runs."""
+    return Plan(
+        stream=StreamId(graph.name),
+        epoch=1,
+        model=graph.name,
+        digest=graph.digest,
+        nodes={tier: NodeId(node) for tier, node in choice.nodes.items()},
+        placement=choice.placement,
+        predicted=choice.predicted,
+        planner=planner,
+        reason="",
+        created_ts=time.time(),
+        tiles=choice.tiling,
+    )
+
+
+def _alternatives(alternatives: Sequence[Alternative], best: Choice, found: Explanation) -> Table:
+    without = " without tiles" if best.tiling else ""
+    table = Table(title=f"every planner{without}, with the same costs", title_justify="left")
+    for heading in ("planner", "runs on"):
+        table.add_column(heading)
+    for heading in ("ms a frame", "frames/s", "edge-cloud kB", "times the best"):
+        table.add_column(heading, justify="right")
+    for alternative in alternatives:
+        choice = alternative.choice
+        if choice is None:
+            table.add_row(alternative.planner, alternative.why_not, style="dim")
+            continue
+        predicted = choice.predicted
+        rate = f"{1 / predicted.period_s:.1f}" if predicted.period_s > 0 else ""
+        ratio = f"{choice.value / best.value:.3f}" if best.value > 0 else ""
+        table.add_row(
+            alternative.planner,
+            kind_of(choice.placement),
+            f"{predicted.seconds * 1e3:.1f}",
+            rate,
+            f"{predicted.backbone_nbytes / 1e3:,.0f}",
+            ratio,
+        )
+    return table
+
+
+def _break_even(turns: Sequence[Turn], best: Choice) -> str:
+    kind = kind_of(best.placement)
+    if not turns:
+        return f"At any bandwidth within a factor of 1,000 it stays {kind}."
+    parts = []
+    for turn in turns:
+        here = best.costs.link(turn.lower).bandwidth_bytes_per_s
+        way = "below" if turn.bandwidth_bytes_per_s < here else "above"
+        name = link_label(turn.lower).replace("_", "-")
+        parts.append(f"{turn.kind} {way} {megabits(turn.bandwidth_bytes_per_s)} {name} (now {megabits(here)})")
+    return f"The decision turns from {kind} to " + ", to ".join(parts) + "."
+
+
+def megabits(bytes_per_s: float) -> str:
+    """A rate for people."""
+    return f"{bytes_per_s * _BITS_PER_BYTE / 1e6:,.3g} Mbit/s"

@@ -1,0 +1,194 @@
+"""`trisect plan MODEL`: plan for a configuration's nodes without running anything, and say why.
+
+Needs no TensorFlow for networks of the zoo.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from nodes.cli.explanation import explanation
+from nodes.config.plan_request import WishesSection, constraints_of, read_wishes
+from nodes.config.sections import Config
+from nodes.planner import offline
+from pipeline.errors import ConfigError, PlanError
+from pipeline.graph import ModelGraph
+from pipeline.models import ModelSource
+from pipeline.models.graphs import graph_of
+from pipeline.partition.choice import Candidate
+from pipeline.partition.constraints import Constraint
+from pipeline.partition.explain import decision_map, explain
+from pipeline.partition.objective import Objective
+
+STDOUT = "-"
+_PLAIN_WIDTH = 120
+_MAP_SIDE = 25
+_MAP_FACTOR = 100.0
+"""The map reaches from this much less than the present bandwidths to this much more."""
+
+
+def run(
+    model: str,
+    nodes: str,
+    wishes: WishesSection,
+    *,
+    json_path: str | None = None,
+    map_path: Path | None = None,
+    pictures: Path | None = None,
+    tiles_picture: Path | None = None,
+) -> int:
+    """Plan, and print or write what was asked for; the exit code. Raises TrisectError, BrokerError."""
+    config = offline.find_config(nodes)
+    graph = graph_of(source_of(model, config))
+    constraints, objective = constraints_of(graph, wishes.constraints), wishes.parsed_objective()
+    candidates = offline.candidates(config, graph, wishes.constraints.exclude_nodes)
+    plain = json_path == STDOUT
+    console = Console(stderr=plain, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    with console.status("plan") as status:
+        found = explain(graph, candidates, constraints, objective, progress=status.update)
+    if json_path is not None:
+        text = json.dumps(found.to_json(graph), indent=1) + "\n"
+        if plain:
+            print(text, end="")
+        else:
+            Path(json_path).write_text(text, encoding="utf-8")
+    if not plain:
+        for part in explanation(graph, found):
+            console.print(part, highlight=False)
+    if pictures is not None:
+        from pipeline.pictures import placement_bars, placement_graph
+
+        best = found.best
+        pictures.mkdir(parents=True, exist_ok=True)
+        for name, picture in (
+            ("graph", placement_graph(graph, best.placement, best.predicted)),
+            ("bars", placement_bars(graph, best.placement, best.costs)),
+        ):
+            path = pictures / f"{graph.name}-{name}.svg"
+            path.write_text(picture, encoding="utf-8")
+            console.print(f"{path} written", highlight=False)
+    if tiles_picture is not None:
+        from pipeline.pictures import tile_picture
+
+        tiling, tiles = found.best.tiling, found.best.predicted.tiles
+        if tiling is None or tiles is None:
+            raise PlanError(
+                f"the best plan for {graph.name!r} has no tiles to draw: it needs nodes of role worker, and a stack "
+                "that they compute faster than the edge node alone"
+            )
+        tiles_picture.write_text(tile_picture(graph, tiling, tiles), encoding="utf-8")
+        console.print(f"{tiles_picture} written", highlight=False)
+    if map_path is not None:
+        here = found.best.costs.device_edge.bandwidth_bytes_per_s, found.best.costs.edge_cloud.bandwidth_bytes_per_s
+        map_path.write_text(_map(graph, candidates, constraints, objective, here, console), encoding="utf-8")
+        console.print(f"{map_path} written", highlight=False)
+    return 0
+
+
+def source_of(model: str, config: Config) -> ModelSource:
+    """A model of the configuration, of the zoo, or a file."""
+    if model in config.models:
+        section = config.models[model]
+        return ModelSource(model, section.source)
+    return (
+        ModelSource(Path(model).stem, model) if "/" in model or model.endswith(".keras") else ModelSource(model, model)
+    )
+
+
+def wishes_of(
+    *,
+    objective: str | None,
+    planner: str | None = None,
+    raw_stays_on: str | None,
+    min_depth: int | None,
+    pin: Sequence[str] | None,
+    forbid: Sequence[str] | None,
+    exclude: Sequence[str] | None,
+    upload_limit: Sequence[str] | None,
+    time_limit: Sequence[str] | None,
+) -> WishesSection:
+    """The wishes of a command line's options. Raises ConfigError that names the option."""
+    forbidden: dict[str, list[str]] = {}
+    for block, tier in _pairs("--forbid", forbid):
+        forbidden.setdefault(block, []).append(tier)
+    constraints: dict[str, Any] = {
+        "raw_stays_on": raw_stays_on,
+        "min_depth": min_depth,
+        "pin": _unique("--pin", pin),
+        "forbid": forbidden,
+        "exclude_nodes": list(exclude or ()),
+        "upload_limit_mb": {link: _number("--upload-limit", mb) for link, mb in _pairs("--upload-limit", upload_limit)},
+        "time_limit": _unique("--time-limit", time_limit),
+    }
+    asked: dict[str, Any] = {"constraints": {key: value for key, value in constraints.items() if value}}
+    asked |= {key: value for key, value in (("objective", objective), ("planner", planner)) if value is not None}
+    return read_wishes(asked)
+
+
+def _pairs(option: str, given: Sequence[str] | None) -> list[tuple[str, str]]:
+    found = []
+    for text in given or ():
+        name, equals, value = text.rpartition("=")
+        if not equals or not name or not value:
+            raise ConfigError(f"{option} {text!r}: give NAME=VALUE")
+        found.append((name, value))
+    return found
+
+
+def _unique(option: str, given: Sequence[str] | None) -> dict[str, str]:
+    pairs = _pairs(option, given)
+    for name in dict(pairs):
+        others = sorted({other for same, other in pairs if same == name})
+        if len(others) > 1:
+            raise ConfigError(f"{option}: {name} is given as {' and as '.join(others)}; keep one")
+    return dict(pairs)
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{option}: {text!r} is no number of megabytes") from None
+
+
+def _map(
+    graph: ModelGraph,
+    candidates: Sequence[Candidate],
+    constraints: Sequence[Constraint],
+    objective: Objective,
+    here: tuple[float, float],
+    console: Console,
+) -> str:
+    from pipeline.pictures import heat_map
+
+    steps = [_MAP_FACTOR ** (2 * i / (_MAP_SIDE - 1) - 1) for i in range(_MAP_SIDE)]
+    device_edge, edge_cloud = ([rate * step for step in steps] for rate in here)
+    columns = (TextColumn("map"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=_MAP_SIDE**2)
+        kinds, values = decision_map(
+            graph,
+            candidates,
+            constraints,
+            objective,
+            device_edge,
+            edge_cloud,
+            progress=lambda: progress.advance(task),
+        )
+    title = f"{graph.name}: best plan for {objective}"
+    return heat_map(
+        title=title,
+        device_edge=device_edge,
+        edge_cloud=edge_cloud,
+        kinds=kinds,
+        values=values,
+        here=here,
+        value_text=objective.text,
+    )

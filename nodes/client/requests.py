@@ -1,0 +1,278 @@
+"""What the command line asks of a running pipeline: frames, placements, plans. No TensorFlow."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from broker import topics
+from broker.errors import BrokerError, RequestTimeout
+from broker.session import Channel, Message, Session
+from broker.topics import Namespace
+from nodes.config.sections import Config
+from nodes.protocol.commands import DRAIN, OBJECTIVE, PING, PING_TIMEOUT_S, PLACE
+from nodes.protocol.messages import Applied, LifeState, MessageError, NodeState, from_bytes, parse_json, to_bytes
+from nodes.session.presence import guest_session
+from pipeline.errors import ConfigError, TrisectError
+from pipeline.plan import NodeId, StreamId
+
+CONNECT_WAIT_S = 10.0
+QUIET_S = 0.5
+ASK_AGAIN_S = 2.0
+
+
+class RequestRefused(TrisectError):
+    """A node answered a request with an error, or in time with nothing."""
+
+
+def require_stream(config: Config, stream: str | None) -> StreamId:
+    """The stream of this name, or the only one there is. Raises ConfigError."""
+    known = ", ".join(config.streams)
+    if stream is None and len(config.streams) == 1:
+        return next(iter(config.streams))
+    if stream is None or stream not in config.streams:
+        raise ConfigError(f"unknown stream {stream!r}: give --stream, one of {known}")
+    return StreamId(stream)
+
+
+def place(
+    config: Config,
+    stream: StreamId,
+    *,
+    edge_from: str | None = None,
+    cloud_from: str | None = None,
+    auto: bool = False,
+    tiles: Mapping[str, Any] | None = None,
+    timeout_s: float = 60.0,
+) -> dict[str, Any]:
+    """Force a placement, or hand it back to the planner; returns the plan's JSON once the device has made it active.
+
+    `tiles` shares blocks of the edge out: `grid` (2x2), `stack` (FROM:TO), `workers` (a list; empty: all that can).
+    Raises RequestRefused with the planner's reason, or when the plan is not active in time.
+    """
+    request = {"stream": stream, "edge_from": edge_from, "cloud_from": cloud_from, "auto": auto, "tiles": tiles}
+    return _ask_for_plan(config, stream, PLACE, request, timeout_s)
+
+
+def wish(
+    config: Config, stream: StreamId, wishes: Mapping[str, Any] | None, *, timeout_s: float = 60.0
+) -> dict[str, Any]:
+    """Have the stream planned for something else, as a configuration would have it (None: as it does).
+
+    Returns the plan's JSON once the device has made it, or one that has followed it, active. Raises RequestRefused, as
+    `place` does.
+    """
+    return _ask_for_plan(config, stream, OBJECTIVE, {"stream": stream, "wishes": wishes}, timeout_s)
+
+
+def _ask_for_plan(
+    config: Config, stream: StreamId, verb: str, request: Mapping[str, Any], timeout_s: float
+) -> dict[str, Any]:
+    names = Namespace(config.pipeline)
+    active: dict[str, int | None] = {}
+    changed = threading.Condition()
+
+    def on_applied(message: Message) -> None:
+        try:
+            applied = from_bytes(Applied, message.payload)
+        except MessageError:
+            return  # cleared, or from a node of another version; what counts is the device's
+        with changed:
+            if stream in applied.streams:
+                active[applied.node] = applied.streams[stream].active
+                changed.notify_all()
+
+    with guest_session(config, verb) as session:
+        session.start(CONNECT_WAIT_S)
+        answer = _request(config, session, names, verb, request, timeout_s=min(10.0, timeout_s))
+        session.subscribe([names.filter(topics.APPLIED)], on_applied)
+        with changed:
+            # a plan that the planner has changed once more meanwhile is never active itself
+            done = changed.wait_for(lambda: (active.get(answer["device"]) or 0) >= answer["epoch"], timeout_s)
+    if not done:
+        raise RequestRefused(
+            f"epoch {answer['epoch']} of stream {stream} was published but is not active after {timeout_s:.0f} s; "
+            "see `trisect watch` for the node that is not ready"
+        )
+    plan: dict[str, Any] = answer["plan"]
+    return plan
+
+
+def drain(config: Config, node: NodeId, *, undo: bool = False, timeout_s: float = 60.0) -> None:
+    """Have plans leave the node out, and return when no epoch holds it; with `undo`, have it take part again.
+
+    Holds for as long as the node's process lives. Raises RequestRefused, also when it still holds epochs in the end.
+    """
+    _known(config, node)
+    names = Namespace(config.pipeline)
+    held: dict[str, tuple[int, ...]] = {}
+    changed = threading.Condition()
+
+    def on_applied(message: Message) -> None:
+        try:
+            applied = from_bytes(Applied, message.payload)
+        except MessageError:
+            return
+        with changed:
+            held.clear()
+            held.update({stream: of.ready for stream, of in applied.streams.items() if of.ready})
+            held[""] = ()
+            changed.notify_all()
+
+    with guest_session(config, DRAIN) as session:
+        session.start(CONNECT_WAIT_S)
+        reply_topic = names.topic(topics.REPLY, client=session.name)
+        command = names.topic(topics.COMMAND, node=node, verb=DRAIN)
+        try:
+            payload = to_bytes({"undo": True} if undo else {})
+            answer = parse_json(session.request(command, payload, reply_topic=reply_topic, timeout_s=CONNECT_WAIT_S))
+        except RequestTimeout as error:
+            raise RequestRefused(f"{node} did not answer; is it running? {error}") from error
+        if not answer.get("ok"):
+            raise RequestRefused(str(answer.get("error", "refused without a reason")))
+        if undo:
+            return
+        session.subscribe([names.topic(topics.APPLIED, node=node)], on_applied)
+        with changed:
+            empty = changed.wait_for(lambda: held == {"": ()}, timeout_s)
+    if not empty:
+        still = "; ".join(f"{stream} epoch {max(epochs)}" for stream, epochs in held.items() if epochs)
+        raise RequestRefused(
+            f"{node} still holds {still or 'what it has not said'} after {timeout_s:.0f} s; is the planner running?"
+        )
+
+
+def forget(config: Config, node: NodeId) -> list[str]:
+    """Clear what the broker retains of a node that is gone for good; returns the topics.
+
+    Raises RequestRefused when a living process answers to its id, or nothing is retained.
+    """
+    names = Namespace(config.pipeline)
+    state_topic = names.topic(topics.STATE, node=node)
+    arrived: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    found: dict[str, bytes] = {}
+    with guest_session(config, "forget") as session:
+        session.start(CONNECT_WAIT_S)
+        reply_topic = names.topic(topics.REPLY, client=session.name)
+        try:
+            ping = names.topic(topics.COMMAND, node=node, verb=PING)
+            answer = parse_json(session.request(ping, b"{}", reply_topic=reply_topic, timeout_s=PING_TIMEOUT_S))
+            where = f"process {answer.get('pid')} on {answer.get('host')}"
+            raise RequestRefused(f"{node} is alive: {where} answers to it; stop it first")
+        except RequestTimeout:
+            pass
+        session.subscribe([f"{state_topic.rpartition('/')[0]}/#"], arrived.put)
+        while True:
+            try:
+                message = arrived.get(timeout=QUIET_S)
+            except queue.Empty:
+                break
+            found[message.topic] = message.payload
+        found = {topic: payload for topic, payload in found.items() if payload}
+        if not found:
+            raise RequestRefused(f"the broker retains nothing of a node {node!r}")
+        if state_topic in found:
+            state = from_bytes(NodeState, found[state_topic])
+            if state.state not in (LifeState.LOST, LifeState.STOPPED):
+                raise RequestRefused(
+                    f"{node} is {state.state.value} as far as the broker knows, though it does not answer; if it is "
+                    "gone, the broker says `lost` in a moment: try again then"
+                )
+        for topic in found:
+            session.publish(topic, b"", retain=True)
+    return sorted(found)
+
+
+def _known(config: Config, node: NodeId) -> None:
+    if node not in config.nodes:
+        raise ConfigError(f"no node {node!r} in the configuration; it has: {', '.join(config.nodes)}")
+
+
+def _request(
+    config: Config, session: Session, names: Namespace, verb: str, request: Mapping[str, Any], *, timeout_s: float
+) -> dict[str, Any]:
+    """Ask the planner, again and again while it does not answer: it may be starting, and asking twice does no harm."""
+    topic = names.topic(topics.COMMAND, node=config.planner.id, verb=verb)
+    reply_topic = names.topic(topics.REPLY, client=session.name)
+    give_up = time.monotonic() + timeout_s
+    while True:
+        try:
+            reply = session.request(topic, to_bytes(request), reply_topic=reply_topic, timeout_s=ASK_AGAIN_S)
+            break
+        except RequestTimeout as error:
+            if time.monotonic() > give_up:
+                raise RequestRefused(f"the planner ({config.planner.id}) did not answer: {error}") from error
+    answer = parse_json(reply)
+    if not answer.get("ok"):
+        raise RequestRefused(str(answer.get("error", "refused without a reason")))
+    return answer
+
+
+def running_plans(config: Config) -> list[dict[str, Any]]:
+    """The plans that are retained on the broker, by stream."""
+    names = Namespace(config.pipeline)
+    arrived: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    plans: dict[str, dict[str, Any]] = {}
+    with guest_session(config, "plan") as session:
+        session.start(CONNECT_WAIT_S)
+        session.subscribe([names.filter(topics.PLAN)], arrived.put)
+        while True:
+            try:
+                message = arrived.get(timeout=QUIET_S)
+            except queue.Empty:
+                return [plans[stream] for stream in sorted(plans)]
+            if message.payload:
+                plan = parse_json(message.payload)
+                plans[str(plan["stream"])] = plan
+
+
+def publish(
+    config: Config, stream: StreamId, files: Sequence[Path], *, rate_hz: float | None, timeout_s: float
+) -> Iterator[dict[str, Any]]:
+    """Publish files as frames, and yield the result of each as it comes.
+
+    Raises ConfigError for a file that cannot be read, RequestRefused when results stay away for `timeout_s`.
+    """
+    names = Namespace(config.pipeline)
+    results: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    with guest_session(config, "publish") as session:
+        session.start(CONNECT_WAIT_S)
+        reply_topic = names.topic(topics.REPLY, client=session.name)
+        session.subscribe([reply_topic], results.put)
+        topic = names.topic(topics.FRAME, stream=stream)
+        open_: set[bytes] = set()
+        next_at = time.monotonic()
+        for number, file in enumerate(files):
+            time.sleep(max(0.0, next_at - time.monotonic()))
+            next_at = time.monotonic() + (1.0 / rate_hz if rate_hz else 0.0)
+            correlation = f"{file.name}#{number}".encode()
+            _publish_frame(session, topic, file, reply_topic, correlation)
+            open_.add(correlation)
+        while open_:
+            try:
+                message = results.get(timeout=timeout_s)
+            except queue.Empty:
+                raise RequestRefused(
+                    f"{len(open_)} of {len(files)} frames have no result after {timeout_s:.0f} s; "
+                    "is the device node running? see `trisect watch`"
+                ) from None
+            if message.correlation in open_:
+                open_.discard(message.correlation)
+                yield parse_json(message.payload)
+
+
+def _publish_frame(session: Session, topic: str, file: Path, reply_topic: str, correlation: bytes) -> None:
+    try:
+        payload = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+    try:
+        session.publish(
+            topic, payload, channel=Channel.BULK, response_topic=reply_topic, correlation=correlation, wait_s=None
+        )
+    except BrokerError as error:
+        raise RequestRefused(f"{file}: {error}") from error

@@ -1,0 +1,158 @@
+"""A client of one stream: publishes frames, collects each result and its whole output tensors, and keeps count."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker import topics
+from broker.session import Channel, Message, Session
+from broker.topics import Namespace
+from nodes.config.sections import Config
+from nodes.protocol.messages import Applied, LifeState, NodeState, from_bytes, parse_json
+from nodes.session.presence import guest_session
+from pipeline.graph import ModelGraph, Tensor
+from pipeline.plan import NodeId, StreamId
+from pipeline.wire import Array, Assembler, FrameKey, Received
+
+
+@dataclass(slots=True)
+class Collected:
+    """What came back: `results` and `outputs` by sequence, the first of each, and how many `messages` there were."""
+
+    results: dict[int, dict[str, Any]] = field(default_factory=dict)
+    arrivals: dict[int, float] = field(default_factory=dict)
+    messages: Counter[int] = field(default_factory=Counter)
+    outputs: dict[int, dict[int, Array]] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> int:
+        """Frames whose result is in, with its output tensors unless it is an error."""
+        return sum(sequence in self.outputs or not result["ok"] for sequence, result in self.results.items())
+
+    @property
+    def duplicates(self) -> int:
+        """Results that came more than once."""
+        return sum(self.messages.values()) - len(self.messages)
+
+
+class StreamClient:
+    """Watches a running pipeline and feeds one of its streams; a context that ends its session."""
+
+    def __init__(self, config: Config, stream: StreamId) -> None:
+        self.config, self.stream = config, stream
+        self.names = Namespace(config.pipeline)
+        self.collected = Collected()
+        self.states: dict[NodeId, NodeState] = {}
+        self.applied: dict[NodeId, Applied] = {}
+        self.plans: dict[int, dict[str, Any]] = {}
+        self.activations: list[int] = []
+        self.graphs: dict[str, ModelGraph] = {}
+        self._sent = 0
+        self._changed = threading.Condition()
+        self._assembler = Assembler(self._expected)
+        self.session: Session = guest_session(config, "client")
+
+    def __enter__(self) -> StreamClient:
+        subscribe, names = self.session.subscribe, self.names
+        handlers: dict[str, Callable[[Message], None]] = {
+            names.topic(topics.RESULT, stream=self.stream): self._on_result,
+            names.topic(topics.OUTPUT, stream=self.stream): self._on_output,
+        }
+        for topic, handler in handlers.items():
+            # on the connection whose session the broker keeps while this client is away: no result may be missed
+            subscribe([topic], handler, channel=Channel.CONTROL)
+        subscribe([names.filter(topics.STATE)], self._on_state)
+        subscribe([names.filter(topics.APPLIED)], self._on_applied)
+        subscribe([names.topic(topics.PLAN, stream=self.stream)], self._on_plan)
+        subscribe([names.filter(topics.MODEL)], self._on_model)
+        self.session.start(10.0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.session.stop()
+
+    def publish(self, frame: bytes, name: str) -> None:
+        """Send a frame; its result carries `name` as correlation."""
+        topic = self.names.topic(topics.FRAME, stream=self.stream)
+        self.session.publish(topic, frame, channel=Channel.BULK, correlation=name.encode(), wait_s=None)
+        with self._changed:
+            self._sent += 1
+
+    @property
+    def in_flight(self) -> int:
+        """Frames sent that have no result yet."""
+        return self._sent - len(self.collected.results)
+
+    @property
+    def active(self) -> int | None:
+        """The epoch that the device stamps on new frames."""
+        return self.activations[-1] if self.activations else None
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float, poll: Callable[[], object] = lambda: None) -> bool:
+        """Wait until `condition` holds; `poll` is called every 0.2 s and may raise."""
+        give_up = time.monotonic() + timeout_s
+        while time.monotonic() < give_up:
+            with self._changed:
+                if self._changed.wait_for(condition, 0.2):
+                    return True
+            poll()
+        return condition()
+
+    def ready(self) -> set[NodeId]:
+        """The nodes that say they are ready."""
+        return {node for node, state in self.states.items() if state.state is LifeState.READY}
+
+    def _on_result(self, message: Message) -> None:
+        result = parse_json(message.payload)
+        with self._changed:
+            sequence = int(result["sequence"])
+            self.collected.messages[sequence] += 1
+            self.collected.results.setdefault(sequence, result)
+            self.collected.arrivals.setdefault(sequence, time.monotonic())
+            self._changed.notify_all()
+
+    def _on_output(self, message: Message) -> None:
+        received = self._assembler.add("device", message.payload)
+        if isinstance(received, Received):
+            with self._changed:
+                self.collected.outputs.setdefault(received.key.sequence, {})[received.tensor] = received.array
+                self._changed.notify_all()
+
+    def _on_state(self, message: Message) -> None:
+        if message.payload:
+            self._note(self.states, from_bytes(NodeState, message.payload))
+
+    def _on_applied(self, message: Message) -> None:
+        applied = from_bytes(Applied, message.payload)
+        self._note(self.applied, applied)
+        held = applied.streams.get(self.stream)
+        if held is not None and held.active is not None and held.active != self.active:
+            with self._changed:
+                self.activations.append(held.active)
+                self._changed.notify_all()
+
+    def _note(self, table: dict[NodeId, Any], message: NodeState | Applied) -> None:
+        with self._changed:
+            table[message.node] = message
+            self._changed.notify_all()
+
+    def _on_plan(self, message: Message) -> None:
+        plan = parse_json(message.payload)
+        with self._changed:
+            self.plans[int(plan["epoch"])] = plan
+            self._changed.notify_all()
+
+    def _on_model(self, message: Message) -> None:
+        if message.payload:
+            graph = ModelGraph.from_json(parse_json(message.payload))
+            self.graphs[graph.digest] = graph
+
+    def _expected(self, key: FrameKey, tensor: int) -> Tensor | None:
+        plan = self.plans.get(key.epoch)
+        graph = self.graphs.get(plan["digest"]) if plan else None
+        return graph.tensors[tensor] if graph is not None and tensor in graph.outputs else None

@@ -1,0 +1,257 @@
+"""Reads a configuration file into a frozen Config, or says what is wrong: file, line, key, value, and what is allowed.
+
+Reads no other file and starts nothing. What the keys may hold stands in `nodes.config.sections`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from broker.topics import valid_id
+from nodes.config.sections import (
+    BrokerSection,
+    Config,
+    ModelSection,
+    NodeSection,
+    PlannerSection,
+    PreprocessSection,
+    SourceSection,
+    StreamSection,
+    TelemetrySection,
+    TransportSection,
+)
+from pipeline.errors import ConfigError
+from pipeline.placement import Tier
+from pipeline.plan import NodeId
+
+__all__ = [
+    "BrokerSection",
+    "Config",
+    "ModelSection",
+    "NodeSection",
+    "PlannerSection",
+    "PreprocessSection",
+    "SourceSection",
+    "StreamSection",
+    "TelemetrySection",
+    "TransportSection",
+    "load_config",
+    "parse_config",
+    "with_node",
+]
+
+Key: TypeAlias = tuple[Any, ...]
+"""The way to a value: names of sections and entries, numbers in lists."""
+
+Problem: TypeAlias = tuple[Key, str]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader, with numbers as everyone writes them: YAML 1.1 takes `1e-3` for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_config(path: Path | str, *, runs: bool = True) -> Config:
+    """Read the YAML file at `path`. Raises ConfigError with every problem in it, each on its line.
+
+    A pipeline that `runs` needs models and streams; one that is only planned for does not.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+    return parse_config(text, path, runs=runs)
+
+
+def parse_config(text: str, path: Path, *, runs: bool = True) -> Config:
+    """Read `text` as if it were the file at `path`, which its relative paths start from. Raises ConfigError."""
+    values, lines, problems = _read_yaml(text, path)
+    if not problems:
+        try:
+            config = Config.model_validate(values, context={"folder": path.resolve().parent})
+        except ValidationError as error:
+            problems = [_worded(details) for details in error.errors(include_url=False)]
+        else:
+            problems = [*(_lacking(config) if runs else ()), *_loose_ends(config)]
+            if not problems:
+                return config
+    raise ConfigError("\n".join(f"{path}{_place(key, lines)}: {problem}" for key, problem in problems))
+
+
+def with_node(config: Config, id_: NodeId, values: Mapping[str, Any]) -> Config:
+    """The configuration with one more node of these values. Raises ConfigError for one that it has, or wrong values."""
+    if id_ in (*config.nodes, config.planner.id) or not valid_id(id_):
+        raise ConfigError(
+            f"node {id_!r} is in the configuration already, or no id of a-z, 0-9 and -; give another --id"
+        )
+    try:
+        section = NodeSection.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        for details in found:
+            details["loc"] = ("nodes", id_, *details["loc"])
+        problems = "; ".join(f"{key[-1]}: {problem}" for key, problem in map(_worded, found))
+        raise ConfigError(f"node {id_}: {problems}") from error
+    return config.model_copy(update={"nodes": MappingProxyType({**config.nodes, id_: section})})
+
+
+def _read_yaml(text: str, path: Path) -> tuple[Any, dict[Key, int], list[Problem]]:
+    """The plain values, the line of each key, and the keys that stand there twice."""
+    lines: dict[Key, int] = {}
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        problems = list(_walk(root, (), lines, set())) if root is not None else []
+        values = loader.construct_document(root) if root is not None and not problems else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError(f"{path}{where}: not YAML: {what}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    except (ValueError, RecursionError) as error:  # a date that does not exist, brackets without end
+        raise ConfigError(f"{path}: not YAML that can be read: {error}") from error
+    return values, lines, problems
+
+
+def _walk(node: yaml.Node, key: Key, lines: dict[Key, int], seen: set[int]) -> Iterator[Problem]:
+    """Note the line of each key below `node`, and yield those that stand twice: PyYAML takes the last in silence."""
+    if id(node) in seen:  # an alias, perhaps of something that contains it
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[(*key, index)] = item.start_mark.line + 1
+            yield from _walk(item, (*key, index), lines, seen)
+    elif isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            here = (*key, name.value if isinstance(name, yaml.ScalarNode) else "?")
+            line = name.start_mark.line + 1
+            if here in lines and name.value != "<<":
+                yield here, f"stands here and again on line {line}; keep one"
+            else:
+                lines[here] = line
+                yield from _walk(value, here, lines, seen)
+
+
+def _place(key: Key, lines: Mapping[Key, int]) -> str:
+    """`:line: key`, with the line of the nearest key above where it is missing itself."""
+    line = next((lines[key[:end]] for end in range(len(key), 0, -1) if key[:end] in lines), None)
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
+    return (f":{line}" if line else "") + (f": {name}" if name else "")
+
+
+def _worded(details: ErrorDetails) -> Problem:
+    """One of pydantic's errors in our words."""
+    key: Key = details["loc"]
+    kind, value = details["type"], details["input"]
+    if key and key[-1] == "[key]":
+        mend = "a-z, 0-9 and -, for models also _ and ." if isinstance(value, str) else "text; put it in quotes"
+        return (*key[:-2], str(key[-2])), f"{value!r} is not allowed as a name; {mend}"
+    section, description = _section(key), _description(key)
+    if kind == "extra_forbidden":
+        return key, _unknown_key(str(key[-1]), section)
+    if kind == "missing":
+        return key, f"is missing; {description}"
+    shown = "the value" if "password" in key else repr(value)
+    if kind == "value_error":
+        # Raised by a section's own check: about the section as a whole, or about one value in it.
+        reason = str(details["ctx"]["error"])
+        return key, reason if isinstance(value, dict) else f"{shown} is not allowed; {reason}"
+    if kind in {"model_type", "dict_type", "mapping_type"}:
+        return key, f"{shown} is not allowed; a section with the keys {', '.join(section.model_fields)}"
+    return key, f"{shown} is not allowed; {description or details['msg']}"
+
+
+def _nested(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, by itself or as entries of a table."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _nested(part))), None)
+
+
+def _section(key: Key) -> type[BaseModel]:
+    """The innermost section on the way to `key`."""
+    section: type[BaseModel] = Config
+    for part in key:
+        field = section.model_fields.get(part)
+        section = (_nested(field.annotation) if field else None) or section
+    return section
+
+
+def _description(key: Key) -> str:
+    """What the last field on the way to `key` may hold, in words."""
+    section: type[BaseModel] = Config
+    description = ""
+    for part in key:
+        field = section.model_fields.get(part)
+        if field is not None:
+            description = field.description or ""
+            section = _nested(field.annotation) or section
+    return description
+
+
+def _unknown_key(name: str, section: type[BaseModel]) -> str:
+    return f"unknown key;{_meant(name, section.model_fields)} allowed here: {', '.join(section.model_fields)}"
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, known, n=2, cutoff=0.5)
+    return f" did you mean {' or '.join(near)}?" if near else ""
+
+
+def _lacking(config: Config) -> Iterator[Problem]:
+    """Sections that a running pipeline needs something in."""
+    for name in ("models", "streams"):
+        if not getattr(config, name):
+            yield (name,), f"missing or empty; {Config.model_fields[name].description}, at least one"
+
+
+def _loose_ends(config: Config) -> Iterator[Problem]:
+    """References that lead nowhere."""
+    for id_, stream in config.streams.items():
+        node = config.nodes.get(stream.device)
+        if node is None:
+            yield (
+                ("streams", id_, "device"),
+                f"no node is named {stream.device!r};{_meant(stream.device, config.nodes)} "
+                f"nodes of tier device: {', '.join(config.nodes_of(Tier.DEVICE)) or 'none'}",
+            )
+        elif node.tier != Tier.DEVICE:
+            yield (
+                ("streams", id_, "device"),
+                f"{stream.device!r} is of tier {node.tier.label}, and frames enter on a device; "
+                f"nodes of tier device: {', '.join(config.nodes_of(Tier.DEVICE)) or 'none'}",
+            )
+        if stream.model not in config.models:
+            yield (
+                ("streams", id_, "model"),
+                f"no model is named {stream.model!r};{_meant(stream.model, config.models)} "
+                f"models here: {', '.join(config.models)}",
+            )
+    for id_, stream in config.streams.items():
+        for node_id in stream.plan.constraints.exclude_nodes:
+            if node_id not in config.nodes:
+                yield (
+                    ("streams", id_, "plan", "constraints", "exclude_nodes"),
+                    f"no node is named {node_id!r};{_meant(node_id, config.nodes)} "
+                    f"nodes here: {', '.join(config.nodes)}",
+                )
+    if config.planner.id in config.nodes:
+        yield ("planner", "id"), f"{config.planner.id!r} is the id of a node already; every process needs its own"

@@ -1,0 +1,56 @@
+"""What a model's section of the configuration means on a node: its source, its preprocessing, its labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from nodes.config.sections import ModelSection
+from pipeline.errors import ConfigError
+from pipeline.frames.decode import Preprocess
+from pipeline.models import lookup
+from pipeline.models.source import ModelSource
+
+
+def source_of(name: str, section: ModelSection) -> ModelSource:
+    """Where the model comes from."""
+    return (
+        ModelSource(name, section.source)
+        if section.weights is None
+        else ModelSource(name, section.source, section.weights)
+    )
+
+
+def preprocess_of(section: ModelSection) -> Preprocess:
+    """How its frames become input: as configured, else as the zoo's model wants it; a file's default is 0 to 255."""
+    if section.preprocess is not None:
+        return Preprocess(size=section.preprocess.size, mode=section.preprocess.mode)
+    if section.is_file:
+        return Preprocess(size=None, mode="none")
+    model = lookup(section.source)
+    return Preprocess(size=model.input_shape[:2], mode=model.preprocess)
+
+
+def labels_of(section: ModelSection) -> tuple[str, ...] | None:
+    """The names of the model's classes: as configured, or ImageNet's with its weights. Raises ConfigError."""
+    if section.labels is None:
+        return _imagenet_labels() if section.weights == "imagenet" else None
+    try:
+        return _read_labels(section.labels)
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise ConfigError(f"models: labels: {section.labels}: {type(error).__name__}: {error}") from error
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".json":
+        return tuple(text.splitlines())
+    # a class index as Keras has it: {"0": ["n01440764", "tench"], ...}
+    index = json.loads(text)
+    return tuple(str(index[str(number)][1]) for number in range(len(index)))
+
+
+def _imagenet_labels() -> tuple[str, ...] | None:
+    from pipeline.models.labels import imagenet_labels
+
+    return imagenet_labels()

@@ -1,0 +1,160 @@
+"""What people may ask of a plan, in the file and on the command line: an objective, a planner, constraints.
+
+As sections with names of blocks and nodes; `constraints_of` turns them into what planners know.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from nodes.config.base import Section, Table, TierName, empty, tier
+from pipeline.cost import link_label
+from pipeline.errors import ConfigError, PlanError
+from pipeline.graph import ModelGraph
+from pipeline.partition import PLANNERS, constraints
+from pipeline.partition import objective as objectives
+from pipeline.partition.constraints import Constraint
+from pipeline.partition.objective import MEGABYTE, Objective
+from pipeline.placement import Tier
+from pipeline.plan import NodeId
+
+_PERCENT = 100.0
+
+
+def _objective(text: Any) -> Any:
+    try:
+        return str(objectives.parse(text))
+    except (PlanError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _planner(name: Any) -> Any:
+    if name not in PLANNERS:
+        raise ValueError(f"one of {', '.join(PLANNERS)}")
+    return name
+
+
+def _time_limit(value: Any) -> Any:
+    """Seconds, or a share as text such as `30%`."""
+    try:
+        if isinstance(value, str) and value.endswith("%"):
+            number = float(value[:-1])
+            good = 0 <= number <= _PERCENT
+        else:
+            number = float(value)
+            good = number >= 0
+    except (TypeError, ValueError):
+        good = False
+        number = math.nan
+    if not good or not math.isfinite(number):
+        raise ValueError("seconds a frame of at least 0, or a share of all computing such as '30%'")
+    return str(value)
+
+
+def _link(value: Any) -> Any:
+    if value not in ("device_edge", "edge_cloud"):
+        raise ValueError("device_edge or edge_cloud")
+    return Tier.DEVICE if value == "device_edge" else Tier.EDGE
+
+
+def _tiers(value: Any) -> Any:
+    return tuple(map(tier, value if isinstance(value, list) else [value]))
+
+
+def _block(value: Any) -> Any:
+    return str(value) if isinstance(value, int) else value
+
+
+LinkName: TypeAlias = Annotated[Tier, BeforeValidator(_link)]
+BlockName: TypeAlias = Annotated[str, BeforeValidator(_block)]
+Tiers: TypeAlias = Annotated[tuple[Tier, ...], BeforeValidator(_tiers)]
+TimeLimit: TypeAlias = Annotated[str, BeforeValidator(_time_limit)]
+Megabytes: TypeAlias = Annotated[float, Field(ge=0)]
+
+
+class ConstraintsSection(Section):
+    """What a plan must respect."""
+
+    raw_stays_on: TierName | None = Field(
+        None, description="device or edge: the input, and what still shows it, goes no further"
+    )
+    min_depth: int = Field(0, ge=0, description="blocks from 0 that everything passes before it leaves the device")
+    pin: Table[BlockName, TierName] = Field(
+        default_factory=empty, description="a table of blocks (name or number) and the tier that each runs on"
+    )
+    forbid: Table[BlockName, Tiers] = Field(
+        default_factory=empty, description="a table of blocks (name or number) and the tiers that each does not run on"
+    )
+    exclude_nodes: tuple[NodeId, ...] = Field((), description="a list of nodes that get no blocks", strict=False)
+    upload_limit_mb: Table[LinkName, Megabytes] = Field(
+        default_factory=empty, description="a table of device_edge and edge_cloud, megabytes a frame of at least 0"
+    )
+    time_limit: Table[TierName, TimeLimit] = Field(
+        default_factory=empty, description="a table of tiers, seconds a frame or a share of all computing such as 30%"
+    )
+
+
+class WishesSection(Section):
+    """What a stream's plans are for."""
+
+    planner: Annotated[str, BeforeValidator(_planner)] = Field("exact", description=f"one of {', '.join(PLANNERS)}")
+    objective: Annotated[str, BeforeValidator(_objective)] = Field(
+        "latency", description="latency, throughput, backbone, price, or weights such as latency=1,backbone=0.05"
+    )
+    constraints: ConstraintsSection = Field(default_factory=ConstraintsSection)
+
+    def parsed_objective(self) -> Objective:
+        """What plans are judged by."""
+        return objectives.parse(self.objective)
+
+
+def constraints_of(graph: ModelGraph, section: ConstraintsSection) -> tuple[Constraint, ...]:
+    """Those that concern blocks and links. Raises ModelError for a block that the model does not have."""
+    found: list[Constraint] = []
+    if section.raw_stays_on is not None:
+        found.append(constraints.RawStays(section.raw_stays_on))
+    if section.min_depth:
+        found.append(constraints.MinDepth(section.min_depth))
+    found += (constraints.Pin(graph.block_named(name).index, at) for name, at in section.pin.items())
+    found += (
+        constraints.Forbid(graph.block_named(name).index, at) for name, tiers in section.forbid.items() for at in tiers
+    )
+    found += (constraints.UploadLimit(lower, mb * MEGABYTE) for lower, mb in section.upload_limit_mb.items())
+    for at, limit in section.time_limit.items():
+        if limit.endswith("%"):
+            found.append(constraints.ShareLimit(at, float(limit[:-1]) / _PERCENT))
+        else:
+            found.append(constraints.TimeLimit(at, float(limit)))
+    return tuple(found)
+
+
+def read_wishes(asked: Any) -> WishesSection:
+    """Wishes as a configuration would have them. Raises ConfigError that names each wrong part."""
+    try:
+        return WishesSection.model_validate(asked)
+    except ValidationError as error:
+        problems = []
+        for details in error.errors(include_url=False):
+            where = ".".join(str(part) for part in details["loc"] if part != "[key]")
+            context = details.get("ctx", {})
+            problems.append(f"{where}: {details['input']!r} is not allowed; {context.get('error', details['msg'])}")
+        raise ConfigError("\n".join(problems)) from error
+
+
+def as_written(wishes: WishesSection) -> dict[str, Any]:
+    """As a configuration file would have them: plain JSON values that `WishesSection` reads back."""
+    asked = wishes.constraints
+    written = {
+        "raw_stays_on": asked.raw_stays_on.label if asked.raw_stays_on is not None else None,
+        "min_depth": asked.min_depth or None,
+        "pin": {block: at.label for block, at in asked.pin.items()},
+        "forbid": {block: [at.label for at in tiers] for block, tiers in asked.forbid.items()},
+        "exclude_nodes": list(asked.exclude_nodes),
+        "upload_limit_mb": {link_label(lower): mb for lower, mb in asked.upload_limit_mb.items()},
+        "time_limit": {at.label: limit for at, limit in asked.time_limit.items()},
+    }
+    constraints = {key: value for key, value in written.items() if value}
+    return {"planner": wishes.planner, "objective": wishes.objective, "constraints": constraints}

@@ -1,0 +1,289 @@
+"""The sections of a configuration file, as frozen models: what each key may hold, and what belongs together.
+
+A field's description is the end of its error message: what is allowed, in words. Knows neither YAML nor lines. Files
+that a section names need not exist here: one configuration serves all machines, and photos lie on the device only.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+
+from nodes.config.base import Section, Table, TierName, empty
+from nodes.config.plan_request import LinkName, WishesSection
+from nodes.protocol.messages import WORKER
+from pipeline.placement import Tier
+from pipeline.plan import NodeId, StreamId
+
+_ID = r"^[a-z0-9-]+$"
+_MODEL_NAME = r"^[a-z0-9_.-]+$"
+_WEIGHTS_FILES = (".h5", ".keras")
+
+
+def _beside_the_file(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a path, relative to this file's folder")
+    return info.context["folder"] / Path(value).expanduser() if info.context else Path(value).expanduser()
+
+
+def _pair(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+LocalPath: TypeAlias = Annotated[Path, BeforeValidator(_beside_the_file)]
+"""A path that the configuration file gives relative to itself."""
+
+Id: TypeAlias = Annotated[str, Field(pattern=_ID)]
+StreamKey: TypeAlias = Annotated[StreamId, Field(pattern=_ID, description="a stream's id of a-z, 0-9 and -")]
+NodeKey: TypeAlias = Annotated[NodeId, Field(pattern=_ID, description="a node's id of a-z, 0-9 and -")]
+ModelKey: TypeAlias = Annotated[str, Field(pattern=_MODEL_NAME, description="a model's name of a-z, 0-9, -, _ and .")]
+
+
+class BrokerSection(Section):
+    """Where the MQTT broker listens and who we are to it."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="a host name or address")
+    port: int = Field(1883, ge=1, le=65535, description="a port from 1 to 65535")
+    username: str | None = Field(None, description="text, in quotes if it looks like a number, or null")
+    password: str | None = Field(
+        None, repr=False, description="text, in quotes if it looks like a number, or null; needs a username"
+    )
+
+    @model_validator(mode="after")
+    def _password_has_an_owner(self) -> BrokerSection:
+        if self.password is not None and self.username is None:
+            raise ValueError("a password without a username; give both or neither")
+        return self
+
+
+class PreprocessSection(Section):
+    """How a frame becomes the model's input, where the model's own way is not wanted."""
+
+    size: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_pair)] = Field(
+        description="[height, width] in pixels, whole numbers from 1"
+    )
+    mode: Literal["tf", "torch", "caffe", "unit", "none"] = Field(
+        description="one of tf (-1..1), torch (mean and deviation), caffe (BGR, mean), unit (0..1), none (0..255)"
+    )
+
+
+class ModelSection(Section):
+    """A network: `source` is a zoo name or a .keras path; `weights` is None when the file brings its own."""
+
+    source: str = Field(min_length=1, description="a name from the model zoo, or the path of a .keras file")
+    weights: str | None = Field(
+        None, description="seed:N (N a whole number), imagenet, or the path of a .h5 or .keras file"
+    )
+    preprocess: PreprocessSection | None = Field(None, description="a section with size and mode, or left out")
+    labels: LocalPath | None = Field(
+        None, description="the path of a text file with one label per line, or of a Keras class index in JSON"
+    )
+
+    @property
+    def is_file(self) -> bool:
+        """Whether `source` is a path, already resolved, and not the name of a known architecture."""
+        return self.source.endswith(".keras")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve(cls, values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if isinstance(source := values.get("source"), str) and source.endswith(".keras"):
+            values["source"] = str(_beside_the_file(source, info))
+            if values.get("weights") is not None:
+                raise ValueError("a .keras file brings its own weights; leave out weights")
+        elif "weights" not in values:
+            values["weights"] = "seed:0"
+        elif isinstance(weights := values["weights"], str) and weights.endswith(_WEIGHTS_FILES):
+            values["weights"] = str(_beside_the_file(weights, info))
+        return values
+
+    @model_validator(mode="after")
+    def _weights_are_known(self) -> ModelSection:
+        weights = self.weights
+        if weights is None:
+            known = self.is_file
+        else:
+            known = (
+                weights == "imagenet" or weights.endswith(_WEIGHTS_FILES) or bool(re.fullmatch(r"seed:\d+", weights))
+            )
+        if not known:
+            raise ValueError(f"weights {weights!r}: seed:N (N a whole number), imagenet, or the path of a .h5 file")
+        return self
+
+
+class SourceSection(Section):
+    """Where a device node takes frames from itself; exactly one of `images`, `video` and `camera`."""
+
+    images: LocalPath | None = Field(None, description="the path of an image or of a folder of images")
+    video: str | None = Field(None, min_length=1, description="the path or URL of a video")
+    camera: int | None = Field(None, ge=0, description="a camera's number, from 0")
+    rate_hz: float | None = Field(
+        None, gt=0, description="frames per second above 0, or null for the source's own rate"
+    )
+    loop: bool = Field(False, description="true or false")
+    policy: Literal["freshest", "block"] = Field(
+        "block",
+        description="freshest (drop what waits when the window is full) or block (wait); a camera's is freshest",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve(cls, values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if values.get("camera") is not None:
+            values.setdefault("policy", "freshest")
+        if isinstance(video := values.get("video"), str) and video and "://" not in video:
+            values["video"] = str(_beside_the_file(video, info))
+        return values
+
+    @model_validator(mode="after")
+    def _is_one_source(self) -> SourceSection:
+        given = [name for name in ("images", "video", "camera") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of images, video, camera; here {' and '.join(given) or 'none'}")
+        if self.images is not None and self.policy == "freshest" and self.rate_hz is None:
+            raise ValueError("images have no rate of their own, which freshest needs; give rate_hz, or policy: block")
+        if self.camera is not None and self.loop:
+            raise ValueError("a camera does not loop; leave out loop")
+        return self
+
+
+class StreamSection(Section):
+    """The frames of one source and the model that they go through."""
+
+    device: NodeId = Field(description="the id of a node of tier device")
+    model: str = Field(description="a name from models")
+    window: int = Field(4, ge=1, le=256, description="frames in flight, from 1 to 256")
+    frame_timeout_s: float = Field(5.0, gt=0, description="seconds above 0, after which a frame is submitted again")
+    outputs: bool = Field(False, description="true (publish whole output tensors too) or false")
+    source: SourceSection | None = Field(None, description="a section, or left out when frames come over MQTT only")
+    plan: WishesSection = Field(default_factory=WishesSection, description="a section with objective and constraints")
+
+
+class SpeedSection(Section):
+    """What a node reached in a calibration, where it is planned without having been started."""
+
+    macs_per_s: float = Field(gt=0, description="multiply-accumulates a second of a 3x3 convolution, above 0")
+    depthwise_macs_per_s: float = Field(gt=0, description="the same of a depthwise convolution, above 0")
+    bytes_per_s: float = Field(gt=0, description="bytes read and written a second by a sum of two tensors, above 0")
+    weight_bytes_per_s: float = Field(gt=0, description="bytes of weights a second of a large dense layer, above 0")
+    operation_s: float = Field(gt=0, description="seconds of a layer that has nothing to compute, above 0")
+
+
+class LinkSection(Section):
+    """One way between two tiers, or of a node to the broker; taken instead of what nodes measure."""
+
+    bandwidth_mbit_s: float = Field(gt=0, description="megabits a second, above 0")
+    latency_ms: float = Field(0.0, ge=0, description="milliseconds one way, at least 0")
+
+
+class NodeSection(Section):
+    """One process on one tier."""
+
+    tier: TierName = Field(description="one of device, edge, cloud")
+    engine: str = Field("tensorflow", pattern=r"^[a-z0-9_]+$", description="an engine's name, such as tensorflow")
+    threads: int | None = Field(None, ge=1, le=1024, description="threads from 1, or null for one per core")
+    price_per_s: float = Field(0.0, ge=0, description="money for a second of its work, of at least 0")
+    role: Literal["", "worker"] = Field(
+        "", description="worker, for an edge node that computes tiles only, or left out"
+    )
+    memory_mb: float | None = Field(None, gt=0, description="megabytes above 0 for networks, or null for no limit")
+    standby: bool = Field(
+        True,
+        description="true for a device without a memory_mb to have its networks compiled whole, for when lines fail",
+    )
+    speed: SpeedSection | None = Field(None, description="a section with the rates that trisect profile measured")
+    profiles: LocalPath | None = Field(None, description="a folder that trisect profile -o has written on this node")
+
+    link: LinkSection | None = Field(
+        None, description="a section with its own way to the broker, to plan tiles with; left out where nodes measure"
+    )
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether it computes tiles and never runs a stage."""
+        return self.role == WORKER
+
+    @model_validator(mode="after")
+    def _workers_are_of_the_edge(self) -> NodeSection:
+        if self.is_worker and self.tier is not Tier.EDGE:
+            raise ValueError(f"role worker on tier {self.tier.label}; tiles are the edge's: give tier edge, or no role")
+        return self
+
+
+class PlannerSection(Section):
+    """When a new plan is worth it."""
+
+    id: Annotated[NodeId, Field(pattern=_ID)] = Field(NodeId("planner"), description="an id of a-z, 0-9 and -")
+    margin: float = Field(0.1, ge=0, lt=1, description="a share from 0 to below 1 by which a new plan must be faster")
+    band: float = Field(
+        0.2, ge=0, lt=1, description="a share from 0 to below 1 by which times and rates may differ from those assumed"
+    )
+    min_seconds_between_plans: float = Field(5.0, ge=0, description="seconds, 0 or more")
+    prepare_timeout_s: float = Field(
+        120.0, gt=0, description="seconds above 0 after which a node that has not prepared its part is left out"
+    )
+    lost_after_s: float = Field(
+        4.0, gt=0, description="seconds above 0 without a report after which a node counts as lost; at least 3 reports"
+    )
+    settle_s: float = Field(2.0, ge=0, description="seconds after connecting before anything is decided, 0 or more")
+
+
+class TelemetrySection(Section):
+    """How often nodes report."""
+
+    interval_s: float = Field(1.0, ge=0.1, le=3600, description="seconds from 0.1 to 3600")
+
+
+class TransportSection(Section):
+    """How tensors travel. A chunk must fit the broker's packet limit, 16 MiB for ours and 1 MB for some others."""
+
+    chunk_bytes: int = Field(
+        1_048_576, ge=16_384, le=8_388_608, description="bytes from 16384 to 8388608; about 1 MiB is fastest"
+    )
+    expiry_s: int = Field(
+        30, ge=1, le=3600, description="whole seconds from 1 to 3600 that a tensor may wait in the broker"
+    )
+    keepalive_s: int = Field(15, ge=1, le=600, description="whole seconds from 1 to 600 after which silence means lost")
+
+
+class Config(Section):
+    """A whole configuration. Every reference in it leads somewhere; see `nodes.config.loader.load_config`."""
+
+    pipeline: Id = Field(description="a name of a-z, 0-9 and -")
+    broker: BrokerSection = BrokerSection()
+    models: Table[ModelKey, ModelSection] = Field(default_factory=empty, description="a section with models")
+    streams: Table[StreamKey, StreamSection] = Field(default_factory=empty, description="a section with streams")
+    nodes: Table[NodeKey, NodeSection] = Field(description="a section with at least one node", min_length=1)
+    links: Table[LinkName, LinkSection] = Field(
+        default_factory=empty, description="a section with device_edge or edge_cloud, left out where nodes measure"
+    )
+    planner: PlannerSection = PlannerSection()
+    telemetry: TelemetrySection = TelemetrySection()
+    transport: TransportSection = TransportSection()
+
+    def nodes_of(self, tier: Tier) -> tuple[NodeId, ...]:
+        """The nodes of this tier that run stages, in the file's order."""
+        return tuple(id_ for id_, node in self.nodes.items() if node.tier == tier and not node.is_worker)
+
+    @property
+    def tile_workers(self) -> tuple[NodeId, ...]:
+        """The nodes that only compute tiles, in the file's order."""
+        return tuple(id_ for id_, node in self.nodes.items() if node.is_worker)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_empty_section_means_its_defaults(cls, values: Any) -> Any:
+        # `planner:` with every line below it commented out is null to YAML.
+        optional = ("broker", "links", "planner", "telemetry", "transport")
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if not (key in optional and value is None)}

@@ -1,0 +1,1 @@
+"""The planner: its process, and planning without a running pipeline."""

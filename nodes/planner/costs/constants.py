@@ -1,0 +1,72 @@
+"""What a frame takes beside its blocks and its bytes, whatever the plan: seconds by whoever takes them. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from nodes.planner.costs.corrections import turned
+
+K = TypeVar("K", bound=Hashable)
+
+FADING = 0.998
+"""What each report of a node without frames leaves: half is gone after 350, so that it is tried again some day."""
+STEP, LEAST_STEP_S = 0.2, 1e-3
+"""A value is taken up when it differs by that share, and by that much."""
+
+
+def has_left(used: float, smoothed: float) -> bool:
+    """Whether another value is to be taken up."""
+    return abs(smoothed - used) > max(STEP * used, LEAST_STEP_S)
+
+
+@dataclass(slots=True)
+class _Constant:
+    """`used` follows `smoothed` in steps."""
+
+    smoothed: float = 0.0
+    used: float = 0.0
+    probe_s: float | None = None
+
+    def follow(self) -> None:
+        if has_left(self.used, self.smoothed):
+            self.used = round(self.smoothed, 6)
+
+
+@dataclass(slots=True)
+class Constants(Generic[K]):
+    """Whoever learns them says what is to be added; a node at rest follows its processor and is slowly forgotten."""
+
+    _known: dict[K, _Constant] = field(default_factory=dict)
+
+    def add(self, of: K, seconds: float) -> None:
+        """It was seen to take so much more, or less; never less than nothing."""
+        known = self._known.setdefault(of, _Constant())
+        known.probe_s = None
+        known.smoothed = max(0.0, known.smoothed + seconds)
+        known.follow()
+
+    def rest(self, of: K, probe_s: float | None = None) -> None:
+        """The node reported, maybe what a probe of its processor took, and nothing is learned of it at present."""
+        known = self._known.get(of)
+        if known is None:
+            return
+        known.smoothed *= FADING
+        if probe_s is not None and (changed := turned(probe_s, known.probe_s)) is not None:
+            known.probe_s = probe_s
+            known.smoothed *= changed
+        known.follow()
+
+    def smoothed(self, of: K) -> float:
+        """What was learned; 0 for nothing."""
+        known = self._known.get(of)
+        return known.smoothed if known else 0.0
+
+    def of(self, of: K, most_shared_s: float = math.inf) -> float:
+        """What to charge; one of which nothing was learned takes the least of what others do, at most so much."""
+        known = self._known.get(of)
+        if known is not None:
+            return known.used
+        return min((most_shared_s, *(other.used for other in self._known.values()))) if self._known else 0.0

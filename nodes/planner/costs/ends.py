@@ -1,0 +1,52 @@
+"""What a node takes to send a frame's tensors on, or to receive them, beside what the link takes. Pure.
+
+The device knows what passed between one node's computing and the next one's, and back again. Less what the bytes take
+at the links' rates, that is what the two nodes at the ends took, each about as much for sending as for receiving. Each
+such way is an equation in two unknowns; the unknowns follow by Cimmino's method (1938), a step for each report. Three
+nodes in a circle are determined; what two nodes share is halved until one of them is seen with another. Clocks that
+differ make one way look longer and another shorter, which cancels out in the sum for a frame.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nodes.planner.costs.constants import Constants
+from nodes.planner.costs.handling import LEAST_REPORTS, REPORTS
+from pipeline.plan import NodeId
+
+GAIN = 0.5
+"""The part of what a way is short of that one report adds to its ends."""
+
+
+@dataclass(slots=True)
+class Ends:
+    """By node, in seconds for sending or receiving once."""
+
+    _seen: dict[tuple[NodeId, NodeId], deque[float]] = field(default_factory=dict)
+    _known: Constants[NodeId] = field(default_factory=Constants)
+
+    def learn(self, beside_s: Mapping[tuple[NodeId, NodeId], float]) -> None:
+        """What ways from node to node took more than their bytes; below 0 where the clocks of two nodes differ."""
+        added: dict[NodeId, float] = {}
+        for way, seconds in beside_s.items():
+            seen = self._seen.setdefault(way, deque(maxlen=REPORTS))
+            seen.append(seconds)
+            if len(seen) >= LEAST_REPORTS:
+                missing_s = statistics.median(seen) - sum(self._known.smoothed(node) for node in way)
+                for node in way:
+                    added[node] = added.get(node, 0.0) + GAIN * missing_s / len(way)
+        for node, seconds in added.items():
+            self._known.add(node, seconds)
+
+    def rest(self, node: NodeId, probe_s: float | None = None) -> None:
+        """The node reported, maybe what a probe of its processor took, and has no part in any frame's way."""
+        self._seen = {way: seen for way, seen in self._seen.items() if node not in way}
+        self._known.rest(node, probe_s)
+
+    def of(self, node: NodeId) -> float:
+        """What to charge; a node that was never seen takes the least of what the others do."""
+        return self._known.of(node)

@@ -1,0 +1,1 @@
+"""The planner's decisions, pure: from what nodes say of themselves to plans."""

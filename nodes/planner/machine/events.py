@@ -1,0 +1,127 @@
+"""What can happen to the planner, and what it asks of its shell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from nodes.config.plan_request import WishesSection
+from nodes.protocol.messages import LinkReport, NodeInfo, Report
+from nodes.tier.machine.actions import Log
+from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
+from pipeline.graph import ModelGraph
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.profiling.profile import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class InfoArrived:
+    """A node said what it can do."""
+
+    info: NodeInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileArrived:
+    """A node said what each block of a model takes it."""
+
+    node: NodeId
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class LinkArrived:
+    """A node said how fast its way to the broker is."""
+
+    report: LinkReport
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryArrived:
+    """A node reported."""
+
+    node: NodeId
+    report: Report = field(default_factory=Report)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestArrived:
+    """A model's graph."""
+
+    graph: ModelGraph
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSeen:
+    """A plan that is retained on the broker, from this planner's earlier life."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class TilesByHand:
+    """A grid as `Grid.parse` reads it, a stack as `FROM:TO`, and workers in the order of the tiles.
+
+    Fewer workers than tiles take them in turn; none means all that can.
+    """
+
+    grid: str
+    stack: str
+    workers: tuple[NodeId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceRequested:
+    """A person wants a placement by hand, or (`auto`) the planner's own again. `ticket` is what to answer to."""
+
+    stream: StreamId
+    ticket: Any
+    edge_from: str | None = None
+    cloud_from: str | None = None
+    auto: bool = False
+    tiles: TilesByHand | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WishesRequested:
+    """A person wants plans for something else from now on, or (`None`) what the configuration says."""
+
+    stream: StreamId
+    ticket: Any
+    wishes: WishesSection | None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPlan:
+    """Publish the plan, retained. One that `stays` says its price and reason anew; to nodes that is no news."""
+
+    plan: Plan
+    graph: ModelGraph
+    stays: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer a request with plain JSON values."""
+
+    ticket: Any
+    answer: Mapping[str, Any]
+
+
+PlannerEvent: TypeAlias = (
+    PeerStateArrived
+    | PeerAppliedArrived
+    | InfoArrived
+    | ProfileArrived
+    | LinkArrived
+    | TelemetryArrived
+    | ManifestArrived
+    | PlanSeen
+    | PlaceRequested
+    | WishesRequested
+    | ConnectionLost
+    | ConnectionRestored
+    | Tick
+)
+PlannerAction: TypeAlias = PublishPlan | Reply | Log

@@ -1,0 +1,186 @@
+"""What the planner takes from events: of nodes, of streams, of plans that are there already."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nodes.config.plan_request import WishesSection, read_wishes
+from nodes.planner.machine.events import (
+    InfoArrived,
+    LinkArrived,
+    ManifestArrived,
+    PlannerAction,
+    PlannerEvent,
+    PlanSeen,
+    ProfileArrived,
+    TelemetryArrived,
+)
+from nodes.planner.machine.failure_detector import Silence
+from nodes.planner.machine.registry import Roster, Served
+from nodes.planner.machine.static_costs import Terms
+from nodes.planner.machine.stream import FORCED, PlannedStream
+from nodes.planner.machine.utilisation import Rates
+from nodes.protocol.messages import LifeState
+from nodes.tier.machine.actions import Log
+from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
+from pipeline.errors import TrisectError
+from pipeline.placement import Tier
+from pipeline.plan import NodeId, Plan, StreamId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerSettings:
+    """A new plan must be better by `margin` (a share), `min_seconds_between_plans` after the last one.
+
+    Nothing is decided before `settle_s` after each connect, so that retained messages are in. A living node that has
+    not prepared its part of a plan `prepare_timeout_s` after it could is treated like one that refuses, and one from
+    which nothing has come for `lost_after_s` like one that is lost, until it speaks again. `band` is the share by which
+    a time or a rate may differ from what the present plan assumed without being reason to think again.
+    """
+
+    margin: float = 0.1
+    min_seconds_between_plans: float = 5.0
+    settle_s: float = 1.0
+    prepare_timeout_s: float = 120.0
+    lost_after_s: float = 4.0
+    band: float = 0.2
+
+
+class Inventory:
+    """All that the planner knows; `learn` takes an event, and whoever decides reads the rest."""
+
+    def __init__(
+        self,
+        settings: PlannerSettings,
+        *,
+        started_at: float,
+        terms: Terms | None = None,
+        wishes: Mapping[StreamId, WishesSection] | None = None,
+    ) -> None:
+        self.settings, self.terms, self.wishes = settings, terms or Terms(), wishes or {}
+        self.decide_after = started_at + settings.settle_s
+        self.lost_at: dict[NodeId, float] = {}
+        self.roster = Roster()
+        self.silence = Silence(settings.lost_after_s, started_at)
+        self.rates = Rates()
+        self.now = started_at
+        self.seen_plans: dict[StreamId, Plan] = {}
+        self.streams: dict[StreamId, PlannedStream] = {}
+        self._learn: dict[type, Callable[[Any, float], list[PlannerAction]]] = {
+            PeerStateArrived: self._state_arrived,
+            PeerAppliedArrived: self._applied_arrived,
+            InfoArrived: self._info_arrived,
+            ProfileArrived: self._profile_arrived,
+            LinkArrived: self._link_arrived,
+            TelemetryArrived: self._telemetry_arrived,
+            ManifestArrived: self._manifest_arrived,
+            PlanSeen: self._plan_seen,
+            ConnectionLost: self._connection_lost,
+            ConnectionRestored: self._connection_restored,
+            Tick: lambda _event, _now: [],
+        }
+
+    def learn(self, event: PlannerEvent, now: float) -> list[PlannerAction]:
+        """Take one event that is no person's request, and see who has fallen silent."""
+        return self._learn[type(event)](event, now) + self._fall_silent(now)
+
+    def _connection_lost(self, event: ConnectionLost, now: float) -> list[PlannerAction]:
+        self.decide_after = math.inf
+        self.silence.cut_off()
+        return []
+
+    def _fall_silent(self, now: float) -> list[PlannerAction]:
+        peers, before = self.roster.peers, self.roster.silent
+        self.roster.silent = frozenset(n for n in peers.states if peers.alive(n) and self.silence.of(n, now))
+        after_s = self.settings.lost_after_s
+        fallen = [Log(logging.WARNING, f"nothing from {n} for {after_s:g} s") for n in self.roster.silent - before]
+        back = [Log(logging.INFO, f"{n} is heard again") for n in before - self.roster.silent if peers.alive(n)]
+        return [*fallen, *back]
+
+    def _connection_restored(self, event: ConnectionRestored, now: float) -> list[PlannerAction]:
+        self.decide_after = now + self.settings.settle_s
+        self.silence.listening(now)
+        for stream in self.streams.values():
+            stream.preparing.clear()
+        return []
+
+    def _state_arrived(self, event: PeerStateArrived, now: float) -> list[PlannerAction]:
+        state = event.state
+        self.silence.heard(state.node, now)
+        news = self.roster.peers.learn_state(state)
+        if news and state.state is LifeState.LOST:
+            self.lost_at[state.node] = now
+        return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")] if news else []
+
+    def _info_arrived(self, event: InfoArrived, now: float) -> list[PlannerAction]:
+        info = event.info
+        wrong = self.roster.learn_info(info)
+        for name, model in info.streams.items():
+            known = self.streams.get(name)
+            if known is None or (known.served.device, known.served.model) != (info.node, model):
+                configured = self.wishes.get(name) or WishesSection()
+                self.streams[name] = PlannedStream(Served(info.node, model), configured)
+                self._adopt(name)
+        return [Log(logging.WARNING, wrong)] if wrong else []
+
+    def _profile_arrived(self, event: ProfileArrived, now: float) -> list[PlannerAction]:
+        self.roster.compute.learn_profile(event.node, event.profile)
+        return []
+
+    def _link_arrived(self, event: LinkArrived, now: float) -> list[PlannerAction]:
+        self.roster.ways.learn_report(event.report)
+        return []
+
+    def _telemetry_arrived(self, event: TelemetryArrived, now: float) -> list[PlannerAction]:
+        self.silence.heard(event.node, now)
+        plans = [stream.plan for stream in self.streams.values() if stream.plan is not None]
+        report = event.report
+        self.roster.compute.learn_telemetry(event.node, report.segments, plans, report.probe_seconds)
+        self.roster.learn_tiles(event.node, report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == event.node])
+        if not any(event.node in plan.workers for plan in plans):
+            self.roster.handling.fade(event.node)
+        self.roster.learn_ways(report.ways, [p for p in plans if p.device == event.node])
+        if not any(event.node in plan.nodes.values() and len(plan.nodes) > 1 for plan in plans):
+            self.roster.ends.rest(event.node, report.probe_seconds)
+        self.roster.ways.learn_measured(event.node, report.link)
+        own = {name: stream.served for name, stream in self.streams.items() if stream.served.device == event.node}
+        for segment in report.segments:
+            if segment.stream in own:
+                self.rates.counted(segment.stream, segment.frames, now)
+        for name in own.keys() & report.intakes.keys():
+            self.roster.learn_intake(own[name], report.intakes[name])
+        return []
+
+    def _manifest_arrived(self, event: ManifestArrived, now: float) -> list[PlannerAction]:
+        self.roster.graphs[event.graph.digest] = event.graph
+        return []
+
+    def _plan_seen(self, event: PlanSeen, now: float) -> list[PlannerAction]:
+        self.seen_plans.setdefault(event.plan.stream, event.plan)
+        self._adopt(event.plan.stream)
+        return []
+
+    def _adopt(self, name: StreamId) -> None:
+        """Go on with the plan of an earlier planner, and with what a person had placed by hand."""
+        stream, plan = self.streams.get(name), self.seen_plans.get(name)
+        if stream is not None and stream.plan is None and plan is not None and plan.device == stream.served.device:
+            stream.plan, stream.adopted = plan, True
+            if plan.planner == FORCED:
+                stream.forced, stream.forced_tiles = plan.placement, plan.tiles
+            if plan.wishes is not None:
+                with contextlib.suppress(TrisectError):  # of another version of trisect: the configuration's hold
+                    stream.asked = read_wishes(plan.wishes)
+
+    def _applied_arrived(self, event: PeerAppliedArrived, now: float) -> list[PlannerAction]:
+        self.roster.peers.applied[event.applied.node] = event.applied
+        for name, stream in self.streams.items():
+            held = event.applied.streams.get(name)
+            active = held is not None and stream.plan is not None and held.active == stream.plan.epoch
+            if active and event.applied.node == stream.served.device:
+                stream.proven = stream.plan
+        return []

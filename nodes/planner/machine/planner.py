@@ -1,0 +1,55 @@
+"""The planner's machine: from what nodes say of themselves to plans, one per stream, numbered by epoch.
+
+It is off the data path: without it the last plan goes on. It publishes only when there is no plan, when the plan uses a
+node that is gone or refuses, when a person asks, or when another plan is better by a margin (hysteresis).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nodes.config.plan_request import WishesSection
+from nodes.planner.machine.events import (
+    PlaceRequested,
+    PlannerAction,
+    PlannerEvent,
+    WishesRequested,
+)
+from nodes.planner.machine.inventory import Inventory, PlannerSettings
+from nodes.planner.machine.lifecycle import decide
+from nodes.planner.machine.operator_requests import place_requested, wishes_requested
+from nodes.planner.machine.static_costs import Terms
+from pipeline.plan import StreamId
+
+__all__ = ["PlannerMachine", "PlannerSettings"]
+
+
+class PlannerMachine:
+    """`handle(event, now, wall_ts)` returns the actions to perform; `now` only advances, `wall_ts` stamps plans."""
+
+    def __init__(
+        self,
+        settings: PlannerSettings,
+        *,
+        started_at: float,
+        terms: Terms | None = None,
+        wishes: Mapping[StreamId, WishesSection] | None = None,
+    ) -> None:
+        self.inventory = Inventory(settings, started_at=started_at, terms=terms, wishes=wishes)
+
+    def handle(
+        self, event: PlannerEvent, now: float, wall_ts: float, *, more_wait: bool = False
+    ) -> list[PlannerAction]:
+        """Take one event; decide for every stream, unless more events wait to be known as well: then with the last."""
+        inventory = self.inventory
+        inventory.now = now
+        if isinstance(event, PlaceRequested):
+            return place_requested(inventory, event, now, wall_ts)
+        if isinstance(event, WishesRequested):
+            return wishes_requested(inventory, event, now, wall_ts)
+        actions = inventory.learn(event, now)
+        if more_wait or now < inventory.decide_after:
+            return actions
+        for name, stream in inventory.streams.items():
+            actions += decide(inventory, name, stream, now, wall_ts)
+        return actions

@@ -1,0 +1,267 @@
+"""What the planner knows of nodes: who can serve a stream at present, why not, and what it would cost there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from nodes.planner.costs.compute_seconds import ComputeSeconds, Estimate
+from nodes.planner.costs.constants import Constants
+from nodes.planner.costs.ends import Ends
+from nodes.planner.costs.handling import Handling
+from nodes.planner.costs.links import Links
+from nodes.planner.costs.snapshot import Condition
+from nodes.planner.machine.utilisation import Flow, taken_on
+from nodes.protocol.messages import LifeState, LinkReport, NodeInfo, TileSeconds, WaySeconds
+from nodes.protocol.peers import Peers
+from pipeline.cost import Costs, Link, link_label
+from pipeline.errors import DigestMismatch, ModelError
+from pipeline.graph import ModelGraph
+from pipeline.placement import Tier
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.tiles.team import TileNode
+
+INTAKE_GAIN = 0.2
+"""The part of a difference that one report adds."""
+UNMEASURED_BYTES_PER_S = 1e12
+"""A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A stream as the roster sees it: its device, its model, and nodes that refused it, by their session."""
+
+    device: NodeId
+    model: str
+    banned: dict[NodeId, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Roster:
+    """Filled by what nodes say; `graphs` by digest. `silent` are nodes that say nothing though they should."""
+
+    peers: Peers = field(default_factory=Peers)
+    infos: dict[NodeId, NodeInfo] = field(default_factory=dict)
+    links: dict[NodeId, LinkReport] = field(default_factory=dict)
+    graphs: dict[str, ModelGraph] = field(default_factory=dict)
+    silent: frozenset[NodeId] = frozenset()
+    ways: Links = field(init=False)
+    compute: ComputeSeconds = field(init=False)
+    handling: Handling = field(default_factory=Handling)
+    ends: Ends = field(default_factory=Ends)
+    intakes: Constants[tuple[NodeId, str]] = field(default_factory=Constants)
+
+    def __post_init__(self) -> None:
+        self.ways = Links(self.links)
+        self.compute = ComputeSeconds(self.infos, self.graphs)
+
+    def learn_info(self, info: NodeInfo) -> str:
+        """Take what a node says it can do; returns what is wrong with it, empty if nothing is."""
+        self.infos[info.node] = info
+        return self.compute.learn_speed(info)
+
+    def learn_tiles(self, head: NodeId, tiles: Sequence[TileSeconds], plans: Sequence[Plan]) -> None:
+        """Take what tiles of these plans took, as their head measured it."""
+        self.compute.learn_tiles(tiles, plans)
+        took = {(t.stream, t.epoch, t.tile, t.worker): t.alone_seconds for t in tiles}
+        for plan in plans:
+            sent = 0
+            for number, tile in enumerate(plan.predicted.tiles.tiles if plan.predicted.tiles else (), start=1):
+                worker = NodeId(tile.worker)
+                sent += tile.nbytes  # tiles leave one after the other
+                transfer_s = took.get((plan.stream, plan.epoch, number, worker))
+                if transfer_s is not None and worker != head and {head, worker} <= self.links.keys():
+                    bytes_s = _way_seconds(self.links[head], self.links[worker], sent, tile.nbytes, tile.result_nbytes)
+                    self.handling.learn(worker, transfer_s - bytes_s)
+
+    def learn_ways(self, ways: Sequence[WaySeconds], plans: Iterable[Plan]) -> None:
+        """Take what frames of these plans took between their nodes, as their device measured it."""
+        took = {(way.stream, way.epoch): way.seconds for way in ways}
+        for plan in plans:
+            seconds, beside_s = took.get((plan.stream, plan.epoch), {}), {}
+            for name, sender, receiver, nbytes in _ways_of(plan):
+                if name in seconds and {sender, receiver} <= self.links.keys():
+                    link = link_between(self.links[sender], self.links[receiver])
+                    bytes_s = nbytes / link.bandwidth_bytes_per_s + link.latency_s
+                    beside_s[sender, receiver] = seconds[name] - bytes_s
+            self.ends.learn(beside_s)
+
+    def learn_intake(self, stream: Served, seconds: float) -> None:
+        """Take what the stream's device took to read a frame and to answer it."""
+        key = stream.device, stream.model
+        self.intakes.add(key, INTAKE_GAIN * (seconds - self.intakes.smoothed(key)))
+
+    def graph_of(self, stream: Served) -> ModelGraph:
+        """The graph of the model that the stream's device holds. Raises ModelError while it is unknown."""
+        digest = self._digest(stream)
+        if digest is None or digest not in self.graphs:
+            raise ModelError(f"the manifest of model {stream.model!r} ({digest}) has not arrived yet; try again")
+        return self.graphs[digest]
+
+    def usable(self, stream: Served, tier: Tier) -> list[NodeId]:
+        """The tier's nodes that can run a stage of the stream, by id."""
+        return [
+            node
+            for node, info in sorted(self.infos.items())
+            if info.tier == tier.label
+            and not info.is_worker
+            and (node == stream.device or tier is not Tier.DEVICE)
+            and not self.why_unusable(stream, node)
+        ]
+
+    def usable_workers(self, stream: Served) -> list[NodeId]:
+        """The nodes that compute tiles only and can for the stream, by id."""
+        workers = (node for node, info in sorted(self.infos.items()) if info.is_worker)
+        return [node for node in workers if not self.why_unusable(stream, node)]
+
+    def why_unusable(self, stream: Served, node: NodeId) -> str:
+        """Why the node cannot serve the stream at present, empty if it can."""
+        state, info = self.peers.states.get(node), self.infos.get(node)
+        digest = self._digest(stream)
+        if state is None or info is None or state.state is not LifeState.READY:
+            return f"{node} is {state.state.value if state else 'not there'}"
+        if node in self.silent:
+            return f"{node} has fallen silent"
+        if state.session != info.session:
+            return f"{node} has just started"
+        if info.models.get(stream.model) != digest:
+            return f"{node} has another model {stream.model!r}: {info.models.get(stream.model)}, not {digest}"
+        if self.is_banned(stream, node):
+            return f"{node} refused an earlier plan, or did not prepare it in time"
+        return self._why_unmeasured(stream, node, digest or "")
+
+    def is_banned(self, stream: Served, node: NodeId) -> bool:
+        """Whether the node's present process refused a plan of the stream, or never prepared it."""
+        state = self.peers.states.get(node)
+        return state is not None and stream.banned.get(node) == state.session and node != stream.device
+
+    def why_no_tiles(self, stream: Served, node: NodeId) -> str:
+        """Why a worker must not keep the tiles that it has under a plan, empty if it may, or is only lost."""
+        if self.is_banned(stream, node):
+            return f"{node} refuses its tiles"
+        state = self.peers.states.get(node)
+        return f"{node} is draining" if state is not None and state.state is LifeState.DRAINING else ""
+
+    def _why_unmeasured(self, stream: Served, node: NodeId, digest: str) -> str:
+        link = self.links.get(node)
+        if self.compute.basis(node, stream.model, digest) is None:
+            unfit = self.compute.why_unfit(node, stream.model, digest)
+            return unfit or f"{node} has not profiled {stream.model!r} yet"
+        if link is None:
+            return f"{node} has not measured its link yet"
+        return "" if link.makes_sense else f"{node} has measured a link that cannot be ({link.describe()})"
+
+    def why_no_choice(self, stream: Served, tiers: set[Tier]) -> str:
+        """Each of `tiers` that has no usable node, with what its nodes lack."""
+        parts = []
+        for tier in sorted(tiers):
+            if not self.usable(stream, tier):
+                infos = sorted(self.infos.items())
+                nodes = [node for node, info in infos if info.tier == tier.label and not info.is_worker]
+                reasons = [reason for node in nodes if (reason := self.why_unusable(stream, node))]
+                parts.append(f"there is no usable {tier.label} node ({'; '.join(reasons) or 'none has come'})")
+        return " and ".join(parts)
+
+    def mismatch(self, stream: Served) -> str:
+        """What to say when living nodes hold different models under the stream's name, empty if none does."""
+        digest = self._digest(stream) or ""
+        others = [
+            (str(node), held)
+            for node, info in sorted(self.infos.items())
+            if (held := info.models.get(stream.model, digest)) != digest and self.peers.alive(node)
+        ]
+        return str(DigestMismatch(stream.model, [(stream.device, digest), *others])) if others else ""
+
+    def unfit_profiles(self, stream: Served) -> str:
+        """What to say of living nodes' profiles that are of no use for the stream, empty if all are."""
+        digest = self._digest(stream) or ""
+        living = [node for node, info in sorted(self.infos.items()) if info.models.get(stream.model) == digest]
+        return "; ".join(why for node in living if (why := self.compute.why_unfit(node, stream.model, digest)))
+
+    def is_estimated(self, stream: Served, node: NodeId) -> bool:
+        """Whether the node's price for the stream's model rests on its speed, for want of a profile."""
+        return isinstance(self.compute.basis(node, stream.model, self._digest(stream) or ""), Estimate)
+
+    def condition(self, stream: Served, node: NodeId, flows: Iterable[Flow] = ()) -> Condition:
+        """All that the node's part in `costs` follows from, beside these streams; the node is usable."""
+        basis = self.compute.basis(node, stream.model, self._digest(stream) or "")
+        assert basis is not None
+        link = self.links[node]
+        is_worker = self.infos[node].is_worker
+        handling_s = self.handling.of(node) if is_worker else 2 * self.ends.of(node) + self.compute.call_seconds(node)
+        factor = self.compute.factor(node, stream.model, basis)
+        intake_s = self.intakes.of((node, stream.model), most_shared_s=0.0) if node == stream.device else 0.0
+        return Condition(basis, factor, link, taken_on(node, link, flows), handling_s, intake_s)
+
+    def flow(self, stream: Served, plan: Plan, rate_hz: float) -> Flow:
+        """What the stream takes under its plan; nodes that cannot be priced at present are left out."""
+        seconds = {}
+        for tier, node in plan.nodes.items():
+            basis = self.compute.basis(node, stream.model, plan.digest)
+            if basis is not None:
+                factor = self.compute.factor(node, stream.model, basis)
+                seconds[tier] = factor * sum(self.compute.of_stage(basis, plan, tier))
+        return Flow(plan, rate_hz, seconds)
+
+    def costs(self, stream: Served, nodes: Mapping[Tier, NodeId], conditions: Mapping[NodeId, Condition]) -> Costs:
+        """What the stream's model costs on these nodes and between them, under these conditions of theirs."""
+        digest = self._digest(stream) or ""
+        found = {tier: conditions[node] for tier, node in nodes.items()}
+        reports = {tier: condition.way for tier, condition in found.items()}
+        return Costs(
+            {
+                tier: tuple(condition.slowness * seconds for seconds in self.compute.foreseen(condition.basis, digest))
+                for tier, condition in found.items()
+            },
+            device_edge=link_between(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
+            edge_cloud=link_between(reports.get(Tier.EDGE), reports.get(Tier.CLOUD)),
+            handling={tier: condition.handling_s for tier, condition in found.items()},
+            intake_s=sum(condition.intake_s for condition in found.values()),
+        )
+
+    def tile_node(self, stream: Served, node: NodeId, condition: Condition) -> TileNode:
+        """What tiles of the stream's model take the node under this condition."""
+        foreseen, way = self.compute.foreseen(condition.basis, self._digest(stream) or ""), condition.way
+        seconds = tuple(condition.slowness * s for s in foreseen)
+        handling_s = condition.handling_s if self.infos[node].is_worker else 0.0  # a worker's is its head's as well
+        latency_s = (way.round_trip_s + handling_s) / 2  # a tile goes there and back
+        return TileNode(node, seconds, way.up_bytes_per_s, way.down_bytes_per_s, latency_s)
+
+    def highest_seen(self, name: StreamId) -> int:
+        """The highest epoch of the stream that a node says it has seen; 0 for none."""
+        held = [applied.streams[name].seen for applied in self.peers.applied.values() if name in applied.streams]
+        return max(held, default=0)
+
+    def _digest(self, stream: Served) -> str | None:
+        info = self.infos.get(stream.device)
+        return info.models.get(stream.model) if info else None
+
+
+def _way_seconds(head: LinkReport, worker: LinkReport, sent: int, nbytes: int, result_nbytes: int) -> float:
+    """What a tile's bytes take there and back, those `sent` before it and with it included."""
+    there_s = sent / head.up_bytes_per_s + nbytes / worker.down_bytes_per_s
+    back_s = result_nbytes * (1 / worker.up_bytes_per_s + 1 / head.down_bytes_per_s)
+    return there_s + back_s + head.round_trip_s + worker.round_trip_s
+
+
+def _ways_of(plan: Plan) -> Iterator[tuple[str, NodeId, NodeId, int]]:
+    """From each of a plan's nodes to the next and from the last to the device: its name, both ends, and its bytes."""
+    used = sorted({*plan.placement, Tier.DEVICE})
+    for lower, upper in pairwise(used):
+        cost = plan.predicted.links.get(link_label(lower))
+        if cost is not None:
+            yield f"{lower.label}_{upper.label}", plan.nodes[lower], plan.nodes[upper], cost.nbytes
+            if upper == used[-1]:
+                yield "return", plan.nodes[upper], plan.device, cost.result_nbytes
+
+
+def link_between(lower: LinkReport | None, upper: LinkReport | None) -> Link:
+    """From one tier's node through the broker to the next one's: up, then down, and half of each echo.
+
+    The broker forwards a message when it has all of it, so the two ways' seconds add up; where one is much slower, as
+    links between machines are, it is nearly all of the sum.
+    """
+    rates = [r for r in (lower and lower.up_bytes_per_s, upper and upper.down_bytes_per_s) if r]
+    latency_s = sum(report.round_trip_s / 2 for report in (lower, upper) if report)
+    return Link(1.0 / sum(1.0 / rate for rate in rates) if rates else UNMEASURED_BYTES_PER_S, latency_s)

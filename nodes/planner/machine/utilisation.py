@@ -1,0 +1,93 @@
+"""What streams take of the nodes that they share: frames per second, measured, by what each frame is predicted to take.
+
+A stream is planned with what the others leave. A processor of which a share is taken works for one more stream as if it
+were that much slower, which holds exactly for a shared one and roughly for one that serves frames in turn.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from nodes.planner.costs.snapshot import Taken
+from nodes.protocol.messages import LinkReport
+from pipeline.cost import LinkCost, link_label
+from pipeline.placement import Tier
+from pipeline.plan import NodeId, Plan, StreamId
+
+MOST = 0.9
+"""A stream that takes all it can get still leaves something to one that comes."""
+WINDOWS = 5
+STALE_S = 15.0
+
+
+@dataclass(slots=True)
+class _Rate:
+    counted_at: float
+    windows: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOWS))
+
+
+class Rates:
+    """Frames per second of each stream, as its device reports how many it computed."""
+
+    def __init__(self) -> None:
+        self._known: dict[StreamId, _Rate] = {}
+
+    def counted(self, stream: StreamId, frames: int, now: float) -> None:
+        """So many frames since this was said last; the first time only begins to count."""
+        known = self._known.get(stream)
+        if known is None or now - known.counted_at > STALE_S:
+            self._known[stream] = _Rate(now)
+        elif now > known.counted_at:
+            known.windows.append(frames / (now - known.counted_at))
+            known.counted_at = now
+
+    def of(self, stream: StreamId, now: float) -> float:
+        """The median of the last windows; 0 when nothing has been said for a while."""
+        known = self._known.get(stream)
+        if known is None or not known.windows or now - known.counted_at > STALE_S:
+            return 0.0
+        return statistics.median(known.windows)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A stream under its plan: frames per second, and the seconds that one takes of each stage, unshared and without
+    tiles.
+    """
+
+    plan: Plan
+    rate_hz: float
+    seconds: Mapping[Tier, float]
+
+
+def taken_on(node: NodeId, link: LinkReport, flows: Iterable[Flow]) -> Taken:
+    """What these streams take of the node and of its ways."""
+    compute = up = down = 0.0
+    for flow in flows:
+        for tile in flow.plan.predicted.tiles.tiles if flow.plan.predicted.tiles else ():
+            if tile.worker == node:
+                compute += flow.rate_hz * tile.compute_seconds
+                up += flow.rate_hz * tile.result_nbytes / link.up_bytes_per_s
+                down += flow.rate_hz * tile.nbytes / link.down_bytes_per_s
+        tier = flow.plan.tier_of(node)
+        if tier is None:
+            continue
+        sent, received = _bytes(flow.plan, tier)
+        compute += flow.rate_hz * flow.seconds.get(tier, 0.0)
+        up += flow.rate_hz * sent / link.up_bytes_per_s
+        down += flow.rate_hz * received / link.down_bytes_per_s
+    return Taken(*(round(min(share, MOST), 3) for share in (compute, up, down)))
+
+
+def _bytes(plan: Plan, tier: Tier) -> tuple[int, int]:
+    """What the tier's node sends and receives for a frame: the tensors of its cuts and, from the last tier, results."""
+    nothing = LinkCost(0.0, 0, 0, 0.0)
+    above = plan.predicted.links.get(link_label(tier), nothing) if tier is not Tier.CLOUD else nothing
+    below = plan.predicted.links.get(link_label(Tier(tier - 1)), nothing) if tier is not Tier.DEVICE else nothing
+    is_last = tier is max(plan.nodes)
+    sent = above.nbytes + (below.result_nbytes if is_last else 0)
+    received = below.nbytes + (above.result_nbytes if tier is Tier.DEVICE else 0)
+    return sent, received

@@ -1,0 +1,221 @@
+"""Planning without a running pipeline: candidates from a configuration's nodes and links, and from what nodes left
+on the broker where the configuration does not say it. No TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from broker import topics
+from broker.session import Message
+from broker.topics import Namespace
+from nodes.config.loader import load_config
+from nodes.config.sections import Config, LinkSection, SpeedSection
+from nodes.planner.machine.registry import link_between
+from nodes.planner.machine.static_costs import Terms, combinations
+from nodes.planner.machine.tile_teams import Teams
+from nodes.protocol.messages import LinkReport, NodeInfo, from_bytes, parse_json
+from nodes.session.presence import guest_session
+from pipeline.cost import LINKS, Costs, Link, link_label
+from pipeline.errors import ConfigError, ModelError, PlanError, TrisectError
+from pipeline.estimator import Speed, estimate
+from pipeline.graph import ModelGraph
+from pipeline.partition.choice import Candidate
+from pipeline.placement import Tier
+from pipeline.plan import NodeId
+from pipeline.profiling.profile import Profile
+from pipeline.tiles.team import TileNode
+
+CONNECT_WAIT_S = 5.0
+QUIET_S = 0.5
+_MEGABIT_BYTES = 125_000.0
+_MEGABYTE = 1e6
+
+
+@dataclass(slots=True)
+class Measured:
+    """What nodes said of themselves: speeds, profiles of the model, links; all by node."""
+
+    speeds: dict[NodeId, Speed] = field(default_factory=dict)
+    profiles: dict[NodeId, Profile] = field(default_factory=dict)
+    reports: dict[NodeId, LinkReport] = field(default_factory=dict)
+
+
+def find_config(name: str) -> Config:
+    """The configuration at a path, or one of those that come with trisect, by name. Raises ConfigError."""
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or "/" in name or path.exists():
+        return load_config(path, runs=False)
+    home = Path(__file__).resolve().parents[1]
+    folders = (home / "configs", home.parent / "configs")  # as installed, and in a checkout
+    known = {found.stem: found for folder in folders for found in sorted(folder.glob("*.yaml"))}
+    if name not in known:
+        raise ConfigError(f"no configuration {name!r}: a path, or one of {', '.join(known)}")
+    return load_config(known[name], runs=False)
+
+
+def terms_of(config: Config) -> Terms:
+    """What the configuration says of nodes and links."""
+    return Terms(
+        prices={id_: node.price_per_s for id_, node in config.nodes.items() if node.price_per_s},
+        memory_bytes={
+            id_: node.memory_mb * _MEGABYTE for id_, node in config.nodes.items() if node.memory_mb is not None
+        },
+        links={lower: _link(section) for lower, section in config.links.items()},
+    )
+
+
+def candidates(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = ()) -> list[Candidate]:
+    """Every combination of the configuration's nodes, each device with each edge and cloud node or without.
+
+    A node's times come from its `profiles`, else from what it left on the broker, else are estimated from its `speed`.
+    Raises ConfigError when something is neither given nor measured, PlanError for a profile that does not fit.
+    """
+    tiers = {tier: config.nodes_of(tier) for tier in Tier}
+    if not tiers[Tier.DEVICE]:
+        raise ConfigError("no node of tier device in the configuration; frames enter on one")
+    measured = measured_by(config, graph.name) if _is_lacking(config, excluded) else Measured()
+    seconds = {
+        node: _seconds(config, node, graph, measured)
+        for tier in Tier
+        for node in tiers[tier]
+        if node not in excluded or tier is Tier.DEVICE
+    }
+    workers = [node for node in config.tile_workers if node not in excluded]
+    seconds |= {node: _seconds(config, node, graph, measured) for node in workers}
+    terms = terms_of(config)
+    found = []
+    for nodes in combinations(tiers, excluded):
+        links = [_link_of(config, lower, nodes, measured) for lower in LINKS]
+        costs = Costs({tier: seconds[node] for tier, node in nodes.items()}, links[0], links[1])
+        costs.check(graph)
+        found.append(terms.candidate(nodes, costs))
+    if not workers:
+        return found
+    able = [*workers, *(node for node in tiers[Tier.EDGE] if node in seconds)]
+    return Teams({node: _tile_node(config, node, seconds[node], measured) for node in able}, workers, able).join(
+        graph, found, choose=True
+    )
+
+
+def measured_by(config: Config, model: str) -> Measured:
+    """What the pipeline's nodes have left on the broker. Raises BrokerError when there is none."""
+    names = Namespace(config.pipeline)
+    found, arrived = Measured(), queue.SimpleQueue[Message]()
+    with guest_session(config, "plan") as session:
+        session.start(CONNECT_WAIT_S)
+        session.subscribe([names.filter(kind) for kind in (topics.INFO, topics.LINK, topics.PROFILE)], arrived.put)
+        while True:
+            try:
+                message = arrived.get(timeout=QUIET_S)
+            except queue.Empty:
+                return found
+            try:
+                _learn(found, names, message, model)
+            except TrisectError:
+                continue  # nonsense on the broker is the planner's to report
+
+
+def _learn(found: Measured, names: Namespace, message: Message, model: str) -> None:
+    parsed = names.parse(message.topic)
+    if parsed is None or not message.payload:
+        return
+    kind, fields = parsed
+    node = NodeId(fields["node"])
+    if kind == topics.INFO:
+        info = from_bytes(NodeInfo, message.payload)
+        if info.speed is not None:
+            found.speeds[node] = Speed.from_json(info.speed)
+    elif kind == topics.LINK:
+        found.reports[node] = from_bytes(LinkReport, message.payload)
+    else:
+        profile = Profile.from_json(parse_json(message.payload))
+        if profile.model == model:
+            found.profiles[node] = profile
+
+
+def _is_lacking(config: Config, excluded: tuple[NodeId, ...]) -> bool:
+    """Whether the configuration leaves something to be measured."""
+    nodes = [node for id_, node in config.nodes.items() if id_ not in excluded]
+    tiers = {node.tier for node in nodes}
+    needed = {lower for lower in LINKS if max(tiers) > lower}
+    tiling = [node for node in nodes if node.tier is Tier.EDGE and any(other.is_worker for other in nodes)]
+    return (
+        any(node.speed is None and node.profiles is None for node in nodes)
+        or any(node.link is None for node in tiling)
+        or not needed <= config.links.keys()
+    )
+
+
+def _seconds(config: Config, node: NodeId, graph: ModelGraph, measured: Measured) -> tuple[float, ...]:
+    section = config.nodes[node]
+    if section.profiles is not None and (path := section.profiles / f"{graph.name}.json").exists():
+        return read_profile(path, graph)
+    profile = measured.profiles.get(node)
+    if profile is not None and len(profile.seconds) == len(graph):
+        return profile.seconds
+    speed = _speed(section.speed) if section.speed is not None else measured.speeds.get(node)
+    if speed is None:
+        where = f"no {graph.name}.json in {section.profiles}" if section.profiles else "no profiles"
+        raise ConfigError(
+            f"nodes.{node}: {where}, no speed, and it has left none on the broker {config.broker.host}:"
+            f"{config.broker.port}; run `trisect profile {graph.name} -o DIR` on it and give profiles: DIR, or start it"
+        )
+    return estimate(graph, speed)
+
+
+def _tile_node(config: Config, node: NodeId, seconds: tuple[float, ...], measured: Measured) -> TileNode:
+    section, report = config.nodes[node].link, measured.reports.get(node)
+    if section is not None:
+        link = _link(section)
+        return TileNode(node, seconds, link.bandwidth_bytes_per_s, link.bandwidth_bytes_per_s, link.latency_s)
+    if report is None:
+        raise ConfigError(
+            f"nodes.{node}: no link is given, and it left no measurement on the broker {config.broker.host}:"
+            f"{config.broker.port}; tiles need one: give link: {{bandwidth_mbit_s: ...}}, or start the node"
+        )
+    return TileNode(node, seconds, report.up_bytes_per_s, report.down_bytes_per_s, report.round_trip_s / 2)
+
+
+def read_profile(path: Path, graph: ModelGraph) -> tuple[float, ...]:
+    """Seconds of the graph's blocks, as `trisect profile` has written them. Raises PlanError, naming file and block."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        profile = Profile.from_json(report["profile"])
+        names = [str(block["name"]) for block in report["graph"]["blocks"]]
+    except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
+        raise PlanError(f"{path}: not a profile: {error}; write it anew with `trisect profile`") from error
+    wanted = [block.name for block in graph.blocks]
+    if names != wanted or len(profile.seconds) != len(graph):
+        lacking = next((name for name in wanted if name not in names), None)
+        what = f"lacks block {lacking!r}" if lacking else f"has {len(names)} blocks and {len(profile.seconds)} times"
+        raise PlanError(
+            f"{path}: {what}; model {graph.name!r} has {len(graph)} blocks; "
+            f"write it anew with `trisect profile {graph.name}`"
+        )
+    return profile.seconds
+
+
+def _speed(section: SpeedSection) -> Speed:
+    return Speed(**section.model_dump())
+
+
+def _link(section: LinkSection) -> Link:
+    return Link(section.bandwidth_mbit_s * _MEGABIT_BYTES, section.latency_ms / 1e3)
+
+
+def _link_of(config: Config, lower: Tier, nodes: Mapping[Tier, NodeId], measured: Measured) -> Link:
+    if lower in config.links:
+        return _link(config.links[lower])
+    reports = [measured.reports.get(nodes[tier]) if tier in nodes else None for tier in (lower, Tier(lower + 1))]
+    lacking = [nodes[t] for t, r in zip((lower, Tier(lower + 1)), reports, strict=True) if t in nodes and r is None]
+    if lacking and max(nodes) > lower:
+        raise ConfigError(
+            f"links.{link_label(lower)}: not given, and {' and '.join(lacking)} left no measurement on the broker "
+            f"{config.broker.host}:{config.broker.port}; give bandwidth_mbit_s, or start the nodes"
+        )
+    return link_between(*reports)

@@ -1,0 +1,13 @@
+"""The verbs of commands (`cmd/<node>/<verb>`), which whoever asks and whoever answers share."""
+
+from __future__ import annotations
+
+PING = "ping"
+"""Of every process: that it is there."""
+PING_TIMEOUT_S = 1.5
+DRAIN = "drain"
+"""Of a tier node: to finish what it holds and take nothing new, or to be back."""
+PLACE = "place"
+"""Of the planner: to place a stream by hand, or to hand it back."""
+OBJECTIVE = "objective"
+"""Of the planner: what a stream is planned for."""

@@ -1,0 +1,49 @@
+"""What a node knows of the others: who is alive in which session, and which epochs each is ready to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nodes.protocol.messages import Applied, LifeState, NodeState, StreamApplied
+from pipeline.plan import NodeId, Plan, StreamId
+
+Presence = tuple[str, int]
+"""A node's session and births: when either changes, what was under way to that node may be lost."""
+
+
+@dataclass(slots=True)
+class Peers:
+    """All nodes of the pipeline, this one included, as their retained messages tell."""
+
+    states: dict[NodeId, NodeState] = field(default_factory=dict)
+    applied: dict[NodeId, Applied] = field(default_factory=dict)
+
+    def learn_state(self, state: NodeState) -> bool:
+        """Take a state; returns whether it tells people something. An old session's will does not."""
+        known = self.states.get(state.node)
+        if state.state is LifeState.LOST and known is not None and known.session != state.session:
+            return False
+        self.states[state.node] = state
+        return known is None or (known.state, known.session) != (state.state, state.session)
+
+    def alive(self, node: NodeId) -> bool:
+        """Whether the node is there and takes part (a draining node still finishes what it has)."""
+        state = self.states.get(node)
+        return state is not None and state.state in (LifeState.READY, LifeState.DRAINING)
+
+    def presence(self, node: NodeId) -> Presence | None:
+        """Its session and births while it is alive, None otherwise."""
+        return (self.states[node].session, self.states[node].births) if self.alive(node) else None
+
+    def stream_applied(self, node: NodeId, stream: StreamId) -> StreamApplied | None:
+        """What the node holds of the stream in its present session."""
+        applied = self.applied.get(node)
+        state = self.states.get(node)
+        if applied is None or state is None or applied.session != state.session:
+            return None
+        return applied.streams.get(stream)
+
+    def ready_for(self, node: NodeId, plan: Plan) -> bool:
+        """Whether the node is alive and has the plan's epoch compiled and subscribed."""
+        held = self.stream_applied(node, plan.stream)
+        return self.alive(node) and held is not None and plan.epoch in held.ready

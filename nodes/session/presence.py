@@ -1,0 +1,191 @@
+"""How a process is present on the broker under its id: session token, birth and will, and one process per id."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from broker import topics
+from broker.errors import RequestTimeout, SessionTaken
+from broker.session import Address, Limits, Message, Session, Will
+from broker.topics import Namespace
+from nodes.config.sections import Config
+from nodes.protocol.commands import PING, PING_TIMEOUT_S
+from nodes.protocol.messages import LifeState, MessageError, NodeState, from_bytes, parse_json, to_bytes
+from nodes.session.clock import PipelineClock
+from pipeline.errors import TrisectError
+from pipeline.plan import NodeId
+
+_log = logging.getLogger(__name__)
+
+RETAINED_WAIT_S = 0.3
+PLANNER_TIER = "planner"
+WILL_DELAY_S = 2.0
+
+
+class IdInUse(TrisectError):
+    """Another living process has this node's id."""
+
+    def __init__(self, node: NodeId, answer: dict[str, Any]) -> None:
+        super().__init__(
+            f"node id {node!r} is in use: process {answer.get('pid')} on {answer.get('host')} answers to it; "
+            "stop that one, or give this one another id"
+        )
+
+
+def address_of(config: Config) -> Address:
+    """Where the configuration says the broker is."""
+    section = config.broker
+    return Address(section.host, section.port, section.username, section.password)
+
+
+def guest_session(config: Config, purpose: str) -> Session:
+    """A session for a command that is no node: a name of its own, no will. Not started."""
+    token = secrets.token_hex(4)
+    return Session(address_of(config), name=f"{config.pipeline}-{purpose}-{token}", token=token, is_new_name=True)
+
+
+def require_free(config: Config, names: Namespace, node: NodeId) -> None:
+    """Raise IdInUse when a living process answers to this id. Waits for the broker, however long."""
+    found: list[NodeState] = []
+    arrived = threading.Event()
+
+    def on_state(message: Message) -> None:
+        try:
+            found.append(from_bytes(NodeState, message.payload))
+        except MessageError as error:
+            _log.warning("%s: %s", message.topic, error)
+        arrived.set()
+
+    with guest_session(config, "check") as session:
+        wait_up(session)
+        session.subscribe([names.topic(topics.STATE, node=node)], on_state)
+        arrived.wait(RETAINED_WAIT_S)
+        if not found or found[-1].state in (LifeState.LOST, LifeState.STOPPED):
+            return
+        reply_topic = names.topic(topics.REPLY, client=session.name)
+        ping = names.topic(topics.COMMAND, node=node, verb=PING)
+        try:
+            answer = session.request(ping, b"{}", reply_topic=reply_topic, timeout_s=PING_TIMEOUT_S)
+        except RequestTimeout:
+            return
+        raise IdInUse(node, parse_json(answer))
+
+
+def wait_up(session: Session) -> None:
+    """Wait until the broker is there; the session says in the log what and where it waits for."""
+    while not session.is_up:
+        session.start()
+        time.sleep(0.01)
+
+
+class Presence:
+    """One node's session with its states, as a context: it starts on entry and says `stopped` at the end.
+
+    `on_up` is called when all is connected and subscribed, before each birth. A birth is published each time, and its
+    number counts them: who sees it change knows that what was under way to this node may be lost.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        names: Namespace,
+        node: NodeId,
+        tier: str,
+        *,
+        intake: bool = False,
+        on_up: Callable[[], None] = lambda: None,
+        on_down: Callable[[str], None] = lambda reason: None,
+        on_taken: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.node, self.tier, self.token = node, tier, secrets.token_hex(4)
+        self.clock = PipelineClock()
+        self._names = names
+        self._on_up, self._on_taken = on_up, on_taken
+        self._taken: SessionTaken | None = None
+        self._state = LifeState.INIT
+        self._births = 0
+        self._lock = threading.Lock()
+        self.session = Session(
+            address_of(config),
+            name=f"{config.pipeline}-{node}",
+            token=self.token,
+            will=Will(topic=self.state_topic, payload=self._message(LifeState.LOST), delay_s=WILL_DELAY_S),
+            intake=intake,
+            on_up=self._up,
+            on_down=on_down,
+            on_taken=self._give_way,
+            limits=Limits(keepalive_s=config.transport.keepalive_s),
+        )
+        self.session.subscribe([names.topic(topics.COMMAND, node=node, verb=PING)], self._on_ping)
+
+    def __enter__(self) -> Presence:
+        self.session.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        why = str(error) if isinstance(error, Exception) else ""
+        self.session.stop({self.state_topic: self._message(LifeState.STOPPED, why)})
+        if self._taken is not None and error is None:
+            raise self._taken
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether another process has this id now; leaving raises SessionTaken then."""
+        return self._taken is not None
+
+    @property
+    def state_topic(self) -> str:
+        """Where this node's state is."""
+        return self._names.topic(topics.STATE, node=self.node)
+
+    def enter(self, state: LifeState) -> None:
+        """Say a new state, now if connected, and at each birth from now on."""
+        with self._lock:
+            self._state = state
+            if self.session.is_up:
+                self.session.publish(self.state_topic, self._message(state), retain=True)
+
+    def reply(self, message: Message, answer: dict[str, Any]) -> None:
+        """Answer a request."""
+        if message.response_topic:
+            self.session.publish(message.response_topic, to_bytes(answer), correlation=message.correlation)
+
+    def _up(self) -> None:
+        with self._lock:
+            self._births += 1
+        self._on_up()
+        with self._lock:
+            self.session.publish(self.state_topic, self._message(self._state), retain=True)
+
+    def _give_way(self, taken: SessionTaken) -> None:
+        self._taken = taken
+        self._on_taken()
+
+    def _on_ping(self, message: Message) -> None:
+        who = {"session": self.token, "host": socket.gethostname(), "pid": os.getpid()}
+        self.reply(message, {"ok": True, **who, "clock_ts": self.clock.steady()})
+
+    def _message(self, state: LifeState, why: str = "") -> bytes:
+        return to_bytes(
+            NodeState(
+                self.node,
+                self.tier,
+                state,
+                self.token,
+                self._births,
+                socket.gethostname(),
+                os.getpid(),
+                time.time(),
+                why,
+            )
+        )

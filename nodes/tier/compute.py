@@ -1,0 +1,213 @@
+"""The thread that computes on a tier node: whole stages, tiles, and what a head does before and after its tiles."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nodes.protocol.work import Work
+from nodes.session.clock import PipelineClock
+from nodes.session.worker_thread import Worker
+from nodes.tier.machine import actions as do
+from nodes.tier.machine import events as ev
+from nodes.tier.meter import Meter
+from nodes.tier.segment_store import SegmentStore
+from nodes.tier.tile_store import TileStore
+from pipeline.errors import PlanError, TrisectError
+from pipeline.placement import NodeId
+from pipeline.plan import StreamId
+from pipeline.tiles.arrays import merge
+from pipeline.tiles.tiling import TiledStage
+from pipeline.wire import Array, Hop, Trace
+
+if TYPE_CHECKING:
+    from pipeline.engines import Engine
+    from pipeline.prepare.model import PreparedModel
+
+_log = logging.getLogger(__name__)
+
+IDLE_S = 1.0
+PROBE_SHARE = 0.03
+"""Of a core, which probes of the processor may take."""
+
+
+class Compute:
+    """Performs `Run`; what comes of it goes to `emit`. `prepare` and `release` are for the thread that compiles, of
+    which `is_compiling` says whether it is at it.
+    """
+
+    def __init__(
+        self,
+        node: NodeId,
+        tier: str,
+        engine: Engine,
+        models: Mapping[str, PreparedModel],
+        meter: Meter,
+        clock: PipelineClock,
+        emit: Callable[[ev.Event], None],
+        *,
+        is_compiling: Callable[[], bool],
+    ) -> None:
+        from pipeline.profiling.cpu_probe import (
+            ProcessorProbe,  # it and the engine load the framework, this module does not
+        )
+
+        self._is_compiling = is_compiling
+        self._node, self._tier, self._meter, self._clock, self._emit = node, tier, meter, clock, emit
+        self._segments, self._tiles = SegmentStore(engine, models), TileStore(engine, models)
+        self._led: dict[tuple[str, int], tuple[str, TiledStage]] = {}
+        self._processor = ProcessorProbe(engine)
+        self._worked_at, self._probe_at = time.monotonic(), 0.0
+        self.worker: Worker[Callable[[], None]] = Worker(f"{node}.compute", lambda job: job())
+
+    def put(self, run: do.Run) -> None:
+        """Queue some work."""
+        self._worked_at = time.monotonic()
+        self.worker.put(partial(self._run, run, self._clock.now(), time.perf_counter()))
+
+    def probe(self) -> None:
+        """See what is left of the processor, if nothing has been computed here for a while: frames tell by themselves.
+
+        Takes three hundredths of a core at most.
+        """
+        now = time.monotonic()
+        is_idle = now - self._worked_at >= IDLE_S and not self.worker.is_busy and not self._is_compiling()
+        if is_idle and now >= self._probe_at:
+            self.worker.offer(self._probe)
+
+    def _probe(self) -> None:
+        before_s = time.process_time()
+        seconds = self._processor.seconds()
+        # what it took of the processor: where that is short, most of the seconds were waited for it
+        self._probe_at = time.monotonic() + (time.process_time() - before_s) / PROBE_SHARE
+        if not self._is_compiling():
+            self._meter.processor(seconds)
+
+    def prepare(self, action: do.Prepare) -> None:
+        """Compile what the epoch needs here from its first frame on. Raises what the engine raises."""
+        plan, stage, tiled = action.plan, action.stage, action.tiled
+        epoch = plan.stream, plan.epoch, plan.model
+        if tiled is None and stage is not None:
+            self._segments.hold(*epoch, stage)
+        if tiled is not None and stage is not None:
+            self._segments.hold(*epoch, tiled.before, Work.BEFORE)
+            self._segments.hold(*epoch, tiled.after, Work.AFTER)
+            self._led[plan.stream, plan.epoch] = plan.model, tiled
+        if tiled is not None:
+            self._tiles.hold(*epoch, tiled, self._own_tiles(action))
+
+    def prepare_rest(self, action: do.Prepare) -> None:
+        """Compile the tiles for which this node is asked first when their worker is lost."""
+        plan, tiled = action.plan, action.tiled
+        if tiled is None or plan.tiles is None:
+            return
+        stands_in = [n for n in range(1, len(plan.tiles) + 1) if plan.tiles.deputy(n) == self._node]
+        if self._tiles.holds(plan.stream, plan.epoch):
+            self._tiles.hold(plan.stream, plan.epoch, plan.model, tiled, stands_in)
+
+    def stand_by(self, model: str) -> None:
+        """Have the whole network compiled, whatever epoch comes. Raises TooLarge, and what the engine raises."""
+        self._segments.stand_by(model)
+
+    def release(self, action: do.Release) -> None:
+        """Let go what the epoch had compiled."""
+        self._segments.release(action.stream, action.epoch)
+        self._tiles.release(action.stream, action.epoch)
+        self._led.pop((action.stream, action.epoch), None)
+
+    def _own_tiles(self, action: do.Prepare) -> list[int]:
+        workers = action.plan.tiles.workers if action.plan.tiles else ()
+        return [number for number, worker in enumerate(workers, start=1) if worker == self._node]
+
+    def _run(self, run: do.Run, arrived_ts: float, arrived: float) -> None:
+        began, was_compiling = time.perf_counter(), self._is_compiling()
+        try:
+            outputs = self._tile(run) if run.work is Work.TILE else self._segment(run)
+        except Exception as error:
+            is_known = isinstance(error, TrisectError)
+            _log.warning("frame %d of %s: %s", run.key.sequence, run.key.stream, error, exc_info=not is_known)
+            text = f"{self._node}: {type(error).__name__}: {error}"
+            self._emit(ev.SegmentFailed(run.key, text, run.trace))
+            return
+        if outputs is None:
+            self._meter.count("stale_tensors_total")
+            return
+        trace = self._traced(run, arrived_ts, began - arrived, time.perf_counter() - began, was_compiling)
+        self._emit(ev.SegmentRan(run.key, outputs, trace, run.work))
+
+    def _segment(self, run: do.Run) -> dict[int, Array] | None:
+        segment = self._segments.of(run.key.stream, run.key.epoch, run.work)
+        if segment is None:
+            return None
+        inputs = dict(run.inputs)
+        led = self._led.get((run.key.stream, run.key.epoch))
+        if run.work is Work.AFTER and led is not None:
+            _, tiled = led
+            inputs[tiled.stack.output] = merge(tiled.tile_map, run.parts)
+        return segment.run(inputs)
+
+    def _tile(self, run: do.Run) -> dict[int, Array] | None:
+        """Raises PlanError for a tile that is not compiled here yet, except at a head, which is asked last."""
+        stream, epoch, tile = run.key.stream, run.key.epoch, run.key.tile
+        segment = self._tiles.of(stream, epoch, tile)
+        if segment is None and self._tiles.holds(stream, epoch):
+            led = self._led.get((stream, epoch))
+            if led is None:
+                raise PlanError(f"tile {tile} of epoch {epoch} is not compiled here yet; another node has to do it")
+            self._tiles.hold(stream, epoch, *led, [tile])
+            segment = self._tiles.of(stream, epoch, tile)
+        if segment is None:
+            return None
+        return {segment.output: segment.run({t: np.ascontiguousarray(array) for t, array in run.inputs.items()})}
+
+    def _traced(self, run: do.Run, arrived_ts: float, queue_s: float, compute_s: float, was_compiling: bool) -> Trace:
+        """The run's trace with this node's hop, which at a head spans from its first part to its last.
+
+        The seconds that a head waits for its tiles count as computing: they are the stack's.
+        """
+        ended_ts, is_compiling = self._clock.now(), was_compiling or self._is_compiling()
+        stream, epoch = StreamId(run.key.stream), run.key.epoch
+        self._meter.sample("queue_seconds", queue_s, stream)
+        self._meter.sample("decode_seconds", run.decode_seconds, stream)
+        if run.work is Work.AFTER:
+            *before, first = run.trace
+            gather_s = max(0.0, arrived_ts - first.sent_ts)
+            self._meter.sample("gather_seconds", gather_s, stream)
+            hop = replace(
+                first,
+                queue_seconds=first.queue_seconds + queue_s,
+                compute_seconds=first.compute_seconds + gather_s + compute_s,
+                sent_ts=ended_ts,
+                is_compiling=is_compiling or first.is_compiling,
+            )
+            self._note_frame(stream, epoch, first.compute_seconds + compute_s, is_usual=not hop.is_compiling)
+            return (*before, hop)
+        if run.work is Work.STAGE:
+            self._note_frame(stream, epoch, compute_s, is_usual=not is_compiling)
+        if run.work is Work.TILE:
+            self._meter.count("tiles_total")
+            self._meter.sample("tile_seconds", compute_s, stream)
+        hop = Hop(
+            node=self._node,
+            tier=self._tier,
+            arrived_ts=arrived_ts,
+            decode_seconds=run.decode_seconds,
+            queue_seconds=queue_s,
+            compute_seconds=compute_s,
+            sent_ts=ended_ts,
+            is_compiling=is_compiling,
+        )
+        return (*run.trace, hop)
+
+    def _note_frame(self, stream: StreamId, epoch: int, compute_s: float, *, is_usual: bool) -> None:
+        self._meter.count("frames_total")
+        self._meter.count_of(stream, "frames_total")
+        self._meter.sample("compute_seconds", compute_s, stream)
+        if is_usual:
+            self._meter.segment(stream, epoch, compute_s)

@@ -1,0 +1,159 @@
+"""A device's frames from their arrival until the broker has their one result, over any number of its processes.
+
+A frame enters with a record in the stream's journal and leaves it when the broker has its result. A process that is
+killed in between leaves the record; the next one first asks the broker which results it took (`broker.once`), and then
+takes up the rest under the sequences that they had: those of its own source from the journal, those that came over MQTT
+when the broker delivers them again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from broker import topics
+from broker.once import OncePublisher, Parcel
+from broker.session import Channel, Message, Session
+from broker.topics import Namespace
+from nodes.protocol.messages import parse_json
+from nodes.tier.journal import Journal
+from nodes.tier.machine.events import FrameOffered
+from nodes.tier.pending_frame import Ticket
+from pipeline.plan import NodeId, StreamId
+
+_log = logging.getLogger(__name__)
+
+
+class _Key(NamedTuple):
+    stream: StreamId
+    sequence: int
+
+
+class Custody:
+    """Of the streams of one device; a context to be entered before its session starts. `offer` takes frames.
+
+    `token` is this process's; `directory` holds the journals.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        names: Namespace,
+        node: NodeId,
+        streams: Iterable[StreamId],
+        *,
+        token: str,
+        directory: Path,
+        offer: Callable[[FrameOffered], None],
+    ) -> None:
+        self._offer = offer
+        self._journals = {stream: Journal(directory / f"{stream}.journal", token) for stream in streams}
+        self._tickets: dict[Hashable, Ticket] = {}
+        self._held: list[tuple[StreamId, Message]] | None = []
+        self._lock = threading.Lock()
+        self._open_journals = ExitStack()
+        fence = names.topic(topics.FENCE, node=node)
+        self._results = OncePublisher(session, fence, delivered=self._delivered, caught_up=self._caught_up)
+        if self._journals:
+            self._results.recognise([names.topic(topics.RESULT, stream=stream) for stream in self._journals], _key_of)
+        for stream in self._journals:
+            frames = names.topic(topics.FRAME, stream=stream)
+            session.subscribe([frames], partial(self._on_frame, stream), channel=Channel.INTAKE)
+
+    def __enter__(self) -> Custody:
+        for journal in self._journals.values():
+            self._open_journals.enter_context(journal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open_journals.close()
+
+    def connected(self) -> None:
+        """The session is up (again). Waits for the broker; not in a network thread."""
+        if self._journals:
+            self._results.connected()
+
+    def position(self, stream: StreamId) -> int:
+        """Where the stream's own source goes on."""
+        return self._journals[stream].position
+
+    def source_ended(self, stream: StreamId) -> None:
+        """The stream's source gave all that it has: the next process begins anew."""
+        self._journals[stream].source_ended()
+
+    def entered(self, stream: StreamId, sequence: int, ticket: Ticket) -> None:
+        """A frame gets its record, before anything is computed of it. Raises OSError."""
+        journal = self._journals[stream]
+        if ticket.delivery is not None:
+            journal.delivered(sequence, ticket.delivery)
+        elif ticket.position is not None:
+            journal.entered(sequence, ticket.source, ticket.position, ticket.payload)
+
+    def answer(self, stream: StreamId, sequence: int, ticket: Ticket, parcels: Sequence[Parcel]) -> None:
+        """Publish a frame's result, once; the ticket is done when the broker has it. Raises PayloadTooLarge.
+
+        The last of `parcels` is on the stream's result topic.
+        """
+        key = _Key(stream, sequence)
+        with self._lock:
+            self._tickets[key] = ticket
+        self._results.publish(key, parcels)
+
+    def _delivered(self, key: Hashable) -> None:
+        assert isinstance(key, _Key)
+        stream, sequence = key
+        journal = self._journals.get(stream)
+        if journal is not None:
+            journal.answered(sequence)
+        with self._lock:
+            ticket = self._tickets.pop(key, None)
+        if ticket is not None:
+            ticket.done()  # not before its record: what is not acknowledged is delivered again
+
+    def _caught_up(self) -> None:
+        for stream, journal in self._journals.items():
+            unfinished = journal.unfinished()
+            if unfinished:
+                _log.info("stream %s: %d frames of the process before", stream, len(unfinished))
+            for frame in unfinished:
+                ticket = Ticket(frame.payload, frame.source, lambda: None)
+                self._offer(FrameOffered(stream, ticket, sequence=frame.sequence))
+        with self._lock:
+            held, self._held = self._held or [], None
+            for stream, message in held:
+                self._take(stream, message)
+
+    def _on_frame(self, stream: StreamId, message: Message) -> None:
+        with self._lock:
+            if self._held is not None:
+                self._held.append((stream, message))
+            else:
+                self._take(stream, message)
+
+    def _take(self, stream: StreamId, message: Message) -> None:
+        earlier = self._journals[stream].earlier(message.delivery) if message.delivery else None
+        if earlier is not None and earlier.is_answered:
+            message.ack()
+            return
+        ticket = Ticket(
+            payload=message.payload,
+            source="mqtt",
+            done=message.ack,
+            correlation=message.correlation,
+            response_topic=message.response_topic,
+            delivery=message.delivery,
+        )
+        self._offer(FrameOffered(stream, ticket, sequence=earlier.sequence if earlier else None))
+
+
+def _key_of(message: Message) -> _Key:
+    result = parse_json(message.payload)
+    return _Key(StreamId(str(result["stream"])), int(result["sequence"]))

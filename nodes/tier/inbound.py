@@ -1,0 +1,126 @@
+"""What arrives at a tier node becomes events for its machine.
+
+Handlers run in network threads, where nothing may wait: JSON is small and read at once, tensors go to the decode
+thread's bounded queue.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias
+
+from broker import topics
+from broker.session import Channel, Message, Session
+from broker.topics import Namespace
+from nodes.protocol.messages import Applied, NodeState, from_bytes, parse_json
+from nodes.session.worker_thread import Worker
+from nodes.tier.machine import events as ev
+from nodes.tier.machine.tier import TierMachine
+from nodes.tier.meter import Meter
+from nodes.tier.tensor_topics import Inflow
+from pipeline.errors import TrisectError, WireError
+from pipeline.graph import ModelGraph, Tensor
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.wire import Assembler, Failed, FrameKey, Received
+
+_log = logging.getLogger(__name__)
+
+QUEUED_MESSAGES = 4096
+
+Emit: TypeAlias = Callable[[ev.Event], None]
+
+
+class Inbound:
+    """The subscriptions of a tier node and the thread that decodes tensors; `emit` takes the events."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        names: Namespace,
+        machine: TierMachine,
+        models: Mapping[StreamId, ModelGraph],
+        meter: Meter,
+        emit: Emit,
+    ) -> None:
+        self._node, self._names, self._meter, self._emit = node, names, meter, emit
+        self._models = models
+        self._inputs = Assembler(machine.expected)
+        self._tiles = Assembler(machine.expected_tile)
+        self._outputs = Assembler(self._expected_output)
+        # the assemblers belong to its thread
+        self.worker: Worker[Callable[[], None]] = Worker(f"{node}.decode", lambda job: job(), limit=QUEUED_MESSAGES)
+
+    def subscribe(self, session: Session) -> None:
+        """Everything that does not depend on a plan."""
+        readers: dict[topics.Topic, Callable[[bytes], ev.Event]] = {
+            topics.STATE: lambda payload: ev.PeerStateArrived(from_bytes(NodeState, payload)),
+            topics.APPLIED: lambda payload: ev.PeerAppliedArrived(from_bytes(Applied, payload)),
+            topics.PLAN: lambda payload: ev.PlanArrived(Plan.from_json(parse_json(payload))),
+        }
+        for kind, read in readers.items():
+            session.subscribe([self._names.filter(kind)], partial(self._on_json, read))
+        for stream in self._models:
+            results = self._names.filter(topics.NODE_RESULT, stream=stream)
+            session.subscribe([results], self._on_output, channel=Channel.BULK)
+
+    def subscribe_bulk(self, session: Session, inflow: Inflow) -> None:
+        """One topic of a plan's tensors or tiles."""
+        assembler = self._tiles if inflow.of_tiles else self._inputs
+        session.subscribe([inflow.topic], partial(self._on_bulk, assembler, inflow.sender), channel=Channel.BULK)
+
+    def _on_json(self, read: Callable[[bytes], ev.Event], message: Message) -> None:
+        if not message.payload:
+            return  # a retained message was cleared
+        try:
+            self._emit(read(message.payload))
+        except TrisectError as error:
+            self._meter.count("bad_messages_total")
+            _log.warning("%s: %s: %s", self._node, message.topic, error)
+
+    def _on_bulk(self, assembler: Assembler, sender: NodeId, message: Message) -> None:
+        self._queue(partial(self._decode, assembler, sender, message.payload))
+
+    def _on_output(self, message: Message) -> None:
+        parsed = self._names.parse(message.topic)
+        if parsed is not None:
+            self._on_bulk(self._outputs, NodeId(parsed[1]["node"]), message)
+
+    def _queue(self, job: Callable[[], None]) -> None:
+        # what finds no room is lost here, and its frame submitted again
+        if not self.worker.offer(job):
+            self._meter.count("overrun_messages_total")
+
+    def forget_epoch(self, stream: StreamId, epoch: int) -> None:
+        """Drop what is not whole of an epoch that was let go."""
+        for assembler in (self._inputs, self._tiles):
+            self.worker.put(partial(assembler.drop_epoch, stream, epoch))
+
+    def _decode(self, assembler: Assembler, sender: NodeId, payload: bytes) -> None:
+        try:
+            got = assembler.add(sender, payload)
+        except WireError as error:
+            self._meter.count("wire_errors_total")
+            _log.warning("%s: from %s: %s", self._node, sender, error)
+            return
+        if got is None:
+            return
+        if not isinstance(got, Failed):
+            self._meter.count_of(StreamId(got.key.stream), "received_bytes_total", got.array.nbytes)
+        self._emit(self._event(assembler, sender, got))
+
+    def _event(self, assembler: Assembler, sender: NodeId, got: Received | Failed) -> ev.Event:
+        if assembler is self._tiles:
+            if isinstance(got, Failed):
+                return ev.TileFailed(got.key, sender, got.message)
+            return ev.TileArrived(got.key, sender, got.array, got.trace)
+        if isinstance(got, Failed):
+            return ev.OutputFailed(got.key, got.message, got.trace)
+        if assembler is self._inputs:
+            return ev.TensorArrived(got.key, got.tensor, got.array, got.trace, got.decode_seconds)
+        return ev.OutputArrived(got.key, got.tensor, got.array, got.trace)
+
+    def _expected_output(self, key: FrameKey, tensor: int) -> Tensor | None:
+        graph = self._models.get(StreamId(key.stream))
+        return graph.tensors[tensor] if graph and tensor in graph.outputs else None

@@ -1,0 +1,180 @@
+"""What a tier node's machines ask of the shell. Actions are values; only the shell performs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from nodes.protocol.messages import StreamApplied
+from nodes.protocol.work import Work
+from pipeline.placement import Stage
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.tiles.tiling import TiledStage
+from pipeline.wire import Array, FrameKey, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Compile this node's part in the background, subscribe to its inputs, then say Prepared or PrepareFailed.
+
+    A stage; a stage and its tiles for the head of a tiled one; the tiles alone (`stage` is None) for a worker.
+    """
+
+    plan: Plan
+    stage: Stage | None
+    tiled: TiledStage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Let the segment and the subscriptions of this epoch go."""
+
+    stream: StreamId
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceApplied:
+    """Publish which epochs this node holds, all its streams at once."""
+
+    streams: Mapping[StreamId, StreamApplied]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Compute this epoch's segment on these inputs, by tensor id.
+
+    A tile's are its regions of the stack's inputs, as views perhaps. What comes after the tiles is given `parts`, the
+    tiles' outputs in order, to be put together first.
+    """
+
+    key: FrameKey
+    inputs: Mapping[int, Array]
+    trace: Trace
+    decode_seconds: float
+    work: Work = Work.STAGE
+    parts: tuple[Array, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SendTensor:
+    """Publish one tensor of the cut, once for all its readers."""
+
+    key: FrameKey
+    tensor: int
+    array: Array
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class SendTile:
+    """Publish a tile's region of one of the stack's inputs, perhaps a view, for one worker."""
+
+    key: FrameKey
+    worker: NodeId
+    tensor: int
+    array: Array
+    trace: Trace = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SendOutput:
+    """Publish one of the model's outputs, to the device; or a tile's output, to the head."""
+
+    key: FrameKey
+    tensor: int
+    array: Array
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class SendFailure:
+    """Tell the device that this frame could not be computed here; or the head, that this tile could not."""
+
+    key: FrameKey
+    message: str
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeFrame:
+    """Make an entered frame the model's input."""
+
+    stream: StreamId
+    sequence: int
+    ticket: Any
+
+
+@dataclass(frozen=True, slots=True)
+class DropFrame:
+    """A frame that has not entered gives way to a fresher one."""
+
+    stream: StreamId
+    ticket: Any
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFrame:
+    """Publish the frame's one result: all outputs by tensor id, or the error that stands for them.
+
+    `was_alone` says that no frame of the stream was before it on its way, and that it was submitted once.
+    """
+
+    stream: StreamId
+    sequence: int
+    ticket: Any
+    epoch: int
+    attempt: int
+    outputs: Mapping[int, Array]
+    trace: Trace
+    error: str = ""
+    was_alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NoteTile:
+    """A tile came back: for the telemetry, the parts of its seconds as `TileSeconds` has them.
+
+    `was_alone` says that no other frame's tiles were out at the same time.
+    """
+
+    key: FrameKey
+    worker: NodeId
+    transfer_seconds: float
+    queue_seconds: float
+    compute_seconds: float
+    was_alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Add one to a counter of the telemetry."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Tell the person who runs the node."""
+
+    level: int
+    text: str
+
+
+Action: TypeAlias = (
+    Prepare
+    | Release
+    | AnnounceApplied
+    | Run
+    | SendTensor
+    | SendTile
+    | SendOutput
+    | SendFailure
+    | DecodeFrame
+    | DropFrame
+    | CloseFrame
+    | NoteTile
+    | Count
+    | Log
+)

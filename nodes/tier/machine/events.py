@@ -1,0 +1,187 @@
+"""What can happen to a tier node. Events are values; the shell makes them, the machines read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from nodes.protocol.messages import Applied, NodeState
+from nodes.protocol.work import Work
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.wire import Array, FrameKey, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class PlanArrived:
+    """The planner published a plan."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The segment of this epoch is compiled and its inputs are subscribed."""
+
+    stream: StreamId
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareFailed:
+    """This epoch cannot be run here."""
+
+    stream: StreamId
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStateArrived:
+    """A node said what it is, or its will did."""
+
+    state: NodeState
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAppliedArrived:
+    """A node said which epochs it is ready for."""
+
+    applied: Applied
+
+
+@dataclass(frozen=True, slots=True)
+class TensorArrived:
+    """A whole tensor for one of this node's segments; of a tile, its region."""
+
+    key: FrameKey
+    tensor: int
+    array: Array
+    trace: Trace
+    decode_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRan:
+    """A segment gave its outputs, by tensor id; the trace ends with this node's hop."""
+
+    key: FrameKey
+    outputs: Mapping[int, Array]
+    trace: Trace
+    work: Work = Work.STAGE
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFailed:
+    """A segment raised."""
+
+    key: FrameKey
+    message: str
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class TileArrived:
+    """A worker's output for a tile; the trace is the worker's hop alone."""
+
+    key: FrameKey
+    worker: NodeId
+    array: Array
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class TileFailed:
+    """A worker says that it could not compute a tile."""
+
+    key: FrameKey
+    worker: NodeId
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameOffered:
+    """A frame came from the stream's topic or source; `ticket` is the shell's handle on it.
+
+    A `live` frame may be dropped for a fresher one while it has not entered. One that an earlier process had taken
+    comes with its `sequence` of then; None takes the next.
+    """
+
+    stream: StreamId
+    ticket: Any
+    live: bool = False
+    sequence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FrameDecoded:
+    """An entered frame became the model's input tensors, by tensor id."""
+
+    stream: StreamId
+    sequence: int
+    inputs: Mapping[int, Array]
+    decode_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrameUndecodable:
+    """An entered frame is no input of the model."""
+
+    stream: StreamId
+    sequence: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputArrived:
+    """One of the model's output tensors came back."""
+
+    key: FrameKey
+    tensor: int
+    array: Array
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFailed:
+    """A node says that it could not compute a frame."""
+
+    key: FrameKey
+    message: str
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """This node is cut off from the broker: what it knows of the others ages."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRestored:
+    """This node is up on the broker, again or for the first time; what was under way to it may be lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event: TypeAlias = (
+    PlanArrived
+    | Prepared
+    | PrepareFailed
+    | PeerStateArrived
+    | PeerAppliedArrived
+    | TensorArrived
+    | SegmentRan
+    | SegmentFailed
+    | TileArrived
+    | TileFailed
+    | FrameOffered
+    | FrameDecoded
+    | FrameUndecodable
+    | OutputArrived
+    | OutputFailed
+    | ConnectionRestored
+    | Tick
+)

@@ -1,0 +1,262 @@
+"""A stream as its device sees it: the epoch stamped on new frames, the open frames, and when each is due again.
+
+Exactly one CloseFrame leaves for every frame that entered. A frame stays open, with its input, until all outputs are
+back; when they stay away, or a node on its way was lost meanwhile, it is submitted again under the active plan. Answers
+of any attempt are equal, so the first one counts and later ones are recognised by their sequence.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nodes.protocol.messages import StreamApplied
+from nodes.protocol.peers import Peers, Presence
+from nodes.tier.machine.actions import Action, CloseFrame, Count, DecodeFrame, DropFrame, Log, Run
+from nodes.tier.machine.epochs import EpochTable, Phase
+from nodes.tier.machine.events import FrameDecoded, FrameOffered, FrameUndecodable, OutputArrived, OutputFailed
+from nodes.tier.machine.joins import merge
+from pipeline.graph import ModelGraph
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.wire import Array, FrameKey, Trace
+
+GRACE_S = 0.1
+"""After a node came back: several frames' reasons to be submitted again fall together, and are answered once."""
+MAX_TIMEOUT_S = 60.0
+MAX_FAILURES = 3
+LATENCY_MEMORY = 0.9
+SEQUENCES_A_START = 1_000_000
+ATTEMPTS_SET_ASIDE = 1_000
+"""For each start of the device: a frame that is taken up again after one begins above all attempts before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """`window` frames may be open at once; one is submitted again after `frame_timeout_s` or 4 usual latencies."""
+
+    stream: StreamId
+    model: str
+    window: int = 4
+    frame_timeout_s: float = 5.0
+    first_sequence: int = 1
+
+
+@dataclass(slots=True)
+class Frame:
+    """An open frame. `due_at` is when it is to be submitted (again); `epoch` is 0 until it was.
+
+    `attempts_before` are set aside for an earlier process of this device: what it sent is not to be taken for ours.
+    """
+
+    ticket: Any
+    due_at: float
+    attempts_before: int = 0
+    inputs: Mapping[int, Array] | None = None
+    decode_seconds: float = 0.0
+    epoch: int = 0
+    attempt: int = 0
+    submitted_at: float = 0.0
+    presence: dict[NodeId, Presence | None] = field(default_factory=dict)
+    outputs: dict[int, Array] = field(default_factory=dict)
+    trace: Trace = ()
+    failures: int = 0
+    failed_attempt: int = 0
+    was_alone: bool = False
+
+
+class StreamOwner:
+    """The device's half of the protocol, for one stream."""
+
+    def __init__(
+        self, me: NodeId, settings: StreamSettings, graph: ModelGraph, epochs: EpochTable, peers: Peers
+    ) -> None:
+        self.settings = settings
+        self._me = me
+        self._graph = graph
+        self._epochs = epochs
+        self._peers = peers
+        self._plans: dict[int, Plan] = {}
+        self._next_sequence = settings.first_sequence
+        self._latency_s = 0.0
+        self.active: int | None = None
+        self.open: dict[int, Frame] = {}
+        self.backlog: deque[FrameOffered] = deque()
+
+    def applied(self, own: StreamApplied) -> StreamApplied:
+        """What this node says of the stream: its readiness, and what the other nodes must keep."""
+        return replace(own, active=self.active, holds=tuple(sorted(self._plans)))
+
+    def plan_arrived(self, plan: Plan) -> None:
+        """Remember a newer plan; one that was never activated is superseded."""
+        if plan.device == self._me and plan.epoch > max(self._plans, default=0):
+            self._plans[plan.epoch] = plan
+
+    def frame_offered(self, event: FrameOffered) -> list[Action]:
+        """Queue a frame that wants to enter; a live one that still waits gives way to it."""
+        stale = [waiting for waiting in self.backlog if waiting.live and event.live]
+        for waiting in stale:
+            self.backlog.remove(waiting)
+        self.backlog.append(event)
+        drops: list[Action] = [DropFrame(self.settings.stream, waiting.ticket) for waiting in stale]
+        return drops + [Count("dropped_at_source_total") for _ in stale]
+
+    def frame_decoded(self, event: FrameDecoded) -> None:
+        """An entered frame is ready to be submitted."""
+        frame = self.open[event.sequence]
+        frame.inputs, frame.decode_seconds = event.inputs, event.decode_seconds
+
+    def frame_undecodable(self, event: FrameUndecodable) -> list[Action]:
+        """An entered frame that is no input is answered with an error."""
+        frame = self.open[event.sequence]
+        return self._close(self._key(event.sequence, frame), event.message)
+
+    def output_arrived(self, event: OutputArrived, now: float) -> list[Action]:
+        """Take an output; with the last one missing, the frame closes."""
+        frame = self.open.get(event.key.sequence)
+        if frame is None or event.tensor not in self._graph.outputs:
+            return [Count("duplicates_ignored_total")]
+        frame.outputs[event.tensor] = event.array
+        frame.trace = merge(frame.trace, event.trace)
+        if not frame.outputs.keys() >= set(self._graph.outputs):
+            return []
+        self._learn_latency(frame, now - frame.submitted_at)
+        return self._close(event.key, "")
+
+    def _learn_latency(self, frame: Frame, taken: float) -> None:
+        """Only from frames whose way stood all the time: what an outage took says nothing about the next frame."""
+        plan = self._plans.get(frame.epoch)
+        if plan is not None and frame.presence == self._presence(plan):
+            self._latency_s = max(taken, LATENCY_MEMORY * self._latency_s + (1 - LATENCY_MEMORY) * taken)
+
+    def output_failed(self, event: OutputFailed, now: float) -> list[Action]:
+        """A node could not compute it: try again, a few times."""
+        frame = self.open.get(event.key.sequence)
+        if frame is None or event.key.attempt != frame.attempt or frame.failed_attempt == frame.attempt:
+            return []
+        frame.failed_attempt = frame.attempt
+        frame.failures += 1
+        if frame.failures >= MAX_FAILURES:
+            return self._close(event.key, event.message)
+        frame.due_at = now + GRACE_S * frame.failures
+        return [Log(logging.WARNING, f"frame {event.key.sequence} failed, trying again: {event.message}")]
+
+    def connection_restored(self, now: float) -> None:
+        """What was under way to this node may be lost."""
+        for frame in self.open.values():
+            frame.due_at = min(frame.due_at, now + GRACE_S)
+
+    def refresh(self, now: float) -> list[Action]:
+        """Everything that may follow from any event: activate, admit, submit, let old plans go."""
+        actions = self._activate()
+        actions += self._admit(now)
+        if self._runnable():
+            self._hasten_disturbed(now)
+            actions += self._submit_due(now)
+        self._retire()
+        return actions
+
+    def _activate(self) -> list[Action]:
+        newest = max(self._plans, default=0)
+        if newest == (self.active or 0) or not self._complete(self._plans[newest]):
+            return []
+        self.active = newest
+        plan = self._plans[newest]
+        return [
+            Log(logging.INFO, f"stream {plan.stream}: epoch {newest} is active ({plan.planner}: {plan.reason})"),
+            Count("plan_changes_total"),
+        ]
+
+    def _ready(self, plan: Plan) -> bool:
+        mine = self._epochs.find(plan.stream, plan.epoch)
+        return (
+            mine is not None
+            and mine.phase is Phase.READY
+            and all(self._peers.ready_for(node, plan) for node in plan.nodes.values() if node != self._me)
+        )
+
+    def _complete(self, plan: Plan) -> bool:
+        """Whether nobody is waited for: a worker that lives may still prepare, for one that is lost the head stands in.
+
+        Once the plan is active, frames enter as long as the nodes with a stage are ready.
+        """
+        waited_for = [node for node in plan.workers if self._peers.alive(node)]
+        return self._ready(plan) and all(self._peers.ready_for(node, plan) for node in waited_for)
+
+    def _runnable(self) -> bool:
+        return self.active is not None and self._ready(self._plans[self.active])
+
+    def _presence(self, plan: Plan) -> dict[NodeId, Presence | None]:
+        return {node: self._peers.presence(node) for node in plan.nodes.values() if node != self._me}
+
+    def _admit(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        while self.backlog and len(self.open) < self.settings.window:
+            offered = self.backlog.popleft()
+            sequence, before = offered.sequence, 0
+            if sequence is None:
+                sequence = self._next_sequence
+                self._next_sequence += 1
+            else:
+                before = ATTEMPTS_SET_ASIDE * (self.settings.first_sequence // SEQUENCES_A_START)
+            self.open[sequence] = Frame(offered.ticket, due_at=now, attempts_before=before, attempt=before)
+            entered = "replayed_total" if offered.sequence is not None else "frames_in_total"
+            actions += [DecodeFrame(self.settings.stream, sequence, offered.ticket), Count(entered)]
+        return actions
+
+    def _hasten_disturbed(self, now: float) -> None:
+        """A frame whose way led through a node that has left or started anew since will not come back by itself."""
+        for frame in self.open.values():
+            plan = self._plans.get(frame.epoch)
+            if plan is not None and frame.presence != self._presence(plan):
+                frame.due_at = min(frame.due_at, now + GRACE_S)
+
+    def _submit_due(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for sequence, frame in self.open.items():
+            if frame.inputs is not None and frame.due_at <= now:
+                if frame.attempt > frame.attempts_before:
+                    actions.append(Count("resubmitted_total"))
+                actions.append(self._submit(sequence, frame, now))
+        return actions
+
+    def _submit(self, sequence: int, frame: Frame, now: float) -> Run:
+        assert self.active is not None
+        assert frame.inputs is not None
+        plan = self._plans[self.active]
+        frame.was_alone = frame.attempt == frame.attempts_before and len(self.open) == 1
+        frame.attempt += 1
+        frame.epoch, frame.submitted_at = self.active, now
+        frame.presence = self._presence(plan)
+        frame.due_at = now + self._timeout_s(plan, frame.attempt - frame.attempts_before)
+        return Run(self._key(sequence, frame), frame.inputs, (), frame.decode_seconds)
+
+    def _key(self, sequence: int, frame: Frame) -> FrameKey:
+        return FrameKey(self.settings.stream, frame.epoch, sequence, frame.attempt, oldest_open=min(self.open))
+
+    def _timeout_s(self, plan: Plan, attempt: int) -> float:
+        """Long enough that a slow but living pipeline is not fed the same frame over and over."""
+        usual = self._latency_s or plan.predicted.seconds * self.settings.window
+        first = max(self.settings.frame_timeout_s, 4 * usual)
+        return max(first, min(first * 2.0 ** min(attempt - 1, 10), MAX_TIMEOUT_S))
+
+    def _close(self, answered: FrameKey, error: str) -> list[Action]:
+        frame = self.open.pop(answered.sequence)
+        close = CloseFrame(
+            stream=self.settings.stream,
+            sequence=answered.sequence,
+            ticket=frame.ticket,
+            epoch=answered.epoch,
+            attempt=answered.attempt,
+            outputs={} if error else frame.outputs,
+            trace=frame.trace,
+            error=error,
+            was_alone=frame.was_alone,
+        )
+        return [close, Count("error_results_total" if error else "results_total")]
+
+    def _retire(self) -> None:
+        needed = {frame.epoch for frame in self.open.values()} | {self.active, max(self._plans, default=0)}
+        self._plans = {epoch: plan for epoch, plan in self._plans.items() if epoch in needed}

@@ -1,0 +1,209 @@
+"""The machine of a tier node: device, edge and cloud alike. A device is a tier node that owns streams."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from nodes.protocol.messages import StreamApplied
+from nodes.protocol.peers import Peers
+from nodes.protocol.work import Work
+from nodes.tier.machine import events as ev
+from nodes.tier.machine.actions import Action, AnnounceApplied, Count, Log, Release, SendFailure, SendOutput, SendTensor
+from nodes.tier.machine.epochs import Epoch, EpochTable, Phase
+from nodes.tier.machine.joins import Joins
+from nodes.tier.machine.stream import StreamOwner, StreamSettings
+from nodes.tier.machine.tile_gather import Gathers
+from pipeline.graph import ModelGraph, Tensor
+from pipeline.placement import Tier
+from pipeline.plan import NodeId, StreamId
+from pipeline.wire import FrameKey
+
+
+class TierMachine:
+    """`handle(event, now)` returns the actions to perform, in order; `now` is seconds of any clock that only advances.
+
+    `graphs` are this node's models by name, `streams` those whose device it is.
+    """
+
+    def __init__(self, me: NodeId, graphs: Mapping[str, ModelGraph], streams: Iterable[StreamSettings] = ()) -> None:
+        self.me = me
+        self.peers = Peers()
+        self.epochs = EpochTable(me, graphs)
+        self.joins = Joins()
+        self.gathers = Gathers(me, self.peers)
+        self.owners = {
+            settings.stream: StreamOwner(me, settings, graphs[settings.model], self.epochs, self.peers)
+            for settings in streams
+        }
+        self._announced: dict[StreamId, StreamApplied] = {}
+        self._handlers: dict[type, Callable[[Any, float], list[Action]]] = {
+            ev.PlanArrived: self._plan_arrived,
+            ev.Prepared: lambda event, _: self.epochs.prepared(event),
+            ev.PrepareFailed: lambda event, _: self.epochs.prepared(event),
+            ev.PeerStateArrived: self._peer_state_arrived,
+            ev.PeerAppliedArrived: self._peer_applied_arrived,
+            ev.TensorArrived: self._tensor_arrived,
+            ev.SegmentRan: self._segment_ran,
+            ev.SegmentFailed: self._segment_failed,
+            ev.TileArrived: self.gathers.arrived,
+            ev.TileFailed: self.gathers.failed,
+            ev.FrameOffered: lambda event, _: self.owners[event.stream].frame_offered(event),
+            ev.FrameDecoded: self._frame_decoded,
+            ev.FrameUndecodable: lambda event, _: self.owners[event.stream].frame_undecodable(event),
+            ev.OutputArrived: self._output_arrived,
+            ev.OutputFailed: self._output_failed,
+            ev.ConnectionRestored: self._connection_restored,
+            ev.Tick: lambda _event, _now: [],
+        }
+
+    def handle(self, event: ev.Event, now: float) -> list[Action]:
+        """Take one event; returns what to do."""
+        actions = self._handlers[type(event)](event, now)
+        for owner in self.owners.values():
+            actions += owner.refresh(now)
+        actions += self.gathers.refresh(now)
+        actions += self._announce()
+        for action in actions:
+            if isinstance(action, Release):
+                self.joins.drop_epoch(action.stream, action.epoch)
+                self.gathers.drop_epoch(action.stream, action.epoch)
+        return actions
+
+    def expected(self, key: FrameKey, tensor: int) -> Tensor | None:
+        """The input that this node waits for under these names, if any; what the wire is checked against."""
+        held = self.epochs.find(key.stream, key.epoch)
+        if held is None or tensor not in _inputs(held):
+            return None
+        if held.stage is None and held.tiled is not None:
+            return held.tiled.region(held.graph, key.tile, tensor)
+        return held.graph.tensors[tensor] if not key.tile else None
+
+    def expected_tile(self, key: FrameKey, tensor: int) -> Tensor | None:
+        """The output of a tile that this node shares out, if any; likewise."""
+        held = self.epochs.find(key.stream, key.epoch)
+        if held is None or held.stage is None or held.tiled is None or tensor != held.tiled.stack.output:
+            return None
+        return held.tiled.region(held.graph, key.tile, tensor)
+
+    def _announce(self) -> list[Action]:
+        """Say what this node holds whenever that changed, and let its own old epochs go by the same rule."""
+        actions: list[Action] = []
+        applied = self.epochs.applied()
+        for stream, owner in self.owners.items():
+            if stream in applied:
+                actions += self.epochs.let_go(self.me, stream, owner.applied(applied[stream]))
+        applied = self.epochs.applied()
+        for stream, owner in self.owners.items():
+            if stream in applied:
+                applied[stream] = owner.applied(applied[stream])
+        if applied != self._announced:
+            self._announced = applied
+            actions.append(AnnounceApplied(applied))
+        return actions
+
+    def _plan_arrived(self, event: ev.PlanArrived, now: float) -> list[Action]:
+        owner = self.owners.get(event.plan.stream)
+        if owner is not None:
+            owner.plan_arrived(event.plan)
+        actions = self.epochs.plan_arrived(event)
+        # topics overtake one another: the device may have let this epoch go already
+        held = self.peers.stream_applied(event.plan.device, event.plan.stream)
+        if held is not None and event.plan.device != self.me:
+            actions += self.epochs.let_go(event.plan.device, event.plan.stream, held)
+        return actions
+
+    def _peer_state_arrived(self, event: ev.PeerStateArrived, now: float) -> list[Action]:
+        state = event.state
+        if not self.peers.learn_state(state) or state.node == self.me:
+            return []
+        return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")]
+
+    def _peer_applied_arrived(self, event: ev.PeerAppliedArrived, now: float) -> list[Action]:
+        applied = event.applied
+        self.peers.applied[applied.node] = applied
+        if applied.node == self.me:
+            return []
+        return [
+            action
+            for stream, held in applied.streams.items()
+            for action in self.epochs.let_go(applied.node, stream, held)
+        ]
+
+    def _tensor_arrived(self, event: ev.TensorArrived, now: float) -> list[Action]:
+        held = self.epochs.find(event.key.stream, event.key.epoch)
+        if held is None or held.phase is not Phase.READY:
+            return [Count("stale_tensors_total")]
+        run = self.joins.add(event, _inputs(held))
+        return [replace(run, work=_first_work(held))] if run else []
+
+    def _segment_ran(self, event: ev.SegmentRan, now: float) -> list[Action]:
+        held = self.epochs.find(event.key.stream, event.key.epoch)
+        if held is None:
+            return [Count("stale_tensors_total")]
+        if event.work is Work.TILE:
+            return self._tile_ran(held, event, now)
+        if event.work is Work.BEFORE:
+            return self.gathers.begin(held, event, now)
+        assert held.stage is not None
+        actions: list[Action] = [
+            SendTensor(event.key, tensor, event.outputs[tensor], event.trace) for tensor in held.stage.sends
+        ]
+        for tensor in held.stage.results:
+            if held.stage.tier is Tier.DEVICE:
+                output = ev.OutputArrived(event.key, tensor, event.outputs[tensor], event.trace)
+                actions += self._output_arrived(output, now)
+            else:
+                actions.append(SendOutput(event.key, tensor, event.outputs[tensor], event.trace))
+        return actions
+
+    def _tile_ran(self, held: Epoch, event: ev.SegmentRan, now: float) -> list[Action]:
+        assert held.tiled is not None
+        output = held.tiled.stack.output
+        if held.stage is None:
+            return [SendOutput(event.key, output, event.outputs[output], event.trace)]
+        return self.gathers.arrived(ev.TileArrived(event.key, self.me, event.outputs[output], event.trace), now)
+
+    def _segment_failed(self, event: ev.SegmentFailed, now: float) -> list[Action]:
+        if event.key.tile and self._shares_out(event.key):
+            return self.gathers.failed(ev.TileFailed(event.key, self.me, event.message), now)
+        owner = self.owners.get(StreamId(event.key.stream))
+        if owner is not None:
+            return owner.output_failed(ev.OutputFailed(event.key, event.message, event.trace), now)
+        return [SendFailure(event.key, event.message, event.trace)]
+
+    def _shares_out(self, key: FrameKey) -> bool:
+        held = self.epochs.find(key.stream, key.epoch)
+        return held is not None and held.stage is not None
+
+    def _frame_decoded(self, event: ev.FrameDecoded, now: float) -> list[Action]:
+        self.owners[event.stream].frame_decoded(event)
+        return []
+
+    def _output_arrived(self, event: ev.OutputArrived, now: float) -> list[Action]:
+        owner = self.owners.get(StreamId(event.key.stream))
+        return owner.output_arrived(event, now) if owner else [Count("stale_tensors_total")]
+
+    def _output_failed(self, event: ev.OutputFailed, now: float) -> list[Action]:
+        owner = self.owners.get(StreamId(event.key.stream))
+        return owner.output_failed(event, now) if owner else [Count("stale_tensors_total")]
+
+    def _connection_restored(self, event: ev.ConnectionRestored, now: float) -> list[Action]:
+        for owner in self.owners.values():
+            owner.connection_restored(now)
+        return []
+
+
+def _inputs(held: Epoch) -> tuple[int, ...]:
+    """The tensors that this node's part in the epoch begins with."""
+    if held.stage is not None:
+        return held.stage.inputs
+    return held.tiled.stack.inputs if held.tiled is not None else ()
+
+
+def _first_work(held: Epoch) -> Work:
+    if held.stage is None:
+        return Work.TILE
+    return Work.BEFORE if held.tiled is not None else Work.STAGE

@@ -1,0 +1,175 @@
+"""A node's counters and timings, and the flat JSON object that it reports every second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import psutil
+
+from nodes.protocol.reports import (
+    ALONE_SECONDS,
+    FRAMES,
+    LEAST_FRAMES,
+    PROBE,
+    SECONDS,
+    TILE_SECONDS,
+    of_segment,
+    of_stream,
+    of_tile,
+    of_way,
+    seconds_of,
+    tells,
+)
+from nodes.tier.machine.actions import NoteTile
+from pipeline.plan import NodeId, StreamId
+
+SAMPLES = 4096
+PROBES = 3
+LEAST_INTERVAL_S = 1e-3
+_TileKey = tuple[StreamId, int, int, NodeId]
+
+
+class Meter:
+    """Counts events and keeps the newest samples of each duration; any thread may write."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._samples: dict[str, deque[float]] = {}
+        self._segments: dict[tuple[StreamId, int], deque[float]] = {}
+        self._tiles: dict[_TileKey, deque[NoteTile]] = {}
+        self._ways: dict[tuple[StreamId, int], dict[str, deque[float]]] = {}
+        self._epochs: dict[StreamId, int] = {}
+        self._probes: deque[float] = deque(maxlen=PROBES)
+        self._is_probed = False
+        self._process = psutil.Process()
+        self._processor_s, self._reported_at = time.process_time(), time.monotonic()
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Add to a counter; names end in `_total`."""
+        with self._lock:
+            self._counts[name] += amount
+
+    def count_of(self, stream: StreamId, name: str, amount: int = 1) -> None:
+        """Add to a counter of one stream: `stream.<stream>.<name>`."""
+        self.count(of_stream(stream, name), amount)
+
+    def sample(self, name: str, seconds: float, stream: StreamId) -> None:
+        """Keep one duration, for the node and for the stream; names end in `_seconds`."""
+        with self._lock:
+            for known in (name, of_stream(stream, name)):
+                self._samples.setdefault(known, deque(maxlen=SAMPLES)).append(seconds)
+
+    def segment(self, stream: StreamId, epoch: int, seconds: float) -> None:
+        """Keep what one frame took to compute in a plan's segment."""
+        with self._lock:
+            self._segments.setdefault((stream, epoch), deque(maxlen=SAMPLES)).append(seconds)
+            self._epochs[stream] = epoch
+            self._probes.clear()
+
+    def tile(self, note: NoteTile) -> None:
+        """Keep what a tile took on its way there and back, waiting there, and computing."""
+        key = StreamId(note.key.stream), note.key.epoch, note.key.tile, note.worker
+        with self._lock:
+            self._tiles.setdefault(key, deque(maxlen=SAMPLES)).append(note)
+
+    def way(self, stream: StreamId, epoch: int, seconds: Mapping[str, float]) -> None:
+        """Keep what a frame took between its nodes, way by way; nothing for one that has not left this node."""
+        with self._lock:
+            ways = self._ways.setdefault((stream, epoch), {}) if seconds else {}
+            for name, took_s in seconds.items():
+                ways.setdefault(name, deque(maxlen=SAMPLES)).append(took_s)
+
+    def processor(self, seconds: float) -> None:
+        """Keep what a probe of the idle processor took."""
+        with self._lock:
+            self._probes.append(seconds)
+            self._is_probed = True
+
+    def forget_segment(self, stream: StreamId, epoch: int) -> None:
+        """The epoch was let go."""
+        with self._lock:
+            self._segments.pop((stream, epoch), None)
+            self._ways.pop((stream, epoch), None)
+            self._tiles = {key: values for key, values in self._tiles.items() if key[:2] != (stream, epoch)}
+
+    def value(self, name: str) -> int:
+        """A counter's present value."""
+        return self._counts[name]
+
+    def report(self) -> dict[str, float]:
+        """Counters, the p50 and p95 of each duration since the last report, and what the process takes.
+
+        Counters and durations stand for the node and once more for each stream, beside the `epoch` that it computed
+        last: `stream.<stream>.…`. Of each segment, once enough frames for it are computed,
+        `segment.<stream>.<epoch>.frames` and their `segment.<stream>.<epoch>.compute_seconds_p50`; of each tile, once
+        one of its worker's has come back often enough, `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of
+        its `transfer_seconds`, `queue_seconds` and `compute_seconds`, and of frames whose tiles were out by themselves
+        `alone_transfer_seconds`. Of frames that had the way between their nodes to
+        themselves, `way.<stream>.<epoch>.frames` and by way, as `device_edge` or `return`, its
+        `way.<stream>.<epoch>.<way>_seconds_p50`. `processor_share` is in cores: 1.0 is one core
+        kept busy since the last report. `resident_bytes` is the process's memory.
+        """
+        with self._lock:
+            counts, samples = dict(self._counts), self._samples
+            epochs = {of_stream(stream, "epoch"): epoch for stream, epoch in self._epochs.items()}
+            segments = {key: values for key, values in self._segments.items() if tells(len(values), sum(values))}
+            often = {key for key, notes in self._tiles.items() if tells(len(notes), _computed_seconds(notes))}
+            telling = set(map(_of_worker, often))
+            tiles = {key: notes for key, notes in self._tiles.items() if _of_worker(key) in telling}
+            ways = {key: parts for key, parts in self._ways.items() if _frames_of(parts) >= LEAST_FRAMES}
+            self._ways = {key: parts for key, parts in self._ways.items() if key not in ways}
+            probes, self._is_probed = list(self._probes) if self._is_probed else [], False
+            self._samples = {}
+            self._segments = {key: values for key, values in self._segments.items() if key not in segments}
+            self._tiles = {key: notes for key, notes in self._tiles.items() if key not in tiles}
+        report: dict[str, float] = {"ts": time.time(), **dict(sorted(counts.items())), **epochs}
+        for name, values in sorted(samples.items()):
+            median, high = np.percentile(np.array(values), [50, 95])
+            report[f"{name}_p50"], report[f"{name}_p95"] = round(float(median), 6), round(float(high), 6)
+        for (stream, epoch), values in sorted(segments.items()):
+            report[of_segment(stream, epoch, FRAMES)] = len(values)
+            report[of_segment(stream, epoch, SECONDS)] = round(float(np.median(np.array(values))), 6)
+        for (stream, epoch), by_way in sorted(ways.items()):
+            report[of_way(stream, epoch, FRAMES)] = _frames_of(by_way)
+            for name, values in by_way.items():
+                report[of_way(stream, epoch, seconds_of(name))] = round(float(np.median(np.array(values))), 6)
+        for tile_key, notes in sorted(tiles.items()):
+            report[of_tile(*tile_key, FRAMES)] = len(notes)
+            parts = [(note.transfer_seconds, note.queue_seconds, note.compute_seconds) for note in notes]
+            for part, median in zip(TILE_SECONDS, np.median(np.array(parts), axis=0), strict=True):
+                report[of_tile(*tile_key, part)] = round(float(median), 6)
+            if alone := [note.transfer_seconds for note in notes if note.was_alone]:
+                report[of_tile(*tile_key, ALONE_SECONDS)] = round(float(np.median(np.array(alone))), 6)
+        if len(probes) == PROBES:
+            report[PROBE] = round(float(np.median(np.array(probes))), 6)
+        report["resident_bytes"] = self._process.memory_info().rss
+        report["processor_share"] = self._processor_share()
+        report["threads"] = self._process.num_threads()
+        return report
+
+    def _processor_share(self) -> float:
+        # psutil's is counted in ticks of 10 ms, too coarse for reports ten times a second
+        processor_s, now = time.process_time(), time.monotonic()
+        share = (processor_s - self._processor_s) / max(now - self._reported_at, LEAST_INTERVAL_S)
+        self._processor_s, self._reported_at = processor_s, now
+        return round(share, 3)
+
+
+def _frames_of(by_way: Mapping[str, deque[float]]) -> int:
+    """How many frames have been on each of the ways."""
+    return min(map(len, by_way.values()), default=0)
+
+
+def _computed_seconds(notes: Iterable[NoteTile]) -> float:
+    return sum(note.compute_seconds for note in notes)
+
+
+def _of_worker(key: _TileKey) -> tuple[StreamId, int, NodeId]:
+    """Tiles that are reported together, since they are judged together."""
+    stream, epoch, _, worker = key
+    return stream, epoch, worker

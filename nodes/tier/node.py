@@ -1,0 +1,405 @@
+"""A tier node's shell: device, edge and cloud alike. It feeds events to the machine and performs its actions.
+
+Threads: the core takes every decision, one event after the other; around it, each with its own queue, one thread
+decodes what arrives, one computes, one encodes and publishes, one prepares coming plans, and one makes frames inputs.
+
+What a node has no profile of it measures right after it said that it is ready, in the thread that prepares plans and
+before the first of them: a new process holds no epoch, so no frame can run there meanwhile, to be slowed by measuring
+or to spoil what is measured. A stream that runs elsewhere goes on under its plan. Until then the node's speed tells
+the planner what to expect.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import queue
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from broker import topics
+from broker.session import Channel, Message
+from broker.topics import Namespace
+from nodes.config.model_settings import labels_of, preprocess_of, source_of
+from nodes.config.sections import Config
+from nodes.protocol.commands import DRAIN
+from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
+from nodes.session import link_probe
+from nodes.session.link_monitor import LinkWatch
+from nodes.session.presence import Presence, require_free, wait_up
+from nodes.session.worker_thread import Worker
+from nodes.tier import sequences
+from nodes.tier.compute import Compute
+from nodes.tier.frame_ledger import Custody
+from nodes.tier.inbound import Inbound
+from nodes.tier.machine import actions as do
+from nodes.tier.machine import events as ev
+from nodes.tier.machine.stream import StreamSettings
+from nodes.tier.machine.tier import TierMachine
+from nodes.tier.meter import Meter
+from nodes.tier.outbound import Outbound
+from nodes.tier.pending_frame import Ticket
+from nodes.tier.sources import Source
+from nodes.tier.tensor_topics import inflows
+from pipeline.errors import ConfigError, FrameError, TrisectError
+from pipeline.frames.inputs import to_inputs
+from pipeline.models.host_memory import TooLarge
+from pipeline.plan import NodeId, StreamId
+from pipeline.wire import HEADER_LIMIT_BYTES
+
+if TYPE_CHECKING:
+    from pipeline.profiling.profile import Profile
+
+_log = logging.getLogger(__name__)
+
+TICK_S = 0.05
+DRAIN_S = 15.0
+STAND_BY_AFTER_S = 10.0
+"""After the first plan, so that first frames are not slowed by it."""
+
+
+class TierNode:
+    """One node of the configuration; `run` serves until `stop`. `state_dir` holds what outlives the process.
+
+    Raises ConfigError for a node that it lacks, UnknownModel.
+    """
+
+    def __init__(self, config: Config, node: NodeId, *, state_dir: Path) -> None:
+        if node not in config.nodes:
+            raise ConfigError(f"no node {node!r} in the configuration; it has: {', '.join(config.nodes)}")
+        self.config, self.node, self.section = config, node, config.nodes[node]
+        self.names = Namespace(config.pipeline)
+        self.streams = {name: section for name, section in config.streams.items() if section.device == node}
+        self.meter = Meter()
+        self._used = sorted({stream.model for stream in config.streams.values()})
+        self._preprocess = {name: preprocess_of(config.models[name]) for name in self._used}
+        self._state_dir = state_dir / config.pipeline
+        self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
+        stands_by = self.section.standby and self.section.memory_mb is None
+        self._to_stand_by = {section.model for section in self.streams.values()} if stands_by else set()
+        self._stand_by_at = math.inf
+
+    def run(self) -> None:
+        """Come up, serve, leave. Raises IdInUse, SessionTaken, ModelError, ConfigError, BrokerError."""
+        require_free(self.config, self.names, self.node)
+        self.presence = Presence(
+            self.config,
+            self.names,
+            self.node,
+            self.section.tier.label,
+            intake=bool(self.streams),
+            on_up=self._on_up,
+            on_taken=self.stop,
+        )
+        self.session = self.presence.session
+        self._custody = Custody(
+            self.session,
+            self.names,
+            self.node,
+            self.streams,
+            token=self.presence.token,
+            directory=self._state_dir,
+            offer=self._inbox.put,
+        )
+        with self._custody, self.presence:
+            self._load()
+            self._assemble()
+            self._introduce()
+            self._serve()
+
+    def stop(self) -> None:
+        """End; from any thread or a signal handler."""
+        self._inbox.put(None)
+
+    def _on_up(self) -> None:
+        self._inbox.put(ev.ConnectionRestored())
+        self._custody.connected()
+
+    # Coming up.
+
+    def _load(self) -> None:
+        from pipeline import engines
+        from pipeline.models.load import load
+        from pipeline.profiling import calibration, profile
+
+        self._engine = engines.create(self.section.engine, self.section.threads or os.cpu_count() or 1)
+        self._models = {name: load(source_of(name, self.config.models[name])) for name in self._used}
+        self.graphs = {name: model.graph for name, model in self._models.items()}
+        self._profiles = {name: profile.cached(self._engine, model) for name, model in self._models.items()}
+        # nobody asks how fast a node is that has profiled all its models
+        measured = calibration.calibrate_or_load if None in self._profiles.values() else calibration.load_cached
+        self._speed = measured(self._engine)
+
+    def _assemble(self) -> None:
+        node, graphs, clock = self.node, self.graphs, self.presence.clock
+        labels = {name: labels_of(self.config.models[name]) for name in graphs}
+        self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
+        owned = {name: graphs[section.model] for name, section in self.streams.items()}
+        self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put)
+        self._outbound = Outbound(self.config, node, self.session, self._custody, graphs, labels, self.meter, clock)
+        self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
+        self._watch = LinkWatch(self.config, self.names, self.presence)
+        self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
+        tier = self.section.tier.label
+        self._prepare: Worker[Callable[[], None]] = Worker(f"{node}.prepare", lambda job: job())
+        self._compute = Compute(
+            node,
+            tier,
+            self._engine,
+            self._models,
+            self.meter,
+            clock,
+            self._inbox.put,
+            is_compiling=lambda: self._prepare.is_busy,
+        )
+        for name, profile in self._profiles.items():
+            if profile is None:
+                self._prepare.put(partial(self._measure, name))
+        self._performers: dict[type, Callable[[Any], object]] = {
+            do.Prepare: lambda action: self._prepare.put(partial(self._prepare_epoch, action)),
+            do.Release: lambda action: self._prepare.put(partial(self._release_epoch, action)),
+            do.AnnounceApplied: self._announce,
+            do.Run: self._compute.put,
+            do.SendTensor: self._outbound.worker.put,
+            do.SendTile: self._outbound.worker.put,
+            do.SendOutput: self._outbound.worker.put,
+            do.SendFailure: self._outbound.worker.put,
+            do.CloseFrame: self._outbound.worker.put,
+            do.DecodeFrame: self._frames.put,
+            do.DropFrame: lambda action: action.ticket.done(),
+            do.NoteTile: lambda action: None if self._prepare.is_busy else self.meter.tile(action),
+            do.Count: lambda action: self.meter.count(action.name),
+            do.Log: lambda action: _log.log(action.level, "%s", action.text),
+        }
+
+    def _settings_of(self, name: StreamId) -> StreamSettings:
+        section = self.streams[name]
+        return StreamSettings(
+            stream=name,
+            model=section.model,
+            window=section.window,
+            frame_timeout_s=section.frame_timeout_s,
+            first_sequence=sequences.reserve(self._state_dir / f"{name}.sequence"),
+        )
+
+    def _introduce(self) -> None:
+        """Say what this node is and can do: retained, and said again at each connect."""
+        from pipeline.profiling.profile import hardware
+
+        keep, topic = self.session.keep, self.names.topic
+        for graph in self.graphs.values():
+            keep(topic(topics.MODEL, digest=graph.digest), to_bytes(graph.to_json()))
+        info = NodeInfo(
+            node=self.node,
+            tier=self.section.tier.label,
+            session=self.presence.token,
+            version=version("trisect"),
+            engine=self._engine.name,
+            engine_version=self._engine.version,
+            threads=self._engine.threads,
+            hardware=hardware(),
+            models={name: graph.digest for name, graph in self.graphs.items()},
+            streams={name: section.model for name, section in self.streams.items()},
+            speed=self._speed.to_json() if self._speed else None,
+            role=self.section.role,
+        )
+        keep(topic(topics.INFO, node=self.node), to_bytes(info))
+        for profile in self._profiles.values():
+            if profile is not None:
+                self._publish_profile(profile)
+        self._announce(do.AnnounceApplied({}))
+        wait_up(self.session)
+        self._check_packet_limit()
+        report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=self.config.transport.chunk_bytes)
+        keep(topic(topics.LINK, node=self.node), to_bytes(report))
+        _log.info("link: %s", report.describe())
+
+    def _publish_profile(self, profile: Profile) -> None:
+        topic = self.names.topic(topics.PROFILE, node=self.node, model=profile.model)
+        self.session.keep(topic, to_bytes(profile.to_json()))
+
+    def _check_packet_limit(self) -> None:
+        limit, chunk_bytes = self.session.max_packet_bytes, self.config.transport.chunk_bytes
+        if limit is not None and limit < chunk_bytes + HEADER_LIMIT_BYTES:
+            raise ConfigError(
+                f"transport.chunk_bytes is {chunk_bytes:,}; with a header of up to {HEADER_LIMIT_BYTES:,} bytes it "
+                f"exceeds the {limit:,} bytes that the broker at {self.session.address} accepts in a packet; "
+                f"raise max_packet_size there, or set chunk_bytes to {limit - HEADER_LIMIT_BYTES:,} or less"
+            )
+
+    # Serving.
+
+    def _serve(self) -> None:
+        sources = [
+            Source(
+                self.node,
+                name,
+                section.source,
+                section.window,
+                self._offer,
+                start_at=self._custody.position(name),
+                on_end=partial(self._custody.source_ended, name),
+            )
+            for name, section in self.streams.items()
+            if section.source is not None
+        ]
+        workers = (self._frames, self._inbound.worker, self._compute.worker, self._outbound.worker, self._prepare)
+        for worker in workers:
+            worker.start()
+        self._inbound.subscribe(self.session)
+        self.presence.enter(LifeState.READY)
+        self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=DRAIN)], self._on_drain)
+        _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
+        self._watch.start()
+        for source in sources:
+            source.start()
+        self._loop(lambda: False)
+        for source in sources:
+            source.stop()
+        self._drain()
+        self._watch.stop()
+        for worker in workers:
+            worker.stop()
+
+    def _drain(self) -> None:
+        """Finish the open frames, those that can be, before leaving."""
+        if not self.presence.is_taken and self._open_frames():
+            self.presence.enter(LifeState.DRAINING)
+            give_up = time.monotonic() + DRAIN_S
+            self._loop(lambda: not self._open_frames() or time.monotonic() > give_up)
+
+    def _open_frames(self) -> int:
+        return sum(len(owner.open) for owner in self.machine.owners.values())
+
+    def _loop(self, ended: Callable[[], bool]) -> None:
+        report_at = 0.0
+        while not ended():
+            event = self._next_event()
+            if event is None:
+                return
+            now = time.monotonic()
+            for action in self.machine.handle(event, now):
+                self._performers[type(action)](action)
+            if now >= report_at:
+                # on a grid: a report that is a tick late does not make all later ones late
+                report_at = max(report_at + self.config.telemetry.interval_s, now)
+                self._report()
+                self._compute.probe()
+            if now >= self._stand_by_at and self._to_stand_by:
+                self._prepare.put(partial(self._stand_by, self._to_stand_by.pop()))
+
+    def _on_drain(self, message: Message) -> None:
+        """Take no part in new plans, or again; what is held goes on until the devices need it no more."""
+        if self.streams:
+            owned = ", ".join(self.streams)
+            error = (
+                f"{self.node} is the device of {owned}, which cannot go elsewhere; stop it instead: it finishes first"
+            )
+            self.presence.reply(message, {"ok": False, "error": error})
+            return
+        try:
+            undo = parse_json(message.payload).get("undo") is True
+        except MessageError as wrong:
+            self.presence.reply(message, {"ok": False, "error": str(wrong)})
+            return
+        self.presence.enter(LifeState.READY if undo else LifeState.DRAINING)
+        self.presence.reply(message, {"ok": True})
+
+    def _next_event(self) -> ev.Event | None:
+        try:
+            return self._inbox.get(timeout=TICK_S)
+        except queue.Empty:
+            return ev.Tick()
+
+    def _offer(self, stream: StreamId, ticket: Ticket, live: bool) -> None:
+        self._inbox.put(ev.FrameOffered(stream, ticket, live))
+
+    def _announce(self, action: do.AnnounceApplied) -> None:
+        applied = Applied(self.node, self.presence.token, action.streams)
+        self.session.keep(self.names.topic(topics.APPLIED, node=self.node), to_bytes(applied))
+
+    def _report(self) -> None:
+        owners = self.machine.owners.values()
+        report = {
+            **self.meter.report(),
+            **self.presence.clock.report(),
+            **self._watch.report(),
+            "in_flight": self._open_frames(),
+            "backlog": sum(len(owner.backlog) for owner in owners),
+            "queue_depth": len(self._compute.worker),
+            "sent_bytes_total": self.session.sent_bytes_total,
+            "received_bytes_total": self.session.received_bytes_total,
+            "queued_bytes": self.session.queued_bytes,
+            "reconnects_total": self.session.reconnects_total,
+        }
+        if self.session.is_up:
+            self.session.publish(
+                self.names.topic(topics.TELEMETRY, node=self.node), to_bytes(report), qos=topics.TELEMETRY.qos
+            )
+
+    # Work, each in its own thread.
+
+    def _decode_frame(self, action: do.DecodeFrame) -> None:
+        model = self.streams[action.stream].model
+        graph = self.graphs[model]
+        ticket: Ticket = action.ticket
+        began = time.perf_counter()
+        ticket.entered_at = time.monotonic()
+        self._custody.entered(action.stream, action.sequence, ticket)
+        try:
+            inputs = to_inputs(ticket.payload, graph, self._preprocess[model])
+        except FrameError as error:
+            self._undecodable(action, error)
+        else:
+            seconds = time.perf_counter() - began
+            self.meter.sample("decode_seconds", seconds, action.stream)
+            self.meter.count_of(action.stream, "received_bytes_total", len(ticket.payload))
+            self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
+
+    def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
+        self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))
+
+    def _measure(self, name: str) -> None:
+        from pipeline.profiling.profile import measure_or_load
+
+        began = time.monotonic()
+        profile = measure_or_load(self._engine, self._models[name])
+        self._publish_profile(profile)
+        _log.info("profiled %s in %.1f s: %.1f ms a frame", name, time.monotonic() - began, profile.total_seconds * 1e3)
+
+    def _stand_by(self, name: str) -> None:
+        began = time.monotonic()
+        try:
+            self._compute.stand_by(name)
+        except TooLarge as error:
+            _log.info("the whole of %s is compiled when a plan asks for it, not before: %s", name, error)
+        else:
+            _log.info("has the whole of %s standing by, compiled in %.1f s", name, time.monotonic() - began)
+
+    def _release_epoch(self, action: do.Release) -> None:
+        self._compute.release(action)
+        self._inbound.forget_epoch(action.stream, action.epoch)
+        self.meter.forget_segment(action.stream, action.epoch)
+        self.session.unsubscribe(self._subscribed.pop((action.stream, action.epoch), []), channel=Channel.BULK)
+
+    def _prepare_epoch(self, action: do.Prepare) -> None:
+        plan = action.plan
+        self._stand_by_at = min(self._stand_by_at, time.monotonic() + STAND_BY_AFTER_S)
+        try:
+            self._compute.prepare(action)
+            subscribed = self._subscribed.setdefault((plan.stream, plan.epoch), [])
+            for inflow in inflows(self.names, self.node, self.graphs[plan.model], action):
+                subscribed.append(inflow.topic)
+                self._inbound.subscribe_bulk(self.session, inflow)
+        except Exception as error:
+            if not isinstance(error, TrisectError):  # which says all there is to say
+                _log.exception("cannot prepare epoch %d of %s", plan.epoch, plan.stream)
+            self._inbox.put(ev.PrepareFailed(plan.stream, plan.epoch, f"{type(error).__name__}: {error}"))
+        else:
+            self._inbox.put(ev.Prepared(plan.stream, plan.epoch))
+            self._prepare.put(partial(self._compute.prepare_rest, action))

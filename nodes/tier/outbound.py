@@ -1,0 +1,141 @@
+"""What a tier node publishes for its frames: tensors of the cut, outputs for the device, and results."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from broker import topics
+from broker.errors import BrokerError
+from broker.once import Parcel
+from broker.session import Channel, Session
+from broker.topics import Namespace
+from nodes.config.sections import Config
+from nodes.protocol.messages import to_bytes
+from nodes.protocol.reports import INTAKE
+from nodes.session.clock import PipelineClock
+from nodes.session.worker_thread import Worker
+from nodes.tier.frame_ledger import Custody
+from nodes.tier.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
+from nodes.tier.meter import Meter
+from nodes.tier.pending_frame import Ticket
+from nodes.tier.result_json import intake_seconds, result_json
+from pipeline.graph import ModelGraph
+from pipeline.plan import NodeId, StreamId
+from pipeline.wire import FrameKey, encode, encode_failure
+
+_log = logging.getLogger(__name__)
+
+TENSOR_WAIT_S = 30.0
+
+Tensorial: TypeAlias = SendTensor | SendTile | SendOutput | SendFailure
+Outgoing: TypeAlias = Tensorial | CloseFrame
+
+
+class Outbound:
+    """The thread that encodes and publishes; it waits while the broker is slower, and with it the stages before it."""
+
+    def __init__(
+        self,
+        config: Config,
+        node: NodeId,
+        session: Session,
+        custody: Custody,
+        graphs: Mapping[str, ModelGraph],
+        labels: Mapping[str, Sequence[str] | None],
+        meter: Meter,
+        clock: PipelineClock,
+    ) -> None:
+        self._config, self._node, self._session, self._custody = config, node, session, custody
+        self._clock = clock
+        self._names = Namespace(config.pipeline)
+        self._graphs, self._labels, self._meter = graphs, labels, meter
+        self._encoded: tuple[FrameKey, float] | None = None
+        self.worker: Worker[Outgoing] = Worker(f"{node}.publish", self._publish)
+
+    def _publish(self, action: Outgoing) -> None:
+        if isinstance(action, CloseFrame):
+            self._publish_result(action)
+            return
+        try:
+            self._publish_tensor(action)
+        except BrokerError as error:
+            # the device submits the frame again when its output stays away
+            self._meter.count("unsent_tensors_total")
+            _log.warning("%s: frame %d: %s", self._node, action.key.sequence, error)
+
+    def _publish_tensor(self, action: Tensorial) -> None:
+        key, topic = action.key, self._topic_of(action)
+        if isinstance(action, SendFailure):
+            self._publish_bulk(topic, encode_failure(key, action.message, action.trace))
+            return
+        chunk_bytes, nbytes, seconds = self._config.transport.chunk_bytes, 0, 0.0
+        began = time.perf_counter()
+        for chunk in encode(key, action.tensor, action.array, trace=action.trace, chunk_bytes=chunk_bytes):
+            seconds += time.perf_counter() - began
+            self._publish_bulk(topic, chunk)  # which waits while the broker is slower
+            nbytes += len(chunk)
+            began = time.perf_counter()
+        self._note_encoded(key, seconds)
+        self._meter.count_of(StreamId(key.stream), "sent_bytes_total", nbytes)
+
+    def _note_encoded(self, key: FrameKey, seconds: float) -> None:
+        """Add up what a frame's tensors take; they come one after the other, so the next frame ends this one."""
+        if self._encoded is not None and self._encoded[0] == key:
+            seconds += self._encoded[1]
+        elif self._encoded is not None:
+            before, took_s = self._encoded
+            self._meter.sample("encode_seconds", took_s, StreamId(before.stream))
+        self._encoded = key, seconds
+
+    def _topic_of(self, action: Tensorial) -> str:
+        key = action.key
+        if isinstance(action, SendOutput | SendFailure) and not key.tile:
+            return self._names.topic(topics.NODE_RESULT, node=self._node, stream=key.stream)
+        where: dict[str, str | int] = {"node": self._node, "stream": key.stream, "epoch": key.epoch}
+        if isinstance(action, SendTensor):
+            return self._names.topic(topics.OUT, **where, tensor=action.tensor)
+        if isinstance(action, SendTile):
+            return self._names.topic(topics.TILE, **where, worker=action.worker)
+        return self._names.topic(topics.TILED, **where)
+
+    def _publish_bulk(self, topic: str, payload: bytes) -> None:
+        expiry_s = self._config.transport.expiry_s
+        self._session.publish(topic, payload, channel=Channel.BULK, expiry_s=expiry_s, wait_s=TENSOR_WAIT_S)
+
+    def _publish_result(self, close: CloseFrame) -> None:
+        """The one result of a frame: never given up, however long the broker is away.
+
+        What cannot be published as it is (an output above the packet limit) is answered with an error instead.
+        """
+        try:
+            self._answer(close)
+        except Exception as error:
+            _log.exception("%s: result of frame %d", self._node, close.sequence)
+            self._answer(replace(close, outputs={}, error=f"the result could not be published: {error}"))
+
+    def _answer(self, close: CloseFrame) -> None:
+        ticket: Ticket = close.ticket
+        stream = self._config.streams[close.stream]
+        result = result_json(close, self._graphs[stream.model], self._labels[stream.model], ticket, self._clock.now())
+        payload = to_bytes(result)
+        parcels = list(self._output_parcels(close)) if stream.outputs else []
+        if ticket.response_topic:
+            parcels.append(Parcel(ticket.response_topic, payload, ticket.correlation))
+        parcels.append(Parcel(self._names.topic(topics.RESULT, stream=close.stream), payload))
+        self._custody.answer(close.stream, close.sequence, ticket, parcels)
+        if close.was_alone and not close.error and not any(hop.is_compiling for hop in close.trace):
+            self._meter.way(close.stream, close.epoch, result["links"])
+            self._meter.sample(INTAKE, intake_seconds(result), close.stream)
+        self._meter.sample("latency_seconds", result["seconds"], close.stream)
+        self._meter.count_of(close.stream, "results_total")
+
+    def _output_parcels(self, close: CloseFrame) -> Iterator[Parcel]:
+        topic = self._names.topic(topics.OUTPUT, stream=close.stream)
+        key = FrameKey(close.stream, close.epoch, close.sequence, close.attempt, oldest_open=0)
+        for tensor, array in close.outputs.items():
+            for chunk in encode(key, tensor, array, chunk_bytes=self._config.transport.chunk_bytes):
+                yield Parcel(topic, chunk)

@@ -1,0 +1,76 @@
+"""The JSON result of a frame, pleasant to read with `mosquitto_sub`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
+
+from nodes.tier.machine.actions import CloseFrame
+from nodes.tier.pending_frame import Ticket
+from pipeline.frames.decode import top_k
+from pipeline.graph import ModelGraph
+from pipeline.wire import Hop, Trace
+
+DIGITS = 6
+
+
+def result_json(
+    close: CloseFrame, graph: ModelGraph, labels: Sequence[str] | None, ticket: Ticket, closed_ts: float
+) -> dict[str, Any]:
+    """One message per frame. A node's seconds are of its own clock; a link's compare two nodes' `PipelineClock`s.
+
+    `closed_ts` is the device's pipeline time.
+    """
+    result: dict[str, Any] = {
+        "stream": close.stream,
+        "sequence": close.sequence,
+        "ok": not close.error,
+        "source": ticket.source,
+        "model": graph.name,
+        "epoch": close.epoch,
+        "attempt": close.attempt,
+        "seconds": round(time.monotonic() - ticket.entered_at, DIGITS),
+    }
+    if ticket.correlation:
+        result["correlation"] = ticket.correlation.decode(errors="replace")
+    if close.error:
+        result["error"] = close.error
+    elif len(graph.outputs) == 1:
+        scored = top_k(close.outputs[graph.outputs[0]], labels)
+        result["top"] = [{**asdict(best), "score": round(best.score, DIGITS)} for best in scored]
+    result["tiers"] = [hop.tier for hop in close.trace]
+    result["path"] = [_stage(hop) for hop in close.trace]
+    result["links"] = link_seconds(close.trace, closed_ts)
+    result["ts"] = round(time.time(), 3)
+    return result
+
+
+def link_seconds(trace: Trace, closed_ts: float) -> dict[str, float]:
+    """Seconds from a node's output to the next node's input: encode, broker and decode; `return` is the way back."""
+    links = {
+        f"{before.tier}_{after.tier}": round(after.arrived_ts - before.sent_ts, DIGITS)
+        for before, after in pairwise(trace)
+    }
+    if len(trace) > 1:
+        links["return"] = round(closed_ts - trace[-1].sent_ts, DIGITS)
+    return links
+
+
+def intake_seconds(result: Mapping[str, Any]) -> float:
+    """Of a result: what its device took to read the frame and to answer it, which is all that is in no other part."""
+    at_nodes = sum(stage[name] for stage in result["path"] for name in ("queue_seconds", "compute_seconds"))
+    return float(max(0.0, result["seconds"] - at_nodes - sum(result["links"].values())))
+
+
+def _stage(hop: Hop) -> dict[str, Any]:
+    return {
+        "node": hop.node,
+        "tier": hop.tier,
+        **{
+            name: round(getattr(hop, name), DIGITS)
+            for name in ("decode_seconds", "queue_seconds", "compute_seconds", "encode_seconds")
+        },
+    }

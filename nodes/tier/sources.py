@@ -1,0 +1,153 @@
+"""A device's own frames: images of a folder, a video file or a camera, at a rate, once or in a loop."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nodes.config.sections import SourceSection
+from nodes.tier.pending_frame import Ticket
+from pipeline.errors import ConfigError
+from pipeline.plan import NodeId, StreamId
+from pipeline.wire import Array
+
+_log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".npy")
+
+Frames = Iterator[tuple[str, bytes | Array]]
+Offer = Callable[[StreamId, Ticket, bool], None]
+"""Takes the stream, the frame, and whether it may be dropped for a fresher one."""
+
+
+class Source:
+    """A thread that offers frames. With the policy `block` it waits until `window` of them are answered."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        stream: StreamId,
+        section: SourceSection,
+        window: int,
+        offer: Offer,
+        *,
+        start_at: int = 0,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._stream, self._section, self._offer = stream, section, offer
+        self._start_at, self._on_end = start_at, on_end
+        self._open = open_frames(section, start_at=start_at)
+        self._window = window
+        self._credit = threading.Semaphore(window)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"{node}.source.{stream}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to offer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Offer no more."""
+        self._stop.set()
+        self._credit.release(self._window)
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        offered, next_at = 0, time.monotonic()
+        if self._start_at:
+            _log.info("source of stream %s goes on after %d frames", self._stream, self._start_at)
+        try:
+            for name, payload in self._open:
+                if not self._await_turn(next_at):
+                    break
+                live = self._section.policy == "freshest"
+                done = (lambda: None) if live else self._credit.release
+                self._offer(self._stream, self._ticket(payload, name, done, offered + 1), live)
+                offered += 1
+                if self._section.rate_hz:
+                    # a frame that had to wait does not make the following ones hurry
+                    next_at = max(next_at, time.monotonic() - 1.0) + 1.0 / self._section.rate_hz
+            else:
+                self._await_answers()
+        except Exception:
+            _log.exception("source of stream %s failed", self._stream)
+        _log.info("source of stream %s ended after %d frames", self._stream, offered)
+
+    def _ticket(self, payload: bytes | Array, name: str, done: Callable[[], None], offered: int) -> Ticket:
+        return Ticket(payload, name, done, position=self._start_at + offered)
+
+    def _await_answers(self) -> None:
+        """The source has ended when its last frames are answered; with `freshest` when they are offered."""
+        for _ in range(self._window if self._section.policy == "block" else 0):
+            self._credit.acquire()
+        if not self._stop.is_set():
+            self._on_end()
+
+    def _await_turn(self, at: float) -> bool:
+        if self._section.policy == "block":
+            self._credit.acquire()
+        self._stop.wait(max(0.0, at - time.monotonic()))
+        return not self._stop.is_set()
+
+
+def open_frames(section: SourceSection, *, start_at: int = 0) -> Frames:
+    """(name, encoded bytes or RGB array) one after the other. Raises ConfigError when there is nothing to read.
+
+    Images go on after `start_at` frames; a video begins anew.
+    """
+    if section.images is not None:
+        return _images(section.images, section.loop, start_at)
+    return _video(section)
+
+
+def _images(path: Path, loop: bool, start_at: int) -> Frames:
+    if not path.exists():
+        raise ConfigError(f"streams: source: images: {path} does not exist")
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
+    if not files:
+        raise ConfigError(f"streams: source: images: no {', '.join(IMAGE_SUFFIXES)} in {path}")
+    ordered = itertools.cycle(files) if loop else files
+    start_at = start_at % len(files) if loop else start_at
+    return ((file.name, file.read_bytes()) for file in itertools.islice(ordered, start_at, None))
+
+
+def _video(section: SourceSection) -> Frames:
+    source = section.video if section.video is not None else section.camera
+    try:
+        import cv2
+    except ImportError:
+        raise ConfigError("a video or camera needs OpenCV: pip install 'trisect[video]'") from None
+    capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        raise ConfigError(f"streams: source: {source!r} cannot be opened as a video or camera")
+    frames = _captured(capture, source, section.loop)
+    live_file = section.video is not None and section.policy == "freshest" and section.rate_hz is None
+    return _paced(frames, capture.get(cv2.CAP_PROP_FPS)) if live_file else frames
+
+
+def _captured(capture: Any, source: str | int | None, loop: bool) -> Frames:
+    import cv2
+
+    for number in itertools.count():
+        read, image = capture.read()
+        if not read and loop and number:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+            read, image = capture.read()
+        if not read:
+            capture.release()
+            return
+        yield f"{source}#{number}", np.ascontiguousarray(image[:, :, ::-1])
+
+
+def _paced(frames: Frames, rate_hz: float) -> Frames:
+    """A recording that stands for a camera comes at the rate at which it was taken, not as fast as it can be read."""
+    for frame in frames:
+        time.sleep(1.0 / rate_hz if rate_hz > 0 else 0.0)
+        yield frame

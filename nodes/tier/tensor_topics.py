@@ -1,0 +1,37 @@
+"""Which tensor topics a node reads for an epoch: what crosses to its stage, its tiles, and what came of the tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from broker import topics
+from broker.topics import Namespace
+from nodes.tier.machine.actions import Prepare
+from pipeline.graph import ModelGraph
+from pipeline.placement import Tier
+from pipeline.plan import NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Inflow:
+    """A topic and who writes on it; `of_tiles` are workers' outputs for the tiles that this node shares out."""
+
+    topic: str
+    sender: NodeId
+    of_tiles: bool = False
+
+
+def inflows(names: Namespace, me: NodeId, graph: ModelGraph, part: Prepare) -> Iterator[Inflow]:
+    """What this node's part in a plan is fed with."""
+    plan, stage = part.plan, part.stage
+    epoch: dict[str, str | int] = {"stream": plan.stream, "epoch": plan.epoch}
+    if stage is None:
+        head = plan.nodes[Tier.EDGE]
+        yield Inflow(names.topic(topics.TILE, node=head, worker=me, **epoch), head)
+        return
+    for tensor in stage.inputs:
+        sender = plan.nodes[plan.placement[graph.producer[tensor]]]
+        yield Inflow(names.topic(topics.OUT, node=sender, tensor=tensor, **epoch), sender)
+    for worker in plan.workers if part.tiled is not None else ():
+        yield Inflow(names.topic(topics.TILED, node=worker, **epoch), worker, of_tiles=True)

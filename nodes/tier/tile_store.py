@@ -1,0 +1,85 @@
+"""A node's compiled tiles: each kind once for all tiles and epochs that have it, gone with the last of those epochs.
+
+Each kind is proven where it will run, against the stack in one piece on the same processor: kernels differ between
+processors, and nodes prove side by side. The stack in one piece runs once for all grids that follow each other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from pipeline.models.footprint import check_room
+from pipeline.tiles.tiling import TiledStage
+
+if TYPE_CHECKING:
+    from pipeline.engines import Engine, TileSegment
+    from pipeline.engines.tiling import Proof
+    from pipeline.prepare.model import PreparedModel
+
+TileKey = tuple[str, Hashable]
+"""A model's name and a kind of tile, which tells the stack, too."""
+
+
+class TileStore:
+    """Which segment computes a tile of an epoch. To hold one may take seconds; `of` may be called meanwhile."""
+
+    def __init__(self, engine: Engine, models: Mapping[str, PreparedModel]) -> None:
+        self._engine = engine
+        self._models = models
+        self._compiled: dict[TileKey, TileSegment] = {}
+        self._held: dict[tuple[str, int], dict[int, TileKey]] = {}
+        self._proof: tuple[str, Proof] | None = None
+        self._lock = threading.Lock()
+
+    def hold(self, stream: str, epoch: int, model: str, tiled: TiledStage, tiles: Iterable[int]) -> None:
+        """Have these tiles, counted from 1, ready for this epoch, those that were held before included.
+
+        Raises TileError when they would change a bit on this engine, TooLarge when there is not enough memory for one,
+        and what the engine raises.
+        """
+        with self._lock:
+            self._held.setdefault((stream, epoch), {})
+        for number in tiles:
+            tile = tiled.tile_map.tiles[number - 1]
+            key = model, tile.kind
+            segment = self._compiled.get(key)
+            if segment is None:
+                check_room(self._models[model], tiled.stack.blocks)
+                segment = self._proof_of(model, tiled).compile_tile(tiled.tile_map, tile)
+            self._keep(stream, epoch, number, key, segment)
+
+    def _proof_of(self, model: str, tiled: TiledStage) -> Proof:
+        from pipeline.engines.tiling import Proof  # loads the framework
+
+        known = self._proof
+        if known is None or (known[0], known[1].stack) != (model, tiled.stack):
+            known = self._proof = model, Proof(self._engine, self._models[model], tiled.stack)
+        return known[1]
+
+    def holds(self, stream: str, epoch: int) -> bool:
+        """Whether anything is held for the epoch."""
+        with self._lock:
+            return (stream, epoch) in self._held
+
+    def of(self, stream: str, epoch: int, tile: int) -> TileSegment | None:
+        """The segment of a tile, None when it is not held."""
+        with self._lock:
+            key = self._held.get((stream, epoch), {}).get(tile)
+            return self._compiled[key] if key else None
+
+    def release(self, stream: str, epoch: int) -> None:
+        """Let the epoch go, and what no other epoch runs."""
+        with self._lock:
+            self._held.pop((stream, epoch), None)
+            used = {key for held in self._held.values() for key in held.values()}
+            unused = [self._compiled.pop(key) for key in set(self._compiled) - used]
+        del unused  # its memory is freed here, where nobody waits for the lock
+
+    def _keep(self, stream: str, epoch: int, number: int, key: TileKey, segment: TileSegment) -> None:
+        with self._lock:
+            held = self._held.get((stream, epoch))
+            if held is not None:  # the epoch may have been let go meanwhile
+                self._compiled[key] = segment
+                held[number] = key

@@ -1,0 +1,1 @@
+"""`trisect watch`: the process, and what it shows."""

@@ -1,0 +1,102 @@
+"""What engines are: the seam between a prepared model and a library of kernels. Imports none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from pipeline.prepare.model import PreparedModel
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTimes:
+    """Seconds of each block (block 0 takes 0.0): `contention.typical_seconds` of runs, and between their quartiles.
+
+    `total_seconds` is the median of whole runs without a tracer; `seconds` is scaled to add up to it, from the
+    `unscaled_seconds` that the blocks' own measurements add up to (None where an engine does not tell).
+    """
+
+    seconds: tuple[float, ...]
+    spread: tuple[float, ...]
+    total_seconds: float
+    unscaled_seconds: float | None = None
+
+
+class Segment(Protocol):
+    """Some blocks, compiled: tensor ids of the manifest in, tensor ids out. Run it from one thread at a time."""
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Ids it needs."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Ids it gives."""
+        ...
+
+    def run(self, tensors: Mapping[int, Array]) -> dict[int, Array]:
+        """Outputs by id; C-contiguous and read-only or the caller's own. More inputs than needed may be given.
+
+        Raises PlanError for a tensor that is missing, or of another shape or dtype than the manifest's.
+        """
+        ...
+
+
+class TileSegment(Protocol):
+    """A stack of blocks, compiled for tiles of one kind. Run it from one thread at a time."""
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Ids it needs, each the tile's region of it."""
+        ...
+
+    @property
+    def output(self) -> int:
+        """The id of what it gives a region of."""
+        ...
+
+    def run(self, tensors: Mapping[int, Array]) -> Array:
+        """The tile's region of the output. Raises PlanError for a region that is missing or of another shape."""
+        ...
+
+
+class Engine(Protocol):
+    """A library of kernels, with its threads fixed."""
+
+    @property
+    def name(self) -> str:
+        """As configuration names it."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Of the library: profiles and bits may differ between versions."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """It computes on."""
+        ...
+
+    def compile(
+        self, model: PreparedModel, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
+    ) -> Segment:
+        """A segment that has run once, so that its first frame is as fast as its second. Raises PlanError."""
+        ...
+
+    def profile(self, model: PreparedModel, repeats: int = 10) -> BlockTimes:
+        """Seconds of each block, measured where it will run: within the whole network."""
+        ...
+
+
+def unsplit(engine: Engine, model: PreparedModel) -> Segment:
+    """All blocks in one segment: what every split must equal bit for bit."""
+    graph = model.graph
+    return engine.compile(model, range(len(graph)), graph.inputs, tuple(dict.fromkeys(graph.outputs)))

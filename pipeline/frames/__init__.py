@@ -1,0 +1,1 @@
+"""From bytes that arrive to a model's inputs, and from its outputs to classes."""

@@ -1,0 +1,42 @@
+"""Pack a source: load it with Keras, prepare it, write its operations and weights to a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import TrisectError
+from pipeline.graph import ModelGraph
+from pipeline.lite.package import write
+from pipeline.models import mode_of
+from pipeline.models.load import load
+from pipeline.models.source import ModelSource
+from pipeline.prepare.lowering import lower
+
+
+def pack(source: ModelSource, path: Path) -> ModelGraph:
+    """Write the package of a source. Raises UnknownModel, NotFunctional, ModelError."""
+    model = load(source)
+    about: dict[str, Any] = {
+        "source": Path(source.source).name,
+        "weights": Path(source.weights).name,
+        "preprocess": mode_of(source),
+        "trisect": version("trisect"),
+        "keras": version("keras"),
+    }
+    write(path, lower(model), about)
+    return model.graph
+
+
+def serve() -> None:
+    """Pack what standard input asks for, as JSON; standard output's last line says `error`, empty when it was done."""
+    asked = json.load(sys.stdin)
+    try:
+        pack(ModelSource(**asked["source"]), Path(asked["path"]))
+    except TrisectError as error:
+        print(json.dumps({"error": str(error)}))
+        raise SystemExit(1) from None
+    print(json.dumps({"error": ""}))

@@ -1,0 +1,129 @@
+"""Where packages are kept on a machine, each written once: by what was packed, in the cache folder.
+
+A package is made in a process of its own, so that who asks for it never loads TensorFlow. Knows no network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from pipeline.errors import ModelError
+from pipeline.lite.package import FORMAT_VERSION, SUFFIX, Package
+from pipeline.models.source import ModelSource
+
+_log = logging.getLogger(__name__)
+
+_MAKES = ("models", "prepare", "lite")
+"""The rooms whose code decides what is in a package."""
+_SERVE = "from pipeline.models.pack import serve; serve()"
+
+
+def directory() -> Path:
+    """`$XDG_CACHE_HOME/trisect/packages`, by default below ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "trisect" / "packages"
+
+
+def path_of(source: ModelSource) -> Path:
+    """Where the package of a source is, or will be. Raises ModelError for a file that is not there."""
+    named = [FORMAT_VERSION, _code(), _version("keras"), _identity(source.source), _identity(source.weights)]
+    key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
+    return directory() / f"{Path(source.source).stem}-{key}{SUFFIX}"
+
+
+def load(source: ModelSource) -> Package:
+    """The package that a source is, or the one made of it here before; else a new one, which takes seconds.
+
+    Raises ModelError, for a source that has to be packed also where TensorFlow is not installed.
+    """
+    if source.is_package:
+        return Package(Path(source.source).expanduser(), name=source.name)
+    path = path_of(source)
+    if not path.exists():
+        with _alone(path):
+            if not path.exists():
+                make(source, path)
+    return Package(path, name=source.name)
+
+
+def make(source: ModelSource, path: Path) -> None:
+    """Pack a source, in another process. Raises ModelError."""
+    if find_spec("tensorflow") is None:
+        raise ModelError(
+            f"model {source.name!r}: {source.source} has to be packed first, and TensorFlow, which that takes, is not "
+            f"installed here; on a machine that has it: `trisect pack {source.source} -o {Path(source.source).stem}"
+            f"{SUFFIX}`, then give that file as source"
+        )
+    _log.info("packing %s, once: %s", source.name, path)
+    asked = json.dumps({"source": asdict(source), "path": str(path)})
+    done = subprocess.run(
+        [sys.executable, "-c", _SERVE], input=asked, capture_output=True, text=True, check=False, cwd=_root()
+    )
+    answer = done.stdout.strip().rpartition("\n")[2]
+    try:
+        error = json.loads(answer)["error"]
+    except (ValueError, KeyError, TypeError):
+        last = done.stderr.strip().rpartition("\n")[2][:300]
+        raise ModelError(f"model {source.name!r} was not packed: exit code {done.returncode}: {last}") from None
+    if error:
+        raise ModelError(error)
+
+
+def _root() -> Path:
+    return Path(__file__).resolve().parents[2]
+
+
+def _identity(text: str) -> str:
+    """A name as it is; a file by its place, size and time of change."""
+    if not text.endswith((".keras", ".h5", ".hdf5")) and "/" not in text:
+        return text
+    path = Path(text).expanduser().resolve()
+    try:
+        found = path.stat()
+    except OSError:
+        raise ModelError(f"no model file at {path}") from None
+    return f"{path} {found.st_size} {found.st_mtime_ns}"
+
+
+@cache
+def _code() -> str:
+    """What the code that makes packages is: a package of other code is not used."""
+    found = hashlib.sha256()
+    for room in _MAKES:
+        for file in sorted((_root() / "pipeline" / room).rglob("*.py")):
+            found.update(file.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Of the nodes that start on one machine, one packs and the others wait. Raises ModelError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_suffix(".lock").open("a", encoding="utf-8")
+    except OSError as error:
+        raise ModelError(f"package {path} cannot be written: {error.strerror or error}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    path.with_suffix(".lock").unlink(missing_ok=True)

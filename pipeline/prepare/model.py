@@ -1,0 +1,89 @@
+"""A model ready to be cut: its manifest, and for each block the Keras calls that run it.
+
+`pipeline.models.load` makes one of a source, the same on every node. Knows no engine and no frame.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline.graph import ModelGraph
+from pipeline.lite.package import SPACIOUS, SUFFIX, Package, write
+from pipeline.prepare.blocks import describe, group, variables
+from pipeline.prepare.digest import digest
+from pipeline.prepare.flatten import Call, FlatModel, Spec, Value, flatten
+from pipeline.prepare.folding import simplify
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """`calls[i]` are those of block i (none for the input); ids below `len(graph.tensors)` are the manifest's.
+
+    `specs` has the shape and dtype of each tensor, those within blocks too.
+    """
+
+    graph: ModelGraph
+    calls: tuple[tuple[Call, ...], ...]
+    specs: Mapping[int, Spec]
+
+    @cached_property
+    def package(self) -> Package:
+        """The model as a package, in a file without a name. Raises ModelError."""
+        from pipeline.prepare.lowering import lower
+
+        with tempfile.TemporaryDirectory(prefix="trisect-package-", dir=SPACIOUS) as folder:
+            path = Path(folder) / f"{self.graph.digest}{SUFFIX}"
+            write(path, lower(self), {})
+            return Package(path)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        held = {id(v): v for block in self.calls for call in block for v in variables(call)}
+        return sum(v.value.numpy().nbytes for v in held.values())
+
+
+def prepare(model: Any, name: str) -> PreparedModel:
+    """Prepare a Keras model that is already there, and use it up: its graph is taken apart to free what was folded."""
+    return prepared_from(flatten(model, name, renumber=True))
+
+
+def prepared_from(flat: FlatModel) -> PreparedModel:
+    """Prepare a flattened model, and use it up. Raises ModelError."""
+    originals = [call.operation for call in flat.calls]
+    simplify(flat)
+    groups = group(flat)
+    tensors, blocks, number = describe(flat, groups)
+    calls = ((), *(tuple(_renumber(call, number) for call in calls) for calls in groups))
+    inputs, outputs = (tuple(number[t] for t in ids) for ids in (flat.inputs, flat.outputs))
+    specs = {number[t]: spec for t, spec in flat.specs.items() if t in number}
+    graph = ModelGraph(
+        name=flat.name,
+        digest=digest(calls, inputs, outputs, specs),
+        tensors=tuple(tensors),
+        blocks=tuple(blocks),
+        inputs=inputs,
+        outputs=outputs,
+    )
+    _let_go(originals)
+    return PreparedModel(graph, calls, specs)
+
+
+def _renumber(call: Call, number: Mapping[int, int]) -> Call:
+    args, kwargs = call.arguments({tensor: Value(number[tensor]) for tensor in call.inputs})
+    return replace(call, args=args, kwargs=kwargs, outputs=tuple(number[t] for t in call.outputs))
+
+
+def _let_go(operations: list[Any]) -> None:
+    """Each layer refers to its neighbours in the original graph; one that stays would keep all weights in memory."""
+    for operation in operations:
+        operation._inbound_nodes.clear()
+        operation._outbound_nodes.clear()
+    operations.clear()
+    gc.collect()

@@ -1,0 +1,1 @@
+"""How fast a machine runs a model, and any model: profiles, calibration, a probe of the processor."""

@@ -1,0 +1,45 @@
+"""What is left of a processor right now: one small convolution, timed on an engine. Only ratios of it mean anything."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.engines import unsplit
+from pipeline.prepare.model import prepare
+from pipeline.tensorflow_runtime import keras
+
+if TYPE_CHECKING:
+    from pipeline.engines import Engine
+
+_SIDE, _CHANNELS = 56, 64
+_LEAST_S = 2e-2
+"""Several turns of a scheduler that shares a core out by the millisecond: what fits into one says nothing."""
+_WARM_UP = 3
+_MOST_ROUNDS = 64
+
+
+class ProcessorProbe:
+    """Takes some tens of milliseconds, as many rounds each time as filled these when it was made.
+
+    For one thread at a time.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        image = keras.Input((_SIDE, _SIDE, _CHANNELS), name="image")
+        convolution = keras.layers.Conv2D(_CHANNELS, 3, padding="same", name="convolution")
+        model = prepare(keras.Model(image, convolution(image)), "processor")
+        self._segment = unsplit(engine, model)
+        self._given = {i: np.ones(model.graph.tensors[i].shape, np.float32) for i in model.graph.inputs}
+        self._rounds = 1
+        quickest_s = min(self.seconds() for _ in range(_WARM_UP))
+        self._rounds = min(max(round(_LEAST_S / quickest_s), 1), _MOST_ROUNDS)
+
+    def seconds(self) -> float:
+        """What the convolutions take now."""
+        began = time.perf_counter()
+        for _ in range(self._rounds):
+            self._segment.run(self._given)
+        return time.perf_counter() - began

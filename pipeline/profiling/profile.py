@@ -1,0 +1,227 @@
+"""What a node measured about itself: seconds per block, kept on disk and shared by the nodes of one machine.
+
+Knows no kernel: it asks an engine. A profile fits one model, engine, version, number of threads and kind of machine.
+Whatever else is measured once for an engine on a machine (its speed) is kept here too, under the same lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.errors import ModelError
+from pipeline.timing import cpu_quota
+
+if TYPE_CHECKING:
+    from pipeline.engines import Engine
+    from pipeline.prepare.model import PreparedModel
+
+PROFILE_VERSION = 1
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Median seconds per block by index, block 0 (the input) among them with 0.0.
+
+    `spread` is the distance between the quartiles of each, `total_seconds` the median of whole runs without the
+    profiler, which `seconds` is scaled to add up to; `unscaled_seconds` is what it added up to before (None: unknown).
+    `measured_ts` is in seconds since 1970. Raises ModelError on nonsense.
+    """
+
+    model: str
+    digest: str
+    engine: str
+    engine_version: str
+    threads: int
+    hardware: str
+    seconds: tuple[float, ...]
+    spread: tuple[float, ...]
+    total_seconds: float
+    measured_ts: float
+    unscaled_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        times = (*self.seconds, *self.spread, self.total_seconds, self.unscaled_seconds or 0.0)
+        if not self.seconds or len(self.seconds) != len(self.spread):
+            raise ModelError(f"profile of {self.model!r}: {len(self.seconds)} times and {len(self.spread)} spreads")
+        if not all(math.isfinite(value) and value >= 0 for value in times):
+            raise ModelError(f"profile of {self.model!r}: a time is negative or not finite; measure again")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"version": PROFILE_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Profile:
+        """Read a profile. Raises ModelError for anything that is not one."""
+        try:
+            if value["version"] != PROFILE_VERSION:
+                raise ModelError(f"profile version {value['version']!r}, this trisect reads {PROFILE_VERSION}")
+            return cls(
+                model=str(value["model"]),
+                digest=str(value["digest"]),
+                engine=str(value["engine"]),
+                engine_version=str(value["engine_version"]),
+                threads=int(value["threads"]),
+                hardware=str(value["hardware"]),
+                seconds=tuple(map(float, value["seconds"])),
+                spread=tuple(map(float, value["spread"])),
+                total_seconds=float(value["total_seconds"]),
+                measured_ts=float(value["measured_ts"]),
+                unscaled_seconds=None if value.get("unscaled_seconds") is None else float(value["unscaled_seconds"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ModelError(f"not a profile: {type(error).__name__}: {error}") from error
+
+
+def hardware() -> str:
+    """What decides speed and is the same for equal machines: `<machine> <processor> x<cores>`, and a CPU quota."""
+    quota = cpu_quota.cores()
+    limited = f", {quota:g} of them" if quota is not None else ""
+    return f"{platform.machine()} {_processor()} x{os.cpu_count() or 1}{limited}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    named = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return named.get("model name") or named.get("model") or named.get("hardware") or platform.processor() or "unknown"
+
+
+def cache_directory() -> Path:
+    """`$XDG_CACHE_HOME/trisect/profiles`, by default below ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "trisect" / "profiles"
+
+
+def load_cached(digest: str, engine: Engine) -> Profile | None:
+    """The profile measured before on such a machine, or None. A file that is no such profile is logged and ignored."""
+    profile = kept(digest, engine, Profile.from_json)
+    foreign = _foreign(profile, digest, engine) if profile is not None else ""
+    if foreign:
+        path = _path(digest, engine)
+        _log.warning("profile %s ignored: it is of another model, engine or machine: %s", path, foreign)
+        return None
+    return profile
+
+
+def cached(engine: Engine, model: PreparedModel) -> Profile | None:
+    """The profile of this model that was measured before on such a machine, or None."""
+    profile = load_cached(model.graph.digest, engine)
+    if profile is None or len(profile.seconds) != len(model.graph):
+        return None
+    return replace(profile, model=model.graph.name)  # it may go by another name here
+
+
+def kept(name: str, engine: Engine, read: Callable[[Any], T]) -> T | None:
+    """What was kept under this name for such an engine on such a machine, or None; what cannot be read is logged."""
+    path = _path(name, engine)
+    try:
+        return read(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError, ModelError) as error:
+        _log.warning("%s ignored: %s", path, error)
+        return None
+
+
+def keep(name: str, engine: Engine, value: Mapping[str, Any]) -> Path:
+    """Keep plain JSON values for later: readers see the old file or the whole new one. Raises OSError."""
+    path = _path(name, engine)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", encoding="utf-8", delete=False) as new:
+        json.dump(value, new)
+    os.replace(new.name, path)
+    return path
+
+
+def keep_if_possible(name: str, engine: Engine, value: Mapping[str, Any]) -> None:
+    """The same; a cache that cannot be written costs only the cache."""
+    try:
+        keep(name, engine, value)
+    except OSError as error:
+        _log.warning("not kept: %s; set XDG_CACHE_HOME to a directory that can be written", error)
+
+
+def _foreign(profile: Profile, digest: str, engine: Engine) -> str:
+    """What the profile is of that this is not; empty if it fits."""
+    pairs = (
+        ("digest", profile.digest, digest),
+        ("engine", profile.engine, engine.name),
+        ("engine version", profile.engine_version, engine.version),
+        ("threads", profile.threads, engine.threads),
+        ("hardware", profile.hardware, hardware()),
+    )
+    return "; ".join(f"{name} {theirs}, here {ours}" for name, theirs, ours in pairs if theirs != ours)
+
+
+def _path(name: str, engine: Engine) -> Path:
+    key = json.dumps([engine.name, engine.version, engine.threads, hardware()])
+    return cache_directory() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+
+
+def store(profile: Profile, engine: Engine) -> Path:
+    """Keep a profile for later. Raises OSError."""
+    return keep(profile.digest, engine, profile.to_json())
+
+
+def measure(engine: Engine, model: PreparedModel, repeats: int = 10) -> Profile:
+    """Profile a model now, on this machine, in at most so many runs."""
+    times = engine.profile(model, repeats)
+    return Profile(
+        model=model.graph.name,
+        digest=model.graph.digest,
+        engine=engine.name,
+        engine_version=engine.version,
+        threads=engine.threads,
+        hardware=hardware(),
+        seconds=times.seconds,
+        spread=times.spread,
+        total_seconds=times.total_seconds,
+        measured_ts=time.time(),
+        unscaled_seconds=times.unscaled_seconds,
+    )
+
+
+def measure_or_load(engine: Engine, model: PreparedModel) -> Profile:
+    """The cached profile, else a new one. Of the nodes that start on one machine, one measures and the others wait.
+
+    Measuring side by side would give times that no node has when it runs alone.
+    """
+    with alone():
+        profile = cached(engine, model)
+        if profile is None:
+            profile = measure(engine, model)
+            keep_if_possible(profile.digest, engine, profile.to_json())
+        return profile
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hold the machine's lock for measuring; the kernel frees it when its holder dies. Without a lock file, go on."""
+    with contextlib.ExitStack() as stack:
+        try:
+            directory = cache_directory()
+            directory.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(open(directory / "lock", "a", encoding="utf-8")), fcntl.LOCK_EX)
+        except OSError as error:
+            _log.warning("measuring without a lock: %s", error)
+        yield

@@ -1,0 +1,1 @@
+"""Bit for bit: split and tiled networks against the whole one."""

@@ -1,0 +1,237 @@
+"""A configuration is read whole or refused with every problem's file, line, key, value and remedy."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nodes.config.loader import Config, load_config, parse_config, with_node
+from pipeline.errors import ConfigError
+from pipeline.placement import Tier
+from pipeline.plan import NodeId, StreamId
+
+ROOT = Path(__file__).parents[4]
+FILE = Path("/etc/trisect/here.yaml")
+
+GOOD = """\
+pipeline: demo
+models:
+  net: {source: mobilenet_v2, weights: 'seed:0'}
+streams:
+  camera:
+    device: device-1
+    model: net
+nodes:
+  device-1: {tier: device}
+  edge-1:
+    tier: edge
+"""
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, FILE)
+    return str(caught.value)
+
+
+def changed(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1
+    return GOOD.replace(old, new)
+
+
+@pytest.mark.parametrize("name", ["demo.yaml", "three-machines.yaml"])
+def test_every_configuration_that_ships_can_be_read(name: str) -> None:
+    config = load_config(ROOT / "configs" / name)
+    assert config.streams[StreamId("camera")].model in config.models
+    assert config.nodes_of(Tier.DEVICE) == (NodeId("device-1"),)
+
+
+def test_the_commented_configuration_has_every_key_there_is() -> None:
+    text = (ROOT / "configs" / "three-machines.yaml").read_text()
+    schema = Config.model_json_schema()
+    keys = {key for section in (schema, *schema["$defs"].values()) for key in section.get("properties", {})}
+    assert {key for key in keys if f"{key}:" not in text} == set()
+
+
+def test_what_is_left_out_has_a_default() -> None:
+    config = parse_config(GOOD, FILE)
+    assert (config.broker.host, config.broker.port) == ("127.0.0.1", 1883)
+    stream = config.streams[StreamId("camera")]
+    assert (stream.window, stream.frame_timeout_s, stream.outputs, stream.source) == (4, 5.0, False, None)
+    assert config.transport.chunk_bytes == 1 << 20
+    assert parse_config(GOOD + "planner:\n#  margin: 0.2\n", FILE).planner.margin == 0.1
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config = parse_config(GOOD, FILE)
+    with pytest.raises(ValueError, match="frozen"):
+        config.pipeline = "other"  # type: ignore[misc]  # the type checker says so too
+    with pytest.raises(TypeError, match="assignment"):
+        config.nodes[NodeId("x")] = config.nodes[NodeId("edge-1")]  # type: ignore[index]  # and here
+
+
+def test_paths_are_relative_to_the_file() -> None:
+    text = changed("source: mobilenet_v2, weights: 'seed:0'", "source: nets/my.keras, labels: labels.txt")
+    model = parse_config(text, FILE).models["net"]
+    assert model.source == "/etc/trisect/nets/my.keras"
+    assert model.labels == Path("/etc/trisect/labels.txt")
+    assert model.is_file
+    assert model.weights is None
+    text = changed("    model: net\n", "    model: net\n    source: {images: photos/, rate_hz: 10}\n")
+    source = parse_config(text, FILE).streams[StreamId("camera")].source
+    assert source is not None
+    assert (source.images, source.rate_hz, source.policy) == (Path("/etc/trisect/photos"), 10.0, "block")
+
+
+def test_weights_of_a_zoo_model_are_seeded_unless_told_otherwise() -> None:
+    assert parse_config(changed(", weights: 'seed:0'", ""), FILE).models["net"].weights == "seed:0"
+
+
+def test_a_camera_drops_old_frames_and_a_url_stays_a_url() -> None:
+    live = changed("    model: net\n", "    model: net\n    source: {camera: 0}\n")
+    source = parse_config(live, FILE).streams[StreamId("camera")].source
+    assert source is not None
+    assert source.policy == "freshest"
+    url = changed("    model: net\n", "    model: net\n    source: {video: 'rtsp://cam/1'}\n")
+    source = parse_config(url, FILE).streams[StreamId("camera")].source
+    assert source is not None
+    assert source.video == "rtsp://cam/1"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("tier: edge", "tier: egde", ":11: nodes.edge-1.tier: 'egde' is not allowed; one of device, edge, cloud"),
+        ("tier: edge", "teir: edge", ":11: nodes.edge-1.teir: unknown key; did you mean tier? allowed here: tier, "),
+        ("tier: edge", "threads: 2", ":10: nodes.edge-1.tier: is missing; one of device, edge, cloud"),
+        ("{tier: device}", "", ":9: nodes.device-1: None is not allowed; a section with the keys tier, engine"),
+        (
+            "tier: edge",
+            "tier: edge\n    threads: two",
+            ":12: nodes.edge-1.threads: 'two' is not allowed; threads from 1",
+        ),
+        ("tier: edge", "tier: edge\n    threads: true", ":12: nodes.edge-1.threads: True is not allowed; threads from"),
+        ("edge-1:", "Edge 1:", ":10: nodes.Edge 1: 'Edge 1' is not allowed as a name"),
+        ("edge-1:", "1:", ":10: nodes.1: 1 is not allowed as a name"),
+        ("pipeline: demo", "pipeline: De mo", ":1: pipeline: 'De mo' is not allowed; a name of a-z, 0-9 and -"),
+        ("pipeline: demo\n", "", ": pipeline: is missing; a name of"),
+        (
+            "device: device-1",
+            "device: device-2",
+            ":6: streams.camera.device: no node is named 'device-2'; did you mean",
+        ),
+        ("device: device-1", "device: edge-1", "'edge-1' is of tier edge, and frames enter on a device; nodes of tier"),
+        ("model: net", "model: nett", ":7: streams.camera.model: no model is named 'nett'; did you mean net?"),
+        ("'seed:0'", "'sead:0'", ":3: models.net: weights 'sead:0': seed:N"),
+        ("mobilenet_v2,", "my.keras,", ":3: models.net: a .keras file brings its own weights"),
+        ("model: net", "model: net\n    source: {loop: true}", "streams.camera.source: exactly one of images, video"),
+        (
+            "model: net",
+            "model: net\n    source: {camera: 0, video: x}",
+            "exactly one of images, video, camera; here video and camera",
+        ),
+        ("model: net", "model: net\n    frame_timeout_s: .inf", "frame_timeout_s: inf is not allowed; seconds above 0"),
+        (
+            "model: net",
+            "model: net\n    window: 0",
+            "streams.camera.window: 0 is not allowed; frames in flight, from 1",
+        ),
+        (
+            "pipeline: demo",
+            "pipeline: demo\ntransport: {chunk_bytes: 10}",
+            "transport.chunk_bytes: 10 is not allowed; b",
+        ),
+        ("pipeline: demo", "pipeline: demo\nbroker: {port: 70000}", "broker.port: 70000 is not allowed; a port from 1"),
+        ("pipeline: demo", "pipeline: demo\nplanner: {id: edge-1}", "planner.id: 'edge-1' is the id of a node already"),
+        (
+            "weights: 'seed:0'",
+            "preprocess: {size: [224], mode: tf}",
+            "models.net.preprocess.size[1]: is missing; [height",
+        ),
+        ("weights: 'seed:0'", "preprocess: {size: big, mode: tf}", "'big' is not allowed; [height, width]"),
+        ("weights: 'seed:0'", "labels: 7", "models.net.labels: 7 is not allowed; a path, relative to this file"),
+    ],
+)
+def test_a_mistake_is_told_with_line_key_value_and_remedy(old: str, new: str, said: str) -> None:
+    assert said in refusal(changed(old, new))
+
+
+def test_all_mistakes_are_told_at_once_each_with_the_file() -> None:
+    text = changed("tier: edge", "tier: up\n    thread: 1").replace("pipeline: demo", "pipeline: A")
+    told = refusal(text).splitlines()
+    assert len(told) == 3
+    assert all(line.startswith(f"{FILE}:") for line in told)
+
+
+def test_a_password_is_never_shown() -> None:
+    told = refusal("broker: {username: me, password: 31337}\n" + GOOD)
+    assert "31337" not in told
+    assert "broker.password" in told
+    config = parse_config("broker: {username: me, password: s3cret}\n" + GOOD, FILE)
+    assert "s3cret" not in repr(config)
+    orphan = refusal("broker: {password: s3cret}\n" + GOOD)
+    assert "a password without a username" in orphan
+    assert "s3cret" not in orphan
+
+
+def test_a_key_that_stands_twice_is_an_error_and_not_the_last_one() -> None:
+    assert refusal(GOOD + "  edge-1: {tier: cloud}\n") == (
+        f"{FILE}:10: nodes.edge-1: stands here and again on line 12; keep one"
+    )
+
+
+def test_yaml_that_is_none_is_told_with_line_and_column() -> None:
+    assert refusal("pipeline: [demo\nmodels: }").startswith(f"{FILE}:2:7: not YAML: ")
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_config("/no/such.yaml")
+    assert "a section with the keys pipeline, broker" in refusal("")
+    assert "a section with the keys pipeline, broker" in refusal("- a list")
+
+
+def test_aliases_are_welcome_even_those_that_contain_themselves() -> None:
+    text = changed("{tier: device}", "&one {tier: device}") + "  device-2: *one\n  device-3: {<<: *one, threads: 2}\n"
+    nodes = parse_config(text, FILE).nodes
+    assert nodes[NodeId("device-2")].tier == nodes[NodeId("device-3")].tier == Tier.DEVICE
+    refusal("pipeline: &a [*a]")
+
+
+def test_numbers_may_be_written_as_everyone_writes_them() -> None:
+    assert parse_config("planner: {margin: 5e-2}\n" + GOOD, FILE).planner.margin == 0.05
+
+
+@given(st.text(max_size=60), st.integers(0, len(GOOD)), st.integers(0, 12))
+@settings(max_examples=150, deadline=None)
+def test_any_text_is_a_configuration_or_a_config_error(text: str, at: int, dropped: int) -> None:
+    for candidate in (text, GOOD[:at] + text + GOOD[at + dropped :]):
+        try:
+            assert isinstance(parse_config(candidate, FILE), Config)
+        except ConfigError:
+            pass
+
+
+def test_what_needs_no_tensors_loads_neither_tensorflow_nor_scipy() -> None:
+    heavy = "{'tensorflow', 'keras', 'scipy'}"
+    code = f"import sys, nodes.config.loader, pipeline.partition; sys.exit(bool({heavy} & {{*sys.modules}}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_node_may_join_that_the_configuration_lacks() -> None:
+    config = parse_config(GOOD, FILE)
+    joined = with_node(config, NodeId("edge-9"), {"tier": "edge", "role": "worker", "threads": None})
+    assert joined.nodes[NodeId("edge-9")].is_worker
+    assert joined.nodes.items() >= config.nodes.items()
+    for id_, values, said in (
+        ("edge-9", {"tier": "fog"}, "node edge-9: tier: 'fog' is not allowed; one of device, edge, cloud"),
+        ("edge-9", {"tier": "cloud", "role": "worker"}, "tiles are the edge's: give tier edge, or no role"),
+        ("edge-9", {"tier": "edge", "role": "boss"}, "role: 'boss' is not allowed; worker"),
+        ("Edge 9", {"tier": "edge"}, "no id of a-z, 0-9 and -"),
+        (next(iter(config.nodes)), {"tier": "edge"}, "is in the configuration already"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            with_node(config, NodeId(id_), values)

@@ -1,0 +1,38 @@
+"""What a model's section means on a node: its labels, its preprocessing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nodes.config.model_settings import labels_of, preprocess_of
+from nodes.config.sections import ModelSection, PreprocessSection
+from pipeline.errors import ConfigError
+
+
+def with_labels(path: Path) -> ModelSection:
+    return ModelSection.model_validate({"source": "vgg16", "labels": str(path)})
+
+
+def test_labels_come_from_lines_or_a_keras_index(tmp_path: Path) -> None:
+    lines, index, broken = tmp_path / "a.txt", tmp_path / "b.json", tmp_path / "c.json"
+    lines.write_text("cat\ndog\n")
+    index.write_text(json.dumps({"0": ["n1", "cat"], "1": ["n2", "dog"]}))
+    broken.write_text("[]")
+    assert labels_of(with_labels(lines)) == ("cat", "dog")
+    assert labels_of(with_labels(index)) == ("cat", "dog")
+    assert labels_of(ModelSection(source="vgg16")) is None
+    for path in (broken, tmp_path / "missing.txt"):
+        if path is broken:
+            path.write_text('{"1": 3}')
+        with pytest.raises(ConfigError, match=path.name):
+            labels_of(with_labels(path))
+
+
+def test_preprocessing_is_the_models_own_unless_configured() -> None:
+    assert preprocess_of(ModelSection(source="vgg16")).mode == "caffe"
+    own = PreprocessSection(size=(32, 48), mode="unit")
+    chosen = preprocess_of(ModelSection(source="vgg16", preprocess=own))
+    assert (chosen.size, chosen.mode) == ((32, 48), "unit")

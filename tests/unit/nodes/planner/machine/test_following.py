@@ -1,0 +1,297 @@
+"""How plans follow times, rates and load: within a band not at all, beyond it when another plan wins."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+
+from nodes.config.plan_request import WishesSection
+from nodes.planner.costs.drift import LEAST_ROUND_TRIP_S, departures
+from nodes.planner.costs.snapshot import Condition, Taken
+from nodes.planner.machine import events as pe
+from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
+from nodes.planner.machine.utilisation import MOST, STALE_S, Flow, Rates, taken_on
+from nodes.protocol.messages import LifeState, LinkReport, NodeInfo, NodeState, Report, SegmentSeconds
+from nodes.protocol.reports import LEAST_FRAMES
+from nodes.tier.machine.events import PeerStateArrived, Tick
+from pipeline.partition import exact, hpa
+from pipeline.placement import Tier
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.profiling.profile import Profile
+from tests.unit.nodes.planner.machine.test_planner import (
+    MARGIN,
+    ON_EDGE,
+    PATIENCE_S,
+    SETTLE_S,
+    Planner,
+    logged,
+    planning,
+    published,
+)
+from tests.unit.nodes.tier.machine.test_tier import CAM, CLOUD, DEVICE, EDGE, EDGE_2, GRAPH, C, D, E, plan, state
+
+LINK = LinkReport(EDGE, "one", 1e6, 1e6, 2e-3)
+PROFILE = Profile("chain", GRAPH.digest, "tf", "2", 1, "x86", (0.1,), (0.1,), 0.1, 0.0)
+ASSUMED = Condition(PROFILE, 1.0, LINK)
+
+
+# What a band holds.
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (ASSUMED, []),
+        (replace(ASSUMED, factor=1.19), []),
+        (replace(ASSUMED, factor=1.21), ["edge-1 takes 1.21 times as long as assumed"]),
+        (replace(ASSUMED, taken=Taken(compute=0.5)), ["edge-1 takes 2.00 times as long as assumed"]),
+        (replace(ASSUMED, link=replace(LINK, up_bytes_per_s=0.81e6)), []),
+        (replace(ASSUMED, link=replace(LINK, up_bytes_per_s=5e5)), ["edge-1 has 0.5 MB/s to the broker, not 1"]),
+        (replace(ASSUMED, taken=Taken(down=0.25)), ["edge-1 has 0.75 MB/s from the broker, not 1"]),
+        (replace(ASSUMED, link=replace(LINK, round_trip_s=2e-3 + LEAST_ROUND_TRIP_S)), []),
+        (replace(ASSUMED, link=replace(LINK, round_trip_s=5e-3)), ["edge-1 has a round trip of 5 ms, not 2"]),
+        (replace(ASSUMED, handling_s=2e-3), []),
+        (replace(ASSUMED, handling_s=5e-3), ["edge-1 takes 5 ms to receive and send, not 0"]),
+        (replace(ASSUMED, basis=replace(PROFILE, seconds=(0.2,))), ["edge-1 has been measured anew"]),
+    ],
+)
+def test_what_differs_by_more_than_the_band_is_said(now: Condition, said: list[str]) -> None:
+    assert list(departures(EDGE, ASSUMED, now, 0.2)) == said
+
+
+# Links.
+
+
+def test_a_link_that_becomes_slow_moves_the_plan_and_the_plan_says_why() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner.tick(PATIENCE_S)
+    (second,) = published(planner.link(CLOUD, bytes_per_s=10.0))
+    assert second.placement == ON_EDGE
+    assert second.reason.startswith("cloud-1 has 1e-05 MB/s to the broker, not 1; ")
+    assert "less than the present plan's" in second.reason
+
+
+def test_a_link_that_changes_without_another_plan_being_better_is_said_once_in_the_log_and_in_the_plan() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner.tick(PATIENCE_S)
+    actions = planner.link(CLOUD, bytes_per_s=0.5e6)
+    (plan,), (said,) = published(actions, stays=True), logged(actions)
+    assert plan.epoch == 1
+    assert plan.reason.startswith(
+        "cloud-1 has 0.5 MB/s to the broker, not 1; cloud-1 has 0.5 MB/s from the broker, not 1: "
+        f"the present plan stays, none is better by {MARGIN:.0%}; predicted "
+    )
+    assert said == f"stream cam: epoch 1: {plan.reason}"
+    assert planner.link(CLOUD, bytes_per_s=0.5e6) == []
+    assert planner.tick(1.0) == []
+
+
+def test_a_plan_that_stays_is_priced_anew_no_more_often_than_plans_may_follow_each_other() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner.tick(PATIENCE_S)
+    assert len(published(planner.link(CLOUD, bytes_per_s=0.5e6), stays=True)) == 1
+    assert planner.link(CLOUD, bytes_per_s=0.9e6) == []
+    assert planner.tick(PATIENCE_S - 0.1) == []
+    (plan,) = published(planner.tick(0.1), stays=True)
+    assert plan.reason.startswith("cloud-1 has 0.9 MB/s to the broker, not 0.5")
+
+
+def test_news_wait_while_a_node_of_the_plan_may_only_blink() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    assert published(planner.link(CLOUD, bytes_per_s=0.5e6)) == []
+    assert published(planner.tick(PATIENCE_S - 0.1)) == []
+    assert published(planner(state(CLOUD, LifeState.LOST), 0.2)) == []
+    assert any("the present plan stays" in text for text in logged(planner(state(CLOUD), 0.1)))
+
+
+def test_news_within_the_time_between_plans_are_looked_into_after_it() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    assert published(planner.link(CLOUD, bytes_per_s=10.0)) == []
+    assert published(planner.tick(PATIENCE_S - 0.1)) == []
+    (second,) = published(planner.tick(0.1))
+    assert second.placement == ON_EDGE
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_noisy_but_constant_network_changes_nothing_and_is_not_solved_for(seed: int) -> None:
+    planner, chance = planning(DEVICE, EDGE, CLOUD), random.Random(seed)
+    planner.tick(PATIENCE_S)
+    with mock.patch.object(exact, "solve", wraps=exact.solve) as solve:
+        for _ in range(300):
+            for node in (DEVICE, EDGE, CLOUD):
+                actions = planner.link(node, 1e6 * chance.uniform(0.85, 1.15), 2e-3 * chance.uniform(0.5, 1.5))
+                assert published(actions) == []
+            planner.tick(1.0)
+    assert solve.call_count == 0
+
+
+def test_small_steps_that_add_up_leave_the_band_in_the_end() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    rate, plans = 1e6, []
+    for _ in range(80):
+        rate *= 0.85
+        plans += published(planner.link(CLOUD, rate)) + published(planner.tick(PATIENCE_S))
+    assert [plan.placement for plan in plans] == [ON_EDGE]
+
+
+# D3's local adjustment.
+
+
+def test_with_hpa_news_adjust_the_present_plan_and_other_nodes_make_a_new_one() -> None:
+    planner = Planner()
+    settings = PlannerSettings(min_seconds_between_plans=PATIENCE_S, settle_s=SETTLE_S, lost_after_s=1e9)
+    wishes = {CAM: WishesSection(planner="hpa")}
+    planner.machine = PlannerMachine(settings, started_at=0.0, wishes=wishes)
+    planner.come(DEVICE, EDGE, CLOUD)
+    with mock.patch.object(hpa, "adjust", wraps=hpa.adjust) as adjust:
+        (first,) = published(planner.tick(SETTLE_S))
+        assert first.planner == "hpa"
+        assert adjust.call_count == 0
+        planner.tick(PATIENCE_S)
+        planner.link(CLOUD, bytes_per_s=2e6)
+        assert adjust.call_count == 1
+        (graph, placement, _costs, affected, *_), _ = adjust.call_args
+        assert (graph, placement) == (GRAPH, first.placement)
+        assert set(affected) == {
+            b for edge in GRAPH.edges if first.placement[edge[0]] < first.placement[edge[1]] for b in edge
+        } - {0}
+        planner.come(EDGE_2)
+        assert adjust.call_count == 1
+
+
+# Rates and shares.
+
+
+def test_rates_are_medians_of_windows_and_fade_when_nothing_is_said() -> None:
+    rates = Rates()
+    rates.counted(CAM, 100, 0.0)
+    assert rates.of(CAM, 0.0) == 0.0
+    for at, frames in ((1.0, 10), (2.0, 12), (3.0, 1000)):
+        rates.counted(CAM, frames, at)
+    assert rates.of(CAM, 3.0) == 12.0
+    assert rates.of(CAM, 3.0 + STALE_S + 0.1) == 0.0
+    rates.counted(CAM, 10, 100.0)
+    assert rates.of(CAM, 100.0) == 0.0
+
+
+def test_a_stream_takes_its_frames_times_what_one_takes() -> None:
+    on = plan(1, (D, E, E, C))
+    flow = Flow(on, 10.0, {Tier.DEVICE: 0.01, Tier.EDGE: 0.03, Tier.CLOUD: 0.002})
+    nothing = taken_on(EDGE_2, LINK, [flow])
+    assert nothing == Taken()
+    edge, cloud = taken_on(EDGE, LINK, [flow]), taken_on(CLOUD, LINK, [flow])
+    assert (edge.compute, cloud.compute) == (0.3, 0.02)
+    links = on.predicted.links
+    assert edge.down == pytest.approx(10.0 * links["device_edge"].nbytes / 1e6, abs=1e-3) if links else edge.down == 0.0
+    assert taken_on(EDGE, LINK, [flow] * 10).compute == MOST
+
+
+# Several streams.
+
+
+class Streams:
+    """Devices with a stream each over shared nodes, all of equal and fast links, and a clock."""
+
+    def __init__(self, seconds: Mapping[NodeId, float], tiers: Mapping[NodeId, Tier]) -> None:
+        self.seconds, self.tiers, self.now = seconds, tiers, 0.0
+        settings = PlannerSettings(
+            margin=MARGIN,
+            min_seconds_between_plans=PATIENCE_S,
+            settle_s=SETTLE_S,
+            lost_after_s=1e9,
+            prepare_timeout_s=1e9,
+        )
+        self.machine = PlannerMachine(settings, started_at=0.0)
+        self.plans: dict[StreamId, Plan] = {}
+        self.changes = 0
+
+    def __call__(self, event: pe.PlannerEvent) -> None:
+        for action in self.machine.handle(event, self.now, self.now):
+            if isinstance(action, pe.PublishPlan):
+                self.changes += self.plans.get(action.plan.stream) is not None
+                self.plans[action.plan.stream] = action.plan
+
+    def come(self, *nodes: NodeId) -> None:
+        for node in nodes:
+            tier, seconds = self.tiers[node], self.seconds[node]
+            streams = {StreamId(f"of-{node}"): "chain"} if tier is Tier.DEVICE else {}
+            self.live(node, LifeState.READY)
+            self(
+                pe.InfoArrived(
+                    NodeInfo(node, tier.label, "one", "1", "tf", "2", 1, "x86", {"chain": GRAPH.digest}, streams)
+                )
+            )
+            times = (0.0, *[seconds] * (len(GRAPH) - 1))
+            self(pe.ProfileArrived(node, Profile("chain", GRAPH.digest, "tf", "2", 1, "x86", times, times, 1.0, 0.0)))
+            self(pe.LinkArrived(LinkReport(node, "one", 1e9, 1e9, 1e-6)))
+        self(pe.ManifestArrived(GRAPH))
+
+    def live(self, node: NodeId, life: LifeState) -> None:
+        self(PeerStateArrived(NodeState(node, self.tiers[node].label, life, "one", 1)))
+
+    def go_on(self, seconds: int, rates_hz: Mapping[NodeId, float]) -> None:
+        """Devices report, once a second, how many frames they took in."""
+        for _ in range(seconds):
+            self.now += 1.0
+            for device, rate in rates_hz.items():
+                stream = StreamId(f"of-{device}")
+                if stream in self.plans and rate >= LEAST_FRAMES:
+                    segment = SegmentSeconds(stream, self.plans[stream].epoch, int(rate), 1e-6)
+                    self(pe.TelemetryArrived(device, Report((segment,))))
+            self(Tick())
+
+    def served_by(self) -> dict[str, str]:
+        """Where each stream computes."""
+        return {str(stream): str(plan.nodes[max(plan.nodes)]) for stream, plan in self.plans.items()}
+
+
+CAM_1, CAM_2, CAM_3 = (NodeId(f"device-{n}") for n in (1, 2, 3))
+NODES = {
+    CAM_1: Tier.DEVICE,
+    CAM_2: Tier.DEVICE,
+    CAM_3: Tier.DEVICE,
+    EDGE: Tier.EDGE,
+    EDGE_2: Tier.EDGE,
+    CLOUD: Tier.CLOUD,
+}
+TIMES = {CAM_1: 0.05, CAM_2: 0.05, CAM_3: 0.05, EDGE: 0.01, EDGE_2: 0.01, CLOUD: 0.012}
+
+
+def test_streams_spread_over_the_nodes_of_a_tier_and_stay_there() -> None:
+    streams = Streams({**TIMES, CLOUD: 1.0}, NODES)
+    streams.come(*NODES)
+    streams.go_on(60, {CAM_1: 20.0, CAM_2: 20.0})
+    served = streams.served_by()
+    assert {served["of-device-1"], served["of-device-2"]} == {EDGE, EDGE_2}
+    changes = streams.changes
+    streams.go_on(300, {CAM_1: 20.0, CAM_2: 20.0})
+    assert streams.changes == changes
+
+
+def test_a_device_that_joins_moves_another_when_that_pays_and_one_that_leaves_lets_it_back() -> None:
+    streams = Streams({**TIMES, CLOUD: 0.015}, {node: tier for node, tier in NODES.items() if node != EDGE_2})
+    streams.come(CAM_1, EDGE, CLOUD)
+    streams.go_on(30, {CAM_1: 20.0})
+    assert streams.served_by() == {"of-device-1": EDGE}
+    streams.come(CAM_2)
+    streams.go_on(60, {CAM_1: 20.0, CAM_2: 20.0})
+    assert set(streams.served_by().values()) == {EDGE, CLOUD}
+    changes = streams.changes
+    streams.go_on(200, {CAM_1: 20.0, CAM_2: 20.0})
+    assert streams.changes == changes
+    on_edge = next(stream for stream, node in streams.served_by().items() if node == EDGE)
+    left, stays = (CAM_1, CAM_2) if on_edge == "of-device-1" else (CAM_2, CAM_1)
+    streams.live(left, LifeState.STOPPED)
+    streams.go_on(60, {stays: 20.0})
+    assert streams.served_by()[f"of-{stays}"] == EDGE
+
+
+def test_an_idle_stream_is_no_load() -> None:
+    streams = Streams({**TIMES, CLOUD: 0.0101, EDGE_2: 1.0}, NODES)
+    streams.come(*NODES)
+    streams.go_on(60, {})
+    assert set(streams.served_by().values()) == {EDGE}

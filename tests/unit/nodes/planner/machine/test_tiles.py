@@ -1,0 +1,210 @@
+"""The planner with tile workers: when it shares a stack out, to whom, and when it thinks again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from nodes.config.plan_request import read_wishes
+from nodes.planner.machine import events as pe
+from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
+from nodes.protocol.messages import (
+    WORKER,
+    Applied,
+    LifeState,
+    LinkReport,
+    NodeInfo,
+    NodeState,
+    Report,
+    StreamApplied,
+    TileSeconds,
+)
+from nodes.protocol.reports import LEAST_FRAMES
+from nodes.tier.machine import events as ev
+from pipeline.models.graphs import shipped_graph
+from pipeline.placement import Tier
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.profiling.profile import Profile
+from pipeline.tiles.choice import tile_seconds
+
+GRAPH = shipped_graph("alexnet")
+CAM = StreamId("cam")
+DEVICE, EDGE = NodeId("device-1"), NodeId("edge-1")
+WORKERS = tuple(NodeId(f"worker-{n}") for n in range(1, 5))
+SECONDS = tuple(block.macs / 1e9 for block in GRAPH.blocks)
+PATIENCE_S = 5.0
+
+
+class Planner:
+    """A machine that knows a device, ten times as slow as the edge and its workers, far from them."""
+
+    def __init__(self, *workers: NodeId) -> None:
+        settings = PlannerSettings(margin=0.1, min_seconds_between_plans=PATIENCE_S, settle_s=1.0, lost_after_s=1e9)
+        self.machine, self.now = PlannerMachine(settings, started_at=0.0), 0.0
+        self.plans: list[Plan] = []
+        self.transfer_s = 0.0
+        self(pe.ManifestArrived(GRAPH))
+        for node in (DEVICE, EDGE, *workers):
+            self.come(node)
+        self.tick(1.0)
+
+    @property
+    def plan(self) -> Plan:
+        """The newest."""
+        return self.plans[-1]
+
+    def __call__(self, event: pe.PlannerEvent, after: float = 0.0) -> list[Plan]:
+        self.now += after
+        actions = self.machine.handle(event, self.now, self.now)
+        plans = [action.plan for action in actions if isinstance(action, pe.PublishPlan)]
+        self.plans += plans
+        return plans
+
+    def tick(self, after: float) -> list[Plan]:
+        return self(ev.Tick(), after)
+
+    def come(self, node: NodeId) -> None:
+        role = WORKER if node in WORKERS else ""
+        streams = {CAM: GRAPH.name} if node == DEVICE else {}
+        models = {GRAPH.name: GRAPH.digest}
+        tier = "device" if node == DEVICE else "edge"
+        seconds = tuple(s * 10 for s in SECONDS) if node == DEVICE else SECONDS
+        self.state(node, LifeState.READY)
+        info = NodeInfo(node, tier, "one", "1", "tf", "2", 1, "x86", models, streams, None, role)
+        profile = Profile(GRAPH.name, GRAPH.digest, "tf", "2", 1, "x86", seconds, seconds, 1.0, 0.0)
+        self(pe.InfoArrived(info))
+        self(pe.ProfileArrived(node, profile))
+        self(pe.LinkArrived(LinkReport(node, "one", 1e8, 1e8, 1e-3)))
+
+    def state(self, node: NodeId, life: LifeState) -> list[Plan]:
+        return self(ev.PeerStateArrived(NodeState(node, "device" if node == DEVICE else "edge", life, "one")))
+
+    def report(self, slowness: Mapping[NodeId, float], frames: int = LEAST_FRAMES) -> list[Plan]:
+        """The head says what each tile took, in multiples of what the workers foresaw."""
+        tiling = self.plan.tiles
+        assert tiling is not None
+        tile_map, tiles = tiling.tile_map(GRAPH), []
+        for number, (node, tile) in enumerate(zip(tiling.workers, tile_map.tiles, strict=True), start=1):
+            took = slowness.get(node, 1.0) * tile_seconds(GRAPH, tile_map.stack.blocks, tile, SECONDS)
+            way_s = self.transfer_s
+            tiles.append(TileSeconds(CAM, self.plan.epoch, number, node, frames, way_s, 0.0, took, way_s))
+        return self(pe.TelemetryArrived(EDGE, Report(tiles=tuple(tiles))), 1.0)
+
+    def reports(self, slowness: Mapping[NodeId, float], times: int, frames: int = LEAST_FRAMES) -> list[Plan]:
+        return [plan for _ in range(times) for plan in self.report(slowness, frames)]
+
+
+def areas(plan: Plan) -> dict[NodeId, int]:
+    """Places of the stack's output by worker."""
+    assert plan.tiles is not None
+    sizes = [rows * columns for rows in plan.tiles.rows for columns in plan.tiles.columns]
+    return dict(zip(plan.tiles.workers, sizes, strict=True))
+
+
+def test_without_workers_nothing_is_shared_out() -> None:
+    assert Planner().plan.tiles is None
+
+
+def test_workers_are_given_tiles_and_the_plan_says_what_they_save() -> None:
+    plan = Planner(*WORKERS).plan
+    assert plan.tiles is not None
+    assert plan.predicted.tiles is not None
+    assert set(plan.workers) <= set(WORKERS)
+    assert len(plan.workers) >= 2
+    assert all(plan.placement[b] is Tier.EDGE for b in plan.tiles.tile_map(GRAPH).stack.blocks)
+    assert plan.predicted.tiles.seconds < plan.predicted.tiles.alone_seconds / 1.8
+    assert [tile.worker for tile in plan.predicted.tiles.tiles] == list(plan.tiles.workers)
+    assert "tiles on" in plan.reason
+    assert Plan.from_json(plan.to_json(GRAPH), GRAPH) == plan
+
+
+def test_a_worker_that_comes_is_in_the_next_map() -> None:
+    planner = Planner(WORKERS[0])
+    before = planner.plan
+    for worker in WORKERS[1:]:
+        planner.come(worker)
+    planner.tick(PATIENCE_S)
+    assert planner.plan.epoch == before.epoch + 1
+    assert len(planner.plan.workers) > len(before.workers)
+
+
+def test_a_worker_that_is_lost_is_not_in_the_next_map() -> None:
+    planner = Planner(*WORKERS)
+    lost = planner.plan.workers[0]
+    planner.state(lost, LifeState.LOST)
+    assert planner.tick(PATIENCE_S)
+    assert planner.plan.tiles is not None
+    assert lost not in planner.plan.workers
+
+
+@pytest.mark.parametrize("frames", [1, LEAST_FRAMES])
+def test_a_worker_that_slows_down_gets_less_and_steady_ones_change_nothing(frames: int) -> None:
+    planner = Planner(*WORKERS)
+    before = planner.plan
+    assert not planner.reports({}, 8, frames)
+    slow = before.workers[0]
+    assert planner.reports({slow: 3.0}, 8, frames)
+    assert planner.plan.epoch > before.epoch
+    assert areas(planner.plan).get(slow, 0) < areas(before)[slow]
+    assert before.tiles is not None
+    assert planner.plan.tiles is not None
+    assert (planner.plan.tiles.first, planner.plan.tiles.last) == (before.tiles.first, before.tiles.last)
+    assert f"{slow} takes" in planner.plan.reason
+
+
+def test_what_a_tiles_way_takes_beside_its_bytes_is_charged_and_drives_tiles_away_when_it_is_much() -> None:
+    planner = Planner(*WORKERS)
+    before = planner.plan.predicted.tiles
+    assert before is not None
+    planner.reports({}, 4)
+    assert planner.plan.predicted.tiles == before
+    planner.transfer_s = 0.05
+    planner.reports({}, 8)
+    planner.tick(PATIENCE_S)
+    after = planner.plan.predicted.tiles
+    assert after is not None
+    assert max(tile.transfer_seconds for tile in after.tiles) == pytest.approx(0.05, rel=0.2)
+    planner.transfer_s = 2.0
+    reports = 0
+    while planner.plan.tiles is not None and reports < 8:
+        planner.report({})
+        reports += 1
+    assert planner.plan.tiles is None
+    for _ in range(1000):
+        for worker in WORKERS:
+            planner(pe.TelemetryArrived(worker, Report()), 0.01)
+    assert planner.plan.tiles is not None
+
+
+def test_a_head_that_refuses_tiles_runs_the_blocks_in_one_piece_until_it_starts_anew() -> None:
+    planner = Planner(*WORKERS)
+    before = planner.plan
+    refusing = StreamApplied(before.epoch, (), {before.epoch: "tile 1 changes bits"})
+    planner(ev.PeerAppliedArrived(Applied(EDGE, "one", {CAM: refusing})))
+    assert planner.plan.epoch == before.epoch + 1
+    assert planner.plan.tiles is None
+    assert planner.plan.nodes[Tier.EDGE] == EDGE
+    assert f"{EDGE} refuses tiles" in planner.plan.reason
+
+
+def test_a_worker_that_a_person_excludes_has_no_tile() -> None:
+    planner = Planner(*WORKERS)
+    excluded = list(planner.plan.workers)
+    planner(pe.WishesRequested(CAM, "ticket", read_wishes({"constraints": {"exclude_nodes": excluded}})))
+    assert not set(planner.plan.workers) & set(excluded)
+
+
+def test_tiles_by_hand_are_priced_and_stay_when_the_workers_are_gone() -> None:
+    planner = Planner(*WORKERS)
+    asked = pe.TilesByHand(grid="2x1", stack="1:3", workers=WORKERS[:2])
+    planner(pe.PlaceRequested(CAM, "ticket", "1", None, False, asked))
+    plan = planner.plan
+    assert plan.planner == "forced"
+    assert plan.tiles is not None
+    assert plan.workers == WORKERS[:2]
+    assert plan.predicted.tiles is not None
+    for worker in WORKERS:
+        planner.state(worker, LifeState.LOST)
+    planner.tick(PATIENCE_S)
+    assert planner.plan.tiles == plan.tiles

@@ -1,0 +1,160 @@
+"""Messages survive JSON; any other bytes are a MessageError that says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes.protocol.messages import (
+    Applied,
+    LifeState,
+    LinkReport,
+    MessageError,
+    NodeInfo,
+    NodeState,
+    StreamApplied,
+    from_bytes,
+    parse_json,
+    to_bytes,
+)
+from pipeline.errors import TrisectError
+from pipeline.plan import NodeId, StreamId
+from tests.unit.pipeline.test_graph import values
+
+KINDS: list[type[Any]] = [NodeState, NodeInfo, LinkReport, Applied]
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+nodes = text.map(NodeId)
+streams = text.map(StreamId)
+seconds = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(0, 2**53)
+stream_applied = st.builds(
+    StreamApplied,
+    seen=counts,
+    ready=st.lists(counts, max_size=3).map(tuple),
+    refused=st.dictionaries(counts, text, max_size=3),
+    active=st.none() | counts,
+    holds=st.lists(counts, max_size=3).map(tuple),
+)
+messages: st.SearchStrategy[Any] = st.one_of(
+    st.builds(
+        NodeState,
+        node=nodes,
+        tier=text,
+        state=st.sampled_from(LifeState),
+        session=text,
+        births=counts,
+        host=text,
+        pid=counts,
+        ts=seconds,
+        message=text,
+    ),
+    st.builds(
+        NodeInfo,
+        node=nodes,
+        tier=text,
+        session=text,
+        version=text,
+        engine=text,
+        engine_version=text,
+        threads=counts,
+        hardware=text,
+        models=st.dictionaries(text, text, max_size=3),
+        streams=st.dictionaries(streams, text, max_size=3),
+        speed=st.none() | st.dictionaries(text, seconds, max_size=3),
+    ),
+    st.builds(
+        LinkReport,
+        node=nodes,
+        session=text,
+        up_bytes_per_s=seconds,
+        down_bytes_per_s=seconds,
+        round_trip_s=seconds,
+        ts=seconds,
+    ),
+    st.builds(Applied, node=nodes, session=text, streams=st.dictionaries(streams, stream_applied, max_size=3)),
+)
+
+
+@given(messages)
+def test_a_message_comes_back_from_its_bytes(message: Any) -> None:
+    assert from_bytes(type(message), to_bytes(message)) == message
+
+
+def reads_or_refuses(kind: type[Any], payload: bytes) -> None:
+    try:
+        assert isinstance(from_bytes(kind, payload), kind)
+    except MessageError:
+        pass
+
+
+@given(st.sampled_from(KINDS), st.binary(max_size=40))
+def test_any_bytes_are_a_message_or_a_message_error(kind: type[Any], payload: bytes) -> None:
+    reads_or_refuses(kind, payload)
+
+
+@given(st.sampled_from(KINDS), values)
+def test_any_json_is_a_message_or_a_message_error(kind: type[Any], value: object) -> None:
+    reads_or_refuses(kind, json.dumps(value).encode())
+
+
+@given(messages, st.data())
+def test_a_mutated_message_is_a_message_or_a_message_error(message: Any, data: st.DataObject) -> None:
+    mutated = asdict(message)
+    mutated[data.draw(st.sampled_from(sorted(mutated)))] = data.draw(values)
+    reads_or_refuses(type(message), json.dumps(mutated).encode())
+
+
+@given(st.binary(max_size=40) | values.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_a_json_object_or_a_message_error(payload: bytes) -> None:
+    try:
+        assert isinstance(parse_json(payload), dict)
+    except MessageError:
+        pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_brackets_without_end_are_a_message_error(kind: type[Any]) -> None:
+    for payload in (b"[" * 100_000, b'{"a":' * 100_000, b'{"streams":' + b"[" * 100_000):
+        with pytest.raises(MessageError):
+            from_bytes(kind, payload)
+        with pytest.raises(MessageError):
+            parse_json(payload)
+
+
+def test_a_message_error_names_the_field_and_is_a_trisect_error() -> None:
+    with pytest.raises(MessageError, match=r"not a NodeState: state: .*'init'") as caught:
+        from_bytes(NodeState, b'{"node":"a","tier":"edge","state":"asleep","session":"s"}')
+    assert isinstance(caught.value, TrisectError)
+    with pytest.raises(MessageError, match=r"not a Applied: streams\.cam\.seen: "):
+        from_bytes(Applied, b'{"node":"a","session":"s","streams":{"cam":{"seen":"many"}}}')
+
+
+def test_a_newer_nodes_message_is_read_without_what_is_unknown_here() -> None:
+    state = from_bytes(NodeState, b'{"node":"a","tier":"edge","state":"ready","session":"s","mood":"good"}')
+    assert (state.node, state.state, state.births) == ("a", LifeState.READY, 0)
+
+
+def test_a_node_that_does_not_know_its_speed_yet_says_none() -> None:
+    older = b'{"node":"a","tier":"edge","session":"s","version":"1","engine":"e","engine_version":"1","threads":1,'
+    assert from_bytes(NodeInfo, older + b'"hardware":"h","models":{}}').speed is None
+
+
+def test_a_will_reads_as_the_words_on_the_topic() -> None:
+    state = NodeState(NodeId("edge-1"), "edge", LifeState.LOST, "ab12")
+    assert json.loads(to_bytes(state))["state"] == "lost"
+
+
+def test_text_that_is_no_unicode_does_not_keep_a_message_from_going_out() -> None:
+    state = NodeState(NodeId("edge-1"), "edge", LifeState.STOPPED, "s", message="no file \udcff")
+    assert from_bytes(NodeState, to_bytes(state)).message == "no file ?"
+
+
+def test_a_link_is_described_for_people() -> None:
+    report = LinkReport(NodeId("edge-1"), "s", 12.4e6, 93e6, 0.0123)
+    assert report.describe() == "12 MB/s to the broker, 93 MB/s from it, 12.30 ms there and back"

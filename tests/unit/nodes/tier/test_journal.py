@@ -1,0 +1,159 @@
+"""The journal: what a crash leaves of it, and how large it gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from broker.session import Delivery
+from nodes.tier.journal import ANSWERED_KEPT, TIDY_BYTES, Earlier, Journal
+
+
+def journal(folder: Path, *, token: str = "t1", limit_bytes: int = 1 << 24) -> Journal:
+    return Journal(folder / "cam.journal", token, limit_bytes=limit_bytes)
+
+
+def delivery(packet_id: int, fingerprint: int = 0, *, generation: int = 0, again: bool = False) -> Delivery:
+    return Delivery(packet_id, generation, fingerprint, again)
+
+
+def unfinished(found: Journal) -> list[int]:
+    return [frame.sequence for frame in found.unfinished()]
+
+
+def test_frames_without_an_answer_come_back_in_order_with_sequence_and_position(tmp_path: Path) -> None:
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    with journal(tmp_path) as first:
+        first.entered(7, "a.jpg", 1, b"seven")
+        first.entered(8, "b.jpg", 2, b"eight")
+        first.entered(9, "camera#2", 3, image)
+        first.answered(8)
+        first.answered(8)
+    again = journal(tmp_path)
+    frames = again.unfinished()
+    assert [(frame.sequence, frame.source) for frame in frames] == [(7, "a.jpg"), (9, "camera#2")]
+    assert frames[0].payload == b"seven"
+    assert np.array_equal(frames[1].payload, image)
+    assert again.position == 3
+
+
+def test_what_the_broker_turns_out_to_have_is_not_taken_up_again(tmp_path: Path) -> None:
+    with journal(tmp_path) as first:
+        first.entered(1, "a", 1, b"one")
+        first.entered(2, "b", 2, b"two")
+    again = journal(tmp_path)
+    again.answered(1)
+    assert unfinished(again) == [2]
+
+
+def test_a_frame_that_is_delivered_again_is_known_by_its_sequence_and_whether_it_was_answered(tmp_path: Path) -> None:
+    with journal(tmp_path) as first:
+        first.delivered(1, delivery(11, 100))
+        first.delivered(2, delivery(12, 200))
+        first.answered(1)
+    again = journal(tmp_path, token="t2")
+    assert again.unfinished() == []
+    assert again.earlier(delivery(11, 100, again=True)) == Earlier(1, is_answered=True)
+    assert again.earlier(delivery(12, 200, again=True)) == Earlier(2, is_answered=False)
+    assert again.earlier(delivery(12, 200, again=True)) is None
+
+
+def test_other_deliveries_are_new(tmp_path: Path) -> None:
+    with journal(tmp_path) as first:
+        first.delivered(1, delivery(11, 100))
+    again = journal(tmp_path, token="t2")
+    for other in (
+        delivery(11, 100),
+        delivery(11, 101, again=True),
+        delivery(13, 100, again=True),
+        delivery(11, 100, generation=1, again=True),
+    ):
+        assert again.earlier(other) is None
+
+
+def test_packet_ids_of_a_session_that_the_broker_forgot_mean_nothing(tmp_path: Path) -> None:
+    with journal(tmp_path) as first:
+        first.delivered(1, delivery(11, 100))
+        first.delivered(2, delivery(11, 300, generation=1))
+    again = journal(tmp_path, token="t2")
+    assert again.earlier(delivery(11, 100, again=True)) is None
+    assert again.earlier(delivery(11, 300, again=True)) == Earlier(2, is_answered=False)
+
+
+def test_deliveries_are_known_over_several_processes(tmp_path: Path) -> None:
+    with journal(tmp_path) as first:
+        first.delivered(1, delivery(11, 100, generation=1))
+    with journal(tmp_path, token="t2") as second:
+        assert second.earlier(delivery(11, 100, again=True)) == Earlier(1, is_answered=False)
+        second.delivered(1, delivery(11, 100, again=True))
+        second.delivered(1_000_001, delivery(12, 200))
+    third = journal(tmp_path, token="t3")
+    assert third.earlier(delivery(11, 100, again=True)) == Earlier(1, is_answered=False)
+    assert third.earlier(delivery(12, 200, again=True)) == Earlier(1_000_001, is_answered=False)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 13, 20])
+def test_a_torn_tail_costs_only_the_last_record(tmp_path: Path, cut: int) -> None:
+    with journal(tmp_path) as first:
+        first.entered(1, "a", 1, b"one")
+        first.entered(2, "b", 2, b"two" * 5)
+    path = tmp_path / "cam.journal"
+    path.write_bytes(path.read_bytes()[:-cut])
+    again = journal(tmp_path)
+    assert unfinished(again) == [1]
+    assert again.position == 1
+
+
+def test_a_flipped_bit_or_nonsense_ends_the_reading_without_an_error(tmp_path: Path) -> None:
+    with journal(tmp_path) as first:
+        first.entered(1, "a", 1, b"one")
+        first.entered(2, "b", 2, b"two")
+    path = tmp_path / "cam.journal"
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    assert unfinished(journal(tmp_path)) == [1]
+    path.write_bytes(b"\xff" * 100)
+    assert unfinished(journal(tmp_path)) == []
+
+
+def test_answered_frames_do_not_fill_the_disk(tmp_path: Path) -> None:
+    payload = b"x" * (TIDY_BYTES // 8)
+    with journal(tmp_path) as first:
+        for sequence in range(64):
+            first.entered(sequence, "a", sequence, payload)
+            first.answered(sequence)
+    assert (tmp_path / "cam.journal").stat().st_size <= TIDY_BYTES + len(payload) + 100
+    assert journal(tmp_path).position == 63
+
+
+def test_answered_deliveries_are_kept_for_a_while_and_not_for_ever(tmp_path: Path) -> None:
+    count = 10 * ANSWERED_KEPT
+    with journal(tmp_path) as first:
+        for sequence in range(count):
+            first.delivered(sequence, delivery(sequence, sequence))
+            first.answered(sequence)
+    with journal(tmp_path):
+        pass
+    assert (tmp_path / "cam.journal").stat().st_size < 150 * ANSWERED_KEPT
+    again = journal(tmp_path)
+    last = count - ANSWERED_KEPT
+    assert again.earlier(delivery(last, last, again=True)) == Earlier(last, is_answered=True)
+    assert again.earlier(delivery(last - 1, last - 1, again=True)) is None
+
+
+def test_a_frame_beyond_the_limit_is_not_remembered_and_those_before_it_are(tmp_path: Path) -> None:
+    with journal(tmp_path, limit_bytes=3000) as first:
+        for sequence in range(5):
+            first.entered(sequence, "a", sequence, b"x" * 1000)
+    assert (tmp_path / "cam.journal").stat().st_size <= 3000
+    assert unfinished(journal(tmp_path)) == [0, 1]
+
+
+def test_a_source_that_ended_begins_anew(tmp_path: Path) -> None:
+    with journal(tmp_path) as first:
+        first.entered(1, "a", 5, b"one")
+        first.source_ended()
+    assert journal(tmp_path).position == 0

@@ -1,0 +1,77 @@
+"""A node's compiled segments: each set of blocks once, gone with the last epoch that runs it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from nodes.tier.segment_store import SegmentStore
+from pipeline.placement import Stage, Tier, stages
+from tests.graphs import chain
+
+
+class Compiled:
+    """Stands for a segment."""
+
+
+class CountingEngine:
+    """Stands for an engine: what it compiled is all that matters here."""
+
+    name, version, threads = "counting", "1", 1
+
+    def __init__(self) -> None:
+        self.compiled: list[tuple[int, ...]] = []
+
+    def compile(self, model: Any, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]) -> Any:
+        self.compiled.append(tuple(blocks))
+        return Compiled()
+
+    def profile(self, model: Any, repeats: int = 10) -> Any:
+        raise AssertionError("not asked for")
+
+
+class Prepared:
+    graph = chain(4, 4, 4, 4, 4, 4, 4, 4)
+    calls = ((),) * 8
+
+
+def stage_up_to(block: int) -> Stage:
+    graph = Prepared.graph
+    placement = tuple(Tier.DEVICE if i < block else Tier.EDGE for i in range(len(graph)))
+    return stages(graph, placement)[0]
+
+
+def test_a_set_of_blocks_is_compiled_once_and_goes_with_the_last_epoch_that_runs_it() -> None:
+    engine = CountingEngine()
+    store = SegmentStore(engine, {"net": Prepared()})  # type: ignore[dict-item]  # only its graph and its calls are read
+    for epoch, block in enumerate((2, 3, 2), start=1):
+        store.hold("camera", epoch, "net", stage_up_to(block))
+    assert len(engine.compiled) == 2
+    assert store.of("camera", 1) is store.of("camera", 3)
+    store.release("camera", 1)
+    store.release("camera", 1)
+    assert store.of("camera", 1) is None
+    store.hold("camera", 4, "net", stage_up_to(2))
+    assert len(engine.compiled) == 2
+    segment = weakref.ref(store.of("camera", 4))
+    for epoch in (3, 4):
+        assert segment() is not None
+        store.release("camera", epoch)
+    assert segment() is None
+    assert store.of("camera", 2) is not None
+    store.hold("camera", 5, "net", stage_up_to(2))
+    assert len(engine.compiled) == 3
+
+
+def test_a_whole_network_stands_by_and_is_compiled_once() -> None:
+    engine = CountingEngine()
+    store = SegmentStore(engine, {"net": Prepared()})  # type: ignore[dict-item]
+    store.hold("camera", 1, "net", stage_up_to(2))
+    store.stand_by("net")
+    store.hold("camera", 2, "net", stage_up_to(8))
+    assert engine.compiled == [(0, 1), tuple(range(8))]
+    segment = store.of("camera", 2)
+    store.release("camera", 2)
+    store.hold("camera", 3, "net", stage_up_to(8))
+    assert store.of("camera", 3) is segment

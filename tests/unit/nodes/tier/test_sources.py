@@ -1,0 +1,102 @@
+"""A device's own frames: order, rate, loops, and what waits or gives way when the window is full."""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nodes.config.sections import SourceSection
+from nodes.tier.pending_frame import Ticket
+from nodes.tier.sources import Source, open_frames
+from pipeline.errors import ConfigError
+from pipeline.plan import NodeId, StreamId
+
+STREAM = StreamId("camera")
+PATIENCE_S = 10.0
+
+Offered = queue.SimpleQueue[tuple[Ticket, bool]]
+
+
+def section(**values: object) -> SourceSection:
+    """As the configuration gives it: paths are text."""
+    return SourceSection.model_validate({k: str(v) if isinstance(v, Path) else v for k, v in values.items()})
+
+
+def folder_of(path: Path, count: int) -> Path:
+    for number in range(count):
+        (path / f"{number}.jpg").write_bytes(bytes([number]))
+    (path / "notes.txt").write_text("no image")
+    return path
+
+
+def source_of(settings: SourceSection, window: int) -> tuple[Source, Offered]:
+    offered: Offered = queue.SimpleQueue()
+    source = Source(
+        NodeId("device-1"), STREAM, settings, window, lambda stream, ticket, live: offered.put((ticket, live))
+    )
+    source.start()
+    return source, offered
+
+
+def test_a_folder_is_read_once_in_order_of_names(tmp_path: Path) -> None:
+    frames = list(open_frames(section(images=folder_of(tmp_path, 3))))
+    assert frames == [("0.jpg", b"\x00"), ("1.jpg", b"\x01"), ("2.jpg", b"\x02")]
+
+
+def test_a_loop_begins_anew(tmp_path: Path) -> None:
+    frames = open_frames(section(images=folder_of(tmp_path, 2), loop=True))
+    assert [next(frames)[0] for _ in range(5)] == ["0.jpg", "1.jpg", "0.jpg", "1.jpg", "0.jpg"]
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_a_folder_without_images_is_said(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=name):
+        open_frames(section(images=tmp_path / name))
+
+
+def test_a_blocking_source_waits_until_a_frame_is_answered(tmp_path: Path) -> None:
+    source, offered = source_of(section(images=folder_of(tmp_path, 5)), window=2)
+    first, live = offered.get(timeout=PATIENCE_S)
+    offered.get(timeout=PATIENCE_S)
+    assert not live
+    with pytest.raises(queue.Empty):
+        offered.get(timeout=0.1)
+    first.done()
+    third, _ = offered.get(timeout=PATIENCE_S)
+    assert third.source == "2.jpg"
+    source.stop()
+
+
+def test_a_live_source_does_not_wait(tmp_path: Path) -> None:
+    source, offered = source_of(section(images=folder_of(tmp_path, 5), policy="freshest", rate_hz=1000.0), window=1)
+    assert [offered.get(timeout=PATIENCE_S)[1] for _ in range(5)] == [True] * 5
+    source.stop()
+
+
+def test_a_video_gives_its_frames_as_rgb(tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is the extra `video`")
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(3):
+        image = np.zeros((48, 64, 3), np.uint8)
+        image[..., 0] = 255  # blue, to OpenCV
+        writer.write(image)
+    writer.release()
+    frames = list(open_frames(section(video=path)))
+    assert len(frames) == 3
+    pixel = np.asarray(frames[0][1])[20, 20].astype(int)
+    assert pixel[2] > 200
+    assert pixel[0] < 50
+    looped = open_frames(section(video=path, loop=True))
+    assert len([next(looped) for _ in range(7)]) == 7
+
+
+def test_a_video_that_is_none_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("cv2", reason="OpenCV is the extra `video`")
+    (tmp_path / "clip.avi").write_bytes(b"nothing")
+    with pytest.raises(ConfigError, match=r"clip\.avi"):
+        open_frames(section(video=tmp_path / "clip.avi"))
