@@ -449,7 +449,7 @@ def profile(
     directory: Annotated[Path, typer.Option("-o", "--output", help="Where the files go.")] = Path("profiles"),
     threads: Annotated[int | None, typer.Option(help="Left out: one per core.", min=1)] = None,
     repeats: Annotated[int, typer.Option(help="At most so many runs; a slow model takes fewer.", min=1)] = 10,
-    engine: Annotated[str, typer.Option(help="What computes.")] = "tensorflow",
+    engine: Annotated[str, typer.Option(help="What computes: litert or tensorflow.")] = "litert",
     weights: Annotated[str | None, typer.Option(help="seed:N, imagenet or a weights file.")] = None,
 ) -> None:
     """Measure models block by block on this machine: a JSON file and a picture for each, and a table."""
@@ -489,13 +489,19 @@ def verify(
         str | None, typer.Option(metavar="FROM:TO", help="Tile only this one: its first and last block, both in it.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of placements, stacks and of the frame.", min=0)] = 0,
-    engine: Annotated[str, typer.Option(help="What runs the blocks.")] = "tensorflow",
+    engine: Annotated[str, typer.Option(help="What runs the blocks: litert or tensorflow.")] = "litert",
     threads: Annotated[int, typer.Option(help="The engine's threads.", min=1)] = 1,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the outcome here.")] = None,
+    fingerprint: Annotated[
+        bool, typer.Option("--fingerprint", help="Only print a hash of the answers to 8 seeded frames.")
+    ] = False,
+    exact: Annotated[str, typer.Option(help="everywhere (the same bits on x86 and ARM) or machine.")] = "everywhere",
 ) -> None:
     """Cut models at random places and compare bit for bit with the unsplit model; exit code 1 if they ever differ."""
-    from nodes.cli.models import run_verify
+    from nodes.cli.models import run_fingerprint, run_verify
 
+    if fingerprint:
+        raise typer.Exit(run_fingerprint(names, weights=weights, engine=engine, threads=threads, exact=exact))
     raise typer.Exit(
         run_verify(
             names,
@@ -507,8 +513,21 @@ def verify(
             json_path=json_path,
             tiles=tiles or (),
             stack=stack,
+            exact=exact,
         )
     )
+
+
+@app.command()
+def pack(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the zoo, or a .keras file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The package to write: FILE.trisect.")],
+    weights: Annotated[str, typer.Option(help="seed:N, imagenet, or a weights file.")] = "seed:0",
+) -> None:
+    """Write a model into one file, which nodes load without TensorFlow. Takes TensorFlow, once."""
+    from nodes.cli.models import run_pack
+
+    raise typer.Exit(run_pack(model, output, weights=weights))
 
 
 bench_app = typer.Typer(help="Measure what this machine can do.", no_args_is_help=True)
