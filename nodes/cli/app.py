@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -65,8 +66,13 @@ class Stoppable(Protocol):
         """End soon."""
 
 
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
+"""Imports make few cycles: with Python's 700 the collector takes an eighth of the start."""
+
+
 def main() -> None:
     """The entry point: errors that a user can mend are shown without a traceback, with exit code 1."""
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     try:
         app(args=_with_json_alone(sys.argv[1:]))
     except (TrisectError, BrokerError) as error:
