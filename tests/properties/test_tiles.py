@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engines import Array, Engine, create, unsplit
@@ -35,7 +35,7 @@ def _random_grid(graph: ModelGraph, stack: Stack, draw: random.Random, most: int
     return Grid(rows, columns)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_regions_of_random_stacks_hold_what_a_naive_reference_reads(seed: int) -> None:
     draw = random.Random(seed)
@@ -50,7 +50,7 @@ def test_regions_of_random_stacks_hold_what_a_naive_reference_reads(seed: int) -
         assert np.array_equal(merge(tile_map, parts), made[stack.output], equal_nan=True)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_lone_windows_tiles_hold_at_least_a_place_and_make_their_region(seed: int) -> None:
     draw = random.Random(seed)

@@ -206,7 +206,7 @@ def test_numbers_may_be_written_as_everyone_writes_them() -> None:
 
 
 @given(st.text(max_size=60), st.integers(0, len(GOOD)), st.integers(0, 12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_text_is_a_configuration_or_a_config_error(text: str, at: int, dropped: int) -> None:
     for candidate in (text, GOOD[:at] + text + GOOD[at + dropped :]):
         try:
