@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs when it runs; only node, demo and profile load TensorFlow."""
+"""The command line. Each command imports what it needs when it runs; only those that prepare models load TensorFlow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ app = typer.Typer(
     name="trisect",
     help="Run one deep neural network across a device, its edge and the cloud, over an MQTT broker.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -80,6 +79,23 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"trisect {version('trisect')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Run one deep neural network across a device, its edge and the cloud, over an MQTT broker."""
 
 
 @app.command()
