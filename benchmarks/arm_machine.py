@@ -88,6 +88,9 @@ class ArmMachine:
         _install([package for tool, package in _TOOLS.items() if shutil.which(tool) is None])
         _once(self._root, self._make_root)
         _once(self.site, self._make_site)
+        about = self.site / f"trisect-{version('trisect')}.dist-info"  # the checkout itself is not installed there
+        about.mkdir(exist_ok=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: trisect\nVersion: {version('trisect')}\n")
 
     def _make_root(self, path: Path) -> None:
         options = ["--variant=extract", "--architectures=arm64", f"--include={_PACKAGES}"]

@@ -6,6 +6,7 @@ kept in the cache folder, so that a later run begins sooner.
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 from collections.abc import Sequence
@@ -27,8 +28,6 @@ from pipeline.models.source import ModelSource
 PATIENCE_S = 900.0
 CUTS = ((3, 1), (3, 2), (8, 1))
 """The device has one in so many blocks, or two in so many; the edge has half of the rest."""
-LAUNCHED = 'shift; exec "$@"'
-"""Drops the host's Python, which the process table puts first: QEMU brings its own."""
 
 
 def run(machine: ArmMachine, core: str, model: str, frames: int) -> int:
@@ -92,9 +91,9 @@ def _start(processes: Processes, machine: ArmMachine, core: str, path: Path, fol
     processes.start("planner", ["planner", "-c", str(path)], ours)
     for node in map(str, demo.NODES):
         arguments = ["node", "-c", str(path), "--id", node, "--state-dir", str(folder / "state")]
-        if node == str(demo.DEVICE):
+        if node == str(demo.DEVICE):  # the host's Python, which comes next, is the shell's name for itself
             emulated = machine.command(core, [], {"XDG_CACHE_HOME": str(machine.folder / f"device-{core}")})
-            processes.start(node, arguments, launcher=["sh", "-c", LAUNCHED, "arm", *emulated])
+            processes.start(node, arguments, launcher=["sh", "-c", f'exec {shlex.join(emulated)} "$@"'])
         else:
             processes.start(node, arguments, ours)
 
@@ -111,7 +110,9 @@ def _place(client: StreamClient, parts: int, taken: int) -> None:
     blocks = len(client.graphs[client.plans[client.active]["digest"]])
     edge_from = blocks * taken // parts
     cloud_from = (edge_from + blocks) // 2
-    requests.place(client.config, demo.STREAM, edge_from=str(edge_from), cloud_from=str(cloud_from))
+    requests.place(
+        client.config, demo.STREAM, edge_from=str(edge_from), cloud_from=str(cloud_from), timeout_s=PATIENCE_S
+    )
 
 
 def _send(client: StreamClient, processes: Processes, images: Sequence[bytes], numbers: range) -> None:
