@@ -8,6 +8,7 @@ was computed is kept, and a later call goes on from there. It is kept by the cod
     python benchmarks/aarch64.py                          # all networks of the papers, four cores, one frame: hours
     python benchmarks/aarch64.py --models mobilenet_v2 resnet18 --cores a72 a53
     python benchmarks/aarch64.py --exact machine --models mobilenet_v2 --cores a72    # must differ
+    python benchmarks/aarch64.py --blocks                 # block by block, in small tiles: minutes; names what differs
     python benchmarks/aarch64.py --tiles --models mobilenet_v2 --cores a72            # tiles against the whole
     python benchmarks/aarch64.py --node                   # a light node under QEMU as the device of a pipeline
     python benchmarks/aarch64.py --wheels                 # does every base dependency have wheels for aarch64?
@@ -93,9 +94,6 @@ def main() -> None:
     """Run what is asked; exit code 1 if something differs that should not."""
     asked = _arguments()
     folder = store.directory().parent / "aarch64"
-    if asked.tiles_here:
-        _check_tiles(asked.tiles_here, asked.stacks)
-        return
     if asked.wheels:
         sys.exit(show_wheels())
     machine = ArmMachine(folder)
@@ -105,6 +103,8 @@ def main() -> None:
 
         sys.exit(run(machine, asked.cores[0], asked.models[0] if asked.models else "mobilenet_v2", asked.frames))
     models = {name: store.load(ModelSource(name, name, "seed:0")).path for name in asked.models or MODELS}
+    if asked.blocks:
+        sys.exit(show_blocks(machine, models, asked.cores))
     if asked.tiles:
         sys.exit(show_tiles(machine, models, asked.cores, asked.stacks))
     kept, wanted = Kept(folder / "fingerprints.json"), Asked(asked.frames, asked.exact)
@@ -126,9 +126,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=1)
     parser.add_argument("--exact", default="everywhere", choices=("everywhere", "machine"))
     parser.add_argument("--stacks", type=int, default=4, help="of --tiles, for each network")
-    for name in ("tiles", "node", "wheels", "report"):
+    for name in ("blocks", "tiles", "node", "wheels", "report"):
         parser.add_argument(f"--{name}", action="store_true")
-    parser.add_argument("--tiles-here", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -214,14 +213,30 @@ def write(path: Path, text: str) -> None:
     path.write_text(f"{before}{BEGIN}\n{text}{END}{rest.split(END)[1]}")
 
 
-# Tiles.
+# Blocks and tiles.
+
+
+def show_blocks(machine: ArmMachine, models: Mapping[str, Path], cores: Iterable[str]) -> int:
+    """Compare each kind of block of the networks by the hash of its answer; those that differ are printed."""
+    arguments = ["-m", "benchmarks.arm_blocks", "blocks", *map(str, models.values())]
+    expected, wrong = list(_lines(machine, NATIVE, arguments)), 0
+    for core in cores:
+        began, different = time.monotonic(), 0
+        for found, wanted in zip(_lines(machine, core, arguments), expected, strict=True):
+            if found != wanted:
+                different += 1
+                print(f"{core}: {found}; x86: {wanted.split()[-1]}", flush=True)
+        wrong += different
+        seconds = time.monotonic() - began
+        print(f"{core}: {len(expected)} blocks of {len(models)} networks, {different} differ ({seconds:.0f} s)")
+    return int(wrong > 0)
 
 
 def show_tiles(machine: ArmMachine, models: Mapping[str, Path], cores: Iterable[str], stacks: int) -> int:
     """Check stacks in tiles on each core and natively: equal to the stack in one piece there, and to x86."""
     wrong = 0
     for name, package in models.items():
-        arguments = ["-m", "benchmarks.aarch64", "--tiles-here", str(package), "--stacks", str(stacks)]
+        arguments = ["-m", "benchmarks.arm_blocks", "tiles", str(stacks), str(package)]
         expected = list(_lines(machine, NATIVE, arguments))
         for core in cores:
             found = list(_lines(machine, core, arguments))
@@ -231,42 +246,6 @@ def show_tiles(machine: ArmMachine, models: Mapping[str, Path], cores: Iterable[
             print(f"{name} on {core}: {len(found)} tilings, {unequal} differ from the whole, {foreign} from x86")
             print("\n".join(f"  {line}" for line in found), flush=True)
     return int(wrong > 0)
-
-
-_LARGEST_STACK_MACS = 3e8
-_GRIDS = ("2x2", "3x1")
-
-
-def _check_tiles(package: Path, count: int) -> None:
-    """On this processor: a line for each tiling, with the hash of the stack's output in one piece."""
-    import random
-
-    import numpy as np
-
-    from pipeline.engines.litert import LiteRTEngine
-    from pipeline.engines.tiling import TiledStack
-    from pipeline.lite.package import Package
-    from pipeline.tiles import Grid, split, stacks
-    from pipeline.tiles.split import size_of
-
-    engine, model = LiteRTEngine(1), Package(package)
-    graph = model.graph
-    fitting = [
-        one
-        for one in stacks(graph)
-        if min(size_of(graph, one.output)) >= 3 and sum(graph.blocks[i].macs for i in one.blocks) <= _LARGEST_STACK_MACS
-    ]
-    for stack in random.Random(1).sample(fitting, min(count, len(fitting))):
-        draw = np.random.default_rng(0)  # without normal distributions: logarithms are each library's own
-        frame = {i: draw.random(graph.tensors[i].shape, np.float32) - np.float32(0.5) for i in stack.inputs}
-        whole = engine.assemble(model, stack.blocks, stack.inputs, (stack.output,)).run(frame)[stack.output]
-        hashed = hashlib.sha256(np.ascontiguousarray(whole).tobytes()).hexdigest()[:16]
-        for grid in _GRIDS:
-            made = TiledStack(engine, model, split(graph, stack, Grid.parse(grid))).run(frame)
-            word = "equal" if np.array_equal(made, whole, equal_nan=True) else "differs"
-            print(
-                f"{graph.blocks[stack.first].name}:{graph.blocks[stack.last].name} {grid} {word} {hashed}", flush=True
-            )
 
 
 # Wheels.

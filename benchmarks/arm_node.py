@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -98,8 +98,7 @@ def _start(processes: Processes, machine: ArmMachine, core: str, path: Path, fol
             processes.start(node, arguments, ours)
 
 
-def _wait(client: StreamClient, processes: Processes, condition: object) -> None:
-    assert callable(condition)
+def _wait(client: StreamClient, processes: Processes, condition: Callable[[], bool]) -> None:
     if not client.wait(condition, PATIENCE_S, processes.check):
         states = {node: state.state.value for node, state in client.states.items()}
         raise SystemExit(f"not within {PATIENCE_S:.0f} s: {states}")
