@@ -33,6 +33,7 @@ from pathlib import Path
 
 from benchmarks.arm_machine import CHECKOUT, CORES, PYTHONS, ArmMachine, lacking
 from pipeline.engines.promise import is_known, processor
+from pipeline.lite.package import Package
 from pipeline.models import PAPERS, store
 from pipeline.models.source import ModelSource
 
@@ -63,7 +64,7 @@ class Asked:
 
 
 class Kept:
-    """Fingerprints that were computed, in a file: by processor, package, what was asked, engine version and code."""
+    """Fingerprints that were computed, in a file: by processor, digest, what was asked, engine version and code."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -73,7 +74,8 @@ class Kept:
     def _key(processor_name: str, package: Path, asked: Asked) -> str:
         from importlib.metadata import version
 
-        parts = (processor_name, package.stem, *asked.options(), version("ai-edge-litert"), _code())
+        digest = Package(package).graph.digest
+        parts = (processor_name, digest, *asked.options(), version("ai-edge-litert"), _code())
         return " ".join(parts)
 
     def get(self, processor_name: str, package: Path, asked: Asked) -> dict[str, str | float] | None:
