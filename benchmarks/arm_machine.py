@@ -132,11 +132,9 @@ class ArmMachine:
 
 
 def base_requirements() -> list[str]:
-    """What a node needs that loads packages: the checkout's dependencies without TensorFlow, with LiteRT."""
+    """What `pip install trisect` brings: all that a node needs which loads packages."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    found = [one for one in project["dependencies"] if not one.startswith("tensorflow")]
-    named = " ".join(found)
-    return found + [one for one in project["optional-dependencies"].get("litert", ()) if _name(one) not in named]
+    return sorted(project["dependencies"])
 
 
 def _name(requirement: str) -> str:
