@@ -114,10 +114,9 @@ def main() -> None:
         for core in (NATIVE, *asked.cores):
             fill(machine, kept, core, models, wanted)
     rows = list(matrix(kept, models, asked.cores, wanted))
-    text = as_text(rows, asked.cores, wanted)
-    print(text)
-    if not asked.models and asked.exact == "everywhere":
-        write(DOCUMENT, text)
+    print(as_text(rows, asked.cores, wanted))
+    if asked.exact == "everywhere" and not asked.models:
+        write(DOCUMENT, as_text(list(matrix(kept, models, list(CORES), wanted)), list(CORES), wanted))
     sys.exit(any("differs" in row for row in rows))
 
 
