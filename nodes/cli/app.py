@@ -515,15 +515,18 @@ def verify(
     threads: Annotated[int, typer.Option(help="The engine's threads.", min=1)] = 1,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the outcome here.")] = None,
     fingerprint: Annotated[
-        bool, typer.Option("--fingerprint", help="Only print a hash of the answers to 8 seeded frames.")
+        bool, typer.Option("--fingerprint", help="Only print a hash of the answers to seeded frames.")
     ] = False,
+    frames: Annotated[int, typer.Option(help="Of --fingerprint: equal hashes need equal numbers.", min=1)] = 8,
     exact: Annotated[str, typer.Option(help="everywhere (the same bits on x86 and ARM) or machine.")] = "everywhere",
 ) -> None:
     """Cut models at random places and compare bit for bit with the unsplit model; exit code 1 if they ever differ."""
     from nodes.cli.models import run_fingerprint, run_verify
 
     if fingerprint:
-        raise typer.Exit(run_fingerprint(names, weights=weights, engine=engine, threads=threads, exact=exact))
+        raise typer.Exit(
+            run_fingerprint(names, weights=weights, engine=engine, threads=threads, exact=exact, frames=frames)
+        )
     raise typer.Exit(
         run_verify(
             names,

@@ -130,8 +130,8 @@ def run_verify(
     return 0 if holds else 1
 
 
-def run_fingerprint(names: Sequence[str], *, weights: str, engine: str, threads: int, exact: str) -> int:
-    """Print a line for each model: the hash of its answers, its name and digest, engine and promise.
+def run_fingerprint(names: Sequence[str], *, weights: str, engine: str, threads: int, exact: str, frames: int) -> int:
+    """Print a line for each model: the hash of its answers to so many frames, its name and digest, and the promise.
 
     Raises UnknownModel, ModelError, ConfigError.
     """
@@ -143,7 +143,7 @@ def run_fingerprint(names: Sequence[str], *, weights: str, engine: str, threads:
         runs, models = load(engine, {source.name: source}, threads, exact)
         model = models[source.name]
         promise = runs.promise([model])
-        print(f"{fingerprint(runs, model)}  {source.name} {model.graph.digest}  {promise.bits}")
+        print(f"{fingerprint(runs, model, frames)}  {source.name} {model.graph.digest}  {promise.bits}", flush=True)
     return 0
 
 

@@ -58,15 +58,24 @@ class LiteRTEngine:
         self, model: Loaded, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
     ) -> LiteRTSegment:
         """Write the blocks as a segment and run it once on zeros. Raises PlanError, ModelError."""
+        segment = self.assemble(model, blocks, inputs, outputs)
+        segment.run({i: zeros(model.graph.tensors[i]) for i in inputs})
+        model.package.forget_pages()
+        give_back()
+        return segment
+
+    def assemble(
+        self, model: Loaded, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
+    ) -> LiteRTSegment:
+        """A segment that has not run yet: for one frame only, or where a run takes minutes, as in an emulator.
+
+        Raises PlanError, ModelError.
+        """
         graph, package = model.graph, model.package
         check(graph, blocks, inputs, outputs)
         needed = _needed(graph, blocks, inputs, outputs)
         parts = [self._part(package, run, needed, outputs) for run in _runs(needed, package.program.foreign)]
-        segment = LiteRTSegment(graph, parts, tuple(inputs), tuple(outputs))
-        segment.run({i: zeros(graph.tensors[i]) for i in inputs})
-        package.forget_pages()
-        give_back()
-        return segment
+        return LiteRTSegment(graph, parts, tuple(inputs), tuple(outputs))
 
     def compile_tile(self, model: Loaded, tile: Tile, stack: Stack) -> LiteRTTileSegment:
         """Write the stack for tiles of this one's kind. Raises TileError for a block that has no operations here."""

@@ -30,6 +30,8 @@ _TAPS = 9
 _MOST_TAPS = 25
 """...and XNNPACK has none of its own for more than these: it computes channel after channel, 45 times as slow."""
 _SHORT = 3
+_LEAST_ROOT = 1e-19
+"""Less than the root of any normal number, and no zero: what zero is divided by."""
 _IN_ORDER = frozenset({"x86_64", "AMD64"})
 """Here single rows and few channels are summed like all others: what ARM needs for them would change no bit."""
 _LONGEST_APART = 9
@@ -396,14 +398,18 @@ class Forms:
         return self.file.add("GELU", [x], x.shape, approximate=True)
 
     def _sqrt(self, x: Ref) -> Ref:
-        return self._power(x, 0.5) if self.everywhere else self.file.add("SQRT", [x], x.shape)
+        """By logarithms, which are exact to 4e-6 and end at 2.4e38, and a step of Newton's: then exact to 2e-7."""
+        if not self.everywhere:
+            return self.file.add("SQRT", [x], x.shape)
+        half = self.scalar(0.5)
+        near = self.file.add("EXP", [self.binary("multiply", self.file.add("LOG", [x], x.shape), half)], x.shape)
+        above = self.binary("divide", x, self.binary("maximum", near, self.scalar(_LEAST_ROOT)))
+        return self.binary("multiply", self.binary("add", near, above), half)
 
     def _rsqrt(self, x: Ref) -> Ref:
-        return self._power(x, -0.5) if self.everywhere else self.file.add("RSQRT", [x], x.shape)
-
-    def _power(self, x: Ref, exponent: float) -> Ref:
-        logs = self.binary("multiply", self.file.add("LOG", [x], x.shape), self.scalar(exponent))
-        return self.file.add("EXP", [logs], x.shape)
+        if not self.everywhere:
+            return self.file.add("RSQRT", [x], x.shape)
+        return self.binary("divide", self.scalar(1.0), self._sqrt(x))
 
     def _softplus(self, x: Ref) -> Ref:
         falling = self.file.add("EXP", [self._negative(self.file.add("ABS", [x], x.shape))], x.shape)
@@ -434,12 +440,7 @@ class Forms:
         centred = self.binary("subtract", x, self.reduce("mean", x, last, True))
         variance = self.reduce("mean", self.binary("multiply", centred, centred), last, True)
         variance = self.binary("add", variance, self.scalar(epsilon))
-        root = self._rsqrt(variance)
-        if self.everywhere:  # one step of Newton's: logarithms alone are exact to 4e-6 only
-            square = self.binary("multiply", self.binary("multiply", root, root), variance)
-            step = self.binary("subtract", self.scalar(1.5), self.binary("multiply", square, self.scalar(0.5)))
-            root = self.binary("multiply", root, step)
-        made = self.binary("multiply", centred, root)
+        made = self.binary("multiply", centred, self._rsqrt(variance))
         made = made if scale is None else self.binary("multiply", made, scale)
         return made if shift is None else self.binary("add", made, shift)
 
