@@ -17,7 +17,7 @@ from pipeline.graph import ModelGraph
 from pipeline.lite.package import SPACIOUS, SUFFIX, Package, write
 from pipeline.prepare.blocks import describe, group, variables
 from pipeline.prepare.digest import digest
-from pipeline.prepare.flatten import Call, FlatModel, Spec, Value, flatten
+from pipeline.prepare.flatten import Call, FlatModel, Spec, flatten
 from pipeline.prepare.folding import simplify
 
 
@@ -76,8 +76,7 @@ def prepared_from(flat: FlatModel) -> PreparedModel:
 
 
 def _renumber(call: Call, number: Mapping[int, int]) -> Call:
-    args, kwargs = call.arguments({tensor: Value(number[tensor]) for tensor in call.inputs})
-    return replace(call, args=args, kwargs=kwargs, outputs=tuple(number[t] for t in call.outputs))
+    return replace(call.reading(number), outputs=tuple(number[t] for t in call.outputs))
 
 
 def _let_go(operations: list[Any]) -> None:
