@@ -40,6 +40,7 @@ def directory() -> Path:
 def path_of(source: ModelSource) -> Path:
     """Where the package of a source is, or will be. Raises ModelError for a file that is not there."""
     named = [FORMAT_VERSION, _code(), _version("keras"), _identity(source.source), _identity(source.weights)]
+    named += [source.input_size, [_identity_of_package(package) for package in source.imports]]
     key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
     return directory() / f"{Path(source.source).stem}-{key}{SUFFIX}"
 
@@ -70,7 +71,13 @@ def make(source: ModelSource, path: Path) -> None:
     _log.info("packing %s, once: %s", source.name, path)
     asked = json.dumps({"source": asdict(source), "path": str(path)})
     done = subprocess.run(
-        [sys.executable, "-c", _SERVE], input=asked, capture_output=True, text=True, check=False, cwd=_root()
+        [sys.executable, "-c", _SERVE],
+        input=asked,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=_root(),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), os.getcwd()]))},
     )
     answer = done.stdout.strip().rpartition("\n")[2]
     try:
@@ -96,6 +103,18 @@ def _identity(text: str) -> str:
     except OSError:
         raise ModelError(f"no model file at {path}") from None
     return f"{path} {found.st_size} {found.st_mtime_ns}"
+
+
+def _identity_of_package(package: str) -> list[str]:
+    """Its name, and that of its first file as `_identity` has it: other code makes other layers."""
+    try:
+        sys.path.append(os.getcwd())
+        found = find_spec(package)
+    except (ImportError, ValueError):
+        found = None
+    finally:
+        sys.path.pop()
+    return [package, _identity(found.origin) if found is not None and found.has_location and found.origin else ""]
 
 
 @cache

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import ModelError
-from pipeline.prepare.unsupported import check_channels, check_custom, check_model, sizes_of
+from pipeline.prepare.unsupported import check_channels, check_custom, check_model, graph_of, sizes_of
 from pipeline.tensorflow_runtime import keras
 
 
@@ -100,17 +100,22 @@ class FlatModel:
         return found
 
 
-def flatten(model: Any, name: str, renumber: bool, sizes: Sequence[int] = ()) -> FlatModel:
+def flatten(
+    model: Any, name: str, renumber: bool, sizes: Sequence[int] = (), *, is_declared: bool = False
+) -> FlatModel:
     """Flatten a functional or sequential model; `sizes` stand where its inputs leave theirs open (None).
 
     `renumber` gives layers that were named by Keras's process-wide counter (`conv2d_17`) numbers of their own, so that
-    a model built here has the same names in every process. Raises NotFunctional, ModelError.
+    a model built here has the same names in every process. With `is_declared` the layers are believed what they say of
+    their outputs, and Keras runs only a model that nests others. Raises NotFunctional, ModelError.
     """
-    from pipeline.prepare.recording import record
+    from pipeline.prepare.recording import record, record_declared
 
     function = check_model(model, name)
     flat = FlatModel(name, (), (), _input_names(function, renumber))
-    record(flat, function, [(tensor, sizes_of(name, tensor, sizes)) for tensor in function.inputs])
+    nests = any(graph_of(operation) is not None for operation in function.operations)
+    write_down = record_declared if is_declared and not nests else record
+    write_down(flat, function, [(tensor, sizes_of(name, tensor, sizes)) for tensor in function.inputs])
     if sizes and not any(None in tuple(tensor.shape)[1:] for tensor in function.inputs):
         raise ModelError(f"model {name!r} has no input of unknown size; leave the input size out")
     _drop_unread(flat)

@@ -51,11 +51,18 @@ class PreparedModel:
 
 def prepare(model: Any, name: str) -> PreparedModel:
     """Prepare a Keras model that is already there, and use it up: its graph is taken apart to free what was folded."""
-    return prepared_from(flatten(model, name, renumber=True))
+    flat = flatten(model, name, renumber=True)
+    flat.trace = None  # it would hold the weights that are folded
+    return prepared_from(flat)
 
 
 def prepared_from(flat: FlatModel) -> PreparedModel:
     """Prepare a flattened model, and use it up. Raises ModelError."""
+    return prepared_with_ids(flat)[0]
+
+
+def prepared_with_ids(flat: FlatModel) -> tuple[PreparedModel, Mapping[int, int]]:
+    """The same, and for each tensor that is left of the flat model its id in the prepared one."""
     originals = [call.operation for call in flat.calls]
     simplify(flat)
     groups = group(flat)
@@ -72,7 +79,7 @@ def prepared_from(flat: FlatModel) -> PreparedModel:
         outputs=outputs,
     )
     _let_go(originals)
-    return PreparedModel(graph, calls, specs)
+    return PreparedModel(graph, calls, specs), number
 
 
 def _renumber(call: Call, number: Mapping[int, int]) -> Call:

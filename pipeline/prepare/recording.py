@@ -7,6 +7,7 @@ out; a hook at each node of its graph notes it. Knows no block and no weight's v
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +79,15 @@ def record(flat: FlatModel, function: Any, inputs: Sequence[tuple[Any, tuple[int
     flat.trace = Trace(traced, recorder.tensors)
 
 
+def record_declared(flat: FlatModel, function: Any, inputs: Sequence[tuple[Any, tuple[int, ...]]]) -> None:
+    """The same by what each layer declares, in half the time: for models of ours, which nest none and mask nothing."""
+    recorder = _Recorder(flat)
+    symbols = [keras.KerasTensor(shape, symbol.dtype) for symbol, shape in inputs]
+    flat.inputs = tuple(recorder.number(symbol, "input") for symbol in symbols)
+    outputs = function._run_through_graph(symbols, operation_fn=recorder.declared)
+    flat.outputs = tuple(recorder.known(tensor, "output") for tensor in keras.tree.flatten(outputs))
+
+
 @dataclass
 class _Recorder:
     """What is known while Keras runs: the id of each symbol, by its name in TensorFlow's graph."""
@@ -91,15 +101,16 @@ class _Recorder:
 
     def number(self, tensor: Any, name: str) -> int:
         """A new id. Raises NotFunctional for a tensor that cannot be sent."""
-        if not tf.is_tensor(tensor) or isinstance(tensor, (tf.SparseTensor, tf.RaggedTensor)):
+        if not _is_symbol(tensor):
             raise NotFunctional(self.flat.name, name, f"it makes a {type(tensor).__name__}, no plain tensor")
         dtype = keras.backend.standardize_dtype(tensor.dtype)
         if dtype not in DTYPES:
             raise NotFunctional(self.flat.name, name, f"its output is of dtype {dtype}, which no engine here computes")
-        if tensor.shape.rank is None or None in tuple(tensor.shape):
+        shape = None if tensor.shape == tf.TensorShape(None) else tuple(tensor.shape)
+        if shape is None or None in shape:
             raise NotFunctional(self.flat.name, name, f"its output {tensor.shape} has a size that depends on data")
         number = len(self.flat.specs)
-        self.flat.specs[number] = Spec(tuple(tensor.shape), dtype)
+        self.flat.specs[number] = Spec(shape, dtype)
         self.tensors[number] = tensor
         self._ids[tensor.name] = number
         return number
@@ -111,7 +122,26 @@ class _Recorder:
         return found
 
     def _id(self, leaf: Any) -> int | None:
-        return self._ids.get(leaf.name) if tf.is_tensor(leaf) and hasattr(leaf, "op") else None
+        return self._ids.get(leaf.name) if _is_symbol(leaf) else None
+
+    def declared(self, operation: Any) -> Any:
+        """In place of a node's operation: its outputs as it declares them, written down as a call."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            kwargs = check_call(self.flat.name, operation.name, operation, kwargs)
+            made = operation.compute_output_spec(*args, **kwargs)
+            noted = self._noted(args, kwargs)
+            outputs = tuple(self.number(tensor, operation.name) for tensor in keras.tree.flatten(made))
+            self.flat.calls.append(Call(operation, (operation.name,), *noted, outputs))
+            return made
+
+        return call
+
+    def _noted(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments with a Value for each symbol."""
+        return keras.tree.map_structure(  # type: ignore[no-any-return]
+            lambda leaf: leaf if (found := self._id(leaf)) is None else Value(found), (tuple(args), dict(kwargs))
+        )
 
     @contextlib.contextmanager
     def hooked(self) -> Iterator[None]:
@@ -125,7 +155,9 @@ class _Recorder:
         filtering = keras.config.is_traceback_filtering_enabled()
         keras.config.disable_traceback_filtering()
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that a mask ends at a layer is no news to who built it
+                yield
         finally:
             if filtering:
                 keras.config.enable_traceback_filtering()
@@ -179,8 +211,7 @@ class _Recorder:
         return call
 
     def _layer(self, operation: Any, name: str, perform: Any, args: Any, kwargs: tuple[Any, Any]) -> Any:
-        to_value = lambda leaf: leaf if (found := self._id(leaf)) is None else Value(found)  # noqa: E731
-        noted = keras.tree.map_structure(to_value, (tuple(args), dict(kwargs[1])))
+        noted = self._noted(args, kwargs[1])
         given = [leaf for leaf in keras.tree.flatten((args, kwargs[1])) if self._id(leaf) is not None]
         masks = {self.known(leaf, name): _get_mask(leaf) for leaf in given if _get_mask(leaf) is not None}
         self._within = True
@@ -231,3 +262,8 @@ class _Recorder:
                 seen.add(tensor.op.name)
                 open_ends.extend(tensor.op.inputs)
         return found
+
+
+def _is_symbol(leaf: Any) -> bool:
+    """Whether it is a dense tensor of a graph in the making, or of Keras's."""
+    return isinstance(leaf, keras.KerasTensor) or (isinstance(leaf, tf.Tensor) and hasattr(leaf, "op"))

@@ -27,7 +27,9 @@ def check_model(model: Any, name: str) -> Any:
     """The functional graph of a model. Raises NotFunctional for one that has none."""
     if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call:
         if model._functional is None:
-            reason = "a Sequential of unknown input shape; begin it with keras.Input(shape), or build() it before saving"
+            reason = (
+                "a Sequential of unknown input shape; begin it with keras.Input(shape), or build() it before saving"
+            )
             raise NotFunctional(name, model.name, reason)
         return model._functional
     function = graph_of(model)
