@@ -46,6 +46,13 @@ UploadLimitOption = Annotated[
 TimeLimitOption = Annotated[
     list[str] | None, typer.Option(metavar="TIER=LIMIT", help="Seconds a frame, or a share of all computing: 30%.")
 ]
+InputSizeOption = Annotated[
+    str, typer.Option(metavar="HxW", help="Of a .keras file that leaves its input's size open: 256x256.")
+]
+ImportOption = Annotated[
+    list[str] | None,
+    typer.Option("--import", metavar="PACKAGE", help="Registers the layers of a .keras file; may be repeated."),
+]
 _SCISSION = "Scission's job"
 TierFilters = Annotated[
     list[str] | None, typer.Option(help="Filters of the tier; may be repeated.", rich_help_panel=_SCISSION)
@@ -285,6 +292,8 @@ def plan(
     tiles_picture: Annotated[
         Path | None, typer.Option(help="Write an SVG of the map that tile workers share, with tiles and halos.")
     ] = None,
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
     profiles: Annotated[
         Path | None, typer.Option(help="Scission's job: measured systems, see above.", rich_help_panel=_SCISSION)
     ] = None,
@@ -357,6 +366,8 @@ def plan(
                 map_path=map_path,
                 pictures=pictures,
                 tiles_picture=tiles_picture,
+                input_size=input_size,
+                imports=imports or (),
             )
         )
     from rich.console import Console
@@ -449,14 +460,23 @@ def profile(
     directory: Annotated[Path, typer.Option("-o", "--output", help="Where the files go.")] = Path("profiles"),
     threads: Annotated[int | None, typer.Option(help="Left out: one per core.", min=1)] = None,
     repeats: Annotated[int, typer.Option(help="At most so many runs; a slow model takes fewer.", min=1)] = 10,
-    engine: Annotated[str, typer.Option(help="What computes.")] = "tensorflow",
+    engine: Annotated[str, typer.Option(help="What computes: litert or tensorflow.")] = "litert",
     weights: Annotated[str | None, typer.Option(help="seed:N, imagenet or a weights file.")] = None,
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
 ) -> None:
     """Measure models block by block on this machine: a JSON file and a picture for each, and a table."""
     from nodes.cli import profile as profile_commands
 
     code = profile_commands.run(
-        models, directory=directory, engine=engine, threads=threads, repeats=repeats, weights=weights
+        models,
+        directory=directory,
+        engine=engine,
+        threads=threads,
+        repeats=repeats,
+        weights=weights,
+        input_size=input_size,
+        imports=imports or (),
     )
     raise typer.Exit(code)
 
@@ -467,11 +487,15 @@ def models(
     everything: Annotated[bool, typer.Option("--all", help="The whole zoo, not only both papers' networks.")] = False,
     load: Annotated[bool, typer.Option("--load", help="Load each model instead of printing what is known.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
 ) -> None:
     """List models: blocks, tensors, parameters, MACs, input, the largest and the narrowest tensors."""
     from nodes.cli.models import show_models
 
-    show_models(names or [], everything=everything, load=load, as_json=as_json)
+    show_models(
+        names or [], everything=everything, load=load, as_json=as_json, input_size=input_size, imports=imports or ()
+    )
 
 
 @app.command()
@@ -489,13 +513,31 @@ def verify(
         str | None, typer.Option(metavar="FROM:TO", help="Tile only this one: its first and last block, both in it.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of placements, stacks and of the frame.", min=0)] = 0,
-    engine: Annotated[str, typer.Option(help="What runs the blocks.")] = "tensorflow",
+    engine: Annotated[str, typer.Option(help="What runs the blocks: litert or tensorflow.")] = "litert",
     threads: Annotated[int, typer.Option(help="The engine's threads.", min=1)] = 1,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the outcome here.")] = None,
+    fingerprint: Annotated[
+        bool, typer.Option("--fingerprint", help="Only print a hash of the answers to 8 seeded frames.")
+    ] = False,
+    exact: Annotated[str, typer.Option(help="everywhere (the same bits on x86 and ARM) or machine.")] = "everywhere",
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
 ) -> None:
     """Cut models at random places and compare bit for bit with the unsplit model; exit code 1 if they ever differ."""
-    from nodes.cli.models import run_verify
+    from nodes.cli.models import run_fingerprint, run_verify
 
+    if fingerprint:
+        raise typer.Exit(
+            run_fingerprint(
+                names,
+                weights=weights,
+                engine=engine,
+                threads=threads,
+                exact=exact,
+                input_size=input_size,
+                imports=imports or (),
+            )
+        )
     raise typer.Exit(
         run_verify(
             names,
@@ -507,8 +549,25 @@ def verify(
             json_path=json_path,
             tiles=tiles or (),
             stack=stack,
+            exact=exact,
+            input_size=input_size,
+            imports=imports or (),
         )
     )
+
+
+@app.command()
+def pack(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the zoo, or a .keras file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The package to write: FILE.trisect.")],
+    weights: Annotated[str, typer.Option(help="seed:N, imagenet, or a weights file.")] = "seed:0",
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
+) -> None:
+    """Write a model into one file, which nodes load without TensorFlow. Takes TensorFlow, once."""
+    from nodes.cli.models import run_pack
+
+    raise typer.Exit(run_pack(model, output, weights=weights, input_size=input_size, imports=imports or ()))
 
 
 bench_app = typer.Typer(help="Measure what this machine can do.", no_args_is_help=True)
@@ -521,11 +580,17 @@ def bench_engines(
     threads: Annotated[int | None, typer.Option(help="Left out: one per core.", min=1)] = None,
     weights: Annotated[str | None, typer.Option(help="seed:N, imagenet or a weights file.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")] = None,
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
 ) -> None:
     """Compare all installed engines: compile seconds, unsplit milliseconds, and how far answers differ."""
     from nodes.cli import bench as bench_commands
 
-    raise typer.Exit(bench_commands.run(models, threads=threads, weights=weights, json_path=json_path))
+    raise typer.Exit(
+        bench_commands.run(
+            models, threads=threads, weights=weights, json_path=json_path, input_size=input_size, imports=imports or ()
+        )
+    )
 
 
 def _with_json_alone(arguments: list[str]) -> list[str]:

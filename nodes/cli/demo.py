@@ -76,7 +76,7 @@ class Proof:
 def run(*, model: str, frames: int, json_path: Path | None, directory: Path | None) -> int:
     """Run the demo; returns the exit code, 0 only if the proof holds. Raises TrisectError, BrokerError."""
     began = time.monotonic()
-    if not model.endswith(".keras"):
+    if not model.endswith((".keras", ".trisect")):
         lookup(model)
     console = Console()
     with ExitStack() as stack:
@@ -104,12 +104,15 @@ def run(*, model: str, frames: int, json_path: Path | None, directory: Path | No
 
 def write_config(folder: Path, model: str, port: int) -> Path:
     """The demo's configuration, as a file that `trisect watch` and `place` read as well."""
-    source = str(Path(model).resolve()) if model.endswith(".keras") else model
+    is_file = model.endswith((".keras", ".trisect"))
+    source = str(Path(model).resolve()) if is_file else model
     name = Path(model).stem.lower()
     settings = {
         "pipeline": "demo",
         "broker": {"port": port},
-        "models": {name: {"source": source} | ({} if model.endswith(".keras") else {"weights": "seed:0"})},
+        "models": {
+            name: {"source": source} | ({} if model.endswith((".keras", ".trisect")) else {"weights": "seed:0"})
+        },
         "streams": {STREAM: {"device": DEVICE, "model": name, "window": WINDOW, "outputs": True}},
         "nodes": {node: {"tier": node.split("-")[0], "threads": THREADS} for node in map(str, NODES)},
         "planner": {"min_seconds_between_plans": 1.0, "settle_s": 0.5},
@@ -220,12 +223,12 @@ def compare(
     images: Sequence[bytes],
 ) -> tuple[int, float]:
     """How many outputs equal the unsplit prepared model's by `np.array_equal`, and the median seconds of its run."""
+    from nodes.tier.loading import load
     from pipeline import engines
-    from pipeline.models.load import load
 
     (name, section), *_ = config.models.items()
-    engine = engines.create("tensorflow", THREADS)
-    model = load(source_of(name, section))
+    engine, models = load(config.engine, {name: source_of(name, section)}, THREADS, config.exact)
+    model = models[name]
     whole = engines.unsplit(engine, model)
     preprocess = preprocess_of(section)
     equal, seconds = 0, []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,21 +13,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pipeline.errors import TileError
+from pipeline.errors import ConfigError, TileError
 from pipeline.models import PAPERS, ZOO, lookup
 from pipeline.models.facts import ModelFacts, NamedBytes, shipped
-from pipeline.models.source import ModelSource
+from pipeline.models.source import ModelSource, named
 
 _SHOWN_UNEQUAL = 3
 
 
-def show_models(names: Sequence[str], *, everything: bool, load: bool, as_json: bool) -> None:
+def show_models(
+    names: Sequence[str],
+    *,
+    everything: bool,
+    load: bool,
+    as_json: bool,
+    input_size: str = "",
+    imports: Sequence[str] = (),
+) -> None:
     """Print the facts of models: by name or path, or of both papers' networks, or of the whole zoo.
 
     What is shipped is printed at once; files, and all with `load`, are loaded first. Raises ModelError.
     """
     chosen = list(names) or list(ZOO if everything else PAPERS)
-    sources = [ModelSource(Path(name).stem if ModelSource(name, name).is_file else name, name) for name in chosen]
+    sources = [named(name, None, input_size, imports) for name in chosen]
     for source in sources:
         if not source.is_file:
             lookup(source.source)
@@ -91,6 +100,9 @@ def run_verify(
     json_path: Path | None,
     tiles: Sequence[str] = (),
     stack: str | None = None,
+    exact: str = "everywhere",
+    input_size: str = "",
+    imports: Sequence[str] = (),
 ) -> int:
     """Verify models one after another, print a table and write `json_path`; the exit code, 1 if a law fails anywhere.
 
@@ -104,13 +116,13 @@ def run_verify(
     if stack and not tiles:
         raise TileError("--stack says what is cut into tiles; give --tiles, too, as in --tiles 2x2")
     grids = [Grid.parse(text) for text in tiles]
-    runs = create(engine, threads)
+    runs = create(engine, threads, everywhere=exact == "everywhere")
     verdicts: list[dict[str, Any]] = []
     table = _verdict_table("tilings" if grids else "placements")
     holds = True
     try:
         for name in names:
-            source = ModelSource(Path(name).stem if ModelSource(name, name).is_file else name, name, weights)
+            source = named(name, weights, input_size, imports)
             made = (
                 _tiled(source, runs, grids, stack, placements, seed)
                 if grids
@@ -126,6 +138,58 @@ def run_verify(
             Console().print(table)
             _print_unequal(verdicts)
     return 0 if holds else 1
+
+
+def run_fingerprint(
+    names: Sequence[str],
+    *,
+    weights: str,
+    engine: str,
+    threads: int,
+    exact: str,
+    input_size: str = "",
+    imports: Sequence[str] = (),
+) -> int:
+    """Print a line for each model: the hash of its answers, its name and digest, engine and promise.
+
+    Raises UnknownModel, ModelError, ConfigError.
+    """
+    from nodes.tier.loading import load
+    from pipeline.verify.fingerprint import fingerprint
+
+    for name in names:
+        source = named(name, weights, input_size, imports)
+        runs, models = load(engine, {source.name: source}, threads, exact)
+        model = models[source.name]
+        promise = runs.promise([model])
+        print(f"{fingerprint(runs, model)}  {source.name} {model.graph.digest}  {promise.bits}")
+    return 0
+
+
+def run_pack(name: str, output: Path, *, weights: str, input_size: str = "", imports: Sequence[str] = ()) -> int:
+    """Pack a model and say what became of it. Raises UnknownModel, NotFunctional, ModelError."""
+    from pipeline.lite.package import SUFFIX, Package
+
+    if output.suffix != SUFFIX:
+        raise ConfigError(f"{output} must end in {SUFFIX}, by which a configuration knows a package")
+    from pipeline.models import store
+
+    began = time.monotonic()
+    source = named(name, weights, input_size, imports)
+    store.make(source, output)
+    package = Package(output)
+    blocks, foreign = len(package.graph), package.program.foreign
+    print(
+        f"{output}: {source.name} {package.graph.digest}, {blocks} blocks, {output.stat().st_size / 1e6:,.1f} MB, "
+        f"packed in {time.monotonic() - began:.1f} s"
+    )
+    if foreign:
+        kinds = sorted({package.graph.blocks[index].kind for index in foreign})
+        print(
+            f"{len(foreign)} of them run as TensorFlow's converter made them ({', '.join(kinds)}): "
+            "not in tiles, and with the same bits on one kind of processor only"
+        )
+    return 0
 
 
 def _verified(source: ModelSource, engine: Any, placements: int, seed: int) -> Any:

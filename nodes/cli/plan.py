@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nodes.cli.explanation import explanation
+from nodes.config.model_settings import source_of as configured_source
 from nodes.config.plan_request import WishesSection, constraints_of, read_wishes
 from nodes.config.sections import Config
 from nodes.planner import offline
@@ -22,6 +23,7 @@ from pipeline.errors import ConfigError, PlanError
 from pipeline.graph import ModelGraph
 from pipeline.models import ModelSource
 from pipeline.models.graphs import graph_of
+from pipeline.models.source import named
 from pipeline.partition.choice import Candidate
 from pipeline.partition.constraints import Constraint
 from pipeline.partition.explain import decision_map, explain
@@ -43,10 +45,12 @@ def run(
     map_path: Path | None = None,
     pictures: Path | None = None,
     tiles_picture: Path | None = None,
+    input_size: str = "",
+    imports: Sequence[str] = (),
 ) -> int:
     """Plan, and print or write what was asked for; the exit code. Raises TrisectError, BrokerError."""
     config = offline.find_config(nodes)
-    graph = graph_of(source_of(model, config))
+    graph = graph_of(source_of(model, config, input_size, imports))
     constraints, objective = constraints_of(graph, wishes.constraints), wishes.parsed_objective()
     candidates = offline.candidates(config, graph, wishes.constraints.exclude_nodes)
     plain = json_path == STDOUT
@@ -92,14 +96,11 @@ def run(
     return 0
 
 
-def source_of(model: str, config: Config) -> ModelSource:
+def source_of(model: str, config: Config, input_size: str = "", imports: Sequence[str] = ()) -> ModelSource:
     """A model of the configuration, of the zoo, or a file."""
     if model in config.models:
-        section = config.models[model]
-        return ModelSource(model, section.source)
-    return (
-        ModelSource(Path(model).stem, model) if "/" in model or model.endswith(".keras") else ModelSource(model, model)
-    )
+        return configured_source(model, config.models[model])
+    return named(model, None, input_size, imports)
 
 
 def wishes_of(

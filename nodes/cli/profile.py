@@ -21,7 +21,7 @@ from rich.table import Table
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.models import PAPERS, lookup
-from pipeline.models.source import ModelSource
+from pipeline.models.source import ModelSource, named
 from pipeline.profiling.profile import Profile
 
 if TYPE_CHECKING:
@@ -33,10 +33,19 @@ _PLAIN_WIDTH = 120
 
 
 def run(
-    models: Sequence[str], *, directory: Path, engine: str, threads: int | None, repeats: int, weights: str | None
+    models: Sequence[str],
+    *,
+    directory: Path,
+    engine: str,
+    threads: int | None,
+    repeats: int,
+    weights: str | None,
+    input_size: str = "",
+    imports: Sequence[str] = (),
 ) -> int:
     """Profile each model; the exit code. A model that fails is reported and the others go on. Raises UnknownModel."""
-    sources = [_source(name, weights) for name in dict.fromkeys(PAPERS if "all" in models else models)]
+    chosen = dict.fromkeys(PAPERS if "all" in models else models)
+    sources = [_known(named(name, weights, input_size, imports)) for name in chosen]
     if repeats < 1:
         raise ConfigError(f"repeats must be at least 1, not {repeats}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -65,12 +74,11 @@ def run(
     return 1 if failed else 0
 
 
-def _source(name: str, weights: str | None) -> ModelSource:
-    is_file = "/" in name or name.endswith((".keras", ".h5", ".hdf5"))
-    if not is_file:
-        lookup(name)
-    called = Path(name).stem if is_file else name
-    return ModelSource(called, name) if weights is None else ModelSource(called, name, weights)
+def _known(source: ModelSource) -> ModelSource:
+    """The source, if it is a file or of the zoo. Raises UnknownModel."""
+    if not source.is_file:
+        lookup(source.source)
+    return source
 
 
 def profile_one(engine: Engine, speed: Speed, source: ModelSource, repeats: int, directory: Path) -> dict[str, Any]:

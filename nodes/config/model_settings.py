@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 from nodes.config.sections import ModelSection
 from pipeline.errors import ConfigError
 from pipeline.frames.decode import Preprocess
-from pipeline.models import lookup
+from pipeline.lite.package import SUFFIX, Package
+from pipeline.models import PreprocessMode, lookup
 from pipeline.models.source import ModelSource
 
 
 def source_of(name: str, section: ModelSection) -> ModelSource:
     """Where the model comes from."""
-    return (
-        ModelSource(name, section.source)
-        if section.weights is None
-        else ModelSource(name, section.source, section.weights)
-    )
+    weights = "seed:0" if section.weights is None else section.weights
+    return ModelSource(name, section.source, weights, section.input_size, section.imports)
 
 
 def preprocess_of(section: ModelSection) -> Preprocess:
     """How its frames become input: as configured, else as the zoo's model wants it; a file's default is 0 to 255."""
     if section.preprocess is not None:
         return Preprocess(size=section.preprocess.size, mode=section.preprocess.mode)
+    if section.source.endswith(SUFFIX):
+        return Preprocess(size=None, mode=_mode_of(section))
     if section.is_file:
         return Preprocess(size=None, mode="none")
     model = lookup(section.source)
     return Preprocess(size=model.input_shape[:2], mode=model.preprocess)
 
 
+def _mode_of(section: ModelSection) -> PreprocessMode:
+    """How a package's own model wants its pixels. Raises ModelError for a file that is no package."""
+    mode = Package(Path(section.source)).about.get("preprocess")
+    known: tuple[PreprocessMode, ...] = get_args(PreprocessMode)
+    return next((one for one in known if one == mode), "none")
+
+
 def labels_of(section: ModelSection) -> tuple[str, ...] | None:
     """The names of the model's classes: as configured, or ImageNet's with its weights. Raises ConfigError."""
+    if section.labels is None and section.source.endswith(SUFFIX):
+        held = Package(Path(section.source)).about.get("labels")
+        return tuple(map(str, held)) if isinstance(held, list) else None
     if section.labels is None:
         return _imagenet_labels() if section.weights == "imagenet" else None
     try:

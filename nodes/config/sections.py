@@ -15,12 +15,15 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 from nodes.config.base import Section, Table, TierName, empty
 from nodes.config.plan_request import LinkName, WishesSection
 from nodes.protocol.messages import WORKER
+from pipeline.models.source import MAX_SIZE
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
 
 _ID = r"^[a-z0-9-]+$"
 _MODEL_NAME = r"^[a-z0-9_.-]+$"
+_PACKAGE = r"^[A-Za-z_][A-Za-z0-9_.]*$"
 _WEIGHTS_FILES = (".h5", ".keras")
+_MODEL_FILES = (".keras", ".trisect")
 
 
 def _beside_the_file(value: Any, info: ValidationInfo) -> Any:
@@ -73,7 +76,9 @@ class PreprocessSection(Section):
 class ModelSection(Section):
     """A network: `source` is a zoo name or a .keras path; `weights` is None when the file brings its own."""
 
-    source: str = Field(min_length=1, description="a name from the model zoo, or the path of a .keras file")
+    source: str = Field(
+        min_length=1, description="a name from the model zoo, or the path of a .keras file or a package (.trisect)"
+    )
     weights: str | None = Field(
         None, description="seed:N (N a whole number), imagenet, or the path of a .h5 or .keras file"
     )
@@ -82,10 +87,17 @@ class ModelSection(Section):
         None, description="the path of a text file with one label per line, or of a Keras class index in JSON"
     )
 
+    input_size: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_SIZE)], ...], BeforeValidator(_pair)] = Field(
+        (), description="a list of whole numbers from 1, as [256, 256]: where a file leaves its inputs' sizes open"
+    )
+    imports: Annotated[tuple[Annotated[str, Field(pattern=_PACKAGE)], ...], BeforeValidator(_pair)] = Field(
+        (), description="a list of Python packages that register the layers of a .keras file"
+    )
+
     @property
     def is_file(self) -> bool:
         """Whether `source` is a path, already resolved, and not the name of a known architecture."""
-        return self.source.endswith(".keras")
+        return self.source.endswith(_MODEL_FILES)
 
     @model_validator(mode="before")
     @classmethod
@@ -93,10 +105,10 @@ class ModelSection(Section):
         if not isinstance(values, dict):
             return values
         values = dict(values)
-        if isinstance(source := values.get("source"), str) and source.endswith(".keras"):
+        if isinstance(source := values.get("source"), str) and source.endswith(_MODEL_FILES):
             values["source"] = str(_beside_the_file(source, info))
             if values.get("weights") is not None:
-                raise ValueError("a .keras file brings its own weights; leave out weights")
+                raise ValueError("a .keras file or a package brings its own weights; leave out weights")
         elif "weights" not in values:
             values["weights"] = "seed:0"
         elif isinstance(weights := values["weights"], str) and weights.endswith(_WEIGHTS_FILES):
@@ -168,6 +180,9 @@ class StreamSection(Section):
     plan: WishesSection = Field(default_factory=WishesSection, description="a section with objective and constraints")
 
 
+EngineName: TypeAlias = Literal["litert", "tensorflow"]
+
+
 class SpeedSection(Section):
     """What a node reached in a calibration, where it is planned without having been started."""
 
@@ -189,7 +204,9 @@ class NodeSection(Section):
     """One process on one tier."""
 
     tier: TierName = Field(description="one of device, edge, cloud")
-    engine: str = Field("tensorflow", pattern=r"^[a-z0-9_]+$", description="an engine's name, such as tensorflow")
+    engine: EngineName | None = Field(
+        None, description="litert or tensorflow, where it is not the pipeline's; needs exact: close"
+    )
     threads: int | None = Field(None, ge=1, le=1024, description="threads from 1, or null for one per core")
     price_per_s: float = Field(0.0, ge=0, description="money for a second of its work, of at least 0")
     role: Literal["", "worker"] = Field(
@@ -259,6 +276,17 @@ class Config(Section):
     """A whole configuration. Every reference in it leads somewhere; see `nodes.config.loader.load_config`."""
 
     pipeline: Id = Field(description="a name of a-z, 0-9 and -")
+    engine: Literal["auto", "litert", "tensorflow"] = Field(
+        "auto", description="one of auto (litert where it has every block), litert, tensorflow"
+    )
+    exact: Literal["everywhere", "machine", "close"] = Field(
+        "everywhere",
+        description="one of everywhere (the same bits on x86 and ARM), machine (on one kind of processor), "
+        "close (engines may differ, by at most tolerance)",
+    )
+    tolerance: float = Field(
+        1e-4, gt=0, le=1, description="a share above 0 of an answer's largest value, by which close ones may differ"
+    )
     broker: BrokerSection = BrokerSection()
     models: Table[ModelKey, ModelSection] = Field(default_factory=empty, description="a section with models")
     streams: Table[StreamKey, StreamSection] = Field(default_factory=empty, description="a section with streams")
@@ -269,6 +297,21 @@ class Config(Section):
     planner: PlannerSection = PlannerSection()
     telemetry: TelemetrySection = TelemetrySection()
     transport: TransportSection = TransportSection()
+
+    @model_validator(mode="after")
+    def _engines_are_one(self) -> Config:
+        engines = {name: node.engine for name, node in self.nodes.items() if node.engine not in {None, self.engine}}
+        if engines and self.exact != "close":
+            node, engine = next(iter(engines.items()))
+            raise ValueError(
+                f"node {node} has engine {engine}, the pipeline {self.engine}: different engines give different bits; "
+                "leave the node's out, or say exact: close"
+            )
+        return self
+
+    def engine_of(self, node: NodeId) -> str:
+        """The engine of a node: its own, else the pipeline's."""
+        return self.nodes[node].engine or self.engine
 
     def nodes_of(self, tier: Tier) -> tuple[NodeId, ...]:
         """The nodes of this tier that run stages, in the file's order."""

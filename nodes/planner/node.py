@@ -16,6 +16,7 @@ from broker.topics import Namespace
 from nodes.config.plan_request import read_wishes
 from nodes.config.sections import Config
 from nodes.planner.machine import events as pe
+from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.offline import terms_of
 from nodes.protocol.commands import OBJECTIVE, PLACE
@@ -79,6 +80,7 @@ class PlannerNode:
             settle_s=section.settle_s,
             prepare_timeout_s=section.prepare_timeout_s,
             band=section.band,
+            equality=Equality(self.config.exact, self.config.tolerance),
             lost_after_s=max(section.lost_after_s, REPORTS_MISSED * self.config.telemetry.interval_s),
         )
         self.machine = PlannerMachine(

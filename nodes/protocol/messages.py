@@ -55,6 +55,8 @@ class NodeInfo:
 
     `speed` is a `pipeline.estimator.Speed` as plain values, from which a model that it has not profiled is priced; None
     if it was never measured, since all models are profiled. `role` is `worker` for a node that computes tiles only.
+    `bits` and `tiles` are the promise of its engine on its processor (`pipeline.engines.promise`). `answers` are those
+    to seeded frames, by model, where engines may differ (`pipeline.engines.answers`).
     """
 
     node: NodeId
@@ -69,6 +71,9 @@ class NodeInfo:
     streams: Mapping[StreamId, str] = field(default_factory=dict)
     speed: Mapping[str, float] | None = None
     role: str = ""
+    bits: str = ""
+    tiles: str = ""
+    answers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_worker(self) -> bool:

@@ -27,8 +27,7 @@ from pipeline.tiles.tiling import TiledStage
 from pipeline.wire import Array, Hop, Trace
 
 if TYPE_CHECKING:
-    from pipeline.engines import Engine
-    from pipeline.prepare.model import PreparedModel
+    from pipeline.engines import Engine, Loaded
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ class Compute:
         node: NodeId,
         tier: str,
         engine: Engine,
-        models: Mapping[str, PreparedModel],
+        models: Mapping[str, Loaded],
         meter: Meter,
         clock: PipelineClock,
         emit: Callable[[ev.Event], None],

@@ -37,6 +37,7 @@ from nodes.tier import sequences
 from nodes.tier.compute import Compute
 from nodes.tier.frame_ledger import Custody
 from nodes.tier.inbound import Inbound
+from nodes.tier.loading import load
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.stream import StreamSettings
@@ -123,17 +124,36 @@ class TierNode:
     # Coming up.
 
     def _load(self) -> None:
-        from pipeline import engines
-        from pipeline.models.load import load
         from pipeline.profiling import calibration, profile
 
-        self._engine = engines.create(self.section.engine, self.section.threads or os.cpu_count() or 1)
-        self._models = {name: load(source_of(name, self.config.models[name])) for name in self._used}
+        sources = {name: source_of(name, self.config.models[name]) for name in self._used}
+        self._engine, self._models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact)
+        self._promise = self._engine.promise(self._models.values())
+        _log.info("engine %s %s: %s", self._engine.name, self._engine.version, self._promise)
         self.graphs = {name: model.graph for name, model in self._models.items()}
         self._profiles = {name: profile.cached(self._engine, model) for name, model in self._models.items()}
         # nobody asks how fast a node is that has profiled all its models
         measured = calibration.calibrate_or_load if None in self._profiles.values() else calibration.load_cached
         self._speed = measured(self._engine)
+
+    @property
+    def _threads(self) -> int:
+        return self.section.threads or os.cpu_count() or 1
+
+    def _answers(self) -> dict[str, str]:
+        """Answers to seeded frames, where other engines' are compared with them."""
+        if self.config.exact != "close":
+            return {}
+        from pipeline.engines.answers import answers
+        from pipeline.profiling import profile
+
+        found = {}
+        for name, model in self._models.items():
+            key = f"answers-{model.graph.digest}"
+            known = profile.kept(key, self._engine, lambda value: str(value["answers"]))
+            found[name] = known or answers(self._engine, model)
+            profile.keep_if_possible(key, self._engine, {"answers": found[name]})
+        return found
 
     def _assemble(self) -> None:
         node, graphs, clock = self.node, self.graphs, self.presence.clock
@@ -207,6 +227,9 @@ class TierNode:
             streams={name: section.model for name, section in self.streams.items()},
             speed=self._speed.to_json() if self._speed else None,
             role=self.section.role,
+            bits=self._promise.bits,
+            tiles=self._promise.tiles,
+            answers=self._answers(),
         )
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
         for profile in self._profiles.values():

@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nodes.protocol.work import Work
-from pipeline.models.footprint import check_room
+from pipeline.models.host_memory import check_room
 from pipeline.placement import Stage, Tier, stages
 from pipeline.tiles.tiling import Part
 
 if TYPE_CHECKING:
-    from pipeline.engines import Engine, Segment
-    from pipeline.prepare.model import PreparedModel
+    from pipeline.engines import Engine, Loaded, Segment
 
 SegmentKey = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -26,7 +25,7 @@ SegmentKey = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 class SegmentStore:
     """Which segments run an epoch. `hold` may take seconds; `of` may be called meanwhile, from another thread."""
 
-    def __init__(self, engine: Engine, models: Mapping[str, PreparedModel]) -> None:
+    def __init__(self, engine: Engine, models: Mapping[str, Loaded]) -> None:
         self._engine = engine
         self._models = models
         self._compiled: dict[SegmentKey, Segment] = {}

@@ -1,7 +1,8 @@
 """A node's compiled tiles: each kind once for all tiles and epochs that have it, gone with the last of those epochs.
 
-Each kind is proven where it will run, against the stack in one piece on the same processor: kernels differ between
-processors, and nodes prove side by side. The stack in one piece runs once for all grids that follow each other.
+Where the engine does not promise that tiles are exact, each kind is proven where it will run, against the stack in one
+piece on the same processor: kernels differ between processors, and nodes prove side by side. The stack in one piece
+runs once for all grids that follow each other.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import threading
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.models.footprint import check_room
+from pipeline.engines.promise import EXACT
+from pipeline.models.host_memory import check_room
 from pipeline.tiles.tiling import TiledStage
 
 if TYPE_CHECKING:
-    from pipeline.engines import Engine, TileSegment
+    from pipeline.engines import Engine, Loaded, TileSegment
     from pipeline.engines.tiling import Proof
-    from pipeline.prepare.model import PreparedModel
+    from pipeline.tiles.split import Tile
 
 TileKey = tuple[str, Hashable]
 """A model's name and a kind of tile, which tells the stack, too."""
@@ -25,7 +27,7 @@ TileKey = tuple[str, Hashable]
 class TileStore:
     """Which segment computes a tile of an epoch. To hold one may take seconds; `of` may be called meanwhile."""
 
-    def __init__(self, engine: Engine, models: Mapping[str, PreparedModel]) -> None:
+    def __init__(self, engine: Engine, models: Mapping[str, Loaded]) -> None:
         self._engine = engine
         self._models = models
         self._compiled: dict[TileKey, TileSegment] = {}
@@ -47,8 +49,13 @@ class TileStore:
             segment = self._compiled.get(key)
             if segment is None:
                 check_room(self._models[model], tiled.stack.blocks)
-                segment = self._proof_of(model, tiled).compile_tile(tiled.tile_map, tile)
+                segment = self._compile(model, tiled, tile)
             self._keep(stream, epoch, number, key, segment)
+
+    def _compile(self, model: str, tiled: TiledStage, tile: Tile) -> TileSegment:
+        if self._engine.promise().tiles == EXACT:
+            return self._engine.compile_tile(self._models[model], tile, tiled.stack)
+        return self._proof_of(model, tiled).compile_tile(tiled.tile_map, tile)
 
     def _proof_of(self, model: str, tiled: TiledStage) -> Proof:
         from pipeline.engines.tiling import Proof  # loads the framework

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from pipeline.engines.base import Array, BlockTimes, Engine, Segment, TileSegment, unsplit
+from pipeline.engines.base import Array, BlockTimes, Engine, Loaded, Segment, TileSegment, unsplit
 from pipeline.errors import ConfigError
 
-__all__ = ["NAMES", "Array", "BlockTimes", "Engine", "Segment", "TileSegment", "create", "installed", "unsplit"]
+__all__ = [
+    "NAMES",
+    "Array",
+    "BlockTimes",
+    "Engine",
+    "Loaded",
+    "Segment",
+    "TileSegment",
+    "create",
+    "installed",
+    "unsplit",
+]
 
-NAMES = ("tensorflow", "litert")
-_PACKAGES = {"litert": "ai_edge_litert"}
-"""What must be installed for an engine beside the required packages; the extra is called as the engine is."""
+NAMES = ("litert", "tensorflow")
+_PACKAGES = {"litert": "ai_edge_litert", "tensorflow": "tensorflow"}
+"""The package of each engine; tensorflow's is an extra of that name."""
 
 
-def create(name: str, threads: int) -> Engine:
+def create(name: str, threads: int, *, everywhere: bool = True) -> Engine:
     """The engine of this name. Create it before the first model is loaded: that fixes the process's threads.
 
-    Raises ConfigError for an unknown name, one that is not installed, or when the process already runs with another
-    number of threads.
+    `everywhere` asks for kernels that give the same bits on x86 and ARM, which litert has. Raises ConfigError for an
+    unknown name, one that is not installed, or when TensorFlow already runs with another number of threads.
     """
     if name not in NAMES:
         raise ConfigError(f"unknown engine {name!r}: known: {', '.join(NAMES)}")
@@ -27,7 +38,7 @@ def create(name: str, threads: int) -> Engine:
     if name == "litert":
         from pipeline.engines.litert import LiteRTEngine
 
-        return LiteRTEngine(threads)
+        return LiteRTEngine(threads, everywhere=everywhere)
     from pipeline.engines.tensorflow import TensorFlowEngine
 
     return TensorFlowEngine(threads)
@@ -35,4 +46,4 @@ def create(name: str, threads: int) -> Engine:
 
 def installed() -> tuple[str, ...]:
     """The engines that this Python can make, the default first."""
-    return tuple(name for name in NAMES if name not in _PACKAGES or find_spec(_PACKAGES[name]) is not None)
+    return tuple(name for name in NAMES if find_spec(_PACKAGES[name]) is not None)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
+from pipeline.graph import ModelGraph
+
 if TYPE_CHECKING:
-    from pipeline.prepare.model import PreparedModel
+    from pipeline.engines.promise import Promise
+    from pipeline.lite.package import Package
+    from pipeline.lite.sketch import Sketch
+    from pipeline.tiles.split import Tile
+    from pipeline.tiles.stacks import Stack
 
 Array = npt.NDArray[Any]
 
@@ -26,6 +32,29 @@ class BlockTimes:
     spread: tuple[float, ...]
     total_seconds: float
     unscaled_seconds: float | None = None
+
+
+class Loaded(Protocol):
+    """A loaded model: prepared from Keras, or a package."""
+
+    @property
+    def graph(self) -> ModelGraph:
+        """Its manifest."""
+        ...
+
+    @property
+    def package(self) -> Package:
+        """The model as a package. Raises ModelError."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        ...
+
+    def segment_bytes(self, blocks: Sequence[int]) -> int:
+        """Bytes of memory that one more segment of these blocks takes once it has run."""
+        ...
 
 
 class Segment(Protocol):
@@ -85,18 +114,34 @@ class Engine(Protocol):
         """It computes on."""
         ...
 
-    def compile(
-        self, model: PreparedModel, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
-    ) -> Segment:
-        """A segment that has run once, so that its first frame is as fast as its second. Raises PlanError."""
+    def compile(self, model: Loaded, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]) -> Segment:
+        """A segment that has run once, so that its first frame is as fast as its second.
+
+        Raises PlanError, and ConfigError for a model that this engine cannot run.
+        """
         ...
 
-    def profile(self, model: PreparedModel, repeats: int = 10) -> BlockTimes:
+    def compile_tile(self, model: Loaded, tile: Tile, stack: Stack) -> TileSegment:
+        """A segment for all tiles of this one's kind. It has not run yet: its first run takes longer than others.
+
+        Raises TileError for a block that this engine cannot tile.
+        """
+        ...
+
+    def profile(self, model: Loaded, repeats: int = 10) -> BlockTimes:
         """Seconds of each block, measured where it will run: within the whole network."""
         ...
 
+    def promise(self, models: Iterable[Loaded] = ()) -> Promise:
+        """Which answers to these models are equal to this engine's, here."""
+        ...
 
-def unsplit(engine: Engine, model: PreparedModel) -> Segment:
+    def sketched(self, sketch: Sketch) -> Loaded:
+        """A small network, ready to be compiled."""
+        ...
+
+
+def unsplit(engine: Engine, model: Loaded) -> Segment:
     """All blocks in one segment: what every split must equal bit for bit."""
     graph = model.graph
     return engine.compile(model, range(len(graph)), graph.inputs, tuple(dict.fromkeys(graph.outputs)))

@@ -14,22 +14,23 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from pipeline.engines.base import Array, BlockTimes, unsplit
+from pipeline.engines.base import Array, BlockTimes, Loaded, unsplit
 from pipeline.engines.checks import check, check_tile, fitting, noise, zeros
+from pipeline.engines.promise import BY_PROOF, EVERYWHERE, EXACT, Promise, is_arm, is_known, processor, sums_in_order
 from pipeline.errors import ConfigError, ModelError, TileError
 from pipeline.graph import ModelGraph
 from pipeline.lite.emit import Emitter
 from pipeline.lite.flatfile import FlatFile, Ref
 from pipeline.lite.forms import Forms
 from pipeline.lite.package import SPACIOUS, Package
+from pipeline.lite.sketch import Sketch, packaged
 from pipeline.quiet import quiet_stderr
 from pipeline.tiles.split import Tile, size_in
 from pipeline.tiles.stacks import Stack
@@ -38,20 +39,6 @@ from pipeline.timing.contention import typical_of, uncontended_seconds
 _LEAST_RUNS = 3
 _MEASURED_SECONDS = 1.0
 """A slow model is measured in fewer runs, but never fewer than three."""
-
-
-class Packaged(Protocol):
-    """A loaded model that can be had as a package."""
-
-    @property
-    def graph(self) -> ModelGraph:
-        """Its manifest."""
-        ...
-
-    @property
-    def package(self) -> Package:
-        """What it is in a package."""
-        ...
 
 
 class LiteRTEngine:
@@ -66,7 +53,7 @@ class LiteRTEngine:
         self.everywhere = everywhere
 
     def compile(
-        self, model: Packaged, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
+        self, model: Loaded, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
     ) -> LiteRTSegment:
         """Write the blocks as a segment and run it once on zeros. Raises PlanError, ModelError."""
         graph, package = model.graph, model.package
@@ -78,7 +65,7 @@ class LiteRTEngine:
         package.forget_pages()
         return segment
 
-    def compile_tile(self, model: Packaged, tile: Tile, stack: Stack) -> LiteRTTileSegment:
+    def compile_tile(self, model: Loaded, tile: Tile, stack: Stack) -> LiteRTTileSegment:
         """Write the stack for tiles of this one's kind. Raises TileError for a block that has no operations here."""
         package = model.package
         if foreign := sorted(set(stack.blocks) & set(package.program.foreign)):
@@ -117,7 +104,18 @@ class LiteRTEngine:
             _check_made(graph, t, tensors[t], _shape(graph, t, tile))
         return _Part.written(file, inputs, {t: tensors[t] for t in wanted}, graph.name, self.threads)
 
-    def profile(self, model: Packaged, repeats: int = 10) -> BlockTimes:
+    def promise(self, models: Iterable[Loaded] = ()) -> Promise:
+        """Equal bits on x86 with FMA and on ARM with `everywhere`, but for models with converted blocks."""
+        of_ours = not any(model.package.program.foreign for model in models)
+        where = EVERYWHERE if self.everywhere and of_ours and is_known() else processor()
+        is_exact = sums_in_order() or (self.everywhere and is_arm())  # plain forms: ARM has a kernel for one place
+        return Promise(f"{self.name} {self.version} {where}", EXACT if is_exact else BY_PROOF)
+
+    def sketched(self, sketch: Sketch) -> Package:
+        """A small network as a package."""
+        return packaged(sketch)
+
+    def profile(self, model: Loaded, repeats: int = 10) -> BlockTimes:
         """Typical seconds per block, scaled to the median of the whole.
 
         LiteRT's Python interpreter has no profiler, so each block is a segment of its own; they run one after another,
@@ -138,7 +136,7 @@ class LiteRTEngine:
             unscaled_seconds=unscaled_seconds,
         )
 
-    def _total_seconds(self, model: Packaged, frame: Mapping[int, Array], repeats: int) -> float:
+    def _total_seconds(self, model: Loaded, frame: Mapping[int, Array], repeats: int) -> float:
         segment = unsplit(self, model)
         seconds: list[float] = []
         while len(seconds) < min(repeats, _LEAST_RUNS) or (len(seconds) < repeats and sum(seconds) < _MEASURED_SECONDS):

@@ -9,22 +9,25 @@ import contextlib
 import statistics
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.engines.base import Array, BlockTimes, Segment, unsplit
+from pipeline.engines.base import Array, BlockTimes, Loaded, Segment, unsplit
 from pipeline.engines.checks import check, fitting, noise, zeros
 from pipeline.engines.dense import perform
+from pipeline.engines.promise import BY_PROOF, Promise, processor
 from pipeline.engines.tensorflow_ops import border, caller, kept_apart, pads_widely
 from pipeline.engines.tensorflow_trace import SCOPE, trace
+from pipeline.errors import ConfigError
 from pipeline.prepare.model import PreparedModel
 from pipeline.tensorflow_runtime import as_array, lent_as_tensor, set_up, tf
 from pipeline.timing.contention import typical_of, uncontended_seconds
 
 if TYPE_CHECKING:
     from pipeline.engines.base import TileSegment
+    from pipeline.lite.sketch import Sketch
     from pipeline.tiles import Stack, Tile
 
 _tracing = threading.Lock()
@@ -42,7 +45,7 @@ _MOST_ROUNDS = 2
 
 
 class TensorFlowEngine:
-    """Keras's own kernels (oneDNN on x86), the default engine."""
+    """Keras's own kernels (oneDNN on x86)."""
 
     def __init__(self, threads: int) -> None:
         set_up(threads)
@@ -51,23 +54,34 @@ class TensorFlowEngine:
         self.threads = threads
 
     def compile(
-        self, model: PreparedModel, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
+        self, model: Loaded, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
     ) -> TensorFlowSegment:
         """Trace the blocks and run them once on zeros. Raises PlanError when they do not fit together."""
+        prepared = _prepared(model)
         check(model.graph, blocks, inputs, outputs)
         with _tracing, _short_turns():
-            segment = TensorFlowSegment(model, tuple(sorted(blocks)), tuple(inputs), tuple(outputs))
+            segment = TensorFlowSegment(prepared, tuple(sorted(blocks)), tuple(inputs), tuple(outputs))
         segment.run({i: zeros(model.graph.tensors[i]) for i in inputs})
         return segment
 
-    def compile_tile(self, model: PreparedModel, tile: Tile, stack: Stack) -> TileSegment:
+    def compile_tile(self, model: Loaded, tile: Tile, stack: Stack) -> TileSegment:
         """Trace the stack for tiles of this one's kind."""
         from pipeline.engines.tensorflow_tiles import TensorFlowTileSegment
 
         with _tracing, _short_turns():
-            return TensorFlowTileSegment(model, tile, stack)
+            return TensorFlowTileSegment(_prepared(model), tile, stack)
 
-    def profile(self, model: PreparedModel, repeats: int = 10) -> BlockTimes:
+    def promise(self, models: Iterable[Loaded] = ()) -> Promise:
+        """Equal bits on one kind of processor; kernels depend on a map's size, so each kind of tile is proven."""
+        return Promise(f"{self.name} {self.version} {processor()}", BY_PROOF)
+
+    def sketched(self, sketch: Sketch) -> PreparedModel:
+        """A small network of Keras layers."""
+        from pipeline.prepare.sketched import prepared
+
+        return prepared(sketch)
+
+    def profile(self, model: Loaded, repeats: int = 10) -> BlockTimes:
         """Typical seconds per block, scaled to the untraced median of the whole.
 
         The tracer makes each operation a little slower and the executor's own time belongs to no block; spreading the
@@ -93,6 +107,12 @@ class TensorFlowEngine:
             total_seconds=total_seconds,
             unscaled_seconds=unscaled_seconds,
         )
+
+
+def _prepared(model: Loaded) -> PreparedModel:
+    if not isinstance(model, PreparedModel):
+        raise ConfigError(f"engine tensorflow runs Keras models; {model.graph.name!r} is a package: use engine litert")
+    return model
 
 
 class TensorFlowSegment:

@@ -8,41 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from pipeline.engines.base import Array, Engine, TileSegment
+from pipeline.engines.base import Array, Engine, Loaded, TileSegment
 from pipeline.engines.checks import noise
-from pipeline.errors import ConfigError, TileError
+from pipeline.errors import TileError
 from pipeline.graph import Block
-from pipeline.prepare.model import PreparedModel
 from pipeline.tiles.arrays import cut, merge, part
 from pipeline.tiles.split import Tile, TileMap
 from pipeline.tiles.stacks import Stack
 
 
-@runtime_checkable
-class TilingEngine(Engine, Protocol):
-    """An engine that computes tiles, too."""
-
-    def compile_tile(self, model: PreparedModel, tile: Tile, stack: Stack) -> TileSegment:
-        """A segment for all tiles of this one's kind. It has not run yet: its first run takes longer than others."""
-        ...
-
-
-def tiling(engine: Engine) -> TilingEngine:
-    """The engine, if it is one that computes tiles. Raises ConfigError."""
-    if not isinstance(engine, TilingEngine):
-        raise ConfigError(f"engine {engine.name!r} cannot compute tiles; use tensorflow")
-    return engine
-
-
 class TiledStack:
-    """All tiles of a stack on one engine: one segment for each kind of tile. Raises ConfigError for most engines."""
+    """All tiles of a stack on one engine: one segment for each kind of tile."""
 
-    def __init__(self, engine: Engine, model: PreparedModel, tile_map: TileMap) -> None:
-        self._engine, self._model, self.tile_map = tiling(engine), model, tile_map
+    def __init__(self, engine: Engine, model: Loaded, tile_map: TileMap) -> None:
+        self._engine, self._model, self.tile_map = engine, model, tile_map
         self.segments = {
             tile.kind: self._engine.compile_tile(model, tile, tile_map.stack) for tile in _kinds(tile_map.tiles)
         }
@@ -58,10 +40,10 @@ class TiledStack:
 
 
 class Proof:
-    """A stack in one piece on noise, for its tiles to be compared with. Raises ConfigError for most engines."""
+    """A stack in one piece on noise, for its tiles to be compared with."""
 
-    def __init__(self, engine: Engine, model: PreparedModel, stack: Stack) -> None:
-        self._engine, self._model, self.stack = tiling(engine), model, stack
+    def __init__(self, engine: Engine, model: Loaded, stack: Stack) -> None:
+        self._engine, self._model, self.stack = engine, model, stack
         segment = engine.compile(model, stack.blocks, stack.inputs, (stack.output,))
         self._whole = segment.run(self._noise())[stack.output]
 
@@ -83,7 +65,7 @@ class Proof:
 
 
 def first_difference(
-    engine: Engine, model: PreparedModel, tile_map: TileMap, tiles: Sequence[Tile], tensors: Mapping[int, Array]
+    engine: Engine, model: Loaded, tile_map: TileMap, tiles: Sequence[Tile], tensors: Mapping[int, Array]
 ) -> tuple[Block, Tile] | None:
     """The first block with another bit in one of these tiles than the stack in one piece has there, and such a tile.
 
@@ -96,7 +78,7 @@ def first_difference(
         (output,) = graph.blocks[index].outputs
         upto = replace(stack, last=index, blocks=stack.blocks[:end], output=output)
         for tile in _kinds(tiles):
-            made = tiling(engine).compile_tile(model, tile, upto).run(cut(tile_map, tile, tensors))
+            made = engine.compile_tile(model, tile, upto).run(cut(tile_map, tile, tensors))
             if not np.array_equal(made, part(unsplit[output], tile.regions[output]), equal_nan=True):
                 return graph.blocks[index], tile
     return None
@@ -107,7 +89,7 @@ def _kinds(tiles: Sequence[Tile]) -> list[Tile]:
     return list({tile.kind: tile for tile in tiles}.values())
 
 
-def refusal(engine: Engine, model: PreparedModel, tile_map: TileMap, found: tuple[Block, Tile] | None) -> TileError:
+def refusal(engine: Engine, model: Loaded, tile_map: TileMap, found: tuple[Block, Tile] | None) -> TileError:
     """What to say of a stack and grid that change a bit."""
     graph, stack = model.graph, tile_map.stack
     first, last = graph.blocks[stack.first].name, graph.blocks[stack.last].name

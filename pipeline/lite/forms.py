@@ -9,6 +9,7 @@ builds these from kernels that were found identical (docs/exactness.md). Knows s
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ _TAPS = 9
 _MOST_TAPS = 25
 """...and XNNPACK has none of its own for more than these: it computes channel after channel, 45 times as slow."""
 _SHORT = 3
+_IN_ORDER = frozenset({"x86_64", "AMD64"})
+"""Here single rows and few channels are summed like all others: what ARM needs for them would change no bit."""
 _LONGEST_APART = 9
 
 
@@ -59,6 +62,7 @@ class Forms:
 
     def __init__(self, file: FlatFile, weights: Callable[[int], Array], *, everywhere: bool) -> None:
         self.file, self._weights, self.everywhere = file, weights, everywhere
+        self._minds_rows = everywhere and platform.machine() not in _IN_ORDER
 
     def array(self, index: int) -> Ref:
         """A package's array as it is."""
@@ -89,7 +93,7 @@ class Forms:
         if within * groups != x.shape[3] or out % groups or self._weights(arrays[1]).shape != (out,):
             raise ModelError(f"a convolution of kernel {(out, *sizes, within)} does not fit a map of {x.shape}")
         is_plain = groups == 1 and sizes == [1, 1]
-        lanes = _lanes(out // groups, is_plain=is_plain) if self.everywhere else out // groups
+        lanes = _lanes(out // groups, is_plain=is_plain) if self._minds_rows else out // groups
         how = None if lanes * groups == out and scale == 1.0 else ("lanes", lanes, groups, scale)
         kernel, bias = (self.derived(one, how, lambda w: _widened(w, groups, lanes) * F(scale)) for one in arrays)
         x, geometry, is_one = self._placed(x, (sizes[0], sizes[1]), geometry)
@@ -129,11 +133,10 @@ class Forms:
             bias = self._bias(arrays[1], scale) if number == 0 else self._zeros(out)
             own = activation if len(pieces) == 1 else "none"
             parts.append(self._depthwise_piece(x, arrays[0], bias, piece, geometry, own, scale))
-        while len(parts) > 1:  # in pairs: fewer roundings on top of each other
-            pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
-            own = activation if len(pairs) == 1 else "none"
-            parts = [self.binary("add", pair[0], pair[1], own) if len(pair) > 1 else pair[0] for pair in pairs]
-        return parts[0]
+        made = parts[0]
+        for number, part in enumerate(parts[1:], start=2):
+            made = self.binary("add", made, part, activation if number == len(parts) else "none")
+        return made
 
     def _bias(self, index: int, scale: float) -> Ref:
         return self.derived(index, None if scale == 1.0 else ("scale", scale), lambda b: b * F(scale))
@@ -208,7 +211,7 @@ class Forms:
         made = [
             _made(x.shape[1 + i], kernel[i], geometry.stride[i], geometry.dilation[i], geometry.pads[i]) for i in (0, 1)
         ]
-        if not self.everywhere or made != [1, 1]:
+        if not self._minds_rows or made != [1, 1]:
             return x, geometry, False
         x = self.padded(x, geometry.pads, 0.0)
         x = self.cut(x, (0, reach(kernel[0], geometry.dilation[0])), (0, reach(kernel[1], geometry.dilation[1])))
@@ -265,8 +268,8 @@ class Forms:
             raise ModelError(f"a dense layer of weights {widths[:4]} does not fit {x.shape}")
         if len(slices) > 1 and len(x.shape) != 2:  # noqa: PLR2004
             raise ModelError(f"a dense layer in slices takes a row, not {x.shape}")
-        is_one = self.everywhere and math.prod(x.shape[:-1]) == 1
-        lanes = _lanes(units, is_plain=True) if self.everywhere else units
+        is_one = self._minds_rows and math.prod(x.shape[:-1]) == 1
+        lanes = _lanes(units, is_plain=True) if self._minds_rows else units
         given = self.concat([x, x], len(x.shape) - 2) if is_one else x
         made, begin = None, 0
         for number, one in enumerate(slices):
@@ -302,7 +305,7 @@ class Forms:
         columns = y.shape[-2] if transpose_y else y.shape[-1]
         if x.shape[:-2] != y.shape[:-2]:
             raise ModelError(f"a product of {x.shape} and {y.shape}")
-        is_one = self.everywhere and rows == 1
+        is_one = self._minds_rows and rows == 1
         if is_one:
             x, rows = self.concat([x, x], len(x.shape) - (1 if transpose_x else 2)), 2
         shape = (*x.shape[:-2], rows, columns)
@@ -312,7 +315,8 @@ class Forms:
     def _by_ones(self, x: Ref, value: float) -> Ref:
         """The sum over the last axis, times a value; in one order on every processor."""
         rows = math.prod(x.shape[:-1])
-        given = self.concat([x, x], len(x.shape) - 2) if rows == 1 else x
+        is_one = rows == 1 and self._minds_rows
+        given = self.concat([x, x], len(x.shape) - 2) if is_one else x
         shape = (_LANES, x.shape[-1])
         ones = self.file.constant(np.full(shape, value, np.float32), ("full", shape, value))
         made = self.file.add(
@@ -322,7 +326,7 @@ class Forms:
             fusedActivationFunction=ACTIVATIONS["none"],
             keepNumDims=len(x.shape) != 2,  # noqa: PLR2004
         )
-        made = self.first(made, len(x.shape) - 2) if rows == 1 else made
+        made = self.first(made, len(x.shape) - 2) if is_one else made
         return self._channels(made, 0, 1)
 
     # Element by element.

@@ -16,7 +16,7 @@ import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,9 @@ _PREAMBLE = struct.Struct("<8sIIQQQ")
 _ALIGNMENT = 64
 _HEADER_LIMIT_BYTES = 1 << 26
 _RANK_LIMIT = 8
+_ACTIVATIONS_HELD = 4
+_SEGMENT_BYTES = 2_000_000
+"""Measured: an interpreter without weights."""
 
 
 class Stored(NamedTuple):
@@ -109,9 +112,14 @@ class Package:
         """Bytes of all constants."""
         return sum(one.nbytes for one in self._arrays)
 
-    def nbytes_of(self, blocks: Iterable[int]) -> int:
-        """Bytes of the constants of some blocks, each once."""
-        return sum(self._arrays[i].nbytes for i in {i for block in blocks for i in self.program.arrays_of(block)})
+    def segment_bytes(self, blocks: Sequence[int]) -> int:
+        """Bytes of memory that one more segment of these blocks takes: XNNPACK's copy of weights, and activations.
+
+        Two of the largest activations live at a time, and as much again goes in and comes out of the interpreter.
+        """
+        held = {i for block in blocks for i in self.program.arrays_of(block)}
+        made = [self.graph.tensors[t].nbytes for b in blocks for t in self.graph.blocks[b].outputs]
+        return sum(self._arrays[i].nbytes for i in held) + _ACTIVATIONS_HELD * max(made, default=0) + _SEGMENT_BYTES
 
     def array(self, index: int) -> Array:
         """A constant, read-only, where it is in the file. Raises ModelError when its bytes are not those written."""

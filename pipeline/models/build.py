@@ -16,9 +16,9 @@ import h5py
 
 from pipeline.errors import ModelError
 from pipeline.models import ModelSource, ZooModel, lookup
+from pipeline.models.container import check_container
 from pipeline.models.host_memory import check_fits
 from pipeline.models.weights import Drawing, plan_weights, seed_of
-from pipeline.models.container import check_container
 from pipeline.prepare.flatten import FlatModel, flatten
 from pipeline.prepare.unsupported import said
 from pipeline.tensorflow_runtime import keras, own_as_tensor
@@ -73,7 +73,7 @@ def _seeded(name: str, zoo: ZooModel, seed: int) -> tuple[Any, FlatModel]:
 
 
 def _of_zoo(model: Any, name: str) -> FlatModel:
-    flat = _of_zoo(model, name)
+    flat = flatten(model, name, renumber=True, is_declared=True)
     flat.trace = None  # what it holds would stay in memory
     return flat
 

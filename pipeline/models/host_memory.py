@@ -1,6 +1,6 @@
 """Whether a model fits into memory, asked beforehand: else the kernel ends the process.
 
-From a model's shipped facts, or its file, and from this machine alone; see `footprint` for models that are loaded.
+From a model's shipped facts, or its file, and from this machine alone.
 
 Counted is what the process grows by until it has run the whole model as one segment, as each node does when it takes
 its profile: weights, those they are folded from, oneDNN's reordered copies of convolutions' kernels (each segment holds
@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -23,6 +25,9 @@ from pipeline.errors import ModelError
 from pipeline.models.container import MAX_CONFIGURATION_BYTES
 from pipeline.models.facts import shipped
 from pipeline.models.source import ModelSource
+
+if TYPE_CHECKING:
+    from pipeline.engines.base import Loaded
 
 _CGROUP = Path("/sys/fs/cgroup")
 _ADDRESSES_BYTES = 128 << 20
@@ -44,6 +49,18 @@ def check_fits(source: ModelSource) -> None:
     """Raise TooLarge when loading and running would take more bytes than are available."""
     mend = "use a smaller model, or a machine with more memory"
     require(needed_bytes(source), f"to load and run model {source.name!r} takes", mend)
+
+
+def check_room(model: Loaded, blocks: Sequence[int], times: int = 1) -> None:
+    """Raise TooLarge when one more segment of a loaded model, these blocks in order, would take more than there is.
+
+    With `times`, when so many would.
+    """
+    over = f", {times} times over," if times > 1 else ""
+    first = model.graph.blocks[blocks[0]].name
+    what = f"{len(blocks)} blocks of model {model.graph.name!r} from {first!r} on{over} take"
+    mend = "free some, or give the node's memory_mb, so that plans keep within it"
+    require(times * model.segment_bytes(blocks), what, mend)
 
 
 def require(needed: int, what: str, mend: str) -> None:

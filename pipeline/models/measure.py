@@ -7,11 +7,11 @@ from typing import Any
 
 from pipeline.models.build import make
 from pipeline.models.facts import ModelFacts, facts_of
-from pipeline.models.footprint import ACTIVATIONS_HELD, BLOCK_BYTES, nbytes_of, reordering
 from pipeline.models.load import finished
 from pipeline.models.source import ModelSource
 from pipeline.prepare.blocks import variables
 from pipeline.prepare.flatten import Call
+from pipeline.prepare.footprint import ACTIVATIONS_HELD, BLOCK_BYTES, nbytes_of, reordered_bytes
 
 _PROCESS_BYTES = 30_000_000
 """Measured, likewise, in all: see `footprint.BLOCK_BYTES`."""
@@ -27,9 +27,8 @@ def measure(source: ModelSource) -> ModelFacts:
     after = {key: nbytes_of(variable) for key, variable in _weights(flat.calls).items()}
     # what was folded and what it was folded into stand in memory side by side
     loading = sum({**sizes, **after}.values())
-    running = (
-        sum(after.values()) + reordering(flat.calls) + ACTIVATIONS_HELD * max(t.nbytes for t in model.graph.tensors)
-    )
+    activations = ACTIVATIONS_HELD * max(t.nbytes for t in model.graph.tensors)
+    running = sum(after.values()) + reordered_bytes(flat.calls) + activations
     others = _PROCESS_BYTES + BLOCK_BYTES * len(model.graph)
     return facts_of(model.graph, parameters=parameters, memory_bytes=max(loading, running) + others)
 

@@ -12,6 +12,7 @@ from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.lite.package import write
 from pipeline.models import mode_of
+from pipeline.models.labels import imagenet_labels
 from pipeline.models.load import load
 from pipeline.models.source import ModelSource
 from pipeline.prepare.lowering import lower
@@ -24,6 +25,7 @@ def pack(source: ModelSource, path: Path) -> ModelGraph:
         "source": Path(source.source).name,
         "weights": Path(source.weights).name,
         "preprocess": mode_of(source),
+        "labels": imagenet_labels() if source.weights == "imagenet" else None,
         "trisect": version("trisect"),
         "keras": version("keras"),
     }

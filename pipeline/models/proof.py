@@ -25,8 +25,8 @@ from pipeline.tensorflow_runtime import keras, tf
 Array = npt.NDArray[Any]
 
 TOLERANCE = {"float16": 2e-2, "float32": 1e-3, "float64": 1e-3}
-"""Of a difference to the largest element. Folding a batch norm moves the last bits, and trained weights that cancel each
-other make some hundred times as much of it; a mask that is lost, or inputs that change places, make more than this."""
+"""Of a difference to the largest element. Folding a batch norm moves the last bits, and trained weights that cancel
+each other make some hundred times as much of it; a mask that is lost, or inputs that change places, make far more."""
 _OF_INTEGERS = 1e-3
 """Of elements that may differ: a class is another where two scores are equal but for rounding."""
 _SEED = 13

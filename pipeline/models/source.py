@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.errors import ModelError
 
@@ -38,6 +40,12 @@ class ModelSource:
     def is_package(self) -> bool:
         """Whether `source` is the path of a package."""
         return self.source.endswith(".trisect")
+
+
+def named(name: str, weights: str | None = None, input_size: str = "", imports: Sequence[str] = ()) -> ModelSource:
+    """The source that a command line names: a file goes by its stem. Raises ModelError for a size that is none."""
+    called = Path(name).stem if ModelSource(name, name).is_file else name
+    return ModelSource(called, name, weights or "seed:0", parse_size(input_size), tuple(imports))
 
 
 def parse_size(text: str) -> tuple[int, ...]:

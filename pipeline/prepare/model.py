@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from pipeline.prepare.blocks import describe, group, variables
 from pipeline.prepare.digest import digest
 from pipeline.prepare.flatten import Call, FlatModel, Spec, flatten
 from pipeline.prepare.folding import simplify
+from pipeline.prepare.footprint import ACTIVATIONS_HELD, BLOCK_BYTES, reordered_bytes
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,12 @@ class PreparedModel:
         """Bytes of all weights."""
         held = {id(v): v for block in self.calls for call in block for v in variables(call)}
         return sum(v.value.numpy().nbytes for v in held.values())
+
+    def segment_bytes(self, blocks: Sequence[int]) -> int:
+        """Bytes that one more segment takes once it has run: oneDNN's copies, activations, TensorFlow's graph."""
+        held = [self.graph.tensors[t].nbytes for b in blocks for t in self.graph.blocks[b].outputs]
+        copies = reordered_bytes([call for block in blocks for call in self.calls[block]])
+        return copies + ACTIVATIONS_HELD * max(held, default=0) + BLOCK_BYTES * len(blocks)
 
 
 def prepare(model: Any, name: str) -> PreparedModel:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import ModelError, NotFunctional, TrisectError
 from pipeline.graph import DTYPES
-from pipeline.prepare.flatten import Call, FlatModel, Spec, Value
+from pipeline.prepare.calls import Call, FlatModel, Spec, Value
 from pipeline.prepare.unsupported import cannot_run, check_call, graph_of
 from pipeline.tensorflow_runtime import keras, tf
 
@@ -243,7 +243,7 @@ class _Recorder:
     def _note_masks(
         self, operation: Any, name: str, noted: Any, masks: Mapping[int, int], new: Mapping[int, Any]
     ) -> None:
-        first = {hung.name: place for place, hung in reversed(new.items())}
+        first = {hung.name: place for place, hung in reversed(list(new.items()))}
         places = sorted(first.values())
         reading = Call(Masks(operation, places), (f"{name}/mask",), noted[0], noted[1], (), masks)
         outputs = tuple(self.number(new[place], reading.layers[0]) for place in places)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.engines import unsplit
-from pipeline.prepare.model import prepare
-from pipeline.tensorflow_runtime import keras
+from pipeline.engines.base import unsplit
+from pipeline.lite.sketch import Layer, Sketch
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine
 
 _SIDE, _CHANNELS = 56, 64
+_NETWORK = Sketch("processor", (_SIDE, _SIDE, _CHANNELS), (Layer("convolution", "conv", ("image",), 3, _CHANNELS),))
 _LEAST_S = 2e-2
 """Several turns of a scheduler that shares a core out by the millisecond: what fits into one says nothing."""
 _WARM_UP = 3
@@ -28,9 +28,7 @@ class ProcessorProbe:
     """
 
     def __init__(self, engine: Engine) -> None:
-        image = keras.Input((_SIDE, _SIDE, _CHANNELS), name="image")
-        convolution = keras.layers.Conv2D(_CHANNELS, 3, padding="same", name="convolution")
-        model = prepare(keras.Model(image, convolution(image)), "processor")
+        model = engine.sketched(_NETWORK)
         self._segment = unsplit(engine, model)
         self._given = {i: np.ones(model.graph.tensors[i].shape, np.float32) for i in model.graph.inputs}
         self._rounds = 1

@@ -25,8 +25,7 @@ from pipeline.errors import ModelError
 from pipeline.timing import cpu_quota
 
 if TYPE_CHECKING:
-    from pipeline.engines import Engine
-    from pipeline.prepare.model import PreparedModel
+    from pipeline.engines import Engine, Loaded
 
 PROFILE_VERSION = 1
 
@@ -123,7 +122,7 @@ def load_cached(digest: str, engine: Engine) -> Profile | None:
     return profile
 
 
-def cached(engine: Engine, model: PreparedModel) -> Profile | None:
+def cached(engine: Engine, model: Loaded) -> Profile | None:
     """The profile of this model that was measured before on such a machine, or None."""
     profile = load_cached(model.graph.digest, engine)
     if profile is None or len(profile.seconds) != len(model.graph):
@@ -183,7 +182,7 @@ def store(profile: Profile, engine: Engine) -> Path:
     return keep(profile.digest, engine, profile.to_json())
 
 
-def measure(engine: Engine, model: PreparedModel, repeats: int = 10) -> Profile:
+def measure(engine: Engine, model: Loaded, repeats: int = 10) -> Profile:
     """Profile a model now, on this machine, in at most so many runs."""
     times = engine.profile(model, repeats)
     return Profile(
@@ -201,7 +200,7 @@ def measure(engine: Engine, model: PreparedModel, repeats: int = 10) -> Profile:
     )
 
 
-def measure_or_load(engine: Engine, model: PreparedModel) -> Profile:
+def measure_or_load(engine: Engine, model: Loaded) -> Profile:
     """The cached profile, else a new one. Of the nodes that start on one machine, one measures and the others wait.
 
     Measuring side by side would give times that no node has when it runs alone.

@@ -6,10 +6,11 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nodes.config.plan_request import WishesSection, read_wishes
+from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.events import (
     InfoArrived,
     LinkArrived,
@@ -49,6 +50,7 @@ class PlannerSettings:
     prepare_timeout_s: float = 120.0
     lost_after_s: float = 4.0
     band: float = 0.2
+    equality: Equality = field(default_factory=Equality)
 
 
 class Inventory:
@@ -65,7 +67,7 @@ class Inventory:
         self.settings, self.terms, self.wishes = settings, terms or Terms(), wishes or {}
         self.decide_after = started_at + settings.settle_s
         self.lost_at: dict[NodeId, float] = {}
-        self.roster = Roster()
+        self.roster = Roster(settings.equality)
         self.silence = Silence(settings.lost_after_s, started_at)
         self.rates = Rates()
         self.now = started_at

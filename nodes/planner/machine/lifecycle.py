@@ -90,7 +90,8 @@ def decide(
         return actions + _say(stream, f"no plan for stream {name} yet: {error}")
     best = fallback or choices[0]
     why = why_publish(inventory, stream, graph, best, now)
-    wrong = [inventory.roster.mismatch(stream.served), inventory.roster.unfit_profiles(stream.served)]
+    roster, served = inventory.roster, stream.served
+    wrong = [roster.mismatch(served), roster.apart(served), roster.unfit_profiles(served)]
     if any(wrong):
         actions += _say(stream, "; ".join(filter(None, wrong)))
     if why:
@@ -132,7 +133,7 @@ def _publish(
         placement=best.placement,
         predicted=best.predicted,
         planner=stream.planner_of(best),
-        reason=f"{why}; {compared}{doubt}",
+        reason=f"{why}; {compared}{doubt}{inventory.roster.difference(stream.served.model, best.nodes)}",
         created_ts=wall_ts,
         objective=stream.wishes.objective,
         runner_up=runner_up,

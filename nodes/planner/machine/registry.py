@@ -12,6 +12,7 @@ from nodes.planner.costs.ends import Ends
 from nodes.planner.costs.handling import Handling
 from nodes.planner.costs.links import Links
 from nodes.planner.costs.snapshot import Condition
+from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.utilisation import Flow, taken_on
 from nodes.protocol.messages import LifeState, LinkReport, NodeInfo, TileSeconds, WaySeconds
 from nodes.protocol.peers import Peers
@@ -41,6 +42,7 @@ class Served:
 class Roster:
     """Filled by what nodes say; `graphs` by digest. `silent` are nodes that say nothing though they should."""
 
+    equality: Equality = field(default_factory=Equality)
     peers: Peers = field(default_factory=Peers)
     infos: dict[NodeId, NodeInfo] = field(default_factory=dict)
     links: dict[NodeId, LinkReport] = field(default_factory=dict)
@@ -129,6 +131,8 @@ class Roster:
             return f"{node} has another model {stream.model!r}: {info.models.get(stream.model)}, not {digest}"
         if self.is_banned(stream, node):
             return f"{node} refused an earlier plan, or did not prepare it in time"
+        if apart := self.equality.why_apart(self.infos.get(stream.device), info, stream.model):
+            return apart
         return self._why_unmeasured(stream, node, digest or "")
 
     def is_banned(self, stream: Served, node: NodeId) -> bool:
@@ -172,6 +176,19 @@ class Roster:
             if (held := info.models.get(stream.model, digest)) != digest and self.peers.alive(node)
         ]
         return str(DigestMismatch(stream.model, [(stream.device, digest), *others])) if others else ""
+
+    def apart(self, stream: Served) -> str:
+        """What to say of living nodes whose answers must not be mixed with the device's, empty if there is none."""
+        device = self.infos.get(stream.device)
+        living = [info for node, info in sorted(self.infos.items()) if self.peers.alive(node)]
+        found = (self.equality.why_apart(device, info, stream.model) for info in living)
+        return "; ".join(filter(None, found))
+
+    def difference(self, model: str, nodes: Mapping[Tier, str]) -> str:
+        """How far the answers of a plan's nodes are apart, in words; empty where their bits are equal."""
+        infos = [self.infos[NodeId(node)] for node in nodes.values() if node in self.infos]
+        found = self.equality.largest_difference(infos, model)
+        return f"; answers of its engines differ by at most {found:.1e} of the largest" if found else ""
 
     def unfit_profiles(self, stream: Served) -> str:
         """What to say of living nodes' profiles that are of no use for the stream, empty if all are."""

@@ -1,5 +1,7 @@
 # channels_first convolution: Keras on a CPU cannot run it; trisect verify ends in a traceback of TensorFlow's.
-import sys, keras
+import sys
+
+import keras
 
 L = keras.layers
 keras.utils.set_random_seed(0)

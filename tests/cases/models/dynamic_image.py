@@ -1,6 +1,8 @@
 # Fully convolutional, height and width left open (None): the usual way to save super-resolution, segmentation, YOLO,
 # every keras_hub backbone. trisect refuses and has no option to say the size.
-import sys, keras
+import sys
+
+import keras
 
 L = keras.layers
 keras.utils.set_random_seed(0)

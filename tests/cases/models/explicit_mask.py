@@ -1,5 +1,7 @@
 # The mask is an explicit tensor argument all the way; trisect still refuses: the LSTM's output carries it as well.
-import sys, keras
+import sys
+
+import keras
 
 L, ops = keras.layers, keras.ops
 keras.utils.set_random_seed(0)

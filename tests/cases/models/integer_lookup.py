@@ -1,5 +1,7 @@
 # IntegerLookup one_hot: Keras declares float32, its call makes int64; works in Keras, trisect stops when it compiles.
-import sys, keras
+import sys
+
+import keras
 
 keras.utils.set_random_seed(0)
 i = keras.Input((1,), dtype="int64")

@@ -1,6 +1,8 @@
 # Embedding(mask_zero) into MultiHeadAttention: Keras fills query_mask/value_mask/key_mask from the tensors' masks.
 # refusals.check_mask looks only for an argument called `mask`, so the model is taken and the mask is lost.
-import sys, keras
+import sys
+
+import keras
 
 L = keras.layers
 keras.utils.set_random_seed(0)

@@ -1,6 +1,8 @@
 # A nested model built with list inputs and called with a dict: Keras pairs by name (Functional._standardize_inputs),
 # flatten._paired pairs by sorted key order.
-import sys, keras
+import sys
+
+import keras
 
 keras.utils.set_random_seed(0)
 z, a = keras.Input((4,), name="z"), keras.Input((4,), name="a")

@@ -1,5 +1,7 @@
 # RandomCrop at inference passes the image through uncropped, whatever it declares.
-import sys, keras
+import sys
+
+import keras
 
 L = keras.layers
 keras.utils.set_random_seed(0)

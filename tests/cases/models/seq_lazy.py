@@ -1,6 +1,9 @@
 # The commonest tutorial model: a Sequential without Input, built by fit() at the batch size of training. Keras runs it
 # with any batch (input_spec ignores the size); the file says batch_shape (4, ...), so trisect refuses it.
-import sys, keras, numpy as np
+import sys
+
+import keras
+import numpy as np
 
 L = keras.layers
 keras.utils.set_random_seed(0)

@@ -1,5 +1,7 @@
 # A string input (StringLookup, TextVectorization): verify ends in a traceback, np.dtype("string").
-import sys, keras
+import sys
+
+import keras
 
 L = keras.layers
 keras.utils.set_random_seed(0)

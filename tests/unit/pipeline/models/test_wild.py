@@ -211,7 +211,12 @@ def test_a_model_is_compared_once_on_a_machine(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     runs: list[int] = []
     real = Trace.run
-    monkeypatch.setattr(Trace, "run", lambda *args: runs.append(1) or real(*args))
+
+    def counted(*args: Any) -> list[Any]:
+        runs.append(1)
+        return real(*args)
+
+    monkeypatch.setattr(Trace, "run", counted)
     source = _saved(_folds(), tmp_path / "m.keras")
     load(source)
     load(source)

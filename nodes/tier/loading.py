@@ -1,0 +1,57 @@
+"""Load a node's models and choose its engine: the same on every node of a pipeline.
+
+Imports TensorFlow only where the engine is that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ConfigError
+from pipeline.models.source import ModelSource
+
+if TYPE_CHECKING:
+    from pipeline.engines import Engine, Loaded
+
+_log = logging.getLogger(__name__)
+
+_NAMED = 3
+
+
+def load(engine: str, sources: Mapping[str, ModelSource], threads: int, exact: str) -> tuple[Engine, dict[str, Loaded]]:
+    """The engine by its name, or for `auto` litert if it has every block of all models, and the loaded models.
+
+    Raises ConfigError for an engine that is not installed, UnknownModel, ModelError.
+    """
+    from pipeline import engines
+
+    if engine != "tensorflow":
+        from pipeline.models import store
+
+        packages: dict[str, Loaded] = {name: store.load(source) for name, source in sources.items()}
+        lacking = _lacking(packages) if engine == "auto" else ""
+        if not lacking:
+            return engines.create("litert", threads, everywhere=exact != "machine"), packages
+        _log.info("engine auto takes tensorflow: litert lacks %s", lacking)
+        if "tensorflow" not in engines.installed():
+            raise ConfigError(
+                f"engine auto takes tensorflow, since litert lacks {lacking}, and TensorFlow is not installed; "
+                "pip install 'trisect[tensorflow]', or give engine: litert, which runs such blocks as converted"
+            )
+    made = engines.create("tensorflow", threads)
+    from pipeline.models.load import load as prepare
+
+    return made, {name: prepare(source) for name, source in sources.items()}
+
+
+def _lacking(packages: Mapping[str, Loaded]) -> str:
+    """The blocks that only the converter makes, in words; "" when there are none."""
+    found = [
+        f"{model.graph.blocks[index].kind} ({name}: {model.graph.blocks[index].name})"
+        for name, model in packages.items()
+        for index in model.package.program.foreign
+    ]
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return ", ".join(found[:_NAMED]) + more
