@@ -175,6 +175,9 @@ class StreamSection(Section):
     model: str = Field(description="a name from models")
     window: int = Field(4, ge=1, le=256, description="frames in flight, from 1 to 256")
     frame_timeout_s: float = Field(5.0, gt=0, description="seconds above 0, after which a frame is submitted again")
+    max_pixels: int = Field(
+        24_000_000, ge=1, le=1_000_000_000, description="pixels of the largest image that is decoded, from 1"
+    )
     outputs: bool = Field(False, description="true (publish whole output tensors too) or false")
     source: SourceSection | None = Field(None, description="a section, or left out when frames come over MQTT only")
     plan: WishesSection = Field(default_factory=WishesSection, description="a section with objective and constraints")

@@ -368,14 +368,14 @@ class TierNode:
     # Work, each in its own thread.
 
     def _decode_frame(self, action: do.DecodeFrame) -> None:
-        model = self.streams[action.stream].model
-        graph = self.graphs[model]
+        section = self.streams[action.stream]
+        model, graph = section.model, self.graphs[section.model]
         ticket: Ticket = action.ticket
         began = time.perf_counter()
         ticket.entered_at = time.monotonic()
         self._custody.entered(action.stream, action.sequence, ticket)
         try:
-            inputs = to_inputs(ticket.payload, graph, self._preprocess[model])
+            inputs = to_inputs(ticket.payload, graph, self._preprocess[model], section.max_pixels)
         except FrameError as error:
             self._undecodable(action, error)
         else:
