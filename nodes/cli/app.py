@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from broker.errors import BrokerError
+from nodes.display.text import LogFormatter, json_line, plain_lines
 from pipeline.errors import TrisectError
 
 app = typer.Typer(
@@ -77,7 +77,7 @@ def main() -> None:
     try:
         app(args=_with_json_alone(sys.argv[1:]))
     except (TrisectError, BrokerError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_lines(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -183,11 +183,10 @@ def place(
     timeout_s: Annotated[float, typer.Option(help="How long to wait until the plan is active.")] = 60.0,
 ) -> None:
     """Force a placement on a running pipeline, or hand it back to the planner; waits until it is active."""
-    from rich.console import Console
-
     from nodes.cli.tables import plan_table
     from nodes.client import requests
     from nodes.config.loader import load_config
+    from nodes.display.screen import Screen
 
     if auto == bool(edge_from or cloud_from):
         raise typer.BadParameter("give --edge-from and/or --cloud-from to place by hand, or --auto alone")
@@ -205,7 +204,7 @@ def place(
         tiles={"grid": tiles, "stack": stack, "workers": named} if tiles else None,
         timeout_s=timeout_s,
     )
-    Console().print(plan_table(plan))
+    Screen().print(plan_table(plan))
 
 
 @app.command()
@@ -232,13 +231,12 @@ def objective(
     What is not given is at its default, not as it was. It holds until it is changed again, also for a planner that is
     started anew.
     """
-    from rich.console import Console
-
     from nodes.cli import plan as plan_commands
     from nodes.cli.tables import plan_table
     from nodes.client import requests
     from nodes.config.loader import load_config
     from nodes.config.plan_request import as_written
+    from nodes.display.screen import Screen
 
     wishes = plan_commands.wishes_of(
         objective=objective,
@@ -257,7 +255,7 @@ def objective(
     settings = load_config(config)
     name = requests.require_stream(settings, stream)
     found = requests.wish(settings, name, None if reset else as_written(wishes), timeout_s=timeout_s)
-    Console().print(plan_table(found))
+    Screen().print(plan_table(found))
 
 
 @app.command()
@@ -370,21 +368,20 @@ def plan(
                 imports=imports or (),
             )
         )
-    from rich.console import Console
-
     from nodes.cli.tables import plan_table
     from nodes.client import requests
     from nodes.config.loader import load_config
+    from nodes.display.screen import Screen
 
     plans = requests.running_plans(load_config(config))
-    lines = [json.dumps(found, ensure_ascii=False) for found in plans]
+    lines = [json_line(found) for found in plans]
     if json_path is not None and json_path != "-":
         Path(json_path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     for found, line in zip(plans, lines, strict=True):
         if json_path == "-":
             print(line)
         else:
-            Console().print(plan_table(found))
+            Screen().print(plan_table(found))
     if not plans:
         raise requests.RequestRefused("no plan is published; are the planner and the device node running?")
 
@@ -436,7 +433,7 @@ def publish(
     failed = 0
     for result in requests.publish(settings, name, files, rate_hz=rate_hz, timeout_s=timeout_s):
         failed += not result["ok"]
-        print(json.dumps(result, ensure_ascii=False), flush=True)
+        print(json_line(result), flush=True)
     if failed:
         raise typer.Exit(1)
 
@@ -603,7 +600,11 @@ def _with_json_alone(arguments: list[str]) -> list[str]:
 
 
 def _serve(process: Stoppable) -> None:
-    """Run until SIGTERM or Ctrl-C; the first one ends in order, the second at once."""
+    """Run until SIGTERM or Ctrl-C; the first one ends in order, the second at once.
+
+    What it writes (journals with photos, caches) is for its user only.
+    """
+    os.umask(0o077)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         process.stop()
@@ -620,11 +621,9 @@ def _interrupt(number: int, frame: FrameType | None) -> Any:
 
 
 def _log_to_stderr(name: str) -> None:
-    logging.basicConfig(
-        level=os.environ.get("TRISECT_LOG", "INFO").upper(),
-        format=f"%(asctime)s {name} %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter(f"%(asctime)s {name} %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=os.environ.get("TRISECT_LOG", "INFO").upper(), handlers=[handler])
 
 
 def _state_dir() -> Path:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from nodes.display.screen import wide_screen
 from pipeline.errors import TrisectError
 from pipeline.models import lookup
 from pipeline.models.source import ModelSource, named
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 _MOST_ROUNDS, _LEAST_ROUNDS = 30, 5
 _SECONDS_PER_MODEL = 10.0
-_PLAIN_WIDTH = 120
-"""Of a table in a file: rich would take 80."""
 
 
 def run(
@@ -52,7 +49,7 @@ def run(
     from pipeline import engines
 
     found = [engines.create(name, threads or os.cpu_count() or 1) for name in engines.installed()]
-    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    console = wide_screen()
     rows: list[dict[str, Any]] = []
     for source in sources:
         try:

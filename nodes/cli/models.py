@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
+from nodes.display.screen import Screen
 from pipeline.errors import ConfigError, TileError
 from pipeline.models import PAPERS, ZOO, lookup
 from pipeline.models.facts import ModelFacts, NamedBytes, shipped
@@ -43,7 +44,7 @@ def show_models(
     if as_json:
         print(json.dumps([facts.to_json() for facts in found], indent=1, ensure_ascii=False))
         return
-    Console().print(_facts_table(found))
+    Screen().print(_facts_table(found))
     if not names and not everything:
         print(f"the networks of D3 and Scission; --all lists the zoo's {len(ZOO)}, and a .keras file may be named")
 
@@ -135,7 +136,7 @@ def run_verify(
         if json_path is not None:
             json_path.write_text(json.dumps(verdicts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if verdicts:
-            Console().print(table)
+            Screen().print(table)
             _print_unequal(verdicts)
     return 0 if holds else 1
 
@@ -228,7 +229,7 @@ def _verdict_table(what: str) -> Table:
     return table
 
 
-def _verdict_row(made: Any) -> list[str]:
+def _verdict_row(made: Any) -> list[str | Text]:
     return [
         made.model,
         str(made.blocks),
@@ -237,7 +238,7 @@ def _verdict_row(made: Any) -> list[str]:
         f"{made.relative_error:.1e}",
         "yes" if made.same_top else "no",
         f"{made.seconds:.1f}",
-        "hold" if made.holds else "[red]FAIL[/red]",
+        "hold" if made.holds else Text("FAIL", "red"),
     ]
 
 
@@ -256,4 +257,4 @@ def _print_unequal(verdicts: Sequence[dict[str, Any]]) -> None:
 def _progress() -> Progress:
     """On stderr, so that stdout can be piped; gone when done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=Screen(stderr=True), transient=True)

@@ -6,18 +6,17 @@ Needs no TensorFlow for networks of the zoo.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nodes.cli.explanation import explanation
 from nodes.config.model_settings import source_of as configured_source
 from nodes.config.plan_request import WishesSection, constraints_of, read_wishes
 from nodes.config.sections import Config
+from nodes.display.screen import Screen, wide_screen
 from nodes.planner import offline
 from pipeline.errors import ConfigError, PlanError
 from pipeline.graph import ModelGraph
@@ -30,7 +29,6 @@ from pipeline.partition.explain import decision_map, explain
 from pipeline.partition.objective import Objective
 
 STDOUT = "-"
-_PLAIN_WIDTH = 120
 _MAP_SIDE = 25
 _MAP_FACTOR = 100.0
 """The map reaches from this much less than the present bandwidths to this much more."""
@@ -54,7 +52,7 @@ def run(
     constraints, objective = constraints_of(graph, wishes.constraints), wishes.parsed_objective()
     candidates = offline.candidates(config, graph, wishes.constraints.exclude_nodes)
     plain = json_path == STDOUT
-    console = Console(stderr=plain, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    console = wide_screen(stderr=plain)
     with console.status("plan") as status:
         found = explain(graph, candidates, constraints, objective, progress=status.update)
     if json_path is not None:
@@ -165,7 +163,7 @@ def _map(
     constraints: Sequence[Constraint],
     objective: Objective,
     here: tuple[float, float],
-    console: Console,
+    console: Screen,
 ) -> str:
     from pipeline.pictures import heat_map
 

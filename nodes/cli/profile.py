@@ -8,16 +8,15 @@ from __future__ import annotations
 import gc
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from nodes.display.screen import wide_screen
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.models import PAPERS, lookup
@@ -27,9 +26,6 @@ from pipeline.profiling.profile import Profile
 if TYPE_CHECKING:
     from pipeline.engines import Engine
     from pipeline.estimator import Speed
-
-_PLAIN_WIDTH = 120
-"""Of a table in a file: rich would take 80."""
 
 
 def run(
@@ -54,7 +50,7 @@ def run(
 
     machine = engines.create(engine, threads or os.cpu_count() or 1)
     speed = calibrate(machine)
-    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    console = wide_screen()
     reports, failed = [], []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:

@@ -94,7 +94,7 @@ def _upright_rgb(image: Image.Image) -> Array:
 
 
 def _eight_bits(grey: Array) -> Array:
-    """The upper of two bytes, row by row: whole maps of wider integers would take several times the picture's memory."""
+    """The upper of two bytes, row by row: a whole map of wider integers would take several times the picture."""
     made = np.empty(grey.shape, np.uint8)
     for row, given in zip(made, grey, strict=True):
         row[:] = (given.astype(np.int64) >> 8).clip(0, 255)

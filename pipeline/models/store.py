@@ -138,7 +138,7 @@ def _version(package: str) -> str:
 def _alone(path: Path) -> Iterator[None]:
     """Of the nodes that start on one machine, one packs and the others wait. Raises ModelError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = path.with_suffix(".lock").open("a", encoding="utf-8")
     except OSError as error:
         raise ModelError(f"package {path} cannot be written: {error.strerror or error}") from error

@@ -84,7 +84,10 @@ HOSTILE = {
     "a wide map as a shape": (_map(msgpack.packb({i: i for i in range(500_000)})), "broken msgpack"),
     "maps as sizes": (_map(b"\xdc\x00\x20" + msgpack.packb([{}] * 400_000) * 32), "a size that is no integer"),
     "a map of a million keys": (msgpack.packb({f"{i}": i for i in range(1_000_000)}), "more than the 64 allowed"),
-    "a map as a key": (b"\x81" + msgpack.packb({i: i for i in range(100_000)}) + b"\x01", "a key that is no short text"),
+    "a map as a key": (
+        b"\x81" + msgpack.packb({i: i for i in range(100_000)}) + b"\x01",
+        "a key that is no short text",
+    ),
     "a key of megabytes": (msgpack.packb({"k" * 4_000_000: 1}), "a key that is no short text"),
     "a long key": (msgpack.packb({"k" * 60_000: 1}), "a key of 60,003 bytes"),
     "data that are maps": (_map(b"\x91\x01", data=msgpack.packb([{}] * 4_000_000)), "data that are no bytes"),
