@@ -14,7 +14,9 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from broker.errors import BrokerError
+from nodes.display.log import NonBlockingLog, open_standard_files
 from nodes.display.text import LogFormatter, json_line, plain_lines
+from pipeline import folders
 from pipeline.errors import TrisectError
 
 app = typer.Typer(
@@ -63,7 +65,9 @@ TimeFilter = Annotated[
 
 
 class Stoppable(Protocol):
-    """A process's node."""
+    """A process's node; `is_serving` when `run` looks at what `stop` says."""
+
+    is_serving: bool
 
     def run(self) -> None:
         """Serve until stopped."""
@@ -74,6 +78,8 @@ class Stoppable(Protocol):
 
 def main() -> None:
     """The entry point: errors that a user can mend are shown without a traceback, with exit code 1."""
+    open_standard_files()
+    signal.signal(signal.SIGTERM, _leave)
     try:
         app(args=_with_json_alone(sys.argv[1:]))
     except (TrisectError, BrokerError) as error:
@@ -610,10 +616,17 @@ def _serve(process: Stoppable) -> None:
         process.stop()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, _interrupt)
+        if not process.is_serving:  # it loads, or waits for the broker: what it began is undone on the way out
+            raise SystemExit(0)
 
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, on_signal)
     process.run()
+
+
+def _leave(number: int, frame: FrameType | None) -> Any:
+    """End in order, also while modules are imported: 143, as a shell says it."""
+    raise SystemExit(128 + number)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> Any:
@@ -621,11 +634,10 @@ def _interrupt(number: int, frame: FrameType | None) -> Any:
 
 
 def _log_to_stderr(name: str) -> None:
-    handler = logging.StreamHandler()
+    handler = NonBlockingLog()
     handler.setFormatter(LogFormatter(f"%(asctime)s {name} %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=os.environ.get("TRISECT_LOG", "INFO").upper(), handlers=[handler])
 
 
 def _state_dir() -> Path:
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "trisect"
+    return folders.state()

@@ -53,7 +53,7 @@ def labels_of(section: ModelSection) -> tuple[str, ...] | None:
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")  # Windows writes a byte order mark
     if path.suffix != ".json":
         return tuple(text.splitlines())
     # a class index as Keras has it: {"0": ["n01440764", "tench"], ...}

@@ -80,6 +80,7 @@ class TierNode:
         self._used = sorted({stream.model for stream in config.streams.values()})
         self._preprocess = {name: preprocess_of(config.models[name]) for name in self._used}
         self._state_dir = state_dir / config.pipeline
+        self.is_serving = False
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
         stands_by = self.section.standby and self.section.memory_mb is None
         self._to_stand_by = {section.model for section in self.streams.values()} if stands_by else set()
@@ -258,6 +259,7 @@ class TierNode:
     # Serving.
 
     def _serve(self) -> None:
+        self.is_serving = True
         sources = [
             Source(
                 self.node,

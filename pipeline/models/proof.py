@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import folders
 from pipeline.errors import ModelError
 from pipeline.prepare.flatten import FlatModel, Spec
 from pipeline.prepare.model import PreparedModel
@@ -134,12 +134,10 @@ def _arrays(tensors: Sequence[Any]) -> list[Array]:
 
 def _mark(model: PreparedModel) -> Path:
     """The file that says that this model was proved with this Keras, by this code."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
     code = hashlib.sha256(f"{keras.__version__} {tf.__version__}".encode())
     for file in sorted(Path(__file__).resolve().parents[1].joinpath("prepare").glob("*.py")):
         code.update(file.read_bytes())
-    folder = (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "trisect" / "proved"
-    return folder / f"{model.graph.digest}-{code.hexdigest()[:16]}"
+    return folders.cache() / "proved" / f"{model.graph.digest}-{code.hexdigest()[:16]}"
 
 
 def _remember(mark: Path) -> None:

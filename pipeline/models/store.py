@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipeline import folders
 from pipeline.errors import ModelError
 from pipeline.lite.package import FORMAT_VERSION, SUFFIX, Package
 from pipeline.models.source import ModelSource
@@ -33,8 +34,7 @@ _SERVE = "from pipeline.models.pack import serve; serve()"
 
 def directory() -> Path:
     """`$XDG_CACHE_HOME/trisect/packages`, by default below ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "trisect" / "packages"
+    return folders.cache() / "packages"
 
 
 def path_of(source: ModelSource) -> Path:

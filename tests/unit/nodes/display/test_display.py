@@ -81,3 +81,23 @@ def test_json_lines_keep_their_values_and_obey_nobody(text: str) -> None:
 
 def test_text_is_bounded() -> None:
     assert len(plain("x" * 1_000_000)) == 500
+
+
+def test_a_plan_past_the_edge_shows_both_links() -> None:
+    def stage(tier: str) -> dict[str, Any]:
+        return {"tier": tier, "node": f"{tier}-1", "blocks": [[0, 2]], "first": "a", "last": "b"}
+
+    link = {"nbytes": 1_000, "seconds": 0.05}
+    predicted = {
+        "seconds": 0.3,
+        "stages": {"device": 0.1, "cloud": 0.1},
+        "links": {"device_edge": link, "edge_cloud": link},
+    }
+    plan = {
+        **{"stream": "s", "epoch": 1, "planner": "exact", "reason": "", "predicted": predicted},
+        **{"tensors": [{"name": "t", "from": "device", "to": ["cloud"]}]},
+    }
+    shown = _shown(plan_table({**plan, "stages": [stage("device"), stage("cloud")]}))
+    assert shown.index("→ edge") < shown.index("→ cloud") < shown.index("cloud-1")
+    shown = _shown(plan_table({**plan, "stages": [stage("device"), stage("edge"), stage("cloud")]}))
+    assert shown.index("→ edge") < shown.index("edge-1") < shown.index("→ cloud") < shown.index("cloud-1")
