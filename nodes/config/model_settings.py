@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from nodes.config.sections import ModelSection
 from pipeline.errors import ConfigError
 from pipeline.frames.decode import Preprocess
+from pipeline.graph import ModelGraph
 from pipeline.lite.package import SUFFIX, Package
 from pipeline.models import PreprocessMode, lookup
 from pipeline.models.source import ModelSource
@@ -50,6 +53,15 @@ def labels_of(section: ModelSection) -> tuple[str, ...] | None:
         return _read_labels(section.labels)
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise ConfigError(f"models: labels: {section.labels}: {type(error).__name__}: {error}") from error
+
+
+def check_labels(model: str, labels: Sequence[str] | None, graph: ModelGraph) -> None:
+    """Raise ConfigError where a model has another number of classes than there are labels."""
+    classes = math.prod(graph.tensors[graph.outputs[0]].shape)
+    if labels is not None and len(labels) != classes:
+        raise ConfigError(
+            f"models.{model}.labels: {len(labels):,} labels for {classes:,} classes; each needs a line, in their order"
+        )
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:

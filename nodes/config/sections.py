@@ -48,7 +48,11 @@ ModelKey: TypeAlias = Annotated[str, Field(pattern=_MODEL_NAME, description="a m
 class BrokerSection(Section):
     """Where the MQTT broker listens and who we are to it."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="a host name or address")
+    host: str = Field(
+        "127.0.0.1",
+        pattern=r"^[^\s/\[\]@]+$",
+        description="a host name or address alone: no mqtt:// before it, no brackets around it, no port after it",
+    )
     port: int = Field(1883, ge=1, le=65535, description="a port from 1 to 65535")
     username: str | None = Field(None, description="text, in quotes if it looks like a number, or null")
     password: str | None = Field(

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from broker import topics
 from broker.session import Channel, Message
 from broker.topics import Namespace
-from nodes.config.model_settings import labels_of, preprocess_of, source_of
+from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
 from nodes.config.sections import Config
 from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
@@ -79,6 +79,8 @@ class TierNode:
         self.meter = Meter()
         self._used = sorted({stream.model for stream in config.streams.values()})
         self._preprocess = {name: preprocess_of(config.models[name]) for name in self._used}
+        # only a device names classes, and it says what it lacks before seconds of loading
+        self._labels = {s.model: labels_of(config.models[s.model]) for s in self.streams.values()}
         self._state_dir = state_dir / config.pipeline
         self.is_serving = False
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
@@ -158,7 +160,9 @@ class TierNode:
 
     def _assemble(self) -> None:
         node, graphs, clock = self.node, self.graphs, self.presence.clock
-        labels = {name: labels_of(self.config.models[name]) for name in graphs}
+        for name, names in self._labels.items():
+            check_labels(name, names, graphs[name])
+        labels = {name: self._labels.get(name) for name in graphs}
         self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
         owned = {name: graphs[section.model] for name, section in self.streams.items()}
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put)

@@ -7,7 +7,6 @@ out; a hook at each node of its graph notes it. Knows no block and no weight's v
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,9 +154,7 @@ class _Recorder:
         filtering = keras.config.is_traceback_filtering_enabled()
         keras.config.disable_traceback_filtering()
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that a mask ends at a layer is no news to who built it
-                yield
+            yield
         finally:
             if filtering:
                 keras.config.enable_traceback_filtering()
