@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.engines import Engine
+from pipeline.engines import Engine, create
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement, Tier, stages
 from pipeline.prepare.model import PreparedModel
@@ -17,6 +17,8 @@ from pipeline.tensorflow_runtime import keras
 
 Array = npt.NDArray[Any]
 L = keras.layers
+
+create("tensorflow", 1)  # its threads are fixed before its first tensor, which these networks make
 
 
 def trained(model: Any, seed: int = 0) -> Any:

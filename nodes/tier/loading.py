@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ModelError
 from pipeline.models.source import ModelSource
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ def load(engine: str, sources: Mapping[str, ModelSource], threads: int, exact: s
                 f"engine auto takes tensorflow, since litert lacks {lacking}, and TensorFlow is not installed; "
                 "pip install 'trisect[tensorflow]', or give engine: litert, which runs such blocks as converted"
             )
+    if packages_only := [name for name, source in sources.items() if source.is_package]:
+        raise ModelError(
+            f"model {packages_only[0]!r} is a package, which engine litert runs; give engine: auto or litert"
+        )
     made = engines.create("tensorflow", threads)
     from pipeline.models.load import load as prepare
 

@@ -79,8 +79,9 @@ class TierNode:
         self.meter = Meter()
         self._used = sorted({stream.model for stream in config.streams.values()})
         self._preprocess = {name: preprocess_of(config.models[name]) for name in self._used}
-        # only a device names classes, and it says what it lacks before seconds of loading
-        self._labels = {s.model: labels_of(config.models[s.model]) for s in self.streams.values()}
+        # only a device names classes, and it says what is wrong with a file before seconds of loading
+        named = {s.model: config.models[s.model] for s in self.streams.values()}
+        self._labels = {name: labels_of(model) for name, model in named.items() if model.labels is not None}
         self._state_dir = state_dir / config.pipeline
         self.is_serving = False
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
@@ -162,6 +163,8 @@ class TierNode:
         node, graphs, clock = self.node, self.graphs, self.presence.clock
         for name, names in self._labels.items():
             check_labels(name, names, graphs[name])
+        named = {section.model for section in self.streams.values()} - self._labels.keys()
+        self._labels |= {name: labels_of(self.config.models[name]) for name in named}
         labels = {name: self._labels.get(name) for name in graphs}
         self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
         owned = {name: graphs[section.model] for name, section in self.streams.items()}

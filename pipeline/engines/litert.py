@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from pipeline.allocator import give_back, keep_small
 from pipeline.engines.base import Array, BlockTimes, Loaded, unsplit
 from pipeline.engines.checks import check, check_tile, fitting, noise, zeros
 from pipeline.engines.promise import BY_PROOF, EVERYWHERE, EXACT, Promise, is_arm, is_known, processor, sums_in_order
@@ -47,6 +48,7 @@ class LiteRTEngine:
     def __init__(self, threads: int, *, everywhere: bool = True) -> None:
         if threads < 1:
             raise ConfigError(f"threads must be at least 1, not {threads}")
+        keep_small()
         self.name = "litert"
         self.version = version("ai-edge-litert")
         self.threads = threads
@@ -63,6 +65,7 @@ class LiteRTEngine:
         segment = LiteRTSegment(graph, parts, tuple(inputs), tuple(outputs))
         segment.run({i: zeros(graph.tensors[i]) for i in inputs})
         package.forget_pages()
+        give_back()
         return segment
 
     def compile_tile(self, model: Loaded, tile: Tile, stack: Stack) -> LiteRTTileSegment:
@@ -307,12 +310,6 @@ def _forget_pages(path: str) -> None:
             if line.endswith(path):
                 begin, end = (int(number, 16) for number in line.split(maxsplit=1)[0].split("-"))
                 madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
-
-
-def give_back() -> None:
-    """Give free memory back to the system: glibc keeps much of it. Other C libraries have no such call."""
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _chained(chain: Sequence[LiteRTSegment], frame: Mapping[int, Array]) -> list[float]:

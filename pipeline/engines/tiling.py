@@ -19,6 +19,8 @@ from pipeline.tiles.arrays import cut, merge, part
 from pipeline.tiles.split import Tile, TileMap
 from pipeline.tiles.stacks import Stack
 
+_RUNS = 8
+
 
 class TiledStack:
     """All tiles of a stack on one engine: one segment for each kind of tile."""
@@ -40,28 +42,43 @@ class TiledStack:
 
 
 class Proof:
-    """A stack in one piece on noise, for its tiles to be compared with."""
+    """A stack in one piece on noise, for its tiles to be compared with.
+
+    Another order of summation changes the last bit of some numbers only, and a kernel of another order may make few
+    numbers of a tile: one run may miss it. So there are several, half of them of numbers of very different sizes.
+    """
 
     def __init__(self, engine: Engine, model: Loaded, stack: Stack) -> None:
         self._engine, self._model, self.stack = engine, model, stack
         segment = engine.compile(model, stack.blocks, stack.inputs, (stack.output,))
-        self._whole = segment.run(self._noise())[stack.output]
+        self._wholes = [np.array(segment.run(self._noise(seed))[stack.output]) for seed in range(_RUNS)]
 
     def compile_tile(self, tile_map: TileMap, tile: Tile) -> TileSegment:
         """A segment for the tiles of this one's kind, if it gives the bits that the stack in one piece has there.
 
         Raises TileError that names the block which does not, what its tile was and what to do.
         """
-        tensors, segment = self._noise(), self._engine.compile_tile(self._model, tile, self.stack)
-        made = segment.run(cut(tile_map, tile, tensors))
-        if np.array_equal(made, part(self._whole, tile.regions[self.stack.output]), equal_nan=True):
-            return segment
-        found = first_difference(self._engine, self._model, tile_map, [tile], tensors)
-        raise refusal(self._engine, self._model, tile_map, found)
+        segment, region = self._engine.compile_tile(self._model, tile, self.stack), tile.regions[self.stack.output]
+        for seed, whole in enumerate(self._wholes):
+            tensors = self._noise(seed)
+            made = segment.run(cut(tile_map, tile, tensors))
+            if not np.array_equal(made, part(whole, region), equal_nan=True):
+                found = first_difference(self._engine, self._model, tile_map, [tile], tensors)
+                raise refusal(self._engine, self._model, tile_map, found)
+        return segment
 
-    def _noise(self) -> dict[int, Array]:
-        # made anew each time: it is as large as the maps, and quick
-        return {tensor: noise(self._model.graph.tensors[tensor]) for tensor in self.stack.inputs}
+    def _noise(self, seed: int) -> dict[int, Array]:
+        # made again each time: it is as large as the maps, and quick
+        return {tensor: _spread(noise(self._model.graph.tensors[tensor]), seed) for tensor in self.stack.inputs}
+
+
+def _spread(array: Array, seed: int) -> Array:
+    """The numbers in another order; with an odd seed of sizes from 2**-4 to 2**4 times as large."""
+    if array.dtype.kind != "f":
+        return array
+    draw = np.random.default_rng(seed)
+    shuffled = draw.permutation(array.reshape(-1)).reshape(array.shape)
+    return np.ldexp(shuffled, draw.integers(-4, 5, array.shape)) if seed % 2 else shuffled
 
 
 def first_difference(

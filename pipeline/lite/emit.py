@@ -5,6 +5,7 @@ A block's operations are the same whatever stands around them in the file, so a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -70,7 +71,7 @@ class Emitter:
         given = [self._forms.array(next(arrays)) if i == ARRAY else local[i] for i in op.inputs]
         if op.kind in WINDOWED:
             fit = fits[op.window] if self._tile is not None and op.window is not None else None
-            if self._tile is not None and fit is None:
+            if self._tile is not None and fit is None and not self._forms.is_pointwise(op.arrays):
                 raise TileError(f"{op.kind} cannot be tiled")
             window = windows[op.window] if fit is not None and op.window is not None else None
             return [self._windowed(op, given[0], fit, window, pads, is_halved=is_halved)]
@@ -89,7 +90,9 @@ class Emitter:
         forms, options = self._forms, op.options
         pads = _pads(options.get("pads"))
         if fits is not None and window is not None:
-            x = self._taken(x, fits)
+            if any(fit.start == fit.stop for fit in fits):
+                x, fits = self._padding_only(x, fits, lowest=op.kind == "max_pool")
+            x = x if around.has_postponed(op) else self._taken(x, fits)  # a padded part is taken whole
             if op.kind == "average_pool" and any(fit.before or fit.after for fit in fits):
                 return self._averaged(op, x, fits, window)
             pads = (fits[0].before, fits[0].after), (fits[1].before, fits[1].after)
@@ -107,6 +110,15 @@ class Emitter:
             return forms.pool(x, op.kind, _pair(options["size"]), geometry)
         product = forms.conv if op.kind == "conv" else forms.depthwise
         return product(x, op.arrays, geometry, options.get("activation", "none"), scale=scale)
+
+    def _padding_only(self, x: Ref, fits: tuple[Fit, Fit], *, lowest: bool) -> tuple[Ref, tuple[Fit, Fit]]:
+        """Stand-ins for a part of a map that lies wholly in the padding: a row or column that holds its filling.
+
+        Files have no empty tensors, so one real row is taken and filled, and counts as the first of the padding.
+        """
+        x = self._forms.filled(x, -math.inf if lowest else 0.0)
+        rows, columns = (_one_kept(fit, size) for fit, size in zip(fits, x.shape[1:3], strict=True))
+        return x, (rows, columns)
 
     def _averaged(self, op: Op, x: Ref, fits: tuple[Fit, Fit], window: Window) -> Ref:
         """What the pool makes of a map whose borders and strides fall where the whole map's would."""
@@ -140,6 +152,10 @@ class _Pads:
             self._waiting[op.outputs[0]] = pads
         return op.outputs[0] in self._taken
 
+    def has_postponed(self, op: Op) -> bool:
+        """Whether a padding waits for this operation."""
+        return op.inputs[0] in self._waiting
+
     def with_postponed(self, op: Op, pads: Pads) -> Pads:
         """The operation's padding and what waited for it."""
         rows, columns = self._waiting.get(op.inputs[0], NO_PADS)
@@ -155,6 +171,14 @@ def _halved(ops: Sequence[Op], outputs: Sequence[int]) -> frozenset[int]:
         if feeds and readers == 1 and op.outputs[0] not in outputs and op.options.get("activation", "none") == "none":
             found.update((position, position + 1))
     return frozenset(found)
+
+
+def _one_kept(fit: Fit, size: int) -> Fit:
+    if fit.start != fit.stop:
+        return fit
+    start = min(fit.start, size - 1)
+    before, after = (fit.before - 1, fit.after) if fit.before else (fit.before, fit.after - 1)
+    return fit._replace(start=start, stop=start + 1, before=before, after=after, first=0, last=fit.scale)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -6,7 +6,7 @@ Weights lie behind the tables, each aligned, and are written from where they are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -29,6 +29,8 @@ _TYPES = {
 }
 _CODES = schema.BuiltinOperator
 _LAST_OLD_CODE = 127
+_TABLES_BYTES, _OPERATOR_BYTES, _TENSOR_BYTES = 8192, 80, 80
+"""What tables take at most, as a rule: packing them takes long, and again where they take more."""
 SAME, VALID = schema.Padding.SAME, schema.Padding.VALID
 ACTIVATIONS = {
     "none": schema.ActivationFunctionType.NONE,
@@ -153,32 +155,32 @@ def _code(code: int, version: int) -> Any:
 
 def _store(file: IO[bytes], model: Any, data: Sequence[Array]) -> None:
     """The tables, then the weights behind them, each aligned: Python's flatbuffers would align them to one byte."""
-    sizes = [array.nbytes for array in data]
-    for buffer, size, offset in zip(model.buffers[1:], sizes, _offsets(_ALIGNMENT, sizes), strict=True):
-        buffer.offset, buffer.size = offset, size  # not 0 or 1, which mean "inside"
-    header = _packed(model)
-    room = len(header) + -len(header) % _ALIGNMENT
-    for buffer in model.buffers[1:]:
-        buffer.offset += room - _ALIGNMENT
-    header = _packed(model)  # as long as before: offsets are numbers of a fixed size
+    (subgraph,) = model.subgraphs
+    room = _TABLES_BYTES + _OPERATOR_BYTES * len(subgraph.operators) + _TENSOR_BYTES * len(subgraph.tensors)
+    header = _placed(model, data, room)
+    if len(header) > room:
+        header = _placed(model, data, len(header))
     file.write(header)
     for array, buffer in zip(data, model.buffers[1:], strict=True):
-        file.write(b"\0" * (buffer.offset - file.tell()))
+        file.seek(buffer.offset)
         file.write(np.ascontiguousarray(array).data)
     file.write(b"\0" * _ALIGNMENT)
     file.flush()
+
+
+def _placed(model: Any, data: Sequence[Array], begin: int) -> bytes:
+    """The tables, for weights that begin there or a little later."""
+    begin += -begin % _ALIGNMENT
+    for buffer, array in zip(model.buffers[1:], data, strict=True):
+        buffer.offset, buffer.size = begin, array.nbytes
+        begin += array.nbytes + -array.nbytes % _ALIGNMENT
+    return _packed(model)
 
 
 def _packed(model: Any) -> bytes:
     builder = flatbuffers.Builder(1 << 16)
     builder.Finish(model.Pack(builder), file_identifier=_FILE_IDENTIFIER)
     return bytes(builder.Output())
-
-
-def _offsets(begin: int, sizes: Sequence[int]) -> Iterator[int]:
-    for size in sizes:
-        yield begin
-        begin += size + -size % _ALIGNMENT
 
 
 _TABLES = {

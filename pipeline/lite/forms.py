@@ -82,6 +82,10 @@ class Forms:
 
     # Windows.
 
+    def is_pointwise(self, arrays: Sequence[int]) -> bool:
+        """Return whether a convolution of these arrays looks at one place only."""
+        return bool(arrays) and self._weights(arrays[0]).shape[1:3] == (1, 1)
+
     def conv(self, x: Ref, arrays: Sequence[int], geometry: Geometry, activation: str, *, scale: float = 1.0) -> Ref:
         """Convolution; arrays: kernel (channels out, rows, columns, channels in of a group), bias.
 
@@ -240,6 +244,11 @@ class Forms:
         if value == 0.0:
             return self.file.add("PAD", [x, table], shape)
         return self.file.add("PADV2", [x, table, self.scalar(value)], shape)
+
+    def filled(self, x: Ref, value: float) -> Ref:
+        """A map of one value everywhere."""
+        same = self.scalar(value)
+        return self.binary("minimum", self.binary("maximum", x, same), same)
 
     def cut(self, x: Ref, rows: Pair, columns: Pair) -> Ref:
         """Rows and columns of a map, half-open."""

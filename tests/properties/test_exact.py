@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cost import Costs, Link, predict
@@ -19,7 +19,7 @@ from pipeline.partition.program import TIE
 from pipeline.placement import Placement, Tier, check
 from tests.graphs import all_placements, chain, costs, graphs
 
-laws = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+laws = settings(max_examples=150)
 
 
 def seconds(graph: ModelGraph, placement: Placement, priced: Costs) -> float:
@@ -78,7 +78,6 @@ def test_exact_is_never_above_a_baseline(data: st.DataObject) -> None:
 
 
 @given(graphs())
-@settings(deadline=None)
 def test_what_costs_nothing_anywhere_stays_on_the_device(graph: ModelGraph) -> None:
     free = Link(float("inf"), 0.0)
     nothing = Costs({tier: [0.0] * len(graph) for tier in Tier}, free, free)

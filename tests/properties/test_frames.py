@@ -37,14 +37,14 @@ _prefixes = st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\x93N
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning", "ignore:Truncated File Read:UserWarning")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(prefix=_prefixes, rest=st.binary(max_size=400))
 def test_any_bytes_are_an_array_or_a_frame_error(prefix: bytes, rest: bytes) -> None:
     _check(prefix + rest)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning", "ignore:Truncated File Read:UserWarning")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     seed=st.sampled_from(SEEDS),
     changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8),

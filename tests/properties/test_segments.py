@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engines import Engine, create, unsplit
@@ -22,7 +22,7 @@ def engine() -> Engine:
     return create("tensorflow", 1)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_random_network_gives_the_same_bits_however_it_is_cut(engine: Engine, seed: int) -> None:
     draw = random.Random(seed)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cost import Costs, Link, TilesCost, predict
@@ -25,7 +25,7 @@ from tests import naive
 from tests.graphs import all_placements
 
 seeds = given(seed=st.integers(0, 2**32 - 1))
-laws = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+laws = settings(max_examples=40)
 
 
 def random_team(graph: ModelGraph, draw: random.Random, most_workers: int = 3) -> Team:
@@ -130,7 +130,7 @@ def test_balanced_borders_cost_what_brute_force_finds(seed: int) -> None:
         assert best.seconds <= plain(graph, team, tiling).seconds * (1 + 1e-9)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), objective=st.sampled_from([LATENCY, THROUGHPUT, Objective(latency=1, period=2)]))
 def test_placement_and_tiles_together_cost_what_brute_force_finds(seed: int, objective: Objective) -> None:
     draw = random.Random(seed)

@@ -18,7 +18,7 @@ from pipeline.graph import DTYPES, Tensor
 from pipeline.wire import Array, Assembler, Chunk, Failed, FrameKey, Hop, Received, decode_chunk, encode, encode_failure
 from tests.unit.pipeline.test_graph import values
 
-laws = settings(max_examples=150, deadline=None)
+laws = settings(max_examples=150)
 counts = st.integers(0, 2**63 - 1)
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 seconds = st.floats(allow_nan=False, allow_infinity=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ from tests.system.conftest import Pipeline
 pytestmark = [
     pytest.mark.system,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="the extra litert is not installed"),
 ]
 
 MODEL = "mobilenet_v2"
@@ -40,6 +38,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     with Server(ServerSettings(persistence_dir=folder / "broker")) as server, Processes(folder) as processes:
         config_path = demo.write_config(folder, MODEL, server.port)
         settings = yaml.safe_load(config_path.read_text())
+        settings |= {"engine": "tensorflow", "exact": "close"}
         settings["nodes"][demo.EDGE]["engine"] = "litert"
         config_path.write_text(yaml.safe_dump(settings, sort_keys=False))
         whole = Pipeline(folder, config_path, load_config(config_path), server, processes, sample_images.frames(FRAMES))

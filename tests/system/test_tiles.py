@@ -21,7 +21,6 @@ from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
 from nodes.protocol.messages import LifeState
 from nodes.protocol.reports import read_report
-from pipeline.engines import create
 from pipeline.plan import NodeId
 from pipeline.tensorflow_runtime import keras
 from pipeline.wire import FrameKey, encode
@@ -72,7 +71,6 @@ def write_config(folder: Path, model: Path, port: int) -> Path:
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A device, an edge and three workers, with the edge's blocks from `first` to `last` in four tiles."""
-    create("tensorflow", demo.THREADS)  # before the first tensor of this process, which the proof runs in
     folder = tmp_path_factory.mktemp("tiles")
     (folder / "broker").mkdir()
     with Server(ServerSettings(persistence_dir=folder / "broker")) as server, Processes(folder) as processes:

@@ -33,9 +33,8 @@ class Equality:
             return f"{both}: how far their answers are apart is not known: {error}"
         if found.relative > self.tolerance or not found.same_top:
             top = "" if found.same_top else ", with another top class"
-            return (
-                f"{both}: answers to {model!r} differ by {found.relative:.1e}{top}, tolerance is {self.tolerance:.1e}"
-            )
+            apart = f"{found.relative:.1e}{top}, the tolerance is {self.tolerance:.1e}"
+            return f"{both}: answers to {model!r} differ by {apart}"
         return ""
 
     def largest_difference(self, infos: list[NodeInfo], model: str) -> float:

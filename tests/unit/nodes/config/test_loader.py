@@ -129,7 +129,7 @@ def test_a_camera_drops_old_frames_and_a_url_stays_a_url() -> None:
         ("device: device-1", "device: edge-1", "'edge-1' is of tier edge, and frames enter on a device; nodes of tier"),
         ("model: net", "model: nett", ":7: streams.camera.model: no model is named 'nett'; did you mean net?"),
         ("'seed:0'", "'sead:0'", ":3: models.net: weights 'sead:0': seed:N"),
-        ("mobilenet_v2,", "my.keras,", ":3: models.net: a .keras file brings its own weights"),
+        ("mobilenet_v2,", "my.keras,", ":3: models.net: a .keras file or a package brings its own weights"),
         ("model: net", "model: net\n    source: {loop: true}", "streams.camera.source: exactly one of images, video"),
         (
             "model: net",
@@ -190,8 +190,8 @@ def test_yaml_that_is_none_is_told_with_line_and_column() -> None:
     assert refusal("pipeline: [demo\nmodels: }").startswith(f"{FILE}:2:7: not YAML: ")
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load_config("/no/such.yaml")
-    assert "a section with the keys pipeline, broker" in refusal("")
-    assert "a section with the keys pipeline, broker" in refusal("- a list")
+    assert "a section with the keys pipeline, engine" in refusal("")
+    assert "a section with the keys pipeline, engine" in refusal("- a list")
 
 
 def test_aliases_are_welcome_even_those_that_contain_themselves() -> None:
@@ -206,7 +206,7 @@ def test_numbers_may_be_written_as_everyone_writes_them() -> None:
 
 
 @given(st.text(max_size=60), st.integers(0, len(GOOD)), st.integers(0, 12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_text_is_a_configuration_or_a_config_error(text: str, at: int, dropped: int) -> None:
     for candidate in (text, GOOD[:at] + text + GOOD[at + dropped :]):
         try:

@@ -30,7 +30,7 @@ def model() -> PreparedModel:
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown engine 'onnx': known: tensorflow, litert"):
+    with pytest.raises(ConfigError, match="unknown engine 'onnx': known: litert, tensorflow"):
         create("onnx", 1)
 
 

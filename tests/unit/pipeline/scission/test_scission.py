@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.cli import scission as scission_commands
@@ -130,7 +130,6 @@ def _worlds(draw: st.DrawFn) -> tuple[tuple[System, ...], Network, float]:
     return tuple(systems), Network(links), draw(st.floats(0, 1e7))
 
 
-@settings(deadline=None)
 @given(_worlds(), st.integers(1, 200))
 def test_the_best_are_those_that_brute_force_finds(world: tuple[tuple[System, ...], Network, float], top: int) -> None:
     systems, network, input_bytes = world
@@ -141,7 +140,6 @@ def test_the_best_are_those_that_brute_force_finds(world: tuple[tuple[System, ..
     assert len(everything) == len(expected) == len({str(answer.stages) for answer in everything})
 
 
-@settings(deadline=None)
 @given(_worlds())
 def test_the_parts_of_an_answer_add_up(world: tuple[tuple[System, ...], Network, float]) -> None:
     systems, network, input_bytes = world
@@ -363,7 +361,6 @@ _NETWORK = Network(
 )
 
 
-@settings(deadline=None)
 @given(_wishes)
 def test_no_smaller_set_than_the_explanation_leaves_nothing(filters: list[scission.Filter]) -> None:
     def leaves_nothing(some: tuple[scission.Filter, ...]) -> bool:
@@ -709,7 +706,6 @@ def test_a_damaged_dat_file_is_no_pickle(content: bytes) -> None:
         scission_pickle.read(content)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_values_or_an_error(content: bytes) -> None:
     try:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.engines import create
-from pipeline.engines.tiling import Proof, TiledStack
-from pipeline.errors import ConfigError, ModelError, PlanError, TileError
+from pipeline.engines.tiling import Proof
+from pipeline.errors import ModelError, PlanError, TileError
 from pipeline.graph import Axis, ModelGraph
 from pipeline.models.graphs import shipped_graph
 from pipeline.prepare.model import prepare
@@ -23,7 +23,7 @@ from pipeline.tiles.regions import fit, needed
 from pipeline.tiles.split import split_at
 from tests.networks import L
 
-ENGINE = create("tensorflow", 1)
+ENGINE = create("litert", 1)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_what_is_cut_and_merged_is_what_it_was() -> None:
 def test_a_tile_of_another_shape_is_refused_with_both() -> None:
     model = _small()
     tile_map = split(model.graph, stack_named(model.graph, "stem:join"), Grid.parse("2x2"))
-    segment = ENGINE.compile_tile(model, tile_map.tiles[0], tile_map.stack)  # type: ignore[attr-defined]
+    segment = ENGINE.compile_tile(model, tile_map.tiles[0], tile_map.stack)
     with pytest.raises(PlanError, match=r"float32\(1, 16, 12, 3\), this tile needs float32\(1, 10, 8, 3\)"):
         segment.run({0: np.zeros((1, 16, 12, 3), np.float32)})
     with pytest.raises(PlanError, match="missing"):
@@ -168,13 +168,13 @@ def test_a_tile_of_another_shape_is_refused_with_both() -> None:
 
 
 class _OneBitOff:
-    """TensorFlow, but each tile of a block that is not the first is wrong in the last bit."""
+    """LiteRT, but each tile of a block that is not the first is wrong in the last bit."""
 
     name, version, threads = "wrong", "0", 1
-    compile, profile = ENGINE.compile, ENGINE.profile
+    compile, profile, promise, sketched = ENGINE.compile, ENGINE.profile, ENGINE.promise, ENGINE.sketched
 
     def compile_tile(self, model: Any, tile: Any, stack: Any) -> Any:
-        segment = ENGINE.compile_tile(model, tile, stack)  # type: ignore[attr-defined]
+        segment = ENGINE.compile_tile(model, tile, stack)
         return segment if len(stack.blocks) == 1 else _Wrong(segment)
 
 
@@ -195,17 +195,6 @@ def test_a_grid_that_changes_a_bit_is_refused_and_the_block_named() -> None:
         TileError, match=r"block 2 \('left', Conv2D\) .* 8x12 than over 16x12; end the stack before block 2"
     ):
         Proof(_OneBitOff(), model, tile_map.stack).compile_tile(tile_map, tile_map.tiles[0])
-
-
-def test_an_engine_without_tiles_says_which_has_them() -> None:
-    class Plain:
-        name, version, threads = "plain", "0", 1
-        compile, profile = ENGINE.compile, ENGINE.profile
-
-    model = _small()
-    tile_map = split(model.graph, stack_named(model.graph, "stem:join"), Grid.parse("2x1"))
-    with pytest.raises(ConfigError, match="'plain' cannot compute tiles; use tensorflow"):
-        TiledStack(Plain(), model, tile_map)
 
 
 def test_what_hangs_on_whole_maps_or_rounds_by_their_size_cannot_be_tiled() -> None:
@@ -244,7 +233,7 @@ def test_the_command_says_what_it_tiled(tmp_path: Path, capsys: pytest.CaptureFi
 
     path = tmp_path / "verdicts.json"
     options: dict[str, Any] = {"weights": "seed:0", "placements": 2, "seed": 0, "threads": 1, "json_path": path}
-    options |= {"engine": "tensorflow", "tiles": ["2x2", "1,2x1"]}
+    options |= {"engine": "litert", "tiles": ["2x2", "1,2x1"]}
     assert run_verify(["alexnet"], **options) == 0
     (found,) = json.loads(path.read_text())
     assert (found["model"], found["stacks"], found["tilings"], found["equal"], found["holds"]) == (

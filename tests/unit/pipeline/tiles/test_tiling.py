@@ -33,7 +33,7 @@ def tiled(tiles: Tiling | None = TILING) -> Plan:
     return replace(plan_of(GRAPH, ON_EDGE), tiles=tiles)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), st.integers(0, 2**32 - 1))
 def test_the_three_parts_of_any_tiled_stage_make_what_the_stage_makes(data: st.DataObject, seed: int) -> None:
     graph = symbolic(data.draw(graphs()))

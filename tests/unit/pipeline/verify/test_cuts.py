@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.engines import Engine, Segment, create
+from pipeline.engines import Engine, Loaded, Segment, create
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.models.source import ModelSource
-from pipeline.prepare.model import PreparedModel
 from pipeline.tensorflow_runtime import keras
 from pipeline.verify.cuts import Original, Prepared, Split, random_placement, verdict, verify
 from tests.graphs import all_placements
@@ -41,14 +40,12 @@ class OneBitOff:
 
     name, version, threads = "wrong", "0", 1
 
-    def compile(
-        self, model: PreparedModel, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
-    ) -> Segment:
+    def compile(self, model: Loaded, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]) -> Segment:
         segment = ENGINE.compile(model, blocks, inputs, outputs)
         return segment if len(blocks) == len(model.graph) else _Wrong(segment)
 
-    def profile(self, model: PreparedModel, repeats: int = 10) -> Any:
-        raise NotImplementedError
+    compile_tile, profile = ENGINE.compile_tile, ENGINE.profile
+    promise, sketched = ENGINE.promise, ENGINE.sketched
 
 
 class _Wrong:
@@ -137,6 +134,6 @@ def test_the_command_writes_what_it_found_and_its_exit_code_tells(
     assert run_verify(["mobilenet"], engine="tensorflow", **options) == 0
     (found,) = json.loads(path.read_text())
     assert (found["model"], found["equal"], found["holds"]) == ("mobilenet", 1, True)
-    monkeypatch.setattr("pipeline.engines.create", lambda name, threads: OneBitOff())
+    monkeypatch.setattr("pipeline.engines.create", lambda *_, **__: OneBitOff())
     assert run_verify(["mobilenet"], engine="wrong", **options | {"seed": 2}) == 1
     assert "differ when cut as d" in capsys.readouterr().out
