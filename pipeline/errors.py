@@ -30,13 +30,10 @@ class UnknownModel(ModelError):
 
 
 class NotFunctional(ModelError):
-    """The model has no static graph: names the layer and the reason."""
+    """The model cannot be cut: names the layer, and the reason with the way out where there is one."""
 
     def __init__(self, model: str, layer: str, reason: str) -> None:
-        super().__init__(
-            f"model {model!r} has no static graph: {layer}: {reason}; "
-            "rebuild it with keras.Model(inputs, outputs) from keras layers"
-        )
+        super().__init__(f"model {model!r} cannot be cut: {layer}: {reason}")
         self.layer = layer
 
 

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,6 +51,9 @@ with quiet_stderr(), _quick_imports():
     import tensorflow as tf
 
     tf.config.list_physical_devices()  # looks for a GPU, and says so when there is none
+
+# That a mask ends at a layer is no news to who built the model, and none to who runs it.
+warnings.filterwarnings("ignore", r"Layer '.*' .* was passed an input with a mask attached", UserWarning)
 
 __all__ = [
     "ALIGNMENT",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
 import signal
@@ -16,6 +15,9 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from broker.errors import BrokerError
+from nodes.display.log import NonBlockingLog, open_standard_files
+from nodes.display.text import LogFormatter, json_line, plain_lines
+from pipeline import folders
 from pipeline.errors import TrisectError
 
 app = typer.Typer(
@@ -46,6 +48,13 @@ UploadLimitOption = Annotated[
 TimeLimitOption = Annotated[
     list[str] | None, typer.Option(metavar="TIER=LIMIT", help="Seconds a frame, or a share of all computing: 30%.")
 ]
+InputSizeOption = Annotated[
+    str, typer.Option(metavar="HxW", help="Of a .keras file that leaves its input's size open: 256x256.")
+]
+ImportOption = Annotated[
+    list[str] | None,
+    typer.Option("--import", metavar="PACKAGE", help="Registers the layers of a .keras file; may be repeated."),
+]
 _SCISSION = "Scission's job"
 TierFilters = Annotated[
     list[str] | None, typer.Option(help="Filters of the tier; may be repeated.", rich_help_panel=_SCISSION)
@@ -56,7 +65,9 @@ TimeFilter = Annotated[
 
 
 class Stoppable(Protocol):
-    """A process's node."""
+    """A process's node; `is_serving` when `run` looks at what `stop` says."""
+
+    is_serving: bool
 
     def run(self) -> None:
         """Serve until stopped."""
@@ -71,11 +82,13 @@ _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 def main() -> None:
     """The entry point: errors that a user can mend are shown without a traceback, with exit code 1."""
+    open_standard_files()
+    signal.signal(signal.SIGTERM, _leave)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     try:
         app(args=_with_json_alone(sys.argv[1:]))
     except (TrisectError, BrokerError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_lines(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -198,11 +211,10 @@ def place(
     timeout_s: Annotated[float, typer.Option(help="How long to wait until the plan is active.")] = 60.0,
 ) -> None:
     """Force a placement on a running pipeline, or hand it back to the planner; waits until it is active."""
-    from rich.console import Console
-
     from nodes.cli.tables import plan_table
     from nodes.client import requests
     from nodes.config.loader import load_config
+    from nodes.display.screen import Screen
 
     if auto == bool(edge_from or cloud_from):
         raise typer.BadParameter("give --edge-from and/or --cloud-from to place by hand, or --auto alone")
@@ -220,7 +232,7 @@ def place(
         tiles={"grid": tiles, "stack": stack, "workers": named} if tiles else None,
         timeout_s=timeout_s,
     )
-    Console().print(plan_table(plan))
+    Screen().print(plan_table(plan))
 
 
 @app.command()
@@ -247,13 +259,12 @@ def objective(
     What is not given is at its default, not as it was. It holds until it is changed again, also for a planner that is
     started anew.
     """
-    from rich.console import Console
-
     from nodes.cli import plan as plan_commands
     from nodes.cli.tables import plan_table
     from nodes.client import requests
     from nodes.config.loader import load_config
     from nodes.config.plan_request import as_written
+    from nodes.display.screen import Screen
 
     wishes = plan_commands.wishes_of(
         objective=objective,
@@ -272,7 +283,7 @@ def objective(
     settings = load_config(config)
     name = requests.require_stream(settings, stream)
     found = requests.wish(settings, name, None if reset else as_written(wishes), timeout_s=timeout_s)
-    Console().print(plan_table(found))
+    Screen().print(plan_table(found))
 
 
 @app.command()
@@ -307,6 +318,8 @@ def plan(
     tiles_picture: Annotated[
         Path | None, typer.Option(help="Write an SVG of the map that tile workers share, with tiles and halos.")
     ] = None,
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
     profiles: Annotated[
         Path | None, typer.Option(help="Scission's job: measured systems, see above.", rich_help_panel=_SCISSION)
     ] = None,
@@ -379,23 +392,24 @@ def plan(
                 map_path=map_path,
                 pictures=pictures,
                 tiles_picture=tiles_picture,
+                input_size=input_size,
+                imports=imports or (),
             )
         )
-    from rich.console import Console
-
     from nodes.cli.tables import plan_table
     from nodes.client import requests
     from nodes.config.loader import load_config
+    from nodes.display.screen import Screen
 
     plans = requests.running_plans(load_config(config))
-    lines = [json.dumps(found, ensure_ascii=False) for found in plans]
+    lines = [json_line(found) for found in plans]
     if json_path is not None and json_path != "-":
         Path(json_path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     for found, line in zip(plans, lines, strict=True):
         if json_path == "-":
             print(line)
         else:
-            Console().print(plan_table(found))
+            Screen().print(plan_table(found))
     if not plans:
         raise requests.RequestRefused("no plan is published; are the planner and the device node running?")
 
@@ -447,7 +461,7 @@ def publish(
     failed = 0
     for result in requests.publish(settings, name, files, rate_hz=rate_hz, timeout_s=timeout_s):
         failed += not result["ok"]
-        print(json.dumps(result, ensure_ascii=False), flush=True)
+        print(json_line(result), flush=True)
     if failed:
         raise typer.Exit(1)
 
@@ -473,12 +487,21 @@ def profile(
     repeats: Annotated[int, typer.Option(help="At most so many runs; a slow model takes fewer.", min=1)] = 10,
     engine: Annotated[str, typer.Option(help="What computes: litert or tensorflow.")] = "litert",
     weights: Annotated[str | None, typer.Option(help="seed:N, imagenet or a weights file.")] = None,
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
 ) -> None:
     """Measure models block by block on this machine: a JSON file and a picture for each, and a table."""
     from nodes.cli import profile as profile_commands
 
     code = profile_commands.run(
-        models, directory=directory, engine=engine, threads=threads, repeats=repeats, weights=weights
+        models,
+        directory=directory,
+        engine=engine,
+        threads=threads,
+        repeats=repeats,
+        weights=weights,
+        input_size=input_size,
+        imports=imports or (),
     )
     raise typer.Exit(code)
 
@@ -489,11 +512,15 @@ def models(
     everything: Annotated[bool, typer.Option("--all", help="The whole zoo, not only both papers' networks.")] = False,
     load: Annotated[bool, typer.Option("--load", help="Load each model instead of printing what is known.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
 ) -> None:
     """List models: blocks, tensors, parameters, MACs, input, the largest and the narrowest tensors."""
     from nodes.cli.models import show_models
 
-    show_models(names or [], everything=everything, load=load, as_json=as_json)
+    show_models(
+        names or [], everything=everything, load=load, as_json=as_json, input_size=input_size, imports=imports or ()
+    )
 
 
 @app.command()
@@ -519,13 +546,24 @@ def verify(
     ] = False,
     frames: Annotated[int, typer.Option(help="Of --fingerprint: equal hashes need equal numbers.", min=1)] = 8,
     exact: Annotated[str, typer.Option(help="everywhere (the same bits on x86 and ARM) or machine.")] = "everywhere",
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
 ) -> None:
     """Cut models at random places and compare bit for bit with the unsplit model; exit code 1 if they ever differ."""
     from nodes.cli.models import run_fingerprint, run_verify
 
     if fingerprint:
         raise typer.Exit(
-            run_fingerprint(names, weights=weights, engine=engine, threads=threads, exact=exact, frames=frames)
+            run_fingerprint(
+                names,
+                weights=weights,
+                engine=engine,
+                threads=threads,
+                exact=exact,
+                frames=frames,
+                input_size=input_size,
+                imports=imports or (),
+            )
         )
     raise typer.Exit(
         run_verify(
@@ -539,6 +577,8 @@ def verify(
             tiles=tiles or (),
             stack=stack,
             exact=exact,
+            input_size=input_size,
+            imports=imports or (),
         )
     )
 
@@ -548,11 +588,13 @@ def pack(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the zoo, or a .keras file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The package to write: FILE.trisect.")],
     weights: Annotated[str, typer.Option(help="seed:N, imagenet, or a weights file.")] = "seed:0",
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
 ) -> None:
     """Write a model into one file, which nodes load without TensorFlow. Takes TensorFlow, once."""
     from nodes.cli.models import run_pack
 
-    raise typer.Exit(run_pack(model, output, weights=weights))
+    raise typer.Exit(run_pack(model, output, weights=weights, input_size=input_size, imports=imports or ()))
 
 
 bench_app = typer.Typer(help="Measure what this machine can do.", no_args_is_help=True)
@@ -565,11 +607,17 @@ def bench_engines(
     threads: Annotated[int | None, typer.Option(help="Left out: one per core.", min=1)] = None,
     weights: Annotated[str | None, typer.Option(help="seed:N, imagenet or a weights file.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")] = None,
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
 ) -> None:
     """Compare all installed engines: compile seconds, unsplit milliseconds, and how far answers differ."""
     from nodes.cli import bench as bench_commands
 
-    raise typer.Exit(bench_commands.run(models, threads=threads, weights=weights, json_path=json_path))
+    raise typer.Exit(
+        bench_commands.run(
+            models, threads=threads, weights=weights, json_path=json_path, input_size=input_size, imports=imports or ()
+        )
+    )
 
 
 def _with_json_alone(arguments: list[str]) -> list[str]:
@@ -582,16 +630,27 @@ def _with_json_alone(arguments: list[str]) -> list[str]:
 
 
 def _serve(process: Stoppable) -> None:
-    """Run until SIGTERM or Ctrl-C; the first one ends in order, the second at once."""
+    """Run until SIGTERM or Ctrl-C; the first one ends in order, the second at once.
+
+    What it writes (journals with photos, caches) is for its user only.
+    """
+    os.umask(0o077)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         process.stop()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, _interrupt)
+        if not process.is_serving:  # it loads, or waits for the broker: what it began is undone on the way out
+            raise SystemExit(0)
 
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, on_signal)
     process.run()
+
+
+def _leave(number: int, frame: FrameType | None) -> Any:
+    """End in order, also while modules are imported: 143, as a shell says it."""
+    raise SystemExit(128 + number)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> Any:
@@ -599,13 +658,10 @@ def _interrupt(number: int, frame: FrameType | None) -> Any:
 
 
 def _log_to_stderr(name: str) -> None:
-    logging.basicConfig(
-        level=os.environ.get("TRISECT_LOG", "INFO").upper(),
-        format=f"%(asctime)s {name} %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-    )
+    handler = NonBlockingLog()
+    handler.setFormatter(LogFormatter(f"%(asctime)s {name} %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=os.environ.get("TRISECT_LOG", "INFO").upper(), handlers=[handler])
 
 
 def _state_dir() -> Path:
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "trisect"
+    return folders.state()

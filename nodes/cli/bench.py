@@ -8,19 +8,18 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from nodes.display.screen import wide_screen
 from pipeline.errors import TrisectError
 from pipeline.models import lookup
-from pipeline.models.source import ModelSource
+from pipeline.models.source import ModelSource, named
 
 if TYPE_CHECKING:
     from pipeline.engines import Array, Engine, Segment
@@ -28,20 +27,29 @@ if TYPE_CHECKING:
 
 _MOST_ROUNDS, _LEAST_ROUNDS = 30, 5
 _SECONDS_PER_MODEL = 10.0
-_PLAIN_WIDTH = 120
-"""Of a table in a file: rich would take 80."""
 
 
-def run(models: Sequence[str], *, threads: int | None, weights: str | None, json_path: Path | None) -> int:
+def run(
+    models: Sequence[str],
+    *,
+    threads: int | None,
+    weights: str | None,
+    json_path: Path | None,
+    input_size: str = "",
+    imports: Sequence[str] = (),
+) -> int:
     """Measure and print; the exit code. A model that an engine cannot run is reported, and the others go on.
 
     Raises UnknownModel for a name that is none, before anything is measured.
     """
-    sources = [_source(name, weights) for name in dict.fromkeys(models)]
+    sources = [named(name, weights, input_size, imports) for name in dict.fromkeys(models)]
+    for source in sources:
+        if not source.is_file:
+            lookup(source.source)
     from pipeline import engines
 
     found = [engines.create(name, threads or os.cpu_count() or 1) for name in engines.installed()]
-    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    console = wide_screen()
     rows: list[dict[str, Any]] = []
     for source in sources:
         try:
@@ -60,13 +68,6 @@ def run(models: Sequence[str], *, threads: int | None, weights: str | None, json
     if json_path is not None:
         json_path.write_text(json.dumps(rows, indent=2) + "\n")
     return int(any("error" in row for row in rows))
-
-
-def _source(name: str, weights: str | None) -> ModelSource:
-    if name.endswith(".keras"):
-        return ModelSource(Path(name).stem, name, weights=weights) if weights else ModelSource(Path(name).stem, name)
-    lookup(name)
-    return ModelSource(name, name, weights=weights) if weights else ModelSource(name, name)
 
 
 def measure(source: ModelSource, found: Sequence[Engine]) -> list[dict[str, Any]]:

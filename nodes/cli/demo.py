@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -31,6 +30,7 @@ from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
 from nodes.config.model_settings import preprocess_of, source_of
 from nodes.config.sections import Config
+from nodes.display.screen import Screen
 from pipeline.errors import TrisectError
 from pipeline.frames.inputs import to_inputs
 from pipeline.models import lookup
@@ -78,7 +78,7 @@ def run(*, model: str, frames: int, json_path: Path | None, directory: Path | No
     began = time.monotonic()
     if not model.endswith((".keras", ".trisect")):
         lookup(model)
-    console = Console()
+    console = Screen()
     with ExitStack() as stack:
         folder = directory or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trisect-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def write_config(folder: Path, model: str, port: int) -> Path:
     return path
 
 
-def start_nodes(processes: Processes, config_path: Path, folder: Path, console: Console) -> None:
+def start_nodes(processes: Processes, config_path: Path, folder: Path, console: Screen) -> None:
     """The planner and the three nodes, each a process."""
     pid = processes.start("planner", ["planner", "-c", str(config_path)])
     console.print(f"planner: process {pid}")
@@ -136,7 +136,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _await_nodes(client: StreamClient, processes: Processes, console: Console) -> None:
+def _await_nodes(client: StreamClient, processes: Processes, console: Screen) -> None:
     with console.status("nodes load the model and measure it and their links"):
         ready = client.wait(
             lambda: client.ready() >= set(NODES) and client.active is not None, READY_WAIT_S, processes.check
@@ -148,7 +148,7 @@ def _await_nodes(client: StreamClient, processes: Processes, console: Console) -
     console.print(plan_table(client.plans[client.active]))
 
 
-def _stream(client: StreamClient, processes: Processes, images: Sequence[bytes], console: Console) -> None:
+def _stream(client: StreamClient, processes: Processes, images: Sequence[bytes], console: Screen) -> None:
     """Keep frames flowing; a third on, force all three tiers, and a third later hand back to the planner."""
     third = len(images) // 3
     waiting = iter(enumerate(images))
@@ -188,7 +188,7 @@ def split_in_three(client: StreamClient) -> dict[str, Any]:
     return requests.place(client.config, STREAM, edge_from=str(edge_from), cloud_from=str(cloud_from))
 
 
-def _prove(config: Config, client: StreamClient, images: Sequence[bytes], began: float, console: Console) -> Proof:
+def _prove(config: Config, client: StreamClient, images: Sequence[bytes], began: float, console: Screen) -> Proof:
     collected = client.collected
     results = sorted(collected.results.values(), key=lambda result: result["sequence"])
     with console.status("comparing every output with the unsplit model's"):
@@ -268,7 +268,7 @@ def _stages_and_links_s(result: Mapping[str, Any]) -> float:
     return float(sum(stage["compute_seconds"] for stage in result["path"]) + sum(result["links"].values()))
 
 
-def _show(proof: Proof, console: Console) -> None:
+def _show(proof: Proof, console: Screen) -> None:
     table = Table(
         title="what ran",
         title_justify="left",

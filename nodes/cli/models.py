@@ -9,25 +9,34 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
+from nodes.display.screen import Screen
 from pipeline.errors import ConfigError, TileError
 from pipeline.models import PAPERS, ZOO, lookup
 from pipeline.models.facts import ModelFacts, NamedBytes, shipped
-from pipeline.models.source import ModelSource
+from pipeline.models.source import ModelSource, named
 
 _SHOWN_UNEQUAL = 3
 
 
-def show_models(names: Sequence[str], *, everything: bool, load: bool, as_json: bool) -> None:
+def show_models(
+    names: Sequence[str],
+    *,
+    everything: bool,
+    load: bool,
+    as_json: bool,
+    input_size: str = "",
+    imports: Sequence[str] = (),
+) -> None:
     """Print the facts of models: by name or path, or of both papers' networks, or of the whole zoo.
 
     What is shipped is printed at once; files, and all with `load`, are loaded first. Raises ModelError.
     """
     chosen = list(names) or list(ZOO if everything else PAPERS)
-    sources = [ModelSource(Path(name).stem if ModelSource(name, name).is_file else name, name) for name in chosen]
+    sources = [named(name, None, input_size, imports) for name in chosen]
     for source in sources:
         if not source.is_file:
             lookup(source.source)
@@ -35,7 +44,7 @@ def show_models(names: Sequence[str], *, everything: bool, load: bool, as_json: 
     if as_json:
         print(json.dumps([facts.to_json() for facts in found], indent=1, ensure_ascii=False))
         return
-    Console().print(_facts_table(found))
+    Screen().print(_facts_table(found))
     if not names and not everything:
         print(f"the networks of D3 and Scission; --all lists the zoo's {len(ZOO)}, and a .keras file may be named")
 
@@ -93,6 +102,8 @@ def run_verify(
     tiles: Sequence[str] = (),
     stack: str | None = None,
     exact: str = "everywhere",
+    input_size: str = "",
+    imports: Sequence[str] = (),
 ) -> int:
     """Verify models one after another, print a table and write `json_path`; the exit code, 1 if a law fails anywhere.
 
@@ -112,7 +123,7 @@ def run_verify(
     holds = True
     try:
         for name in names:
-            source = _source(name, weights)
+            source = named(name, weights, input_size, imports)
             made = (
                 _tiled(source, runs, grids, stack, placements, seed)
                 if grids
@@ -125,12 +136,22 @@ def run_verify(
         if json_path is not None:
             json_path.write_text(json.dumps(verdicts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if verdicts:
-            Console().print(table)
+            Screen().print(table)
             _print_unequal(verdicts)
     return 0 if holds else 1
 
 
-def run_fingerprint(names: Sequence[str], *, weights: str, engine: str, threads: int, exact: str, frames: int) -> int:
+def run_fingerprint(
+    names: Sequence[str],
+    *,
+    weights: str,
+    engine: str,
+    threads: int,
+    exact: str,
+    frames: int,
+    input_size: str = "",
+    imports: Sequence[str] = (),
+) -> int:
     """Print a line for each model: the hash of its answers to so many frames, its name and digest, and the promise.
 
     Raises UnknownModel, ModelError, ConfigError.
@@ -139,7 +160,7 @@ def run_fingerprint(names: Sequence[str], *, weights: str, engine: str, threads:
     from pipeline.verify.fingerprint import fingerprint
 
     for name in names:
-        source = _source(name, weights)
+        source = named(name, weights, input_size, imports)
         runs, models = load(engine, {source.name: source}, threads, exact)
         model = models[source.name]
         promise = runs.promise([model])
@@ -147,7 +168,7 @@ def run_fingerprint(names: Sequence[str], *, weights: str, engine: str, threads:
     return 0
 
 
-def run_pack(name: str, output: Path, *, weights: str) -> int:
+def run_pack(name: str, output: Path, *, weights: str, input_size: str = "", imports: Sequence[str] = ()) -> int:
     """Pack a model and say what became of it. Raises UnknownModel, NotFunctional, ModelError."""
     from pipeline.lite.package import SUFFIX, Package
 
@@ -156,7 +177,7 @@ def run_pack(name: str, output: Path, *, weights: str) -> int:
     from pipeline.models import store
 
     began = time.monotonic()
-    source = _source(name, weights)
+    source = named(name, weights, input_size, imports)
     store.make(source, output)
     package = Package(output)
     blocks, foreign = len(package.graph), package.program.foreign
@@ -171,11 +192,6 @@ def run_pack(name: str, output: Path, *, weights: str) -> int:
             "not in tiles, and with the same bits on one kind of processor only"
         )
     return 0
-
-
-def _source(name: str, weights: str) -> ModelSource:
-    source = ModelSource(name, name, weights)
-    return ModelSource(Path(name).stem, name, weights) if source.is_file or source.is_package else source
 
 
 def _verified(source: ModelSource, engine: Any, placements: int, seed: int) -> Any:
@@ -214,7 +230,7 @@ def _verdict_table(what: str) -> Table:
     return table
 
 
-def _verdict_row(made: Any) -> list[str]:
+def _verdict_row(made: Any) -> list[str | Text]:
     return [
         made.model,
         str(made.blocks),
@@ -223,7 +239,7 @@ def _verdict_row(made: Any) -> list[str]:
         f"{made.relative_error:.1e}",
         "yes" if made.same_top else "no",
         f"{made.seconds:.1f}",
-        "hold" if made.holds else "[red]FAIL[/red]",
+        "hold" if made.holds else Text("FAIL", "red"),
     ]
 
 
@@ -242,4 +258,4 @@ def _print_unequal(verdicts: Sequence[dict[str, Any]]) -> None:
 def _progress() -> Progress:
     """On stderr, so that stdout can be piped; gone when done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=Screen(stderr=True), transient=True)

@@ -6,29 +6,29 @@ Needs no TensorFlow for networks of the zoo.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nodes.cli.explanation import explanation
+from nodes.config.model_settings import source_of as configured_source
 from nodes.config.plan_request import WishesSection, constraints_of, read_wishes
 from nodes.config.sections import Config
+from nodes.display.screen import Screen, wide_screen
 from nodes.planner import offline
 from pipeline.errors import ConfigError, PlanError
 from pipeline.graph import ModelGraph
 from pipeline.models import ModelSource
 from pipeline.models.graphs import graph_of
+from pipeline.models.source import named
 from pipeline.partition.choice import Candidate
 from pipeline.partition.constraints import Constraint
 from pipeline.partition.explain import decision_map, explain
 from pipeline.partition.objective import Objective
 
 STDOUT = "-"
-_PLAIN_WIDTH = 120
 _MAP_SIDE = 25
 _MAP_FACTOR = 100.0
 """The map reaches from this much less than the present bandwidths to this much more."""
@@ -43,14 +43,16 @@ def run(
     map_path: Path | None = None,
     pictures: Path | None = None,
     tiles_picture: Path | None = None,
+    input_size: str = "",
+    imports: Sequence[str] = (),
 ) -> int:
     """Plan, and print or write what was asked for; the exit code. Raises TrisectError, BrokerError."""
     config = offline.find_config(nodes)
-    graph = graph_of(source_of(model, config))
+    graph = graph_of(source_of(model, config, input_size, imports))
     constraints, objective = constraints_of(graph, wishes.constraints), wishes.parsed_objective()
     candidates = offline.candidates(config, graph, wishes.constraints.exclude_nodes)
     plain = json_path == STDOUT
-    console = Console(stderr=plain, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    console = wide_screen(stderr=plain)
     with console.status("plan") as status:
         found = explain(graph, candidates, constraints, objective, progress=status.update)
     if json_path is not None:
@@ -92,14 +94,11 @@ def run(
     return 0
 
 
-def source_of(model: str, config: Config) -> ModelSource:
+def source_of(model: str, config: Config, input_size: str = "", imports: Sequence[str] = ()) -> ModelSource:
     """A model of the configuration, of the zoo, or a file."""
     if model in config.models:
-        section = config.models[model]
-        return ModelSource(model, section.source)
-    return (
-        ModelSource(Path(model).stem, model) if "/" in model or model.endswith(".keras") else ModelSource(model, model)
-    )
+        return configured_source(model, config.models[model])
+    return named(model, None, input_size, imports)
 
 
 def wishes_of(
@@ -164,7 +163,7 @@ def _map(
     constraints: Sequence[Constraint],
     objective: Objective,
     here: tuple[float, float],
-    console: Console,
+    console: Screen,
 ) -> str:
     from pipeline.pictures import heat_map
 

@@ -8,35 +8,40 @@ from __future__ import annotations
 import gc
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from nodes.display.screen import wide_screen
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.models import PAPERS, lookup
-from pipeline.models.source import ModelSource
+from pipeline.models.source import ModelSource, named
 from pipeline.profiling.profile import Profile
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine
     from pipeline.estimator import Speed
 
-_PLAIN_WIDTH = 120
-"""Of a table in a file: rich would take 80."""
-
 
 def run(
-    models: Sequence[str], *, directory: Path, engine: str, threads: int | None, repeats: int, weights: str | None
+    models: Sequence[str],
+    *,
+    directory: Path,
+    engine: str,
+    threads: int | None,
+    repeats: int,
+    weights: str | None,
+    input_size: str = "",
+    imports: Sequence[str] = (),
 ) -> int:
     """Profile each model; the exit code. A model that fails is reported and the others go on. Raises UnknownModel."""
-    sources = [_source(name, weights) for name in dict.fromkeys(PAPERS if "all" in models else models)]
+    chosen = dict.fromkeys(PAPERS if "all" in models else models)
+    sources = [_known(named(name, weights, input_size, imports)) for name in chosen]
     if repeats < 1:
         raise ConfigError(f"repeats must be at least 1, not {repeats}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -45,7 +50,7 @@ def run(
 
     machine = engines.create(engine, threads or os.cpu_count() or 1)
     speed = calibrate(machine)
-    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    console = wide_screen()
     reports, failed = [], []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -65,12 +70,11 @@ def run(
     return 1 if failed else 0
 
 
-def _source(name: str, weights: str | None) -> ModelSource:
-    is_file = "/" in name or name.endswith((".keras", ".h5", ".hdf5"))
-    if not is_file:
-        lookup(name)
-    called = Path(name).stem if is_file else name
-    return ModelSource(called, name) if weights is None else ModelSource(called, name, weights)
+def _known(source: ModelSource) -> ModelSource:
+    """The source, if it is a file or of the zoo. Raises UnknownModel."""
+    if not source.is_file:
+        lookup(source.source)
+    return source
 
 
 def profile_one(engine: Engine, speed: Speed, source: ModelSource, repeats: int, directory: Path) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nodes.display.screen import wide_screen
 from pipeline import scission
 from pipeline.errors import ConfigError
 from pipeline.placement import Tier
@@ -18,8 +17,6 @@ from pipeline.scission.candidates import HOPS
 from pipeline.scission.filters import MEGABYTE
 from pipeline.scission.search import Stage
 
-_PLAIN_WIDTH = 120
-"""Of a table in a file: rich would take 80."""
 _CAPTION = "layers inclusive, as in filters (half-open in --json); an unused device is where the input comes from"
 
 
@@ -61,7 +58,7 @@ def run(
     answers = scission.search(systems, table, query)
     if json_path is not None:
         _write(json_path, answers)
-    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    console = wide_screen()
     if answers:
         console.print(_table(model, answers))
     else:

@@ -26,7 +26,8 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
     for heading in ("tier", "node", "blocks", "from", "to"):
         table.add_column(heading)
     table.add_column("predicted", justify="right")
-    for stage in plan["stages"]:
+    tiers = [stage["tier"] for stage in plan["stages"]]
+    for stage, following in zip(plan["stages"], [*tiers[1:], None], strict=True):
         blocks = sum(end - start for start, end in stage["blocks"])
         row = (stage["tier"], stage["node"], str(blocks), stage["first"], stage["last"])
         table.add_row(*row, f"{predicted['stages'].get(stage['tier'], 0.0) * 1e3:.1f} ms")
@@ -34,11 +35,18 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
             for tiles in _tiles(plan["tiles"], predicted.get("tiles")):
                 table.add_row(*tiles, style="dim")
         for name, link in predicted["links"].items():
-            if name.startswith(f"{stage['tier']}_"):
+            if _is_between(name, stage["tier"], following):
                 table.add_row(f"  → {name.partition('_')[2]}", "", *_cut(plan, name, link), style="dim")
     if intake_s := predicted.get("intake_seconds"):
         table.add_row("intake", "", "", "", "", f"{intake_s * 1e3:.1f} ms", style="dim")
     return table
+
+
+def _is_between(link: str, tier: str, following: str | None) -> bool:
+    """Whether a frame takes this link on its way from a stage to the next: a tier without a stage is passed through."""
+    order = [one.label for one in Tier]
+    at = order.index(link.partition("_")[0])
+    return order.index(tier) <= at < (len(order) if following is None else order.index(following))
 
 
 def _tiles(tiles: Mapping[str, Any], priced: Mapping[str, Any] | None) -> Iterator[tuple[str, ...]]:

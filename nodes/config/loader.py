@@ -5,6 +5,7 @@ Reads no other file and starts nothing. What the keys may hold stands in `nodes.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -29,6 +30,7 @@ from nodes.config.sections import (
     TelemetrySection,
     TransportSection,
 )
+from nodes.display.text import plain
 from pipeline.errors import ConfigError
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
@@ -48,6 +50,14 @@ __all__ = [
     "parse_config",
     "with_node",
 ]
+
+_log = logging.getLogger(__name__)
+
+MAX_BYTES = 1 << 20
+MAX_VALUES = 100_000
+"""Of a file, aliases counted each time that they stand for something: aliases of aliases grow without bound."""
+_SHOWN_CHARACTERS = 200
+_OTHERS_MAY_READ = 0o077
 
 Key: TypeAlias = tuple[Any, ...]
 """The way to a value: names of sections and entries, numbers in lists."""
@@ -71,11 +81,17 @@ def load_config(path: Path | str, *, runs: bool = True) -> Config:
     """
     path = Path(path)
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ConfigError(f"{path}: {size:,} bytes, more than the {MAX_BYTES:,} that a configuration may have")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read: {reason}") from error
-    return parse_config(text, path, runs=runs)
+    config = parse_config(text, path, runs=runs)
+    if config.broker.password is not None and path.stat().st_mode & _OTHERS_MAY_READ:
+        _log.warning("%s has a password in it, and others on this machine may read it; chmod 600 %s", path, path)
+    return config
 
 
 def parse_config(text: str, path: Path, *, runs: bool = True) -> Config:
@@ -116,6 +132,8 @@ def _read_yaml(text: str, path: Path) -> tuple[Any, dict[Key, int], list[Problem
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
+        if root is not None and (count := _values_in(root, {})) > MAX_VALUES:
+            raise ConfigError(f"{path}: {count:,} values with all its aliases, more than the {MAX_VALUES:,} allowed")
         problems = list(_walk(root, (), lines, set())) if root is not None else []
         values = loader.construct_document(root) if root is not None and not problems else None
     except yaml.MarkedYAMLError as error:
@@ -128,6 +146,19 @@ def _read_yaml(text: str, path: Path) -> tuple[Any, dict[Key, int], list[Problem
     except (ValueError, RecursionError) as error:  # a date that does not exist, brackets without end
         raise ConfigError(f"{path}: not YAML that can be read: {error}") from error
     return values, lines, problems
+
+
+def _values_in(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for. Raises ValueError for an alias of what contains it."""
+    if (count := known.get(id(node))) is not None:
+        if not count:
+            raise ValueError("an alias within what it stands for")
+        return count
+    known[id(node)] = 0
+    parts = node.value if isinstance(node, yaml.CollectionNode) else []
+    flat = [one for part in parts for one in (part if isinstance(part, tuple) else (part,))]
+    known[id(node)] = total = 1 + sum(_values_in(one, known) for one in flat)
+    return total
 
 
 def _walk(node: yaml.Node, key: Key, lines: dict[Key, int], seen: set[int]) -> Iterator[Problem]:
@@ -169,7 +200,7 @@ def _worded(details: ErrorDetails) -> Problem:
         return key, _unknown_key(str(key[-1]), section)
     if kind == "missing":
         return key, f"is missing; {description}"
-    shown = "the value" if "password" in key else repr(value)
+    shown = _shown(key, value)
     if kind == "value_error":
         # Raised by a section's own check: about the section as a whole, or about one value in it.
         reason = str(details["ctx"]["error"])
@@ -177,6 +208,14 @@ def _worded(details: ErrorDetails) -> Problem:
     if kind in {"model_type", "dict_type", "mapping_type"}:
         return key, f"{shown} is not allowed; a section with the keys {', '.join(section.model_fields)}"
     return key, f"{shown} is not allowed; {description or details['msg']}"
+
+
+def _shown(key: Key, value: Any) -> str:
+    """The value in an error: never one that may hold a password, nor more than a line of it."""
+    if isinstance(value, (list, tuple, Mapping)):
+        return "a list" if isinstance(value, (list, tuple)) else "a section"
+    secret = "password" in key or (key[:1] == ("broker",) and key[1:] not in {("host",), ("port",)})
+    return "the value" if secret else plain(repr(value), _SHOWN_CHARACTERS)
 
 
 def _nested(annotation: Any) -> type[BaseModel] | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from nodes.config.sections import ModelSection
 from pipeline.errors import ConfigError
 from pipeline.frames.decode import Preprocess
+from pipeline.graph import ModelGraph
 from pipeline.lite.package import SUFFIX, Package
 from pipeline.models import PreprocessMode, lookup
 from pipeline.models.source import ModelSource
@@ -16,11 +19,8 @@ from pipeline.models.source import ModelSource
 
 def source_of(name: str, section: ModelSection) -> ModelSource:
     """Where the model comes from."""
-    return (
-        ModelSource(name, section.source)
-        if section.weights is None
-        else ModelSource(name, section.source, section.weights)
-    )
+    weights = "seed:0" if section.weights is None else section.weights
+    return ModelSource(name, section.source, weights, section.input_size, section.imports)
 
 
 def preprocess_of(section: ModelSection) -> Preprocess:
@@ -55,8 +55,17 @@ def labels_of(section: ModelSection) -> tuple[str, ...] | None:
         raise ConfigError(f"models: labels: {section.labels}: {type(error).__name__}: {error}") from error
 
 
+def check_labels(model: str, labels: Sequence[str] | None, graph: ModelGraph) -> None:
+    """Raise ConfigError where a model has another number of classes than there are labels."""
+    classes = math.prod(graph.tensors[graph.outputs[0]].shape)
+    if labels is not None and len(labels) != classes:
+        raise ConfigError(
+            f"models.{model}.labels: {len(labels):,} labels for {classes:,} classes; each needs a line, in their order"
+        )
+
+
 def _read_labels(path: Path) -> tuple[str, ...]:
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")  # Windows writes a byte order mark
     if path.suffix != ".json":
         return tuple(text.splitlines())
     # a class index as Keras has it: {"0": ["n01440764", "tench"], ...}

@@ -15,11 +15,13 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 from nodes.config.base import Section, Table, TierName, empty
 from nodes.config.plan_request import LinkName, WishesSection
 from nodes.protocol.messages import WORKER
+from pipeline.models.source import MAX_SIZE
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
 
 _ID = r"^[a-z0-9-]+$"
 _MODEL_NAME = r"^[a-z0-9_.-]+$"
+_PACKAGE = r"^[A-Za-z_][A-Za-z0-9_.]*$"
 _WEIGHTS_FILES = (".h5", ".keras")
 _MODEL_FILES = (".keras", ".trisect")
 
@@ -46,7 +48,11 @@ ModelKey: TypeAlias = Annotated[str, Field(pattern=_MODEL_NAME, description="a m
 class BrokerSection(Section):
     """Where the MQTT broker listens and who we are to it."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="a host name or address")
+    host: str = Field(
+        "127.0.0.1",
+        pattern=r"^[^\s/\[\]@]+$",
+        description="a host name or address alone: no mqtt:// before it, no brackets around it, no port after it",
+    )
     port: int = Field(1883, ge=1, le=65535, description="a port from 1 to 65535")
     username: str | None = Field(None, description="text, in quotes if it looks like a number, or null")
     password: str | None = Field(
@@ -83,6 +89,13 @@ class ModelSection(Section):
     preprocess: PreprocessSection | None = Field(None, description="a section with size and mode, or left out")
     labels: LocalPath | None = Field(
         None, description="the path of a text file with one label per line, or of a Keras class index in JSON"
+    )
+
+    input_size: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_SIZE)], ...], BeforeValidator(_pair)] = Field(
+        (), description="a list of whole numbers from 1, as [256, 256]: where a file leaves its inputs' sizes open"
+    )
+    imports: Annotated[tuple[Annotated[str, Field(pattern=_PACKAGE)], ...], BeforeValidator(_pair)] = Field(
+        (), description="a list of Python packages that register the layers of a .keras file"
     )
 
     @property
@@ -166,6 +179,9 @@ class StreamSection(Section):
     model: str = Field(description="a name from models")
     window: int = Field(4, ge=1, le=256, description="frames in flight, from 1 to 256")
     frame_timeout_s: float = Field(5.0, gt=0, description="seconds above 0, after which a frame is submitted again")
+    max_pixels: int = Field(
+        24_000_000, ge=1, le=1_000_000_000, description="pixels of the largest image that is decoded, from 1"
+    )
     outputs: bool = Field(False, description="true (publish whole output tensors too) or false")
     source: SourceSection | None = Field(None, description="a section, or left out when frames come over MQTT only")
     plan: WishesSection = Field(default_factory=WishesSection, description="a section with objective and constraints")

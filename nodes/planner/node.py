@@ -56,6 +56,7 @@ class PlannerNode:
         self.config = config
         self.names = Namespace(config.pipeline)
         self.meter = Meter()
+        self.is_serving = False
         self._inbox: queue.SimpleQueue[pe.PlannerEvent | None] = queue.SimpleQueue()
 
     def run(self) -> None:
@@ -131,6 +132,7 @@ class PlannerNode:
             self.presence.reply(message, {"ok": False, "error": str(error)})
 
     def _loop(self) -> None:
+        self.is_serving = True
         report_at = decided_at = 0.0
         while True:
             try:

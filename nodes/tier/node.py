@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from broker import topics
 from broker.session import Channel, Message
 from broker.topics import Namespace
-from nodes.config.model_settings import labels_of, preprocess_of, source_of
+from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
 from nodes.config.sections import Config
 from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
@@ -79,7 +79,11 @@ class TierNode:
         self.meter = Meter()
         self._used = sorted({stream.model for stream in config.streams.values()})
         self._preprocess = {name: preprocess_of(config.models[name]) for name in self._used}
+        # only a device names classes, and it says what is wrong with a file before seconds of loading
+        named = {s.model: config.models[s.model] for s in self.streams.values()}
+        self._labels = {name: labels_of(model) for name, model in named.items() if model.labels is not None}
         self._state_dir = state_dir / config.pipeline
+        self.is_serving = False
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
         stands_by = self.section.standby and self.section.memory_mb is None
         self._to_stand_by = {section.model for section in self.streams.values()} if stands_by else set()
@@ -157,7 +161,11 @@ class TierNode:
 
     def _assemble(self) -> None:
         node, graphs, clock = self.node, self.graphs, self.presence.clock
-        labels = {name: labels_of(self.config.models[name]) for name in graphs}
+        for name, names in self._labels.items():
+            check_labels(name, names, graphs[name])
+        named = {section.model for section in self.streams.values()} - self._labels.keys()
+        self._labels |= {name: labels_of(self.config.models[name]) for name in named}
+        labels = {name: self._labels.get(name) for name in graphs}
         self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
         owned = {name: graphs[section.model] for name, section in self.streams.items()}
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put)
@@ -258,6 +266,7 @@ class TierNode:
     # Serving.
 
     def _serve(self) -> None:
+        self.is_serving = True
         sources = [
             Source(
                 self.node,
@@ -368,14 +377,14 @@ class TierNode:
     # Work, each in its own thread.
 
     def _decode_frame(self, action: do.DecodeFrame) -> None:
-        model = self.streams[action.stream].model
-        graph = self.graphs[model]
+        section = self.streams[action.stream]
+        model, graph = section.model, self.graphs[section.model]
         ticket: Ticket = action.ticket
         began = time.perf_counter()
         ticket.entered_at = time.monotonic()
         self._custody.entered(action.stream, action.sequence, ticket)
         try:
-            inputs = to_inputs(ticket.payload, graph, self._preprocess[model])
+            inputs = to_inputs(ticket.payload, graph, self._preprocess[model], section.max_pixels)
         except FrameError as error:
             self._undecodable(action, error)
         else:

@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from pipeline.wire import Array
 
 _log = logging.getLogger(__name__)
 
+NOTHING_TO_READ_S = 1.0
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".npy")
 
-Frames = Iterator[tuple[str, bytes | Array]]
+Frames = Iterator[tuple[str, bytes | Array | None]]
+"""Names and contents; None for what could not be read, which counts all the same."""
 Offer = Callable[[StreamId, Ticket, bool], None]
 """Takes the stream, the frame, and whether it may be dropped for a fresher one."""
 
@@ -65,6 +67,11 @@ class Source:
             _log.info("source of stream %s goes on after %d frames", self._stream, self._start_at)
         try:
             for name, payload in self._open:
+                if payload is None:
+                    offered += 1
+                    if self._stop.is_set():
+                        break
+                    continue
                 if not self._await_turn(next_at):
                     break
                 live = self._section.policy == "freshest"
@@ -113,9 +120,25 @@ def _images(path: Path, loop: bool, start_at: int) -> Frames:
     files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
     if not files:
         raise ConfigError(f"streams: source: images: no {', '.join(IMAGE_SUFFIXES)} in {path}")
-    ordered = itertools.cycle(files) if loop else files
-    start_at = start_at % len(files) if loop else start_at
-    return ((file.name, file.read_bytes()) for file in itertools.islice(ordered, start_at, None))
+    return _read(files, loop, start_at % len(files) if loop else start_at)
+
+
+def _read(files: Sequence[Path], loop: bool, start_at: int) -> Frames:
+    """Each file in turn; one that cannot be read is passed over, and said once until it can be read again."""
+    unreadable: set[Path] = set()
+    for number, file in enumerate(itertools.islice(itertools.cycle(files) if loop else files, start_at, None)):
+        try:
+            content = file.read_bytes()
+            unreadable.discard(file)
+        except OSError as error:
+            if file not in unreadable:
+                _log.warning("source: %s is passed over: %s", file, error.strerror or error)
+            unreadable.add(file)
+            if len(unreadable) == len(files) and number % len(files) == 0:
+                time.sleep(NOTHING_TO_READ_S)  # an emptied folder may be filled again
+            yield file.name, None
+        else:
+            yield file.name, content
 
 
 def _video(section: SourceSection) -> Frames:

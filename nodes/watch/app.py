@@ -15,6 +15,7 @@ from broker.errors import BrokerError, BrokerRefused
 from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.sections import Config
+from nodes.display.screen import Screen
 from nodes.session.presence import guest_session
 from nodes.watch.overview import Overview, to_json
 from nodes.watch.overview.view import render
@@ -32,7 +33,7 @@ def run(config: Config, *, once: bool, as_json: bool, timeout_s: float, console:
 
     Raises BrokerRefused, and with `once` BrokerUnreachable when no broker answers within `timeout_s`. Live, it waits.
     """
-    console = console or Console()
+    console = console or Screen()
     with _quiet("broker"), _Watcher(config) as watcher:
         if once or as_json:
             watcher.settle(timeout_s)

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import msgpack
-
 from pipeline.errors import FrameError
-from pipeline.frames.decode import Array, Preprocess, decode, to_input
+from pipeline.frames.decode import MAX_PIXELS, Array, Preprocess, decode, to_input
+from pipeline.frames.packed import fields
 from pipeline.graph import ModelGraph
 
 
-def to_inputs(frame: bytes | Array, graph: ModelGraph, preprocess: Preprocess) -> dict[int, Array]:
+def to_inputs(
+    frame: bytes | Array, graph: ModelGraph, preprocess: Preprocess, max_pixels: int = MAX_PIXELS
+) -> dict[int, Array]:
     """Each input of the model by tensor id, in its exact shape and dtype.
 
     A model with one input takes any frame that `decode` reads, or an array. One with several takes a msgpack map from
-    each input's name to a map of dtype, shape and data. Raises FrameError.
+    each input's name to a map of dtype, shape and data. Raises FrameError, also for an image above `max_pixels`.
     """
     if len(graph.inputs) == 1:
         tensor = graph.tensors[graph.inputs[0]]
-        return {tensor.id: to_input(decode(frame) if isinstance(frame, bytes) else frame, tensor, preprocess)}
+        return {tensor.id: to_input(_decoded(frame, max_pixels), tensor, preprocess)}
     parts = _parts(frame, graph)
     return {
-        tensor: to_input(decode(parts[graph.tensors[tensor].name]), graph.tensors[tensor], preprocess)
+        tensor: to_input(
+            decode(parts[graph.tensors[tensor].name], max_pixels=max_pixels), graph.tensors[tensor], preprocess
+        )
         for tensor in graph.inputs
     }
+
+
+def _decoded(frame: bytes | Array, max_pixels: int) -> Array:
+    return decode(frame, max_pixels=max_pixels) if isinstance(frame, bytes) else frame
 
 
 def _parts(frame: bytes | Array, graph: ModelGraph) -> dict[str, bytes]:
@@ -31,8 +38,8 @@ def _parts(frame: bytes | Array, graph: ModelGraph) -> dict[str, bytes]:
     if not isinstance(frame, bytes):
         raise FrameError(f"{wanted}, not a single array")
     try:
-        parts = msgpack.unpackb(frame, raw=False)
-        return {name: msgpack.packb(parts[name]) for name in names}
+        parts = dict(fields(frame))
+        return {name: parts[name] for name in names}
     except KeyError as error:
         raise FrameError(f"{wanted}; {error} is missing") from error
     except Exception as error:  # msgpack raises many kinds on bytes that are not msgpack, and TypeError on other values

@@ -6,6 +6,8 @@ Knows where models and weights come from, nothing of blocks.
 from __future__ import annotations
 
 import math
+import os
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ import h5py
 
 from pipeline.errors import ModelError
 from pipeline.models import ModelSource, ZooModel, lookup
+from pipeline.models.container import check_container
 from pipeline.models.host_memory import check_fits
 from pipeline.models.weights import Drawing, plan_weights, seed_of
 from pipeline.prepare.flatten import FlatModel, flatten
+from pipeline.prepare.unsupported import said
 from pipeline.tensorflow_runtime import keras, own_as_tensor
 
 
@@ -33,6 +37,8 @@ def make(source: ModelSource) -> tuple[Any, FlatModel]:
     check_fits(source)
     if source.is_file:
         return _from_file(source)
+    if source.input_size or source.imports:
+        raise ModelError(f"model {source.source!r} is of the zoo: an input size and imports are for .keras files")
     zoo = lookup(source.source)
     if source.weights.startswith("seed:"):
         return _seeded(source.name, zoo, seed_of(source.weights))
@@ -42,7 +48,7 @@ def make(source: ModelSource) -> tuple[Any, FlatModel]:
         with keras.StatelessScope():
             model = _call(zoo, weights=None)
         model = _with_weights(model, source)
-    return model, flatten(model, source.name, renumber=True)
+    return model, _of_zoo(model, source.name)
 
 
 def _call(zoo: ZooModel, weights: str | None) -> Any:
@@ -58,12 +64,18 @@ def _seeded(name: str, zoo: ZooModel, seed: int) -> tuple[Any, FlatModel]:
     """
     with keras.StatelessScope():
         model = _call(zoo, weights=None)
-        flat = flatten(model, name, renumber=True)
+        flat = _of_zoo(model, name)
         drawings = plan_weights(flat, seed, zoo.preprocess)
         for variable in model.variables:
             if id(variable) in drawings:
                 variable._initializer = _as_initializer(drawings[id(variable)])
     return model, flat
+
+
+def _of_zoo(model: Any, name: str) -> FlatModel:
+    flat = flatten(model, name, renumber=True, is_declared=True)
+    flat.trace = None  # what it holds would stay in memory
+    return flat
 
 
 def _as_initializer(drawing: Drawing) -> Any:
@@ -85,14 +97,35 @@ def _from_file(source: ModelSource) -> tuple[Any, FlatModel]:
     path = Path(source.source).expanduser()
     if not path.is_file():
         raise ModelError(f"no model file at {path}")
+    for package in source.imports:
+        _import(package)
+    check_container(path)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)  # safe: a file must not bring code
     except Exception as error:
-        first = str(error).strip().split("\n")[0]
-        raise ModelError(f"{path} cannot be loaded as a Keras model: {type(error).__name__}: {first}") from error
+        raise ModelError(f"{path} cannot be loaded as a Keras model: {said(error)}{_way_out(error)}") from error
     own = source.weights.startswith("seed:")
     model = model if own else _with_weights(model, source)
-    return model, flatten(model, source.name, renumber=False)
+    return model, flatten(model, source.name, renumber=False, sizes=source.input_size)
+
+
+def _import(package: str) -> None:
+    """Import a package, from the present folder too: it registers its layers with Keras. Raises ModelError."""
+    try:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        import_module(package)
+    except Exception as error:
+        raise ModelError(f"package {package!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _way_out(error: Exception) -> str:
+    text = str(error)
+    if "Could not locate" in text:
+        return "; name the Python package that registers it: --import PACKAGE, in a configuration imports: [PACKAGE]"
+    if "lambda" in text.lower() and "safe_mode" in text:
+        return "; trisect runs no code out of a file: make the lambda a registered layer or function, and --import it"
+    return ""
 
 
 def _with_weights(model: Any, source: ModelSource) -> Any:
@@ -103,9 +136,10 @@ def _with_weights(model: Any, source: ModelSource) -> Any:
     try:
         model.load_weights(path)
     except Exception as error:
-        first = str(error).strip().split("\n")[0]
         needed = f"the model needs {len(shapes):,} arrays of {sum(map(math.prod, shapes)):,} values"
-        raise ModelError(f"weights {path} do not fit {source.source}: {needed}, {_held(path)}; {first}") from error
+        raise ModelError(
+            f"weights {path} do not fit {source.source}: {needed}, {_held(path)}; {said(error)}"
+        ) from error
     return model
 
 

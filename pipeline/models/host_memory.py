@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from pipeline.errors import ModelError
+from pipeline.models.container import MAX_CONFIGURATION_BYTES
 from pipeline.models.facts import shipped
 from pipeline.models.source import ModelSource
 
@@ -78,7 +79,8 @@ def needed_bytes(source: ModelSource) -> int:
             return path.stat().st_size if path.suffix in {".h5", ".hdf5"} else 0
         with zipfile.ZipFile(path) as archive:
             weights = sum(entry.file_size for entry in archive.infolist() if entry.filename.endswith(".h5"))
-            copies = 2 if b'"BatchNormalization"' in archive.read("config.json") else 1  # folding makes new ones
+            with archive.open("config.json") as text:
+                copies = 2 if b'"BatchNormalization"' in text.read(MAX_CONFIGURATION_BYTES) else 1  # folding makes new
     except (OSError, KeyError, zipfile.BadZipFile):
         return 0
     return weights * copies

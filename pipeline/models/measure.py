@@ -7,11 +7,11 @@ from typing import Any
 
 from pipeline.models.build import make
 from pipeline.models.facts import ModelFacts, facts_of
+from pipeline.models.load import finished
 from pipeline.models.source import ModelSource
 from pipeline.prepare.blocks import variables
 from pipeline.prepare.flatten import Call
 from pipeline.prepare.footprint import ACTIVATIONS_HELD, BLOCK_BYTES, nbytes_of, reordered_bytes
-from pipeline.prepare.model import prepared_from
 
 _PROCESS_BYTES = 30_000_000
 """Measured, likewise, in all: see `footprint.BLOCK_BYTES`."""
@@ -23,7 +23,7 @@ def measure(source: ModelSource) -> ModelFacts:
     before = _weights(flat.calls)
     parameters = sum(math.prod(v.shape) for v in before.values() if not v.name.startswith("moving_"))
     sizes = {key: nbytes_of(variable) for key, variable in before.items()}
-    model = prepared_from(flat)
+    model = finished(flat)
     after = {key: nbytes_of(variable) for key, variable in _weights(flat.calls).items()}
     # what was folded and what it was folded into stand in memory side by side
     loading = sum({**sizes, **after}.values())

@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipeline import folders
 from pipeline.errors import ModelError
 from pipeline.lite.package import FORMAT_VERSION, SUFFIX, Package
 from pipeline.models.source import ModelSource
@@ -33,13 +34,13 @@ _SERVE = "from pipeline.models.pack import serve; serve()"
 
 def directory() -> Path:
     """`$XDG_CACHE_HOME/trisect/packages`, by default below ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "trisect" / "packages"
+    return folders.cache() / "packages"
 
 
 def path_of(source: ModelSource) -> Path:
     """Where the package of a source is, or will be. Raises ModelError for a file that is not there."""
     named = [FORMAT_VERSION, _code(), _version("keras"), _identity(source.source), _identity(source.weights)]
+    named += [source.input_size, [_identity_of_package(package) for package in source.imports]]
     key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
     return directory() / f"{Path(source.source).stem}-{key}{SUFFIX}"
 
@@ -70,7 +71,13 @@ def make(source: ModelSource, path: Path) -> None:
     _log.info("packing %s, once: %s", source.name, path)
     asked = json.dumps({"source": asdict(source), "path": str(path)})
     done = subprocess.run(
-        [sys.executable, "-c", _SERVE], input=asked, capture_output=True, text=True, check=False, cwd=_root()
+        [sys.executable, "-c", _SERVE],
+        input=asked,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=_root(),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), os.getcwd()]))},
     )
     answer = done.stdout.strip().rpartition("\n")[2]
     try:
@@ -98,6 +105,18 @@ def _identity(text: str) -> str:
     return f"{path} {found.st_size} {found.st_mtime_ns}"
 
 
+def _identity_of_package(package: str) -> list[str]:
+    """Its name, and that of its first file as `_identity` has it: other code makes other layers."""
+    try:
+        sys.path.append(os.getcwd())
+        found = find_spec(package)
+    except (ImportError, ValueError):
+        found = None
+    finally:
+        sys.path.pop()
+    return [package, _identity(found.origin) if found is not None and found.has_location and found.origin else ""]
+
+
 @cache
 def _code() -> str:
     """What the code that makes packages is: a package of other code is not used."""
@@ -119,7 +138,7 @@ def _version(package: str) -> str:
 def _alone(path: Path) -> Iterator[None]:
     """Of the nodes that start on one machine, one packs and the others wait. Raises ModelError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = path.with_suffix(".lock").open("a", encoding="utf-8")
     except OSError as error:
         raise ModelError(f"package {path} cannot be written: {error.strerror or error}") from error

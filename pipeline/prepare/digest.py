@@ -43,8 +43,9 @@ def _call(call: Call, weights: dict[int, Any]) -> list[Any]:
         weights.setdefault(id(variable), variable)
         held.append([list(weights).index(id(variable)), list(variable.shape), str(variable.dtype)])
     kind = type(call.operation)
+    masks = [sorted(call.masks.items())] if call.masks else []
     return [kind.__module__, kind.__qualname__, _config(call.operation), _plain(call.args), _plain(call.kwargs),
-            list(call.outputs), held]  # fmt: skip
+            list(call.outputs), held, *masks]  # fmt: skip
 
 
 def _config(operation: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.prepare.flatten import Call, FlatModel, Spec, Value
+from pipeline.prepare.flatten import Call, FlatModel, Spec
 from pipeline.tensorflow_runtime import keras, own_as_tensor
 
 Array = npt.NDArray[np.float64]
@@ -102,8 +102,7 @@ def _is_idle(flat: FlatModel, call: Call) -> bool:
 def _rewire(call: Call, same: Mapping[int, int]) -> Call:
     if not any(tensor in same for tensor in call.inputs):
         return call
-    args, kwargs = call.arguments({tensor: Value(same.get(tensor, tensor)) for tensor in call.inputs})
-    return replace(call, args=args, kwargs=kwargs)
+    return call.reading({tensor: same.get(tensor, tensor) for tensor in (*call.inputs, *call.masks)})
 
 
 def _fold(flat: FlatModel) -> None:

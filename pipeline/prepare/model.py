@@ -17,7 +17,7 @@ from pipeline.graph import ModelGraph
 from pipeline.lite.package import SPACIOUS, SUFFIX, Package, write
 from pipeline.prepare.blocks import describe, group, variables
 from pipeline.prepare.digest import digest
-from pipeline.prepare.flatten import Call, FlatModel, Spec, Value, flatten
+from pipeline.prepare.flatten import Call, FlatModel, Spec, flatten
 from pipeline.prepare.folding import simplify
 from pipeline.prepare.footprint import ACTIVATIONS_HELD, BLOCK_BYTES, reordered_bytes
 
@@ -58,11 +58,18 @@ class PreparedModel:
 
 def prepare(model: Any, name: str) -> PreparedModel:
     """Prepare a Keras model that is already there, and use it up: its graph is taken apart to free what was folded."""
-    return prepared_from(flatten(model, name, renumber=True))
+    flat = flatten(model, name, renumber=True)
+    flat.trace = None  # it would hold the weights that are folded
+    return prepared_from(flat)
 
 
 def prepared_from(flat: FlatModel) -> PreparedModel:
     """Prepare a flattened model, and use it up. Raises ModelError."""
+    return prepared_with_ids(flat)[0]
+
+
+def prepared_with_ids(flat: FlatModel) -> tuple[PreparedModel, Mapping[int, int]]:
+    """The same, and for each tensor that is left of the flat model its id in the prepared one."""
     originals = [call.operation for call in flat.calls]
     simplify(flat)
     groups = group(flat)
@@ -79,12 +86,11 @@ def prepared_from(flat: FlatModel) -> PreparedModel:
         outputs=outputs,
     )
     _let_go(originals)
-    return PreparedModel(graph, calls, specs)
+    return PreparedModel(graph, calls, specs), number
 
 
 def _renumber(call: Call, number: Mapping[int, int]) -> Call:
-    args, kwargs = call.arguments({tensor: Value(number[tensor]) for tensor in call.inputs})
-    return replace(call, args=args, kwargs=kwargs, outputs=tuple(number[t] for t in call.outputs))
+    return replace(call.reading(number), outputs=tuple(number[t] for t in call.outputs))
 
 
 def _let_go(operations: list[Any]) -> None:

@@ -52,7 +52,7 @@ def windows_of(flat: FlatModel, calls: Sequence[Call]) -> tuple[Window, ...] | N
     """The windows of a block of these calls; None when it has to see whole maps."""
     found = []
     for call in calls:
-        if len(call.outputs) != 1 or len(flat.specs[call.outputs[0]].shape) != _MAP_RANK:
+        if call.masks or len(call.outputs) != 1 or len(flat.specs[call.outputs[0]].shape) != _MAP_RANK:
             return None
         specs, made = [flat.specs[t] for t in call.inputs], flat.specs[call.outputs[0]]
         if type(call.operation) in WINDOWED:

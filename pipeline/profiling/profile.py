@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline import folders
 from pipeline.errors import ModelError
 from pipeline.timing import cpu_quota
 
@@ -107,8 +108,7 @@ def _processor() -> str:
 
 def cache_directory() -> Path:
     """`$XDG_CACHE_HOME/trisect/profiles`, by default below ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "trisect" / "profiles"
+    return folders.cache() / "profiles"
 
 
 def load_cached(digest: str, engine: Engine) -> Profile | None:

@@ -14,6 +14,9 @@ from typing import Any
 
 CLASS = ("__main__", "LayerBenchmark")
 
+MAX_STEPS = 500_000
+"""A second or two."""
+
 _LITERALS = frozenset(
     {
         *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -52,7 +55,9 @@ def read(content: bytes) -> Any:
     """Plain values and `LayerBenchmark`s. Raises ForeignPickle; ValueError for what is damaged or no pickle."""
     machine = _Machine()
     try:
-        for opcode, argument, position in pickletools.genops(content):
+        for count, (opcode, argument, position) in enumerate(pickletools.genops(content)):
+            if count >= MAX_STEPS:
+                raise ForeignPickle(f"it takes more than {MAX_STEPS:,} steps; Scission's longest has some thousands")
             machine.step(opcode.name, argument, position or 0)
         (value,) = machine.stack
     except ForeignPickle:

@@ -146,6 +146,7 @@ def ready(source: ModelSource, seed: int) -> tuple[PreparedModel, dict[int, Arra
     frame = _frame(flat.input_names, [flat.specs[t] for t in flat.inputs], source, _words(flat.calls), seed)
     expected = _answer(keras_model, frame)
     del keras_model
+    flat.trace = None
     model = prepared_from(flat)
     return model, dict(zip(model.graph.inputs, frame, strict=True)), expected
 

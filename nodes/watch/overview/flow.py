@@ -11,7 +11,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from nodes.watch.overview.text import UNKNOWN, joined, milliseconds, nbytes, number, plain, state_text
+from nodes.display.text import plain
+from nodes.watch.overview.text import UNKNOWN, joined, milliseconds, nbytes, number, state_text
 from nodes.watch.overview.tiles import tile_rows
 from pipeline.placement import Tier
 

@@ -1,6 +1,6 @@
 """Numbers, states and names as `trisect watch` writes them.
 
-What came over the network is shown as plain text: no markup, nothing that a terminal would obey.
+What came over the network goes through `nodes.display` first.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
+from nodes.display.text import plain
+
 UNKNOWN = "-"
 LONG_S = 10.0
-LONGEST = 500
 STYLES = {
     "ready": "green",
     "running": "bold green",
@@ -26,13 +27,6 @@ STYLES = {
     "lost": "bold red",
 }
 """Of nodes', plans' and streams' states."""
-
-
-def plain(text: object) -> str:
-    """Without what a terminal would obey, and not endless."""
-    whole = str(text)
-    shown = whole if len(whole) <= LONGEST else whole[: LONGEST - 1] + "…"
-    return "".join(char if char.isprintable() else "�" for char in shown)
 
 
 def milliseconds(seconds: float | None) -> str:

@@ -10,8 +10,9 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from nodes.display.text import plain
 from nodes.watch.overview.flow import stream_panel
-from nodes.watch.overview.text import UNKNOWN, joined, milliseconds, nbytes, plain, state_text
+from nodes.watch.overview.text import UNKNOWN, joined, milliseconds, nbytes, state_text
 
 WIDE_COLUMNS = 96
 

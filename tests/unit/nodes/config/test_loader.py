@@ -235,3 +235,48 @@ def test_a_node_may_join_that_the_configuration_lacks() -> None:
     ):
         with pytest.raises(ConfigError, match=re.escape(said)):
             with_node(config, NodeId(id_), values)
+
+
+def test_aliases_of_aliases_are_refused_at_once() -> None:
+    import time
+
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
+    began = time.perf_counter()
+    with pytest.raises(ConfigError, match=r"values with all its aliases, more than the 100,000 allowed"):
+        parse_config(bomb, FILE)
+    with pytest.raises(ConfigError, match="an alias within what it stands for"):
+        parse_config("models: &m {a: *m}\n", FILE)
+    assert time.perf_counter() - began < 1.0
+
+
+@pytest.mark.parametrize(
+    "broker",
+    [
+        "[{host: h, username: u, password: geheim}]",
+        "mqtt://u:geheim@h",
+        "{username: [geheim]}",
+        "{password: [geheim]}",
+        "{username: {password: geheim}}",
+        "{host: {password: geheim}}",
+        "{port: [geheim]}",
+    ],
+)
+def test_no_error_prints_a_password(broker: str) -> None:
+    with pytest.raises(ConfigError) as found:
+        parse_config(f"{GOOD}broker: {broker}\n", FILE)
+    assert "geheim" not in str(found.value)
+
+
+def test_a_configuration_with_a_password_that_others_may_read_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "lab.yaml"
+    path.write_text(f"{GOOD}broker: {{username: u, password: geheim}}\n")
+    path.chmod(0o644)
+    load_config(path)
+    assert "chmod 600" in caplog.text
+    caplog.clear()
+    path.chmod(0o600)
+    load_config(path)
+    assert not caplog.text

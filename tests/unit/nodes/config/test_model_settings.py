@@ -36,3 +36,27 @@ def test_preprocessing_is_the_models_own_unless_configured() -> None:
     own = PreprocessSection(size=(32, 48), mode="unit")
     chosen = preprocess_of(ModelSection(source="vgg16", preprocess=own))
     assert (chosen.size, chosen.mode) == ((32, 48), "unit")
+
+
+def test_labels_that_are_more_or_fewer_than_classes_are_refused_and_a_byte_order_mark_is_none(tmp_path: Path) -> None:
+    from nodes.config.model_settings import check_labels
+    from pipeline.models.graphs import shipped_graph
+
+    graph = shipped_graph("resnet18")
+    check_labels("net", ["x"] * 1000, graph)
+    check_labels("net", None, graph)
+    with pytest.raises(ConfigError, match=r"models.net.labels: 999 labels for 1,000 classes"):
+        check_labels("net", ["x"] * 999, graph)
+    (tmp_path / "labels.txt").write_bytes("\ufeffcat\ndog\n".encode())
+    assert labels_of(with_labels(tmp_path / "labels.txt")) == ("cat", "dog")
+
+
+@pytest.mark.parametrize("host", ["[::1]", "mqtts://broker", "broker/x", "user@broker", "a b"])
+def test_a_host_is_a_host_alone(host: str) -> None:
+    from pydantic import ValidationError
+
+    from nodes.config.sections import BrokerSection
+
+    with pytest.raises(ValidationError):
+        BrokerSection(host=host)
+    assert BrokerSection(host="::1").host == "::1"

@@ -157,3 +157,110 @@ def test_a_source_that_ended_begins_anew(tmp_path: Path) -> None:
         first.entered(1, "a", 5, b"one")
         first.source_ended()
     assert journal(tmp_path).position == 0
+
+
+def _damaged() -> dict[str, bytes]:
+    import msgpack
+    import xxhash
+
+    def record(value: object) -> bytes:
+        body = value if isinstance(value, bytes) else bytes(msgpack.packb(value))
+        return len(body).to_bytes(4, "little") + xxhash.xxh3_64_intdigest(body).to_bytes(8, "little") + body
+
+    values: list[object] = [
+        *(5, "x", None, [], ["frame"], ["frame", "x"], ["frame", 1, 2], ["other", 1], [["frame"], 1], {"frame": 1}),
+        *(["frame", 1, "a", -1, b"x"], ["frame", 1, "a", 1, ["O", [1], b"12345678"]], ["frame", 1, "a", 1, 7]),
+        *(["frame", 1, "a", 1, ["f4," * 9_000, [1], b"1"]], ["frame", 1, "a", 1, ["<f4", [1 << 60, 1 << 60], b"1234"]]),
+        *(["delivered", 1, "s", [], 3], ["delivered", [1], "s", 1, 3], ["position", "far"], ["position", -4]),
+        *(["position", True], b"\xc1", b"", b"\x91" * 600, ["answered", {}]),
+    ]
+    return {str(value)[:40]: record(value) for value in values}
+
+
+@pytest.mark.parametrize("kind", _damaged())
+def test_a_journal_with_a_record_that_is_none_stops_no_start_and_keeps_the_others(tmp_path: Path, kind: str) -> None:
+    with journal(tmp_path) as first:
+        first.entered(7, "a.jpg", 1, b"seven")
+    with (tmp_path / "cam.journal").open("ab") as file:
+        file.write(_damaged()[kind])
+    with journal(tmp_path) as again:
+        again.entered(8, "b.jpg", 2, b"eight")
+    assert unfinished(journal(tmp_path)) == [7, 8]
+
+
+def test_a_journal_is_its_users_alone(tmp_path: Path) -> None:
+    (tmp_path / "cam.journal").write_bytes(b"")
+    (tmp_path / "cam.journal").chmod(0o644)
+    with journal(tmp_path) as first:
+        first.entered(1, "a", 1, b"photo")
+        assert (tmp_path / "cam.journal").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_write_that_failed_in_the_middle_hides_no_later_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import os
+
+    write = os.write
+    room = [40]
+
+    def full(file: int, data: memoryview) -> int:
+        if room[0] <= 0:
+            raise OSError(28, "No space left on device")
+        written = write(file, data[: room[0]])
+        room[0] -= written
+        return written
+
+    with journal(tmp_path) as first:
+        first.entered(1, "a", 1, b"one")
+        monkeypatch.setattr(os, "write", full)
+        first.entered(2, "b", 2, bytes(1_000))
+        first.entered(3, "c", 3, bytes(1_000))
+        monkeypatch.setattr(os, "write", write)
+        first.entered(4, "d", 4, b"four")
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+    assert "frames are answered all the same" in caplog.text
+    assert unfinished(journal(tmp_path)) == [1, 4]
+
+
+def test_on_a_full_disk_what_is_answered_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    write = os.write
+    limit = 10_000
+
+    def full(file: int, data: memoryview) -> int:
+        room = limit - os.fstat(file).st_size
+        if room <= 0:
+            raise OSError(28, "No space left on device")
+        return write(file, data[:room])
+
+    def no_second_file(self: Journal) -> None:
+        raise OSError(28, "No space left on device")
+
+    with journal(tmp_path) as first:
+        monkeypatch.setattr(os, "write", full)
+        monkeypatch.setattr(Journal, "_rewrite", no_second_file)
+        for sequence in range(1, 50):
+            first.entered(sequence, "a", sequence, bytes(1_000))
+            first.answered(sequence)
+        first.entered(50, "b", 50, b"last")
+    again = journal(tmp_path)  # nor is a second file needed to start
+    assert unfinished(again) == [50]
+    assert again.position == 50
+
+
+@pytest.mark.parametrize("there", ["a file where the folder should be", "a folder where the file should be"])
+def test_where_no_journal_can_be_kept_the_device_starts_and_says_so_once(
+    tmp_path: Path, there: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if there.startswith("a file"):
+        (tmp_path / "state").write_text("")
+    else:
+        (tmp_path / "state" / "cam.journal" / "x").mkdir(parents=True)
+    with journal(tmp_path / "state") as found:
+        for sequence in (1, 2):
+            found.entered(sequence, "a", sequence, b"x")
+            found.answered(sequence)
+        found.source_ended()
+    assert sum("cannot be written" in record.message for record in caplog.records) == 1

@@ -100,3 +100,37 @@ def test_a_video_that_is_none_is_said(tmp_path: Path) -> None:
     (tmp_path / "clip.avi").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match=r"clip\.avi"):
         open_frames(section(video=tmp_path / "clip.avi"))
+
+
+def test_what_cannot_be_read_is_passed_over_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder_of(tmp_path, 3)
+    (tmp_path / "0a.jpg").mkdir()
+    (tmp_path / "1a.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    frames = open_frames(section(images=tmp_path))
+    (tmp_path / "2.jpg").unlink()
+    assert list(frames) == [("0.jpg", b"\x00"), ("0a.jpg", None), ("1.jpg", b"\x01"), ("1a.jpg", None), ("2.jpg", None)]
+    assert sum("is passed over" in record.message for record in caplog.records) == 3
+
+
+def test_a_source_goes_on_past_what_cannot_be_read_and_keeps_its_place(tmp_path: Path) -> None:
+    folder_of(tmp_path, 3)
+    (tmp_path / "0a.jpg").mkdir()
+    source, offered = source_of(section(images=tmp_path), window=4)
+    tickets = [offered.get(timeout=PATIENCE_S)[0] for _ in range(3)]
+    assert [(ticket.source, ticket.position) for ticket in tickets] == [("0.jpg", 1), ("1.jpg", 3), ("2.jpg", 4)]
+    source.stop()
+
+
+def test_an_emptied_folder_that_is_filled_again_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import time
+
+    frames = open_frames(section(images=folder_of(tmp_path, 2), loop=True))
+    assert next(frames)[1] == b"\x00"
+    for file in tmp_path.glob("*.jpg"):
+        file.unlink()
+    began = time.monotonic()
+    assert [next(frames)[1] for _ in range(4)] == [None] * 4
+    assert time.monotonic() - began > 0.5, "an empty folder is asked without a pause"
+    folder_of(tmp_path, 2)
+    assert {next(frames)[1] for _ in range(2)} == {b"\x00", b"\x01"}
+    assert sum("is passed over" in record.message for record in caplog.records) == 2

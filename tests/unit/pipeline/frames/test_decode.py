@@ -105,7 +105,7 @@ def test_empty_arrays_and_scalars_are_arrays() -> None:
         (_npy(np.zeros(3, "f4,i4")), "give booleans, integers or floats"),
         (_npy(np.zeros(3))[:-1], "claims float64.3,., 24 bytes, but brings 23"),
         (_npy(np.zeros(3)) + b"x", "but brings 25"),
-        (_npy(np.zeros(3)).replace(b"(3,), }", b"(3333333333333333,), }"), "broken NPY|claims"),
+        (_npy(np.zeros(3)).replace(b"(3,), }", b"(3333333333333333,), }"), "at most 32, each"),
         (_packed(dtype="float32", shape=[1 << 40, 1 << 40], data=b"1234"), "claims"),
         (_packed(dtype="float32", shape=[-1], data=b"1234"), "at least 0"),
         (_packed(dtype="float32", shape=[True], data=b"1234"), "at least 0"),

@@ -299,3 +299,14 @@ def test_without_a_network_there_are_no_names_and_no_failure(
     monkeypatch.setattr(imagenet_utils.file_utils, "get_file", offline)
     assert imagenet_labels() is None
     assert "no network" in caplog.text
+
+
+def test_a_file_whose_configuration_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+    from pipeline.models.load import load
+
+    path = tmp_path / "bomb.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("config.json", "w") as config:
+        for _ in range(80):
+            config.write(b" " * (1 << 20))
+    with pytest.raises(ModelError, match=r"'config.json' in it unpacks to 83,886,080 bytes, more than the 67,108,864"):
+        load(ModelSource("m", str(path)))

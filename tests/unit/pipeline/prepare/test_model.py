@@ -217,11 +217,6 @@ def _series(layer: Any, **options: Any) -> Any:
     return keras.Model(x, layer(x))
 
 
-def _masked() -> Any:
-    words = keras.Input((5,))
-    return keras.Model(words, L.LSTM(3)(L.Embedding(9, 4, mask_zero=True)(words)))
-
-
 def _any_size() -> Any:
     image = keras.Input((None, None, 3))
     return keras.Model(image, L.Conv2D(2, 3)(image))
@@ -233,12 +228,10 @@ def _any_size() -> Any:
         (Subclassed, "own call"),
         (lambda: keras.Sequential([L.Dense(3)]), "unknown input shape"),
         (_any_size, "unknown sizes"),
-        (lambda: keras.Model(x := keras.Input(batch_shape=(4, 3)), L.Dense(2)(x)), "batches of 1"),
         (lambda: _series(L.LSTM(3, stateful=True)), "from frame to frame"),
         (lambda: _of(L.Dropout(0.5), training=True), "training=True"),
         (lambda: _of(SeededDice()), "random numbers"),
         (lambda: _of(Counter()), "changes a variable"),
-        (_masked, "mask"),
     ],
 )
 def test_a_model_without_a_static_graph_is_refused_with_the_reason(build: Callable[[], Any], reason: str) -> None:
