@@ -9,6 +9,7 @@ messages that are kept and therefore published anew at each connect anyway, and 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.errors import NotConnected, QueueFull
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -47,9 +50,12 @@ class Outgoing:
         return None if self.deadline is None else self.deadline - now
 
     def settle(self, delivered: bool) -> None:
-        """Tell whoever asked."""
+        """Tell whoever asked. What that raises is a fault of theirs, and must not cost the connection."""
         if self.settled is not None:
-            self.settled(delivered)
+            try:
+                self.settled(delivered)
+            except Exception:
+                _log.exception("whoever published on %s could not be told of it", self.topic)
 
 
 class Outbox:
@@ -104,7 +110,12 @@ class Outbox:
 
     def sent(self, mid: int, item: Outgoing) -> None:
         """The message left under packet id `mid`; it stays counted until acked."""
-        self._in_flight[mid] = item
+        with self._changed:
+            is_closed = self._closed
+            if not is_closed:
+                self._in_flight[mid] = item
+        if is_closed:
+            item.settle(False)  # `close` has counted all others, and nobody will ask again
 
     def acked(self, mid: int, *, accepted: bool = True) -> Outgoing | None:
         """The broker has it (QoS 1) or it was written (QoS 0)."""

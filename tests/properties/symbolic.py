@@ -12,8 +12,11 @@ from dataclasses import replace
 import numpy as np
 import xxhash
 
+from pipeline.cost import Costs
 from pipeline.graph import ModelGraph, Tensor
+from pipeline.placement import Placement
 from pipeline.wire import Array
+from tests.graphs import all_placements
 
 MODEL = "model"
 HEIGHT, WIDTH = 3, 2
@@ -60,3 +63,9 @@ def model_inputs(graph: ModelGraph, ticket: int) -> dict[int, Array]:
 def right_outputs(graph: ModelGraph, ticket: int) -> dict[int, Array]:
     values = run_blocks(graph, range(len(graph)), model_inputs(graph, ticket))
     return {tensor: values[tensor] for tensor in set(graph.outputs)}
+
+
+def any_placement(graph: ModelGraph, costs: Costs) -> Placement:
+    """In place of the exact planner: some placement, the same for the same costs, so that plans differ much."""
+    possible = list(all_placements(graph, frozenset(costs.seconds)))
+    return possible[xxhash.xxh3_64_intdigest(repr(sorted(costs.seconds.items())).encode()) % len(possible)]

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from unittest import mock
 
 import pytest
-import xxhash
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -20,15 +19,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from nodes.planner.machine import events as pe
 from nodes.protocol.messages import Applied, from_bytes, parse_json
 from nodes.tier.machine.stream import MAX_TIMEOUT_S
-from pipeline.cost import Costs
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact
-from pipeline.placement import Placement
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles import Grid, stacks
-from tests.graphs import all_placements, graphs
+from tests.graphs import graphs
 from tests.properties.cluster import DEVICE, STREAM, WINDOW, Cluster, TierShell
-from tests.properties.symbolic import symbolic
+from tests.properties.symbolic import any_placement, symbolic
 
 T = TypeVar("T")
 
@@ -55,12 +52,6 @@ def event(**drawn: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Ca
         return decorated
 
     return decorate
-
-
-def any_placement(graph: ModelGraph, costs: Costs) -> Placement:
-    """In place of the exact planner: some placement, the same for the same costs, so that plans differ much."""
-    possible = list(all_placements(graph, frozenset(costs.seconds)))
-    return possible[xxhash.xxh3_64_intdigest(repr(sorted(costs.seconds.items())).encode()) % len(possible)]
 
 
 class Faults(RuleBasedStateMachine):

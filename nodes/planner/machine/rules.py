@@ -41,7 +41,7 @@ def why_publish(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, 
     plan = stream.plan
     if plan is None or plan.device != stream.served.device or not fits(plan, graph):
         return "first plan"
-    if (seen := inventory.roster.highest_seen(plan.stream)) > plan.epoch:
+    if (seen := inventory.roster.highest_seen(plan.stream, inventory.newest_believable(plan.stream))) > plan.epoch:
         return f"a node has seen epoch {seen} and ignores {plan.epoch}"
     if is_turned_down(inventory, stream, way(plan)):
         return f"{plan.device} refuses epoch {plan.epoch}"
