@@ -14,7 +14,7 @@ from pipeline.cost import Prediction
 from pipeline.errors import PlanError, TileError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Crossing, NodeId, Placement, Stage, Tier, check, crossings, stages
-from pipeline.ranges import Epoch, Id, IdRange, Name, Number, Plain, Sentence, TierLabel, Timestamp, Word
+from pipeline.ranges import Count, Epoch, Id, IdRange, Name, Number, Plain, Sentence, TierLabel, Timestamp, Word
 from pipeline.tiles.tiling import TiledStage, Tiling, tiled_stage
 
 __all__ = ["MAX_BLOCKS", "PLAN_VERSION", "NodeId", "Plan", "StreamId"]
@@ -24,7 +24,7 @@ StreamId = NewType("StreamId", str)
 PLAN_VERSION = 1
 
 
-Span = tuple[Annotated[int, Field(strict=True, ge=0)], Annotated[int, Field(strict=True, le=ranges.MOST_BLOCKS)]]
+Span = tuple[Count, Count]
 """Blocks of a stage, half-open."""
 
 

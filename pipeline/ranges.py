@@ -57,6 +57,8 @@ EpochSeen: TypeAlias = Annotated[int, Strict(), Field(ge=0, le=MOST_EPOCH)]
 EpochKey: TypeAlias = Annotated[int, Field(ge=1, le=MOST_EPOCH)]
 """An epoch as a key of a JSON object, which is text there."""
 Seconds: TypeAlias = Annotated[float, Strict(), Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
+Positive: TypeAlias = Annotated[float, Strict(), Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False)]
+"""Seconds of what cannot take none."""
 Difference: TypeAlias = Annotated[float, Strict(), Field(ge=-MOST_SECONDS, le=MOST_SECONDS, allow_inf_nan=False)]
 """Seconds between two nodes' clocks, which may be below 0."""
 Sum: TypeAlias = Annotated[float, Strict(), Field(ge=0, le=MOST_SECONDS * MOST_BLOCKS, allow_inf_nan=False)]

@@ -366,8 +366,8 @@ def _pack_trace(trace: Trace, encode_seconds: float) -> list[list[Any]]:
 
 
 def _read_trace(value: Any) -> Trace:
-    if not isinstance(value, list | tuple) or len(value) > MAX_HOPS:
-        raise ValueError(f"a trace is a list of at most {MAX_HOPS} hops")
+    if len(value) > MAX_HOPS:
+        raise ValueError(f"a trace of {len(value)} hops, at most {MAX_HOPS}")
     return tuple(_read_hop(*hop) for hop in value)
 
 

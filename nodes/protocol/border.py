@@ -20,6 +20,7 @@ from nodes.protocol.messages import (
     MessageError,
     NodeInfo,
     NodeState,
+    Report,
     from_bytes,
     parse_json,
 )
@@ -86,10 +87,13 @@ class Border:
             return None
         kind, fields = parsed
         try:
-            return read(kind, fields, message.payload)
+            value = read(kind, fields, message.payload)
         except TrisectError as error:
             self.refuse(message.topic, str(error))
             return None
+        if isinstance(value, Report) and value.wrong:
+            self.refuse(message.topic, value.wrong)  # that part of it
+        return value
 
     def refuse(self, topic: str, why: str) -> None:
         """Count a message on this topic, and say why it is refused, once a minute for each sender."""

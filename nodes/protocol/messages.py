@@ -27,6 +27,7 @@ from pipeline.ranges import (
     Index,
     Name,
     Number,
+    Positive,
     Rate,
     Reason,
     Seconds,
@@ -107,7 +108,7 @@ class SegmentSeconds:
     stream: StreamName
     epoch: EpochSeen
     frames: Frames
-    compute_seconds: Seconds
+    compute_seconds: Positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ class LinkMeasured:
 
     up_bytes_per_s: Rate | None = None
     down_bytes_per_s: Rate | None = None
-    round_trip_s: Seconds | None = None
+    round_trip_s: Positive | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,8 @@ class Report:
 
     `intakes` are median seconds, by stream, in which its device reads a frame and answers it: what is left of a frame's
     seconds without computing, waiting and ways between nodes.
-    `probe_seconds` is what a small fixed computation takes on a node that computes nothing else.
+    `probe_seconds` is what a small fixed computation takes on a node that computes nothing else. `wrong` says what was
+    left out, since it cannot be.
     """
 
     segments: tuple[SegmentSeconds, ...] = ()
@@ -192,7 +194,8 @@ class Report:
     ways: tuple[WaySeconds, ...] = ()
     intakes: Mapping[StreamName, Seconds] = field(default_factory=dict)
     link: LinkMeasured = LinkMeasured()
-    probe_seconds: Seconds | None = None
+    probe_seconds: Positive | None = None
+    wrong: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from pydantic import Field, StringConstraints
-
-from nodes.protocol.messages import LinkMeasured, MessageError, Report, parse_json
+from nodes.protocol.messages import (
+    LinkMeasured,
+    MessageError,
+    Report,
+    SegmentSeconds,
+    TileSeconds,
+    WaySeconds,
+    parse_json,
+)
 from pipeline import ranges
 from pipeline.plan import NodeId, StreamId
-from pipeline.ranges import Number
+from pipeline.ranges import Difference, Positive, Seconds
+
+T = TypeVar("T")
 
 FRAMES, SECONDS = "frames", "compute_seconds_p50"
 PROBE = "processor.probe_seconds"
@@ -21,7 +29,6 @@ TILE_SECONDS = ("transfer_seconds_p50", "queue_seconds_p50", "compute_seconds_p5
 ALONE_SECONDS = "alone_transfer_seconds_p50"
 _TILE_PARTS = ("transfer_seconds", "queue_seconds", "compute_seconds")
 MOST_NUMBERS = 10_000
-_Key: TypeAlias = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.-]{1,512}$")]
 WAYS = ("device_edge", "device_cloud", "edge_cloud", "return")
 LEAST_FRAMES, LEAST_COMPUTED_S = 3, 0.2
 """A median counts of so many frames or, since long ones vary less, after so long: others wait for further frames."""
@@ -64,61 +71,116 @@ def of_tile(stream: StreamId, epoch: int, tile: int, worker: NodeId, name: str) 
 
 
 @dataclass(frozen=True, slots=True)
-class _Numbers:
-    """All that a report holds, whoever reads it."""
+class _Duration:
+    """What a frame takes a node."""
 
-    numbers: Annotated[Mapping[_Key, Number | None], Field(max_length=MOST_NUMBERS)]
+    seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What a frame takes between two nodes, by two clocks."""
+
+    seconds: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """What a probe takes a processor."""
+
+    seconds: Positive
 
 
 def read_report(payload: bytes) -> Report:
     """What a node's report says of segments, tiles, ways, intakes, its link and processor.
 
-    One part without the other, such as frames without their seconds, is left out; a number that none of them can be
-    is refused with the whole report. Raises MessageError.
+    A number that none of them can be is left out, with all that it belongs to, and told in `wrong`: the rest is as good
+    as ever, and that the node reports says that it lives. Raises MessageError for what is no report.
     """
     report = parse_json(payload)
-    ranges.read(_Numbers, {"numbers": report}, error=MessageError, what="a report")
-    segments, tiles, ways, intakes = [], [], [], {}
-    for key, value in report.items():
+    if len(report) > MOST_NUMBERS:
+        raise MessageError(f"a report of {len(report)} numbers, at most {MOST_NUMBERS}")
+    reader = _Reader(report)
+    for key in report:
+        reader.take(key)
+    return reader.report()
+
+
+class _Reader:
+    """Puts the flat numbers together; the first that is wrong is remembered."""
+
+    def __init__(self, report: Mapping[str, Any]) -> None:
+        self._report = report
+        self._segments: list[SegmentSeconds] = []
+        self._tiles: list[TileSeconds] = []
+        self._ways: list[WaySeconds] = []
+        self._intakes: dict[StreamId, float] = {}
+        self._wrong = ""
+
+    def take(self, key: str) -> None:
+        """Take what begins with this key; most are for people only."""
         if named := _SEGMENT_KEY.fullmatch(key):
-            stream, epoch = StreamId(named[1]), int(named[2])
-            segments.append(_segment(report, stream, epoch, value))
+            self._take_segment(key, StreamId(named[1]), int(named[2]))
         elif named := _INTAKE_KEY.fullmatch(key):
-            intakes[StreamId(named[1])] = value
+            if (took := self._read(_Duration, key, seconds=self._report[key])) is not None:
+                self._intakes[StreamId(named[1])] = took.seconds
         elif named := _WAY_KEY.fullmatch(key):
-            stream, epoch = StreamId(named[1]), int(named[2])
-            found = {way: report.get(of_way(stream, epoch, seconds_of(way))) for way in WAYS}
-            took = {way: seconds for way, seconds in found.items() if seconds is not None}
-            ways.append({"stream": stream, "epoch": epoch, "frames": value, "seconds": took})
+            self._take_way(key, StreamId(named[1]), int(named[2]))
         elif named := _TILE_KEY.fullmatch(key):
-            stream, epoch, tile, worker = StreamId(named[1]), int(named[2]), int(named[3]), NodeId(named[4])
-            tiles.append(_tile(report, stream, epoch, tile, worker, value))
-    parts = {
-        "segments": [segment for segment in segments if segment["compute_seconds"] is not None],
-        "tiles": [tile for tile in tiles if None not in (tile[part] for part in _TILE_PARTS)],
-        "ways": ways,
-        "intakes": intakes,
-        "link": {name: report.get(f"link.{name}") for name in LinkMeasured.__slots__},
-        "probe_seconds": report.get(PROBE),
-    }
-    return ranges.read(Report, parts, error=MessageError, what="a report")
+            self._take_tile(key, StreamId(named[1]), int(named[2]), int(named[3]), NodeId(named[4]))
 
+    def report(self) -> Report:
+        """All of it."""
+        probe = self._read(_Probe, PROBE, seconds=self._report[PROBE]) if PROBE in self._report else None
+        link = LinkMeasured()
+        for name in LinkMeasured.__slots__:
+            value = self._report.get(f"link.{name}")
+            read = self._read(LinkMeasured, f"link.{name}", **{name: value})
+            if read is not None:
+                link = replace(link, **{name: getattr(read, name)})
+        return Report(
+            tuple(self._segments),
+            tuple(self._tiles),
+            tuple(self._ways),
+            self._intakes,
+            link,
+            probe.seconds if probe is not None else None,
+            self._wrong,
+        )
 
-def _segment(report: Mapping[str, Any], stream: StreamId, epoch: int, frames: Any) -> dict[str, Any]:
-    seconds = report.get(of_segment(stream, epoch, SECONDS))
-    return {"stream": stream, "epoch": epoch, "frames": frames, "compute_seconds": seconds}
+    def _take_segment(self, key: str, stream: StreamId, epoch: int) -> None:
+        seconds = self._report.get(of_segment(stream, epoch, SECONDS))
+        values = {"stream": stream, "epoch": epoch, "frames": self._report[key], "compute_seconds": seconds}
+        if (segment := self._read(SegmentSeconds, key, **values)) is not None:
+            self._segments.append(segment)
 
+    def _take_way(self, key: str, stream: StreamId, epoch: int) -> None:
+        names = {way: of_way(stream, epoch, seconds_of(way)) for way in WAYS}
+        given = {way: name for way, name in names.items() if name in self._report}
+        read = {way: self._read(_Way, name, seconds=self._report[name]) for way, name in given.items()}
+        seconds = {way: took.seconds for way, took in read.items() if took is not None}
+        values = {"stream": stream, "epoch": epoch, "frames": self._report[key], "seconds": seconds}
+        if (between := self._read(WaySeconds, key, **values)) is not None:
+            self._ways.append(between)
 
-def _tile(
-    report: Mapping[str, Any], stream: StreamId, epoch: int, tile: int, worker: NodeId, frames: Any
-) -> dict[str, Any]:
-    took = {
-        part: report.get(of_tile(stream, epoch, tile, worker, name))
-        for part, name in zip(_TILE_PARTS, TILE_SECONDS, strict=True)
-    }
-    alone = report.get(of_tile(stream, epoch, tile, worker, ALONE_SECONDS))
-    return (
-        {"stream": stream, "epoch": epoch, "tile": tile, "worker": worker, "frames": frames}
-        | took
-        | {"alone_seconds": alone}
-    )
+    def _take_tile(self, key: str, stream: StreamId, epoch: int, tile: int, worker: NodeId) -> None:
+        named = {"stream": stream, "epoch": epoch, "tile": tile, "worker": worker}
+        took = {
+            part: self._report.get(of_tile(stream, epoch, tile, worker, name))
+            for part, name in zip(_TILE_PARTS, TILE_SECONDS, strict=True)
+        }
+        read = self._read(TileSeconds, key, **named, frames=self._report[key], **took)
+        if read is None:
+            return
+        alone_key = of_tile(stream, epoch, tile, worker, ALONE_SECONDS)
+        if alone_key in self._report:
+            alone = self._read(_Duration, alone_key, seconds=self._report[alone_key])
+            read = replace(read, alone_seconds=alone.seconds if alone is not None else None)
+        self._tiles.append(read)
+
+    def _read(self, kind: type[T], key: str, **values: Any) -> T | None:
+        try:
+            return ranges.read(kind, values, error=MessageError, what=key)
+        except MessageError as error:
+            self._wrong = self._wrong or str(error)
+            return None

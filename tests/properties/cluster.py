@@ -80,7 +80,7 @@ class TierShell(Client):
         self.machine = TierMachine(self.node, {MODEL: graph}, owned)
         self.inputs = Assembler(self.machine.expected)
         self.tiles = Assembler(self.machine.expected_tile)
-        self.outputs = Assembler(lambda key, tensor: graph.tensors[tensor])
+        self.outputs = Assembler(lambda key, tensor: graph.tensors[tensor] if tensor in graph.outputs else None)
 
     def came_up(self) -> None:
         self.handle(ev.ConnectionRestored())

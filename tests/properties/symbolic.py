@@ -14,6 +14,9 @@ import xxhash
 
 from pipeline.cost import Costs
 from pipeline.graph import ModelGraph, Tensor
+from pipeline.partition.constraints import Constraint
+from pipeline.partition.exact import Solution
+from pipeline.partition.objective import LATENCY, Objective
 from pipeline.placement import Placement
 from pipeline.wire import Array
 from tests.graphs import all_placements
@@ -69,3 +72,15 @@ def any_placement(graph: ModelGraph, costs: Costs) -> Placement:
     """In place of the exact planner: some placement, the same for the same costs, so that plans differ much."""
     possible = list(all_placements(graph, frozenset(costs.seconds)))
     return possible[xxhash.xxh3_64_intdigest(repr(sorted(costs.seconds.items())).encode()) % len(possible)]
+
+
+def any_solution(
+    graph: ModelGraph,
+    costs: Costs,
+    constraints: Sequence[Constraint] = (),
+    objective: Objective = LATENCY,
+    *,
+    explain: bool = True,
+) -> Solution:
+    """The same, as the planner asks for it (`exact.solve`)."""
+    return Solution(any_placement(graph, costs), 0.0)

@@ -25,7 +25,7 @@ from pipeline.plan import NodeId, Plan
 from pipeline.tiles import Grid, stacks
 from tests.graphs import graphs
 from tests.properties.cluster import DEVICE, STREAM, WINDOW, Cluster, TierShell
-from tests.properties.symbolic import any_placement, symbolic
+from tests.properties.symbolic import any_solution, symbolic
 
 T = TypeVar("T")
 
@@ -60,8 +60,8 @@ class Faults(RuleBasedStateMachine):
     cluster: Cluster
 
     def start(self, cluster: Cluster) -> None:
-        self.patch = mock.patch.object(exact, "partition", any_placement)
-        self.patch.start()
+        self.patch = mock.patch.object(exact, "solve", side_effect=any_solution)
+        self.asked = self.patch.start()
         self.cluster = cluster
 
     # What is always going on.
@@ -213,6 +213,7 @@ class Faults(RuleBasedStateMachine):
             self.cluster.settle(LIMIT_S)
             self._every_frame_was_closed_once()
             self._every_node_holds_the_newest_epoch_and_nothing_else()
+            assert self.asked.called, "the plans were not those that this test wants"
         finally:
             self.patch.stop()
 
