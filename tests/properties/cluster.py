@@ -293,6 +293,7 @@ class PlannerShell(Client):
     """The planner's shell."""
 
     machine: PlannerMachine
+    more_wait = False
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster.broker, NodeId("planner"), "planner")
@@ -315,7 +316,8 @@ class PlannerShell(Client):
         self.handle(ev.Tick())
 
     def handle(self, event: pe.PlannerEvent) -> None:
-        for action in self.machine.handle(event, self.cluster.now, WALL_TS + self.cluster.now):
+        wall_ts = WALL_TS + self.cluster.now
+        for action in self.machine.handle(event, self.cluster.now, wall_ts, more_wait=self.more_wait):
             if isinstance(action, pe.PublishPlan):
                 self.cluster.plans_total += 1
                 self.keep(f"plan/{STREAM}", to_bytes(action.plan.to_json(action.graph)))

@@ -129,7 +129,7 @@ class Fuzz:
         """Frames answered so far."""
         return self.closed_before + (self.cluster.closed_total if hasattr(self, "cluster") else 0)
 
-    def run(self, count: int, *, restart_every: int = 500) -> None:
+    def run(self, count: int, *, restart_every: int = 1_000) -> None:
         """Send so many messages, while frames come and plans change."""
         with mock.patch.object(exact, "solve", side_effect=any_solution):
             for number in range(count):
@@ -171,7 +171,8 @@ class Fuzz:
             topic = f"{kind}/{self.chance.choice(('evil', 'edge-1', 'device-1', 'planner', 'cam'))}"
         self._last = topic, mutated
         readers = [client for client in self.cluster.clients if client.running and self._reads(client, kind)]
-        for client in readers:
+        self.cluster.planner.more_wait = self.chance.random() < 0.8  # as in its shell: one decision for several events
+        for client in self.chance.sample(readers, min(2, len(readers))):
             try:
                 client.arrived(topic, mutated)
             except TrisectError:
@@ -192,6 +193,7 @@ class Fuzz:
         except TrisectError:
             self.refused["cmd"] += 1
             return
+        self.cluster.planner.more_wait = False
         self.cluster.planner.handle(event)
         self.cluster.planner.handle(ev.Tick())
 

@@ -49,7 +49,7 @@ def why_publish(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, 
         wanted = (stream.planner_of(best), stream.wishes.objective, stream.asked_as_written)
         changed = stream.hurry and (plan.planner, plan.objective, plan.wishes) != wanted
         return stream.by_whom(best) if changed else ""
-    if any(_may_only_blink(inventory, node, now) for node in plan.nodes.values()):
+    if any(may_only_blink(inventory, node, now) for node in plan.nodes.values()):
         return ""
     gone = [why for node in plan.nodes.values() if (why := inventory.roster.why_unusable(stream.served, node))]
     if plan.tiles is not None and works_whole(inventory, stream, plan.nodes[Tier.EDGE]):
@@ -81,7 +81,8 @@ def _breaks(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, plan
     return "; ".join(against)
 
 
-def _may_only_blink(inventory: Inventory, node: NodeId, now: float) -> bool:
+def may_only_blink(inventory: Inventory, node: NodeId, now: float) -> bool:
+    """Whether the node was lost so short a while ago that it may be back in a moment."""
     state = inventory.roster.peers.states.get(node)
     just_lost = now - inventory.lost_at.get(node, -math.inf) < LOST_GRACE_S
     return state is not None and state.state is LifeState.LOST and just_lost
