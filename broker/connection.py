@@ -106,14 +106,18 @@ class Connection:
         """Connect, in the background."""
         self._thread.start()
 
-    def publish(self, item: Outgoing, *, wait_s: float | None) -> None:
-        """Queue a message. Raises PayloadTooLarge, QueueFull, NotConnected (when stopped)."""
+    def publish(self, item: Outgoing, *, wait_s: float | None) -> bool:
+        """Queue a message; False when the rest of its bundle was lost before.
+
+        Raises PayloadTooLarge, QueueFull, NotConnected (when stopped).
+        """
         self._check_size(item)
         if item.qos == 0 and not self._connected:
             self.outbox.dropped_total += 1  # nothing could tell whether it was ever sent
-            return
-        self.outbox.put(item, wait_s=0.0 if in_network_thread() else wait_s)
+            return True
+        is_queued = self.outbox.put(item, wait_s=0.0 if in_network_thread() else wait_s)
         self._wake.nudge()
+        return is_queued
 
     def keep(self, topic: str, payload: bytes) -> None:
         """Publish retained, now and at each connect. Raises PayloadTooLarge."""
@@ -331,9 +335,9 @@ class Connection:
         While this connection stands, nobody else has the client id: a broker closes the older of two. What comes then
         is no claim of a client's with this id, whoever wrote it, and ours is put in its place.
         """
-        if self._claim is None or self._stopping or message.payload == self._claim.token:
+        if self._claim is None or self._stopping or message.payload in (b"", self._claim.token):
             return
-        if message.retain and message.payload:
+        if message.retain:
             self._send_disconnect(leave_session=True)
             self._give_way("its claim holds another token")
             return

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from broker.errors import BrokerError
+from broker.outbox import Bundle
 from broker.session import Channel, Message, Session
 
 _log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class OncePublisher:
         self._is_caught_up = False
         self._pending: dict[Hashable, Sequence[Parcel]] = {}
         self._unsettled: dict[Hashable, set[int]] = {}
+        self._sending: dict[Hashable, Bundle] = {}
         self._lost: set[Hashable] = set()
         self._fence: tuple[bytes, int] | None = None
         self._missing: Mapping[Hashable, Sequence[Parcel]] | None = None
@@ -84,6 +86,7 @@ class OncePublisher:
             with self._changed:
                 self._pending.pop(key, None)
                 self._unsettled.pop(key, None)
+                self._sending.pop(key, None)
                 self._lost.discard(key)
             raise
 
@@ -102,22 +105,35 @@ class OncePublisher:
             self._caught_up()
 
     def _send(self, key: Hashable, parcels: Sequence[Parcel]) -> None:
+        """Queue them all for one connection. If it ends before the last is queued, that has not left: begin again."""
+        while not self._send_over_one_connection(key, parcels):
+            _log.debug("the line broke among the messages of %s: all of them again", key)
+
+    def _send_over_one_connection(self, key: Hashable, parcels: Sequence[Parcel]) -> bool:
+        bundle = Bundle()
         with self._changed:
+            self._lost.discard(key)
             # those of an earlier sending that are not settled yet are of a connection that is gone
-            self._unsettled[key] = set(range(len(parcels)))
+            self._unsettled[key], self._sending[key] = set(range(len(parcels))), bundle
         for index, parcel in enumerate(parcels):
-            self._session.publish(
+            is_queued = self._session.publish(
                 parcel.topic,
                 parcel.payload,
                 correlation=parcel.correlation,
                 channel=Channel.RESULTS,
                 wait_s=None,
                 repeated=False,
-                settled=partial(self._settled, key, index),
+                settled=partial(self._settled, key, index, bundle),
+                bundle=bundle,
             )
+            if not is_queued:
+                return False
+        return True
 
-    def _settled(self, key: Hashable, index: int, taken: bool) -> None:
+    def _settled(self, key: Hashable, index: int, bundle: Bundle, taken: bool) -> None:
         with self._changed:
+            if self._sending.get(key) is not bundle:
+                return  # of an earlier connection; all have been sent again since
             if not taken and key in self._pending:
                 self._lost.add(key)
             unsettled = self._unsettled.get(key)
@@ -132,6 +148,7 @@ class OncePublisher:
         with self._changed:
             self._pending.pop(key, None)
             self._unsettled.pop(key, None)
+            self._sending.pop(key, None)
             self._lost.discard(key)
         self._delivered(key)
 

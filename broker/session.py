@@ -29,6 +29,7 @@ from broker.errors import (
     SubscribeTimeout,
 )
 from broker.messages import Address, Channel, Claim, Delivery, Limits, Message, Will
+from broker.outbox import Bundle
 from broker.packets import outgoing
 from broker.policy import policies
 from broker.routes import Handler
@@ -254,13 +255,15 @@ class Session:
         wait_s: float | None = 10.0,
         repeated: bool = True,
         settled: Callable[[bool], None] | None = None,
-    ) -> None:
+        bundle: Bundle | None = None,
+    ) -> bool:
         """Queue a message; wait up to `wait_s` (None: for ever) while the channel's bytes are at their bound.
 
         Without a connection QoS 1 waits in the queue, within the same bound, and is sent, in order, at the next connect
         unless `expiry_s` has passed; QoS 0 is dropped and counted. After a lost connection unacknowledged QoS 1
         messages are sent again, so that a receiver may see one twice; not so what is not to be `repeated`. `settled` is
-        told, in some thread, whether the broker acknowledged it; False leaves open whether it has it.
+        told, in some thread, whether the broker acknowledged it; False leaves open whether it has it. Returns False,
+        and has queued nothing, when the rest of its `bundle` was lost before.
 
         Raises PayloadTooLarge before a byte leaves, QueueFull, NotConnected (only when stopped).
         """
@@ -273,8 +276,8 @@ class Session:
             response_topic=response_topic,
             correlation=correlation,
         )
-        item.repeated, item.settled = repeated, settled
-        self._connection(channel).publish(item, wait_s=wait_s)
+        item.repeated, item.settled, item.bundle = repeated, settled, bundle
+        return self._connection(channel).publish(item, wait_s=wait_s)
 
     def keep(self, topic: str, payload: bytes) -> None:
         """Publish retained on CONTROL, now and at each connect: a broker without persistence forgets."""

@@ -120,15 +120,16 @@ class PlannerNode:
             if event is None:
                 return
             now = time.monotonic()
-            # a decision may take longer than reports take to come: one for all that have
+            # a decision may take longer than reports take to come, or than a node may be silent: one for all that have
+            # come, so that nobody is taken for silent whose report waits behind it
             more_wait = not self._inbox.empty() and now - decided_at < DECIDE_S
-            decided_at = decided_at if more_wait else now
             actions: list[pe.PlannerAction] = []
             with self._guard.over(event):
                 actions = self.machine.handle(event, now, time.time(), more_wait=more_wait)
             for action in actions:
                 with self._guard.over(action):
                     self._perform(action)
+            decided_at = decided_at if more_wait else time.monotonic()
             if now >= report_at:
                 report_at = now + self.config.telemetry.interval_s
                 with self._guard.over("report"):

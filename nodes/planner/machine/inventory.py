@@ -107,11 +107,15 @@ class Inventory:
             Tick: lambda _event, _now: [],
         }
 
-    def learn(self, event: PlannerEvent, now: float) -> list[PlannerAction]:
-        """Take one event that is no person's request, and see who has fallen silent."""
+    def learn(self, event: PlannerEvent, now: float, *, more_wait: bool = False) -> list[PlannerAction]:
+        """Take one event that is no person's request, and see who has fallen silent.
+
+        Not while more events wait: what a node has said meanwhile may be among them.
+        """
         if why_not := self._why_not(event):
             return [Refuse(type(event).__name__, why_not)]
-        return self._learn[type(event)](event, now) + self._take_over() + self._fall_silent(now)
+        actions = self._learn[type(event)](event, now) + self._take_over()
+        return actions if more_wait else actions + self._fall_silent(now)
 
     def _why_not(self, event: PlannerEvent) -> str:
         """Why there is no room for what an event tells of, empty if there is."""

@@ -635,3 +635,13 @@ def test_a_manifest_never_replaces_another_one_of_its_digest() -> None:
     (refused,) = planner(pe.ManifestArrived(forged))
     assert isinstance(refused, Refuse)
     assert planner.machine.inventory.roster.graphs[GRAPH.digest] == GRAPH
+
+
+def test_nobody_falls_silent_while_reports_wait_behind_a_long_decision() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD, lost_after_s=4.0)
+    planner.now += 30.0  # the decision took so long
+    said = []
+    for node in (DEVICE, EDGE, CLOUD):
+        event = pe.TelemetryArrived(node)
+        said += planner.machine.handle(event, planner.now, planner.now, more_wait=node != CLOUD)
+    assert not [text for text in logged(said) if "nothing from" in text]
