@@ -129,7 +129,7 @@ class Fuzz:
         """Frames answered so far."""
         return self.closed_before + (self.cluster.closed_total if hasattr(self, "cluster") else 0)
 
-    def run(self, count: int, *, restart_every: int = 1_000) -> None:
+    def run(self, count: int, *, restart_every: int = 2_500) -> None:
         """Send so many messages, while frames come and plans change."""
         with mock.patch.object(exact, "solve", side_effect=any_solution):
             for number in range(count):
@@ -143,7 +143,7 @@ class Fuzz:
             self._live("a request", self._request)
         else:
             self._live("a message", self._message)
-        if self.chance.random() < 0.2:
+        if self.chance.random() < 0.12:
             self._live("work", lambda: self.cluster.go_on(3, self.chance.randrange(10**9)))
 
     def _live(self, what: str, happens: Callable[[], None]) -> None:
@@ -171,7 +171,7 @@ class Fuzz:
             topic = f"{kind}/{self.chance.choice(('evil', 'edge-1', 'device-1', 'planner', 'cam'))}"
         self._last = topic, mutated
         readers = [client for client in self.cluster.clients if client.running and self._reads(client, kind)]
-        self.cluster.planner.more_wait = self.chance.random() < 0.8  # as in its shell: one decision for several events
+        self.cluster.planner.more_wait = self.chance.random() < 0.9  # as in its shell: one decision for several events
         for client in self.chance.sample(readers, min(2, len(readers))):
             try:
                 client.arrived(topic, mutated)
