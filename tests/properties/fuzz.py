@@ -149,6 +149,8 @@ class Fuzz:
     def _live(self, what: str, happens: Callable[[], None]) -> None:
         try:
             happens()
+        except TrisectError:
+            self.refused["under way"] += 1  # what a forged message made one node say to others
         except Exception as error:  # any error at all is what this looks for
             trace, where = error.__traceback__, ""
             while trace is not None:

@@ -144,6 +144,11 @@ class Roster:
             return f"{node} refused an earlier plan, or did not prepare it in time"
         return self._why_unmeasured(stream, node, digest or "")
 
+    def why_gone(self, stream: Served, tier: Tier, node: NodeId) -> str:
+        """Why the node cannot go on with a stage of this tier, empty if it can: nodes may start again as another kind."""
+        why = self.why_unusable(stream, node)
+        return why or ("" if node in self.usable(stream, tier) else f"{node} is no node of the {tier.label} any more")
+
     def is_banned(self, stream: Served, node: NodeId) -> bool:
         """Whether the node's present process refused a plan of the stream, or never prepared it."""
         state = self.peers.states.get(node)

@@ -35,10 +35,14 @@ def test_a_worker_goes_on_after_its_work_and_its_report_of_that_have_failed() ->
 
 def test_a_worker_that_is_stuck_behind_a_full_queue_is_left_in_time() -> None:
     gate = threading.Event()
-    worker: Worker[int] = Worker("w", lambda _: gate.wait(), limit=2)
+
+    def wait_for(event: threading.Event) -> None:
+        event.wait()
+
+    worker: Worker[threading.Event] = Worker("w", wait_for, limit=2)
     worker.start()
-    for item in range(3):
-        worker.put(item)
+    for _ in range(3):
+        worker.put(gate)
     began = time.monotonic()
     worker.stop(wait_s=0.2)
     assert time.monotonic() - began < 5.0

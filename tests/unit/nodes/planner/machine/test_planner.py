@@ -645,3 +645,12 @@ def test_nobody_falls_silent_while_reports_wait_behind_a_long_decision() -> None
         event = pe.TelemetryArrived(node)
         said += planner.machine.handle(event, planner.now, planner.now, more_wait=node != CLOUD)
     assert not [text for text in logged(said) if "nothing from" in text]
+
+
+def test_a_node_that_starts_again_on_another_tier_is_out_of_the_plan() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner.tick(2 * PATIENCE_S)
+    info = NodeInfo(CLOUD, "edge", "one", "1", "tf", "2", 1, "x86", {"chain": GRAPH.digest})
+    plans = published(planner(pe.InfoArrived(info)))
+    assert "cloud-1 is no node of the cloud any more" in plans[0].reason
+    assert C not in plans[0].nodes
