@@ -145,7 +145,7 @@ class Roster:
         return self._why_unmeasured(stream, node, digest or "")
 
     def why_gone(self, stream: Served, tier: Tier, node: NodeId) -> str:
-        """Why the node cannot go on with a stage of this tier, empty if it can: it may have started again as another."""
+        """Why the node cannot go on with a stage of this tier, empty if it can: it may have started as another."""
         why = self.why_unusable(stream, node)
         return why or ("" if node in self.usable(stream, tier) else f"{node} is no node of the {tier.label} any more")
 
