@@ -67,6 +67,7 @@ class Connection:
         listener: Listener,
         will: Will | None = None,
         claim: Claim | None = None,
+        max_bytes: Callable[[str], int | None] = lambda topic: None,
     ) -> None:
         self.client_id = client_id
         self.outbox = Outbox(thread_name, limit_bytes=policy.queue_bytes)
@@ -75,6 +76,7 @@ class Connection:
             receive_maximum=policy.receive_maximum,
             manual_ack=policy.manual_ack,
             send_ack=self._post_ack,
+            max_bytes=max_bytes,
         )
         self.max_packet_bytes: int | None = None
         self.sent_bytes_total = 0
@@ -104,14 +106,18 @@ class Connection:
         """Connect, in the background."""
         self._thread.start()
 
-    def publish(self, item: Outgoing, *, wait_s: float | None) -> None:
-        """Queue a message. Raises PayloadTooLarge, QueueFull, NotConnected (when stopped)."""
+    def publish(self, item: Outgoing, *, wait_s: float | None) -> bool:
+        """Queue a message; False when the rest of its bundle was lost before.
+
+        Raises PayloadTooLarge, QueueFull, NotConnected (when stopped).
+        """
         self._check_size(item)
         if item.qos == 0 and not self._connected:
             self.outbox.dropped_total += 1  # nothing could tell whether it was ever sent
-            return
-        self.outbox.put(item, wait_s=0.0 if in_network_thread() else wait_s)
+            return True
+        is_queued = self.outbox.put(item, wait_s=0.0 if in_network_thread() else wait_s)
         self._wake.nudge()
+        return is_queued
 
     def keep(self, topic: str, payload: bytes) -> None:
         """Publish retained, now and at each connect. Raises PayloadTooLarge."""
@@ -272,7 +278,13 @@ class Connection:
                 correlation=item.correlation,
             )
             self.up.began(time.monotonic())
-            info = self._client.publish(item.topic, item.payload, item.qos, item.retain, properties)
+            try:
+                info = self._client.publish(item.topic, item.payload, item.qos, item.retain, properties)
+            except ValueError as error:
+                # taken from the queue and not in flight: nobody else could settle it any more
+                _log.error("%s: paho does not send a message on %s: %s", self._thread.name, item.topic, error)
+                self.outbox.dropped(item)
+                continue
             self.outbox.sent(info.mid, item)
             self.sent_bytes_total += item.size
             self._client.loop_write()
@@ -318,9 +330,21 @@ class Connection:
         self._resubscribe(self.inbox.routes.add(claim.topic, self._on_claim, qos=1))
 
     def _on_claim(self, message: Message) -> None:
-        if self._claim is not None and message.payload not in (b"", self._claim.token) and not self._stopping:
+        """Another token than ours, in what the broker kept while we were away: another process came meanwhile.
+
+        While this connection stands, nobody else has the client id: a broker closes the older of two. What comes then
+        is no claim of a client's with this id, whoever wrote it, and ours is put in its place.
+        """
+        if self._claim is None or self._stopping or message.payload in (b"", self._claim.token):
+            return
+        if message.retain:
             self._send_disconnect(leave_session=True)
             self._give_way("its claim holds another token")
+            return
+        self.inbox.refused.add(
+            message.topic, f"{message.topic}: refused a claim that is not ours, while we hold the id"
+        )
+        self._publish_kept(self._claim.topic, self._claim.token)
 
     def _give_way(self, reason: str) -> None:
         self._stopping = True  # two nodes with one id would otherwise throw each other out for ever

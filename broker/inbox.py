@@ -9,6 +9,7 @@ from functools import partial
 
 from paho.mqtt.client import MQTTMessage
 
+from broker.complaints import Complaints
 from broker.intake import Arrival, Intake
 from broker.messages import Channel, Message
 from broker.routes import Handler, Routes
@@ -31,12 +32,22 @@ class Inbox:
     handed over before is not handed over twice. On INTAKE, a message that nobody handles yet (an earlier process
     subscribed, this one has not come to it) is held, unacknowledged, until a subscription claims it. At most half of
     the receive window is given to such messages.
+
+    A message above the `max_bytes` of its topic goes no further than here.
     """
 
     def __init__(
-        self, channel: Channel, *, receive_maximum: int | None, manual_ack: bool, send_ack: Callable[[int], None]
+        self,
+        channel: Channel,
+        *,
+        receive_maximum: int | None,
+        manual_ack: bool,
+        send_ack: Callable[[int], None],
+        max_bytes: Callable[[str], int | None] = lambda topic: None,
     ) -> None:
         self.routes = Routes()
+        self.refused, self.failures = Complaints(_log), Complaints(_log)
+        self._max_bytes = max_bytes
         # without manual acknowledgement paho sends the PUBACK once the handlers have returned
         send_ack = send_ack if manual_ack else _no_packet
         self.intake = Intake(send_ack)
@@ -62,6 +73,9 @@ class Inbox:
                 self._send_ack(received.mid)
                 return
             finished = partial(self.intake.finished, delivery)
+        if self._is_too_large(received.topic, len(payload)):
+            finished()
+            return
         properties = received.properties
         message = Message(
             topic=received.topic,
@@ -76,6 +90,13 @@ class Inbox:
         self._route(message, getattr(properties, "SubscriptionIdentifier", []))
         if not self._manual_ack:
             finished()
+
+    def _is_too_large(self, topic: str, nbytes: int) -> bool:
+        most = self._max_bytes(topic)
+        if most is None or nbytes <= most:
+            return False
+        self.refused.add(topic, f"{topic}: refused {nbytes:_} bytes; a message there has {most:_} at most")
+        return True
 
     def claim(self) -> None:
         """Offer the unclaimed messages again, after a new subscription."""
@@ -97,10 +118,11 @@ class Inbox:
             _log.warning("a message on %s is dropped: no subscription of this process wants it", dropped.topic)
             dropped.ack()
 
-    @staticmethod
-    def _call(handler: Handler, message: Message) -> None:
+    def _call(self, handler: Handler, message: Message) -> None:
         try:
             handler(message)
-        except Exception:
+        except Exception as error:
             # one bad message must not cost the connection, and with it every other message
-            _log.exception("a handler failed on %s (%d bytes)", message.topic, len(message.payload))
+            text = f"a handler failed on {message.topic} ({len(message.payload)} bytes): the message is dropped"
+            self.failures.add((type(error).__name__, message.topic), text, error=error)
+            message.ack()

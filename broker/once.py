@@ -16,8 +16,10 @@ import secrets
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from broker.errors import BrokerError
+from broker.outbox import Bundle
 from broker.session import Channel, Message, Session
 
 _log = logging.getLogger(__name__)
@@ -57,6 +59,8 @@ class OncePublisher:
         self._delivered, self._caught_up = delivered, caught_up
         self._is_caught_up = False
         self._pending: dict[Hashable, Sequence[Parcel]] = {}
+        self._unsettled: dict[Hashable, set[int]] = {}
+        self._sending: dict[Hashable, Bundle] = {}
         self._lost: set[Hashable] = set()
         self._fence: tuple[bytes, int] | None = None
         self._missing: Mapping[Hashable, Sequence[Parcel]] | None = None
@@ -70,7 +74,9 @@ class OncePublisher:
     def publish(self, key: Hashable, parcels: Sequence[Parcel]) -> None:
         """Publish them in order; waits while the queue is full. The last one is on a recognised topic.
 
-        Those before it may come twice when the connection is lost between them. Raises PayloadTooLarge, NotConnected.
+        They are delivered together: while one of them may be lost, all are sent again, so that those before the last
+        may come twice. The broker takes them in order, so that it has them all when it has the last. Raises
+        PayloadTooLarge, NotConnected.
         """
         with self._changed:
             self._pending[key] = parcels
@@ -79,6 +85,8 @@ class OncePublisher:
         except BrokerError:
             with self._changed:
                 self._pending.pop(key, None)
+                self._unsettled.pop(key, None)
+                self._sending.pop(key, None)
                 self._lost.discard(key)
             raise
 
@@ -97,28 +105,50 @@ class OncePublisher:
             self._caught_up()
 
     def _send(self, key: Hashable, parcels: Sequence[Parcel]) -> None:
-        for index, parcel in enumerate(parcels, start=1):
-            self._session.publish(
+        """Queue them all for one connection. If it ends before the last is queued, that has not left: begin again."""
+        while not self._send_over_one_connection(key, parcels):
+            _log.debug("the line broke among the messages of %s: all of them again", key)
+
+    def _send_over_one_connection(self, key: Hashable, parcels: Sequence[Parcel]) -> bool:
+        bundle = Bundle()
+        with self._changed:
+            self._lost.discard(key)
+            # those of an earlier sending that are not settled yet are of a connection that is gone
+            self._unsettled[key], self._sending[key] = set(range(len(parcels))), bundle
+        for index, parcel in enumerate(parcels):
+            is_queued = self._session.publish(
                 parcel.topic,
                 parcel.payload,
                 correlation=parcel.correlation,
                 channel=Channel.RESULTS,
                 wait_s=None,
                 repeated=False,
-                settled=(lambda taken: self._settled(key, taken)) if index == len(parcels) else None,
+                settled=partial(self._settled, key, index, bundle),
+                bundle=bundle,
             )
+            if not is_queued:
+                return False
+        return True
 
-    def _settled(self, key: Hashable, taken: bool) -> None:
-        if taken:
-            self._arrived(key)
-            return
+    def _settled(self, key: Hashable, index: int, bundle: Bundle, taken: bool) -> None:
         with self._changed:
-            if key in self._pending:
+            if self._sending.get(key) is not bundle:
+                return  # of an earlier connection; all have been sent again since
+            if not taken and key in self._pending:
                 self._lost.add(key)
+            unsettled = self._unsettled.get(key)
+            if not taken or unsettled is None:
+                return
+            unsettled.discard(index)
+            is_whole = not unsettled and key not in self._lost
+        if is_whole:
+            self._arrived(key)
 
     def _arrived(self, key: Hashable) -> None:
         with self._changed:
             self._pending.pop(key, None)
+            self._unsettled.pop(key, None)
+            self._sending.pop(key, None)
             self._lost.discard(key)
         self._delivered(key)
 

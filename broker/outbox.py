@@ -9,6 +9,7 @@ messages that are kept and therefore published anew at each connect anyway, and 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -16,6 +17,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.errors import NotConnected, QueueFull
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Bundle:
+    """Messages that go over one connection, in order, or not at all: once one of them is lost, no later one is queued.
+
+    So a broker that has the last of them has them all.
+    """
+
+    is_lost: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +49,7 @@ class Outgoing:
     kept: bool = False
     repeated: bool = True
     settled: Callable[[bool], None] | None = None
+    bundle: Bundle | None = None
 
     @property
     def outlives_connection(self) -> bool:
@@ -47,9 +61,12 @@ class Outgoing:
         return None if self.deadline is None else self.deadline - now
 
     def settle(self, delivered: bool) -> None:
-        """Tell whoever asked."""
+        """Tell whoever asked. What that raises is a fault of theirs, and must not cost the connection."""
         if self.settled is not None:
-            self.settled(delivered)
+            try:
+                self.settled(delivered)
+            except Exception:
+                _log.exception("whoever published on %s could not be told of it", self.topic)
 
 
 class Outbox:
@@ -76,8 +93,11 @@ class Outbox:
         """Messages that left and are not acknowledged."""
         return len(self._in_flight)
 
-    def put(self, item: Outgoing, *, wait_s: float | None) -> None:
-        """Queue a message, waiting for room. wait_s None: for ever; 0: not at all. Raises QueueFull, NotConnected."""
+    def put(self, item: Outgoing, *, wait_s: float | None) -> bool:
+        """Queue a message, waiting for room. wait_s None: for ever; 0: not at all. Raises QueueFull, NotConnected.
+
+        Returns False, and has queued nothing, when the rest of its bundle was lost before.
+        """
         started = time.monotonic()
         with self._changed:
             # kept messages are few, replace each other, and must get through: only their own topic bounds them
@@ -89,8 +109,11 @@ class Outbox:
                 raise QueueFull(
                     topic=item.topic, size=item.size, queued=self._bytes, limit=self._limit_bytes, waited_s=waited_s
                 )
+            if item.bundle is not None and item.bundle.is_lost:
+                return False
             self._waiting.append(item)
             self._bytes += item.size
+            return True
 
     def take(self, window: int) -> Outgoing | None:
         """The next message to send, or None when there is none or `window` QoS 1 messages are in flight."""
@@ -104,7 +127,12 @@ class Outbox:
 
     def sent(self, mid: int, item: Outgoing) -> None:
         """The message left under packet id `mid`; it stays counted until acked."""
-        self._in_flight[mid] = item
+        with self._changed:
+            is_closed = self._closed
+            if not is_closed:
+                self._in_flight[mid] = item
+        if is_closed:
+            item.settle(False)  # `close` has counted all others, and nobody will ask again
 
     def acked(self, mid: int, *, accepted: bool = True) -> Outgoing | None:
         """The broker has it (QoS 1) or it was written (QoS 0)."""
@@ -121,6 +149,8 @@ class Outbox:
         with self._changed:
             self.dropped_total += 1
             self._release(item)
+            if item.bundle is not None:
+                item.bundle.is_lost = True
         item.settle(False)
 
     def lost(self) -> None:
@@ -134,6 +164,8 @@ class Outbox:
             self.dropped_total += sum(1 for item in gone if item.qos == 0)
             for item in gone:
                 self._release(item)
+                if item.bundle is not None:
+                    item.bundle.is_lost = True
         for item in gone:
             item.settle(False)
 

@@ -9,12 +9,26 @@ from typing import Final
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from broker.errors import TopicError
 from broker.outbox import Outgoing
 
 __all__ = ["Properties", "expiry_s", "outgoing", "pack", "publish_properties", "publish_size"]
 
 # MQTT's Variable Byte Integer: values below these take 1, 2 and 3 bytes; the rest 4
 _VARINT_BOUNDS: Final = (128, 16_384, 2_097_152)
+
+
+_MOST_BYTES: Final = 65_535
+"""Of a topic and of correlation data: their length has two bytes."""
+
+
+def _check_topic(topic: str) -> None:
+    try:
+        nbytes = len(topic.encode())
+    except UnicodeEncodeError:
+        nbytes = 0
+    if not 0 < nbytes <= _MOST_BYTES or any(character in topic for character in "+#\0"):
+        raise TopicError(f"{topic[:80]!r} is no topic to publish on: 1 to {_MOST_BYTES:_} bytes without +, # and NUL")
 
 
 def pack(packet_type: int, **values: object) -> Properties:
@@ -66,7 +80,15 @@ def outgoing(
     response_topic: str | None = None,
     correlation: bytes | None = None,
 ) -> Outgoing:
-    """A message for an outbox, with the size of its packet."""
+    """A message for an outbox, with the size of its packet. Raises TopicError for what cannot be published.
+
+    Refused here, where the caller can be told: in the network thread it would cost the connection.
+    """
+    _check_topic(topic)
+    if response_topic is not None:
+        _check_topic(response_topic)
+    if correlation is not None and len(correlation) > _MOST_BYTES:
+        raise TopicError(f"correlation data of {len(correlation):_} bytes; MQTT has room for {_MOST_BYTES:_}")
     properties = publish_properties(remaining_s=expiry_s, response_topic=response_topic, correlation=correlation)
     size = publish_size(topic, len(payload), qos, properties)
     deadline = None if expiry_s is None else time.monotonic() + expiry_s

@@ -16,6 +16,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from types import TracebackType
 from typing import Final
 
+from broker.complaints import Complaints
 from broker.connection import Connection, in_network_thread
 from broker.errors import (
     BrokerError,
@@ -28,6 +29,7 @@ from broker.errors import (
     SubscribeTimeout,
 )
 from broker.messages import Address, Channel, Claim, Delivery, Limits, Message, Will
+from broker.outbox import Bundle
 from broker.packets import outgoing
 from broker.policy import policies
 from broker.routes import Handler
@@ -47,10 +49,13 @@ class Session:
     itself for as long as it is not stopped, and not taken over by another client with its id.
 
     Args:
-        name: unique at the broker, e.g. `demo-edge-1`; the client ids are `trisect-<name>-control` and so on.
+        name: unique in its `scope`, such as `edge-1`.
+        scope: a pipeline; the client ids are `trisect.<scope>.<name>.control` and so on. Neither has a dot, so that no
+            two of them make the same one.
         token: tells this process from an earlier one of the same name.
         is_new_name: nobody had this name before, as with a random one. Then no message is missed on CONTROL while a
             broker with persistence restarts.
+        max_bytes: the most that a payload on a topic may have, None for any; what has more is dropped on its arrival.
         will: published by the broker, retained, when the node is gone without `stop`. The topic `claim` beside it
             then tells two processes with one name apart, where the broker itself does not.
         on_up, on_down, on_taken: called one at a time, in order, in the thread `<name>.events`, where they may publish,
@@ -66,6 +71,7 @@ class Session:
         *,
         name: str,
         token: str,
+        scope: str = "",
         will: Will | None = None,
         intake: bool = False,
         is_new_name: bool = False,
@@ -73,10 +79,13 @@ class Session:
         on_down: Callable[[str], None] = lambda reason: None,
         on_taken: Callable[[SessionTaken], None] = lambda taken: None,
         limits: Limits = _DEFAULT_LIMITS,
+        max_bytes: Callable[[str], int | None] = lambda topic: None,
     ) -> None:
         self.address, self.name, self.token = address, name, token
         self._on_up, self._on_down, self._on_taken = on_up, on_down, on_taken
         self._limits = limits
+        self._failures = Complaints(_log)
+        full_name = ".".join(("trisect", *filter(None, (scope, name))))
         # beside the will, so that the right to write below the node's own name is enough
         self._claim = Claim(f"{will.topic.rpartition('/')[0]}/claim", token.encode()) if will else None
         self._state = threading.Condition()
@@ -94,7 +103,7 @@ class Session:
         self._connections = {
             channel: Connection(
                 address,
-                client_id=f"trisect-{name}-{channel.value}",
+                client_id=f"{full_name}.{channel.value}",
                 thread_name=f"{name}.{channel.value}",
                 channel=channel,
                 policy=policy,
@@ -102,6 +111,7 @@ class Session:
                 listener=self,
                 will=will if channel is Channel.CONTROL else None,
                 claim=self._claim if channel is Channel.CONTROL else None,
+                max_bytes=max_bytes,
             )
             for channel, policy in policies(limits, intake=intake, is_new_name=is_new_name).items()
         }
@@ -150,6 +160,16 @@ class Session:
         """Messages given up: QoS 0 without a connection, expired ones, ones too large for a new broker."""
         boxes = [connection.outbox for connection in self._connections.values()]
         return sum(box.dropped_total + box.expired_total for box in boxes)
+
+    @property
+    def refused_total(self) -> int:
+        """Messages that were dropped on their arrival: too large, or a claim that cannot be one."""
+        return sum(connection.inbox.refused.total for connection in self._connections.values())
+
+    @property
+    def internal_errors_total(self) -> int:
+        """Faults of handlers and callbacks, of which each has cost the message or the call that it came with."""
+        return self._failures.total + sum(c.inbox.failures.total for c in self._connections.values())
 
     @property
     def reconnects_total(self) -> int:
@@ -235,13 +255,15 @@ class Session:
         wait_s: float | None = 10.0,
         repeated: bool = True,
         settled: Callable[[bool], None] | None = None,
-    ) -> None:
+        bundle: Bundle | None = None,
+    ) -> bool:
         """Queue a message; wait up to `wait_s` (None: for ever) while the channel's bytes are at their bound.
 
         Without a connection QoS 1 waits in the queue, within the same bound, and is sent, in order, at the next connect
         unless `expiry_s` has passed; QoS 0 is dropped and counted. After a lost connection unacknowledged QoS 1
         messages are sent again, so that a receiver may see one twice; not so what is not to be `repeated`. `settled` is
-        told, in some thread, whether the broker acknowledged it; False leaves open whether it has it.
+        told, in some thread, whether the broker acknowledged it; False leaves open whether it has it. Returns False,
+        and has queued nothing, when the rest of its `bundle` was lost before.
 
         Raises PayloadTooLarge before a byte leaves, QueueFull, NotConnected (only when stopped).
         """
@@ -254,8 +276,8 @@ class Session:
             response_topic=response_topic,
             correlation=correlation,
         )
-        item.repeated, item.settled = repeated, settled
-        self._connection(channel).publish(item, wait_s=wait_s)
+        item.repeated, item.settled, item.bundle = repeated, settled, bundle
+        return self._connection(channel).publish(item, wait_s=wait_s)
 
     def keep(self, topic: str, payload: bytes) -> None:
         """Publish retained on CONTROL, now and at each connect: a broker without persistence forgets."""
@@ -372,8 +394,8 @@ class Session:
         while (call := self._events.get()) is not None:
             try:
                 call()
-            except Exception:
-                _log.exception("%s: a callback failed", self.name)
+            except Exception as error:
+                self._failures.add(type(error).__name__, f"{self.name}: a callback failed", error=error)
 
     def _close(self) -> None:
         # the control connection last: while it stands, a fault would still be told by the will

@@ -1,7 +1,7 @@
 """Every topic, declared once: its name, message, encoding, QoS, retain flag and writer.
 
 Knows how names are built and taken apart, and nothing of what the messages hold. Subscriptions, the ACL file and the
-table in the docs derive from `ALL`.
+table in the docs derive from `ALL`. A message above its topic's `max_bytes` is refused where it comes in.
 """
 
 from __future__ import annotations
@@ -13,20 +13,24 @@ from typing import Final, Literal
 from broker.errors import TopicError
 
 ROOT: Final = "trisect/v1"
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+CHUNK_LIMIT: Final = 8 * MIB + 64 * KIB
+"""The largest chunk that a configuration may ask for, with its header."""
 _FIELD: Final = re.compile(r"\{(\w+)\}")
-_ID: Final = re.compile(r"[a-z0-9-]+")
-_NAME: Final = re.compile(r"[a-z0-9_.-]+")
-_INTEGER: Final = re.compile(r"[0-9]+")
+_ID: Final = re.compile(r"[a-z0-9-]{1,128}")
+_NAME: Final = re.compile(r"[a-z0-9_.-]{1,128}")
+_INTEGER: Final = re.compile(r"[0-9]{1,18}")
 
 _ALLOWED: Final = {
-    "pipeline": (_ID, "a-z, 0-9 and -"),
-    "node": (_ID, "a-z, 0-9 and -"),
-    "client": (_ID, "a-z, 0-9 and -"),
-    "worker": (_ID, "a-z, 0-9 and -"),
-    "epoch": (_INTEGER, "a whole number, 0 or more"),
-    "index": (_INTEGER, "a whole number, 0 or more"),
+    "pipeline": (_ID, "1 to 128 of a-z, 0-9 and -"),
+    "node": (_ID, "1 to 128 of a-z, 0-9 and -"),
+    "client": (_ID, "1 to 128 of a-z, 0-9 and -"),
+    "worker": (_ID, "1 to 128 of a-z, 0-9 and -"),
+    "epoch": (_INTEGER, "a whole number, 0 or more, of at most 18 digits"),
+    "index": (_INTEGER, "a whole number, 0 or more, of at most 18 digits"),
 }
-_ALLOWED_ELSE: Final = (_NAME, "a-z, 0-9, -, _ and .")
+_ALLOWED_ELSE: Final = (_NAME, "1 to 128 of a-z, 0-9, -, _ and .")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Topic:
     qos: int
     retain: bool
     writer: str
+    max_bytes: int
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -46,26 +51,28 @@ class Topic:
         return tuple(_FIELD.findall(self.template))
 
 
-PLAN: Final = Topic("plan/{stream}", "Plan", "json", 1, True, "planner")
-STATE: Final = Topic("node/{node}/state", "NodeState", "json", 1, True, "node")
-CLAIM: Final = Topic("node/{node}/claim", "Claim", "raw", 1, True, "node")  # see broker.messages.Claim
-INFO: Final = Topic("node/{node}/info", "NodeInfo", "json", 1, True, "node")
-MODEL: Final = Topic("model/{digest}", "Manifest", "json", 1, True, "node")
-PROFILE: Final = Topic("node/{node}/profile/{model}", "Profile", "json", 1, True, "node")
-LINK: Final = Topic("node/{node}/link", "LinkReport", "json", 1, True, "node")
-APPLIED: Final = Topic("node/{node}/applied", "Applied", "json", 1, True, "node")
-TELEMETRY: Final = Topic("node/{node}/telemetry", "Telemetry", "json", 0, False, "node")
-OUT: Final = Topic("node/{node}/out/{stream}/{epoch}/{tensor}", "TensorChunk", "msgpack", 1, False, "node")
-TILE: Final = Topic("node/{node}/tile/{worker}/{stream}/{epoch}", "TensorChunk", "msgpack", 1, False, "node")
-TILED: Final = Topic("node/{node}/tiled/{stream}/{epoch}", "TensorChunk", "msgpack", 1, False, "node")
-NODE_RESULT: Final = Topic("node/{node}/result/{stream}", "NodeResult", "msgpack", 1, False, "node")
-PROBE: Final = Topic("node/{node}/probe/{index}", "Probe", "raw", 1, True, "node")  # cleared when measured
-FENCE: Final = Topic("node/{node}/fence", "Fence", "raw", 1, False, "node")  # see broker.once
-FRAME: Final = Topic("frame/{stream}", "Frame", "image", 1, False, "camera or user")
-RESULT: Final = Topic("result/{stream}", "Result", "json", 1, False, "device")
-OUTPUT: Final = Topic("output/{stream}", "Output", "msgpack", 1, False, "device")
-COMMAND: Final = Topic("cmd/{node}/{verb}", "Command", "json", 1, False, "command line")
-REPLY: Final = Topic("reply/{client}", "Reply", "json", 1, False, "node")
+PLAN: Final = Topic("plan/{stream}", "Plan", "json", 1, True, "planner", 4 * MIB)
+STATE: Final = Topic("node/{node}/state", "NodeState", "json", 1, True, "node", 16 * KIB)
+CLAIM: Final = Topic("node/{node}/claim", "Claim", "raw", 1, True, "node", KIB)  # see broker.messages.Claim
+INFO: Final = Topic("node/{node}/info", "NodeInfo", "json", 1, True, "node", 4 * MIB)
+MODEL: Final = Topic("model/{digest}", "Manifest", "json", 1, True, "node", 32 * MIB)
+PROFILE: Final = Topic("node/{node}/profile/{model}", "Profile", "json", 1, True, "node", 4 * MIB)
+LINK: Final = Topic("node/{node}/link", "LinkReport", "json", 1, True, "node", 16 * KIB)
+APPLIED: Final = Topic("node/{node}/applied", "Applied", "json", 1, True, "node", MIB)
+TELEMETRY: Final = Topic("node/{node}/telemetry", "Telemetry", "json", 0, False, "node", MIB)
+OUT: Final = Topic("node/{node}/out/{stream}/{epoch}/{tensor}", "TensorChunk", "msgpack", 1, False, "node", CHUNK_LIMIT)
+TILE: Final = Topic(
+    "node/{node}/tile/{worker}/{stream}/{epoch}", "TensorChunk", "msgpack", 1, False, "node", CHUNK_LIMIT
+)
+TILED: Final = Topic("node/{node}/tiled/{stream}/{epoch}", "TensorChunk", "msgpack", 1, False, "node", CHUNK_LIMIT)
+NODE_RESULT: Final = Topic("node/{node}/result/{stream}", "NodeResult", "msgpack", 1, False, "node", CHUNK_LIMIT)
+PROBE: Final = Topic("node/{node}/probe/{index}", "Probe", "raw", 1, True, "node", CHUNK_LIMIT)  # cleared when measured
+FENCE: Final = Topic("node/{node}/fence", "Fence", "raw", 1, False, "node", KIB)  # see broker.once
+FRAME: Final = Topic("frame/{stream}", "Frame", "image", 1, False, "camera or user", 64 * MIB)
+RESULT: Final = Topic("result/{stream}", "Result", "json", 1, False, "device", MIB)
+OUTPUT: Final = Topic("output/{stream}", "Output", "msgpack", 1, False, "device", CHUNK_LIMIT)
+COMMAND: Final = Topic("cmd/{node}/{verb}", "Command", "json", 1, False, "command line", 64 * KIB)
+REPLY: Final = Topic("reply/{client}", "Reply", "json", 1, False, "node", 8 * MIB)
 
 ALL: Final[tuple[Topic, ...]] = (
     PLAN,
@@ -138,6 +145,19 @@ class Namespace:
             raise TopicError(f"{kind.template} has no field {', '.join(unknown)}")
         texts = {field: _checked(field, value) for field, value in fields.items()}
         return self.prefix + _FIELD.sub(lambda found: texts.get(found[1], "+"), kind.template)
+
+    def max_bytes(self, topic: str) -> int | None:
+        """The most bytes that a payload on `topic` may have; None for what is none of this pipeline's topics."""
+        parsed = self.parse(topic)
+        return parsed[0].max_bytes if parsed else None
+
+    def is_reply(self, topic: str) -> bool:
+        """Whether an answer may go to `topic`: `reply/<client>` of this pipeline, and no filter.
+
+        Whoever asks chooses where the answer goes. Anywhere else, it would be a command or a plan in another's name.
+        """
+        parsed = self.parse(topic)
+        return parsed is not None and parsed[0] is REPLY
 
     def parse(self, topic: str) -> tuple[Topic, dict[str, str]] | None:
         """The kind of a topic and its fields, or None when it is none of this pipeline's topics."""

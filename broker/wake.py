@@ -30,10 +30,9 @@ class Wake:
             self._writer.send(b"\0")
 
     def run_posted(self) -> None:
-        """Make the calls that were posted."""
-        with contextlib.suppress(IndexError):
-            while True:
-                self._calls.popleft()()
+        """Make the calls that were posted. What one raises is raised here, and the rest is made the next time."""
+        while self._calls:
+            self._calls.popleft()()
 
     def sleep(self, timeout_s: float, *, other_fd: int | None = None, write: bool = False) -> bool:
         """Sleep until nudged, until `other_fd` can be read (or written, if asked), or for `timeout_s`.

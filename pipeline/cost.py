@@ -10,12 +10,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from pipeline import ranges
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier, crossings
+from pipeline.ranges import Count, Id, Label, Sum
 
+MOST_TILES = 256
 LINKS = (Tier.DEVICE, Tier.EDGE)
 """A link is named by its lower tier."""
 
@@ -44,11 +49,11 @@ class Link:
 class TileCost:
     """One tile: the node that computes it, bytes there and back, seconds of both (0 at the head) and of computing."""
 
-    worker: str
-    nbytes: int
-    result_nbytes: int
-    transfer_seconds: float
-    compute_seconds: float
+    worker: Id
+    nbytes: Count
+    result_nbytes: Count
+    transfer_seconds: Sum
+    compute_seconds: Sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,40 +65,18 @@ class TilesCost:
     stack in one piece, as a share of it.
     """
 
-    seconds: float
-    alone_seconds: float
-    own_seconds: float
-    busy_seconds: float
-    extra_work: float = 0.0
-    tiles: tuple[TileCost, ...] = ()
+    seconds: Sum
+    alone_seconds: Sum
+    own_seconds: Sum
+    busy_seconds: Sum
+    extra_work: Sum = 0.0
+    tiles: Annotated[tuple[TileCost, ...], Field(max_length=MOST_TILES)] = ()
 
     @property
     def transfer_share(self) -> float:
         """The part of the tiles' seconds that is way there and back."""
         transfer = sum(tile.transfer_seconds for tile in self.tiles)
         return transfer / ((transfer + sum(tile.compute_seconds for tile in self.tiles)) or 1.0)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> TilesCost:
-        """Read it back; raises KeyError, TypeError or ValueError for anything else."""
-        tiles = tuple(
-            TileCost(
-                str(tile["worker"]),
-                int(tile["nbytes"]),
-                int(tile["result_nbytes"]),
-                float(tile["transfer_seconds"]),
-                float(tile["compute_seconds"]),
-            )
-            for tile in value["tiles"]
-        )
-        names = ("seconds", "alone_seconds", "own_seconds", "busy_seconds", "extra_work")
-        numbers = [float(value[name]) for name in names]
-        if not all(
-            map(math.isfinite, (*numbers, *(n for t in tiles for n in (t.transfer_seconds, t.compute_seconds))))
-        ):
-            raise ValueError("a tile's predicted time is not finite")
-        seconds, alone, own, busy, extra_work = numbers
-        return cls(seconds, alone, own, busy, extra_work, tiles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +132,10 @@ class LinkCost:
     `busy_seconds` are those in which the link is taken and no other frame's bytes can pass.
     """
 
-    seconds: float
-    nbytes: int
-    result_nbytes: int
-    busy_seconds: float
+    seconds: Sum
+    nbytes: Count
+    result_nbytes: Count
+    busy_seconds: Sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +146,12 @@ class Prediction:
     answers it; `price` is what it costs in money.
     """
 
-    seconds: float
-    stages: Mapping[str, float]
-    links: Mapping[str, LinkCost]
-    price: float = 0.0
+    seconds: Sum
+    stages: Mapping[Label, Sum]
+    links: Mapping[Label, LinkCost]
+    price: Sum = 0.0
     tiles: TilesCost | None = None
-    intake_seconds: float = 0.0
+    intake_seconds: Sum = 0.0
 
     @property
     def period_s(self) -> float:
@@ -192,26 +175,8 @@ class Prediction:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Prediction:
-        """Read it back; raises KeyError, TypeError or ValueError for anything else."""
-        prediction = cls(
-            seconds=float(value["seconds"]),
-            stages={str(k): float(v) for k, v in value["stages"].items()},
-            links={
-                str(k): LinkCost(
-                    float(v["seconds"]), int(v["nbytes"]), int(v["result_nbytes"]), float(v["busy_seconds"])
-                )
-                for k, v in value["links"].items()
-            },
-            price=float(value["price"]),
-            tiles=TilesCost.from_json(value["tiles"]) if value.get("tiles") is not None else None,
-            intake_seconds=float(value.get("intake_seconds", 0.0)),
-        )
-        of_links = (number for link in prediction.links.values() for number in (link.seconds, link.busy_seconds))
-        whole = (prediction.seconds, prediction.price, prediction.intake_seconds)
-        numbers = (*whole, *prediction.stages.values(), *of_links)
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError("a predicted time or price is not finite")
-        return prediction
+        """Read it back. Raises PlanError for anything else."""
+        return ranges.read(cls, value, error=PlanError, what="a prediction")
 
 
 def predict(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> Prediction:

@@ -53,6 +53,10 @@ class TileError(TrisectError):
     """A stack or a grid of tiles that a model does not have, or that an engine cannot compute without other bits."""
 
 
+class MessageError(TrisectError):
+    """A peer: the payload is not the message that its topic carries."""
+
+
 class Infeasible(TrisectError):
     """No placement satisfies what was asked."""
 

@@ -7,14 +7,17 @@ order. Every shape has its batch dimension, which is 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import numpy as np
+from pydantic import Field, Strict
 
+from pipeline import ranges
 from pipeline.errors import ModelError
+from pipeline.ranges import Count, Extent, Index, Name, Padding, Size, Word
 
 MANIFEST_VERSION = 2
 DTYPES = frozenset(
@@ -27,16 +30,20 @@ DTYPES = frozenset(
     ]
 )
 """What a tensor may hold, as NumPy names it."""
+_DTYPE = f"^({'|'.join(sorted(DTYPES))})$"
+MOST_TENSOR_BYTES = 1 << 40
+TensorIds: TypeAlias = Annotated[tuple[Index, ...], Field(max_length=ranges.MOST_BLOCKS)]
+Shape: TypeAlias = Annotated[tuple[Size, ...], Field(min_length=1, max_length=ranges.MOST_RANK)]
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """An activation: `shape` with the batch of 1, `dtype` as NumPy names it."""
 
-    id: int
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
+    id: Index
+    name: Word
+    shape: Shape
+    dtype: Annotated[str, Field(pattern=_DTYPE)]
 
     @property
     def nbytes(self) -> int:
@@ -51,12 +58,12 @@ class Axis(NamedTuple):
     cropped. With `scale` above 1 the operation repeats each row so often first, and all else counts repeated rows.
     """
 
-    kernel: int = 1
-    stride: int = 1
-    dilation: int = 1
-    before: int = 0
-    after: int = 0
-    scale: int = 1
+    kernel: Extent = 1
+    stride: Extent = 1
+    dilation: Extent = 1
+    before: Padding = 0
+    after: Padding = 0
+    scale: Extent = 1
 
     def made_from(self, size: int) -> int:
         """How many outputs so many inputs give."""
@@ -64,6 +71,7 @@ class Axis(NamedTuple):
 
 
 FILLS = ("zero", "lowest", "absent")
+_FILL = f"^({'|'.join(FILLS)})$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ class Window:
 
     rows: Axis
     columns: Axis
-    fill: str = "zero"
+    fill: Annotated[str, Field(pattern=_FILL)] = "zero"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +100,17 @@ class Block:
     none): such a block cannot be tiled. Inputs that are 1 long where the output is not are repeated (broadcast).
     """
 
-    index: int
-    name: str
-    kind: str
-    layers: tuple[str, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    parameters: int = 0
-    macs: int = 0
-    kernel: tuple[int, ...] = ()
-    strides: tuple[int, ...] = ()
-    windows: tuple[Window, ...] | None = None
+    index: Index
+    name: Word
+    kind: Word
+    layers: Annotated[tuple[Word, ...], Field(max_length=ranges.MOST_BLOCKS)]
+    inputs: TensorIds
+    outputs: TensorIds
+    parameters: Count = 0
+    macs: Annotated[int, Strict(), Field(ge=0, le=10**18)] = 0
+    kernel: Annotated[tuple[Extent, ...], Field(max_length=ranges.MOST_RANK)] = ()
+    strides: Annotated[tuple[Extent, ...], Field(max_length=ranges.MOST_RANK)] = ()
+    windows: Annotated[tuple[Window, ...], Field(max_length=ranges.MOST_BLOCKS)] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,12 +121,12 @@ class ModelGraph:
     tensor ids in the model's own order. Raises ModelError when the parts do not fit together.
     """
 
-    name: str
-    digest: str
-    tensors: tuple[Tensor, ...]
-    blocks: tuple[Block, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
+    name: Word
+    digest: Name
+    tensors: Annotated[tuple[Tensor, ...], Field(max_length=10 * ranges.MOST_BLOCKS)]
+    blocks: Annotated[tuple[Block, ...], Field(max_length=ranges.MOST_BLOCKS)]
+    inputs: TensorIds
+    outputs: TensorIds
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -198,53 +206,8 @@ class ModelGraph:
     @classmethod
     def from_json(cls, manifest: Mapping[str, Any]) -> ModelGraph:
         """Read a manifest. Raises ModelError for anything that is not one."""
-        try:
-            if manifest["version"] != MANIFEST_VERSION:
-                raise ModelError(f"manifest version {manifest['version']!r}, this trisect reads {MANIFEST_VERSION}")
-            return cls(
-                name=str(manifest["name"]),
-                digest=str(manifest["digest"]),
-                tensors=tuple(_tensor(t) for t in manifest["tensors"]),
-                blocks=tuple(_block(b) for b in manifest["blocks"]),
-                inputs=_ids(manifest["inputs"]),
-                outputs=_ids(manifest["outputs"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ModelError(f"not a model manifest: {type(error).__name__}: {error}") from error
-
-
-def _ids(values: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(int(v) for v in values)
-
-
-def _tensor(value: Mapping[str, Any]) -> Tensor:
-    if value["dtype"] not in DTYPES or min(_ids(value["shape"]), default=0) < 0:
-        raise ModelError(f"tensor {value['name']!r} of dtype {value['dtype']!r} and shape {value['shape']!r}")
-    return Tensor(int(value["id"]), str(value["name"]), _ids(value["shape"]), str(value["dtype"]))
-
-
-def _block(value: Mapping[str, Any]) -> Block:
-    return Block(
-        index=int(value["index"]),
-        name=str(value["name"]),
-        kind=str(value["kind"]),
-        layers=tuple(map(str, value["layers"])),
-        inputs=_ids(value["inputs"]),
-        outputs=_ids(value["outputs"]),
-        parameters=int(value["parameters"]),
-        macs=int(value["macs"]),
-        kernel=_ids(value.get("kernel", ())),
-        strides=_ids(value.get("strides", ())),
-        windows=None if value["windows"] is None else tuple(map(_window, value["windows"])),
-    )
-
-
-def _window(value: Mapping[str, Any]) -> Window:
-    window = Window(Axis(*_ids(value["rows"])), Axis(*_ids(value["columns"])), str(value["fill"]))
-    for axis in (window.rows, window.columns):
-        if min(axis.kernel, axis.stride, axis.dilation, axis.scale) < 1 or window.fill not in FILLS:
-            raise ModelError(f"a window of {tuple(axis)}, filled with {window.fill!r}")
-    return window
+        ranges.require_version(manifest, MANIFEST_VERSION, error=ModelError, what="manifest")
+        return ranges.read(cls, manifest, error=ModelError, what="a model manifest")
 
 
 def _validate(graph: ModelGraph) -> None:
@@ -252,6 +215,10 @@ def _validate(graph: ModelGraph) -> None:
         raise ModelError(f"model {graph.name!r}: tensor ids must count from 0")
     if [b.index for b in graph.blocks] != list(range(len(graph.blocks))) or not graph.blocks:
         raise ModelError(f"model {graph.name!r}: block indices must count from 0")
+    for tensor in graph.tensors:
+        if tensor.nbytes > MOST_TENSOR_BYTES:
+            size = f"{tensor.nbytes:_} bytes, at most {MOST_TENSOR_BYTES:_}"
+            raise ModelError(f"model {graph.name!r}: tensor {tensor.name!r} has {size}")
     if graph.blocks[0].inputs or graph.blocks[0].outputs != graph.inputs:
         raise ModelError(f"model {graph.name!r}: block 0 must be the input block")
     made: set[int] = set()

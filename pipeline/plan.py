@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NewType
+from typing import Annotated, Any, NewType
 
+from pydantic import Field
+
+from pipeline import ranges
 from pipeline.cost import Prediction
 from pipeline.errors import PlanError, TileError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Crossing, NodeId, Placement, Stage, Tier, check, crossings, stages
+from pipeline.ranges import Count, Epoch, Id, IdRange, Name, Number, Plain, Sentence, TierLabel, Timestamp, Word
 from pipeline.tiles.tiling import TiledStage, Tiling, tiled_stage
 
 __all__ = ["MAX_BLOCKS", "PLAN_VERSION", "NodeId", "Plan", "StreamId"]
@@ -19,6 +22,48 @@ __all__ = ["MAX_BLOCKS", "PLAN_VERSION", "NodeId", "Plan", "StreamId"]
 StreamId = NewType("StreamId", str)
 
 PLAN_VERSION = 1
+
+
+Span = tuple[Count, Count]
+"""Blocks of a stage, half-open."""
+
+
+@dataclass(frozen=True, slots=True)
+class _WrittenStage:
+    """A stage as JSON has it."""
+
+    tier: TierLabel
+    node: Annotated[NodeId, IdRange]
+    blocks: Annotated[tuple[Span, ...], Field(min_length=1, max_length=ranges.MOST_BLOCKS)]
+
+
+@dataclass(frozen=True, slots=True)
+class _WrittenRunnerUp:
+    """The next best choice as JSON has it."""
+
+    kind: Word
+    nodes: Mapping[TierLabel, Id]
+    value: Number
+    predicted: Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A plan as JSON has it, without what derives from the graph."""
+
+    stream: Annotated[StreamId, IdRange]
+    epoch: Epoch
+    model: Name
+    digest: Name
+    stages: Annotated[tuple[_WrittenStage, ...], Field(min_length=1, max_length=len(Tier))]
+    predicted: Prediction
+    planner: Word
+    reason: Sentence
+    created_ts: Timestamp
+    objective: Word = "latency"
+    runner_up: _WrittenRunnerUp | None = None
+    wishes: Plain | None = None
+    tiles: Tiling | None = None
 
 
 @dataclass(frozen=True)
@@ -123,38 +168,33 @@ class Plan:
     @classmethod
     def from_json(cls, value: Mapping[str, Any], graph: ModelGraph | None = None) -> Plan:
         """Read a plan; with `graph`, also check that it fits. Raises PlanError for anything that is not a plan."""
-        try:
-            if value["version"] != PLAN_VERSION:
-                raise PlanError(f"plan version {value['version']!r}, this trisect reads {PLAN_VERSION}")
-            by_tier = {Tier.named(stage["tier"]): stage for stage in value["stages"]}
-            plan = cls(
-                stream=StreamId(str(value["stream"])),
-                epoch=int(value["epoch"]),
-                model=str(value["model"]),
-                digest=str(value["digest"]),
-                nodes={tier: NodeId(str(stage["node"])) for tier, stage in by_tier.items()},
-                placement=_placement({tier: stage["blocks"] for tier, stage in by_tier.items()}),
-                predicted=Prediction.from_json(value["predicted"]),
-                planner=str(value["planner"]),
-                reason=str(value["reason"]),
-                created_ts=float(value["created_ts"]),
-                objective=str(value.get("objective", "latency")),
-                runner_up=value.get("runner_up"),
-                wishes=value.get("wishes"),
-                tiles=Tiling.from_json(value["tiles"]) if value.get("tiles") is not None else None,
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise PlanError(f"not a plan: {type(error).__name__}: {error}") from error
+        ranges.require_version(value, PLAN_VERSION, error=PlanError, what="plan")
+        written = ranges.read(_Written, value, error=PlanError, what="a plan")
+        by_tier = {Tier.named(stage.tier): stage for stage in written.stages}
+        if len(by_tier) < len(written.stages) or len({stage.node for stage in written.stages}) < len(written.stages):
+            raise PlanError("a plan has one stage on a tier, and one on a node")
+        plan = cls(
+            stream=written.stream,
+            epoch=written.epoch,
+            model=written.model,
+            digest=written.digest,
+            nodes={tier: stage.node for tier, stage in by_tier.items()},
+            placement=_placement({tier: stage.blocks for tier, stage in by_tier.items()}),
+            predicted=written.predicted,
+            planner=written.planner,
+            reason=written.reason,
+            created_ts=written.created_ts,
+            objective=written.objective,
+            runner_up=value.get("runner_up"),
+            wishes=written.wishes,
+            tiles=written.tiles,
+        )
         if Tier.DEVICE not in plan.nodes:
             raise PlanError("a plan needs a device node")
         if plan.tiles is not None and Tier.EDGE not in plan.nodes:
             raise PlanError("a plan with tiles needs an edge node, which shares them out")
         if plan.device in plan.workers or plan.nodes.get(Tier.CLOUD) in plan.workers:
             raise PlanError("a tile's worker is a node that has no stage of its own, or the edge's node")
-        if plan.epoch < 1 or not math.isfinite(plan.created_ts):
-            raise PlanError(
-                f"a plan's epoch counts from 1 and its time is finite, not {plan.epoch} and {plan.created_ts}"
-            )
         if graph is not None:
             plan.check(graph)
         return plan
@@ -178,7 +218,7 @@ def _ranges(blocks: Sequence[int]) -> list[list[int]]:
     return ranges
 
 
-MAX_BLOCKS = 100_000
+MAX_BLOCKS = ranges.MOST_BLOCKS
 """A plan is read before its graph may be known: bounds what a header of two numbers can make us allocate."""
 
 

@@ -7,7 +7,7 @@ ever executed. Layout constants and the header's keys make up WIRE_VERSION.
 
 from __future__ import annotations
 
-import math
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -20,15 +20,30 @@ import numpy.typing as npt
 import xxhash
 
 from pipeline.errors import WireError
-from pipeline.graph import Tensor
+from pipeline.graph import DTYPES, MOST_TENSOR_BYTES, Tensor
+from pipeline.ranges import (
+    ID,
+    MOST_ATTEMPT,
+    MOST_BLOCKS,
+    MOST_EPOCH,
+    MOST_RANK,
+    MOST_REASON,
+    MOST_SECONDS,
+    MOST_SEQUENCE,
+)
 
 WIRE_VERSION = 2
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
 MAX_HOPS = 16
 PARTS = 2
+MARK_WINDOW = 10**9
+"""Sequences of a thousand starts of a device: as far as a low-water mark is believed."""
 ALIGNMENT = 64
 """Bytes. An engine can read a tensor that begins at a multiple of them where it is."""
+_ID = re.compile(ID)
+_MOST_TILES = 256
+_MOST_TS = 1e11
 _BIN_SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -151,7 +166,7 @@ def encode_failure(key: FrameKey, message: str, trace: Trace = ()) -> bytes:
         "checksum": xxhash.xxh3_64_intdigest(b""),
         "offset": 0,
         "trace": _pack_trace(trace, 0.0),
-        "error": message[:2000] or "no reason given",
+        "error": message[:MOST_REASON] or "no reason given",
     }
     return b"".join((b"\x92", msgpack.packb(header), b"\xc6", (0).to_bytes(4, "big")))
 
@@ -164,30 +179,45 @@ def decode_chunk(payload: bytes) -> Chunk:
             raise WireError(
                 f"wire version {header['v']!r}, this trisect reads {WIRE_VERSION}; run one version everywhere"
             )
-        chunk = Chunk(
-            key=FrameKey(
-                stream=_text(header["stream"]),
-                epoch=_count(header["epoch"]),
-                sequence=_count(header["sequence"]),
-                attempt=_count(header["attempt"]),
-                oldest_open=_count(header["oldest_open"]),
-                tile=_count(header["tile"]),
-            ),
-            tensor=_count(header["tensor"]),
-            dtype=_text(header["dtype"]),
-            shape=tuple(_count(d) for d in header["shape"]),
-            nbytes=_count(header["nbytes"]),
-            offset=_count(header["offset"]),
-            checksum=_count(header["checksum"]),
-            trace=_read_trace(header.get("trace", ())),
-            error=_text(header.get("error", "")),
-            data=memoryview(payload)[begin:],
-        )
+        chunk = _chunk(header, memoryview(payload)[begin:])
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"not a tensor chunk: header {type(error).__name__}: {error}") from error
     if chunk.offset + len(chunk.data) > chunk.nbytes or (not chunk.data and chunk.nbytes):
         raise WireError(f"chunk of {len(chunk.data)} bytes at {chunk.offset} is not within {chunk.nbytes} bytes")
     return chunk
+
+
+def _chunk(header: Mapping[str, Any], data: memoryview) -> Chunk:
+    """Each field within its range. Raises KeyError, TypeError or ValueError, which names the field and the limit."""
+
+    def count(name: str, most: int) -> int:
+        return _count(name, header[name], most)
+
+    key = FrameKey(
+        stream=_id("stream", header["stream"]),
+        epoch=count("epoch", MOST_EPOCH),
+        sequence=count("sequence", MOST_SEQUENCE),
+        attempt=count("attempt", MOST_ATTEMPT),
+        oldest_open=count("oldest_open", MOST_SEQUENCE),
+        tile=count("tile", _MOST_TILES),
+    )
+    if key.oldest_open > key.sequence:
+        raise ValueError(f"oldest_open {key.oldest_open} is above the frame's own sequence {key.sequence}")
+    dtype, shape = _text("dtype", header["dtype"]), header["shape"]
+    if dtype not in DTYPES or not isinstance(shape, list | tuple) or len(shape) > MOST_RANK:
+        raise ValueError(f"a tensor of up to {MOST_RANK} axes of a dtype known here, not {dtype!r:.40}")
+    return Chunk(
+        key=key,
+        tensor=count("tensor", 10 * MOST_BLOCKS),
+        dtype=dtype,
+        shape=tuple(_count("shape", size, 1 << 31) for size in shape),
+        nbytes=count("nbytes", MOST_TENSOR_BYTES),
+        offset=count("offset", MOST_TENSOR_BYTES),
+        checksum=count("checksum", (1 << 64) - 1),
+        trace=_read_trace(header.get("trace", ())),
+        error=_text("error", header.get("error", ""), MOST_REASON),
+        data=data,
+    )
 
 
 ChunkKey: TypeAlias = tuple[str, FrameKey, int]
@@ -223,11 +253,11 @@ class Assembler:
         """Take one message; returns the tensor once it is whole. Raises WireError and forgets what was wrong."""
         began = time.perf_counter()
         chunk = decode_chunk(payload)
-        self._forget_closed(chunk.key)
         if chunk.error:
             return Failed(chunk.key, chunk.error, chunk.trace)
         key = (sender, replace(chunk.key, oldest_open=0), chunk.tensor)
         partial = self._partial.get(key) or self._begin(key, chunk)
+        self._forget_closed(chunk.key)
         if (chunk.checksum, chunk.nbytes) != (partial.chunk.checksum, partial.chunk.nbytes):
             self._drop(key)
             raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: chunks of two different tensors")
@@ -279,9 +309,12 @@ class Assembler:
         return Received(chunk.key, chunk.tensor, partial.array, partial.trace, 0.0)
 
     def _forget_closed(self, key: FrameKey) -> None:
-        if key.oldest_open > self._low.get(key.stream, 0):
+        # the mark told last, not the highest: a wrong one is mended by the next, and is believed so far only
+        if key.oldest_open != self._low.get(key.stream):
             self._low[key.stream] = key.oldest_open
-            self._drop_where(lambda held: held.stream == key.stream and held.sequence < key.oldest_open)
+            self._drop_where(
+                lambda held: held.stream == key.stream and 0 < key.oldest_open - held.sequence <= MARK_WINDOW
+            )
 
     def _drop_where(self, condition: Callable[[FrameKey], bool]) -> None:
         for key in [key for key in self._partial if condition(key[1])]:
@@ -339,24 +372,33 @@ def _read_trace(value: Any) -> Trace:
 
 
 def _read_hop(node: Any, tier: Any, *numbers: Any) -> Hop:
-    *seconds, is_compiling = numbers
-    arrived, decode, queue, compute, encode, sent = map(_finite, seconds)
-    return Hop(_text(node), _text(tier), arrived, decode, queue, compute, encode, sent, is_compiling is True)
+    *moments, is_compiling = numbers
+    arrived, decode, queue, compute, encode, sent = moments
+    arrived_ts, sent_ts = _number("arrived_ts", arrived, _MOST_TS), _number("sent_ts", sent, _MOST_TS)
+    took = [_number("seconds of a hop", number, MOST_SECONDS) for number in (decode, queue, compute, encode)]
+    name = _id("node of a hop", node)
+    return Hop(name, _text("tier", tier), arrived_ts, took[0], took[1], took[2], took[3], sent_ts, is_compiling is True)
 
 
-def _finite(value: Any) -> float:
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"a finite number expected, not {value!r:.40}")
+def _number(name: str, value: Any, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise ValueError(f"{name}: a number from 0 to {most:g} expected, not {value!r:.40}")
     return float(value)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"text expected, not {type(value).__name__}")
+def _id(name: str, value: Any) -> str:
+    if not isinstance(value, str) or _ID.fullmatch(value) is None:
+        raise ValueError(f"{name}: {ID} expected, not {value!r:.40}")
     return value
 
 
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(f"a number from 0 on expected, not {value!r:.40}")
+def _text(name: str, value: Any, most: int = 64) -> str:
+    if not isinstance(value, str) or len(value) > most:
+        raise TypeError(f"{name}: a text of at most {most} characters expected, not {type(value).__name__}")
+    return value
+
+
+def _count(name: str, value: Any, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise TypeError(f"{name}: a number from 0 to {most} expected, not {value!r:.40}")
     return value

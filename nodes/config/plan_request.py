@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from broker.complaints import shortened
 from nodes.config.base import Section, Table, TierName, empty, tier
 from pipeline.cost import link_label
 from pipeline.errors import ConfigError, PlanError
@@ -20,6 +21,7 @@ from pipeline.partition.constraints import Constraint
 from pipeline.partition.objective import MEGABYTE, Objective
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
+from pipeline.ranges import MOST_BLOCKS, MOST_SECONDS
 
 _PERCENT = 100.0
 
@@ -32,7 +34,7 @@ def _objective(text: Any) -> Any:
 
 
 def _planner(name: Any) -> Any:
-    if name not in PLANNERS:
+    if not isinstance(name, str) or name not in PLANNERS:
         raise ValueError(f"one of {', '.join(PLANNERS)}")
     return name
 
@@ -44,9 +46,9 @@ def _time_limit(value: Any) -> Any:
             number = float(value[:-1])
             good = 0 <= number <= _PERCENT
         else:
-            number = float(value)
-            good = number >= 0
-    except (TypeError, ValueError):
+            number = math.nan if isinstance(value, bool) else float(value)
+            good = 0 <= number <= MOST_SECONDS
+    except (TypeError, ValueError, OverflowError):
         good = False
         number = math.nan
     if not good or not math.isfinite(number):
@@ -55,7 +57,7 @@ def _time_limit(value: Any) -> Any:
 
 
 def _link(value: Any) -> Any:
-    if value not in ("device_edge", "edge_cloud"):
+    if not isinstance(value, str) or value not in ("device_edge", "edge_cloud"):
         raise ValueError("device_edge or edge_cloud")
     return Tier.DEVICE if value == "device_edge" else Tier.EDGE
 
@@ -72,7 +74,7 @@ LinkName: TypeAlias = Annotated[Tier, BeforeValidator(_link)]
 BlockName: TypeAlias = Annotated[str, BeforeValidator(_block)]
 Tiers: TypeAlias = Annotated[tuple[Tier, ...], BeforeValidator(_tiers)]
 TimeLimit: TypeAlias = Annotated[str, BeforeValidator(_time_limit)]
-Megabytes: TypeAlias = Annotated[float, Field(ge=0)]
+Megabytes: TypeAlias = Annotated[float, Field(ge=0, le=1e9)]
 
 
 class ConstraintsSection(Section):
@@ -81,7 +83,9 @@ class ConstraintsSection(Section):
     raw_stays_on: TierName | None = Field(
         None, description="device or edge: the input, and what still shows it, goes no further"
     )
-    min_depth: int = Field(0, ge=0, description="blocks from 0 that everything passes before it leaves the device")
+    min_depth: int = Field(
+        0, ge=0, le=MOST_BLOCKS, description="blocks from 0 that everything passes before it leaves the device"
+    )
     pin: Table[BlockName, TierName] = Field(
         default_factory=empty, description="a table of blocks (name or number) and the tier that each runs on"
     )
@@ -140,7 +144,8 @@ def read_wishes(asked: Any) -> WishesSection:
         for details in error.errors(include_url=False):
             where = ".".join(str(part) for part in details["loc"] if part != "[key]")
             context = details.get("ctx", {})
-            problems.append(f"{where}: {details['input']!r} is not allowed; {context.get('error', details['msg'])}")
+            wrong, allowed = shortened(repr(details["input"]), 80), context.get("error", details["msg"])
+            problems.append(f"{shortened(where, 200)}: {wrong} is not allowed; {shortened(str(allowed))}")
         raise ConfigError("\n".join(problems)) from error
 
 

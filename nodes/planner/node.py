@@ -6,11 +6,15 @@ import logging
 import queue
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, Strict
 
 from broker import topics
+from broker.complaints import shortened
 from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.plan_request import read_wishes
@@ -20,26 +24,17 @@ from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.offline import terms_of
 from nodes.protocol.commands import OBJECTIVE, PLACE
-from nodes.protocol.messages import (
-    Applied,
-    LifeState,
-    LinkReport,
-    MessageError,
-    NodeInfo,
-    NodeState,
-    from_bytes,
-    parse_json,
-    to_bytes,
-)
-from nodes.protocol.reports import read_report
+from nodes.protocol.messages import LifeState, MessageError, NodeName, StreamName, parse_json, to_bytes
+from nodes.session.guard import Guard
 from nodes.session.presence import PLANNER_TIER, Presence, require_free
-from nodes.tier.machine.actions import Log
+from nodes.tier.machine.actions import Log, Refuse
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.tier.meter import Meter
-from pipeline.errors import ConfigError, TrisectError
-from pipeline.graph import ModelGraph
-from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.profiling.profile import Profile
+from pipeline import ranges
+from pipeline.cost import MOST_TILES
+from pipeline.errors import ConfigError
+from pipeline.plan import NodeId
+from pipeline.ranges import MOST_REASON, Plain, Word
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +52,7 @@ class PlannerNode:
         self.names = Namespace(config.pipeline)
         self.meter = Meter()
         self.is_serving = False
+        self._guard = Guard(_log, str(config.planner.id))
         self._inbox: queue.SimpleQueue[pe.PlannerEvent | None] = queue.SimpleQueue()
 
     def run(self) -> None:
@@ -99,37 +95,23 @@ class PlannerNode:
         self._inbox.put(None)
 
     def _subscribe(self) -> None:
-        readers: dict[topics.Topic, Callable[[bytes, dict[str, str]], pe.PlannerEvent]] = {
-            topics.STATE: lambda payload, _: PeerStateArrived(from_bytes(NodeState, payload)),
-            topics.APPLIED: lambda payload, _: PeerAppliedArrived(from_bytes(Applied, payload)),
-            topics.INFO: lambda payload, _: pe.InfoArrived(from_bytes(NodeInfo, payload)),
-            topics.LINK: lambda payload, _: pe.LinkArrived(from_bytes(LinkReport, payload)),
-            topics.MODEL: lambda payload, _: pe.ManifestArrived(ModelGraph.from_json(parse_json(payload))),
-            topics.PLAN: lambda payload, _: pe.PlanSeen(Plan.from_json(parse_json(payload))),
-            topics.PROFILE: _read_profile,
-            topics.TELEMETRY: _read_telemetry,
-        }
-        for kind, read in readers.items():
-            self.session.subscribe([self.names.filter(kind)], partial(self._on_json, read), qos=kind.qos)
-        for verb, read_request in ((PLACE, _read_placing), (OBJECTIVE, _read_wishes)):
+        for kind, event in _EVENTS.items():
+            self.session.subscribe([self.names.filter(kind)], partial(self._on_message, event), qos=kind.qos)
+        for verb, read_request in ((PLACE, read_placing), (OBJECTIVE, read_wishing)):
             topic = self.names.topic(topics.COMMAND, node=self.config.planner.id, verb=verb)
             self.session.subscribe([topic], partial(self._on_request, read_request))
 
-    def _on_json(self, read: Callable[[bytes, dict[str, str]], pe.PlannerEvent], message: Message) -> None:
-        parsed = self.names.parse(message.topic)
-        if not message.payload or parsed is None:
-            return
-        try:
-            self._inbox.put(read(message.payload, parsed[1]))
-        except TrisectError as error:
-            self.meter.count("bad_messages_total")
-            _log.warning("%s: %s", message.topic, error)
+    def _on_message(self, event: Callable[[NodeId, Any], pe.PlannerEvent], message: Message) -> None:
+        parsed, read = self.names.parse(message.topic), self.presence.border.read(message)
+        if parsed is not None and read is not None:
+            self._inbox.put(event(NodeId(parsed[1].get("node", "")), read))
 
     def _on_request(self, read: Callable[[Message], pe.PlannerEvent], message: Message) -> None:
         try:
             self._inbox.put(read(message))
         except (MessageError, ConfigError) as error:
-            self.presence.reply(message, {"ok": False, "error": str(error)})
+            self.presence.border.refuse(message.topic, str(error))
+            self.presence.reply(message, {"ok": False, "error": shortened(str(error), MOST_REASON)})
 
     def _loop(self) -> None:
         self.is_serving = True
@@ -142,14 +124,20 @@ class PlannerNode:
             if event is None:
                 return
             now = time.monotonic()
-            # a decision may take longer than reports take to come: one for all that have
+            # a decision may take longer than reports take to come, or than a node may be silent: one for all that have
+            # come, so that nobody is taken for silent whose report waits behind it
             more_wait = not self._inbox.empty() and now - decided_at < DECIDE_S
-            decided_at = decided_at if more_wait else now
-            for action in self.machine.handle(event, now, time.time(), more_wait=more_wait):
-                self._perform(action)
+            actions: list[pe.PlannerAction] = []
+            with self._guard.over(event):
+                actions = self.machine.handle(event, now, time.time(), more_wait=more_wait)
+            for action in actions:
+                with self._guard.over(action):
+                    self._perform(action)
+            decided_at = decided_at if more_wait else time.monotonic()
             if now >= report_at:
                 report_at = now + self.config.telemetry.interval_s
-                self._report()
+                with self._guard.over("report"):
+                    self._report()
 
     def _perform(self, action: pe.PlannerAction) -> None:
         if isinstance(action, pe.PublishPlan):
@@ -158,48 +146,70 @@ class PlannerNode:
             self.meter.count("plans_total", int(not action.stays))
         elif isinstance(action, pe.Reply):
             self.presence.reply(action.ticket, dict(action.answer))
+        elif isinstance(action, Refuse):
+            self.presence.border.refuse(action.about, action.why)
         elif isinstance(action, Log):
             _log.log(action.level, "%s", action.text)
 
     def _report(self) -> None:
         if self.session.is_up:
             topic = self.names.topic(topics.TELEMETRY, node=self.config.planner.id)
-            self.session.publish(topic, to_bytes(self.meter.report()), qos=topics.TELEMETRY.qos)
+            report = self.meter.report() | {
+                "refused_total": self.presence.border.total + self.session.refused_total,
+                "internal_errors_total": self._guard.total + self.session.internal_errors_total,
+            }
+            self.session.publish(topic, to_bytes(report), qos=topics.TELEMETRY.qos)
 
 
-def _read_profile(payload: bytes, fields: dict[str, str]) -> pe.PlannerEvent:
-    return pe.ProfileArrived(NodeId(fields["node"]), Profile.from_json(parse_json(payload)))
+_EVENTS: dict[topics.Topic, Callable[[NodeId, Any], pe.PlannerEvent]] = {
+    topics.STATE: lambda _, state: PeerStateArrived(state),
+    topics.APPLIED: lambda _, applied: PeerAppliedArrived(applied),
+    topics.INFO: lambda _, info: pe.InfoArrived(info),
+    topics.LINK: lambda _, report: pe.LinkArrived(report),
+    topics.MODEL: lambda _, graph: pe.ManifestArrived(graph),
+    topics.PLAN: lambda _, plan: pe.PlanSeen(plan),
+    topics.PROFILE: pe.ProfileArrived,
+    topics.TELEMETRY: pe.TelemetryArrived,
+}
 
 
-def _read_telemetry(payload: bytes, fields: dict[str, str]) -> pe.PlannerEvent:
-    return pe.TelemetryArrived(NodeId(fields["node"]), read_report(payload))
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    """Tiles by hand, as a request has them."""
+
+    grid: Word
+    stack: Word
+    workers: Annotated[tuple[NodeName, ...], Field(max_length=MOST_TILES)]
 
 
-def _read_placing(message: Message) -> pe.PlannerEvent:
-    request: dict[str, Any] = parse_json(message.payload)
-    stream, edge_from, cloud_from = (request.get(name) for name in ("stream", "edge_from", "cloud_from"))
-    if not isinstance(stream, str):
-        raise MessageError("a place request needs a stream")
-    for name, value in (("edge_from", edge_from), ("cloud_from", cloud_from)):
-        if value is not None and not isinstance(value, str):
-            raise MessageError(f"{name} must be a block's name, not {value!r}")
-    auto, tiles = request.get("auto") is True, _read_tiles(request.get("tiles"))
-    return pe.PlaceRequested(StreamId(stream), message, edge_from, cloud_from, auto, tiles)
+@dataclass(frozen=True, slots=True)
+class _Placing:
+    """A request to place a stream."""
+
+    stream: StreamName
+    edge_from: Word | None = None
+    cloud_from: Word | None = None
+    auto: Annotated[bool, Strict()] = False
+    tiles: _Tiles | None = None
 
 
-def _read_tiles(value: Any) -> pe.TilesByHand | None:
-    if value is None:
-        return None
-    asked = value if isinstance(value, dict) else {}
-    grid, stack, workers = (asked.get(name) for name in ("grid", "stack", "workers"))
-    if not isinstance(grid, str) or not isinstance(stack, str) or not isinstance(workers, list):
-        raise MessageError("tiles need a grid and a stack as text, and a list of workers")
-    return pe.TilesByHand(grid, stack, tuple(NodeId(str(worker)) for worker in workers))
+@dataclass(frozen=True, slots=True)
+class _Wishing:
+    """A request to plan a stream for something else; null stands for the configuration's wishes."""
+
+    stream: StreamName
+    wishes: Plain | None
 
 
-def _read_wishes(message: Message) -> pe.PlannerEvent:
-    request: dict[str, Any] = parse_json(message.payload)
-    if not isinstance(request.get("stream"), str) or "wishes" not in request:
-        raise MessageError("an objective request needs a stream, and wishes (null for the configuration's)")
-    wishes = None if request["wishes"] is None else read_wishes(request["wishes"])
-    return pe.WishesRequested(StreamId(request["stream"]), message, wishes)
+def read_placing(message: Message) -> pe.PlannerEvent:
+    """A request to place a stream. Raises MessageError."""
+    asked = ranges.read(_Placing, parse_json(message.payload), error=MessageError, what="a place request")
+    tiles = pe.TilesByHand(asked.tiles.grid, asked.tiles.stack, asked.tiles.workers) if asked.tiles else None
+    return pe.PlaceRequested(asked.stream, message, asked.edge_from, asked.cloud_from, asked.auto, tiles)
+
+
+def read_wishing(message: Message) -> pe.PlannerEvent:
+    """A request to plan a stream for something else. Raises MessageError, ConfigError."""
+    asked = ranges.read(_Wishing, parse_json(message.payload), error=MessageError, what="an objective request")
+    wishes = None if asked.wishes is None else read_wishes(asked.wishes)
+    return pe.WishesRequested(asked.stream, message, wishes)

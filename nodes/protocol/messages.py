@@ -1,4 +1,8 @@
-"""The JSON messages that nodes tell each other, parsed once into frozen values. Knows no topic and no socket."""
+"""The JSON messages that nodes tell each other, parsed once into frozen values. Knows no topic and no socket.
+
+Each field declares what it may hold (`pipeline.ranges`). `nodes.protocol.border` holds messages against that, and
+against their topics.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,41 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
-from pipeline.errors import TrisectError
+from pipeline import ranges
+from pipeline.errors import MessageError
 from pipeline.plan import NodeId, StreamId
+from pipeline.ranges import (
+    Count,
+    Difference,
+    EpochKey,
+    EpochSeen,
+    IdRange,
+    Index,
+    Name,
+    Number,
+    Positive,
+    Rate,
+    Reason,
+    Seconds,
+    Timestamp,
+    Word,
+)
+
+__all__ = ["MessageError"]
 
 WORKER = "worker"
-
-
-class MessageError(TrisectError):
-    """A peer: the payload is not the JSON message that its topic carries."""
+NodeName: TypeAlias = Annotated[NodeId, IdRange]
+StreamName: TypeAlias = Annotated[StreamId, IdRange]
+Epochs: TypeAlias = Annotated[
+    tuple[Annotated[int, Field(strict=True, ge=1, le=ranges.MOST_EPOCH)], ...], Field(max_length=4096)
+]
+Answers: TypeAlias = Annotated[str, Field(max_length=100_000)]
+"""As `pipeline.engines.answers` writes them: two frames, at most 4,096 values of each."""
+Frames: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=10**9)]
 
 
 class LifeState(str, Enum):
@@ -38,15 +65,15 @@ class NodeState:
     `message` says why a node stopped, when it did not by itself.
     """
 
-    node: NodeId
-    tier: str
+    node: NodeName
+    tier: Name
     state: LifeState
-    session: str
-    births: int = 0
-    host: str = ""
-    pid: int = 0
-    ts: float = 0.0
-    message: str = ""
+    session: Word
+    births: Count = 0
+    host: Word = ""
+    pid: Count = 0
+    ts: Timestamp = 0.0
+    message: Reason = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +86,21 @@ class NodeInfo:
     to seeded frames, by model, where engines may differ (`pipeline.engines.answers`).
     """
 
-    node: NodeId
-    tier: str
-    session: str
-    version: str
-    engine: str
-    engine_version: str
-    threads: int
-    hardware: str
-    models: Mapping[str, str]
-    streams: Mapping[StreamId, str] = field(default_factory=dict)
-    speed: Mapping[str, float] | None = None
-    role: str = ""
-    bits: str = ""
-    tiles: str = ""
-    answers: Mapping[str, str] = field(default_factory=dict)
+    node: NodeName
+    tier: Name
+    session: Word
+    version: Word
+    engine: Word
+    engine_version: Word
+    threads: Count
+    hardware: Word
+    models: Annotated[Mapping[Name, Name], Field(max_length=ranges.MOST_STREAMS)]
+    streams: Annotated[Mapping[StreamName, Name], Field(max_length=ranges.MOST_STREAMS)] = field(default_factory=dict)
+    speed: Annotated[Mapping[Word, Number], Field(max_length=32)] | None = None
+    role: Word = ""
+    bits: Word = ""
+    tiles: Word = ""
+    answers: Annotated[Mapping[Name, Answers], Field(max_length=ranges.MOST_STREAMS)] = field(default_factory=dict)
 
     @property
     def is_worker(self) -> bool:
@@ -85,10 +112,10 @@ class NodeInfo:
 class SegmentSeconds:
     """What one segment computed since the node's last report of it: so many frames, the median seconds of one."""
 
-    stream: StreamId
-    epoch: int
-    frames: int
-    compute_seconds: float
+    stream: StreamName
+    epoch: EpochSeen
+    frames: Frames
+    compute_seconds: Positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +128,15 @@ class TileSeconds:
     each other at the head.
     """
 
-    stream: StreamId
-    epoch: int
-    tile: int
-    worker: NodeId
-    frames: int
-    transfer_seconds: float
-    queue_seconds: float
-    compute_seconds: float
-    alone_seconds: float | None = None
+    stream: StreamName
+    epoch: EpochSeen
+    tile: Index
+    worker: NodeName
+    frames: Frames
+    transfer_seconds: Seconds
+    queue_seconds: Seconds
+    compute_seconds: Seconds
+    alone_seconds: Seconds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +148,22 @@ class WaySeconds:
     sum of all.
     """
 
-    stream: StreamId
-    epoch: int
-    frames: int
-    seconds: Mapping[str, float]
+    stream: StreamName
+    epoch: EpochSeen
+    frames: Frames
+    seconds: Mapping[Name, Difference]
 
 
 @dataclass(frozen=True, slots=True)
 class LinkReport:
     """A node's way to the broker and back, measured: bytes per second each way, seconds there and back."""
 
-    node: NodeId
-    session: str
-    up_bytes_per_s: float
-    down_bytes_per_s: float
-    round_trip_s: float
-    ts: float = 0.0
+    node: NodeName
+    session: Word
+    up_bytes_per_s: Rate
+    down_bytes_per_s: Rate
+    round_trip_s: Seconds
+    ts: Timestamp = 0.0
 
     @property
     def makes_sense(self) -> bool:
@@ -154,9 +181,9 @@ class LinkReport:
 class LinkMeasured:
     """What a running node sees of its way to the broker; None where too little has crossed to tell."""
 
-    up_bytes_per_s: float | None = None
-    down_bytes_per_s: float | None = None
-    round_trip_s: float | None = None
+    up_bytes_per_s: Rate | None = None
+    down_bytes_per_s: Rate | None = None
+    round_trip_s: Positive | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +192,17 @@ class Report:
 
     `intakes` are median seconds, by stream, in which its device reads a frame and answers it: what is left of a frame's
     seconds without computing, waiting and ways between nodes.
-    `probe_seconds` is what a small fixed computation takes on a node that computes nothing else.
+    `probe_seconds` is what a small fixed computation takes on a node that computes nothing else. `wrong` says what was
+    left out, since it cannot be.
     """
 
     segments: tuple[SegmentSeconds, ...] = ()
     tiles: tuple[TileSeconds, ...] = ()
     ways: tuple[WaySeconds, ...] = ()
-    intakes: Mapping[StreamId, float] = field(default_factory=dict)
+    intakes: Mapping[StreamName, Seconds] = field(default_factory=dict)
     link: LinkMeasured = LinkMeasured()
-    probe_seconds: float | None = None
+    probe_seconds: Positive | None = None
+    wrong: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,20 +212,22 @@ class StreamApplied:
     Only the stream's device says `active` (the epoch stamped on new frames) and `holds` (the epochs still needed).
     """
 
-    seen: int
-    ready: tuple[int, ...] = ()
-    refused: Mapping[int, str] = field(default_factory=dict)
-    active: int | None = None
-    holds: tuple[int, ...] = ()
+    seen: EpochSeen
+    ready: Epochs = ()
+    refused: Annotated[Mapping[EpochKey, Reason], Field(max_length=64)] = field(default_factory=dict)
+    active: EpochSeen | None = None
+    holds: Epochs = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
     """All streams of one node, in one retained message; stale once its session is not the node's present one."""
 
-    node: NodeId
-    session: str
-    streams: Mapping[StreamId, StreamApplied] = field(default_factory=dict)
+    node: NodeName
+    session: Word
+    streams: Annotated[Mapping[StreamName, StreamApplied], Field(max_length=ranges.MOST_STREAMS)] = field(
+        default_factory=dict
+    )
 
 
 T = TypeVar("T", NodeState, NodeInfo, LinkReport, Applied)
@@ -213,22 +244,16 @@ def parse_json(payload: bytes) -> dict[str, Any]:
     try:
         value = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise MessageError(f"not JSON: {error}") from error
+        raise MessageError(f"not JSON: {error!s:.200}") from error
     if not isinstance(value, dict):
         raise MessageError(f"not a JSON object but a {type(value).__name__}")
     return value
 
 
-_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
-
-
 def from_bytes(kind: type[T], payload: bytes) -> T:
     """Read a message of this kind. Raises MessageError naming what is wrong."""
-    adapter = _ADAPTERS.get(kind) or _ADAPTERS.setdefault(kind, TypeAdapter(kind))
     try:
-        message: T = adapter.validate_json(payload)
+        message: T = ranges.adapter(kind).validate_json(payload)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "message"
-        raise MessageError(f"not a {kind.__name__}: {where}: {first['msg']}") from error
+        raise MessageError(f"not a {kind.__name__}: {ranges.explained(error)}") from None
     return message

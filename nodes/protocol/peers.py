@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 
 from nodes.protocol.messages import Applied, LifeState, NodeState, StreamApplied
 from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.ranges import MOST_NODES
 
+EPOCHS_AHEAD = 10_000
+"""By how much an epoch may exceed the newest that is known: so many plans in a row a process can have missed."""
+MOST_FIRST_EPOCH = 10**9
+"""Where nothing is known of a stream: more plans than a planner makes in thirty years, one a second."""
 Presence = tuple[str, int]
 """A node's session and births: when either changes, what was under way to that node may be lost."""
 
@@ -17,6 +22,18 @@ class Peers:
 
     states: dict[NodeId, NodeState] = field(default_factory=dict)
     applied: dict[NodeId, Applied] = field(default_factory=dict)
+
+    def admits(self, node: NodeId) -> bool:
+        """Whether it may be told of: it is known, or there is room for one more."""
+        return node in self.states or node in self.applied or len(self.states) + len(self.applied) < 2 * MOST_NODES
+
+    def full(self, node: NodeId) -> str:
+        """What to say of a node that is not admitted."""
+        return f"node: {MOST_NODES} are known, and {node} would be one more; `trisect forget` those that are gone"
+
+    def validate(self) -> None:
+        """Assert what always holds."""
+        assert len(self.states) + len(self.applied) <= 4 * MOST_NODES
 
     def learn_state(self, state: NodeState) -> bool:
         """Take a state; returns whether it tells people something. An old session's will does not."""

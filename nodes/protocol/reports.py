@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from nodes.protocol.messages import LinkMeasured, Report, SegmentSeconds, TileSeconds, WaySeconds, parse_json
+from nodes.protocol.messages import (
+    LinkMeasured,
+    MessageError,
+    Report,
+    SegmentSeconds,
+    TileSeconds,
+    WaySeconds,
+    parse_json,
+)
+from pipeline import ranges
 from pipeline.plan import NodeId, StreamId
+from pipeline.ranges import Difference, Positive, Seconds
+
+T = TypeVar("T")
 
 FRAMES, SECONDS = "frames", "compute_seconds_p50"
 PROBE = "processor.probe_seconds"
 INTAKE = "intake_seconds"
 TILE_SECONDS = ("transfer_seconds_p50", "queue_seconds_p50", "compute_seconds_p50")
 ALONE_SECONDS = "alone_transfer_seconds_p50"
-MAX_SECONDS = 1e6
-MAX_RATE = 1e15
+_TILE_PARTS = ("transfer_seconds", "queue_seconds", "compute_seconds")
+MOST_NUMBERS = 10_000
 WAYS = ("device_edge", "device_cloud", "edge_cloud", "return")
 LEAST_FRAMES, LEAST_COMPUTED_S = 3, 0.2
 """A median counts of so many frames or, since long ones vary less, after so long: others wait for further frames."""
 FAST_BYTES_PER_S = 5e7
 """Between rates above it processors make the difference: to handle a message takes as long as its bytes do."""
-_SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.frames")
-_INTAKE_KEY = re.compile(rf"stream\.([a-z0-9-]{{1,256}})\.{INTAKE}_p50")
-_WAY_KEY = re.compile(r"way\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.frames")
-_TILE_KEY = re.compile(r"tile\.([a-z0-9-]{1,256})\.([0-9]{1,18})\.([0-9]{1,9})\.([a-z0-9-]{1,256})\.frames")
+_SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
+_INTAKE_KEY = re.compile(rf"stream\.([a-z0-9-]{{1,128}})\.{INTAKE}_p50")
+_WAY_KEY = re.compile(r"way\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
+_TILE_KEY = re.compile(r"tile\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.([0-9]{1,9})\.([a-z0-9-]{1,128})\.frames")
 
 
 def tells(frames: int, seconds: float) -> bool:
@@ -57,50 +70,117 @@ def of_tile(stream: StreamId, epoch: int, tile: int, worker: NodeId, name: str) 
     return f"tile.{stream}.{epoch}.{tile}.{worker}.{name}"
 
 
-def read_report(payload: bytes) -> Report:
-    """What a node's report says of segments, tiles, frames, its link and processor; what is no such number is left out.
+@dataclass(frozen=True, slots=True)
+class _Duration:
+    """What a frame takes a node."""
 
-    Raises MessageError.
+    seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What a frame takes between two nodes, by two clocks."""
+
+    seconds: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """What a probe takes a processor."""
+
+    seconds: Positive
+
+
+def read_report(payload: bytes) -> Report:
+    """What a node's report says of segments, tiles, ways, intakes, its link and processor.
+
+    A number that none of them can be is left out, with all that it belongs to, and told in `wrong`: the rest is as good
+    as ever, and that the node reports says that it lives. Raises MessageError for what is no report.
     """
     report = parse_json(payload)
-    segments, tiles, ways, intakes = [], [], [], {}
-    for key, value in report.items():
+    if len(report) > MOST_NUMBERS:
+        raise MessageError(f"a report of {len(report)} numbers, at most {MOST_NUMBERS}")
+    reader = _Reader(report)
+    for key in report:
+        reader.take(key)
+    return reader.report()
+
+
+class _Reader:
+    """Puts the flat numbers together; the first that is wrong is remembered."""
+
+    def __init__(self, report: Mapping[str, Any]) -> None:
+        self._report = report
+        self._segments: list[SegmentSeconds] = []
+        self._tiles: list[TileSeconds] = []
+        self._ways: list[WaySeconds] = []
+        self._intakes: dict[StreamId, float] = {}
+        self._wrong = ""
+
+    def take(self, key: str) -> None:
+        """Take what begins with this key; most are for people only."""
         if named := _SEGMENT_KEY.fullmatch(key):
-            stream, epoch = StreamId(named[1]), int(named[2])
-            seconds = report.get(of_segment(stream, epoch, SECONDS))
-            if isinstance(value, int) and _is_within(seconds, MAX_SECONDS):
-                segments.append(SegmentSeconds(stream, epoch, value, seconds))
-        elif (named := _INTAKE_KEY.fullmatch(key)) and _is_duration(value):
-            intakes[StreamId(named[1])] = value
-        elif (named := _WAY_KEY.fullmatch(key)) and isinstance(value, int):
-            stream, epoch = StreamId(named[1]), int(named[2])
-            found = {way: report.get(of_way(stream, epoch, seconds_of(way))) for way in WAYS}
-            took = {way: s for way, s in found.items() if isinstance(s, int | float) and abs(s) < MAX_SECONDS}
-            ways.append(WaySeconds(stream, epoch, value, took))
-        elif (named := _TILE_KEY.fullmatch(key)) and isinstance(value, int):
-            stream, epoch, tile, worker = StreamId(named[1]), int(named[2]), int(named[3]), NodeId(named[4])
-            transfer, queue, compute = (report.get(of_tile(stream, epoch, tile, worker, name)) for name in TILE_SECONDS)
-            if _is_duration(transfer) and _is_duration(queue) and _is_duration(compute):
-                alone = report.get(of_tile(stream, epoch, tile, worker, ALONE_SECONDS))
-                alone_s = alone if _is_duration(alone) else None
-                tiles.append(TileSeconds(stream, epoch, tile, worker, value, transfer, queue, compute, alone_s))
-    probe = report.get(PROBE)
-    probe_s = probe if _is_within(probe, MAX_SECONDS) else None
-    return Report(tuple(segments), tuple(tiles), tuple(ways), intakes, _link(report), probe_s)
+            self._take_segment(key, StreamId(named[1]), int(named[2]))
+        elif named := _INTAKE_KEY.fullmatch(key):
+            if (took := self._read(_Duration, key, seconds=self._report[key])) is not None:
+                self._intakes[StreamId(named[1])] = took.seconds
+        elif named := _WAY_KEY.fullmatch(key):
+            self._take_way(key, StreamId(named[1]), int(named[2]))
+        elif named := _TILE_KEY.fullmatch(key):
+            self._take_tile(key, StreamId(named[1]), int(named[2]), int(named[3]), NodeId(named[4]))
 
+    def report(self) -> Report:
+        """All of it."""
+        probe = self._read(_Probe, PROBE, seconds=self._report[PROBE]) if PROBE in self._report else None
+        link = LinkMeasured()
+        for name in LinkMeasured.__slots__:
+            value = self._report.get(f"link.{name}")
+            read = self._read(LinkMeasured, f"link.{name}", **{name: value})
+            if read is not None:
+                link = replace(link, **{name: getattr(read, name)})
+        return Report(
+            tuple(self._segments),
+            tuple(self._tiles),
+            tuple(self._ways),
+            self._intakes,
+            link,
+            probe.seconds if probe is not None else None,
+            self._wrong,
+        )
 
-def _link(report: Mapping[str, Any]) -> LinkMeasured:
-    up, down, echo = (report.get(f"link.{name}") for name in ("up_bytes_per_s", "down_bytes_per_s", "round_trip_s"))
-    return LinkMeasured(
-        up if _is_within(up, MAX_RATE) else None,
-        down if _is_within(down, MAX_RATE) else None,
-        echo if _is_within(echo, MAX_SECONDS) else None,
-    )
+    def _take_segment(self, key: str, stream: StreamId, epoch: int) -> None:
+        seconds = self._report.get(of_segment(stream, epoch, SECONDS))
+        values = {"stream": stream, "epoch": epoch, "frames": self._report[key], "compute_seconds": seconds}
+        if (segment := self._read(SegmentSeconds, key, **values)) is not None:
+            self._segments.append(segment)
 
+    def _take_way(self, key: str, stream: StreamId, epoch: int) -> None:
+        names = {way: of_way(stream, epoch, seconds_of(way)) for way in WAYS}
+        given = {way: name for way, name in names.items() if name in self._report}
+        read = {way: self._read(_Way, name, seconds=self._report[name]) for way, name in given.items()}
+        seconds = {way: took.seconds for way, took in read.items() if took is not None}
+        values = {"stream": stream, "epoch": epoch, "frames": self._report[key], "seconds": seconds}
+        if (between := self._read(WaySeconds, key, **values)) is not None:
+            self._ways.append(between)
 
-def _is_duration(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and 0 <= value < MAX_SECONDS
+    def _take_tile(self, key: str, stream: StreamId, epoch: int, tile: int, worker: NodeId) -> None:
+        named = {"stream": stream, "epoch": epoch, "tile": tile, "worker": worker}
+        took = {
+            part: self._report.get(of_tile(stream, epoch, tile, worker, name))
+            for part, name in zip(_TILE_PARTS, TILE_SECONDS, strict=True)
+        }
+        read = self._read(TileSeconds, key, **named, frames=self._report[key], **took)
+        if read is None:
+            return
+        alone_key = of_tile(stream, epoch, tile, worker, ALONE_SECONDS)
+        if alone_key in self._report:
+            alone = self._read(_Duration, alone_key, seconds=self._report[alone_key])
+            read = replace(read, alone_seconds=alone.seconds if alone is not None else None)
+        self._tiles.append(read)
 
-
-def _is_within(value: Any, most: float) -> TypeGuard[float]:
-    return isinstance(value, int | float) and 0 < value < most
+    def _read(self, kind: type[T], key: str, **values: Any) -> T | None:
+        try:
+            return ranges.read(kind, values, error=MessageError, what=key)
+        except MessageError as error:
+            self._wrong = self._wrong or str(error)
+            return None

@@ -12,8 +12,10 @@ import logging
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 
 from broker import topics
+from broker.complaints import Complaints
 from broker.errors import BrokerError
 from broker.session import Channel, Message
 from broker.throughput import Throughput
@@ -23,6 +25,8 @@ from nodes.protocol.commands import PING
 from nodes.protocol.messages import MessageError, parse_json
 from nodes.protocol.reports import FAST_BYTES_PER_S
 from nodes.session.presence import Presence
+from pipeline import ranges
+from pipeline.ranges import Timestamp, Word
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +55,7 @@ class LinkWatch:
         self._round_trips: deque[float] = deque(maxlen=ECHOES)
         self._probe_topic = names.topic(topics.PROBE, node=presence.node, index=0)
         self._probe_at = 0.0
+        self.failures = Complaints(_log)
         self._back = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{presence.node}.links", daemon=True)
@@ -87,6 +92,10 @@ class LinkWatch:
                     self._echo()
             except (BrokerError, MessageError) as error:
                 _log.debug("%s: %s", self._presence.node, error)  # the next turn tries again
+            except Exception as error:
+                self.failures.add(
+                    type(error).__name__, f"{self._presence.node}: its line was not looked at", error=error
+                )
 
     @property
     def _ways(self) -> tuple[Throughput, Throughput]:
@@ -131,10 +140,19 @@ class LinkWatch:
         sent = clock.steady()
         answer = self._ping(str(self._config.planner.id))
         received = clock.steady()
-        if isinstance(read := answer.get("clock_ts"), int | float):
-            clock.learn(sent, received, float(read), str(answer.get("session")))
+        if answer.clock_ts is not None:
+            clock.learn(sent, received, answer.clock_ts, answer.session)
 
-    def _ping(self, node: str) -> dict[str, object]:
+    def _ping(self, node: str) -> _Echo:
         topic = self._names.topic(topics.COMMAND, node=node, verb=PING)
         reply_topic = self._names.topic(topics.REPLY, client=self._session.name)
-        return parse_json(self._session.request(topic, b"{}", reply_topic=reply_topic, timeout_s=ECHO_TIMEOUT_S))
+        answer = self._session.request(topic, b"{}", reply_topic=reply_topic, timeout_s=ECHO_TIMEOUT_S)
+        return ranges.read(_Echo, parse_json(answer), error=MessageError, what="an answer to a ping")
+
+
+@dataclass(frozen=True, slots=True)
+class _Echo:
+    """An answer to a ping: the answering process, and its clock."""
+
+    session: Word = ""
+    clock_ts: Timestamp | None = None

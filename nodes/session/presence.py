@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import socket
@@ -13,17 +12,18 @@ from types import TracebackType
 from typing import Any
 
 from broker import topics
+from broker.complaints import shortened
 from broker.errors import RequestTimeout, SessionTaken
 from broker.session import Address, Limits, Message, Session, Will
 from broker.topics import Namespace
 from nodes.config.sections import Config
+from nodes.protocol.border import Border
 from nodes.protocol.commands import PING, PING_TIMEOUT_S
-from nodes.protocol.messages import LifeState, MessageError, NodeState, from_bytes, parse_json, to_bytes
+from nodes.protocol.messages import LifeState, NodeState, parse_json, to_bytes
 from nodes.session.clock import PipelineClock
 from pipeline.errors import TrisectError
 from pipeline.plan import NodeId
-
-_log = logging.getLogger(__name__)
+from pipeline.ranges import MOST_REASON
 
 RETAINED_WAIT_S = 0.3
 PLANNER_TIER = "planner"
@@ -49,7 +49,14 @@ def address_of(config: Config) -> Address:
 def guest_session(config: Config, purpose: str) -> Session:
     """A session for a command that is no node: a name of its own, no will. Not started."""
     token = secrets.token_hex(4)
-    return Session(address_of(config), name=f"{config.pipeline}-{purpose}-{token}", token=token, is_new_name=True)
+    return Session(
+        address_of(config),
+        name=f"{purpose}-{token}",
+        scope=config.pipeline,
+        token=token,
+        is_new_name=True,
+        max_bytes=Namespace(config.pipeline).max_bytes,
+    )
 
 
 def require_free(config: Config, names: Namespace, node: NodeId) -> None:
@@ -57,11 +64,11 @@ def require_free(config: Config, names: Namespace, node: NodeId) -> None:
     found: list[NodeState] = []
     arrived = threading.Event()
 
+    border = Border(names)
+
     def on_state(message: Message) -> None:
-        try:
-            found.append(from_bytes(NodeState, message.payload))
-        except MessageError as error:
-            _log.warning("%s: %s", message.topic, error)
+        if (state := border.read(message)) is not None:
+            found.append(state)
         arrived.set()
 
     with guest_session(config, "check") as session:
@@ -90,7 +97,8 @@ class Presence:
     """One node's session with its states, as a context: it starts on entry and says `stopped` at the end.
 
     `on_up` is called when all is connected and subscribed, before each birth. A birth is published each time, and its
-    number counts them: who sees it change knows that what was under way to this node may be lost.
+    number counts them: who sees it change knows that what was under way to this node may be lost. What comes in goes
+    through its `border`.
     """
 
     def __init__(
@@ -107,6 +115,7 @@ class Presence:
     ) -> None:
         self.node, self.tier, self.token = node, tier, secrets.token_hex(4)
         self.clock = PipelineClock()
+        self.border = Border(names)
         self._names = names
         self._on_up, self._on_taken = on_up, on_taken
         self._taken: SessionTaken | None = None
@@ -115,7 +124,8 @@ class Presence:
         self._lock = threading.Lock()
         self.session = Session(
             address_of(config),
-            name=f"{config.pipeline}-{node}",
+            name=str(node),
+            scope=config.pipeline,
             token=self.token,
             will=Will(topic=self.state_topic, payload=self._message(LifeState.LOST), delay_s=WILL_DELAY_S),
             intake=intake,
@@ -123,6 +133,7 @@ class Presence:
             on_down=on_down,
             on_taken=self._give_way,
             limits=Limits(keepalive_s=config.transport.keepalive_s),
+            max_bytes=names.max_bytes,
         )
         self.session.subscribe([names.topic(topics.COMMAND, node=node, verb=PING)], self._on_ping)
 
@@ -156,9 +167,10 @@ class Presence:
                 self.session.publish(self.state_topic, self._message(state), retain=True)
 
     def reply(self, message: Message, answer: dict[str, Any]) -> None:
-        """Answer a request."""
-        if message.response_topic:
-            self.session.publish(message.response_topic, to_bytes(answer), correlation=message.correlation)
+        """Answer a request, where answers may go."""
+        topic, correlation = self.border.reply_to(message)
+        if topic is not None:
+            self.session.publish(topic, to_bytes(answer), correlation=correlation)
 
     def _up(self) -> None:
         with self._lock:
@@ -186,6 +198,6 @@ class Presence:
                 socket.gethostname(),
                 os.getpid(),
                 time.time(),
-                why,
+                shortened(why, MOST_REASON),
             )
         )

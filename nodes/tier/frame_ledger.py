@@ -12,19 +12,24 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
 
 from broker import topics
 from broker.once import OncePublisher, Parcel
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
-from nodes.protocol.messages import parse_json
+from nodes.protocol.border import Border
+from nodes.protocol.messages import MessageError, StreamName, parse_json
 from nodes.tier.journal import Journal
 from nodes.tier.machine.events import FrameOffered
 from nodes.tier.pending_frame import Ticket
+from pipeline import ranges
 from pipeline.plan import NodeId, StreamId
 
 _log = logging.getLogger(__name__)
@@ -38,7 +43,8 @@ class _Key(NamedTuple):
 class Custody:
     """Of the streams of one device; a context to be entered before its session starts. `offer` takes frames.
 
-    `token` is this process's; `directory` holds the journals.
+    `token` is this process's; `directory` holds the journals. A frame's answer goes to its publisher as well, where
+    answers may go.
     """
 
     def __init__(
@@ -49,10 +55,11 @@ class Custody:
         streams: Iterable[StreamId],
         *,
         token: str,
+        border: Border,
         directory: Path,
         offer: Callable[[FrameOffered], None],
     ) -> None:
-        self._offer = offer
+        self._offer, self._border = offer, border
         self._journals = {stream: Journal(directory / f"{stream}.journal", token) for stream in streams}
         self._tickets: dict[Hashable, Ticket] = {}
         self._held: list[tuple[StreamId, Message]] | None = []
@@ -143,17 +150,26 @@ class Custody:
         if earlier is not None and earlier.is_answered:
             message.ack()
             return
+        response_topic, correlation = self._border.reply_to(message)
         ticket = Ticket(
             payload=message.payload,
             source="mqtt",
             done=message.ack,
-            correlation=message.correlation,
-            response_topic=message.response_topic,
+            correlation=correlation,
+            response_topic=response_topic,
             delivery=message.delivery,
         )
         self._offer(FrameOffered(stream, ticket, sequence=earlier.sequence if earlier else None))
 
 
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What names a result."""
+
+    stream: StreamName
+    sequence: Annotated[int, Field(strict=True, ge=0, le=ranges.MOST_SEQUENCE)]
+
+
 def _key_of(message: Message) -> _Key:
-    result = parse_json(message.payload)
-    return _Key(StreamId(str(result["stream"])), int(result["sequence"]))
+    result = ranges.read(_Result, parse_json(message.payload), error=MessageError, what="a result")
+    return _Key(result.stream, result.sequence)

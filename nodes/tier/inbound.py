@@ -1,31 +1,28 @@
 """What arrives at a tier node becomes events for its machine.
 
 Handlers run in network threads, where nothing may wait: JSON is small and read at once, tensors go to the decode
-thread's bounded queue.
+thread's bounded queue. All of it is held against its declared ranges here, and against its topic.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from broker import topics
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
-from nodes.protocol.messages import Applied, NodeState, from_bytes, parse_json
+from nodes.protocol.border import Border
 from nodes.session.worker_thread import Worker
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.tier import TierMachine
 from nodes.tier.meter import Meter
 from nodes.tier.tensor_topics import Inflow
-from pipeline.errors import TrisectError, WireError
+from pipeline.errors import WireError
 from pipeline.graph import ModelGraph, Tensor
-from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.plan import NodeId, StreamId
 from pipeline.wire import Assembler, Failed, FrameKey, Received
-
-_log = logging.getLogger(__name__)
 
 QUEUED_MESSAGES = 4096
 
@@ -43,8 +40,9 @@ class Inbound:
         models: Mapping[StreamId, ModelGraph],
         meter: Meter,
         emit: Emit,
+        border: Border,
     ) -> None:
-        self._node, self._names, self._meter, self._emit = node, names, meter, emit
+        self._node, self._names, self._meter, self._emit, self._border = node, names, meter, emit, border
         self._models = models
         self._inputs = Assembler(machine.expected)
         self._tiles = Assembler(machine.expected_tile)
@@ -54,13 +52,13 @@ class Inbound:
 
     def subscribe(self, session: Session) -> None:
         """Everything that does not depend on a plan."""
-        readers: dict[topics.Topic, Callable[[bytes], ev.Event]] = {
-            topics.STATE: lambda payload: ev.PeerStateArrived(from_bytes(NodeState, payload)),
-            topics.APPLIED: lambda payload: ev.PeerAppliedArrived(from_bytes(Applied, payload)),
-            topics.PLAN: lambda payload: ev.PlanArrived(Plan.from_json(parse_json(payload))),
+        events: dict[topics.Topic, Callable[[Any], ev.Event]] = {
+            topics.STATE: ev.PeerStateArrived,
+            topics.APPLIED: ev.PeerAppliedArrived,
+            topics.PLAN: ev.PlanArrived,
         }
-        for kind, read in readers.items():
-            session.subscribe([self._names.filter(kind)], partial(self._on_json, read))
+        for kind, event in events.items():
+            session.subscribe([self._names.filter(kind)], partial(self._on_json, event))
         for stream in self._models:
             results = self._names.filter(topics.NODE_RESULT, stream=stream)
             session.subscribe([results], self._on_output, channel=Channel.BULK)
@@ -70,17 +68,12 @@ class Inbound:
         assembler = self._tiles if inflow.of_tiles else self._inputs
         session.subscribe([inflow.topic], partial(self._on_bulk, assembler, inflow.sender), channel=Channel.BULK)
 
-    def _on_json(self, read: Callable[[bytes], ev.Event], message: Message) -> None:
-        if not message.payload:
-            return  # a retained message was cleared
-        try:
-            self._emit(read(message.payload))
-        except TrisectError as error:
-            self._meter.count("bad_messages_total")
-            _log.warning("%s: %s: %s", self._node, message.topic, error)
+    def _on_json(self, event: Callable[[Any], ev.Event], message: Message) -> None:
+        if (read := self._border.read(message)) is not None:
+            self._emit(event(read))
 
     def _on_bulk(self, assembler: Assembler, sender: NodeId, message: Message) -> None:
-        self._queue(partial(self._decode, assembler, sender, message.payload))
+        self._queue(partial(self._decode, assembler, sender, message.topic, message.payload))
 
     def _on_output(self, message: Message) -> None:
         parsed = self._names.parse(message.topic)
@@ -97,12 +90,12 @@ class Inbound:
         for assembler in (self._inputs, self._tiles):
             self.worker.put(partial(assembler.drop_epoch, stream, epoch))
 
-    def _decode(self, assembler: Assembler, sender: NodeId, payload: bytes) -> None:
+    def _decode(self, assembler: Assembler, sender: NodeId, topic: str, payload: bytes) -> None:
         try:
             got = assembler.add(sender, payload)
         except WireError as error:
             self._meter.count("wire_errors_total")
-            _log.warning("%s: from %s: %s", self._node, sender, error)
+            self._border.refuse(topic, str(error))
             return
         if got is None:
             return
@@ -116,10 +109,10 @@ class Inbound:
                 return ev.TileFailed(got.key, sender, got.message)
             return ev.TileArrived(got.key, sender, got.array, got.trace)
         if isinstance(got, Failed):
-            return ev.OutputFailed(got.key, got.message, got.trace)
+            return ev.OutputFailed(got.key, sender, got.message, got.trace)
         if assembler is self._inputs:
             return ev.TensorArrived(got.key, got.tensor, got.array, got.trace, got.decode_seconds)
-        return ev.OutputArrived(got.key, got.tensor, got.array, got.trace)
+        return ev.OutputArrived(got.key, sender, got.tensor, got.array, got.trace)
 
     def _expected_output(self, key: FrameKey, tensor: int) -> Tensor | None:
         graph = self._models.get(StreamId(key.stream))

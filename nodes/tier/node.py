@@ -30,6 +30,7 @@ from nodes.config.sections import Config
 from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
 from nodes.session import link_probe
+from nodes.session.guard import Guard
 from nodes.session.link_monitor import LinkWatch
 from nodes.session.presence import Presence, require_free, wait_up
 from nodes.session.worker_thread import Worker
@@ -85,6 +86,7 @@ class TierNode:
         self._state_dir = state_dir / config.pipeline
         self.is_serving = False
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
+        self._guard = Guard(_log, str(node))
         stands_by = self.section.standby and self.section.memory_mb is None
         self._to_stand_by = {section.model for section in self.streams.values()} if stands_by else set()
         self._stand_by_at = math.inf
@@ -108,6 +110,7 @@ class TierNode:
             self.node,
             self.streams,
             token=self.presence.token,
+            border=self.presence.border,
             directory=self._state_dir,
             offer=self._inbox.put,
         )
@@ -168,7 +171,8 @@ class TierNode:
         labels = {name: self._labels.get(name) for name in graphs}
         self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
         owned = {name: graphs[section.model] for name, section in self.streams.items()}
-        self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put)
+        border = self.presence.border
+        self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put, border)
         self._outbound = Outbound(self.config, node, self.session, self._custody, graphs, labels, self.meter, clock)
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
         self._watch = LinkWatch(self.config, self.names, self.presence)
@@ -202,6 +206,7 @@ class TierNode:
             do.DropFrame: lambda action: action.ticket.done(),
             do.NoteTile: lambda action: None if self._prepare.is_busy else self.meter.tile(action),
             do.Count: lambda action: self.meter.count(action.name),
+            do.Refuse: lambda action: self.presence.border.refuse(action.about, action.why),
             do.Log: lambda action: _log.log(action.level, "%s", action.text),
         }
 
@@ -315,13 +320,18 @@ class TierNode:
             if event is None:
                 return
             now = time.monotonic()
-            for action in self.machine.handle(event, now):
-                self._performers[type(action)](action)
+            actions: list[do.Action] = []
+            with self._guard.over(event):
+                actions = self.machine.handle(event, now)
+            for action in actions:
+                with self._guard.over(action):
+                    self._performers[type(action)](action)
             if now >= report_at:
                 # on a grid: a report that is a tick late does not make all later ones late
                 report_at = max(report_at + self.config.telemetry.interval_s, now)
-                self._report()
-                self._compute.probe()
+                with self._guard.over("report"):
+                    self._report()
+                    self._compute.probe()
             if now >= self._stand_by_at and self._to_stand_by:
                 self._prepare.put(partial(self._stand_by, self._to_stand_by.pop()))
 
@@ -361,6 +371,8 @@ class TierNode:
             **self.meter.report(),
             **self.presence.clock.report(),
             **self._watch.report(),
+            "refused_total": self.presence.border.total + self.session.refused_total,
+            "internal_errors_total": self._internal_errors(),
             "in_flight": self._open_frames(),
             "backlog": sum(len(owner.backlog) for owner in owners),
             "queue_depth": len(self._compute.worker),
@@ -373,6 +385,11 @@ class TierNode:
             self.session.publish(
                 self.names.topic(topics.TELEMETRY, node=self.node), to_bytes(report), qos=topics.TELEMETRY.qos
             )
+
+    def _internal_errors(self) -> int:
+        workers = (self._frames, self._inbound.worker, self._compute.worker, self._outbound.worker, self._prepare)
+        threads = sum(worker.failures.total for worker in workers) + self._watch.failures.total
+        return self._guard.total + self.session.internal_errors_total + threads
 
     # Work, each in its own thread.
 
@@ -390,7 +407,7 @@ class TierNode:
         else:
             seconds = time.perf_counter() - began
             self.meter.sample("decode_seconds", seconds, action.stream)
-            self.meter.count_of(action.stream, "received_bytes_total", len(ticket.payload))
+            self.meter.count_of(action.stream, "received_bytes_total", ticket.nbytes)
             self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:

@@ -26,3 +26,8 @@ class Ticket:
     position: int | None = None
     delivery: Delivery | None = None
     entered_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the frame as it came; `len` of an array counts its rows."""
+        return len(self.payload) if isinstance(self.payload, bytes) else self.payload.nbytes

@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,9 @@ class Source:
                 self._await_answers()
         except Exception:
             _log.exception("source of stream %s failed", self._stream)
+        finally:
+            if isinstance(self._open, Generator):
+                self._open.close()
         _log.info("source of stream %s ended after %d frames", self._stream, offered)
 
     def _ticket(self, payload: bytes | Array, name: str, done: Callable[[], None], offered: int) -> Ticket:
@@ -158,15 +161,17 @@ def _video(section: SourceSection) -> Frames:
 def _captured(capture: Any, source: str | int | None, loop: bool) -> Frames:
     import cv2
 
-    for number in itertools.count():
-        read, image = capture.read()
-        if not read and loop and number:
-            capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+    try:
+        for number in itertools.count():
             read, image = capture.read()
-        if not read:
-            capture.release()
-            return
-        yield f"{source}#{number}", np.ascontiguousarray(image[:, :, ::-1])
+            if not read and loop and number:
+                capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+                read, image = capture.read()
+            if not read:
+                return
+            yield f"{source}#{number}", np.ascontiguousarray(image[:, :, ::-1])
+    finally:
+        capture.release()  # also when the source is stopped: another process may want the camera
 
 
 def _paced(frames: Frames, rate_hz: float) -> Frames:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline import ranges
 from pipeline.errors import ModelError
+from pipeline.ranges import Rate, Seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +20,11 @@ class Speed:
     dense layer larger than the caches; `operation_s` is what a layer takes that has nothing to compute.
     """
 
-    macs_per_s: float
-    depthwise_macs_per_s: float
-    bytes_per_s: float
-    weight_bytes_per_s: float
-    operation_s: float
+    macs_per_s: Rate
+    depthwise_macs_per_s: Rate
+    bytes_per_s: Rate
+    weight_bytes_per_s: Rate
+    operation_s: Seconds
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -46,7 +48,4 @@ class Speed:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Speed:
         """Read it back. Raises ModelError for anything else."""
-        try:
-            return cls(**{name: float(value[name]) for name in cls.__slots__})
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ModelError(f"not a node's speed: {type(error).__name__}: {error}") from error
+        return ranges.read(cls, value, error=ModelError, what="a node's speed")

@@ -19,10 +19,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pipeline import folders
+from pydantic import Field
+
+from pipeline import folders, ranges
 from pipeline.errors import ModelError
+from pipeline.ranges import Count, Name, Seconds, Sum, Timestamp, Word
 from pipeline.timing import cpu_quota
 
 if TYPE_CHECKING:
@@ -44,17 +47,17 @@ class Profile:
     `measured_ts` is in seconds since 1970. Raises ModelError on nonsense.
     """
 
-    model: str
-    digest: str
-    engine: str
-    engine_version: str
-    threads: int
-    hardware: str
-    seconds: tuple[float, ...]
-    spread: tuple[float, ...]
-    total_seconds: float
-    measured_ts: float
-    unscaled_seconds: float | None = None
+    model: Name
+    digest: Name
+    engine: Word
+    engine_version: Word
+    threads: Count
+    hardware: Word
+    seconds: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=ranges.MOST_BLOCKS)]
+    spread: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=ranges.MOST_BLOCKS)]
+    total_seconds: Sum
+    measured_ts: Timestamp
+    unscaled_seconds: Sum | None = None
 
     def __post_init__(self) -> None:
         times = (*self.seconds, *self.spread, self.total_seconds, self.unscaled_seconds or 0.0)
@@ -70,24 +73,8 @@ class Profile:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Profile:
         """Read a profile. Raises ModelError for anything that is not one."""
-        try:
-            if value["version"] != PROFILE_VERSION:
-                raise ModelError(f"profile version {value['version']!r}, this trisect reads {PROFILE_VERSION}")
-            return cls(
-                model=str(value["model"]),
-                digest=str(value["digest"]),
-                engine=str(value["engine"]),
-                engine_version=str(value["engine_version"]),
-                threads=int(value["threads"]),
-                hardware=str(value["hardware"]),
-                seconds=tuple(map(float, value["seconds"])),
-                spread=tuple(map(float, value["spread"])),
-                total_seconds=float(value["total_seconds"]),
-                measured_ts=float(value["measured_ts"]),
-                unscaled_seconds=None if value.get("unscaled_seconds") is None else float(value["unscaled_seconds"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ModelError(f"not a profile: {type(error).__name__}: {error}") from error
+        ranges.require_version(value, PROFILE_VERSION, error=ModelError, what="profile")
+        return ranges.read(cls, value, error=ModelError, what="a profile")
 
 
 def hardware() -> str:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from pipeline import ranges
+from pipeline.cost import MOST_TILES
 from pipeline.errors import PlanError, TileError
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.placement import NodeId, Placement, Stage, Tier
+from pipeline.ranges import Extent, IdRange, Index
 from pipeline.tiles import Stack, TileMap
 from pipeline.tiles.split import heights, split_at
 from pipeline.tiles.stacks import stack_between
 
-MAX_TILES = 256
+MAX_TILES = MOST_TILES
 """A plan is read before its graph may be known: bounds what it can make us allocate."""
 MAX_SIZE = 1 << 20
 _MAP_RANK = 4
@@ -28,11 +33,11 @@ class Tiling:
     node may have several tiles.
     """
 
-    first: int
-    last: int
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
-    workers: tuple[NodeId, ...]
+    first: Index
+    last: Index
+    rows: Annotated[tuple[Extent, ...], Field(max_length=MOST_TILES)]
+    columns: Annotated[tuple[Extent, ...], Field(max_length=MOST_TILES)]
+    workers: Annotated[tuple[Annotated[NodeId, IdRange], ...], Field(max_length=MOST_TILES)]
 
     def __post_init__(self) -> None:
         if not (self.rows and self.columns and all(0 < size <= MAX_SIZE for size in (*self.rows, *self.columns))):
@@ -78,14 +83,8 @@ class Tiling:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Tiling:
-        """Read it back. Raises PlanError, KeyError, TypeError or ValueError for anything else."""
-        return cls(
-            first=int(value["first"]),
-            last=int(value["last"]),
-            rows=tuple(map(int, value["rows"])),
-            columns=tuple(map(int, value["columns"])),
-            workers=tuple(NodeId(str(worker)) for worker in value["workers"]),
-        )
+        """Read it back. Raises PlanError for anything else."""
+        return ranges.read(cls, value, error=PlanError, what="a plan's tiles")
 
 
 @dataclass(frozen=True, slots=True)

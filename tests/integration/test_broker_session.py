@@ -386,7 +386,7 @@ def test_a_second_node_with_one_id_takes_over_and_the_first_does_not_fight(
     second = open_session(address, "twin", will=will, on_taken=thrown_out)
     (error,) = taken.wait()
     assert isinstance(error, SessionTaken)
-    assert "trisect-twin-" in str(error)
+    assert "trisect.twin." in str(error)
     assert not first.is_up
     second.subscribe(["t"], received)
     second.publish("t", b"1")

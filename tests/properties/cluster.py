@@ -15,21 +15,20 @@ from typing import Any
 
 import numpy as np
 
+from broker import topics
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
+from nodes.protocol import border
 from nodes.protocol.messages import (
     WORKER,
     Applied,
     LifeState,
     LinkReport,
     NodeInfo,
-    NodeState,
     StreamApplied,
-    from_bytes,
-    parse_json,
     to_bytes,
 )
-from nodes.protocol.reports import LEAST_FRAMES, read_report
+from nodes.protocol.reports import LEAST_FRAMES
 from nodes.protocol.work import Work
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
@@ -39,7 +38,7 @@ from pipeline.errors import WireError
 from pipeline.estimator import Speed
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
-from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.plan import NodeId, StreamId
 from pipeline.profiling.profile import Profile
 from pipeline.tiles.arrays import merge
 from pipeline.wire import Assembler, Failed, Hop, encode, encode_failure
@@ -81,7 +80,7 @@ class TierShell(Client):
         self.machine = TierMachine(self.node, {MODEL: graph}, owned)
         self.inputs = Assembler(self.machine.expected)
         self.tiles = Assembler(self.machine.expected_tile)
-        self.outputs = Assembler(lambda key, tensor: graph.tensors[tensor])
+        self.outputs = Assembler(lambda key, tensor: graph.tensors[tensor] if tensor in graph.outputs else None)
 
     def came_up(self) -> None:
         self.handle(ev.ConnectionRestored())
@@ -150,7 +149,9 @@ class TierShell(Client):
     # Events in, actions out.
 
     def handle(self, event: ev.Event) -> None:
-        for action in self.machine.handle(event, self.cluster.now):
+        actions = self.machine.handle(event, self.cluster.now)
+        self.machine.validate()
+        for action in actions:
             self._perform(action)
 
     def _perform(self, action: do.Action) -> None:
@@ -173,11 +174,11 @@ class TierShell(Client):
     def arrived(self, topic: str, payload: bytes) -> None:
         kind, _, rest = topic.partition("/")
         if kind == "state":
-            self.handle(ev.PeerStateArrived(from_bytes(NodeState, payload)))
+            self.handle(ev.PeerStateArrived(border.read(topics.STATE, {"node": rest}, payload)))
         elif kind == "applied":
-            self.handle(ev.PeerAppliedArrived(from_bytes(Applied, payload)))
+            self.handle(ev.PeerAppliedArrived(border.read(topics.APPLIED, {"node": rest}, payload)))
         elif kind == "plan":
-            self.handle(ev.PlanArrived(Plan.from_json(parse_json(payload))))
+            self.handle(ev.PlanArrived(border.read(topics.PLAN, {"stream": rest}, payload)))
         else:
             assembler = {"result": self.outputs, "tiled": self.tiles}.get(kind, self.inputs)
             self._bulk_arrived(assembler, NodeId(rest.partition("/")[0]), payload)
@@ -190,13 +191,13 @@ class TierShell(Client):
         if isinstance(got, Failed) and assembler is self.tiles:
             self.handle(ev.TileFailed(got.key, sender, got.message))
         elif isinstance(got, Failed):
-            self.handle(ev.OutputFailed(got.key, got.message, got.trace))
+            self.handle(ev.OutputFailed(got.key, sender, got.message, got.trace))
         elif got is not None and assembler is self.tiles:
             self.handle(ev.TileArrived(got.key, sender, got.array, got.trace))
         elif got is not None and assembler is self.inputs:
             self.handle(ev.TensorArrived(got.key, got.tensor, got.array, got.trace, 0.0))
         elif got is not None:
-            self.handle(ev.OutputArrived(got.key, got.tensor, got.array, got.trace))
+            self.handle(ev.OutputArrived(got.key, sender, got.tensor, got.array, got.trace))
 
     # Threads.
 
@@ -292,6 +293,7 @@ class PlannerShell(Client):
     """The planner's shell."""
 
     machine: PlannerMachine
+    more_wait = False
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster.broker, NodeId("planner"), "planner")
@@ -314,7 +316,8 @@ class PlannerShell(Client):
         self.handle(ev.Tick())
 
     def handle(self, event: pe.PlannerEvent) -> None:
-        for action in self.machine.handle(event, self.cluster.now, WALL_TS + self.cluster.now):
+        wall_ts = WALL_TS + self.cluster.now
+        for action in self.machine.handle(event, self.cluster.now, wall_ts, more_wait=self.more_wait):
             if isinstance(action, pe.PublishPlan):
                 self.cluster.plans_total += 1
                 self.keep(f"plan/{STREAM}", to_bytes(action.plan.to_json(action.graph)))
@@ -322,14 +325,14 @@ class PlannerShell(Client):
     def arrived(self, topic: str, payload: bytes) -> None:
         kind, _, rest = topic.partition("/")
         readers: dict[str, Callable[[], pe.PlannerEvent]] = {
-            "state": lambda: ev.PeerStateArrived(from_bytes(NodeState, payload)),
-            "applied": lambda: ev.PeerAppliedArrived(from_bytes(Applied, payload)),
-            "info": lambda: pe.InfoArrived(from_bytes(NodeInfo, payload)),
-            "link": lambda: pe.LinkArrived(from_bytes(LinkReport, payload)),
-            "model": lambda: pe.ManifestArrived(ModelGraph.from_json(parse_json(payload))),
-            "plan": lambda: pe.PlanSeen(Plan.from_json(parse_json(payload))),
-            "profile": lambda: pe.ProfileArrived(NodeId(rest), Profile.from_json(parse_json(payload))),
-            "telemetry": lambda: pe.TelemetryArrived(NodeId(rest), read_report(payload)),
+            "state": lambda: ev.PeerStateArrived(border.read(topics.STATE, {"node": rest}, payload)),
+            "applied": lambda: ev.PeerAppliedArrived(border.read(topics.APPLIED, {"node": rest}, payload)),
+            "info": lambda: pe.InfoArrived(border.read(topics.INFO, {"node": rest}, payload)),
+            "link": lambda: pe.LinkArrived(border.read(topics.LINK, {"node": rest}, payload)),
+            "model": lambda: pe.ManifestArrived(border.read(topics.MODEL, {"digest": rest}, payload)),
+            "plan": lambda: pe.PlanSeen(border.read(topics.PLAN, {"stream": rest}, payload)),
+            "profile": lambda: pe.ProfileArrived(NodeId(rest), border.read(topics.PROFILE, {"model": MODEL}, payload)),
+            "telemetry": lambda: pe.TelemetryArrived(NodeId(rest), border.read(topics.TELEMETRY, {}, payload)),
         }
         self.handle(readers[kind]())
 

@@ -25,6 +25,8 @@ CALL_S = 5e-3
 for a turn on a short processor, for cold caches. A shorter one says nothing of how fast the node computes. As much of a
 call may be coldness, which nodes that were not called share.
 """
+MOST_PROFILES = 128
+"""Of one node."""
 GAIN = 0.5
 """The part of that which one report adds."""
 MOST_BIAS = 3.0
@@ -74,6 +76,11 @@ class ComputeSeconds:
         if self._profiles.get((node, profile.model)) != profile:
             self._profiles[node, profile.model] = profile
             self._corrections.forget(node, profile.model)
+
+    def has_room_for(self, node: NodeId, profile: Profile) -> bool:
+        """Whether one more profile of the node can be kept."""
+        known = [model for of, model in self._profiles if of == node]
+        return profile.model in known or len(known) < MOST_PROFILES
 
     def learn_telemetry(
         self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Sequence[Plan], probe_s: float | None = None
@@ -126,7 +133,10 @@ class ComputeSeconds:
             if plan.tiles is None or not self._shared_out(plan):
                 continue
             graph = self.graphs[plan.digest]
-            tile_map = plan.tiles.tile_map(graph)
+            try:
+                tile_map = plan.tiles.tile_map(graph)
+            except TileError:
+                continue  # of an earlier planner, for another network: it is about to be replaced
             for node in dict.fromkeys(plan.tiles.workers):
                 basis = self.basis(node, plan.model, plan.digest)
                 own = [n for n, worker in enumerate(plan.tiles.workers, start=1) if worker == node]

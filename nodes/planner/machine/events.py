@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from nodes.config.plan_request import WishesSection
 from nodes.protocol.messages import LinkReport, NodeInfo, Report
-from nodes.tier.machine.actions import Log
+from nodes.tier.machine.actions import Log, Refuse
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
@@ -124,4 +124,4 @@ PlannerEvent: TypeAlias = (
     | ConnectionRestored
     | Tick
 )
-PlannerAction: TypeAlias = PublishPlan | Reply | Log
+PlannerAction: TypeAlias = PublishPlan | Reply | Log | Refuse

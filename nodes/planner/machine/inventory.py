@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nodes.config.plan_request import WishesSection, read_wishes
+from nodes.planner.costs.compute_seconds import MOST_PROFILES
 from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.events import (
     InfoArrived,
@@ -22,16 +23,18 @@ from nodes.planner.machine.events import (
     TelemetryArrived,
 )
 from nodes.planner.machine.failure_detector import Silence
-from nodes.planner.machine.registry import Roster, Served
+from nodes.planner.machine.registry import MOST_GRAPHS, Roster, Served
 from nodes.planner.machine.static_costs import Terms
 from nodes.planner.machine.stream import FORCED, PlannedStream
 from nodes.planner.machine.utilisation import Rates
 from nodes.protocol.messages import LifeState
-from nodes.tier.machine.actions import Log
+from nodes.protocol.peers import EPOCHS_AHEAD, MOST_FIRST_EPOCH
+from nodes.tier.machine.actions import Log, Refuse
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from pipeline.errors import TrisectError
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.ranges import MOST_NODES, MOST_STREAMS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,23 @@ class PlannerSettings:
     lost_after_s: float = 4.0
     band: float = 0.2
     equality: Equality = field(default_factory=Equality)
+
+
+def _sender(event: PlannerEvent) -> NodeId | None:
+    """The node that an event tells of."""
+    match event:
+        case PeerStateArrived(state):
+            return state.node
+        case PeerAppliedArrived(applied):
+            return applied.node
+        case InfoArrived(info):
+            return info.node
+        case LinkArrived(report):
+            return report.node
+        case ProfileArrived(node) | TelemetryArrived(node):
+            return node
+        case _:
+            return None
 
 
 class Inventory:
@@ -73,6 +93,8 @@ class Inventory:
         self.now = started_at
         self.seen_plans: dict[StreamId, Plan] = {}
         self.streams: dict[StreamId, PlannedStream] = {}
+        self.nodes: set[NodeId] = set()
+        self.rivals_said: dict[StreamId, list[NodeId]] = {}
         self._learn: dict[type, Callable[[Any, float], list[PlannerAction]]] = {
             PeerStateArrived: self._state_arrived,
             PeerAppliedArrived: self._applied_arrived,
@@ -87,9 +109,48 @@ class Inventory:
             Tick: lambda _event, _now: [],
         }
 
-    def learn(self, event: PlannerEvent, now: float) -> list[PlannerAction]:
-        """Take one event that is no person's request, and see who has fallen silent."""
-        return self._learn[type(event)](event, now) + self._fall_silent(now)
+    def learn(self, event: PlannerEvent, now: float, *, more_wait: bool = False) -> list[PlannerAction]:
+        """Take one event that is no person's request, and see who has fallen silent.
+
+        Not while more events wait: what a node has said meanwhile may be among them.
+        """
+        if why_not := self._why_not(event):
+            return [Refuse(type(event).__name__, why_not)]
+        actions = self._learn[type(event)](event, now) + self._take_over()
+        return actions if more_wait else actions + self._fall_silent(now)
+
+    def _why_not(self, event: PlannerEvent) -> str:
+        """Why there is no room for what an event tells of, empty if there is."""
+        node = _sender(event)
+        if node is not None:
+            if node not in self.nodes and len(self.nodes) >= MOST_NODES:
+                return (
+                    f"node: {MOST_NODES} are known, and {node} would be one more; `trisect forget` those that are gone"
+                )
+            self.nodes.add(node)
+        if (
+            isinstance(event, ManifestArrived)
+            and self.roster.graphs.get(event.graph.digest, event.graph) != event.graph
+        ):
+            return f"digest: another manifest of {event.graph.digest} is known, and a digest names one"
+        if isinstance(event, ManifestArrived) and not self.roster.has_room_for(event.graph):
+            return f"digest: {MOST_GRAPHS} models of living nodes are known, and {event.graph.digest} would be one more"
+        if isinstance(event, ProfileArrived) and not self.roster.compute.has_room_for(event.node, event.profile):
+            return f"model: {MOST_PROFILES} profiles of {event.node} are known, and this would be one more"
+        if isinstance(event, InfoArrived) and len(self.streams.keys() | event.info.streams.keys()) > MOST_STREAMS:
+            return f"streams: {MOST_STREAMS} are known, and {event.info.node} has more"
+        if isinstance(event, PlanSeen):
+            if event.plan.epoch > MOST_FIRST_EPOCH:
+                return f"epoch: at most {MOST_FIRST_EPOCH} in a plan of an earlier planner, not {event.plan.epoch}"
+            if event.plan.stream not in self.seen_plans and len(self.seen_plans) >= MOST_STREAMS:
+                return f"stream: {MOST_STREAMS} are known, and {event.plan.stream} would be one more"
+        return ""
+
+    def newest_believable(self, name: StreamId) -> int:
+        """The highest epoch of the stream that a node can have seen."""
+        stream, seen = self.streams.get(name), self.seen_plans.get(name)
+        known = [plan.epoch for plan in (stream.plan if stream is not None else None, seen) if plan is not None]
+        return max(known) + EPOCHS_AHEAD if known else MOST_FIRST_EPOCH
 
     def _connection_lost(self, event: ConnectionLost, now: float) -> list[PlannerAction]:
         self.decide_after = math.inf
@@ -124,11 +185,29 @@ class Inventory:
         wrong = self.roster.learn_info(info)
         for name, model in info.streams.items():
             known = self.streams.get(name)
-            if known is None or (known.served.device, known.served.model) != (info.node, model):
-                configured = self.wishes.get(name) or WishesSection()
-                self.streams[name] = PlannedStream(Served(info.node, model), configured)
-                self._adopt(name)
+            if known is None or (known.served.device == info.node and known.served.model != model):
+                self._serve(name, info.node, model)
         return [Log(logging.WARNING, wrong)] if wrong else []
+
+    def _serve(self, name: StreamId, device: NodeId, model: str) -> None:
+        configured = self.wishes.get(name) or WishesSection()
+        self.streams[name] = PlannedStream(Served(device, model), configured)
+        self._adopt(name)
+
+    def _take_over(self) -> list[PlannerAction]:
+        """A stream has one device: who had it first, while it lives. Another one that has it, too, is told of."""
+        actions: list[PlannerAction] = []
+        for name, stream in list(self.streams.items()):
+            device = stream.served.device
+            rivals = [node for node in self.roster.devices_of(name) if node != device]
+            if rivals and not self.roster.peers.alive(device):
+                self._serve(name, rivals[0], self.roster.infos[rivals[0]].streams[name])
+            elif rivals and rivals != self.rivals_said.get(name):
+                others = ", ".join(rivals)
+                text = f"stream {name} is of {device}, and {others} takes its frames as well: each is answered twice"
+                actions.append(Log(logging.ERROR, f"{text}; give it one device in all configurations, and restart"))
+            self.rivals_said[name] = rivals
+        return actions
 
     def _profile_arrived(self, event: ProfileArrived, now: float) -> list[PlannerAction]:
         self.roster.compute.learn_profile(event.node, event.profile)

@@ -169,7 +169,12 @@ def _price_anew(
 def _next_epoch(inventory: Inventory, name: StreamId, stream: PlannedStream) -> int:
     """Above everything that any node has seen, so that a planner which forgot is not mistaken for an old one."""
     plans = (stream.plan, inventory.seen_plans.get(name))
-    return 1 + max([inventory.roster.highest_seen(name), *(plan.epoch for plan in plans if plan is not None)])
+    return 1 + max(
+        [
+            inventory.roster.highest_seen(name, inventory.newest_believable(name)),
+            *(plan.epoch for plan in plans if plan is not None),
+        ]
+    )
 
 
 def _refuses_tiles(stream: PlannedStream, node: NodeId, session: str) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nodes.planner.machine.events import (
     PlaceRequested,
     PlannerAction,
@@ -13,8 +11,9 @@ from nodes.planner.machine.events import (
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.lifecycle import decide
 from nodes.planner.machine.manual_tiling import tiling_by_hand
+from nodes.planner.machine.rules import may_only_blink
 from nodes.planner.machine.solving import choices_of, why_not
-from nodes.planner.machine.stream import PlannedStream
+from nodes.planner.machine.stream import FORCED, PlannedStream, fits
 from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.placement import split_at
@@ -32,8 +31,16 @@ def place_requested(inventory: Inventory, event: PlaceRequested, now: float, wal
             raise PlanError(f"stream {event.stream!r} cannot be placed so: {why_not(inventory, stream, forced)}")
     except TrisectError as error:
         return [Reply(event.ticket, {"ok": False, "error": str(error)})]
+    before = stream.forced, stream.forced_tiles
     stream.forced, stream.forced_tiles = forced, tiles
-    return _hurry(inventory, event.stream, stream, graph, event.ticket, now, wall_ts)
+    actions, undone = _hurry(inventory, event.stream, stream, graph, now, wall_ts)
+    if not undone and forced is not None and stream.plan is not None and stream.plan.placement != forced:
+        undone = f"{stream.served.device} has refused this placement"
+    if not undone and forced is None and stream.plan is not None and stream.plan.planner == FORCED:
+        undone = "no plan of the planner's own can replace the one by hand"
+    if undone:
+        stream.forced, stream.forced_tiles = before
+    return [*actions, _answer(event, stream, graph, undone)]
 
 
 def wishes_requested(inventory: Inventory, event: WishesRequested, now: float, wall_ts: float) -> list[PlannerAction]:
@@ -52,7 +59,12 @@ def wishes_requested(inventory: Inventory, event: WishesRequested, now: float, w
             stream.asked = before
         hint = "; the stream is placed by hand: `trisect place --auto` hands it back" if by_hand else ""
         return [Reply(event.ticket, {"ok": False, "error": f"{error}{hint}"})]
-    return _hurry(inventory, event.stream, stream, graph, event.ticket, now, wall_ts)
+    actions, undone = _hurry(inventory, event.stream, stream, graph, now, wall_ts)
+    if not undone and stream.plan is not None and stream.plan.wishes != stream.asked_as_written:
+        undone = f"{stream.served.device} has refused what would be planned for it"
+    if undone:
+        stream.asked = before
+    return [*actions, _answer(event, stream, graph, undone)]
 
 
 def _stream(inventory: Inventory, name: StreamId) -> PlannedStream:
@@ -63,19 +75,27 @@ def _stream(inventory: Inventory, name: StreamId) -> PlannedStream:
 
 
 def _hurry(
-    inventory: Inventory,
-    name: StreamId,
-    stream: PlannedStream,
-    graph: ModelGraph,
-    ticket: Any,
-    now: float,
-    wall_ts: float,
-) -> list[PlannerAction]:
-    """Decide at once, whatever the margin, and answer with the plan."""
+    inventory: Inventory, name: StreamId, stream: PlannedStream, graph: ModelGraph, now: float, wall_ts: float
+) -> tuple[list[PlannerAction], str]:
+    """Decide at once, whatever the margin. Returns why nothing could be decided, too; empty when it was."""
+    blinking = (
+        [node for node in stream.plan.nodes.values() if may_only_blink(inventory, node, now)] if stream.plan else []
+    )
+    if blinking:
+        return [], f"{', '.join(blinking)} was lost a moment ago, and may be back in another; ask again"
     stream.hurry = True
     actions = decide(inventory, name, stream, now, wall_ts)
     stream.hurry = False
+    if stream.plan is None or not fits(stream.plan, graph):
+        return actions, stream.said or "there is no plan for it"
+    return actions, ""
+
+
+def _answer(
+    event: PlaceRequested | WishesRequested, stream: PlannedStream, graph: ModelGraph, why_not: str
+) -> PlannerAction:
     plan = stream.plan
-    assert plan is not None
+    if why_not or plan is None:
+        return Reply(event.ticket, {"ok": False, "error": f"stream {event.stream!r} stays as it is: {why_not}"})
     answer = {"ok": True, "epoch": plan.epoch, "device": plan.device, "plan": plan.to_json(graph)}
-    return [*actions, Reply(ticket, answer)]
+    return Reply(event.ticket, answer)

@@ -47,7 +47,7 @@ class PlannerMachine:
             return place_requested(inventory, event, now, wall_ts)
         if isinstance(event, WishesRequested):
             return wishes_requested(inventory, event, now, wall_ts)
-        actions = inventory.learn(event, now)
+        actions = inventory.learn(event, now, more_wait=more_wait)
         if more_wait or now < inventory.decide_after:
             return actions
         for name, stream in inventory.streams.items():

@@ -23,6 +23,7 @@ from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.tiles.team import TileNode
 
+MOST_GRAPHS = 128
 INTAKE_GAIN = 0.2
 """The part of a difference that one report adds."""
 UNMEASURED_BYTES_PER_S = 1e12
@@ -94,6 +95,18 @@ class Roster:
         key = stream.device, stream.model
         self.intakes.add(key, INTAKE_GAIN * (seconds - self.intakes.smoothed(key)))
 
+    def has_room_for(self, graph: ModelGraph) -> bool:
+        """Whether one more manifest can be kept; those that no node's model has are given up for it."""
+        if graph.digest not in self.graphs and len(self.graphs) >= MOST_GRAPHS:
+            used = {digest for info in self.infos.values() for digest in info.models.values()}
+            for digest in [digest for digest in self.graphs if digest not in used]:
+                del self.graphs[digest]
+        return graph.digest in self.graphs or len(self.graphs) < MOST_GRAPHS
+
+    def devices_of(self, name: StreamId) -> list[NodeId]:
+        """The living nodes that say that the stream is theirs, by id."""
+        return [node for node, info in sorted(self.infos.items()) if name in info.streams and self.peers.alive(node)]
+
     def graph_of(self, stream: Served) -> ModelGraph:
         """The graph of the model that the stream's device holds. Raises ModelError while it is unknown."""
         digest = self._digest(stream)
@@ -134,6 +147,11 @@ class Roster:
         if apart := self.equality.why_apart(self.infos.get(stream.device), info, stream.model):
             return apart
         return self._why_unmeasured(stream, node, digest or "")
+
+    def why_gone(self, stream: Served, tier: Tier, node: NodeId) -> str:
+        """Why the node cannot go on with a stage of this tier, empty if it can: it may have started as another."""
+        why = self.why_unusable(stream, node)
+        return why or ("" if node in self.usable(stream, tier) else f"{node} is no node of the {tier.label} any more")
 
     def is_banned(self, stream: Served, node: NodeId) -> bool:
         """Whether the node's present process refused a plan of the stream, or never prepared it."""
@@ -245,10 +263,10 @@ class Roster:
         latency_s = (way.round_trip_s + handling_s) / 2  # a tile goes there and back
         return TileNode(node, seconds, way.up_bytes_per_s, way.down_bytes_per_s, latency_s)
 
-    def highest_seen(self, name: StreamId) -> int:
-        """The highest epoch of the stream that a node says it has seen; 0 for none."""
+    def highest_seen(self, name: StreamId, most: int) -> int:
+        """The highest epoch of the stream, up to `most`, that a node says it has seen; 0 for none."""
         held = [applied.streams[name].seen for applied in self.peers.applied.values() if name in applied.streams]
-        return max(held, default=0)
+        return max((seen for seen in held if seen <= most), default=0)
 
     def _digest(self, stream: Served) -> str | None:
         info = self.infos.get(stream.device)

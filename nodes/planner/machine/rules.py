@@ -30,7 +30,7 @@ def fallback_of(inventory: Inventory, stream: PlannedStream, graph: ModelGraph) 
     plan, proven = stream.plan, stream.proven
     if plan is None or proven is None or not is_turned_down(inventory, stream, way(plan)):
         return None
-    gone = any(inventory.roster.why_unusable(stream.served, node) for node in proven.nodes.values())
+    gone = any(inventory.roster.why_gone(stream.served, tier, node) for tier, node in proven.nodes.items())
     if gone or not fits(proven, graph) or is_turned_down(inventory, stream, way(proven)):
         return None
     return priced_today(inventory, stream, graph, proven)
@@ -41,7 +41,7 @@ def why_publish(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, 
     plan = stream.plan
     if plan is None or plan.device != stream.served.device or not fits(plan, graph):
         return "first plan"
-    if (seen := inventory.roster.highest_seen(plan.stream)) > plan.epoch:
+    if (seen := inventory.roster.highest_seen(plan.stream, inventory.newest_believable(plan.stream))) > plan.epoch:
         return f"a node has seen epoch {seen} and ignores {plan.epoch}"
     if is_turned_down(inventory, stream, way(plan)):
         return f"{plan.device} refuses epoch {plan.epoch}"
@@ -49,9 +49,9 @@ def why_publish(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, 
         wanted = (stream.planner_of(best), stream.wishes.objective, stream.asked_as_written)
         changed = stream.hurry and (plan.planner, plan.objective, plan.wishes) != wanted
         return stream.by_whom(best) if changed else ""
-    if any(_may_only_blink(inventory, node, now) for node in plan.nodes.values()):
+    if any(may_only_blink(inventory, node, now) for node in plan.nodes.values()):
         return ""
-    gone = [why for node in plan.nodes.values() if (why := inventory.roster.why_unusable(stream.served, node))]
+    gone = [why for tier, node in plan.nodes.items() if (why := inventory.roster.why_gone(stream.served, tier, node))]
     if plan.tiles is not None and works_whole(inventory, stream, plan.nodes[Tier.EDGE]):
         gone.append(f"{plan.nodes[Tier.EDGE]} refuses tiles")
     gone += [why for node in plan.workers if (why := inventory.roster.why_no_tiles(stream.served, node))]
@@ -81,7 +81,8 @@ def _breaks(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, plan
     return "; ".join(against)
 
 
-def _may_only_blink(inventory: Inventory, node: NodeId, now: float) -> bool:
+def may_only_blink(inventory: Inventory, node: NodeId, now: float) -> bool:
+    """Whether the node was lost so short a while ago that it may be back in a moment."""
     state = inventory.roster.peers.states.get(node)
     just_lost = now - inventory.lost_at.get(node, -math.inf) < LOST_GRACE_S
     return state is not None and state.state is LifeState.LOST and just_lost
@@ -102,5 +103,5 @@ def is_measured_now(inventory: Inventory, stream: PlannedStream) -> bool:
 
 def has_lost_a_node(inventory: Inventory, stream: PlannedStream) -> bool:
     """Whether the present plan has a node that cannot be priced now, if only for a moment."""
-    nodes = stream.plan.nodes.values() if stream.plan else ()
-    return any(inventory.roster.why_unusable(stream.served, node) for node in nodes)
+    nodes = stream.plan.nodes.items() if stream.plan else ()
+    return any(inventory.roster.why_gone(stream.served, tier, node) for tier, node in nodes)

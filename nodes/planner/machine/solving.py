@@ -29,7 +29,8 @@ def choices_of(
     tiles = _forced_tiles(inventory, stream) if forced is not None and forced == stream.forced else None
     whole = frozenset(node for node in nodes if works_whole(inventory, stream, node))
     in_use = stream.plan.tiles if stream.plan is not None else None
-    rests_on = (graph.digest, as_written(stream.wishes), tiles, whole, in_use, *stream.assumed.items())
+    where = tuple((tier, tuple(usable)) for tier, usable in tiers.items())
+    rests_on = (graph.digest, as_written(stream.wishes), tiles, whole, in_use, where, *stream.assumed.items())
     solved = stream.solved.get(forced)
     if solved is None or solved[0] != rests_on:
         known = stream.assumed

@@ -155,6 +155,14 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Refuse:
+    """Count and now and then say that something about this (a topic) was refused; it has changed nothing."""
+
+    about: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Tell the person who runs the node."""
 
@@ -176,5 +184,6 @@ Action: TypeAlias = (
     | CloseFrame
     | NoteTile
     | Count
+    | Refuse
     | Log
 )

@@ -134,9 +134,10 @@ class FrameUndecodable:
 
 @dataclass(frozen=True, slots=True)
 class OutputArrived:
-    """One of the model's output tensors came back."""
+    """One of the model's output tensors came back, from the node that made it."""
 
     key: FrameKey
+    sender: NodeId
     tensor: int
     array: Array
     trace: Trace
@@ -147,6 +148,7 @@ class OutputFailed:
     """A node says that it could not compute a frame."""
 
     key: FrameKey
+    sender: NodeId
     message: str
     trace: Trace
 

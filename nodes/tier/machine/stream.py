@@ -2,7 +2,8 @@
 
 Exactly one CloseFrame leaves for every frame that entered. A frame stays open, with its input, until all outputs are
 back; when they stay away, or a node on its way was lost meanwhile, it is submitted again under the active plan. Answers
-of any attempt are equal, so the first one counts and later ones are recognised by their sequence.
+of any attempt are equal, so the first one counts and later ones are recognised by their sequence. Only what was asked
+for is an answer: under an attempt of this process, its epoch, and from the node that this plan has for it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from broker.complaints import shortened
 from nodes.protocol.messages import StreamApplied
 from nodes.protocol.peers import Peers, Presence
 from nodes.tier.machine.actions import Action, CloseFrame, Count, DecodeFrame, DropFrame, Log, Run
@@ -21,6 +23,7 @@ from nodes.tier.machine.events import FrameDecoded, FrameOffered, FrameUndecodab
 from nodes.tier.machine.joins import merge
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.ranges import MOST_REASON
 from pipeline.wire import Array, FrameKey, Trace
 
 GRACE_S = 0.1
@@ -29,6 +32,7 @@ MAX_TIMEOUT_S = 60.0
 MAX_FAILURES = 3
 LATENCY_MEMORY = 0.9
 SEQUENCES_A_START = 1_000_000
+MOST_ATTEMPTS = 64
 ATTEMPTS_SET_ASIDE = 1_000
 """For each start of the device: a frame that is taken up again after one begins above all attempts before it."""
 
@@ -49,6 +53,7 @@ class Frame:
     """An open frame. `due_at` is when it is to be submitted (again); `epoch` is 0 until it was.
 
     `attempts_before` are set aside for an earlier process of this device: what it sent is not to be taken for ours.
+    `submitted` has the plan of each attempt, the newest `MOST_ATTEMPTS` of them.
     """
 
     ticket: Any
@@ -60,6 +65,7 @@ class Frame:
     attempt: int = 0
     submitted_at: float = 0.0
     presence: dict[NodeId, Presence | None] = field(default_factory=dict)
+    submitted: dict[int, Plan] = field(default_factory=dict)
     outputs: dict[int, Array] = field(default_factory=dict)
     trace: Trace = ()
     failures: int = 0
@@ -90,8 +96,10 @@ class StreamOwner:
         return replace(own, active=self.active, holds=tuple(sorted(self._plans)))
 
     def plan_arrived(self, plan: Plan) -> None:
-        """Remember a newer plan; one that was never activated is superseded."""
-        if plan.device == self._me and plan.epoch > max(self._plans, default=0):
+        """Remember a newer plan; one that was never activated is superseded, one of the same epoch replaced."""
+        newest = self._plans.get(max(self._plans, default=0))
+        known = (newest.epoch, newest.created_ts) if newest is not None else (0, 0.0)
+        if plan.device == self._me and (plan.epoch, plan.created_ts) > known:
             self._plans[plan.epoch] = plan
 
     def frame_offered(self, event: FrameOffered) -> list[Action]:
@@ -105,25 +113,37 @@ class StreamOwner:
 
     def frame_decoded(self, event: FrameDecoded) -> None:
         """An entered frame is ready to be submitted."""
-        frame = self.open[event.sequence]
-        frame.inputs, frame.decode_seconds = event.inputs, event.decode_seconds
+        frame = self.open.get(event.sequence)
+        if frame is not None:
+            frame.inputs, frame.decode_seconds = event.inputs, event.decode_seconds
 
     def frame_undecodable(self, event: FrameUndecodable) -> list[Action]:
         """An entered frame that is no input is answered with an error."""
-        frame = self.open[event.sequence]
+        frame = self.open.get(event.sequence)
+        if frame is None or frame.inputs is not None:
+            return []  # the shell failed after it had decoded the frame, which is under way or answered by now
         return self._close(self._key(event.sequence, frame), event.message)
 
     def output_arrived(self, event: OutputArrived, now: float) -> list[Action]:
         """Take an output; with the last one missing, the frame closes."""
         frame = self.open.get(event.key.sequence)
-        if frame is None or event.tensor not in self._graph.outputs:
+        if frame is None:
             return [Count("duplicates_ignored_total")]
+        if not self._is_asked(frame, event):
+            return [Count("unasked_answers_total")]
         frame.outputs[event.tensor] = event.array
         frame.trace = merge(frame.trace, event.trace)
         if not frame.outputs.keys() >= set(self._graph.outputs):
             return []
         self._learn_latency(frame, now - frame.submitted_at)
         return self._close(event.key, "")
+
+    def _is_asked(self, frame: Frame, event: OutputArrived) -> bool:
+        """Whether this attempt's plan has the sender make this output."""
+        plan = frame.submitted.get(event.key.attempt)
+        if plan is None or plan.epoch != event.key.epoch or event.tensor not in self._graph.outputs:
+            return False
+        return plan.nodes[plan.placement[self._graph.producer[event.tensor]]] == event.sender
 
     def _learn_latency(self, frame: Frame, taken: float) -> None:
         """Only from frames whose way stood all the time: what an outage took says nothing about the next frame."""
@@ -134,14 +154,18 @@ class StreamOwner:
     def output_failed(self, event: OutputFailed, now: float) -> list[Action]:
         """A node could not compute it: try again, a few times."""
         frame = self.open.get(event.key.sequence)
+        plan = frame.submitted.get(event.key.attempt) if frame is not None else None
         if frame is None or event.key.attempt != frame.attempt or frame.failed_attempt == frame.attempt:
             return []
+        if plan is None or plan.epoch != event.key.epoch or event.sender not in plan.nodes.values():
+            return [Count("unasked_answers_total")]
         frame.failed_attempt = frame.attempt
         frame.failures += 1
         if frame.failures >= MAX_FAILURES:
             return self._close(event.key, event.message)
         frame.due_at = now + GRACE_S * frame.failures
-        return [Log(logging.WARNING, f"frame {event.key.sequence} failed, trying again: {event.message}")]
+        text = f"frame {event.key.sequence} failed, trying again: {shortened(event.message)}"
+        return [Log(logging.WARNING, text)]
 
     def connection_restored(self, now: float) -> None:
         """What was under way to this node may be lost."""
@@ -157,6 +181,17 @@ class StreamOwner:
             actions += self._submit_due(now)
         self._retire()
         return actions
+
+    def validate(self) -> None:
+        """Assert what always holds."""
+        assert len(self.open) <= self.settings.window
+        assert self.active is None or self.active in self._plans
+        for frame in self.open.values():
+            assert frame.attempt >= frame.attempts_before
+            assert len(frame.submitted) <= MOST_ATTEMPTS
+            assert all(frame.attempts_before < attempt <= frame.attempt for attempt in frame.submitted)
+            assert not frame.submitted or frame.inputs is not None
+            assert frame.outputs.keys() < set(self._graph.outputs), "a frame with all outputs is closed"
 
     def _activate(self) -> list[Action]:
         newest = max(self._plans, default=0)
@@ -229,6 +264,9 @@ class StreamOwner:
         frame.was_alone = frame.attempt == frame.attempts_before and len(self.open) == 1
         frame.attempt += 1
         frame.epoch, frame.submitted_at = self.active, now
+        frame.submitted[frame.attempt] = plan
+        if len(frame.submitted) > MOST_ATTEMPTS:
+            del frame.submitted[min(frame.submitted)]
         frame.presence = self._presence(plan)
         frame.due_at = now + self._timeout_s(plan, frame.attempt - frame.attempts_before)
         return Run(self._key(sequence, frame), frame.inputs, (), frame.decode_seconds)
@@ -252,7 +290,7 @@ class StreamOwner:
             attempt=answered.attempt,
             outputs={} if error else frame.outputs,
             trace=frame.trace,
-            error=error,
+            error=shortened(error, MOST_REASON),
             was_alone=frame.was_alone,
         )
         return [close, Count("error_results_total" if error else "results_total")]

@@ -11,7 +11,17 @@ from nodes.protocol.messages import StreamApplied
 from nodes.protocol.peers import Peers
 from nodes.protocol.work import Work
 from nodes.tier.machine import events as ev
-from nodes.tier.machine.actions import Action, AnnounceApplied, Count, Log, Release, SendFailure, SendOutput, SendTensor
+from nodes.tier.machine.actions import (
+    Action,
+    AnnounceApplied,
+    Count,
+    Log,
+    Refuse,
+    Release,
+    SendFailure,
+    SendOutput,
+    SendTensor,
+)
 from nodes.tier.machine.epochs import Epoch, EpochTable, Phase
 from nodes.tier.machine.joins import Joins
 from nodes.tier.machine.stream import StreamOwner, StreamSettings
@@ -88,6 +98,15 @@ class TierMachine:
             return None
         return held.tiled.region(held.graph, key.tile, tensor)
 
+    def validate(self) -> None:
+        """Assert what always holds; tests do after each event."""
+        self.epochs.validate()
+        self.joins.validate()
+        self.gathers.validate()
+        self.peers.validate()
+        for owner in self.owners.values():
+            owner.validate()
+
     def _announce(self) -> list[Action]:
         """Say what this node holds whenever that changed, and let its own old epochs go by the same rule."""
         actions: list[Action] = []
@@ -105,6 +124,8 @@ class TierMachine:
         return actions
 
     def _plan_arrived(self, event: ev.PlanArrived, now: float) -> list[Action]:
+        if why_not := self.epochs.why_not(event.plan):
+            return [Refuse(f"plan/{event.plan.stream}", why_not)]
         owner = self.owners.get(event.plan.stream)
         if owner is not None:
             owner.plan_arrived(event.plan)
@@ -117,12 +138,16 @@ class TierMachine:
 
     def _peer_state_arrived(self, event: ev.PeerStateArrived, now: float) -> list[Action]:
         state = event.state
+        if not self.peers.admits(state.node):
+            return [Refuse("node/+/state", self.peers.full(state.node))]
         if not self.peers.learn_state(state) or state.node == self.me:
             return []
         return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")]
 
     def _peer_applied_arrived(self, event: ev.PeerAppliedArrived, now: float) -> list[Action]:
         applied = event.applied
+        if not self.peers.admits(applied.node):
+            return [Refuse("node/+/applied", self.peers.full(applied.node))]
         self.peers.applied[applied.node] = applied
         if applied.node == self.me:
             return []
@@ -141,8 +166,8 @@ class TierMachine:
 
     def _segment_ran(self, event: ev.SegmentRan, now: float) -> list[Action]:
         held = self.epochs.find(event.key.stream, event.key.epoch)
-        if held is None:
-            return [Count("stale_tensors_total")]
+        if held is None or not event.outputs.keys() >= _outputs(held, event.work):
+            return [Count("stale_tensors_total")]  # let go meanwhile, or another plan has replaced the one it was for
         if event.work is Work.TILE:
             return self._tile_ran(held, event, now)
         if event.work is Work.BEFORE:
@@ -153,7 +178,7 @@ class TierMachine:
         ]
         for tensor in held.stage.results:
             if held.stage.tier is Tier.DEVICE:
-                output = ev.OutputArrived(event.key, tensor, event.outputs[tensor], event.trace)
+                output = ev.OutputArrived(event.key, self.me, tensor, event.outputs[tensor], event.trace)
                 actions += self._output_arrived(output, now)
             else:
                 actions.append(SendOutput(event.key, tensor, event.outputs[tensor], event.trace))
@@ -171,7 +196,7 @@ class TierMachine:
             return self.gathers.failed(ev.TileFailed(event.key, self.me, event.message), now)
         owner = self.owners.get(StreamId(event.key.stream))
         if owner is not None:
-            return owner.output_failed(ev.OutputFailed(event.key, event.message, event.trace), now)
+            return owner.output_failed(ev.OutputFailed(event.key, self.me, event.message, event.trace), now)
         return [SendFailure(event.key, event.message, event.trace)]
 
     def _shares_out(self, key: FrameKey) -> bool:
@@ -201,6 +226,16 @@ def _inputs(held: Epoch) -> tuple[int, ...]:
     if held.stage is not None:
         return held.stage.inputs
     return held.tiled.stack.inputs if held.tiled is not None else ()
+
+
+def _outputs(held: Epoch, work: Work) -> frozenset[int]:
+    """The tensors that this node's work for the epoch ends with; one that nothing makes where there is no such work."""
+    none = frozenset({-1})
+    if work is Work.TILE:
+        return frozenset({held.tiled.stack.output}) if held.tiled is not None else none
+    if work is Work.BEFORE:
+        return frozenset(held.tiled.before.outputs) if held.tiled is not None and held.stage is not None else none
+    return frozenset(held.stage.outputs) if held.stage is not None else none
 
 
 def _first_work(held: Epoch) -> Work:

@@ -13,11 +13,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from broker.complaints import shortened
 from nodes.protocol.peers import Peers, Presence
 from nodes.protocol.work import Work
 from nodes.tier.machine.actions import Action, Count, Log, NoteTile, Run, SendFailure, SendTile
 from nodes.tier.machine.epochs import Epoch
 from nodes.tier.machine.events import SegmentRan, TileArrived, TileFailed
+from nodes.tier.machine.joins import is_closed
 from pipeline.plan import NodeId
 from pipeline.tiles.arrays import part
 from pipeline.tiles.tiling import TiledStage
@@ -27,6 +29,8 @@ LEAST_WAIT_S = 0.25
 PATIENCE = 4.0
 """A tile is late after so many times what its worker usually takes, queues included."""
 USUAL_MEMORY = 0.9
+MOST_ASKED = 4_096
+MOST_OPEN = 1_024
 SHUN_S = 5.0
 """A worker that was late comes last for so long, or until it answers: each frame would wait for it anew."""
 
@@ -45,7 +49,11 @@ class _Asked:
 
 @dataclass(slots=True)
 class _Gather:
-    """One frame between its stage's first and last part. `parts` are the tiles that are back, counted from 1."""
+    """One frame between its stage's first and last part. `parts` are the tiles that are back, counted from 1.
+
+    `asked_before` says when a worker was asked for a tile at an earlier attempt at the frame: such an answer counts,
+    too, and took as long as since then.
+    """
 
     key: FrameKey
     held: Epoch
@@ -54,6 +62,7 @@ class _Gather:
     trace: Trace
     parts: dict[int, Array] = field(default_factory=dict)
     asked: dict[int, dict[NodeId, _Asked]] = field(default_factory=dict)
+    asked_before: dict[tuple[int, int, NodeId], float] = field(default_factory=dict)
     is_whole: bool = False
     was_alone: bool = True
 
@@ -61,6 +70,23 @@ class _Gather:
     def missing(self) -> list[int]:
         """The tiles that are not back."""
         return [] if self.is_whole else [n for n in self.tiles if n not in self.parts]
+
+    def asked_at(self, attempt: int, tile: int, worker: NodeId) -> float | None:
+        """When the worker was asked for this tile at this attempt, None if it was not."""
+        if attempt != self.key.attempt:
+            return self.asked_before.get((attempt, tile, worker))
+        asked = self.asked.get(tile, {}).get(worker)
+        return asked.at if asked is not None else None
+
+    def asked_so_far(self) -> dict[tuple[int, int, NodeId], float]:
+        """What the next attempt at the frame needs to know of this one and of those before."""
+        now = {
+            (self.key.attempt, tile, worker): asked.at
+            for tile, workers in self.asked.items()
+            for worker, asked in workers.items()
+        }
+        known = sorted((self.asked_before | now).items(), key=lambda item: item[1])
+        return dict(known[-MOST_ASKED:])
 
     @property
     def tiles(self) -> range:
@@ -87,11 +113,14 @@ class Gathers:
         name = _frame(ran.key)
         known = self._open.get(name)
         parts = known.parts if known else {}
-        gather = _Gather(ran.key, held, held.tiled, ran.outputs, ran.trace, parts)
+        before = known.asked_so_far() if known else {}
+        gather = _Gather(ran.key, held, held.tiled, ran.outputs, ran.trace, parts, asked_before=before)
         others = [other for of, other in self._open.items() if of != name and not other.is_whole]
         for waiting in (gather, *others):
-            waiting.was_alone &= not others
+            waiting.was_alone &= not others and not before  # tiles of two attempts wait for each other, too
         self._open[name] = gather
+        while len(self._open) > MOST_OPEN:
+            del self._open[next(iter(self._open))]  # its frame is submitted again
         return [action for tile in gather.missing for action in self._ask(gather, tile, now)]
 
     def arrived(self, event: TileArrived, now: float) -> list[Action]:
@@ -99,9 +128,11 @@ class Gathers:
         gather = self._open.get(_frame(event.key))
         if gather is None or event.key.tile not in gather.tiles:
             return [Count("stale_tiles_total")]
+        asked_at = gather.asked_at(event.key.attempt, event.key.tile, event.worker)
+        if asked_at is None:
+            return [Count("unasked_answers_total")]
         self._shunned_until.pop(event.worker, None)
-        asked = gather.asked.get(event.key.tile, {}).get(event.worker)
-        actions = self._learn(event, asked, gather.was_alone, now) if asked else []
+        actions = self._learn(event, now - asked_at, gather.was_alone)
         if event.key.tile not in gather.missing:
             return [*actions, Count("duplicate_tiles_ignored_total")]
         gather.parts[event.key.tile] = event.array
@@ -121,9 +152,11 @@ class Gathers:
             del self._open[_frame(event.key)]
             return [SendFailure(gather.key, event.message, gather.trace)]
         asked = gather.asked[event.key.tile].get(event.worker)
-        if asked is not None:
-            asked.late_at = -math.inf
-        return [Log(logging.WARNING, f"tile {event.key.tile} of frame {event.key.sequence} failed: {event.message}")]
+        if asked is None:
+            return [Count("unasked_answers_total")]
+        asked.late_at = -math.inf
+        text = f"tile {event.key.tile} of frame {event.key.sequence} failed: {shortened(event.message)}"
+        return [Log(logging.WARNING, text)]
 
     def refresh(self, now: float) -> list[Action]:
         """Ask others for tiles that nobody can be expected to bring in time any more."""
@@ -135,6 +168,14 @@ class Gathers:
                     self._shunned_until |= {node: now + SHUN_S for node, of in asked.items() if of.late_at <= now}
                     actions += [Count("tiles_asked_again_total"), *self._ask(gather, tile, now)]
         return actions
+
+    def validate(self) -> None:
+        """Assert what always holds."""
+        assert len(self._open) <= MOST_OPEN
+        for name, gather in self._open.items():
+            assert _frame(gather.key) == name
+            assert len(gather.asked_before) <= MOST_ASKED
+            assert all(gather.asked.get(tile) for tile in gather.missing), f"nobody was asked for a tile of {name}"
 
     def drop_epoch(self, stream: str, epoch: int) -> None:
         """Forget an epoch that was let go."""
@@ -178,8 +219,7 @@ class Gathers:
         is_gone = worker != self._me and self._peers.presence(worker) != asked.presence
         return is_gone or now >= asked.late_at
 
-    def _learn(self, event: TileArrived, asked: _Asked, was_alone: bool, now: float) -> list[Action]:
-        taken_s = now - asked.at
+    def _learn(self, event: TileArrived, taken_s: float, was_alone: bool) -> list[Action]:
         name = event.key.stream, event.key.epoch, event.worker
         usual = self._usual_s.get(name, taken_s)
         self._usual_s[name] = max(taken_s, USUAL_MEMORY * usual + (1 - USUAL_MEMORY) * taken_s)
@@ -191,7 +231,9 @@ class Gathers:
 
     def _forget_closed(self, key: FrameKey) -> None:
         self._open = {
-            name: gather for name, gather in self._open.items() if name[0] != key.stream or name[2] >= key.oldest_open
+            name: gather
+            for name, gather in self._open.items()
+            if name[0] != key.stream or not is_closed(name[2], key.oldest_open)
         }
 
 

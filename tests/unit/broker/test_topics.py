@@ -65,7 +65,7 @@ def test_a_name_is_built_below_the_pipeline() -> None:
 
 @pytest.mark.parametrize("node", ["", "Edge", "a/b", "+", "#", "a b", "a.b", "é"])
 def test_an_id_that_does_not_fit_is_refused_with_its_name_value_and_what_is_allowed(node: str) -> None:
-    with pytest.raises(TopicError, match=r"node .* allowed: a-z, 0-9 and -") as caught:
+    with pytest.raises(TopicError, match=r"node .* allowed: 1 to 128 of a-z, 0-9 and -") as caught:
         Namespace("demo").topic(STATE, node=node)
     assert repr(node) in str(caught.value)
 

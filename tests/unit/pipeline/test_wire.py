@@ -178,7 +178,7 @@ def test_a_header_without_end_is_refused_before_it_is_read_whole() -> None:
 )
 @pytest.mark.parametrize("value", [-1, 1.0, True, None, "1", [1]])
 def test_a_number_that_is_none_is_refused(name: str, value: object) -> None:
-    with pytest.raises(WireError, match="header TypeError: a number from 0 on expected"):
+    with pytest.raises(WireError, match=r"header TypeError: \w+: a number from 0 to"):
         decode_chunk(with_header(chunks()[0], **{name: value}))
 
 

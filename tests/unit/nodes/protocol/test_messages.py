@@ -28,24 +28,28 @@ from tests.unit.pipeline.test_graph import values
 
 KINDS: list[type[Any]] = [NodeState, NodeInfo, LinkReport, Applied]
 
-text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-nodes = text.map(NodeId)
-streams = text.map(StreamId)
-seconds = st.floats(allow_nan=False, allow_infinity=False)
+text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
+ids = st.from_regex(r"[a-z0-9-]{1,8}", fullmatch=True)
+names = st.from_regex(r"[a-z0-9_.-]{1,8}", fullmatch=True)
+nodes = ids.map(NodeId)
+streams = ids.map(StreamId)
+seconds = st.floats(0, 1e6)
+rates = st.floats(1e-3, 1e15)
+epochs = st.integers(1, 10**12)
 counts = st.integers(0, 2**53)
 stream_applied = st.builds(
     StreamApplied,
-    seen=counts,
-    ready=st.lists(counts, max_size=3).map(tuple),
-    refused=st.dictionaries(counts, text, max_size=3),
-    active=st.none() | counts,
-    holds=st.lists(counts, max_size=3).map(tuple),
+    seen=epochs,
+    ready=st.lists(epochs, max_size=3).map(tuple),
+    refused=st.dictionaries(epochs, text, max_size=3),
+    active=st.none() | epochs,
+    holds=st.lists(epochs, max_size=3).map(tuple),
 )
 messages: st.SearchStrategy[Any] = st.one_of(
     st.builds(
         NodeState,
         node=nodes,
-        tier=text,
+        tier=names,
         state=st.sampled_from(LifeState),
         session=text,
         births=counts,
@@ -57,23 +61,23 @@ messages: st.SearchStrategy[Any] = st.one_of(
     st.builds(
         NodeInfo,
         node=nodes,
-        tier=text,
+        tier=names,
         session=text,
         version=text,
         engine=text,
         engine_version=text,
         threads=counts,
         hardware=text,
-        models=st.dictionaries(text, text, max_size=3),
-        streams=st.dictionaries(streams, text, max_size=3),
+        models=st.dictionaries(names, names, max_size=3),
+        streams=st.dictionaries(streams, names, max_size=3),
         speed=st.none() | st.dictionaries(text, seconds, max_size=3),
     ),
     st.builds(
         LinkReport,
         node=nodes,
         session=text,
-        up_bytes_per_s=seconds,
-        down_bytes_per_s=seconds,
+        up_bytes_per_s=rates,
+        down_bytes_per_s=rates,
         round_trip_s=seconds,
         ts=seconds,
     ),

@@ -595,7 +595,7 @@ def test_an_own_profile_that_lacks_a_block_or_is_there_twice_is_an_error(tmp_pat
         load_systems(tmp_path)
     report["profile"]["seconds"] = (0.0, 1.0, 2.0, float("nan"), 4.0, 5.0)
     _own(tmp_path / "device" / "pi", report)
-    with pytest.raises(ConfigError, match=r"net.json: .*a time is negative or not finite.*profile it again"):
+    with pytest.raises(ConfigError, match=r"net.json: not a profile: seconds.3: .*finite number.*profile it again"):
         load_systems(tmp_path)
 
 

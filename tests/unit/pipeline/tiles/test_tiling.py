@@ -81,7 +81,7 @@ def test_a_plan_with_tiles_survives_json_and_names_its_workers_once() -> None:
     ("changed", "said"),
     [
         ({"rows": [2, 1, 1]}, "4 workers for 3x2 tiles: name one for each tile"),
-        ({"rows": [3, 0]}, "give each side one or more, of 1 to"),
+        ({"rows": [3, 0]}, "tiles.rows.1: Input should be greater than or equal to 1"),
         ({"rows": [], "workers": []}, "give each side one or more"),
         ({"workers": ["device-1"] * 4}, "a tile's worker is a node that has no stage of its own"),
         ({"rows": [1] * (MAX_TILES + 1), "columns": [1], "workers": ["worker-1"] * (MAX_TILES + 1)}, "at most 256"),

@@ -16,7 +16,7 @@ from nodes.planner.machine.rules import LOST_GRACE_S
 from nodes.planner.machine.stream import FORCED
 from nodes.protocol.messages import LifeState, LinkReport, NodeInfo
 from nodes.tier.machine import events as ev
-from nodes.tier.machine.actions import Log
+from nodes.tier.machine.actions import Log, Refuse
 from pipeline.partition import exact
 from pipeline.placement import Placement
 from pipeline.plan import NodeId, Plan
@@ -578,3 +578,79 @@ def test_a_decision_waits_for_events_that_wait_to_be_known() -> None:
     told = planner.machine.handle(ev.Tick(), SETTLE_S, SETTLE_S, more_wait=True)
     assert published(told) == []
     assert len(published(planner.machine.handle(ev.Tick(), SETTLE_S, SETTLE_S))) == 1
+
+
+def test_a_placement_that_the_device_has_refused_is_not_answered_with_ok() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner(applied(DEVICE, [1], active=1))
+    (plan,), _ = planner.place(cloud_from="3")
+    planner.refusal(DEVICE, epoch=plan.epoch)
+    planner.tick(2 * PATIENCE_S)
+    published_again, answer = planner.place(cloud_from="3")
+    assert not published_again
+    assert not answer["ok"]
+    assert f"{DEVICE} has refused this placement" in str(answer["error"])
+    (other,), answer = planner.place(cloud_from="2")
+    assert answer["ok"], "the stream is not stuck"
+    assert answer["epoch"] == other.epoch
+
+
+def test_a_placement_while_a_node_blinks_is_not_answered_with_the_old_plan() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner(applied(DEVICE, [1], active=1))
+    planner(state(CLOUD, LifeState.LOST))
+    published_plans, answer = planner.place(edge_from="1")
+    assert not published_plans
+    assert not answer["ok"]
+    assert f"{CLOUD} was lost a moment ago" in str(answer["error"])
+    planner(state(CLOUD))
+    _, answer = planner.place(edge_from="1")
+    assert answer["ok"]
+
+
+def test_the_first_of_two_devices_keeps_a_stream_and_the_other_is_told_of() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    other = NodeId("device-2")
+    planner(ev.PeerStateArrived(replace(state(DEVICE).state, node=other)))
+    info = NodeInfo(other, "device", "one", "1", "tf", "2", 1, "x86", {"chain": GRAPH.digest}, {CAM: "chain"})
+    said = logged(planner(pe.InfoArrived(info)))
+    assert any(f"stream cam is of {DEVICE}, and {other} takes its frames as well" in text for text in said)
+    assert not logged(planner.tick(1.0)), "once"
+    assert planner.machine.inventory.streams[CAM].served.device == DEVICE
+    planner(state(DEVICE, LifeState.LOST))
+    assert planner.machine.inventory.streams[CAM].served.device == other
+
+
+def test_an_epoch_out_of_nowhere_is_not_followed() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner(applied(DEVICE, seen=10**12))
+    planner.tick(2 * PATIENCE_S)
+    (plan,), _ = planner.place(edge_from="1")
+    assert plan.epoch < 10
+
+
+def test_a_manifest_never_replaces_another_one_of_its_digest() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    forged = replace(GRAPH, name="forged")
+    (refused,) = planner(pe.ManifestArrived(forged))
+    assert isinstance(refused, Refuse)
+    assert planner.machine.inventory.roster.graphs[GRAPH.digest] == GRAPH
+
+
+def test_nobody_falls_silent_while_reports_wait_behind_a_long_decision() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD, lost_after_s=4.0)
+    planner.now += 30.0  # the decision took so long
+    said = []
+    for node in (DEVICE, EDGE, CLOUD):
+        event = pe.TelemetryArrived(node)
+        said += planner.machine.handle(event, planner.now, planner.now, more_wait=node != CLOUD)
+    assert not [text for text in logged(said) if "nothing from" in text]
+
+
+def test_a_node_that_starts_again_on_another_tier_is_out_of_the_plan() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner.tick(2 * PATIENCE_S)
+    info = NodeInfo(CLOUD, "edge", "one", "1", "tf", "2", 1, "x86", {"chain": GRAPH.digest})
+    plans = published(planner(pe.InfoArrived(info)))
+    assert "cloud-1 is no node of the cloud any more" in plans[0].reason
+    assert C not in plans[0].nodes

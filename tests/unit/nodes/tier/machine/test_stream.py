@@ -15,6 +15,7 @@ from nodes.tier.machine.tier import TierMachine
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement
 from pipeline.plan import NodeId
+from pipeline.ranges import MOST_REASON
 from pipeline.wire import FrameKey, Hop
 from tests.graphs import chain
 from tests.unit.nodes.tier.machine.test_tier import (
@@ -55,7 +56,9 @@ class Stream:
 
     def __call__(self, event: ev.Event, after: float = 0.0) -> list[do.Action]:
         self.now += after
-        return self.machine.handle(event, self.now)
+        actions = self.machine.handle(event, self.now)
+        self.machine.validate()
+        return actions
 
     def tick(self, after: float) -> list[do.Action]:
         return self(ev.Tick(), after)
@@ -85,10 +88,16 @@ class Stream:
         return run.key
 
     def answer(self, at: FrameKey, tensor: int = 3, after: float = 0.0, *hops: Hop) -> list[do.Action]:
-        return self(ev.OutputArrived(at, tensor, array(tensor), hops), after)
+        return self(ev.OutputArrived(at, self.maker(at, tensor), tensor, array(tensor), hops), after)
 
-    def fail(self, at: FrameKey, text: str = "no luck") -> list[do.Action]:
-        return self(ev.OutputFailed(at, text, ()))
+    def maker(self, at: FrameKey, tensor: int) -> NodeId:
+        """The node that was asked for this output."""
+        frame = self.owner.open.get(at.sequence)
+        asked = frame.submitted.get(at.attempt) if frame is not None else None
+        return asked.nodes[asked.placement[self.graph.producer[tensor]]] if asked is not None else CLOUD
+
+    def fail(self, at: FrameKey, text: str = "no luck", *, sender: NodeId = CLOUD) -> list[do.Action]:
+        return self(ev.OutputFailed(at, sender, text, ()))
 
 
 def running(*, window: int = 4, graph: ModelGraph = GRAPH) -> Stream:
@@ -319,7 +328,68 @@ def test_what_comes_back_twice_or_late_is_counted_and_ignored() -> None:
     assert of(do.CloseFrame, stream.answer(at))
     assert stream.answer(at) == [do.Count("duplicates_ignored_total")]
     assert stream.answer(FrameKey(CAM, 1, 77, 1, 1)) == [do.Count("duplicates_ignored_total")]
-    assert stream.answer(stream.submit(2), 2) == [do.Count("duplicates_ignored_total")]
+    assert stream.answer(stream.submit(2), 2) == [do.Count("unasked_answers_total")]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        FrameKey(CAM, epoch=1, sequence=1, attempt=2, oldest_open=1),
+        FrameKey(CAM, epoch=1, sequence=1, attempt=0, oldest_open=1),
+        FrameKey(CAM, epoch=1, sequence=1, attempt=10**12, oldest_open=1),
+        FrameKey(CAM, epoch=2, sequence=1, attempt=1, oldest_open=1),
+        FrameKey(CAM, epoch=1, sequence=2, attempt=1, oldest_open=1),
+    ],
+    ids=str,
+)
+def test_an_answer_that_was_not_asked_for_is_ignored(forged: FrameKey) -> None:
+    stream = running()
+    at = stream.submit()
+    assert not of(do.CloseFrame, stream(ev.OutputArrived(forged, CLOUD, 3, array(9), ())))
+    assert not of(do.CloseFrame, stream.fail(forged))
+    (close,) = of(do.CloseFrame, stream.answer(at))
+    assert np.array_equal(close.outputs[3], array(3))
+
+
+@pytest.mark.parametrize("sender", [EDGE, EDGE_2, DEVICE, NodeId("evil")])
+def test_an_answer_counts_from_the_node_that_the_plan_asks_only(sender: NodeId) -> None:
+    stream = running()
+    at = stream.submit()
+    assert stream(ev.OutputArrived(at, sender, 3, array(9), ())) == [do.Count("unasked_answers_total")]
+    assert of(do.CloseFrame, stream.answer(at))
+
+
+def test_three_failures_from_a_stranger_do_not_answer_a_frame() -> None:
+    stream = running()
+    at = stream.submit()
+    for _ in range(MAX_FAILURES):
+        assert stream.fail(at, sender=NodeId("evil")) == [do.Count("unasked_answers_total")]
+    assert of(do.CloseFrame, stream.answer(at))
+
+
+def test_an_answer_to_an_earlier_process_that_comes_before_the_frame_is_decoded_changes_nothing() -> None:
+    for end in (ev.FrameDecoded(CAM, 5, {0: array(5)}, 0.25), ev.FrameUndecodable(CAM, 5, "no picture")):
+        stream = running()
+        stream(ev.FrameOffered(CAM, "replayed", sequence=5))
+        assert stream(ev.OutputArrived(FrameKey(CAM, 1, 5, 1, 5), CLOUD, 3, array(1), ())) == [
+            do.Count("unasked_answers_total")
+        ]
+        assert stream(end)
+
+
+def test_a_frame_that_fails_after_it_was_decoded_is_under_way() -> None:
+    stream = running()
+    at = stream.submit()
+    assert not of(do.CloseFrame, stream(ev.FrameUndecodable(CAM, at.sequence, "no disk")))
+    assert of(do.CloseFrame, stream.answer(at))
+    assert not stream(ev.FrameUndecodable(CAM, at.sequence, "no disk"))
+
+
+def test_a_huge_error_is_answered_with_its_beginning() -> None:
+    stream = running()
+    stream.offer()
+    (close,) = of(do.CloseFrame, stream(ev.FrameUndecodable(CAM, 1, "x" * 9_000_000)))
+    assert len(close.error) <= MOST_REASON
 
 
 def test_an_answer_to_an_earlier_attempt_closes_the_frame_and_the_later_one_is_ignored() -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from nodes.protocol.messages import Applied, LifeState, NodeState, StreamApplied
-from nodes.protocol.peers import Peers
+from nodes.protocol.peers import EPOCHS_AHEAD, Peers
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.epochs import TRANSITIONS, EpochTable, Phase
-from nodes.tier.machine.joins import Joins, merge
+from nodes.tier.machine.joins import NEAR, Joins, merge
 from nodes.tier.machine.tier import TierMachine
 from pipeline.cost import Prediction
 from pipeline.graph import ModelGraph
@@ -117,6 +117,76 @@ def table_in(phase: Phase | None) -> EpochTable:
     return table
 
 
+def test_of_many_plans_a_few_are_prepared_and_then_the_newest() -> None:
+    machine = TierMachine(EDGE, {"chain": GRAPH})
+    asked = []
+    for epoch in range(1, 2_001):
+        asked += of(do.Prepare, machine.handle(ev.PlanArrived(plan(epoch)), 0.0))
+        machine.validate()
+    assert [prepare.plan.epoch for prepare in asked] == [1, 2, 3]
+    (then,) = of(do.Prepare, machine.handle(ev.Prepared(CAM, 1), 0.0))
+    assert then.plan.epoch == 2_000
+    machine.validate()
+    assert not of(do.Prepare, machine.handle(ev.PrepareFailed(CAM, 2, "no memory"), 0.0))
+
+
+def test_an_epoch_far_beyond_all_that_is_known_is_refused_and_changes_nothing() -> None:
+    machine = edge_with(1)
+    for epoch in (EPOCHS_AHEAD + 2, 10**12):
+        (refused,) = machine.handle(ev.PlanArrived(plan(epoch)), 0.0)
+        assert isinstance(refused, do.Refuse)
+        assert refused.about == "plan/cam"
+        assert str(EPOCHS_AHEAD + 1) in refused.why
+    assert of(do.Prepare, machine.handle(ev.PlanArrived(plan(2)), 0.0))
+
+
+def test_a_plan_that_replaces_one_of_its_epoch_is_not_ready_because_the_other_is() -> None:
+    machine = TierMachine(EDGE, {"chain": GRAPH})
+    machine.handle(ev.PlanArrived(plan(1)), 0.0)
+    machine.handle(ev.PlanArrived(replace(plan(1), created_ts=9.0)), 0.0)
+    assert not machine.epochs.applied()[CAM].ready, "the first of the two was prepared"
+    machine.handle(ev.Prepared(CAM, 1), 0.0)
+    assert not machine.epochs.applied()[CAM].ready
+    machine.handle(ev.Prepared(CAM, 1), 0.0)
+    assert machine.epochs.applied()[CAM].ready == (1,)
+
+
+@pytest.mark.parametrize("attempt", [2 + NEAR, 10**12])
+def test_an_attempt_out_of_nowhere_does_not_keep_the_real_ones_from_being_run(attempt: int) -> None:
+    joins = Joins()
+    assert not joins.add(tensor(1, key(attempt=attempt)), (1, 2))
+    assert not joins.add(tensor(1, key()), (1, 2))
+    assert joins.add(tensor(2, key()), (1, 2))
+    assert joins.add(tensor(2, key(attempt=attempt)), (1, 2))
+    assert joins.add(tensor(1, key(attempt=2)), (1,))
+    joins.validate()
+
+
+def test_a_low_water_mark_out_of_nowhere_makes_nothing_forgotten_or_kept_for_ever() -> None:
+    joins = Joins()
+    joins.add(tensor(1, key()), (1, 2))
+    joins.add(tensor(1, replace(key(), sequence=10**14, oldest_open=10**14)), (1,))
+    assert len(joins) == 1
+    assert joins.add(tensor(2, key()), (1, 2))
+
+
+def test_a_device_that_counts_from_one_again_leaves_nothing_behind() -> None:
+    joins = Joins()
+    for first in (1_000_000, 1):
+        for sequence in range(first, first + 10_000):
+            joins.add(tensor(1, replace(key(), sequence=sequence, oldest_open=sequence)), (1,))
+        joins.validate()
+    assert len(joins._ran) <= 2 * (1 + 1)
+
+
+def test_what_waits_is_bounded_in_bytes() -> None:
+    joins = Joins(limit_bytes=10 * array(1).nbytes)
+    for sequence in range(1, 100):
+        joins.add(tensor(1, replace(key(), sequence=sequence, oldest_open=1)), (1, 2))
+        joins.validate()
+    assert len(joins) == 10
+
+
 def phase_of(table: EpochTable) -> Phase | None:
     said = table.applied().get(CAM)
     if said is not None and 1 in said.refused:
@@ -125,7 +195,7 @@ def phase_of(table: EpochTable) -> Phase | None:
     return held.phase if held else None
 
 
-@pytest.mark.parametrize("phase", [None, *Phase])
+@pytest.mark.parametrize("phase", [None, *(phase for phase in Phase if phase is not Phase.WAITING)])
 @pytest.mark.parametrize("event", [ev.PlanArrived(plan(1)), ev.Prepared(CAM, 1), ev.PrepareFailed(CAM, 1, "no memory")])
 def test_an_epoch_moves_as_the_table_says_and_stays_otherwise(
     phase: Phase | None, event: ev.PlanArrived | ev.Prepared | ev.PrepareFailed
@@ -277,8 +347,8 @@ def test_a_frame_that_cannot_be_computed_is_told_to_the_device() -> None:
     [
         tensor(1, key(epoch=2)),
         ev.SegmentRan(key(epoch=2), {2: array(1)}, ()),
-        ev.OutputArrived(key(), 3, array(1), ()),
-        ev.OutputFailed(key(), "no luck", ()),
+        ev.OutputArrived(key(), CLOUD, 3, array(1), ()),
+        ev.OutputFailed(key(), CLOUD, "no luck", ()),
     ],
 )
 def test_what_belongs_to_no_epoch_or_stream_of_this_node_is_counted_and_ignored(event: ev.Event) -> None:

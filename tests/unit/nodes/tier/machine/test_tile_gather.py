@@ -363,3 +363,21 @@ def test_a_plan_becomes_active_when_the_workers_that_live_are_ready_and_goes_on_
     device.handle(lost(ONE), 0.0)
     device.handle(ev.FrameOffered(CAM, "ticket"), 0.0)
     assert the(do.Run, device.handle(ev.FrameDecoded(CAM, 1, {0: VALUES[0]}, 0.0), 0.0)).key.sequence == 1
+
+
+def test_an_answer_to_an_earlier_attempt_took_as_long_as_since_then_and_was_not_alone() -> None:
+    machine = head(ONE, TWO)
+    begin(machine, 0.0)
+    begin(machine, 3.0, key(attempt=2))
+    (note,) = of(do.NoteTile, back(machine, 1, ONE, 3.001, attempt=1))
+    assert 2.9 < note.transfer_seconds < 3.001
+    assert not note.was_alone
+    machine.validate()
+
+
+def test_a_tile_counts_from_a_worker_that_was_asked_only() -> None:
+    machine = head(ONE, TWO)
+    begin(machine, 0.0)
+    for worker, attempt in ((NodeId("evil"), 1), (TWO, 1), (ONE, 7)):
+        assert back(machine, 1, worker, 0.1, attempt=attempt) == [do.Count("unasked_answers_total")]
+    assert of(do.NoteTile, back(machine, 1, ONE, 0.1))

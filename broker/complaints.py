@@ -1,0 +1,47 @@
+"""What goes wrong over and over is logged now and then, and counted always. Knows no message."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Final
+
+EVERY_S: Final = 60.0
+MOST_REMEMBERED: Final = 1024
+MOST_TEXT: Final = 500
+
+
+def shortened(text: str, most: int = MOST_TEXT) -> str:
+    """The text, or its beginning and how long it was: a foreign text must not fill a log, or exceed a message."""
+    return text if len(text) <= most else f"{text[: most - 40]}... ({len(text)} characters)"
+
+
+class Complaints:
+    """Thread safe. `total` counts all; of one `about` (a sender, a kind of error) one is logged in `EVERY_S`.
+
+    Senders' names are theirs to choose, so only the newest `MOST_REMEMBERED` are remembered.
+    """
+
+    def __init__(self, log: logging.Logger, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log, self._clock = log, clock
+        self._said: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
+        self._lock = threading.Lock()
+        self.total = 0
+
+    def add(self, about: Hashable, text: str, *, error: BaseException | None = None) -> None:
+        """Count it, and log the text unless its like was logged a moment ago. An `error` comes with its traceback."""
+        now = self._clock()
+        with self._lock:
+            self.total += 1
+            said_at, unsaid = self._said.get(about, (None, 0))
+            is_due = said_at is None or now - said_at >= EVERY_S
+            self._said[about] = (now, 0) if is_due or said_at is None else (said_at, unsaid + 1)
+            while len(self._said) > MOST_REMEMBERED:
+                self._said.popitem(last=False)
+        if is_due:
+            more = f" (and {unsaid} more like it)" if unsaid else ""
+            level = logging.WARNING if error is None else logging.ERROR
+            self._log.log(level, "%s%s", shortened(text), more, exc_info=error)

@@ -1,0 +1,118 @@
+"""Where messages enter a process: each is held against its type's ranges and its topic, once, or refused.
+
+A refusal names topic, field and limit, is counted (`refused_total`) and logged now and then, and changes nothing. What
+gets through is safe to decide on: finite, bounded, and from whom its topic says.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from broker import topics
+from broker.complaints import Complaints
+from broker.messages import Message
+from broker.topics import Namespace, Topic
+from nodes.protocol.messages import (
+    Applied,
+    LinkReport,
+    MessageError,
+    NodeInfo,
+    NodeState,
+    Report,
+    from_bytes,
+    parse_json,
+)
+from nodes.protocol.reports import read_report
+from pipeline.errors import TrisectError
+from pipeline.graph import ModelGraph
+from pipeline.plan import Plan
+from pipeline.profiling.profile import Profile
+
+_log = logging.getLogger(__name__)
+
+MOST_CORRELATION = 1_024
+
+_READERS: dict[Topic, Callable[[bytes], Any]] = {
+    topics.STATE: lambda payload: from_bytes(NodeState, payload),
+    topics.APPLIED: lambda payload: from_bytes(Applied, payload),
+    topics.INFO: lambda payload: from_bytes(NodeInfo, payload),
+    topics.LINK: lambda payload: from_bytes(LinkReport, payload),
+    topics.MODEL: lambda payload: ModelGraph.from_json(parse_json(payload)),
+    topics.PLAN: lambda payload: Plan.from_json(parse_json(payload)),
+    topics.PROFILE: lambda payload: Profile.from_json(parse_json(payload)),
+    topics.TELEMETRY: read_report,
+    topics.COMMAND: parse_json,
+    topics.RESULT: parse_json,
+    topics.REPLY: parse_json,
+}
+_NAMED_IN_TOPIC: dict[Topic, tuple[str, ...]] = {
+    topics.STATE: ("node",),
+    topics.APPLIED: ("node",),
+    topics.INFO: ("node",),
+    topics.LINK: ("node",),
+    topics.MODEL: ("digest",),
+    topics.PLAN: ("stream",),
+    topics.PROFILE: ("model",),
+}
+"""Fields that a payload repeats from its topic. Access lists hold for topics, so a payload must not say otherwise."""
+
+
+def read(kind: Topic, fields: dict[str, str], payload: bytes) -> Any:
+    """The message on a topic of this kind. Raises TrisectError, which names the field and the limit."""
+    value = _READERS[kind](payload)
+    for name in _NAMED_IN_TOPIC.get(kind, ()):
+        if getattr(value, name) != fields[name]:
+            raise MessageError(f"{name}: {fields[name]!r} as in its topic expected, not {getattr(value, name)!r:.80}")
+    return value
+
+
+class Border:
+    """The border of one process; `total` counts what it refused. Thread safe."""
+
+    def __init__(self, names: Namespace) -> None:
+        self._names = names
+        self._refused = Complaints(_log)
+
+    @property
+    def total(self) -> int:
+        """Messages refused so far."""
+        return self._refused.total
+
+    def read(self, message: Message) -> Any | None:
+        """What the message says; None when it is refused, or when a retained one was cleared."""
+        parsed = self._names.parse(message.topic)
+        if parsed is None or not message.payload:
+            return None
+        kind, fields = parsed
+        try:
+            value = read(kind, fields, message.payload)
+        except TrisectError as error:
+            self.refuse(message.topic, str(error))
+            return None
+        if isinstance(value, Report) and value.wrong:
+            self.refuse(message.topic, value.wrong)  # that part of it
+        return value
+
+    def refuse(self, topic: str, why: str) -> None:
+        """Count a message on this topic, and say why it is refused, once a minute for each sender."""
+        parsed = self._names.parse(topic)
+        sender = parsed[1].get("node") if parsed else None
+        self._refused.add(sender or topic, f"{topic}: refused: {why}")
+
+    def reply_to(self, message: Message) -> tuple[str | None, bytes | None]:
+        """Where an answer to the message goes, and its correlation data: nowhere, when that is no place for answers."""
+        topic, correlation = message.response_topic, message.correlation
+        if topic is None:
+            return None, correlation
+        if not self._names.is_reply(topic):
+            self.refuse(
+                message.topic, f"response topic: one below {self._names.prefix}reply/ expected, not {topic!r:.80}"
+            )
+            return None, correlation
+        if correlation is not None and len(correlation) > MOST_CORRELATION:
+            nbytes = len(correlation)
+            self.refuse(message.topic, f"correlation data: at most {MOST_CORRELATION} bytes, not {nbytes}")
+            return None, None
+        return topic, correlation
