@@ -1,4 +1,5 @@
-# `make` lists the targets. Options: ARGS="..." is passed on by demo and test, PYTHON=python3.12 chooses the interpreter.
+# `make` lists the targets. Options: ARGS="..." is passed on by demo and test, JOBS=4 tests run side by side,
+# PYTHON=python3.12 chooses the interpreter.
 # A checkout whose tools are installed elsewhere: make check test BIN=/path/to/venv/bin STAMP=
 
 SHELL := /bin/bash
@@ -11,6 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+JOBS ?= 2
 # Debian keeps the broker in /usr/sbin, which is not on everyone's path.
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
@@ -37,9 +39,17 @@ format: setup ## rewrite the code as `check` wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Tests that start no nodes run side by side. pytest says 5 where ARGS choose none of a half.
 .PHONY: test
 test: setup ## run the tests; ARGS="-k plan" chooses some
-	$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not system" $(ARGS) && few=0 || few=$$?; \
+	[ $$few = 0 ] || [ $$few = 5 ] || exit $$few; \
+	$(BIN)/python -m pytest -q -m system $(ARGS) && more=0 || more=$$?; \
+	[ $$more = 0 ] || { [ $$more = 5 ] && [ $$few = 0 ]; } || exit $$more
+
+.PHONY: quick
+quick: setup ## run the tests that start no processes and build no large networks, within a minute or two
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not system and not integration and not slow" $(ARGS)
 
 .PHONY: lock
 lock: setup ## renew requirements.lock from pyproject.toml
