@@ -39,17 +39,13 @@ format: setup ## rewrite the code as `check` wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Tests that start no nodes run side by side. pytest says 5 where ARGS choose none of a half.
 .PHONY: test
 test: setup ## run the tests; ARGS="-k plan" chooses some
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not system" $(ARGS) && few=0 || few=$$?; \
-	[ $$few = 0 ] || [ $$few = 5 ] || exit $$few; \
-	$(BIN)/python -m pytest -q -m system $(ARGS) && more=0 || more=$$?; \
-	[ $$more = 0 ] || { [ $$more = 5 ] && [ $$few = 0 ]; } || exit $$more
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: quick
 quick: setup ## run the tests that start no processes and build no large networks, within a minute or two
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not system and not integration and not slow" $(ARGS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not system and not integration and not slow" $(ARGS)
 
 .PHONY: lock
 lock: setup ## renew requirements.lock from pyproject.toml
