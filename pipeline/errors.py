@@ -37,6 +37,10 @@ class NotFunctional(ModelError):
         self.layer = layer
 
 
+class NoKernel(ModelError):
+    """LiteRT cannot run a block: no operation here makes it, nor does TensorFlow's converter."""
+
+
 class FrameError(TrisectError):
     """A frame's sender: the bytes are no image or array, or its shape does not fit the model."""
 

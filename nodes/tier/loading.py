@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ConfigError, ModelError
+from pipeline.errors import ConfigError, ModelError, NoKernel
 from pipeline.models.source import ModelSource
 
 if TYPE_CHECKING:
@@ -30,14 +30,20 @@ def load(engine: str, sources: Mapping[str, ModelSource], threads: int, exact: s
     if engine != "tensorflow":
         from pipeline.models import store
 
-        packages: dict[str, Loaded] = {name: store.load(source) for name, source in sources.items()}
-        lacking = _lacking(packages) if engine == "auto" else ""
+        packages: dict[str, Loaded] = {}
+        try:
+            packages.update((name, store.load(source)) for name, source in sources.items())
+            lacking = _lacking(packages) if engine == "auto" else ""
+        except NoKernel as error:
+            if engine != "auto":
+                raise
+            lacking = str(error)
         if not lacking:
             return engines.create("litert", threads, everywhere=exact != "machine"), packages
-        _log.info("engine auto takes tensorflow: litert lacks %s", lacking)
+        _log.info("engine auto takes tensorflow: %s", lacking)
         if "tensorflow" not in engines.installed():
             raise ConfigError(
-                f"engine auto takes tensorflow, since litert lacks {lacking}, and TensorFlow is not installed; "
+                f"engine auto takes tensorflow ({lacking}), and TensorFlow is not installed; "
                 "pip install 'trisect[tensorflow]', or give engine: litert, which runs such blocks as converted"
             )
     if packages_only := [name for name, source in sources.items() if source.is_package]:
@@ -58,4 +64,4 @@ def _lacking(packages: Mapping[str, Loaded]) -> str:
         for index in model.package.program.foreign
     ]
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return ", ".join(found[:_NAMED]) + more
+    return f"litert lacks {', '.join(found[:_NAMED])}{more}" if found else ""

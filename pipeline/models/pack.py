@@ -39,6 +39,6 @@ def serve() -> None:
     try:
         pack(ModelSource(**asked["source"]), Path(asked["path"]))
     except TrisectError as error:
-        print(json.dumps({"error": str(error)}))
+        print(json.dumps({"error": str(error), "kind": type(error).__name__}))
         raise SystemExit(1) from None
     print(json.dumps({"error": ""}))

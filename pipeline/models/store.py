@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline import folders
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, NoKernel
 from pipeline.lite.package import FORMAT_VERSION, SUFFIX, Package
 from pipeline.models.source import ModelSource
 
@@ -81,12 +81,13 @@ def make(source: ModelSource, path: Path) -> None:
     )
     answer = done.stdout.strip().rpartition("\n")[2]
     try:
-        error = json.loads(answer)["error"]
+        said = json.loads(answer)
+        error = said["error"]
     except (ValueError, KeyError, TypeError):
         last = done.stderr.strip().rpartition("\n")[2][:300]
         raise ModelError(f"model {source.name!r} was not packed: exit code {done.returncode}: {last}") from None
     if error:
-        raise ModelError(error)
+        raise (NoKernel if said.get("kind") == NoKernel.__name__ else ModelError)(error)
 
 
 def _root() -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ModelError
+from pipeline.errors import NoKernel
 from pipeline.graph import Block
 from pipeline.quiet import quiet_stderr
 from pipeline.tensorflow_runtime import tf
@@ -18,7 +18,7 @@ _REASON_CHARACTERS = 300
 
 
 def convert(model: PreparedModel, block: Block) -> bytes:
-    """The file that makes the block's outputs from its inputs, in their order. Raises ModelError."""
+    """The file that makes the block's outputs from its inputs, in their order. Raises NoKernel."""
     graph = model.graph
 
     def computed(*arrays: Any) -> list[Any]:
@@ -37,7 +37,7 @@ def convert(model: PreparedModel, block: Block) -> bytes:
     except Exception as error:
         found = _LACKING.search(str(error))
         reason = (found[0] if found else str(error).strip().split("\n")[0])[:_REASON_CHARACTERS]
-        raise ModelError(
+        raise NoKernel(
             f"model {graph.name!r}: LiteRT has no kernel for block {block.index} ({block.name!r}, {block.kind}): "
             f"{reason}; use engine tensorflow"
         ) from error

@@ -13,7 +13,7 @@ import pytest
 
 from nodes.tier.loading import load
 from pipeline import engines
-from pipeline.errors import ConfigError, ModelError
+from pipeline.errors import ConfigError, ModelError, NoKernel
 from pipeline.models import store
 from pipeline.models.source import ModelSource
 from pipeline.tensorflow_runtime import keras
@@ -93,6 +93,22 @@ def test_auto_takes_tensorflow_for_a_block_that_litert_lacks_and_says_so(
     monkeypatch.setattr(engines, "installed", lambda: ("litert",))
     with pytest.raises(ConfigError, match=r"pip install 'trisect\[tensorflow\]', or give engine: litert"):
         load("auto", {"own": source}, 1, "everywhere")
+
+
+def test_auto_takes_tensorflow_for_what_the_converter_refuses_and_litert_says_why(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = saved(tmp_path, L.Conv2D(8, 3))
+
+    def refuse(_: ModelSource) -> None:
+        raise NoKernel("no kernel for block 7")
+
+    monkeypatch.setattr(store, "load", refuse)
+    with caplog.at_level(logging.INFO):
+        assert load("auto", {"own": source}, 1, "everywhere")[0].name == "tensorflow"
+    assert "engine auto takes tensorflow: no kernel for block 7" in caplog.text
+    with pytest.raises(NoKernel):
+        load("litert", {"own": source}, 1, "everywhere")
 
 
 def test_a_package_runs_with_litert_only(tmp_path: Path, cache: Path) -> None:
