@@ -91,26 +91,12 @@ class FlatFile:
         **options: Any,
     ) -> Ref:
         """The output of one more operation, by the schema's name of it; `options` by the schema's names, too."""
-        (made,) = self.add_many(code, inputs, [shape], dtype=dtype, version=version, **options)
-        return made
-
-    def add_many(
-        self,
-        code: str,
-        inputs: Sequence[Ref | None],
-        shapes: Sequence[Sequence[int]],
-        *,
-        dtype: str | None = None,
-        version: int = 1,
-        **options: Any,
-    ) -> list[Ref]:
-        """The same with several outputs."""
         kept = next(one for one in inputs if one is not None).dtype if dtype is None else dtype
-        made = [self._tensor(tuple(shape), kept, 0) for shape in shapes]
+        made = self._tensor(tuple(shape), kept, 0)
         operator = schema.OperatorT()
         operator.opcodeIndex = self._codes.setdefault((getattr(_CODES, code), version), len(self._codes))
         operator.inputs = [-1 if one is None else one.index for one in inputs]
-        operator.outputs = [one.index for one in made]
+        operator.outputs = [made.index]
         table = options.pop("table", None) or _TABLES.get(code)
         if table is not None:
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, table)

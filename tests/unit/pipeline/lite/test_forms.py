@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,6 @@ from pipeline.lite.flatfile import FlatFile, Ref
 from pipeline.lite.forms import Forms, Geometry, Pads
 
 Array = npt.NDArray[Any]
-
-pytestmark = pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="LiteRT is not installed")
 
 ENDS = np.array([-np.inf, -1e4, -104, -88, -0.0, 0.0, 88, 104, 1e4, np.inf], np.float32)
 MIDDLE = np.concatenate([np.linspace(-30, 30, 6001), np.linspace(-1e-3, 1e-3, 201)]).astype(np.float32)

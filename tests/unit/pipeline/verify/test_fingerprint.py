@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +15,6 @@ from pipeline.verify.fingerprint import _plain, fingerprint
 
 if TYPE_CHECKING:
     from pipeline.lite.package import Package
-
-pytestmark = pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="LiteRT is not installed")
 
 
 @pytest.fixture(scope="module")
