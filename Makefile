@@ -44,7 +44,7 @@ test: setup ## run the tests; ARGS="-k plan" chooses some
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: quick
-quick: setup ## run the tests that start no processes and build no networks, in about three minutes
+quick: setup ## run the tests that start no processes and build no networks, in a few minutes
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not system and not integration and not slow" $(ARGS)
 
 .PHONY: lock
