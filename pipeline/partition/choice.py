@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.cost import Costs, Prediction, predict
+from pipeline.codecs import NONE
+from pipeline.cost import Costs, Prediction, coding_of, predict
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact, tiled
 from pipeline.partition.constraints import Constraint
 from pipeline.partition.objective import LATENCY, Objective
-from pipeline.placement import Placement, Tier
+from pipeline.placement import Placement, Tier, crossings
 from pipeline.tiles.choice import Sharing
 from pipeline.tiles.team import Team
 from pipeline.tiles.tiling import Tiling
@@ -52,14 +53,20 @@ class Choice:
     gap: float = 0.0
     tiling: Tiling | None = None
 
+    def codecs(self, graph: ModelGraph) -> dict[int, str]:
+        """The codec of each tensor that is sent coded, by tensor id."""
+        codings = {c.tensor: coding_of(graph, self.costs, c) for c in crossings(graph, self.placement)}
+        return {tensor: coding.codec for tensor, coding in codings.items() if coding.codec != NONE}
+
 
 def priced(
     graph: ModelGraph, placement: Placement, candidate: Candidate, objective: Objective = LATENCY, gap: float = 0.0
 ) -> Choice:
     """The placement on the candidate's nodes, those without blocks left out."""
-    predicted = predict(graph, placement, candidate.costs)
+    costs = objective.judging(candidate.costs)
+    predicted = predict(graph, placement, costs)
     used = {tier: candidate.nodes[tier] for tier in sorted({*placement, Tier.DEVICE})}
-    return Choice(placement, used, predicted, candidate.costs, objective.value(predicted), gap)
+    return Choice(placement, used, predicted, costs, objective.value(predicted), gap)
 
 
 def rank(choice: Choice) -> tuple[float, float, int]:
@@ -78,7 +85,8 @@ def choose(
     Raises Infeasible, with the conflict of the combination that has most nodes, when there is none.
     """
     found: list[Choice] = []
-    candidates = sorted(candidates, key=lambda candidate: -len(candidate.nodes))
+    judged = (replace(candidate, costs=objective.judging(candidate.costs)) for candidate in candidates)
+    candidates = sorted(judged, key=lambda candidate: -len(candidate.nodes))
     for candidate in candidates:
         try:
             solution = exact.solve(
