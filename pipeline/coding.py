@@ -99,6 +99,12 @@ def least(
     return min([plain, *_able(tensor, way, known)], key=cost) if known is not None else plain
 
 
+def given(tensor: Tensor, way: Way, known: CodecCosts | None, codec: str) -> Coding:
+    """The tensor with this codec; as it is where nothing is known of the codec."""
+    able = _able(tensor, way, known) if known is not None else ()
+    return next((coding for coding in able if coding.codec == codec), Coding(NONE, tensor.nbytes))
+
+
 def _able(tensor: Tensor, way: Way, known: CodecCosts) -> Iterator[Coding]:
     """With each codec that shrinks the tensor and is known to all nodes on the way."""
     for codec, ratio in known.ratios.get(tensor.id, {}).items():

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipeline import ranges
-from pipeline.coding import QUICKEST, CodecCosts, Coding, CodingWorth, Way, least
+from pipeline.codecs import NONE
+from pipeline.coding import QUICKEST, CodecCosts, Coding, CodingWorth, Way, given, least
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.placement import Crossing, Tier, crossings
@@ -89,7 +90,7 @@ class Costs:
     those that it takes the device to read the frame and to answer it, whatever the placement. With `tiles` all holds
     for placements that have a certain stack on the edge, shared out: `seconds` are then what its blocks take so,
     waiting included. `codecs` is what is known of codecs, None to send all tensors as they are, and `worth` by what the
-    codec of each tensor is chosen.
+    codec of each tensor is chosen; `fixed` are the codecs by tensor that a plan has, whatever is cheapest now.
     """
 
     seconds: Mapping[Tier, Sequence[float]]
@@ -101,6 +102,7 @@ class Costs:
     tiles: TilesCost | None = None
     codecs: CodecCosts | None = None
     worth: CodingWorth = QUICKEST
+    fixed: Mapping[int, str] | None = None
 
     def check(self, graph: ModelGraph) -> None:
         """Raise PlanError unless there is a finite, non-negative time for each block of each tier with a node."""
@@ -129,6 +131,8 @@ class Costs:
 
     def coding(self, tensor: Tensor, way: Way) -> Coding:
         """How the tensor is sent from one tier to another."""
+        if self.fixed is not None:
+            return given(tensor, way, self.codecs, self.fixed.get(tensor.id, NONE))
         bandwidths = {lower: self.link(lower).bandwidth_bytes_per_s for lower in LINKS}
         return least(tensor, way, self.codecs, bandwidths, self.worth)
 

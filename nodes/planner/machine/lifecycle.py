@@ -139,6 +139,7 @@ def _publish(
         runner_up=runner_up,
         wishes=stream.asked_as_written,
         tiles=best.tiling,
+        codecs=best.codecs(asked.graph),
     )
     stream.plan, stream.published_at, stream.unsure, stream.news = plan, now, frozenset(unsure), ()
     text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"

@@ -45,10 +45,12 @@ def why_publish(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, 
         return f"a node has seen epoch {seen} and ignores {plan.epoch}"
     if is_turned_down(inventory, stream, way(plan)):
         return f"{plan.device} refuses epoch {plan.epoch}"
-    if way(plan) == way_of(best):
+    is_same = way(plan) == way_of(best)
+    if is_same and stream.hurry:
         wanted = (stream.planner_of(best), stream.wishes.objective, stream.asked_as_written)
-        changed = stream.hurry and (plan.planner, plan.objective, plan.wishes) != wanted
-        return stream.by_whom(best) if changed else ""
+        return stream.by_whom(best) if (plan.planner, plan.objective, plan.wishes) != wanted else ""
+    if is_same and plan.codecs == best.codecs(graph):
+        return ""
     if any(may_only_blink(inventory, node, now) for node in plan.nodes.values()):
         return ""
     gone = [why for tier, node in plan.nodes.items() if (why := inventory.roster.why_gone(stream.served, tier, node))]
@@ -57,7 +59,7 @@ def why_publish(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, 
     gone += [why for node in plan.workers if (why := inventory.roster.why_no_tiles(stream.served, node))]
     if gone:
         return "; ".join(gone)
-    if stream.hurry or best.placement == stream.forced:
+    if stream.hurry or (best.placement == stream.forced and not is_same):
         return stream.by_whom(best)
     if now - stream.published_at < inventory.settings.min_seconds_between_plans:
         return ""

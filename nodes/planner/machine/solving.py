@@ -90,8 +90,9 @@ def _adjusted(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, as
 
 
 def priced_today(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, plan: Plan) -> Choice:
-    """The plan at today's prices; all its nodes are usable."""
+    """The plan at today's prices, with the codecs that it has; all its nodes are usable."""
     candidate = inventory.terms.candidate(plan.nodes, inventory.roster.costs(stream.served, plan.nodes, stream.assumed))
+    candidate = replace(candidate, costs=replace(candidate.costs, fixed=plan.codecs))
     if plan.tiles is not None:
         candidate = replace(candidate, team=_teams(inventory, stream).behind(plan.nodes[Tier.EDGE]))
     return priced_with(graph, plan.placement, candidate, stream.wishes.parsed_objective(), plan.tiles)
