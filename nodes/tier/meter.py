@@ -15,8 +15,11 @@ from nodes.protocol.reports import (
     FRAMES,
     LEAST_FRAMES,
     PROBE,
+    RATIO,
+    RATIO_DEVIATION,
     SECONDS,
     TILE_SECONDS,
+    of_ratio,
     of_segment,
     of_stream,
     of_tile,
@@ -28,6 +31,8 @@ from nodes.tier.machine.actions import NoteTile
 from pipeline.plan import NodeId, StreamId
 
 SAMPLES = 4096
+RATIOS = 64
+"""Newest frames over which a ratio's mean runs."""
 PROBES = 3
 LEAST_INTERVAL_S = 1e-3
 _TileKey = tuple[StreamId, int, int, NodeId]
@@ -43,6 +48,8 @@ class Meter:
         self._segments: dict[tuple[StreamId, int], deque[float]] = {}
         self._tiles: dict[_TileKey, deque[NoteTile]] = {}
         self._ways: dict[tuple[StreamId, int], dict[str, deque[float]]] = {}
+        self._ratios: dict[tuple[StreamId, int, str], deque[float]] = {}
+        self._told_ratios: set[tuple[StreamId, int, str]] = set()
         self._epochs: dict[StreamId, int] = {}
         self._probes: deque[float] = deque(maxlen=PROBES)
         self._is_probed = False
@@ -84,6 +91,13 @@ class Meter:
             for name, took_s in seconds.items():
                 ways.setdefault(name, deque(maxlen=SAMPLES)).append(took_s)
 
+    def ratio(self, stream: StreamId, tensor: int, codec: str, ratio: float) -> None:
+        """Keep how many times smaller a codec made a tensor of one frame."""
+        key = stream, tensor, codec
+        with self._lock:
+            self._ratios.setdefault(key, deque(maxlen=RATIOS)).append(1 / ratio)
+            self._told_ratios.discard(key)
+
     def processor(self, seconds: float) -> None:
         """Keep what a probe of the idle processor took."""
         with self._lock:
@@ -111,7 +125,9 @@ class Meter:
         its `transfer_seconds`, `queue_seconds` and `compute_seconds`, and of frames whose tiles were out by themselves
         `alone_transfer_seconds`. Of frames that had the way between their nodes to
         themselves, `way.<stream>.<epoch>.frames` and by way, as `device_edge` or `return`, its
-        `way.<stream>.<epoch>.<way>_seconds_p50`. `processor_share` is in cores: 1.0 is one core
+        `way.<stream>.<epoch>.<way>_seconds_p50`. Of each codec tried on a tensor since the last report,
+        `tensor.<stream>.<tensor>.<codec>.frames`, and over the newest frames `.ratio` (bytes before by bytes after) and
+        `.ratio_deviation`. `processor_share` is in cores: 1.0 is one core
         kept busy since the last report. `resident_bytes` is the process's memory.
         """
         with self._lock:
@@ -124,6 +140,8 @@ class Meter:
             ways = {key: parts for key, parts in self._ways.items() if _frames_of(parts) >= LEAST_FRAMES}
             self._ways = {key: parts for key, parts in self._ways.items() if key not in ways}
             probes, self._is_probed = list(self._probes) if self._is_probed else [], False
+            ratios = {key: list(values) for key, values in self._ratios.items() if key not in self._told_ratios}
+            self._told_ratios |= ratios.keys()
             self._samples = {}
             self._segments = {key: values for key, values in self._segments.items() if key not in segments}
             self._tiles = {key: notes for key, notes in self._tiles.items() if key not in tiles}
@@ -145,6 +163,11 @@ class Meter:
                 report[of_tile(*tile_key, part)] = round(float(median), 6)
             if alone := [note.transfer_seconds for note in notes if note.was_alone]:
                 report[of_tile(*tile_key, ALONE_SECONDS)] = round(float(np.median(np.array(alone))), 6)
+        for ratio_key, parts_left in sorted(ratios.items()):
+            left = np.array(parts_left)
+            report[of_ratio(*ratio_key, FRAMES)] = len(left)
+            report[of_ratio(*ratio_key, RATIO)] = round(1 / float(left.mean()), 4)
+            report[of_ratio(*ratio_key, RATIO_DEVIATION)] = round(float((1 / left).std()), 4)
         if len(probes) == PROBES:
             report[PROBE] = round(float(np.median(np.array(probes))), 6)
         report["resident_bytes"] = self._process.memory_info().rss

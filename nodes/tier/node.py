@@ -35,6 +35,7 @@ from nodes.session.link_monitor import LinkWatch
 from nodes.session.presence import Presence, require_free, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import sequences
+from nodes.tier.codec_ratios import CodecTrials
 from nodes.tier.compute import Compute
 from nodes.tier.frame_ledger import Custody
 from nodes.tier.inbound import Inbound
@@ -178,6 +179,7 @@ class TierNode:
         self._watch = LinkWatch(self.config, self.names, self.presence)
         self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
         tier = self.section.tier.label
+        self._trials = CodecTrials(self.meter)
         self._prepare: Worker[Callable[[], None]] = Worker(f"{node}.prepare", lambda job: job())
         self._compute = Compute(
             node,
@@ -222,6 +224,7 @@ class TierNode:
 
     def _introduce(self) -> None:
         """Say what this node is and can do: retained, and said again at each connect."""
+        from pipeline.profiling import codec_speeds
         from pipeline.profiling.profile import hardware
 
         keep, topic = self.session.keep, self.names.topic
@@ -243,6 +246,7 @@ class TierNode:
             bits=self._promise.bits,
             tiles=self._promise.tiles,
             answers=self._answers(),
+            codecs=codec_speeds.measured_or_kept(self._engine),
         )
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
         for profile in self._profiles.values():
@@ -409,6 +413,8 @@ class TierNode:
             self.meter.sample("decode_seconds", seconds, action.stream)
             self.meter.count_of(action.stream, "received_bytes_total", ticket.nbytes)
             self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
+            for tensor, array in inputs.items():
+                self._trials.consider(action.stream, tensor, array)
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
         self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))

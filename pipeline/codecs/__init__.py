@@ -15,7 +15,19 @@ from pipeline.codecs.bitmap import Bitmap
 from pipeline.codecs.picture import PaletteWebP, WebP
 from pipeline.codecs.shuffle import ShuffleZstd
 
-__all__ = ["CODECS", "NONE", "Array", "Buffer", "Codec", "CodecError", "Coded", "candidates", "decode", "encode"]
+__all__ = [
+    "CODECS",
+    "NONE",
+    "Array",
+    "Buffer",
+    "Codec",
+    "CodecError",
+    "Coded",
+    "candidates",
+    "decode",
+    "encode",
+    "ratios",
+]
 
 NONE = "none"
 CODECS: Mapping[str, Codec] = MappingProxyType(
@@ -28,6 +40,8 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
     }
 )
 """By the name that plans and messages use; `NONE` sends an array as it is."""
+PICTURES = frozenset({"webp", "palette-webp"})
+TRIED_BYTES = 1 << 16
 
 
 def candidates(dtype: str, shape: tuple[int, ...]) -> tuple[str, ...]:
@@ -43,6 +57,25 @@ def encode(name: str, array: Array) -> Coded:
         if buffers is not None and sum(map(len, buffers)) < array.nbytes:
             return Coded(name, tuple(buffers))
     return Coded(NONE, (bytes_of(array),))
+
+
+def ratios(array: Array) -> dict[str, float]:
+    """How many times smaller each codec that takes the array makes it, 1.0 if it does not.
+
+    Of a large map a part from its middle is tried; a picture's codecs need all of it.
+    """
+    found = {}
+    for name in candidates(array.dtype.name, array.shape):
+        tried = array if name in PICTURES else _middle(array)
+        coded = encode(name, tried)
+        found[name] = tried.nbytes / coded.nbytes if coded.nbytes else 1.0
+    return found
+
+
+def _middle(array: Array) -> Array:
+    items, count = array.reshape(-1), max(1, TRIED_BYTES // array.dtype.itemsize)
+    begin = max(0, (items.size - count) // 2)
+    return items[begin : begin + count]
 
 
 def decode(name: str, data: memoryview, out: Array) -> None:

@@ -77,6 +77,15 @@ class ComputeSeconds:
             self._profiles[node, profile.model] = profile
             self._corrections.forget(node, profile.model)
 
+    def profile_of(self, model: str, digest: str) -> Profile | None:
+        """The profile of the model by the first node that has one, by id."""
+        fitting = {
+            node: profile
+            for (node, name), profile in self._profiles.items()
+            if name == model and profile.digest == digest and profile.ratios
+        }
+        return fitting[min(fitting)] if fitting else None
+
     def has_room_for(self, node: NodeId, profile: Profile) -> bool:
         """Whether one more profile of the node can be kept."""
         known = [model for of, model in self._profiles if of == node]

@@ -233,6 +233,9 @@ class Inventory:
         for segment in report.segments:
             if segment.stream in own:
                 self.rates.counted(segment.stream, segment.frames, now)
+        for ratio in report.ratios:
+            if ratio.stream in self.streams:
+                self.streams[ratio.stream].served.ratios.learn(ratio)
         for name in own.keys() & report.intakes.keys():
             self.roster.learn_intake(own[name], report.intakes[name])
         return []

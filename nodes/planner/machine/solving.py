@@ -26,11 +26,14 @@ def choices_of(
     workers = workers_of(inventory, stream)
     nodes = [*(node for usable in tiers.values() for node in usable), *workers]
     stream.assume({n: inventory.roster.condition(stream.served, n, flows) for n in nodes}, inventory.settings.band)
+    profile = inventory.roster.compute.profile_of(stream.served.model, graph.digest)
+    stream.news += stream.served.ratios.assume(graph, profile, inventory.settings.band)
     tiles = _forced_tiles(inventory, stream) if forced is not None and forced == stream.forced else None
     whole = frozenset(node for node in nodes if works_whole(inventory, stream, node))
     in_use = stream.plan.tiles if stream.plan is not None else None
+    ratios = stream.served.ratios.assumed
     where = tuple((tier, tuple(usable)) for tier, usable in tiers.items())
-    rests_on = (graph.digest, as_written(stream.wishes), tiles, whole, in_use, where, *stream.assumed.items())
+    rests_on = (graph.digest, as_written(stream.wishes), tiles, whole, in_use, where, ratios, *stream.assumed.items())
     solved = stream.solved.get(forced)
     if solved is None or solved[0] != rests_on:
         known = stream.assumed
