@@ -4,9 +4,9 @@
     python benchmarks/codecs.py ratios [MODEL ...] [--frames 8]
 
 `speed`: gigabytes of the tensor per second of the thread's processor time (cores may be shared), each way, the median
-and the best of the repeats, by size and share of zeros. `ratios`: for each network on photos, seeded weights, engine litert: times fewer bytes with each codec,
-medians and extremes over frames and the tensors of a kind, and the narrowest place to cut with and without codecs.
-Every tensor is decoded again and compared bit by bit.
+and the best of the repeats, by size and share of zeros. `ratios`: for each network on photos, seeded weights, engine
+litert: times fewer bytes with each codec, medians and extremes over frames and the tensors of a kind, and the narrowest
+place to cut with and without codecs. Every tensor is decoded again and compared bit by bit.
 """
 
 from __future__ import annotations

@@ -26,8 +26,13 @@ SLOW_LINKS = {
     "edge_cloud": {"bandwidth_mbit_s": 8.0, "latency_ms": 10.0},
 }
 """Given, so that plans are made for them whatever this machine's own links are."""
-CUTS = {"mobilenet_v2": ("1", "block_3_expand_relu"), "resnet18": ("1", "stage2_block1_1_relu")}
-"""First block of the edge and of the cloud: the photo's own tensor crosses, and one behind a ReLU."""
+CUTS = {
+    "mobilenet_v2": ("1", "block_3_expand", "shuffle-zstd"),
+    "resnet18": ("1", "stage1_block2_1_conv", "bitmap"),
+}
+"""First block of the edge and of the cloud: the photo itself crosses first, then what is behind a linear bottleneck or
+a ReLU, which asks for a codec of this kind.
+"""
 
 
 @pytest.fixture(scope="module", params=sorted(CUTS))
@@ -53,7 +58,7 @@ def codecs_of(plan: dict[str, Any]) -> list[str]:
 
 def test_the_plan_codes_what_it_sends_and_every_output_stays_equal(pipeline: Pipeline) -> None:
     model = next(iter(pipeline.config.models))
-    edge_from, cloud_from = CUTS[model]
+    edge_from, cloud_from, kind = CUTS[model]
     ratios: dict[tuple[int, str], TensorRatio] = {}
 
     def on_report(message: Message) -> None:
@@ -78,12 +83,13 @@ def test_the_plan_codes_what_it_sends_and_every_output_stays_equal(pipeline: Pip
         pipeline.assert_proven(client, sent + 10)
         assert client.active is not None
         plan = client.plans[client.active]
-        assert codecs_of(plan)[0] == "palette-webp"
-        assert all("bitmap" in codec for codec in codecs_of(plan)[1:])
-        for name in ("device_edge", "edge_cloud"):
+        first, second = codecs_of(plan)
+        assert first == "palette-webp"
+        assert second.startswith(kind)
+        for name, most in (("device_edge", 0.2), ("edge_cloud", 0.9)):
             link = plan["predicted"]["links"][name]
-            assert link["nbytes"] < 0.7 * link["uncoded_nbytes"]
+            assert link["nbytes"] < most * link["uncoded_nbytes"]
             assert link["encode_seconds"] + link["decode_seconds"] > 0
         tensors = {tensor["tensor"]: tensor["codec"] for tensor in plan["tensors"]}
         pipeline.wait(client, lambda: ratios.keys() >= set(tensors.items()))
-        assert all(ratios[tensor, codec].ratio > 1.3 for tensor, codec in tensors.items())
+        assert all(ratios[tensor, codec].ratio > 1.1 for tensor, codec in tensors.items())
