@@ -62,7 +62,7 @@ class _Written:
     created_ts: Timestamp
     objective: Word = "latency"
     runner_up: _WrittenRunnerUp | None = None
-    wishes: Plain | None = None
+    plan_request: Plain | None = None
     tiles: Tiling | None = None
 
 
@@ -72,7 +72,7 @@ class Plan:
 
     `nodes` names a node for each tier that `placement` uses, the device always among them. `planner` is the algorithm
     (`exact`, `forced`), `reason` a sentence for people, `created_ts` seconds since 1970. `objective` is what it was
-    judged by, `runner_up` the next best choice (kind, nodes, value, prediction), and `wishes` what a person asked
+    judged by, `runner_up` the next best choice (kind, nodes, value, prediction), and `plan_request` what a person asked
     for in place of the configuration, as plain JSON values. `tiles` shares a stack of the edge's blocks out.
     """
 
@@ -88,7 +88,7 @@ class Plan:
     created_ts: float
     objective: str = "latency"
     runner_up: Mapping[str, Any] | None = None
-    wishes: Mapping[str, Any] | None = None
+    plan_request: Mapping[str, Any] | None = None
     tiles: Tiling | None = None
 
     @cached_property
@@ -162,7 +162,7 @@ class Plan:
             "tiles": self.tiles.to_json(graph) if self.tiles else None,
             "predicted": self.predicted.to_json() | {"period_seconds": self.predicted.period_s},
             "runner_up": self.runner_up,
-            "wishes": self.wishes,
+            "plan_request": self.plan_request,
         }
 
     @classmethod
@@ -186,7 +186,7 @@ class Plan:
             created_ts=written.created_ts,
             objective=written.objective,
             runner_up=value.get("runner_up"),
-            wishes=written.wishes,
+            plan_request=written.plan_request,
             tiles=written.tiles,
         )
         if Tier.DEVICE not in plan.nodes:

@@ -372,8 +372,8 @@ def _read_trace(value: Any) -> Trace:
 
 
 def _read_hop(node: Any, tier: Any, *numbers: Any) -> Hop:
-    *moments, is_compiling = numbers
-    arrived, decode, queue, compute, encode, sent = moments
+    *timestamps, is_compiling = numbers
+    arrived, decode, queue, compute, encode, sent = timestamps
     arrived_ts, sent_ts = _number("arrived_ts", arrived, _MOST_TS), _number("sent_ts", sent, _MOST_TS)
     took = [_number("seconds of a hop", number, MOST_SECONDS) for number in (decode, queue, compute, encode)]
     name = _id("node of a hop", node)
