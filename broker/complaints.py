@@ -27,7 +27,7 @@ class Complaints:
 
     def __init__(self, log: logging.Logger, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log, self._clock = log, clock
-        self._said: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
+        self._logged: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
         self._lock = threading.Lock()
         self.total = 0
 
@@ -36,12 +36,12 @@ class Complaints:
         now = self._clock()
         with self._lock:
             self.total += 1
-            said_at, unsaid = self._said.get(about, (None, 0))
-            is_due = said_at is None or now - said_at >= EVERY_S
-            self._said[about] = (now, 0) if is_due or said_at is None else (said_at, unsaid + 1)
-            while len(self._said) > MOST_REMEMBERED:
-                self._said.popitem(last=False)
+            logged_at, unlogged = self._logged.get(about, (None, 0))
+            is_due = logged_at is None or now - logged_at >= EVERY_S
+            self._logged[about] = (now, 0) if is_due or logged_at is None else (logged_at, unlogged + 1)
+            while len(self._logged) > MOST_REMEMBERED:
+                self._logged.popitem(last=False)
         if is_due:
-            more = f" (and {unsaid} more like it)" if unsaid else ""
+            more = f" (and {unlogged} more like it)" if unlogged else ""
             level = logging.WARNING if error is None else logging.ERROR
             self._log.log(level, "%s%s", shortened(text), more, exc_info=error)

@@ -16,7 +16,7 @@ class Channel(Enum):
 
     CONTROL = "control"
     BULK = "bulk"
-    INTAKE = "intake"
+    FRAMES = "frames"
     RESULTS = "results"
 
 
@@ -42,9 +42,9 @@ class Message:
 
     Attributes:
         retain: it was kept by the broker and is sent because of the subscription.
-        ack: on INTAKE, tells the broker that this message is finished with; may be called from any thread, once or
+        ack: on FRAMES, tells the broker that this message is finished with; may be called from any thread, once or
             more. Until then the broker keeps it. Elsewhere it does nothing.
-        delivery: on INTAKE, tells a message that an earlier process of this node had from a new one.
+        delivery: on FRAMES, tells a message that an earlier process of this node had from a new one.
     """
 
     topic: str
@@ -86,7 +86,7 @@ class Will:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class OwnershipToken:
     """Which process holds a client id: a retained message with the token of the newest one.
 
     MQTT 5 tells the older of two clients with one id that it was taken over (0x8E), but mosquitto 2.0 only closes its
@@ -102,14 +102,14 @@ class Limits:
     """Bounds of a session.
 
     Attributes:
-        control_queue_bytes, bulk_queue_bytes, intake_queue_bytes: unacknowledged bytes at which publish() blocks; that
+        control_queue_bytes, bulk_queue_bytes, frames_queue_bytes: unacknowledged bytes at which publish() blocks; that
             of bulk holds for results, too.
         max_inflight_messages: QoS 1 messages on their way at once, per channel; the broker's Receive Maximum also
             holds.
-        control_expiry_s, intake_expiry_s: how long the broker keeps what is meant for an absent node; that of intake
+        control_expiry_s, frames_expiry_s: how long the broker keeps what is meant for an absent node; that of frames
             holds for results, too.
         receive_maximum: messages that the broker may send before the first of them is acknowledged.
-        intake_receive_maximum: frames that this node may have open, i.e. received and not acknowledged.
+        frames_receive_maximum: frames that this node may have open, i.e. received and not acknowledged.
         keepalive_s: a silent peer is given up after 1.5 times this.
         reconnect_min_s, reconnect_max_s: bounds of the back-off, before +-25 % of jitter.
         report_every_s: how often an absent broker is mentioned in the log.
@@ -118,12 +118,12 @@ class Limits:
 
     control_queue_bytes: int = 16 * MIB
     bulk_queue_bytes: int = 256 * MIB
-    intake_queue_bytes: int = 1 * MIB
+    frames_queue_bytes: int = 1 * MIB
     max_inflight_messages: int = 64
     control_expiry_s: int = 120
-    intake_expiry_s: int = 24 * 3600
+    frames_expiry_s: int = 24 * 3600
     receive_maximum: int = 64
-    intake_receive_maximum: int = 32
+    frames_receive_maximum: int = 32
     keepalive_s: int = 15
     connect_timeout_s: float = 5.0
     reconnect_min_s: float = 0.1

@@ -53,7 +53,7 @@ class Topic:
 
 PLAN: Final = Topic("plan/{stream}", "Plan", "json", 1, True, "planner", 4 * MIB)
 STATE: Final = Topic("node/{node}/state", "NodeState", "json", 1, True, "node", 16 * KIB)
-CLAIM: Final = Topic("node/{node}/claim", "Claim", "raw", 1, True, "node", KIB)  # see broker.messages.Claim
+OWNER: Final = Topic("node/{node}/owner", "Owner", "raw", 1, True, "node", KIB)  # see broker.messages.OwnershipToken
 INFO: Final = Topic("node/{node}/info", "NodeInfo", "json", 1, True, "node", 4 * MIB)
 MODEL: Final = Topic("model/{digest}", "Manifest", "json", 1, True, "node", 32 * MIB)
 PROFILE: Final = Topic("node/{node}/profile/{model}", "Profile", "json", 1, True, "node", 4 * MIB)
@@ -67,7 +67,7 @@ TILE: Final = Topic(
 TILED: Final = Topic("node/{node}/tiled/{stream}/{epoch}", "TensorChunk", "msgpack", 1, False, "node", CHUNK_LIMIT)
 NODE_RESULT: Final = Topic("node/{node}/result/{stream}", "NodeResult", "msgpack", 1, False, "node", CHUNK_LIMIT)
 PROBE: Final = Topic("node/{node}/probe/{index}", "Probe", "raw", 1, True, "node", CHUNK_LIMIT)  # cleared when measured
-FENCE: Final = Topic("node/{node}/fence", "Fence", "raw", 1, False, "node", KIB)  # see broker.once
+FENCE: Final = Topic("node/{node}/fence", "Fence", "raw", 1, False, "node", KIB)  # see broker.exactly_once
 FRAME: Final = Topic("frame/{stream}", "Frame", "image", 1, False, "camera or user", 64 * MIB)
 RESULT: Final = Topic("result/{stream}", "Result", "json", 1, False, "device", MIB)
 OUTPUT: Final = Topic("output/{stream}", "Output", "msgpack", 1, False, "device", CHUNK_LIMIT)
@@ -77,7 +77,7 @@ REPLY: Final = Topic("reply/{client}", "Reply", "json", 1, False, "node", 8 * MI
 ALL: Final[tuple[Topic, ...]] = (
     PLAN,
     STATE,
-    CLAIM,
+    OWNER,
     INFO,
     MODEL,
     PROFILE,

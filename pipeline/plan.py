@@ -71,7 +71,7 @@ class _Written:
     created_ts: Timestamp
     objective: Word = "latency"
     runner_up: _WrittenRunnerUp | None = None
-    wishes: Plain | None = None
+    plan_request: Plain | None = None
     tiles: Tiling | None = None
     tensors: Annotated[tuple[_WrittenTensor, ...], Field(max_length=10 * ranges.MOST_BLOCKS)] = ()
 
@@ -82,7 +82,7 @@ class Plan:
 
     `nodes` names a node for each tier that `placement` uses, the device always among them. `planner` is the algorithm
     (`exact`, `forced`), `reason` a sentence for people, `created_ts` seconds since 1970. `objective` is what it was
-    judged by, `runner_up` the next best choice (kind, nodes, value, prediction), and `wishes` what a person asked
+    judged by, `runner_up` the next best choice (kind, nodes, value, prediction), and `plan_request` what a person asked
     for in place of the configuration, as plain JSON values. `tiles` shares a stack of the edge's blocks out. `codecs`
     says how tensors that cross are coded, by tensor id; all others go as they are.
     """
@@ -99,7 +99,7 @@ class Plan:
     created_ts: float
     objective: str = "latency"
     runner_up: Mapping[str, Any] | None = None
-    wishes: Mapping[str, Any] | None = None
+    plan_request: Mapping[str, Any] | None = None
     tiles: Tiling | None = None
     codecs: Mapping[int, str] = field(default_factory=dict)
 
@@ -174,7 +174,7 @@ class Plan:
             "tiles": self.tiles.to_json(graph) if self.tiles else None,
             "predicted": self.predicted.to_json() | {"period_seconds": self.predicted.period_s},
             "runner_up": self.runner_up,
-            "wishes": self.wishes,
+            "plan_request": self.plan_request,
         }
 
     @classmethod
@@ -198,7 +198,7 @@ class Plan:
             created_ts=written.created_ts,
             objective=written.objective,
             runner_up=value.get("runner_up"),
-            wishes=written.wishes,
+            plan_request=written.plan_request,
             tiles=written.tiles,
             codecs={t.tensor: t.codec for t in written.tensors if t.codec in CODECS},
         )

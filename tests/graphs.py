@@ -47,13 +47,13 @@ def costs(draw: st.DrawFn, graph: ModelGraph) -> Costs:
     if draw(st.booleans()):
         tiers = set(Tier)
     times = st.lists(_seconds, min_size=len(graph), max_size=len(graph))
-    handling = draw(st.dictionaries(st.sampled_from(Tier), _seconds))
+    send_receive_overhead = draw(st.dictionaries(st.sampled_from(Tier), _seconds))
     return Costs(
         {tier: draw(times) for tier in sorted(tiers)},
         draw(_links),
         draw(_links),
-        handling=handling,
-        intake_s=draw(_seconds),
+        send_receive_overhead=send_receive_overhead,
+        frame_overhead_s=draw(_seconds),
     )
 
 

@@ -266,7 +266,7 @@ def objective(
     from nodes.config.plan_request import as_written
     from nodes.display.screen import Screen
 
-    wishes = plan_commands.wishes_of(
+    plan_request = plan_commands.plan_request_of(
         objective=objective,
         planner=planner,
         raw_stays_on=raw_stays_on,
@@ -277,12 +277,12 @@ def objective(
         upload_limit=upload_limit,
         time_limit=time_limit,
     )
-    given = wishes.model_fields_set - {"constraints"} or wishes.constraints.model_fields_set
+    given = plan_request.model_fields_set - {"constraints"} or plan_request.constraints.model_fields_set
     if reset == bool(given):
         raise typer.BadParameter("give an objective and/or constraints, or --reset alone")
     settings = load_config(config)
     name = requests.require_stream(settings, stream)
-    found = requests.wish(settings, name, None if reset else as_written(wishes), timeout_s=timeout_s)
+    found = requests.request_plan(settings, name, None if reset else as_written(plan_request), timeout_s=timeout_s)
     Screen().print(plan_table(found))
 
 
@@ -372,7 +372,7 @@ def plan(
     if model is not None:
         from nodes.cli import plan as plan_commands
 
-        wishes = plan_commands.wishes_of(
+        plan_request = plan_commands.plan_request_of(
             objective=objective,
             raw_stays_on=raw_stays_on,
             min_depth=min_depth,
@@ -387,7 +387,7 @@ def plan(
             plan_commands.run(
                 model,
                 where,
-                wishes,
+                plan_request,
                 json_path=json_path,
                 map_path=map_path,
                 pictures=pictures,

@@ -255,7 +255,7 @@ def _epochs(results: Sequence[Mapping[str, Any]], plans: Mapping[int, Mapping[st
                 "frames": len(mine),
                 "tiers": [stage["tier"] for stage in plans[epoch]["stages"]],
                 "transfer_bytes": sum(link["nbytes"] for link in predicted["links"].values()),
-                "predicted_seconds": predicted["seconds"] - predicted["intake_seconds"],
+                "predicted_seconds": predicted["seconds"] - predicted["frame_overhead_seconds"],
                 "measured_seconds_p50": float(np.median([result["seconds"] for result in mine])),
                 "stages_and_links_seconds_p50": float(np.median([_stages_and_links_s(result) for result in mine])),
             }

@@ -38,8 +38,8 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
         for name, link in predicted["links"].items():
             if _is_between(name, stage["tier"], following):
                 table.add_row(f"  → {name.partition('_')[2]}", "", *_cut(plan, name, link), style="dim")
-    if intake_s := predicted.get("intake_seconds"):
-        table.add_row("intake", "", "", "", "", f"{intake_s * 1e3:.1f} ms", style="dim")
+    if frame_overhead_s := predicted.get("frame_overhead_seconds"):
+        table.add_row("frame overhead", "", "", "", "", f"{frame_overhead_s * 1e3:.1f} ms", style="dim")
     return table
 
 

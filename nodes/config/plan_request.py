@@ -101,7 +101,7 @@ class ConstraintsSection(Section):
     )
 
 
-class WishesSection(Section):
+class PlanRequest(Section):
     """What a stream's plans are for."""
 
     planner: Annotated[str, BeforeValidator(_planner)] = Field("exact", description=f"one of {', '.join(PLANNERS)}")
@@ -135,10 +135,10 @@ def constraints_of(graph: ModelGraph, section: ConstraintsSection) -> tuple[Cons
     return tuple(found)
 
 
-def read_wishes(asked: Any) -> WishesSection:
+def read_plan_request(asked: Any) -> PlanRequest:
     """Wishes as a configuration would have them. Raises ConfigError that names each wrong part."""
     try:
-        return WishesSection.model_validate(asked)
+        return PlanRequest.model_validate(asked)
     except ValidationError as error:
         problems = []
         for details in error.errors(include_url=False):
@@ -149,9 +149,9 @@ def read_wishes(asked: Any) -> WishesSection:
         raise ConfigError("\n".join(problems)) from error
 
 
-def as_written(wishes: WishesSection) -> dict[str, Any]:
-    """As a configuration file would have them: plain JSON values that `WishesSection` reads back."""
-    asked = wishes.constraints
+def as_written(plan_request: PlanRequest) -> dict[str, Any]:
+    """As a configuration file would have them: plain JSON values that `PlanRequest` reads back."""
+    asked = plan_request.constraints
     written = {
         "raw_stays_on": asked.raw_stays_on.label if asked.raw_stays_on is not None else None,
         "min_depth": asked.min_depth or None,
@@ -162,4 +162,4 @@ def as_written(wishes: WishesSection) -> dict[str, Any]:
         "time_limit": {at.label: limit for at, limit in asked.time_limit.items()},
     }
     constraints = {key: value for key, value in written.items() if value}
-    return {"planner": wishes.planner, "objective": wishes.objective, "constraints": constraints}
+    return {"planner": plan_request.planner, "objective": plan_request.objective, "constraints": constraints}

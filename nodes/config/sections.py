@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from nodes.config.base import Section, Table, TierName, empty
-from nodes.config.plan_request import LinkName, WishesSection
+from nodes.config.plan_request import LinkName, PlanRequest
 from nodes.protocol.messages import WORKER
 from pipeline.models.source import MAX_SIZE
 from pipeline.placement import Tier
@@ -184,7 +184,7 @@ class StreamSection(Section):
     )
     outputs: bool = Field(False, description="true (publish whole output tensors too) or false")
     source: SourceSection | None = Field(None, description="a section, or left out when frames come over MQTT only")
-    plan: WishesSection = Field(default_factory=WishesSection, description="a section with objective and constraints")
+    plan: PlanRequest = Field(default_factory=PlanRequest, description="a section with objective and constraints")
 
 
 EngineName: TypeAlias = Literal["litert", "tensorflow"]

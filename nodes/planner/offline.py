@@ -1,4 +1,4 @@
-"""Planning without a running pipeline: candidates from a configuration's nodes and links, and from what nodes left
+"""Planning without a running pipeline: node sets from a configuration's nodes and links, and from what nodes left
 on the broker where the configuration does not say it. No TensorFlow.
 """
 
@@ -17,8 +17,8 @@ from nodes.config.loader import load_config
 from nodes.config.sections import Config, LinkSection, SpeedSection
 from nodes.planner.costs.ratios import Ratios
 from nodes.planner.machine.registry import link_between
-from nodes.planner.machine.static_costs import Terms, combinations
-from nodes.planner.machine.tile_teams import Teams
+from nodes.planner.machine.static_costs import StaticCosts, combinations
+from nodes.planner.machine.worker_pools import WorkerPools
 from nodes.protocol.messages import LinkReport, NodeInfo, from_bytes, parse_json
 from nodes.session.presence import guest_session
 from pipeline.coding import CodecCosts, CodecSpeed
@@ -26,11 +26,11 @@ from pipeline.cost import LINKS, Costs, Link, link_label
 from pipeline.errors import ConfigError, ModelError, PlanError, TrisectError
 from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph
-from pipeline.partition.choice import Candidate
+from pipeline.partition.priced_plan import NodeSet
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
 from pipeline.profiling.profile import Profile
-from pipeline.tiles.team import TileNode
+from pipeline.tiles.worker_pool import TileNode
 
 CONNECT_WAIT_S = 5.0
 QUIET_S = 0.5
@@ -61,9 +61,9 @@ def find_config(name: str) -> Config:
     return load_config(known[name], runs=False)
 
 
-def terms_of(config: Config) -> Terms:
+def static_costs_of(config: Config) -> StaticCosts:
     """What the configuration says of nodes and links."""
-    return Terms(
+    return StaticCosts(
         prices={id_: node.price_per_s for id_, node in config.nodes.items() if node.price_per_s},
         memory_bytes={
             id_: node.memory_mb * _MEGABYTE for id_, node in config.nodes.items() if node.memory_mb is not None
@@ -72,7 +72,7 @@ def terms_of(config: Config) -> Terms:
     )
 
 
-def candidates(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = ()) -> list[Candidate]:
+def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = ()) -> list[NodeSet]:
     """Every combination of the configuration's nodes, each device with each edge and cloud node or without.
 
     A node's times come from its `profiles`, else from what it left on the broker, else are estimated from its `speed`.
@@ -90,17 +90,17 @@ def candidates(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] =
     }
     workers = [node for node in config.tile_workers if node not in excluded]
     seconds |= {node: _seconds(config, node, graph, measured) for node in workers}
-    terms, codecs = terms_of(config), _codec_costs(config, graph, measured)
+    static_costs, codecs = static_costs_of(config), _codec_costs(config, graph, measured)
     found = []
     for nodes in combinations(tiers, excluded):
         links = [_link_of(config, lower, nodes, measured) for lower in LINKS]
         costs = Costs({tier: seconds[node] for tier, node in nodes.items()}, links[0], links[1], codecs=codecs(nodes))
         costs.check(graph)
-        found.append(terms.candidate(nodes, costs))
+        found.append(static_costs.node_set(nodes, costs))
     if not workers:
         return found
     able = [*workers, *(node for node in tiers[Tier.EDGE] if node in seconds)]
-    return Teams({node: _tile_node(config, node, seconds[node], measured) for node in able}, workers, able).join(
+    return WorkerPools({node: _tile_node(config, node, seconds[node], measured) for node in able}, workers, able).join(
         graph, found, choose=True
     )
 

@@ -124,12 +124,13 @@ class SegmentSeconds:
 
 @dataclass(frozen=True, slots=True)
 class TileSeconds:
-    """What one tile of a plan took on one worker, since the head's last report of it: so many frames, their medians.
+    """What one tile of a plan took on one worker, since the coordinator's last report of it: so many frames, their
+    medians.
 
-    `transfer_seconds` is the way there and back with encoding and decoding, reckoned on the head's clock alone:
+    `transfer_seconds` is the way there and back with encoding and decoding, reckoned on the coordinator's clock alone:
     all the time from asking to having, but for what the worker had it waiting (`queue_seconds`) and computing. In
     `alone_seconds` only that of frames whose tiles were out by themselves, None without such: others also wait for
-    each other at the head.
+    each other at the coordinator.
     """
 
     stream: StreamName
@@ -144,7 +145,7 @@ class TileSeconds:
 
 
 @dataclass(frozen=True, slots=True)
-class WaySeconds:
+class LegSeconds:
     """What a plan's frames took between one node's computing and the next one's since the device's last report.
 
     So many frames, of which none waited for another; median seconds by way, as a result's `links` has them: encode,
@@ -208,16 +209,15 @@ class LinkMeasured:
 class Report:
     """What of a node's telemetry the planner goes by.
 
-    `intakes` are median seconds, by stream, in which its device reads a frame and answers it: what is left of a frame's
-    seconds without computing, waiting and ways between nodes.
-    `probe_seconds` is what a small fixed computation takes on a node that computes nothing else. `wrong` says what was
-    left out, since it cannot be.
+    `frame_overheads` are median seconds, by stream, in which its device reads a frame and answers it: what is left of a
+    frame's seconds without computing, waiting and ways between nodes. `probe_seconds` is what a small fixed computation
+    takes on a node that computes nothing else. `wrong` says what was left out, since it cannot be.
     """
 
     segments: tuple[SegmentSeconds, ...] = ()
     tiles: tuple[TileSeconds, ...] = ()
-    ways: tuple[WaySeconds, ...] = ()
-    intakes: Mapping[StreamName, Seconds] = field(default_factory=dict)
+    legs: tuple[LegSeconds, ...] = ()
+    frame_overheads: Mapping[StreamName, Seconds] = field(default_factory=dict)
     link: LinkMeasured = LinkMeasured()
     probe_seconds: Positive | None = None
     wrong: str = ""

@@ -12,7 +12,7 @@ EPOCHS_AHEAD = 10_000
 """By how much an epoch may exceed the newest that is known: so many plans in a row a process can have missed."""
 MOST_FIRST_EPOCH = 10**9
 """Where nothing is known of a stream: more plans than a planner makes in thirty years, one a second."""
-Presence = tuple[str, int]
+Incarnation = tuple[str, int]
 """A node's session and births: when either changes, what was under way to that node may be lost."""
 
 
@@ -48,7 +48,7 @@ class Peers:
         state = self.states.get(node)
         return state is not None and state.state in (LifeState.READY, LifeState.DRAINING)
 
-    def presence(self, node: NodeId) -> Presence | None:
+    def incarnation(self, node: NodeId) -> Incarnation | None:
         """Its session and births while it is alive, None otherwise."""
         return (self.states[node].session, self.states[node].births) if self.alive(node) else None
 

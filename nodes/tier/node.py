@@ -37,7 +37,7 @@ from nodes.session.worker_thread import Worker
 from nodes.tier import sequences
 from nodes.tier.codec_ratios import CodecTrials
 from nodes.tier.compute import Compute
-from nodes.tier.frame_ledger import Custody
+from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.inbound import Inbound
 from nodes.tier.loading import load
 from nodes.tier.machine import actions as do
@@ -46,9 +46,9 @@ from nodes.tier.machine.stream import StreamSettings
 from nodes.tier.machine.tier import TierMachine
 from nodes.tier.meter import Meter
 from nodes.tier.outbound import Outbound
-from nodes.tier.pending_frame import Ticket
+from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.sources import Source
-from nodes.tier.tensor_topics import inflows
+from nodes.tier.tensor_topics import tensor_subscriptions
 from pipeline.errors import ConfigError, FrameError, TrisectError
 from pipeline.frames.inputs import to_inputs
 from pipeline.models.host_memory import TooLarge
@@ -100,12 +100,12 @@ class TierNode:
             self.names,
             self.node,
             self.section.tier.label,
-            intake=bool(self.streams),
+            takes_frames=bool(self.streams),
             on_up=self._on_up,
             on_taken=self.stop,
         )
         self.session = self.presence.session
-        self._custody = Custody(
+        self._frame_ledger = FrameLedger(
             self.session,
             self.names,
             self.node,
@@ -115,7 +115,7 @@ class TierNode:
             directory=self._state_dir,
             offer=self._inbox.put,
         )
-        with self._custody, self.presence:
+        with self._frame_ledger, self.presence:
             self._load()
             self._assemble()
             self._introduce()
@@ -127,7 +127,7 @@ class TierNode:
 
     def _on_up(self) -> None:
         self._inbox.put(ev.ConnectionRestored())
-        self._custody.connected()
+        self._frame_ledger.connected()
 
     # Coming up.
 
@@ -174,7 +174,9 @@ class TierNode:
         owned = {name: graphs[section.model] for name, section in self.streams.items()}
         border = self.presence.border
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put, border)
-        self._outbound = Outbound(self.config, node, self.session, self._custody, graphs, labels, self.meter, clock)
+        self._outbound = Outbound(
+            self.config, node, self.session, self._frame_ledger, graphs, labels, self.meter, clock
+        )
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
         self._watch = LinkWatch(self.config, self.names, self.presence)
         self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
@@ -205,7 +207,7 @@ class TierNode:
             do.SendFailure: self._outbound.worker.put,
             do.CloseFrame: self._outbound.worker.put,
             do.DecodeFrame: self._frames.put,
-            do.DropFrame: lambda action: action.ticket.done(),
+            do.DropFrame: lambda action: action.pending_frame.done(),
             do.NoteTile: lambda action: None if self._prepare.is_busy else self.meter.tile(action),
             do.Count: lambda action: self.meter.count(action.name),
             do.Refuse: lambda action: self.presence.border.refuse(action.about, action.why),
@@ -283,8 +285,8 @@ class TierNode:
                 section.source,
                 section.window,
                 self._offer,
-                start_at=self._custody.position(name),
-                on_end=partial(self._custody.source_ended, name),
+                start_at=self._frame_ledger.position(name),
+                on_end=partial(self._frame_ledger.source_ended, name),
             )
             for name, section in self.streams.items()
             if section.source is not None
@@ -362,8 +364,8 @@ class TierNode:
         except queue.Empty:
             return ev.Tick()
 
-    def _offer(self, stream: StreamId, ticket: Ticket, live: bool) -> None:
-        self._inbox.put(ev.FrameOffered(stream, ticket, live))
+    def _offer(self, stream: StreamId, pending_frame: PendingFrame, live: bool) -> None:
+        self._inbox.put(ev.FrameOffered(stream, pending_frame, live))
 
     def _announce(self, action: do.AnnounceApplied) -> None:
         applied = Applied(self.node, self.presence.token, action.streams)
@@ -400,18 +402,18 @@ class TierNode:
     def _decode_frame(self, action: do.DecodeFrame) -> None:
         section = self.streams[action.stream]
         model, graph = section.model, self.graphs[section.model]
-        ticket: Ticket = action.ticket
+        pending_frame: PendingFrame = action.pending_frame
         began = time.perf_counter()
-        ticket.entered_at = time.monotonic()
-        self._custody.entered(action.stream, action.sequence, ticket)
+        pending_frame.entered_at = time.monotonic()
+        self._frame_ledger.entered(action.stream, action.sequence, pending_frame)
         try:
-            inputs = to_inputs(ticket.payload, graph, self._preprocess[model], section.max_pixels)
+            inputs = to_inputs(pending_frame.payload, graph, self._preprocess[model], section.max_pixels)
         except FrameError as error:
             self._undecodable(action, error)
         else:
             seconds = time.perf_counter() - began
             self.meter.sample("decode_seconds", seconds, action.stream)
-            self.meter.count_of(action.stream, "received_bytes_total", ticket.nbytes)
+            self.meter.count_of(action.stream, "received_bytes_total", pending_frame.nbytes)
             self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
             for tensor, array in inputs.items():
                 self._trials.consider(action.stream, tensor, array)
@@ -448,9 +450,9 @@ class TierNode:
         try:
             self._compute.prepare(action)
             subscribed = self._subscribed.setdefault((plan.stream, plan.epoch), [])
-            for inflow in inflows(self.names, self.node, self.graphs[plan.model], action):
-                subscribed.append(inflow.topic)
-                self._inbound.subscribe_bulk(self.session, inflow)
+            for subscription in tensor_subscriptions(self.names, self.node, self.graphs[plan.model], action):
+                subscribed.append(subscription.topic)
+                self._inbound.subscribe_bulk(self.session, subscription)
         except Exception as error:
             if not isinstance(error, TrisectError):  # which says all there is to say
                 _log.exception("cannot prepare epoch %d of %s", plan.epoch, plan.stream)

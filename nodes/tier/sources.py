@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nodes.config.sections import SourceSection
-from nodes.tier.pending_frame import Ticket
+from nodes.tier.pending_frame import PendingFrame
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import Array
@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".npy")
 
 Frames = Iterator[tuple[str, bytes | Array | None]]
 """Names and contents; None for what could not be read, which counts all the same."""
-Offer = Callable[[StreamId, Ticket, bool], None]
+Offer = Callable[[StreamId, PendingFrame, bool], None]
 """Takes the stream, the frame, and whether it may be dropped for a fresher one."""
 
 
@@ -76,7 +76,7 @@ class Source:
                     break
                 live = self._section.policy == "freshest"
                 done = (lambda: None) if live else self._credit.release
-                self._offer(self._stream, self._ticket(payload, name, done, offered + 1), live)
+                self._offer(self._stream, self._pending_frame(payload, name, done, offered + 1), live)
                 offered += 1
                 if self._section.rate_hz:
                     # a frame that had to wait does not make the following ones hurry
@@ -90,8 +90,8 @@ class Source:
                 self._open.close()
         _log.info("source of stream %s ended after %d frames", self._stream, offered)
 
-    def _ticket(self, payload: bytes | Array, name: str, done: Callable[[], None], offered: int) -> Ticket:
-        return Ticket(payload, name, done, position=self._start_at + offered)
+    def _pending_frame(self, payload: bytes | Array, name: str, done: Callable[[], None], offered: int) -> PendingFrame:
+        return PendingFrame(payload, name, done, position=self._start_at + offered)
 
     def _await_answers(self) -> None:
         """The source has ended when its last frames are answered; with `freshest` when they are offered."""

@@ -17,7 +17,7 @@ from pipeline.tiles.tiling import TiledStage
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine, Loaded, TileSegment
-    from pipeline.engines.tiling import Proof
+    from pipeline.engines.tiling import TileEquivalence
     from pipeline.tiles.split import Tile
 
 TileKey = tuple[str, Hashable]
@@ -25,14 +25,14 @@ TileKey = tuple[str, Hashable]
 
 
 class TileStore:
-    """Which segment computes a tile of an epoch. To hold one may take seconds; `of` may be called meanwhile."""
+    """Which segment computes a tile of an epoch. To hold one may take seconds; `segment_of` may be called meanwhile."""
 
     def __init__(self, engine: Engine, models: Mapping[str, Loaded]) -> None:
         self._engine = engine
         self._models = models
         self._compiled: dict[TileKey, TileSegment] = {}
         self._held: dict[tuple[str, int], dict[int, TileKey]] = {}
-        self._proof: tuple[str, Proof] | None = None
+        self._equivalence: tuple[str, TileEquivalence] | None = None
         self._lock = threading.Lock()
 
     def hold(self, stream: str, epoch: int, model: str, tiled: TiledStage, tiles: Iterable[int]) -> None:
@@ -55,14 +55,14 @@ class TileStore:
     def _compile(self, model: str, tiled: TiledStage, tile: Tile) -> TileSegment:
         if self._engine.promise().tiles == EXACT:
             return self._engine.compile_tile(self._models[model], tile, tiled.stack)
-        return self._proof_of(model, tiled).compile_tile(tiled.tile_map, tile)
+        return self._equivalence_of(model, tiled).compile_tile(tiled.tile_map, tile)
 
-    def _proof_of(self, model: str, tiled: TiledStage) -> Proof:
-        from pipeline.engines.tiling import Proof  # loads the framework
+    def _equivalence_of(self, model: str, tiled: TiledStage) -> TileEquivalence:
+        from pipeline.engines.tiling import TileEquivalence  # loads the framework
 
-        known = self._proof
+        known = self._equivalence
         if known is None or (known[0], known[1].stack) != (model, tiled.stack):
-            known = self._proof = model, Proof(self._engine, self._models[model], tiled.stack)
+            known = self._equivalence = model, TileEquivalence(self._engine, self._models[model], tiled.stack)
         return known[1]
 
     def holds(self, stream: str, epoch: int) -> bool:
@@ -70,7 +70,7 @@ class TileStore:
         with self._lock:
             return (stream, epoch) in self._held
 
-    def of(self, stream: str, epoch: int, tile: int) -> TileSegment | None:
+    def segment_of(self, stream: str, epoch: int, tile: int) -> TileSegment | None:
         """The segment of a tile, None when it is not held."""
         with self._lock:
             key = self._held.get((stream, epoch), {}).get(tile)

@@ -41,7 +41,7 @@ class TiledStack:
         return first_difference(self._engine, self._model, self.tile_map, self.tile_map.tiles, tensors)
 
 
-class Proof:
+class TileEquivalence:
     """A stack in one piece on noise, for its tiles to be compared with.
 
     Another order of summation changes the last bit of some numbers only, and a kernel of another order may make few

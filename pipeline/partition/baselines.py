@@ -142,8 +142,8 @@ def _only(tier: Tier, graph: ModelGraph, costs: Costs, constraints: Sequence[Con
     placement = (Tier.DEVICE, *[tier] * (len(graph) - 1))
     against = broken(graph, placement, costs, constraints)
     if against:
-        wishes = "; ".join(constraint.describe(graph) for constraint in against)
-        raise Infeasible(f"not everything on the {tier.label}: {wishes}")
+        described = "; ".join(constraint.describe(graph) for constraint in against)
+        raise Infeasible(f"not everything on the {tier.label}: {described}")
     return placement
 
 

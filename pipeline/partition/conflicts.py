@@ -39,11 +39,11 @@ def smallest_conflict(
 def explained(graph: ModelGraph, costs: Costs, conflict: Sequence[Constraint]) -> Infeasible:
     """The error that names them."""
     absent = [f"the {tier.label} has no node" for tier in Tier if tier not in costs.seconds]
-    wishes = "; ".join(constraint.describe(graph) for constraint in conflict)
+    described = "; ".join(constraint.describe(graph) for constraint in conflict)
     which = "this cannot be had" if len(conflict) == 1 else f"these {len(conflict)} constraints conflict"
     mend = "release it" if len(conflict) == 1 else "release one of them"
     facts = ", ".join(["data only flows device -> edge -> cloud", "the input stands on the device", *absent])
-    return Infeasible(f"no placement: {which}: {wishes} ({facts}); {mend}")
+    return Infeasible(f"no placement: {which}: {described} ({facts}); {mend}")
 
 
 def _released(

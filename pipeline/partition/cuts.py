@@ -41,7 +41,7 @@ def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
         Tier.EDGE: computed[Tier.EDGE][second] - computed[Tier.EDGE][first],
         Tier.CLOUD: computed[Tier.CLOUD][n] - computed[Tier.CLOUD][second],
     }
-    total: Floats = np.full((n, n), objective.latency * costs.intake_s)
+    total: Floats = np.full((n, n), objective.latency * costs.frame_overhead_s)
     period: Floats = np.zeros((n, n))
     for tier, seconds in stages.items():
         total = total + seconds * (objective.latency + objective.price * costs.prices.get(tier, 0.0))
@@ -64,8 +64,8 @@ def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
     for coder in coders(codings) if objective.period and codings.is_coded else ():
         period = np.maximum(period, crossing(graph, coder))
     used = {Tier.DEVICE: first < n, Tier.EDGE: second > first, Tier.CLOUD: second < n}
-    for tier, handling_s in costs.handling.items():
-        total = total + objective.latency * handling_s * used[tier]
+    for tier, overhead_s in costs.send_receive_overhead.items():
+        total = total + objective.latency * overhead_s * used[tier]
     period = np.maximum(period, costs.tiles.busy_seconds if costs.tiles else 0.0)
     total = total + objective.period * period
     total[np.broadcast_to(second < first, (n, n))] = np.inf

@@ -101,7 +101,7 @@ def feasible(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint])
 
 def _solve(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective) -> Solution:
     found = _solve_uncharged(graph, costs, constraints, objective)
-    if not (objective.latency and costs.handling.get(Tier.EDGE) and Tier.EDGE in found.placement):
+    if not (objective.latency and costs.send_receive_overhead.get(Tier.EDGE) and Tier.EDGE in found.placement):
         return found
     others = {tier: costs.seconds[tier] for tier in (Tier.DEVICE, Tier.CLOUD) if tier in costs.seconds}
     try:
@@ -123,7 +123,7 @@ def _solve_uncharged(
         exceeded = [number for number, limit in enumerate(limits) if not limit.is_met(graph, placement)]
         if not exceeded:
             value = judged.value(predict(graph, placement, costs))
-            bound += judged.latency * costs.handling.get(Tier.EDGE, 0.0) * (Tier.EDGE in placement)
+            bound += judged.latency * costs.send_receive_overhead.get(Tier.EDGE, 0.0) * (Tier.EDGE in placement)
             gap = max(0.0, 1 - bound / value) if value > 0 else 0.0
             return Solution(placement, gap if gap > PROOF else 0.0)
         # within the solver's tolerance of a limit, but beyond it
@@ -199,7 +199,7 @@ def _rule_out(steps: Steps, costs: Costs, objective: Objective, most: float) -> 
     Whatever is chosen, each block takes at least its cheapest tier's time: a crossing has what that leaves of `most`.
     """
     graph, tiers = steps.graph, sorted(costs.seconds)
-    most -= objective.latency * costs.intake_s
+    most -= objective.latency * costs.frame_overhead_s
     per_second = {tier: objective.latency + objective.price * costs.prices.get(tier, 0.0) for tier in tiers}
     taken = np.array([np.asarray(costs.seconds[tier]) * per_second[tier] for tier in tiers]).min(axis=0).sum()
     codings = Codings.under(graph, costs)
@@ -236,7 +236,7 @@ def _backbone_weight(objective: Objective, lower: Tier) -> float:
 def _price(program: Program, costs: Costs, objective: Objective, most: float) -> None:
     """The objective, term by term as `pipeline.cost.predict` and `Objective.value` have it."""
     steps = program.steps
-    program.add_cost({steps.one: 1.0}, objective.latency * costs.intake_s)
+    program.add_cost({steps.one: 1.0}, objective.latency * costs.frame_overhead_s)
     busy: list[Expression] = []
     for tier, seconds in costs.seconds.items():
         computed = steps.stage(tier, seconds)
@@ -253,7 +253,7 @@ def _price(program: Program, costs: Costs, objective: Objective, most: float) ->
         link = costs.link(lower)
         answers = _answers(program, lower)
         program.add_cost(answers, objective.latency / link.bandwidth_bytes_per_s + _backbone_weight(objective, lower))
-        program.add_cost(_used(program, lower), objective.latency * (link.latency_s + _handling_s(costs, lower)))
+        program.add_cost(_used(program, lower), objective.latency * (link.latency_s + _overhead_s(costs, lower)))
         program.add_cost(_used_back(program, lower), objective.latency * link.latency_s)
         if objective.period:
             moved = _sum(crossing.sum(cuts.link_bytes(codings, lower)), answers)
@@ -274,9 +274,9 @@ def _answers(program: Program, lower: Tier) -> Expression:
     )
 
 
-def _handling_s(costs: Costs, lower: Tier) -> float:
+def _overhead_s(costs: Costs, lower: Tier) -> float:
     """What is paid with the first block beyond a link: the device sends and receives, or the cloud does."""
-    return costs.handling.get(Tier.DEVICE if lower == Tier.DEVICE else Tier.CLOUD, 0.0)
+    return costs.send_receive_overhead.get(Tier.DEVICE if lower == Tier.DEVICE else Tier.CLOUD, 0.0)
 
 
 def _used(program: Program, lower: Tier) -> Expression:

@@ -69,8 +69,8 @@ def affected(graph: ModelGraph, placement: Placement, before: Costs, after: Cost
 
 def _allowed(graph: ModelGraph, placement: Placement, costs: Costs, constraints: Sequence[Constraint]) -> Placement:
     if against := broken(graph, placement, costs, constraints):
-        wishes = "; ".join(constraint.describe(graph) for constraint in against)
-        raise Infeasible(f"hpa finds no placement under: {wishes}; release one, or plan with exact")
+        described = "; ".join(constraint.describe(graph) for constraint in against)
+        raise Infeasible(f"hpa finds no placement under: {described}; release one, or plan with exact")
     return placement
 
 

@@ -20,9 +20,9 @@ from pipeline.partition import cuts, exact
 from pipeline.partition.constraints import Constraint, Pin
 from pipeline.partition.objective import Objective
 from pipeline.placement import Placement, Tier
-from pipeline.tiles.choice import Sharing, balanced, cost, sharing
-from pipeline.tiles.team import Team
+from pipeline.tiles.tiled_stack_cost import TiledStackCost, balanced, cost, tiled_stack_cost
 from pipeline.tiles.tiling import Tiling
+from pipeline.tiles.worker_pool import WorkerPool
 
 MOST_RANKED = 48
 """Stacks that are looked at: those that save most."""
@@ -53,8 +53,8 @@ def with_tiles(graph: ModelGraph, costs: Costs, tiling: Tiling, tiles: TilesCost
 def best(
     graph: ModelGraph,
     costs: Costs,
-    team: Team,
-    sharings: Sequence[Sharing],
+    pool: WorkerPool,
+    tiled_stack_costs: Sequence[TiledStackCost],
     constraints: Sequence[Constraint],
     objective: Objective,
     whole_s: float,
@@ -63,9 +63,9 @@ def best(
 
     `whole_s` is the objective's value of the best placement without tiles.
     """
-    tried = sorted(sharings, key=lambda s: -_promise(objective, s))[:MOST_RANKED]
+    tried = sorted(tiled_stack_costs, key=lambda s: -_promise(objective, s))[:MOST_RANKED]
     ranked = sorted(((_cut_value(graph, costs, objective, s), place) for place, s in enumerate(tried)))
-    found: tuple[float, Sharing, Placement] | None = None
+    found: tuple[float, TiledStackCost, Placement] | None = None
     solved, passed = 0, np.inf
     for _, place in ranked:
         given = tried[place]
@@ -83,10 +83,10 @@ def best(
     if found is None:
         return None
     gap = max(0.0, 1 - passed / found[0]) if found[0] else 0.0
-    even = balanced(graph, team, found[1], latency=objective.latency, period=objective.period)
-    priced = with_tiles(graph, costs, even.tiling, cost(graph, team, even))
+    even = balanced(graph, pool, found[1], latency=objective.latency, period=objective.period)
+    priced = with_tiles(graph, costs, even.tiling, cost(graph, pool, even))
     placement = _placed(graph, priced, even.tiling, constraints, objective)
-    # balance is of the stack by itself: a head whose other blocks are the bottleneck may have got too much of it
+    # balance is of the stack by itself: a coordinator whose other blocks are the bottleneck may have got too much of it
     if placement is None or objective.value(predict(graph, placement, priced)) > found[0]:
         return Tiled(found[2], found[1].tiling, _priced(graph, costs, found[1]), gap)
     return Tiled(placement, even.tiling, priced, gap)
@@ -95,7 +95,7 @@ def best(
 def kept(
     graph: ModelGraph,
     costs: Costs,
-    team: Team,
+    pool: WorkerPool,
     in_use: Tiling,
     constraints: Sequence[Constraint],
     objective: Objective,
@@ -103,11 +103,11 @@ def kept(
 ) -> Tiled:
     """The stack in use with its grid on its nodes, borders balanced anew, if that is nearly as good as what was found.
 
-    The nodes are all in the team.
+    The nodes are all in the pool.
     """
-    present = sharing(graph, team, in_use)
-    even = balanced(graph, team, present, latency=objective.latency, period=objective.period)
-    priced = with_tiles(graph, costs, even.tiling, cost(graph, team, even))
+    present = tiled_stack_cost(graph, pool, in_use)
+    even = balanced(graph, pool, present, latency=objective.latency, period=objective.period)
+    priced = with_tiles(graph, costs, even.tiling, cost(graph, pool, even))
     placement = _placed(graph, priced, even.tiling, constraints, objective)
     least = objective.value(predict(graph, found.placement, found.costs))
     if placement is None or objective.value(predict(graph, placement, priced)) > (1 + KEPT) * least:
@@ -120,7 +120,7 @@ def pins(graph: ModelGraph, tiling: Tiling) -> list[Pin]:
     return [Pin(block, Tier.EDGE) for block in tiling.stack(graph).blocks]
 
 
-def _priced(graph: ModelGraph, costs: Costs, given: Sharing) -> Costs:
+def _priced(graph: ModelGraph, costs: Costs, given: TiledStackCost) -> Costs:
     tiles = TilesCost(given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds)
     return with_tiles(graph, costs, given.tiling, tiles)
 
@@ -135,13 +135,13 @@ def _placed(
         return None
 
 
-def _promise(objective: Objective, given: Sharing) -> float:
+def _promise(objective: Objective, given: TiledStackCost) -> float:
     return (objective.latency + objective.price) * given.gain_s + objective.period * (
         given.alone_seconds - given.period_s
     )
 
 
-def _least(costs: Costs, objective: Objective, given: Sharing, whole: float) -> float:
+def _least(costs: Costs, objective: Objective, given: TiledStackCost, whole: float) -> float:
     """What no placement with this stack shared out can be below."""
     if objective.period:
         return objective.period * given.period_s
@@ -149,7 +149,7 @@ def _least(costs: Costs, objective: Objective, given: Sharing, whole: float) -> 
     return whole - per_second * given.gain_s
 
 
-def _cut_value(graph: ModelGraph, costs: Costs, objective: Objective, given: Sharing) -> float:
+def _cut_value(graph: ModelGraph, costs: Costs, objective: Objective, given: TiledStackCost) -> float:
     """The best of the placements that cut the blocks' order twice with the stack between."""
     tiling = given.tiling
     values = cuts.values(graph, _priced(graph, costs, given), objective)

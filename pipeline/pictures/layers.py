@@ -20,7 +20,7 @@ _BENT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class EdgePath:
     """How a tensor goes from its producer to its readers: (point before, point) pairs, in order of layers.
 
     A point below the number of blocks is that block; all others are where the tensor passes a layer. A tensor that
@@ -49,7 +49,7 @@ class Layers:
     layer: tuple[int, ...]
     lane: tuple[float, ...]
     size: tuple[float, ...]
-    ways: tuple[Way, ...]
+    edge_paths: tuple[EdgePath, ...]
 
 
 def depths(graph: ModelGraph) -> list[int]:
@@ -63,23 +63,23 @@ def depths(graph: ModelGraph) -> list[int]:
 def arrange(graph: ModelGraph, sizes: Sequence[float] = ()) -> Layers:
     """Lay the graph out; `sizes` are the lanes that each block needs, by default one."""
     layer = depths(graph)
-    ways = [_way(graph, tensor.id, layer) for tensor in graph.tensors]
+    edge_paths = [_edge_path(graph, tensor.id, layer) for tensor in graph.tensors]
     sizes = [*(sizes or [1.0] * len(graph)), *[0.5] * (len(layer) - len(graph))]
     order: list[list[int]] = [[] for _ in range(max(layer) + 1)]
     for point, at in enumerate(layer):
         order[at].append(point)
     before: list[list[int]] = [[] for _ in layer]
     after: list[list[int]] = [[] for _ in layer]
-    for way in ways:
-        for parent, point in way.parents:
+    for edge_path in edge_paths:
+        for parent, point in edge_path.parents:
             before[point].append(parent)
             after[parent].append(point)
     order = _ordered(order, before, after)
     lane = _lanes(order, before, after, sizes, len(graph))
-    return Layers(tuple(map(tuple, order)), tuple(layer), tuple(lane), tuple(sizes), tuple(ways))
+    return Layers(tuple(map(tuple, order)), tuple(layer), tuple(lane), tuple(sizes), tuple(edge_paths))
 
 
-def _way(graph: ModelGraph, tensor: int, layer: list[int]) -> Way:
+def _edge_path(graph: ModelGraph, tensor: int, layer: list[int]) -> EdgePath:
     """Append a point to `layer` for each layer between the producer's and that of the last reader."""
     source, readers = graph.producer[tensor], graph.consumers[tensor]
     on_layer = {layer[source]: source}
@@ -89,7 +89,7 @@ def _way(graph: ModelGraph, tensor: int, layer: list[int]) -> Way:
         parents.append((on_layer[at - 1], len(layer)))
         layer.append(at)
     parents += [(on_layer[layer[reader] - 1], reader) for reader in readers]
-    return Way(tensor, source, tuple(sorted(parents, key=lambda step: (layer[step[1]], step[1]))))
+    return EdgePath(tensor, source, tuple(sorted(parents, key=lambda step: (layer[step[1]], step[1]))))
 
 
 def _ordered(order: list[list[int]], before: list[list[int]], after: list[list[int]]) -> list[list[int]]:

@@ -29,8 +29,8 @@ class Tiling:
     """The stack from block `first` to block `last`, both inclusive, in tiles.
 
     `rows` are the tiles' heights from the top, `columns` their widths from the left, in places of the stack's output;
-    `workers` names a node for each tile, row by row. The node of the edge stage (the head) may be one of them, and a
-    node may have several tiles.
+    `workers` names a node for each tile, row by row. The node of the edge stage (the coordinator) may be one of them,
+    and a node may have several tiles.
     """
 
     first: Index
@@ -53,7 +53,7 @@ class Tiling:
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
-    def deputy(self, tile: int) -> NodeId | None:
+    def backup(self, tile: int) -> NodeId | None:
         """Who is asked first for a tile (counted from 1) that its worker does not bring: the next, if there is one."""
         names = list(dict.fromkeys(self.workers))
         after = names[(names.index(self.workers[tile - 1]) + 1) % len(names)]
@@ -98,7 +98,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class TiledStage:
-    """The edge's stage in three: what the head does `before`, the tiles, and what it does `after` with all of them.
+    """The edge's stage in three: what the coordinator does `before`, the tiles, and what it does `after` with all of
+    them.
 
     `before` are the stage's blocks on which the stack hangs. Its outputs are all that is needed later, inputs of the
     stage among them; `after` takes those and the stack's output, and gives all that the stage hands on.

@@ -18,7 +18,7 @@ from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan
 from pipeline.profiling.profile import Profile
-from pipeline.tiles.choice import tile_seconds
+from pipeline.tiles.tiled_stack_cost import tile_seconds
 
 CALL_S = 5e-3
 """Of a segment as long as that, half of what it takes beyond what was foreseen is put down to its being called at all:
@@ -105,14 +105,17 @@ class ComputeSeconds:
             tier, basis = plan.tier_of(node), self.basis(node, plan.model, plan.digest)
             if tier is None or basis is None:
                 continue
-            foreseen_s, is_head = sum(self.of_stage(basis, plan, tier)), tier is Tier.EDGE and plan.tiles is not None
-            if foreseen_s < (LEAST_REST_SECONDS if is_head else LEAST_SECONDS):
+            foreseen_s, is_coordinator = (
+                sum(self.of_stage(basis, plan, tier)),
+                tier is Tier.EDGE and plan.tiles is not None,
+            )
+            if foreseen_s < (LEAST_REST_SECONDS if is_coordinator else LEAST_SECONDS):
                 continue
-            if is_head or foreseen_s >= CALL_S:
+            if is_coordinator or foreseen_s >= CALL_S:
                 watched.add(plan.model)
-            is_called |= not is_head
+            is_called |= not is_coordinator
             took_s = measured.get((plan.stream, plan.epoch))
-            if took_s is not None and is_head:
+            if took_s is not None and is_coordinator:
                 self._corrections.learn(node, plan.model, basis, took_s / foreseen_s)
             elif took_s is not None:
                 self._learn_stage(node, plan.model, basis, foreseen_s, took_s)
@@ -153,7 +156,7 @@ class ComputeSeconds:
                 took = [one.compute_seconds for one in seen if one is not None]
                 telling = any(one is not None and tells(one.frames, one.frames * one.compute_seconds) for one in seen)
                 if basis is None or len(took) < len(own) or not telling or node == plan.nodes[Tier.EDGE]:
-                    continue  # the head is judged by its segment
+                    continue  # the coordinator is judged by its segment
                 seconds, blocks = self.foreseen(basis, plan.digest), tile_map.stack.blocks
                 foreseen_s = sum(tile_seconds(graph, blocks, tile_map.tiles[n - 1], seconds) for n in own)
                 if foreseen_s >= LEAST_SECONDS:
@@ -167,7 +170,9 @@ class ComputeSeconds:
                 yield seconds
 
     def _shared_out(self, plan: Plan) -> Sequence[int]:
-        """The blocks of tiles: a head's segments are what is left. None of a plan that does not fit its graph."""
+        """The blocks of tiles: a coordinator's segments are what is left. None of a plan that does not fit
+        its graph.
+        """
         graph = self.graphs.get(plan.digest)
         with contextlib.suppress(TileError):
             return plan.tiles.stack(graph).blocks if plan.tiles is not None and graph is not None else ()
@@ -182,11 +187,11 @@ class ComputeSeconds:
 
     def call_seconds(self, node: NodeId) -> float:
         """What a frame takes the node beside its blocks' seconds because it is called at all."""
-        return self._calls.of(node, most_shared_s=CALL_S)
+        return self._calls.seconds_of(node, most_shared_s=CALL_S)
 
     def factor(self, node: NodeId, model: str, basis: Basis) -> float:
         """What telemetry says to multiply the node's seconds with."""
-        return self._corrections.of(node, model, basis)
+        return self._corrections.factor_of(node, model, basis)
 
     def why_unfit(self, node: NodeId, model: str, digest: str) -> str:
         """Why the node's profile of the model is of no use, empty if it is of use or there is none."""

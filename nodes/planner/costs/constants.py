@@ -41,16 +41,16 @@ class Constants(Generic[K]):
 
     _known: dict[K, _Constant] = field(default_factory=dict)
 
-    def add(self, of: K, seconds: float) -> None:
+    def add(self, key: K, seconds: float) -> None:
         """It was seen to take so much more, or less; never less than nothing."""
-        known = self._known.setdefault(of, _Constant())
+        known = self._known.setdefault(key, _Constant())
         known.probe_s = None
         known.smoothed = max(0.0, known.smoothed + seconds)
         known.follow()
 
-    def rest(self, of: K, probe_s: float | None = None) -> None:
+    def rest(self, key: K, probe_s: float | None = None) -> None:
         """The node reported, maybe what a probe of its processor took, and nothing is learned of it at present."""
-        known = self._known.get(of)
+        known = self._known.get(key)
         if known is None:
             return
         known.smoothed *= FADING
@@ -59,14 +59,14 @@ class Constants(Generic[K]):
             known.smoothed *= changed
         known.follow()
 
-    def smoothed(self, of: K) -> float:
+    def smoothed(self, key: K) -> float:
         """What was learned; 0 for nothing."""
-        known = self._known.get(of)
+        known = self._known.get(key)
         return known.smoothed if known else 0.0
 
-    def of(self, of: K, most_shared_s: float = math.inf) -> float:
+    def seconds_of(self, key: K, most_shared_s: float = math.inf) -> float:
         """What to charge; one of which nothing was learned takes the least of what others do, at most so much."""
-        known = self._known.get(of)
+        known = self._known.get(key)
         if known is not None:
             return known.used
         return min((most_shared_s, *(other.used for other in self._known.values()))) if self._known else 0.0

@@ -30,7 +30,7 @@ from pipeline.plan import NodeId
 LEAST_SECONDS = 2e-4
 """Of a segment shorter than that, most is the call itself, which no profile knows."""
 LEAST_REST_SECONDS = 1e-2
-"""Likewise of what a head does besides its tiles: it puts maps together there, which is no block's time."""
+"""Likewise of what a coordinator does besides its tiles: it puts maps together there, which is no block's time."""
 DEAD_BAND = 1.1
 COLDNESS = 1.5
 LARGEST = 100.0
@@ -141,7 +141,7 @@ class Corrections:
         used = [known.used for (_, which), known in self._known.items() if which == model and known.is_measured]
         return min(max(min(used), 1.0), max(used)) if used else None
 
-    def of(self, node: NodeId, model: str, basis: object) -> float:
+    def factor_of(self, node: NodeId, model: str, basis: object) -> float:
         """What to multiply the node's seconds with, when they rest on this."""
         known, common = self._known.get((node, model)), self.common(model)
         if known is None or known.basis != basis or not (known.is_measured or not close(known.used, common)):

@@ -84,10 +84,10 @@ class Links:
         """What a running node sees; of a node that has not measured its link by itself nothing is taken."""
         link = self.known.get(node)
         if link is not None and link.makes_sense:
-            news: dict[str, Any] = dict(self._news(link, measured))
-            self.known[node] = replace(link, **news)
+            changes: dict[str, Any] = dict(self._changes(link, measured))
+            self.known[node] = replace(link, **changes)
 
-    def _news(self, link: LinkReport, measured: LinkMeasured) -> Iterator[tuple[str, float]]:
+    def _changes(self, link: LinkReport, measured: LinkMeasured) -> Iterator[tuple[str, float]]:
         for name in (*RATES, ROUND_TRIP):
             value, used = getattr(measured, name), getattr(link, name)
             known = self._values.setdefault((link.node, name), _Value())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from nodes.config.plan_request import WishesSection
+from nodes.config.plan_request import PlanRequest
 from nodes.protocol.messages import LinkReport, NodeInfo, Report
 from nodes.tier.machine.actions import Log, Refuse
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
@@ -73,10 +73,10 @@ class TilesByHand:
 
 @dataclass(frozen=True, slots=True)
 class PlaceRequested:
-    """A person wants a placement by hand, or (`auto`) the planner's own again. `ticket` is what to answer to."""
+    """A person wants a placement by hand, or (`auto`) the planner's own again. `request` is what to answer to."""
 
     stream: StreamId
-    ticket: Any
+    request: Any
     edge_from: str | None = None
     cloud_from: str | None = None
     auto: bool = False
@@ -84,12 +84,12 @@ class PlaceRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class WishesRequested:
+class PlanRequested:
     """A person wants plans for something else from now on, or (`None`) what the configuration says."""
 
     stream: StreamId
-    ticket: Any
-    wishes: WishesSection | None
+    request: Any
+    plan_request: PlanRequest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class PublishPlan:
 class Reply:
     """Answer a request with plain JSON values."""
 
-    ticket: Any
+    request: Any
     answer: Mapping[str, Any]
 
 
@@ -119,7 +119,7 @@ PlannerEvent: TypeAlias = (
     | ManifestArrived
     | PlanSeen
     | PlaceRequested
-    | WishesRequested
+    | PlanRequested
     | ConnectionLost
     | ConnectionRestored
     | Tick

@@ -15,7 +15,7 @@ BACK_OFF_S = 6.0
 
 
 @dataclass(slots=True)
-class Silence:
+class FailureDetector:
     """`patience_s` without a word is too long. Times are of one clock that only advances, in seconds."""
 
     patience_s: float
@@ -34,7 +34,7 @@ class Silence:
         """Something can be heard again."""
         self.listening_since = now
 
-    def of(self, node: NodeId, now: float) -> bool:
+    def suspects(self, node: NodeId, now: float) -> bool:
         """Whether the node, if it is alive, is silent."""
         heard = self._heard.get(node, -math.inf)
         return now - (heard if heard >= self.listening_since else self.listening_since + BACK_OFF_S) > self.patience_s

@@ -109,7 +109,7 @@ def _flow(plan: Mapping[str, Any], stream: Mapping[str, Any]) -> Iterable[Render
         both = (milliseconds(plan[f"links_{name}"]) for name in ("predicted_seconds", "measured_seconds_p50"))
         _add(table, ("all links", "there and back", *both), "cyan")
     both = (milliseconds(plan[f"intake_{name}"]) for name in ("predicted_seconds", "measured_seconds_p50"))
-    _add(table, ("intake", "read and answered by the device", *both), "dim")
+    _add(table, ("frame overhead", "read and answered by the device", *both), "dim")
     both = (milliseconds(plan[name]) for name in ("predicted_seconds", "measured_seconds_p50"))
     _add(table, ("frame", _sample(plan, stream), *both), "bold")
     yield table

@@ -110,7 +110,7 @@ class StreamRecord:
         _keep_newest(self.results)
 
     def learn_tile(self, took: TileSeconds) -> None:
-        """A head has had a tile back, of a plan that is known."""
+        """A coordinator has had a tile back, of a plan that is known."""
         plan = self.plans.get(took.epoch)
         if plan is not None and plan.tiles is not None and took.tile <= len(plan.tiles) and took.worker in plan.members:
             self._tiles[took.epoch, took.tile, took.worker] = took
@@ -177,14 +177,14 @@ class StreamRecord:
             "links_predicted_seconds": parts["links_predicted_seconds"],
             # there and back again: what two nodes' clocks differ by cancels out in this sum
             "links_measured_seconds_p50": _median([sum(r.links.values()) for r in results if "return" in r.links]),
-            "intake_predicted_seconds": _finite(plan.predicted.intake_seconds),
-            "intake_measured_seconds_p50": _median([_intake_seconds(result) for result in results]),
+            "frame_overhead_predicted_seconds": _finite(plan.predicted.frame_overhead_seconds),
+            "frame_overhead_measured_seconds_p50": _median([_frame_overhead_seconds(result) for result in results]),
             "predicted_seconds": _finite(plan.predicted.seconds),
             "measured_seconds_p50": _median([r.seconds for r in results]),
         }
 
 
-def _intake_seconds(result: Result) -> float:
+def _frame_overhead_seconds(result: Result) -> float:
     """What the device took to read the frame and to answer it: all that is in no other part."""
     at_nodes = sum(part.queue_seconds + part.compute_seconds for part in result.path)
     return result.seconds - at_nodes - sum(result.links.values())

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.coding import CodecCosts, CodecSpeed, CodingWorth
 from pipeline.cost import Costs, Link, predict
-from pipeline.partition.choice import Candidate, priced
+from pipeline.partition.priced_plan import NodeSet, priced
 from pipeline.placement import Tier
 from tests.graphs import chain
 
@@ -69,9 +69,9 @@ def test_a_plan_in_force_is_priced_with_the_codecs_that_it_has() -> None:
     assert predict(GRAPH, (D, E, E, E), as_it_is).links["device_edge"].nbytes == 1000
     of_nobody = replace(COSTS, fixed={0: "lzma"})
     assert predict(GRAPH, (D, E, E, E), of_nobody).links["device_edge"].nbytes == 1000
-    choice = priced(GRAPH, (D, E, E, E), Candidate({D: "d", E: "e"}, replace(COSTS, fixed={0: "bitmap-zstd"})))
+    choice = priced(GRAPH, (D, E, E, E), NodeSet({D: "d", E: "e"}, replace(COSTS, fixed={0: "bitmap-zstd"})))
     assert choice.codecs(GRAPH) == {0: "bitmap-zstd"}
-    assert priced(GRAPH, (D, E, C, C), Candidate({D: "d", E: "e", C: "c"}, COSTS)).codecs(GRAPH) == {
+    assert priced(GRAPH, (D, E, C, C), NodeSet({D: "d", E: "e", C: "c"}, COSTS)).codecs(GRAPH) == {
         0: "bitmap",
         1: "bitmap",
     }

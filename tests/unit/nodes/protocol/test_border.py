@@ -14,7 +14,7 @@ from broker.messages import Channel, Message
 from broker.topics import Namespace, Topic
 from nodes.protocol.border import Border
 from nodes.protocol.messages import Applied, LifeState, LinkReport, NodeState, Report, StreamApplied, to_bytes
-from nodes.protocol.reports import of_segment
+from nodes.protocol.reports import segment_metric
 from pipeline.plan import NodeId, StreamId
 
 NAMES = Namespace("lab")
@@ -79,10 +79,10 @@ def test_a_senders_faults_are_all_counted_and_said_once(caplog: pytest.LogCaptur
 def test_a_report_with_one_wrong_number_is_good_for_the_rest() -> None:
     border = Border(NAMES)
     report = {
-        of_segment(CAM, 1, "frames"): 10**400,
-        of_segment(CAM, 1, "compute_seconds_p50"): 0.1,
-        of_segment(CAM, 2, "frames"): 5,
-        of_segment(CAM, 2, "compute_seconds_p50"): 0.1,
+        segment_metric(CAM, 1, "frames"): 10**400,
+        segment_metric(CAM, 1, "compute_seconds_p50"): 0.1,
+        segment_metric(CAM, 2, "frames"): 5,
+        segment_metric(CAM, 2, "compute_seconds_p50"): 0.1,
     }
     read = border.read(message(topics.TELEMETRY, report))
     assert isinstance(read, Report)

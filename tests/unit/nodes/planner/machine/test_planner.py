@@ -102,7 +102,7 @@ class Planner:
         request = pe.PlaceRequested(type(CAM)(stream), "ticket", edge_from, cloud_from, auto)
         *actions, reply = self(request)
         assert isinstance(reply, pe.Reply)
-        assert reply.ticket == "ticket"
+        assert reply.request == "ticket"
         return published(actions), reply.answer
 
     def lose(self, node: NodeId, life: LifeState = LifeState.LOST) -> list[pe.PlannerAction]:
@@ -616,9 +616,9 @@ def test_the_first_of_two_devices_keeps_a_stream_and_the_other_is_told_of() -> N
     said = logged(planner(pe.InfoArrived(info)))
     assert any(f"stream cam is of {DEVICE}, and {other} takes its frames as well" in text for text in said)
     assert not logged(planner.tick(1.0)), "once"
-    assert planner.machine.inventory.streams[CAM].served.device == DEVICE
+    assert planner.machine.inventory.streams[CAM].binding.device == DEVICE
     planner(state(DEVICE, LifeState.LOST))
-    assert planner.machine.inventory.streams[CAM].served.device == other
+    assert planner.machine.inventory.streams[CAM].binding.device == other
 
 
 def test_an_epoch_out_of_nowhere_is_not_followed() -> None:
@@ -634,7 +634,7 @@ def test_a_manifest_never_replaces_another_one_of_its_digest() -> None:
     forged = replace(GRAPH, name="forged")
     (refused,) = planner(pe.ManifestArrived(forged))
     assert isinstance(refused, Refuse)
-    assert planner.machine.inventory.roster.graphs[GRAPH.digest] == GRAPH
+    assert planner.machine.inventory.registry.graphs[GRAPH.digest] == GRAPH
 
 
 def test_nobody_falls_silent_while_reports_wait_behind_a_long_decision() -> None:

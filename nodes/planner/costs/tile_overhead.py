@@ -1,8 +1,8 @@
-"""What a tile's way takes beside its bytes: packing, threads and unpacking, at its worker and at the head. Pure.
+"""What a tile's way takes beside its bytes: packing, threads and unpacking, at its worker and at the coordinator. Pure.
 
-Links' rates say what the bytes take. What a head measures between asking for a tile and having it, without waiting and
-computing at the worker, is more; on nodes whose processor is short it may be most. The difference is charged to the
-worker's next tiles. A worker that was never asked is charged the least of what the others are.
+Links' rates say what the bytes take. What a coordinator measures between asking for a tile and having it, without
+waiting and computing at the worker, is more; on nodes whose processor is short it may be most. The difference is
+charged to the worker's next tiles. A worker that was never asked is charged the least of what the others are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FADING = 0.99
 
 
 @dataclass(slots=True)
-class Handling:
+class TileOverhead:
     """By worker, in seconds a tile."""
 
     _seen: dict[NodeId, deque[float]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Handling:
             self._smoothed[worker] *= FADING
             self._follow(worker)
 
-    def of(self, worker: NodeId) -> float:
+    def seconds_of(self, worker: NodeId) -> float:
         """What to charge."""
         return self._used.get(worker, min(self._used.values(), default=0.0))
 

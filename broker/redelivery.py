@@ -27,7 +27,7 @@ class Arrival(Enum):
     ACK_AGAIN = "ack again"
 
 
-class Intake:
+class Redelivery:
     """Thread safe. `send_ack(mid)` is called when a PUBACK may go out."""
 
     def __init__(self, send_ack: Callable[[int], None]) -> None:

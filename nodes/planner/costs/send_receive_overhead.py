@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nodes.planner.costs.constants import Constants
-from nodes.planner.costs.handling import LEAST_REPORTS, REPORTS
+from nodes.planner.costs.tile_overhead import LEAST_REPORTS, REPORTS
 from pipeline.plan import NodeId
 
 GAIN = 0.5
@@ -23,7 +23,7 @@ GAIN = 0.5
 
 
 @dataclass(slots=True)
-class Ends:
+class SendReceiveOverhead:
     """By node, in seconds for sending or receiving once."""
 
     _seen: dict[tuple[NodeId, NodeId], deque[float]] = field(default_factory=dict)
@@ -32,21 +32,21 @@ class Ends:
     def learn(self, beside_s: Mapping[tuple[NodeId, NodeId], float]) -> None:
         """What ways from node to node took more than their bytes; below 0 where the clocks of two nodes differ."""
         added: dict[NodeId, float] = {}
-        for way, seconds in beside_s.items():
-            seen = self._seen.setdefault(way, deque(maxlen=REPORTS))
+        for leg, seconds in beside_s.items():
+            seen = self._seen.setdefault(leg, deque(maxlen=REPORTS))
             seen.append(seconds)
             if len(seen) >= LEAST_REPORTS:
-                missing_s = statistics.median(seen) - sum(self._known.smoothed(node) for node in way)
-                for node in way:
-                    added[node] = added.get(node, 0.0) + GAIN * missing_s / len(way)
+                missing_s = statistics.median(seen) - sum(self._known.smoothed(node) for node in leg)
+                for node in leg:
+                    added[node] = added.get(node, 0.0) + GAIN * missing_s / len(leg)
         for node, seconds in added.items():
             self._known.add(node, seconds)
 
     def rest(self, node: NodeId, probe_s: float | None = None) -> None:
         """The node reported, maybe what a probe of its processor took, and has no part in any frame's way."""
-        self._seen = {way: seen for way, seen in self._seen.items() if node not in way}
+        self._seen = {leg: seen for leg, seen in self._seen.items() if node not in leg}
         self._known.rest(node, probe_s)
 
-    def of(self, node: NodeId) -> float:
+    def seconds_of(self, node: NodeId) -> float:
         """What to charge; a node that was never seen takes the least of what the others do."""
-        return self._known.of(node)
+        return self._known.seconds_of(node)
