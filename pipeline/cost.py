@@ -91,8 +91,9 @@ class Costs:
     that a frame takes a tier's node, wherever it passes from node to node, to receive and to send beside what links
     take, `frame_overhead_s` those that it takes the device to read the frame and to answer it, whatever the placement.
     With `tiles` all holds for placements that have a certain stack on the edge, shared out: `seconds` are then what its
-    blocks take so, waiting included. `codecs` is what is known of codecs, None to send all tensors as they are, and `worth` by what the
-    codec of each tensor is chosen; `fixed` are the codecs by tensor that a plan has, whatever is cheapest now.
+    blocks take so, waiting included. `codecs` is what is known of codecs, None to send all tensors as they are, and
+    `worth` by what the codec of each tensor is chosen; `fixed` are the codecs by tensor that a plan has, whatever is
+    cheapest now.
     """
 
     seconds: Mapping[Tier, Sequence[float]]
