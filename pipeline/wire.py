@@ -2,7 +2,7 @@
 
 A chunk is the msgpack array `[header map, bin]`. Every header names the whole tensor, so chunks may come in any order,
 twice, or never. Nothing is allocated for what a header claims until it equals what this node expects, and nothing is
-ever executed. Layout constants and the header's keys make up WIRE_VERSION.
+ever executed. Layout constants and the header's keys are part of PROTOCOL_VERSION.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import xxhash
 
 from pipeline.errors import WireError
 from pipeline.graph import DTYPES, MOST_TENSOR_BYTES, Tensor
+from pipeline.protocol_version import PROTOCOL_VERSION, require_protocol
 from pipeline.ranges import (
     ID,
     MOST_ATTEMPT,
@@ -32,7 +33,6 @@ from pipeline.ranges import (
     MOST_SEQUENCE,
 )
 
-WIRE_VERSION = 2
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
 MAX_HOPS = 16
@@ -134,7 +134,7 @@ def encode(
     array = np.asarray(array, array.dtype.newbyteorder("="), order="C")  # np.ascontiguousarray makes rank 0 rank 1
     data = _bytes_of(array)
     header = {
-        "v": WIRE_VERSION,
+        "v": PROTOCOL_VERSION,
         **asdict(key),
         "tensor": tensor,
         "dtype": array.dtype.name,
@@ -157,7 +157,7 @@ def encode(
 def encode_failure(key: FrameKey, message: str, trace: Trace = ()) -> bytes:
     """One chunk that says why there is no output for this frame."""
     header = {
-        "v": WIRE_VERSION,
+        "v": PROTOCOL_VERSION,
         **asdict(key),
         "tensor": 0,
         "dtype": "uint8",
@@ -175,10 +175,7 @@ def decode_chunk(payload: bytes) -> Chunk:
     """Read one chunk; its data stays a view into `payload`. Raises WireError for anything that is not one."""
     header, begin = _read_header(payload)
     try:
-        if header["v"] != WIRE_VERSION:
-            raise WireError(
-                f"wire version {header['v']!r}, this trisect reads {WIRE_VERSION}; run one version everywhere"
-            )
+        require_protocol(header["v"], error=WireError, what="a tensor")
         chunk = _chunk(header, memoryview(payload)[begin:])
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"not a tensor chunk: header {type(error).__name__}: {error}") from error

@@ -56,7 +56,7 @@ class ShadowPrice:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Of the best choice: the next best, all baselines, the best split if one tier wins, turning points, tolls."""
+    """The best plan, the next best, all baselines, the best split if one tier wins, breakpoints and shadow prices."""
 
     best: PricedPlan
     runner_up: PricedPlan | None

@@ -1,6 +1,7 @@
 """Which nodes, and which placement on them: every combination of node sets is planned, the cheapest first.
 
-A tier has one node in a plan, so the best over all nodes is the best over combinations. Knows no roster and no broker.
+A tier has one node in a plan, so the best over all nodes is the best over combinations. Knows neither registry nor
+broker.
 """
 
 from __future__ import annotations

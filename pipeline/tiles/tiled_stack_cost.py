@@ -1,7 +1,7 @@
 """Which stacks are worth sharing out, and how: every stack and grid priced for a pool, without cutting anything.
 
 A tile's seconds at a block are the block's in one piece times the tile's part of its map, halo included.
-`tiled_stack_costs` prices all stacks of a network in one walk; `balanced` then moves one sharing's borders.
+`tiled_stack_costs` prices all stacks of a network in one walk; `balanced` then moves one tiling's borders.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def tiled_stack_cost(graph: ModelGraph, pool: WorkerPool, tiling: Tiling) -> Til
 
 
 def cost(graph: ModelGraph, pool: WorkerPool, given: TiledStackCost) -> TilesCost:
-    """A sharing's price with those of its tiles."""
+    """The price of a tiled stack with those of its tiles."""
     tiling, tile_map = given.tiling, given.tiling.tile_map(graph)
     tile_workers, priced = TileWorkers.from_pool(pool, [tiling.workers]), []
     for place, (node, tile) in enumerate(zip(tiling.workers, tile_map.tiles, strict=True)):

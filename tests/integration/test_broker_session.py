@@ -430,6 +430,6 @@ def test_stop_without_a_broker_does_not_hang(open_session: OpenSession) -> None:
     session.stop({"state": b"stopped"})
 
 
-def test_intake_is_refused_where_there_is_none(address: Address, open_session: OpenSession) -> None:
+def test_frames_are_refused_where_there_is_no_channel_for_them(address: Address, open_session: OpenSession) -> None:
     with pytest.raises(NotConnected, match="takes_frames=True"):
         open_session(address).subscribe(["frame/+"], Received(), channel=Channel.FRAMES)

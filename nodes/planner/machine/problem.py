@@ -1,5 +1,5 @@
-"""From what the registry knows to choices: each combination of nodes planned as the stream's wishes ask, cheapest
-first.
+"""From what the registry knows to priced plans: each combination of nodes, planned as the stream's request says,
+cheapest first.
 
 Pure, and without memory: whoever calls it keeps what was solved.
 """
@@ -41,7 +41,7 @@ class PlanningProblem:
     def priced_plans(self, forced: Placement | None = None, tiles: Tiling | None = None) -> list[PricedPlan]:
         """The best on each combination of nodes, the cheapest first; with `forced`, that one with `tiles` on each.
 
-        Empty when no combination has what `forced` needs. Raises Infeasible when the wishes leave nothing, PlanError
+        Empty when no combination has what `forced` needs. Raises Infeasible when the request leaves nothing, PlanError
         when `forced` breaks a constraint, ModelError for a constraint on a block that the model does not have.
         """
         constraints, objective = (

@@ -28,7 +28,7 @@ Assignment: TypeAlias = tuple[Placement, tuple[tuple[Tier, str], ...], Tiling | 
 class PlannedStream:
     """`unsure` are nodes that were priced by an estimate when the present plan was published.
 
-    `requested` are wishes that a person has sent, in place of the configuration's. `last_good` is the last plan that
+    `requested` is the request that a person sent, in place of the configured one. `last_good` is the last plan that
     its device made active, `refused_by_device` what its device refused, with its session; `preparing` since when each
     node is at it. `untiled_only` are coordinators that refused tiles, with their sessions. `priced_at` is when the
     present plan's price was last said. `assumed` is what the last decision went by, `before` the one before it;
@@ -72,7 +72,7 @@ class PlannedStream:
 
     @property
     def requested_as_written(self) -> Mapping[str, Any] | None:
-        """The wishes that a person has sent, as the plan remembers them for the next planner process."""
+        """The request that a person sent, as the plan keeps it for the next planner process; None if there is none."""
         return as_written(self.requested) if self.requested is not None else None
 
     def planner_of(self, best: PricedPlan) -> str:
