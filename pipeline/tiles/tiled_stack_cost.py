@@ -74,7 +74,7 @@ def tiled_stack_costs(
             (first, job), tile_layout = stacks[place], int(best[place])
             if (place, tile_layout) not in made:
                 tiling = _tiling(graph, first, int(lasts[job]), tried[tile_layout])
-                times = (float(of[place, tile_layout]) for of in (found.own_seconds, found.busy_seconds))
+                times = (float(picked[place, tile_layout]) for picked in (found.own_seconds, found.busy_seconds))
                 seconds = float(found.seconds[place, tile_layout])
                 made[place, tile_layout] = TiledStackCost(tiling, seconds, float(alone[place]), *times)
     return list(made.values())
@@ -249,8 +249,8 @@ def _priced(tile_workers: TileWorkers, alone: Floats, amounts: _Amounts) -> Time
     slowest = amounts.computed.max(axis=-1)
     possible = amounts.possible & (slowest < alone[:, None])
     stack, tile_layout = np.nonzero(possible)
-    of = (array[stack, tile_layout] for array in (amounts.computed, amounts.sent, amounts.returned))
-    found = timed(tile_workers[tile_layout], *of)
+    picked = (array[stack, tile_layout] for array in (amounts.computed, amounts.sent, amounts.returned))
+    found = timed(tile_workers[tile_layout], *picked)
     whole = []
     for values in (found.seconds, found.own_seconds, found.busy_seconds):
         placed = np.full(possible.shape, np.inf)

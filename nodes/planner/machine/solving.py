@@ -45,7 +45,7 @@ def priced_plans_of(
         adjusted = _adjusted(inventory, stream, graph, problem) if is_changed else None
         solved = rests_on, problem, [adjusted] if adjusted else problem.priced_plans(forced, tiles)
         # the planner's own, and the last one by hand
-        stream.solved = {of: known for of, known in stream.solved.items() if of is None}
+        stream.solved = {placement: known for placement, known in stream.solved.items() if placement is None}
         stream.solved[forced] = solved
     return solved[1:]
 

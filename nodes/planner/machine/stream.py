@@ -106,5 +106,5 @@ def fits(plan: Plan, graph: ModelGraph) -> bool:
     return plan.digest == graph.digest
 
 
-def _nodes(of: Plan | PricedPlan) -> tuple[tuple[Tier, str], ...]:
-    return tuple(sorted((tier, str(node)) for tier, node in of.nodes.items()))
+def _nodes(plan: Plan | PricedPlan) -> tuple[tuple[Tier, str], ...]:
+    return tuple(sorted((tier, str(node)) for tier, node in plan.nodes.items()))

@@ -146,7 +146,14 @@ def test_a_newer_nodes_message_is_read_without_what_is_unknown_here() -> None:
 
 
 def test_a_node_that_does_not_know_its_speed_yet_says_none() -> None:
-    info = {"node": "a", "tier": "edge", "session": "s", "version": "1", "engine": "e", "engine_version": "1"}
+    info: dict[str, Any] = {
+        "node": "a",
+        "tier": "edge",
+        "session": "s",
+        "version": "1",
+        "engine": "e",
+        "engine_version": "1",
+    }
     info |= {"protocol": PROTOCOL_VERSION, "threads": 1, "hardware": "h", "models": {}}
     assert from_bytes(NodeInfo, json.dumps(info).encode()).speed is None
 
