@@ -20,7 +20,8 @@ from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph
 from pipeline.models import PAPERS
 from pipeline.models.graphs import shipped_graph
-from pipeline.partition.priced_plan import NodeSet, choose
+from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.search import choose
 from pipeline.placement import NodeId, Tier
 from pipeline.tiles.grid import spans
 from pipeline.tiles.split import size_of

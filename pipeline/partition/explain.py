@@ -14,7 +14,8 @@ from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS
 from pipeline.partition.constraints import Constraint, Uses
 from pipeline.partition.objective import LATENCY, Objective
-from pipeline.partition.priced_plan import NodeSet, PricedPlan, choose, priced, rank
+from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced, rank
+from pipeline.partition.search import choose
 from pipeline.placement import Placement, Tier
 
 _SPAN = 1000.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nodes.config.plan_request import as_written
@@ -19,7 +20,7 @@ from pipeline.tiles.tiling import Tiling
 
 def priced_plans_of(
     inventory: Inventory, stream: PlannedStream, graph: ModelGraph, forced: Placement | None
-) -> tuple[PlanningProblem, list[PricedPlan]]:
+) -> tuple[PlanningProblem, Sequence[PricedPlan]]:
     """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
     tiers = {tier: inventory.registry.usable(stream.binding, tier) for tier in Tier}
     stream_loads = _other_stream_loads(inventory, stream)

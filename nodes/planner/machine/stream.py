@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -54,7 +54,7 @@ class PlannedStream:
     assumed: Mapping[NodeId, NodeSnapshot] = field(default_factory=dict)
     before: Mapping[NodeId, NodeSnapshot] = field(default_factory=dict)
     drift_reasons: tuple[str, ...] = ()
-    solved: dict[Placement | None, tuple[Any, PlanningProblem, list[PricedPlan]]] = field(default_factory=dict)
+    solved: dict[Placement | None, tuple[Any, PlanningProblem, Sequence[PricedPlan]]] = field(default_factory=dict)
 
     def assume(self, now: Mapping[NodeId, NodeSnapshot], band: float) -> None:
         """Go by what holds now, if other nodes are there or something has left its band."""
