@@ -2,7 +2,7 @@
 
 Knows how to stay connected, to deliver an outbox and to keep subscriptions. paho's own thread is not used: it sleeps up
 to a second when asked to stop, cannot jitter its back-off, and lets publishers race with it. Here all of paho runs in
-one named thread; other threads queue their wishes and nudge it.
+one named thread; other threads queue what they want and wake it.
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ class Topic:
 
 PLAN: Final = Topic("plan/{stream}", "Plan", "json", 1, True, "planner", 4 * MIB)
 STATE: Final = Topic("node/{node}/state", "NodeState", "json", 1, True, "node", 16 * KIB)
-OWNER: Final = Topic("node/{node}/owner", "Owner", "raw", 1, True, "node", KIB)  # see broker.messages.OwnershipToken
+OWNER: Final = Topic(
+    "node/{node}/owner", "OwnershipToken", "raw", 1, True, "node", KIB
+)  # see broker.messages.OwnershipToken
 INFO: Final = Topic("node/{node}/info", "NodeInfo", "json", 1, True, "node", 4 * MIB)
 MODEL: Final = Topic("model/{digest}", "Manifest", "json", 1, True, "node", 32 * MIB)
 PROFILE: Final = Topic("node/{node}/profile/{model}", "Profile", "json", 1, True, "node", 4 * MIB)

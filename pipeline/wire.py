@@ -3,7 +3,7 @@
 A chunk is the msgpack array `[header map, bin]`. Every header names the whole tensor, so chunks may come in any order,
 twice, or never. Their bytes are coded (`pipeline.codecs`) as the header says; the checksum is that of the tensor's own
 bytes. Nothing is allocated for what a header claims until it equals what this node expects, and coded bytes are fewer
-than the tensor's. Nothing is ever executed. Layout constants and the header's keys make up WIRE_VERSION.
+than the tensor's. Nothing is ever executed. Layout constants and the header's keys are part of PROTOCOL_VERSION.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pipeline.codecs import CODECS, NONE, Buffer
 from pipeline.errors import WireError
 from pipeline.fields import read_count, read_id, read_text
 from pipeline.graph import DTYPES, MOST_TENSOR_BYTES, Tensor
+from pipeline.protocol_version import PROTOCOL_VERSION, require_protocol
 from pipeline.ranges import (
     MOST_ATTEMPT,
     MOST_BLOCKS,
@@ -36,7 +37,6 @@ from pipeline.trace import MAX_HOPS, Hop, Trace, pack_trace, read_trace
 
 __all__ = [
     "MAX_HOPS",
-    "WIRE_VERSION",
     "Array",
     "Assembler",
     "Chunk",
@@ -51,7 +51,6 @@ __all__ = [
     "encode_failure",
 ]
 
-WIRE_VERSION = 3
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
 PARTS = 2
@@ -133,7 +132,7 @@ class Encoded:
         self.codec, self.nbytes = coded.codec, coded.nbytes
         self._buffers, self._trace, self._chunk_bytes, self._began = coded.buffers, trace, chunk_bytes, began
         self._header = {
-            "v": WIRE_VERSION,
+            "v": PROTOCOL_VERSION,
             **asdict(key),
             "tensor": tensor,
             "dtype": array.dtype.name,
@@ -195,7 +194,7 @@ def _cut(buffers: Sequence[Buffer], chunk_bytes: int) -> Iterator[tuple[int, lis
 def encode_failure(key: FrameKey, message: str, trace: Trace = ()) -> bytes:
     """One chunk that says why there is no output for this frame."""
     header = {
-        "v": WIRE_VERSION,
+        "v": PROTOCOL_VERSION,
         **asdict(key),
         "tensor": 0,
         "dtype": "uint8",
@@ -214,10 +213,7 @@ def decode_chunk(payload: bytes) -> Chunk:
     """Read one chunk; its data stays a view into `payload`. Raises WireError for anything that is not one."""
     header, begin = _read_header(payload)
     try:
-        if header["v"] != WIRE_VERSION:
-            raise WireError(
-                f"wire version {header['v']!r}, this trisect reads {WIRE_VERSION}; run one version everywhere"
-            )
+        require_protocol(header["v"], error=WireError, what="a tensor")
         chunk = _chunk(header, memoryview(payload)[begin:])
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"not a tensor chunk: header {type(error).__name__}: {error}") from error

@@ -113,7 +113,7 @@ def plan_request_of(
     upload_limit: Sequence[str] | None,
     time_limit: Sequence[str] | None,
 ) -> PlanRequest:
-    """The wishes of a command line's options. Raises ConfigError that names the option."""
+    """The plan request of a command line's options. Raises ConfigError, which names the option."""
     forbidden: dict[str, list[str]] = {}
     for block, tier in _pairs("--forbid", forbid):
         forbidden.setdefault(block, []).append(tier)

@@ -39,7 +39,7 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
             if _is_between(name, stage["tier"], following):
                 table.add_row(f"  → {name.partition('_')[2]}", "", *_cut(plan, name, link), style="dim")
     if frame_overhead_s := predicted.get("frame_overhead_seconds"):
-        table.add_row("frame overhead", "", "", "", "", f"{frame_overhead_s * 1e3:.1f} ms", style="dim")
+        table.add_row("overhead", "", "", "", "", f"{frame_overhead_s * 1e3:.1f} ms", style="dim")
     return table
 
 

@@ -119,7 +119,7 @@ def drain(config: Config, node: NodeId, *, undo: bool = False, timeout_s: float 
             return
         with changed:
             held.clear()
-            held.update({stream: of.ready for stream, of in applied.streams.items() if of.ready})
+            held.update({stream: one.ready for stream, one in applied.streams.items() if one.ready})
             held[""] = ()
             changed.notify_all()
 

@@ -102,7 +102,7 @@ class ConstraintsSection(Section):
 
 
 class PlanRequest(Section):
-    """What a stream's plans are for."""
+    """Planner, objective and constraints of a stream's plans."""
 
     planner: Annotated[str, BeforeValidator(_planner)] = Field("exact", description=f"one of {', '.join(PLANNERS)}")
     objective: Annotated[str, BeforeValidator(_objective)] = Field(
@@ -136,7 +136,7 @@ def constraints_of(graph: ModelGraph, section: ConstraintsSection) -> tuple[Cons
 
 
 def read_plan_request(asked: Any) -> PlanRequest:
-    """Wishes as a configuration would have them. Raises ConfigError that names each wrong part."""
+    """Read a plan request as a configuration has it. Raises ConfigError, which names each wrong part."""
     try:
         return PlanRequest.model_validate(asked)
     except ValidationError as error:

@@ -195,7 +195,7 @@ class _Placing:
 
 @dataclass(frozen=True, slots=True)
 class _ObjectiveRequest:
-    """A request to plan a stream for something else; null stands for the configuration's wishes."""
+    """A request to plan a stream for something else; null is the configuration's request."""
 
     stream: StreamName
     plan_request: Plain | None

@@ -19,6 +19,7 @@ from pipeline import ranges
 from pipeline.coding import CodecSpeed
 from pipeline.errors import MessageError
 from pipeline.plan import NodeId, StreamId
+from pipeline.protocol_version import PROTOCOL_VERSION, require_protocol
 from pipeline.ranges import (
     Count,
     Difference,
@@ -253,8 +254,8 @@ T = TypeVar("T", NodeState, NodeInfo, LinkReport, Applied)
 
 
 def to_bytes(message: Any) -> bytes:
-    """A message, or plain JSON values, as the bytes to publish."""
-    value = message if isinstance(message, Mapping) else asdict(message)
+    """The bytes to publish of a message, which then carries the `protocol` version, or of plain JSON values."""
+    value = message if isinstance(message, Mapping) else {"protocol": PROTOCOL_VERSION} | asdict(message)
     return json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace")
 
 
@@ -270,7 +271,8 @@ def parse_json(payload: bytes) -> dict[str, Any]:
 
 
 def from_bytes(kind: type[T], payload: bytes) -> T:
-    """Read a message of this kind. Raises MessageError naming what is wrong."""
+    """Read a message of this kind. Raises MessageError, which names what is wrong, or the two protocol versions."""
+    require_protocol(parse_json(payload).get("protocol"), error=MessageError, what=f"a {kind.__name__}")
     try:
         message: T = ranges.adapter(kind).validate_json(payload)
     except ValidationError as error:

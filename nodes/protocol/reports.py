@@ -100,7 +100,7 @@ class _Probe:
 
 
 def read_report(payload: bytes) -> Report:
-    """What a node's report says of segments, tiles, ways, intakes, its link and processor.
+    """What a node's report says of segments, tiles, legs, frame overheads, its link and processor.
 
     A number that none of them can be is left out, with all that it belongs to, and told in `wrong`: the rest is as good
     as ever, and that the node reports says that it lives. Raises MessageError for what is no report.

@@ -136,7 +136,7 @@ def after(
     shrink: float = 1.0,
     target: float = 1.0,
 ) -> ActivationStatistics:
-    """Moments of what an operation makes of `inputs`, which have `sizes` elements, and of plain numbers.
+    """Statistics of what an operation makes of `inputs`, which have `sizes` elements, and of plain numbers.
 
     `shrink` is how many times fewer elements it makes than it reads; `target` the variance that its weights were scaled
     for, if it has any.

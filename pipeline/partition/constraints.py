@@ -1,4 +1,4 @@
-"""What a placement must respect besides the direction of data, each wish a small value of its own.
+"""What a placement must respect besides the direction of data, each constraint a small value of its own.
 
 A constraint says which blocks may not run where, and which sums over a placement have a limit; planners know no more
 of it than that. Knows no prices.
@@ -61,7 +61,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Constraint:
-    """One wish. Its subclasses say what it rules out."""
+    """One constraint. Its subclasses say what it rules out."""
 
     def forbidden(self, graph: ModelGraph) -> Iterable[Blocked]:
         """Blocks and the tiers on which they may not run. Raises PlanError when it names a block that is not there."""

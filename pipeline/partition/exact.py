@@ -117,7 +117,7 @@ def _solve_uncharged(
     """The best if the edge's handling cost nothing; so, the best where it is without blocks in it."""
     limits = [limit for constraint in constraints for limit in constraint.limits(graph, costs)]
     known = _best_known(graph, costs, constraints, objective)
-    judged = _with_latency(objective, graph, known.guide, costs)
+    judged = _judged_by(objective, graph, known.guide, costs)
     for _ in range(_MOST_REPAIRS):
         placement, bound = _solve_program(graph, costs, constraints, limits, judged, known)
         exceeded = [number for number, limit in enumerate(limits) if not limit.is_met(graph, placement)]
@@ -146,7 +146,12 @@ def _best_known(graph: ModelGraph, costs: Costs, constraints: Sequence[Constrain
     return _Known(allowed, candidates[0])
 
 
-def _with_latency(objective: Objective, graph: ModelGraph, guide: Placement, costs: Costs) -> Objective:
+def with_latency(graph: ModelGraph, costs: Costs, objective: Objective) -> Objective:
+    """The objective with a little weight on latency, which decides where all else is about equal."""
+    return _judged_by(objective, graph, _best_known(graph, costs, (), objective).guide, costs)
+
+
+def _judged_by(objective: Objective, graph: ModelGraph, guide: Placement, costs: Costs) -> Objective:
     if objective.latency:
         return objective
     predicted = predict(graph, guide, costs)

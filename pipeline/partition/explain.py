@@ -14,7 +14,8 @@ from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS
 from pipeline.partition.constraints import Constraint, Uses
 from pipeline.partition.objective import LATENCY, Objective
-from pipeline.partition.priced_plan import NodeSet, PricedPlan, choose, priced, rank
+from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced, rank
+from pipeline.partition.search import choose
 from pipeline.placement import Placement, Tier
 
 _SPAN = 1000.0
@@ -56,7 +57,7 @@ class ShadowPrice:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Of the best choice: the next best, all baselines, the best split if one tier wins, turning points, tolls."""
+    """The best plan, the next best, all baselines, the best split if one tier wins, breakpoints and shadow prices."""
 
     best: PricedPlan
     runner_up: PricedPlan | None

@@ -57,15 +57,15 @@ class Program:
     def largest(self, unknowns: Iterable[int]) -> Expression:
         """The largest of some unknowns, right wherever it is to be small."""
         steps = self.steps
-        of = {steps.find(unknown) for unknown in unknowns} - {steps.zero}
-        if steps.one in of:
+        merged = {steps.find(unknown) for unknown in unknowns} - {steps.zero}
+        if steps.one in merged:
             return {steps.one: 1.0}
-        if len(of) <= 1:
-            return dict.fromkeys(of, 1.0)
-        key = frozenset(of)
+        if len(merged) <= 1:
+            return dict.fromkeys(merged, 1.0)
+        key = frozenset(merged)
         if key not in self._largest:
             self._largest[key] = self._new_column()
-            for unknown in of:
+            for unknown in merged:
                 self._rows.append(([self._column[unknown], self._column[self._largest[key]]], [1.0, -1.0], 0.0))
         return {self._largest[key]: 1.0}
 

@@ -69,11 +69,11 @@ def best(
     solved, passed = 0, np.inf
     for _, place in ranked:
         given = tried[place]
-        least = _least(costs, objective, given, whole_s)
-        if found is not None and least >= found[0]:
+        bound = least(costs, objective, given, whole_s)
+        if found is not None and bound >= found[0]:
             continue
         if solved == MOST_SOLVED:
-            passed = min(passed, least)
+            passed = min(passed, bound)
             continue
         solved += 1
         placement = _placed(graph, _priced(graph, costs, given), given.tiling, constraints, objective)
@@ -141,7 +141,7 @@ def _promise(objective: Objective, given: TiledStackCost) -> float:
     )
 
 
-def _least(costs: Costs, objective: Objective, given: TiledStackCost, whole: float) -> float:
+def least(costs: Costs, objective: Objective, given: TiledStackCost, whole: float) -> float:
     """What no placement with this stack shared out can be below."""
     if objective.period:
         return objective.period * given.period_s

@@ -1,4 +1,4 @@
-"""What a query asks of a placement, each wish a small value; Scission's words for them, and how they are read.
+"""What a query asks of a placement, each filter a small value; Scission's words for them, and how they are read.
 
 Given for a tier, comma-separated: a number n (layer n runs there), !n (it does not), -1 (the tier is unused), !-1 (it
 is used), a name (the tier is used, with that system; several names: with one of them), !name (the tier is used, with
@@ -27,7 +27,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Filter:
-    """One wish, as it was given. Its subclasses say what it rules out."""
+    """One filter, as it was given. Its subclasses say what it rules out."""
 
     tier: Tier
     text: str

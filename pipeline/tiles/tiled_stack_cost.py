@@ -1,7 +1,7 @@
 """Which stacks are worth sharing out, and how: every stack and grid priced for a pool, without cutting anything.
 
 A tile's seconds at a block are the block's in one piece times the tile's part of its map, halo included.
-`tiled_stack_costs` prices all stacks of a network in one walk; `balanced` then moves one sharing's borders.
+`tiled_stack_costs` prices all stacks of a network in one walk; `balanced` then moves one tiling's borders.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def tiled_stack_costs(
             (first, job), tile_layout = stacks[place], int(best[place])
             if (place, tile_layout) not in made:
                 tiling = _tiling(graph, first, int(lasts[job]), tried[tile_layout])
-                times = (float(of[place, tile_layout]) for of in (found.own_seconds, found.busy_seconds))
+                times = (float(picked[place, tile_layout]) for picked in (found.own_seconds, found.busy_seconds))
                 seconds = float(found.seconds[place, tile_layout])
                 made[place, tile_layout] = TiledStackCost(tiling, seconds, float(alone[place]), *times)
     return list(made.values())
@@ -90,7 +90,7 @@ def tiled_stack_cost(graph: ModelGraph, pool: WorkerPool, tiling: Tiling) -> Til
 
 
 def cost(graph: ModelGraph, pool: WorkerPool, given: TiledStackCost) -> TilesCost:
-    """A sharing's price with those of its tiles."""
+    """The price of a tiled stack with those of its tiles."""
     tiling, tile_map = given.tiling, given.tiling.tile_map(graph)
     tile_workers, priced = TileWorkers.from_pool(pool, [tiling.workers]), []
     for place, (node, tile) in enumerate(zip(tiling.workers, tile_map.tiles, strict=True)):
@@ -249,8 +249,8 @@ def _priced(tile_workers: TileWorkers, alone: Floats, amounts: _Amounts) -> Time
     slowest = amounts.computed.max(axis=-1)
     possible = amounts.possible & (slowest < alone[:, None])
     stack, tile_layout = np.nonzero(possible)
-    of = (array[stack, tile_layout] for array in (amounts.computed, amounts.sent, amounts.returned))
-    found = timed(tile_workers[tile_layout], *of)
+    picked = (array[stack, tile_layout] for array in (amounts.computed, amounts.sent, amounts.returned))
+    found = timed(tile_workers[tile_layout], *picked)
     whole = []
     for values in (found.seconds, found.own_seconds, found.busy_seconds):
         placed = np.full(possible.shape, np.inf)

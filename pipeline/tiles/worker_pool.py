@@ -170,6 +170,6 @@ def _by_member(tile_workers: TileWorkers, *spent: Floats) -> list[Floats]:
     """The sums over each remote member's tiles."""
     found = []
     for member in range(1, tile_workers.nobody):
-        of = tile_workers.member == member
-        found += [(seconds * of).sum(axis=-1) for seconds in spent]
+        mask = tile_workers.member == member
+        found += [(seconds * mask).sum(axis=-1) for seconds in spent]
     return found

@@ -39,14 +39,14 @@ def test_a_message_above_its_topics_limit_goes_no_further(address: Address, open
     assert session.refused_total == 1
 
 
-def test_a_claim_that_a_stranger_writes_ends_nobody(address: Address, open_session: OpenSession) -> None:
+def test_an_ownership_token_that_a_stranger_writes_ends_nobody(address: Address, open_session: OpenSession) -> None:
     taken, received = Signal(), Received()
     will = Will(topic="node/cloud-1/state", payload=b"lost")
     session = open_session(address, "cloud-1", will=will, on_taken=taken)
     stranger = open_session(address, "evil")
-    stranger.subscribe(["node/cloud-1//owner"], received)
+    stranger.subscribe(["node/cloud-1/owner"], received)
     assert received.next().payload == session.token.encode()
-    stranger.publish("node/cloud-1//owner", b"mine", retain=True)
+    stranger.publish("node/cloud-1/owner", b"mine", retain=True)
     assert received.payloads(2) == [b"mine", session.token.encode()], "it is put right again"
     assert session.is_up
     assert session.refused_total == 1

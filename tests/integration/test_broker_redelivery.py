@@ -20,12 +20,12 @@ def frame(message):
     else:
         message.ack()
 session = Session(Address(port=int(sys.argv[1])), name="device-1", token="t1", takes_frames=True)
-session.subscribe(["frame/+"], frame, channel=Channel.INTAKE)
+session.subscribe(["frame/+"], frame, channel=Channel.FRAMES)
 session.start(wait_s=30)
 print("up", flush=True)
 done.wait()
 session.publish("flush", b"")  # one round trip on another channel, then one on this one: the PUBACK has left
-session._connections[Channel.INTAKE].subscribe(["flush"], lambda m: None, qos=1, wait_s=30)
+session._connections[Channel.FRAMES].subscribe(["flush"], lambda m: None, qos=1, wait_s=30)
 print("open", flush=True)
 sys.stdin.readline()
 """

@@ -339,7 +339,7 @@ class PlannerShell(Client):
 
 @dataclass(slots=True)
 class Entered:
-    """A frame that entered: which ticket, whether that stands in the device's journal, and how often it was closed."""
+    """A frame that entered: its pending frame, whether it is in the device's journal, and how often it was closed."""
 
     pending_frame: int
     recorded: bool = False

@@ -88,7 +88,7 @@ class ComputeSeconds:
 
     def has_room_for(self, node: NodeId, profile: Profile) -> bool:
         """Whether one more profile of the node can be kept."""
-        known = [model for of, model in self._profiles if of == node]
+        known = [model for owner, model in self._profiles if owner == node]
         return profile.model in known or len(known) < MOST_PROFILES
 
     def learn_telemetry(

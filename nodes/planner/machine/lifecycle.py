@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 from nodes.planner.machine.events import (
     PlannerAction,
@@ -27,6 +28,9 @@ from pipeline.errors import PlanError, TrisectError
 from pipeline.partition.priced_plan import PricedPlan
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
+
+COMPARED = 2
+"""Plans that are looked at: the best, and the next best, which is named beside it."""
 
 
 def _refusals(inventory: Inventory, name: StreamId, stream: PlannedStream) -> list[PlannerAction]:
@@ -83,11 +87,12 @@ def decide(
             problem, priced_plans = priced_plans_of(inventory, stream, graph, None)
         if not priced_plans:
             raise PlanError(why_not(inventory, stream, None))
-        priced_plans = [
+        acceptable = (
             priced_plan
             for priced_plan in priced_plans
             if not is_refused_by_device(inventory, stream, assignment_of(priced_plan))
-        ]
+        )
+        priced_plans = list(islice(acceptable, COMPARED))
         if not (fallback := fallback_of(inventory, stream, graph)) and not priced_plans:
             raise PlanError(f"{stream.binding.device} has refused all there are")
     except TrisectError as error:

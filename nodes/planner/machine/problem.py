@@ -1,5 +1,5 @@
-"""From what the registry knows to choices: each combination of nodes planned as the stream's wishes ask, cheapest
-first.
+"""From what the registry knows to priced plans: each combination of nodes, planned as the stream's request says,
+cheapest first.
 
 Pure, and without memory: whoever calls it keeps what was solved.
 """
@@ -21,7 +21,8 @@ from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS, baselines, hpa
 from pipeline.partition.constraints import broken
 from pipeline.partition.explain import kind_of
-from pipeline.partition.priced_plan import NodeSet, PricedPlan, choose, priced, rank
+from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced, rank
+from pipeline.partition.search import choose
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles.tiling import Tiling
@@ -38,11 +39,12 @@ class PlanningProblem:
     node_sets: Sequence[NodeSet]
     plan_request: PlanRequest
 
-    def priced_plans(self, forced: Placement | None = None, tiles: Tiling | None = None) -> list[PricedPlan]:
-        """The best on each combination of nodes, the cheapest first; with `forced`, that one with `tiles` on each.
+    def priced_plans(self, forced: Placement | None = None, tiles: Tiling | None = None) -> Sequence[PricedPlan]:
+        """The best plans on combinations of nodes, the cheapest first, exact ones made when they are looked at.
 
-        Empty when no combination has what `forced` needs. Raises Infeasible when the wishes leave nothing, PlanError
-        when `forced` breaks a constraint, ModelError for a constraint on a block that the model does not have.
+        With `forced`, that placement with `tiles` on each. Empty when no combination has what `forced` needs. Raises
+        Infeasible when the request leaves nothing, PlanError when `forced` breaks a constraint, ModelError for a
+        constraint on a block that the model does not have.
         """
         constraints, objective = (
             constraints_of(self.graph, self.plan_request.constraints),

@@ -76,7 +76,7 @@ def why_publish(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, 
 
 
 def _breaks(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, plan: Plan) -> str:
-    """What of the wishes the plan does not respect, in words."""
+    """The constraints that the plan does not respect, in words; empty for none."""
     limits = stream.plan_request.constraints
     node_set = inventory.static_costs.node_set(
         plan.nodes, inventory.registry.costs(stream.binding, plan.nodes, stream.assumed)

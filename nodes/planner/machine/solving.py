@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nodes.config.plan_request import as_written
@@ -19,7 +20,7 @@ from pipeline.tiles.tiling import Tiling
 
 def priced_plans_of(
     inventory: Inventory, stream: PlannedStream, graph: ModelGraph, forced: Placement | None
-) -> tuple[PlanningProblem, list[PricedPlan]]:
+) -> tuple[PlanningProblem, Sequence[PricedPlan]]:
     """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
     tiers = {tier: inventory.registry.usable(stream.binding, tier) for tier in Tier}
     stream_loads = _other_stream_loads(inventory, stream)
@@ -57,7 +58,7 @@ def priced_plans_of(
         adjusted = _adjusted(inventory, stream, graph, problem) if is_changed else None
         solved = rests_on, problem, [adjusted] if adjusted else problem.priced_plans(forced, tiles)
         # the planner's own, and the last one by hand
-        stream.solved = {of: known for of, known in stream.solved.items() if of is None}
+        stream.solved = {placement: known for placement, known in stream.solved.items() if placement is None}
         stream.solved[forced] = solved
     return solved[1:]
 

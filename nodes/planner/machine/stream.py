@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -28,7 +28,7 @@ Assignment: TypeAlias = tuple[Placement, tuple[tuple[Tier, str], ...], Tiling | 
 class PlannedStream:
     """`unsure` are nodes that were priced by an estimate when the present plan was published.
 
-    `requested` are wishes that a person has sent, in place of the configuration's. `last_good` is the last plan that
+    `requested` is the request that a person sent, in place of the configured one. `last_good` is the last plan that
     its device made active, `refused_by_device` what its device refused, with its session; `preparing` since when each
     node is at it. `untiled_only` are coordinators that refused tiles, with their sessions. `priced_at` is when the
     present plan's price was last said. `assumed` is what the last decision went by, `before` the one before it;
@@ -54,7 +54,7 @@ class PlannedStream:
     assumed: Mapping[NodeId, NodeSnapshot] = field(default_factory=dict)
     before: Mapping[NodeId, NodeSnapshot] = field(default_factory=dict)
     drift_reasons: tuple[str, ...] = ()
-    solved: dict[Placement | None, tuple[Any, PlanningProblem, list[PricedPlan]]] = field(default_factory=dict)
+    solved: dict[Placement | None, tuple[Any, PlanningProblem, Sequence[PricedPlan]]] = field(default_factory=dict)
 
     def assume(self, now: Mapping[NodeId, NodeSnapshot], band: float) -> None:
         """Go by what holds now, if other nodes are there or something has left its band."""
@@ -72,7 +72,7 @@ class PlannedStream:
 
     @property
     def requested_as_written(self) -> Mapping[str, Any] | None:
-        """The wishes that a person has sent, as the plan remembers them for the next planner process."""
+        """The request that a person sent, as the plan keeps it for the next planner process; None if there is none."""
         return as_written(self.requested) if self.requested is not None else None
 
     def planner_of(self, best: PricedPlan) -> str:
@@ -106,5 +106,5 @@ def fits(plan: Plan, graph: ModelGraph) -> bool:
     return plan.digest == graph.digest
 
 
-def _nodes(of: Plan | PricedPlan) -> tuple[tuple[Tier, str], ...]:
-    return tuple(sorted((tier, str(node)) for tier, node in of.nodes.items()))
+def _nodes(plan: Plan | PricedPlan) -> tuple[tuple[Tier, str], ...]:
+    return tuple(sorted((tier, str(node)) for tier, node in plan.nodes.items()))

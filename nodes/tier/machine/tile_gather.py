@@ -115,7 +115,7 @@ class TileGathers:
         parts = known.parts if known else {}
         before = known.asked_so_far() if known else {}
         gather = _TileGather(ran.key, held, held.tiled, ran.outputs, ran.trace, parts, asked_before=before)
-        others = [other for of, other in self._open.items() if of != name and not other.is_whole]
+        others = [other for key, other in self._open.items() if key != name and not other.is_whole]
         for waiting in (gather, *others):
             waiting.was_alone &= not others and not before  # tiles of two attempts wait for each other, too
         self._open[name] = gather
@@ -166,8 +166,10 @@ class TileGathers:
         for gather in self._open.values():
             for tile in gather.missing:
                 asked = gather.asked[tile]
-                if all(self._is_hopeless(node, of, now) for node, of in asked.items()):
-                    self._shunned_until |= {node: now + SHUN_S for node, of in asked.items() if of.late_at <= now}
+                if all(self._is_hopeless(node, request, now) for node, request in asked.items()):
+                    self._shunned_until |= {
+                        node: now + SHUN_S for node, request in asked.items() if request.late_at <= now
+                    }
                     actions += [Count("tiles_asked_again_total"), *self._ask(gather, tile, now)]
         return actions
 

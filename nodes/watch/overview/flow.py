@@ -108,7 +108,7 @@ def _flow(plan: Mapping[str, Any], stream: Mapping[str, Any]) -> Iterable[Render
         _add(table, ("  ↩ answer", _answer(plan), "", milliseconds(plan["return_measured_seconds_p50"])), "cyan")
         both = (milliseconds(plan[f"links_{name}"]) for name in ("predicted_seconds", "measured_seconds_p50"))
         _add(table, ("all links", "there and back", *both), "cyan")
-    both = (milliseconds(plan[f"intake_{name}"]) for name in ("predicted_seconds", "measured_seconds_p50"))
+    both = (milliseconds(plan[f"frame_overhead_{name}"]) for name in ("predicted_seconds", "measured_seconds_p50"))
     _add(table, ("frame overhead", "read and answered by the device", *both), "dim")
     both = (milliseconds(plan[name]) for name in ("predicted_seconds", "measured_seconds_p50"))
     _add(table, ("frame", _sample(plan, stream), *both), "bold")

@@ -140,7 +140,7 @@ def test_what_frames_took_between_nodes_comes_back_from_the_report_once_there_ar
     assert read_report(to_bytes(meter.report())).legs == ()
 
 
-def test_a_streams_intake_comes_back_from_the_report() -> None:
+def test_a_streams_frame_overhead_comes_back_from_the_report() -> None:
     meter = Meter()
     for seconds in (0.01, 0.02, 0.03):
         meter.sample(FRAME_OVERHEAD, seconds, CAM)
