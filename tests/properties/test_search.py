@@ -25,8 +25,8 @@ from pipeline.placement import Tier
 from tests.graphs import graphs
 
 MODEST = 50
-"""Programs for 169 sets, whatever they are: a bound that says nothing would need more than that. Most take 10 to 20; where
-coding is the bottleneck of the period, which the bound leaves out, 44.
+"""Programs for 169 sets, whatever they are: a bound that says nothing would need more than that. Most take 10 to 20, and
+44 where coding, which the period's bound leaves out, is the bottleneck.
 """
 
 
