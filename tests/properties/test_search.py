@@ -25,7 +25,7 @@ from pipeline.placement import Tier
 from tests.graphs import graphs
 
 MODEST = 50
-"""Programs for 169 sets, whatever they are: a bound that says nothing would need more than that. Most take 10 to 20, and
+"""Programs for 169 sets, whatever they are: a bound that says nothing would need more than that. Most take 10 to 20;
 44 where coding, which the period's bound leaves out, is the bottleneck.
 """
 
