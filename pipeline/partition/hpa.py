@@ -160,7 +160,9 @@ class Heuristic:
         return total
 
     def _reconsider_siblings(self, layer: Sequence[int]) -> None:
-        """What a sibling reads is at v's tier already: being there costs it only its own time and what follows."""
+        """Move siblings to v's tier where that pays: their inputs are there already, so they cost only their own time
+        and what follows.
+        """
         for v in layer:
             for sibling in self.graph.siblings[v]:
                 at, there = self._at[sibling], self._at[v]
