@@ -44,9 +44,9 @@ def explained(graph: ModelGraph, costs: Costs, conflict: Sequence[Constraint]) -
     absent = [f"the {tier.label} has no node" for tier in Tier if tier not in costs.seconds]
     described = "; ".join(constraint.describe(graph) for constraint in conflict)
     which = "this cannot be had" if len(conflict) == 1 else f"these {len(conflict)} constraints conflict"
-    mend = "release it" if len(conflict) == 1 else "release one of them"
+    remedy = "release it" if len(conflict) == 1 else "release one of them"
     facts = ", ".join(["data only flows device -> edge -> cloud", "the input stands on the device", *absent])
-    return Infeasible(f"no placement: {which}: {described} ({facts}); {mend}")
+    return Infeasible(f"no placement: {which}: {described} ({facts}); {remedy}")
 
 
 def _released(

@@ -44,7 +44,7 @@ def adjust(
     affected: Iterable[int],
     constraints: Sequence[Constraint] = (),
 ) -> Placement:
-    """Decide anew for the affected blocks, their siblings and direct successors, and for no other.
+    """Decide again for the affected blocks, their siblings and direct successors, and for no other.
 
     `costs` are the new ones, and were checked before. Raises Infeasible when the outcome breaks a constraint.
     """

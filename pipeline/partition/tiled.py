@@ -101,7 +101,7 @@ def kept(
     objective: Objective,
     found: Tiled,
 ) -> Tiled:
-    """The stack in use with its grid on its nodes, borders balanced anew, if that is nearly as good as what was found.
+    """The stack in use with its grid on its nodes, borders balanced again, if that is nearly as good as what was found.
 
     The nodes are all in the pool.
     """
