@@ -1,4 +1,4 @@
-"""When another plan is published: the first, for a reason that allows no delay, or better by a margin. Pure."""
+"""Rules for publishing another plan: the first, for a reason that allows no delay, or better by a margin. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOST_GRACE_S = 0.5
 
 
 def is_refused_by_device(inventory: Inventory, stream: PlannedStream, assignment: Assignment) -> bool:
-    """Whether the present process of the stream's device has refused to run it so."""
+    """True when the present process of the stream's device has refused this assignment."""
     device = inventory.registry.peers.states.get(stream.binding.device)
     return device is not None and stream.refused_by_device.get(assignment) == device.session
 
@@ -86,7 +86,7 @@ def _breaks(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, plan
 
 
 def may_only_blink(inventory: Inventory, node: NodeId, now: float) -> bool:
-    """Whether the node was lost so short a while ago that it may be back in a moment."""
+    """True when the node was lost less than LOST_GRACE_S ago, so that it may be back in a moment."""
     state = inventory.registry.peers.states.get(node)
     just_lost = now - inventory.lost_at.get(node, -math.inf) < LOST_GRACE_S
     return state is not None and state.state is LifeState.LOST and just_lost
@@ -100,12 +100,12 @@ def estimated_nodes(inventory: Inventory, stream: PlannedStream) -> list[NodeId]
 
 
 def is_measured_now(inventory: Inventory, stream: PlannedStream) -> bool:
-    """Whether the present plan was estimated for nodes that have all measured themselves meanwhile."""
+    """True when the present plan was estimated for nodes that have all measured themselves since."""
     estimated = any(inventory.registry.is_estimated(stream.binding, node) for node in stream.unsure)
     return bool(stream.unsure) and not estimated and not has_lost_a_node(inventory, stream)
 
 
 def has_lost_a_node(inventory: Inventory, stream: PlannedStream) -> bool:
-    """Whether the present plan has a node that cannot be priced now, if only for a moment."""
+    """True when the present plan has a node that cannot be priced now, if only for a moment."""
     nodes = stream.plan.nodes.items() if stream.plan else ()
     return any(inventory.registry.why_gone(stream.binding, tier, node) for tier, node in nodes)

@@ -56,7 +56,7 @@ ASSUMED = NodeSnapshot(PROFILE, 1.0, LINK)
         (replace(ASSUMED, link=replace(LINK, round_trip_s=5e-3)), ["edge-1 has a round trip of 5 ms, not 2"]),
         (replace(ASSUMED, overhead_s=2e-3), []),
         (replace(ASSUMED, overhead_s=5e-3), ["edge-1 takes 5 ms to receive and send, not 0"]),
-        (replace(ASSUMED, basis=replace(PROFILE, seconds=(0.2,))), ["edge-1 has been measured anew"]),
+        (replace(ASSUMED, basis=replace(PROFILE, seconds=(0.2,))), ["edge-1 has been measured again"]),
     ],
 )
 def test_what_differs_by_more_than_the_band_is_said(now: NodeSnapshot, said: list[str]) -> None:
