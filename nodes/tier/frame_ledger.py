@@ -41,7 +41,7 @@ class _Key(NamedTuple):
 
 
 class FrameLedger:
-    """Of the streams of one device; a context to be entered before its session starts. `offer` takes frames.
+    """The ledger of one device's streams; a context to be entered before its session starts. `offer` takes frames.
 
     `token` is this process's; `directory` holds the journals. A frame's answer goes to its publisher as well, where
     answers may go.
@@ -89,11 +89,11 @@ class FrameLedger:
             self._results.connected()
 
     def position(self, stream: StreamId) -> int:
-        """Where the stream's own source goes on."""
+        """The position from which the stream's own source goes on."""
         return self._journals[stream].position
 
     def source_ended(self, stream: StreamId) -> None:
-        """The stream's source gave all that it has: the next process begins anew."""
+        """The stream's source gave all that it has: the next process begins again."""
         self._journals[stream].source_ended()
 
     def entered(self, stream: StreamId, sequence: int, pending_frame: PendingFrame) -> None:
@@ -166,7 +166,7 @@ class FrameLedger:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What names a result."""
+    """The key of a result."""
 
     stream: StreamName
     sequence: Annotated[int, Field(strict=True, ge=0, le=ranges.MOST_SEQUENCE)]

@@ -72,14 +72,14 @@ class _TileGather:
         return [] if self.is_whole else [n for n in self.tiles if n not in self.parts]
 
     def asked_at(self, attempt: int, tile: int, worker: NodeId) -> float | None:
-        """When the worker was asked for this tile at this attempt, None if it was not."""
+        """The time at which the worker was asked for this tile at this attempt, None if it was not."""
         if attempt != self.key.attempt:
             return self.asked_before.get((attempt, tile, worker))
         asked = self.asked.get(tile, {}).get(worker)
         return asked.at if asked is not None else None
 
     def asked_so_far(self) -> dict[tuple[int, int, NodeId], float]:
-        """What the next attempt at the frame needs to know of this one and of those before."""
+        """Times of requests by attempt, tile and worker, of this attempt and earlier ones, for the next attempt."""
         now = {
             (self.key.attempt, tile, worker): asked.at
             for tile, workers in self.asked.items()
