@@ -51,7 +51,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """What one node did for a frame, in seconds on its own clock; `*_ts` are seconds since 1970.
+    """One node's work on a frame, in seconds on its own clock; `*_ts` are seconds since 1970.
 
     `arrived_ts` is when the last input was whole, `sent_ts` when the first chunk of the output was made. While a node
     was compiling (`is_compiling`), what it took is not what it usually takes.
@@ -73,7 +73,7 @@ Trace: TypeAlias = tuple[Hop, ...]
 
 @dataclass(frozen=True, slots=True)
 class FrameKey:
-    """Which computation a tensor belongs to; `attempt` counts from 1, `oldest_open` is the device's low-water mark.
+    """The computation that a tensor belongs to; `attempt` counts from 1, `oldest_open` is the device's low-water mark.
 
     Whatever a node holds of this stream for sequences below `oldest_open` will never be asked for again. `tile` counts
     the plan's tiles from 1, row by row; 0 is the whole map.
@@ -234,7 +234,7 @@ Expect: TypeAlias = Callable[[FrameKey, int], Tensor | None]
 
 
 class Assembler:
-    """Puts chunks together, for one reader thread. Holds at most `limit_bytes` of tensors that are not yet whole.
+    """Reassembles chunks, for one reader thread. Holds at most `limit_bytes` of tensors that are not yet whole.
 
     When that is exceeded the oldest goes: its frame is submitted again by the device.
     """

@@ -52,7 +52,7 @@ def _drawn(draw: np.random.Generator, tensor: Tensor) -> Array:
 
 
 def distance(first: str, second: str) -> Distance:
-    """How far two nodes' answers to the same frames are apart. Raises ModelError for text that is none of `answers`."""
+    """Distance between two nodes' answers to the same frames. Raises ModelError for text that is none of `answers`."""
     mine, theirs = _read(first), _read(second)
     if mine.shape != theirs.shape or not mine.size:
         raise ModelError(f"answers of {mine.size} and {theirs.size} values cannot be compared")

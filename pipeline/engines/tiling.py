@@ -107,7 +107,7 @@ def _kinds(tiles: Sequence[Tile]) -> list[Tile]:
 
 
 def refusal(engine: Engine, model: Loaded, tile_map: TileMap, found: tuple[Block, Tile] | None) -> TileError:
-    """What to say of a stack and grid that change a bit."""
+    """The error to raise for a stack and grid that change a bit; `found` is the first such block with a tile."""
     graph, stack = model.graph, tile_map.stack
     first, last = graph.blocks[stack.first].name, graph.blocks[stack.last].name
     grid = f"{len(tile_map.rows)}x{len(tile_map.columns)}"
