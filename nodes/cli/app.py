@@ -81,7 +81,7 @@ _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 
 def main() -> None:
-    """The entry point: errors that a user can mend are shown without a traceback, with exit code 1."""
+    """The entry point: errors that a user can fix are shown without a traceback, with exit code 1."""
     open_standard_files()
     signal.signal(signal.SIGTERM, _leave)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
@@ -257,7 +257,7 @@ def objective(
     """Say what a running stream is planned for: objective and constraints, all at once; waits until it is so.
 
     What is not given is at its default, not as it was. It holds until it is changed again, also for a planner that is
-    started anew.
+    restarted.
     """
     from nodes.cli import plan as plan_commands
     from nodes.cli.tables import plan_table

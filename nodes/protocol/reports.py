@@ -107,7 +107,7 @@ def read_report(payload: bytes) -> Report:
 
 
 class _Reader:
-    """Puts the flat numbers together; the first that is wrong is remembered."""
+    """Reader of the flat numbers of a report; keeps the first that is wrong."""
 
     def __init__(self, report: Mapping[str, Any]) -> None:
         self._report = report

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 LIMIT_BYTES = 256 * 1024 * 1024
 TIDY_BYTES = 4 * 1024 * 1024
-"""A journal with more closed frames than this is written anew without them."""
+"""A journal with more closed frames than this is written again without them."""
 SYNC_S = 0.5
 ANSWERED_KEPT = 256
 """Deliveries whose acknowledgement may have been lost: several times as many as the broker should have under way."""
@@ -143,7 +143,7 @@ class Journal:
                 self._tidy()
 
     def source_ended(self) -> None:
-        """The source gave all that it has: the next process begins anew."""
+        """The source gave all that it has: the next process begins again."""
         with self._lock:
             self.position, self._is_over = 0, True
             self._append(_record([_POSITION, 0]))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FRAMES = 2
 _MOST_VALUES = 4096
-"""Of all outputs of one frame, evenly chosen: a feature map tells no more than a part of it."""
+"""Of all outputs of one frame, evenly chosen: a feature map shows no more than a part of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def first_difference(
 ) -> tuple[Block, Tile] | None:
     """The first block with another bit in one of these tiles than the stack in one piece has there, and such a tile.
 
-    Slow: the stack is compiled anew up to each block.
+    Slow: the stack is compiled again up to each block.
     """
     graph, stack = model.graph, tile_map.stack
     made_by = [graph.blocks[index].outputs[0] for index in stack.blocks]

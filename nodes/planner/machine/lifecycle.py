@@ -44,7 +44,7 @@ def _refusals(inventory: Inventory, name: StreamId, stream: PlannedStream) -> li
         held = applied.streams.get(name)
         refused = held.refused.get(stream.plan.epoch) if held and stream.plan else None
         if refused is not None and stream.plan and _refuses_tiles(stream, node, applied.session):
-            text = f"{node} refuses epoch {stream.plan.epoch}: {refused}: it shares out no tiles until it starts anew"
+            text = f"{node} refuses epoch {stream.plan.epoch}: {refused}: it shares out no tiles until it restarts"
             actions += _say(stream, text)
         elif refused is not None and stream.plan and stream.binding.banned.get(node) != applied.session:
             stream.binding.banned[node] = applied.session
@@ -70,7 +70,7 @@ def _overdue(inventory: Inventory, stream: PlannedStream, now: float) -> list[Pl
         if late and stream.binding.banned.get(node) != session:
             stream.binding.banned[node] = session
             text = f"{node} has not prepared epoch {epoch} within {inventory.settings.prepare_timeout_s:.0f} s"
-            actions.append(Log(logging.WARNING, f"{text}: it is left out until it starts anew"))
+            actions.append(Log(logging.WARNING, f"{text}: it is left out until it restarts"))
     return actions
 
 

@@ -223,7 +223,7 @@ class Registry:
         return isinstance(self.compute.basis(node, stream.model, self._digest(stream) or ""), Estimate)
 
     def snapshot(self, stream: StreamBinding, node: NodeId, stream_loads: Iterable[StreamLoad] = ()) -> NodeSnapshot:
-        """All that the node's part in `costs` follows from, beside these streams; the node is usable."""
+        """Snapshot of a usable node's costs for the stream, shared with these loads."""
         basis = self.compute.basis(node, stream.model, self._digest(stream) or "")
         assert basis is not None
         link = self.links[node]
@@ -240,7 +240,7 @@ class Registry:
         return NodeSnapshot(basis, factor, link, utilisation_of(node, link, stream_loads), overhead_s, frame_overhead_s)
 
     def stream_load(self, stream: StreamBinding, plan: Plan, rate_hz: float) -> StreamLoad:
-        """What the stream takes under its plan; nodes that cannot be priced at present are left out."""
+        """The stream's load under its plan; nodes that cannot be priced at present are left out."""
         seconds = {}
         for tier, node in plan.nodes.items():
             basis = self.compute.basis(node, stream.model, plan.digest)

@@ -78,7 +78,9 @@ class WorkerPools:
 def priced_with(
     graph: ModelGraph, placement: Placement, node_set: NodeSet, objective: Objective, tiling: Tiling | None
 ) -> PricedPlan:
-    """A placement with these tiles; the coordinator stands in for workers that are not in the node set's pool."""
+    """A placement with these tiles; the coordinator computes the tiles of workers that are not in the node
+    set's pool.
+    """
     if tiling is None:
         return priced(graph, placement, node_set, objective)
     coordinator = NodeId(node_set.nodes[Tier.EDGE])

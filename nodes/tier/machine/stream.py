@@ -243,7 +243,7 @@ class StreamOwner:
         return actions
 
     def _hasten_disturbed(self, now: float) -> None:
-        """A frame whose way led through a node that has left or started anew since will not come back by itself."""
+        """A frame whose way led through a node that has left or restarted since will not come back by itself."""
         for frame in self.open.values():
             plan = self._plans.get(frame.epoch)
             if plan is not None and frame.incarnation != self._incarnations(plan):

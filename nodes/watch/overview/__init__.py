@@ -24,7 +24,7 @@ from pipeline.plan import NodeId, Plan
 
 
 class Overview:
-    """Takes messages, gives snapshots. The configuration tells which nodes and streams are awaited."""
+    """Takes messages, gives snapshots. The configuration names the nodes and streams to expect."""
 
     def __init__(self, config: Config) -> None:
         self._config = config

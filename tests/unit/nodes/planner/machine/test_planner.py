@@ -508,7 +508,7 @@ def test_a_living_node_that_never_prepares_is_left_out_after_the_deadline() -> N
     planner.tick(0.0)
     assert published(planner.tick(119.0)) == []
     actions = planner.tick(1.0)
-    assert "cloud-1 has not prepared epoch 1 within 120 s: it is left out until it starts anew" in logged(actions)
+    assert "cloud-1 has not prepared epoch 1 within 120 s: it is left out until it restarts" in logged(actions)
     (without,) = published(actions)
     assert without.placement == ON_EDGE
 
