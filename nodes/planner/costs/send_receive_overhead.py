@@ -50,3 +50,8 @@ class SendReceiveOverhead:
     def seconds_of(self, node: NodeId) -> float:
         """What to charge; a node that was never seen takes the least of what the others do."""
         return self._known.seconds_of(node)
+
+    @property
+    def least(self) -> float:
+        """What a node that was never seen is charged."""
+        return self._known.least

@@ -14,7 +14,7 @@ from nodes.planner.costs.drift import LEAST_ROUND_TRIP_S, drift
 from nodes.planner.costs.snapshot import NodeSnapshot, Utilisation
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
-from nodes.planner.machine.utilisation import MOST, STALE_S, Rates, StreamLoad, utilisation_of
+from nodes.planner.machine.utilisation import MOST, STALE_S, Loads, Rates, StreamLoad
 from nodes.protocol.messages import LifeState, LinkReport, NodeInfo, NodeState, Report, SegmentSeconds
 from nodes.protocol.reports import LEAST_FRAMES
 from nodes.tier.machine.events import PeerStateArrived, Tick
@@ -180,14 +180,21 @@ def test_rates_are_medians_of_windows_and_fade_when_nothing_is_said() -> None:
 
 def test_a_stream_takes_its_frames_times_what_one_takes() -> None:
     on = plan(1, (D, E, E, C))
-    stream_load = StreamLoad(on, 10.0, {Tier.DEVICE: 0.01, Tier.EDGE: 0.03, Tier.CLOUD: 0.002})
-    nothing = utilisation_of(EDGE_2, LINK, [stream_load])
-    assert nothing == Utilisation()
-    edge, cloud = utilisation_of(EDGE, LINK, [stream_load]), utilisation_of(CLOUD, LINK, [stream_load])
+    stream_load, loads = StreamLoad(on, 10.0, {Tier.DEVICE: 0.01, Tier.EDGE: 0.03, Tier.CLOUD: 0.002}), Loads()
+    assert loads.take(CAM, stream_load) == {DEVICE, EDGE, CLOUD}
+    assert loads.utilisation_of(EDGE_2, LINK) == loads.utilisation_of(EDGE, LINK, but=CAM) == Utilisation()
+    edge, cloud = loads.utilisation_of(EDGE, LINK), loads.utilisation_of(CLOUD, LINK)
     assert (edge.compute, cloud.compute) == (0.3, 0.02)
     links = on.predicted.links
     assert edge.down == pytest.approx(10.0 * links["device_edge"].nbytes / 1e6, abs=1e-3) if links else edge.down == 0.0
-    assert utilisation_of(EDGE, LINK, [stream_load] * 10).compute == MOST
+    for number in range(9):
+        loads.take(StreamId(f"other-{number}"), stream_load)
+    assert loads.utilisation_of(EDGE, LINK).compute == MOST
+    for number in range(9):
+        loads.take(StreamId(f"other-{number}"), None)
+    assert loads.utilisation_of(EDGE, LINK) == edge
+    assert loads.take(CAM, None) == {DEVICE, EDGE, CLOUD}
+    assert loads.utilisation_of(EDGE, LINK) == Utilisation()
 
 
 # Several streams.
