@@ -28,10 +28,15 @@ from nodes.planner.machine.solving import priced_plans_of, priced_today, why_not
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of
 from nodes.tier.machine.actions import Log
 from pipeline.errors import PlanError, TrisectError
+from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import PricedPlan
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 
+LEAST_NEWS = 0.01
+"""A price that differs by a smaller share from what was said last is said again only..."""
+SAME_NEWS_S = 60.0
+"""...so long after it: what leaves its band to and fro would fill the log."""
 COMPARED = 2
 """Plans that are looked at: the best, and the next best, which is named beside it."""
 
@@ -149,14 +154,26 @@ def _decided(
         return actions + _price_anew(inventory, name, stream, problem, priced_plans, was, now)
     is_time = now - max(stream.published_at, stream.priced_at) >= inventory.settings.min_seconds_between_plans
     if stream.drift_reasons and is_time and not has_lost_a_node(inventory, stream):
+        if not _is_worth_saying(inventory, stream, graph, now):
+            stream.drift_reasons = ()
+            return actions
         stays = f"the present plan stays, none is better by {inventory.settings.margin:.0%}"
-        return actions + _price_anew(
-            inventory, name, stream, problem, priced_plans, f"{'; '.join(stream.drift_reasons)}: {stays}", now
-        )
+        why = f"{'; '.join(stream.drift_reasons)}: {stays}"
+        return actions + _price_anew(inventory, name, stream, problem, priced_plans, why, now)
     if stream.adopted and stream.plan is not None:
         stream.adopted = False
         actions.append(PublishPlan(stream.plan, graph))
     return actions
+
+
+def _is_worth_saying(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, now: float) -> bool:
+    """Whether the present plan's price has changed since it was said last, or nothing has been said for a while."""
+    plan = stream.plan
+    assert plan is not None
+    if now - max(stream.published_at, stream.priced_at) >= SAME_NEWS_S or not stream.priced_at:
+        return True
+    said = stream.plan_request.parsed_objective().value(plan.predicted)
+    return abs(priced_today(inventory, stream, graph, plan).value - said) > LEAST_NEWS * said
 
 
 def _publish(
