@@ -1,7 +1,7 @@
-"""When what a plan rests on is no longer so. Pure.
+"""Drift: costs that have left the band around what a plan assumed. Pure.
 
 D3's rule: a plan was made for certain times and bandwidths, and as long as each stays within a band around what was
-assumed, nothing is decided anew. So noise is not followed, nor is anything solved for it.
+assumed, nothing is decided again. So noise is not followed, nor is anything solved for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LEAST_ROUND_TRIP_S = 2e-3
 
 
 def drift(node: NodeId, assumed: NodeSnapshot, now: NodeSnapshot, band: float) -> Iterator[str]:
-    """What has left its band, in words; `band` is a share of the assumed value."""
+    """Yield what has left its band, in words; `band` is a share of the assumed value."""
     if now.basis != assumed.basis:
         yield f"{node} has been measured anew"
     elif _is_outside(now.slowness, assumed.slowness, band):

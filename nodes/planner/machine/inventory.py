@@ -1,4 +1,4 @@
-"""What the planner takes from events: of nodes, of streams, of plans that are there already."""
+"""The planner's inventory: what it learns from events about nodes, streams and plans that exist already."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PlannerSettings:
 
 
 def _sender(event: PlannerEvent) -> NodeId | None:
-    """The node that an event tells of."""
+    """The node that an event is about, None for none."""
     match event:
         case PeerStateArrived(state):
             return state.node
@@ -80,7 +80,7 @@ def _sender(event: PlannerEvent) -> NodeId | None:
 
 
 class Inventory:
-    """All that the planner knows; `learn` takes an event, and whoever decides reads the rest."""
+    """The planner's state; `learn` takes an event, and the rules read the rest."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class Inventory:
         return actions + self._fall_silent(now, [sender]) if sender in self.registry.silent else actions
 
     def _why_not(self, event: PlannerEvent) -> str:
-        """Why there is no room for what an event tells of, empty if there is."""
+        """The reason to refuse an event for which there is no room, empty if there is room."""
         node = _sender(event)
         if node is not None:
             if node not in self.nodes and len(self.nodes) >= MOST_NODES:

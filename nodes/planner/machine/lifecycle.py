@@ -1,4 +1,4 @@
-"""A stream's plans, one after the other: decided, published under their epochs, priced anew, refused or overdue."""
+"""A stream's plans, one after the other: decided, published under their epochs, priced again, refused or overdue."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _refusals(inventory: Inventory, name: StreamId, stream: PlannedStream) -> li
     """A node that refuses the present plan is left out of this stream for as long as its process lives.
 
     Not so the device, without which there is no stream: what it refuses is not asked of it again, and the plan that
-    it had is published anew.
+    it had is published again.
     """
     actions: list[PlannerAction] = []
     for node in stream.plan.members if stream.plan else ():
@@ -246,7 +246,7 @@ def _next_epoch(inventory: Inventory, name: StreamId, stream: PlannedStream) -> 
 
 
 def _refuses_tiles(stream: PlannedStream, node: NodeId, session: str) -> bool:
-    """Whether a coordinator has just refused a plan with tiles: it may run the same blocks in one piece."""
+    """True when a coordinator has just refused a plan with tiles: it may run the same blocks in one piece."""
     plan = stream.plan
     is_coordinator = plan is not None and plan.tiles is not None and plan.nodes[Tier.EDGE] == node
     if is_coordinator:

@@ -34,7 +34,7 @@ _ALONE = {Tier.DEVICE: baselines.device_only, Tier.EDGE: baselines.edge_only, Ti
 
 @dataclass(frozen=True, slots=True)
 class PlanningProblem:
-    """What is to be placed, where it may be, and what for."""
+    """A stream's graph, the node sets it may be placed on, and its plan request."""
 
     graph: ModelGraph
     node_sets: Sequence[NodeSet]
@@ -161,7 +161,7 @@ def planning_problem(
     snapshots: Mapping[NodeId, NodeSnapshot],
     pools: WorkerPools,
 ) -> PlanningProblem:
-    """What to ask of the usable nodes of each tier under these conditions of theirs, with their tile workers."""
+    """Pose the problem for the usable nodes of each tier under these snapshots, with their worker pools."""
 
     def node_sets() -> Iterator[NodeSet]:
         for nodes in combinations(tiers, plan_request.constraints.exclude_nodes):

@@ -115,18 +115,18 @@ def priced_today(inventory: Inventory, stream: PlannedStream, graph: ModelGraph,
 
 
 def why_not(inventory: Inventory, stream: PlannedStream, forced: Placement | None) -> str:
-    """What is lacking for a placement, that by hand or any."""
+    """The tiers that lack usable nodes for the forced placement, or any, with reasons, in words."""
     return inventory.registry.why_no_plan(stream.binding, set(forced or ()) | {Tier.DEVICE})
 
 
 def is_untiled_only(inventory: Inventory, stream: PlannedStream, node: NodeId) -> bool:
-    """Whether the node's present process has refused to be the coordinator of tiles."""
+    """True when the node's present process has refused to coordinate tiles."""
     state = inventory.registry.peers.states.get(node)
     return state is not None and stream.untiled_only.get(node) == state.session
 
 
 def _forced_tiles(inventory: Inventory, stream: PlannedStream) -> Tiling | None:
-    """Those placed by hand, while none of their workers refuses; for one that is lost the coordinator stands in."""
+    """The tiles placed by hand, None once a worker refuses; the coordinator computes those of a lost one."""
     tiles = stream.forced_tiles
     refusing = any(inventory.registry.why_no_tiles(stream.binding, node) for node in tiles.workers) if tiles else False
     coordinator = stream.plan.nodes.get(Tier.EDGE) if stream.plan else None

@@ -1,4 +1,4 @@
-"""What streams take of the nodes that they share: frames per second, measured, by what each frame is predicted to take.
+"""Utilisation of shared nodes: streams' measured frames per second, times the predicted cost of each frame.
 
 A stream is planned with what the others leave. A processor of which a share is taken works for one more stream as if it
 were that much slower, which holds exactly for a shared one and roughly for one that serves frames in turn.
@@ -36,7 +36,7 @@ class Rates:
         self._known: dict[StreamId, _Rate] = {}
 
     def counted(self, stream: StreamId, frames: int, now: float) -> None:
-        """So many frames since this was said last; the first time only begins to count."""
+        """Count `frames` since the last call; the first call only starts the clock."""
         known = self._known.get(stream)
         if known is None or now - known.counted_at > STALE_S:
             self._known[stream] = _Rate(now)
@@ -121,7 +121,7 @@ def _shares(load: StreamLoad) -> dict[NodeId, _Share]:
 
 
 def _bytes(plan: Plan, tier: Tier) -> tuple[int, int]:
-    """What the tier's node sends and receives for a frame: the tensors of its cuts and, from the last tier, results."""
+    """Bytes that the tier's node sends and receives per frame: its cuts' tensors and, from the last tier, results."""
     nothing = LinkCost(0.0, 0, 0, 0.0)
     above = plan.predicted.links.get(link_label(tier), nothing) if tier is not Tier.CLOUD else nothing
     below = plan.predicted.links.get(link_label(Tier(tier - 1)), nothing) if tier is not Tier.DEVICE else nothing
