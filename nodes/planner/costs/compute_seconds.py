@@ -16,7 +16,7 @@ from pipeline.errors import ModelError, TileError
 from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
-from pipeline.plan import NodeId, Plan
+from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
 from pipeline.tiles.tiled_stack_cost import tile_seconds
 
@@ -60,10 +60,14 @@ class ComputeSeconds:
     _estimates: dict[tuple[str, Speed], tuple[float, ...]] = field(default_factory=dict)
     _corrections: Corrections = field(default_factory=Corrections)
     _calls: Constants[NodeId] = field(default_factory=Constants)
+    _bases: dict[tuple[NodeId, str, str], Basis | None] = field(default_factory=dict)
+    _biases: dict[tuple[str, str], float] = field(default_factory=dict)
+    _stages: dict[tuple[StreamId, Tier], tuple[Plan, Basis, float]] = field(default_factory=dict)
 
     def learn_speed(self, info: NodeInfo) -> str:
         """Take a node's speed; returns what is wrong with it, if anything, and ignores it then."""
         self._speeds.pop(info.node, None)
+        self.forget_bases()
         try:
             if info.speed is not None:
                 self._speeds[info.node] = Speed.from_json(info.speed)
@@ -75,6 +79,7 @@ class ComputeSeconds:
         """Take a node's profile, and forget corrections of what was foreseen without it."""
         if self._profiles.get((node, profile.model)) != profile:
             self._profiles[node, profile.model] = profile
+            self.forget_bases()
             self._corrections.forget(node, profile.model)
 
     def has_room_for(self, node: NodeId, profile: Profile) -> bool:
@@ -97,7 +102,7 @@ class ComputeSeconds:
             if tier is None or basis is None:
                 continue
             foreseen_s, is_coordinator = (
-                sum(self.of_stage(basis, plan, tier)),
+                self.stage_seconds(basis, plan, tier),
                 tier is Tier.EDGE and plan.tiles is not None,
             )
             if foreseen_s < (LEAST_REST_SECONDS if is_coordinator else LEAST_SECONDS):
@@ -153,8 +158,15 @@ class ComputeSeconds:
                 if foreseen_s >= LEAST_SECONDS:
                     self._corrections.learn(node, plan.model, basis, sum(took) / foreseen_s)
 
-    def of_stage(self, basis: Basis, plan: Plan, tier: Tier) -> Iterator[float]:
-        """Foreseen seconds of the blocks that the tier's node runs itself, without those in tiles."""
+    def stage_seconds(self, basis: Basis, plan: Plan, tier: Tier) -> float:
+        """Foreseen seconds of the blocks that the tier's node runs by itself: those in tiles are not among them."""
+        known = self._stages.get((plan.stream, tier))
+        if known is None or known[0] is not plan or known[1] is not basis:
+            known = plan, basis, sum(self._stage(basis, plan, tier))
+            self._stages[plan.stream, tier] = known
+        return known[2]
+
+    def _stage(self, basis: Basis, plan: Plan, tier: Tier) -> Iterator[float]:
         stack = self._shared_out(plan) if tier is Tier.EDGE else ()
         for block, (seconds, placed) in enumerate(zip(self.foreseen(basis, plan.digest), plan.placement, strict=False)):
             if placed is tier and block not in stack:
@@ -169,6 +181,21 @@ class ComputeSeconds:
 
     def basis(self, node: NodeId, model: str, digest: str) -> Basis | None:
         """The node's fitting profile, else an estimate, None without either."""
+        key = node, model, digest
+        if key not in self._bases:
+            self._bases[key] = self._find_basis(node, model, digest)
+        return self._bases[key]
+
+    def forget_bases(self) -> None:
+        """Find anew what seconds follow from: a node, a profile or a graph has come."""
+        self._bases.clear()
+        self._biases.clear()
+
+    def pooled(self, model: str) -> tuple[float, float]:
+        """What nodes that are not measured are charged because others are: a factor, and seconds a call."""
+        return self._corrections.common(model), min(self._calls.least, CALL_S)
+
+    def _find_basis(self, node: NodeId, model: str, digest: str) -> Basis | None:
         profile, speed = self._profiles.get((node, model)), self._speeds.get(node)
         if profile is not None and not self.why_unfit(node, model, digest):
             return profile
@@ -213,6 +240,11 @@ class ComputeSeconds:
         return self._estimates[key]
 
     def _bias(self, model: str, digest: str) -> float:
+        if (model, digest) not in self._biases:
+            self._biases[model, digest] = self._find_bias(model, digest)
+        return self._biases[model, digest]
+
+    def _find_bias(self, model: str, digest: str) -> float:
         ratios = []
         for node, speed in self._speeds.items():
             profile, estimated_s = self._profiles.get((node, model)), sum(self._estimated(speed, digest))

@@ -42,13 +42,14 @@ class Constants(Generic[K]):
     """Whoever learns them says what is to be added; a node at rest follows its processor and is slowly forgotten."""
 
     _known: dict[K, _Constant] = field(default_factory=dict)
+    _least: float | None = None
 
     def add(self, key: K, seconds: float) -> None:
         """Add `seconds`, which may be negative; the sum is at least 0."""
         known = self._known.setdefault(key, _Constant())
         known.probe_s = None
         known.smoothed = max(0.0, known.smoothed + seconds)
-        known.follow()
+        self._follow(known)
 
     def rest(self, key: K, probe_s: float | None = None) -> None:
         """The node reported, maybe what a probe of its processor took, and nothing is learned of it at present."""
@@ -59,7 +60,13 @@ class Constants(Generic[K]):
         if probe_s is not None and (changed := turned(probe_s, known.probe_s)) is not None:
             known.probe_s = probe_s
             known.smoothed *= changed
+        self._follow(known)
+
+    def _follow(self, known: _Constant) -> None:
+        before = known.used
         known.follow()
+        if known.used != before or not before:
+            self._least = None
 
     def smoothed(self, key: K) -> float:
         """Seconds learned so far; 0 without any."""
@@ -71,4 +78,11 @@ class Constants(Generic[K]):
         known = self._known.get(key)
         if known is not None:
             return known.used
-        return min((most_shared_s, *(other.used for other in self._known.values()))) if self._known else 0.0
+        return min(most_shared_s, self.least)
+
+    @property
+    def least(self) -> float:
+        """The least that any node is charged; 0 before anything was learned."""
+        if self._least is None:
+            self._least = min((known.used for known in self._known.values()), default=0.0)
+        return self._least

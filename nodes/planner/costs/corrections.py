@@ -23,7 +23,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipeline.plan import NodeId
@@ -103,38 +104,44 @@ class _Correction:
 
 
 class Corrections:
-    """By node and model."""
+    """By model and node. `common` is kept until a factor on which it rests changes."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[NodeId, str], _Correction] = {}
+        self._known: dict[str, dict[NodeId, _Correction]] = {}
+        self._shared_by: dict[str, float | None] = {}
 
     def learn(self, node: NodeId, model: str, basis: object, ratio: float) -> None:
         """A report's measured seconds, divided by those foreseen; another basis than before begins again."""
-        known = self._known.get((node, model))
+        known = self._find(node, model)
         if known is None or known.basis != basis:
-            known = self._known[node, model] = _Correction(basis)
-        known.learn(ratio)
+            known = self._known.setdefault(model, {})[node] = _Correction(basis)
+        with self._watching(model, known):
+            known.learn(ratio)
 
     def smoothed(self, node: NodeId, model: str, basis: object) -> float:
         """The smoothed factor, measured at present or not; 1 without any."""
-        known = self._known.get((node, model))
+        known = self._find(node, model)
         return known.smoothed if known and known.basis == basis else 1.0
 
     def forget(self, node: NodeId, model: str) -> None:
         """Forget the node's factor for the model, whose foreseen seconds have changed."""
-        self._known.pop((node, model), None)
+        if self._known.get(model, {}).pop(node, None) is not None:
+            self._shared_by.pop(model, None)
 
     def fade(self, node: NodeId, but: Collection[str], probe_s: float | None = None) -> None:
         """Fade factors of a node that reported, maybe with a probe's seconds, on all models `but` those
         measured now.
         """
-        for (which, model), known in self._known.items():
-            if which == node and model not in but:
-                known.ratios.clear()
-                if probe_s is not None:
-                    known.follow_probe(probe_s, self.common(model))
-                if (shared := self._shared(model)) is not None:
-                    known.fade(self.common(model), shared)
+        for model in self._known.keys() - set(but):
+            known = self._find(node, model)
+            if known is not None:
+                with self._watching(model, known):
+                    known.ratios.clear()
+                with self._watching(model, known):
+                    if probe_s is not None:
+                        known.follow_probe(probe_s, self.common(model))
+                    if (shared := self._shared(model)) is not None:
+                        known.fade(self.common(model), shared)
 
     def common(self, model: str) -> float:
         """The factor charged to nodes that are not measured."""
@@ -142,16 +149,29 @@ class Corrections:
         cold = min(abs(far), max(0.0, 2 * math.log(COLDNESS) - abs(far)))
         return round(math.exp(math.copysign(cold, far)), 3)
 
-    def _shared(self, model: str) -> float | None:
-        used = [known.used for (_, which), known in self._known.items() if which == model and known.is_measured]
-        return min(max(min(used), 1.0), max(used)) if used else None
-
     def factor_of(self, node: NodeId, model: str, basis: object) -> float:
         """The factor for the node's seconds if they rest on `basis`."""
-        known, common = self._known.get((node, model)), self.common(model)
+        known, common = self._find(node, model), self.common(model)
         if known is None or known.basis != basis or not (known.is_measured or not close(known.used, common)):
             return common
         return known.used
+
+    def _find(self, node: NodeId, model: str) -> _Correction | None:
+        return self._known.get(model, {}).get(node)
+
+    def _shared(self, model: str) -> float | None:
+        if model not in self._shared_by:
+            used = [known.used for known in self._known.get(model, {}).values() if known.is_measured]
+            self._shared_by[model] = min(max(min(used), 1.0), max(used)) if used else None
+        return self._shared_by[model]
+
+    @contextmanager
+    def _watching(self, model: str, known: _Correction) -> Iterator[None]:
+        """What nodes share is found anew if this correction counts in it otherwise than before."""
+        before = known.used, known.is_measured
+        yield
+        if (known.used, known.is_measured) != before:
+            self._shared_by.pop(model, None)
 
 
 def turned(probe_s: float, before_s: float | None) -> float | None:

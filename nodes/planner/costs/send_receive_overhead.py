@@ -50,3 +50,8 @@ class SendReceiveOverhead:
     def seconds_of(self, node: NodeId) -> float:
         """Seconds to charge for sending or receiving once; for an unknown node the least of the others'."""
         return self._known.seconds_of(node)
+
+    @property
+    def least(self) -> float:
+        """What a node that was never seen is charged."""
+        return self._known.least

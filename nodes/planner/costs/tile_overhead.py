@@ -47,7 +47,12 @@ class TileOverhead:
 
     def seconds_of(self, worker: NodeId) -> float:
         """Seconds per tile to charge; for an unknown worker the least of the others'."""
-        return self._used.get(worker, min(self._used.values(), default=0.0))
+        return self._used.get(worker, self.least)
+
+    @property
+    def least(self) -> float:
+        """The least that any worker is charged; 0 before anything was learned."""
+        return min(self._used.values(), default=0.0)
 
     def _follow(self, worker: NodeId) -> None:
         now, used = self._smoothed[worker], self._used.get(worker)

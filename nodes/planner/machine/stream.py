@@ -15,7 +15,7 @@ from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import PricedPlan
 from pipeline.placement import Placement, Tier
-from pipeline.plan import NodeId, Plan
+from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.tiles.tiling import Tiling
 
 FORCED = "forced"
@@ -35,6 +35,7 @@ class PlannedStream:
     `drift_reasons` says what has left its band since the last word on it.
     """
 
+    name: StreamId
     binding: StreamBinding
     configured: PlanRequest
     requested: PlanRequest | None = None
