@@ -1,13 +1,14 @@
-"""What the planner takes from events: of nodes, of streams, of plans that are there already."""
+"""The planner's inventory: what it learns from events about nodes, streams and plans that exist already."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from typing_extensions import assert_never
 
 from nodes.config.plan_request import PlanRequest, read_plan_request
 from nodes.planner.costs.compute_seconds import MOST_PROFILES
@@ -21,6 +22,7 @@ from nodes.planner.machine.events import (
     PlanSeen,
     ProfileArrived,
     TelemetryArrived,
+    Told,
 )
 from nodes.planner.machine.failure_detector import FailureDetector
 from nodes.planner.machine.registry import MOST_GRAPHS, Registry, StreamBinding
@@ -57,7 +59,7 @@ class PlannerSettings:
 
 
 def _sender(event: PlannerEvent) -> NodeId | None:
-    """The node that an event tells of."""
+    """The node that an event is about, None for none."""
     match event:
         case PeerStateArrived(state):
             return state.node
@@ -74,7 +76,7 @@ def _sender(event: PlannerEvent) -> NodeId | None:
 
 
 class Inventory:
-    """All that the planner knows; `learn` takes an event, and whoever decides reads the rest."""
+    """The planner's state; `learn` takes an event, and the rules read the rest."""
 
     def __init__(
         self,
@@ -99,32 +101,19 @@ class Inventory:
         self.streams: dict[StreamId, PlannedStream] = {}
         self.nodes: set[NodeId] = set()
         self.rivals_logged: dict[StreamId, list[NodeId]] = {}
-        self._learn: dict[type, Callable[[Any, float], list[PlannerAction]]] = {
-            PeerStateArrived: self._state_arrived,
-            PeerAppliedArrived: self._applied_arrived,
-            InfoArrived: self._info_arrived,
-            ProfileArrived: self._profile_arrived,
-            LinkArrived: self._link_arrived,
-            TelemetryArrived: self._telemetry_arrived,
-            ManifestArrived: self._manifest_arrived,
-            PlanSeen: self._plan_seen,
-            ConnectionLost: self._connection_lost,
-            ConnectionRestored: self._connection_restored,
-            Tick: lambda _event, _now: [],
-        }
 
-    def learn(self, event: PlannerEvent, now: float, *, more_wait: bool = False) -> list[PlannerAction]:
+    def learn(self, event: Told, now: float, *, more_wait: bool = False) -> list[PlannerAction]:
         """Take one event that is no person's request, and see who has fallen silent.
 
         Not while more events wait: what a node has said meanwhile may be among them.
         """
         if why_not := self._why_not(event):
             return [Refuse(type(event).__name__, why_not)]
-        actions = self._learn[type(event)](event, now) + self._take_over()
+        actions = self._take(event, now) + self._take_over()
         return actions if more_wait else actions + self._fall_silent(now)
 
-    def _why_not(self, event: PlannerEvent) -> str:
-        """Why there is no room for what an event tells of, empty if there is."""
+    def _why_not(self, event: Told) -> str:
+        """The reason to refuse an event for which there is no room, empty if there is room."""
         node = _sender(event)
         if node is not None:
             if node not in self.nodes and len(self.nodes) >= MOST_NODES:
@@ -149,6 +138,32 @@ class Inventory:
             if event.plan.stream not in self.seen_plans and len(self.seen_plans) >= MOST_STREAMS:
                 return f"stream: {MOST_STREAMS} are known, and {event.plan.stream} would be one more"
         return ""
+
+    def _take(self, event: Told, now: float) -> list[PlannerAction]:
+        match event:
+            case PeerStateArrived():
+                return self._state_arrived(event, now)
+            case PeerAppliedArrived():
+                return self._applied_arrived(event, now)
+            case InfoArrived():
+                return self._info_arrived(event, now)
+            case ProfileArrived():
+                return self._profile_arrived(event, now)
+            case LinkArrived():
+                return self._link_arrived(event, now)
+            case TelemetryArrived():
+                return self._telemetry_arrived(event, now)
+            case ManifestArrived():
+                return self._manifest_arrived(event, now)
+            case PlanSeen():
+                return self._plan_seen(event, now)
+            case ConnectionLost():
+                return self._connection_lost(event, now)
+            case ConnectionRestored():
+                return self._connection_restored(event, now)
+            case Tick():
+                return []
+        assert_never(event)
 
     def newest_believable(self, name: StreamId) -> int:
         """The highest epoch of the stream that a node can have seen."""

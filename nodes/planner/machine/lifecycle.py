@@ -1,4 +1,4 @@
-"""A stream's plans, one after the other: decided, published under their epochs, priced anew, refused or overdue."""
+"""A stream's plans, one after the other: decided, published under their epochs, priced again, refused or overdue."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nodes.planner.machine.events import (
 )
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.problem import PlanningProblem
+from nodes.planner.machine.publish_rules import Publish, Situation, verdict
 from nodes.planner.machine.rules import (
     estimated_nodes,
     fallback_of,
     has_lost_a_node,
     is_measured_now,
     is_refused_by_device,
-    why_publish,
 )
 from nodes.planner.machine.solving import priced_plans_of, priced_today, why_not
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of
@@ -33,7 +33,7 @@ def _refusals(inventory: Inventory, name: StreamId, stream: PlannedStream) -> li
     """A node that refuses the present plan is left out of this stream for as long as its process lives.
 
     Not so the device, without which there is no stream: what it refuses is not asked of it again, and the plan that
-    it had is published anew.
+    it had is published again.
     """
     actions: list[PlannerAction] = []
     for node, applied in inventory.registry.peers.applied.items():
@@ -73,7 +73,10 @@ def _overdue(inventory: Inventory, stream: PlannedStream, now: float) -> list[Pl
 def decide(
     inventory: Inventory, name: StreamId, stream: PlannedStream, now: float, wall_ts: float
 ) -> list[PlannerAction]:
-    """Publish a plan for the stream if there is a reason to, or say the present one's price, or what is lacking."""
+    """Publish a plan for the stream if there is a reason to, or say the present one's price, or what is lacking.
+
+    A `quick` plan is not proved; the stream is looked at again when nothing else waits.
+    """
     actions = _refusals(inventory, name, stream) + _overdue(inventory, stream, now)
     try:
         graph = inventory.registry.graph_of(stream.binding)
@@ -93,20 +96,21 @@ def decide(
     except TrisectError as error:
         return actions + _say(stream, f"no plan for stream {name} yet: {error}")
     best = fallback or priced_plans[0]
-    why = why_publish(inventory, stream, graph, best, now)
+    decided = verdict(Situation(inventory, stream, graph, best, now))
     registry, binding = inventory.registry, stream.binding
     wrong = [registry.mismatch(binding), registry.apart(binding), registry.unfit_profiles(binding)]
     if any(wrong):
         actions += _say(stream, "; ".join(filter(None, wrong)))
-    if why:
-        return actions + _publish(inventory, name, stream, problem, best, priced_plans, lacking + why, now, wall_ts)
+    if isinstance(decided, Publish):
+        why = lacking + decided.reason
+        return actions + _publish(inventory, name, stream, problem, best, priced_plans, why, now, wall_ts)
     if stream.plan is not None and is_measured_now(inventory, stream):
         was = f"estimated at {stream.plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
         stream.unsure = frozenset()
         return actions + _price_anew(inventory, name, stream, problem, priced_plans, was, now)
     is_time = now - max(stream.published_at, stream.priced_at) >= inventory.settings.min_seconds_between_plans
     if stream.drift_reasons and is_time and not has_lost_a_node(inventory, stream):
-        stays = f"the present plan stays, none is better by {inventory.settings.margin:.0%}"
+        stays = f"the present plan stays, {decided.reason}"
         return actions + _price_anew(
             inventory, name, stream, problem, priced_plans, f"{'; '.join(stream.drift_reasons)}: {stays}", now
         )
@@ -184,7 +188,7 @@ def _next_epoch(inventory: Inventory, name: StreamId, stream: PlannedStream) -> 
 
 
 def _refuses_tiles(stream: PlannedStream, node: NodeId, session: str) -> bool:
-    """Whether a coordinator has just refused a plan with tiles: it may run the same blocks in one piece."""
+    """True when a coordinator has just refused a plan with tiles: it may run the same blocks in one piece."""
     plan = stream.plan
     is_coordinator = plan is not None and plan.tiles is not None and plan.nodes[Tier.EDGE] == node
     if is_coordinator:
