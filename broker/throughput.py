@@ -28,7 +28,6 @@ class Throughput:
         self._since: float | None = None
         self._nbytes = 0
         self._opposed_s, self._opposed_until = 0.0, float("-inf")
-        self.samples_total = 0
         self.sampled_at = float("-inf")
 
     def began(self, now: float) -> None:
@@ -52,7 +51,6 @@ class Throughput:
             known = self.bytes_per_s()
             if self._nbytes >= LEAST_BYTES and (known is not None or not self._opposed_s):
                 self._add(self._nbytes, max(self._unopposed(seconds, known), LEAST_S))
-                self.samples_total += 1
                 self.sampled_at = now
             self._since, self._nbytes, self._opposed_s = (None if is_idle else now), 0, 0.0
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from pipeline import wire_fields
 from pipeline.errors import WireError
 from pipeline.graph import DTYPES, MOST_TENSOR_BYTES, Tensor
 from pipeline.protocol_version import PROTOCOL_VERSION, require_protocol
@@ -188,10 +189,10 @@ def _chunk(header: Mapping[str, Any], data: memoryview) -> Chunk:
     """Each field within its range. Raises KeyError, TypeError or ValueError, which names the field and the limit."""
 
     def count(name: str, most: int) -> int:
-        return _count(name, header[name], most)
+        return wire_fields.count(name, header[name], most)
 
     key = FrameKey(
-        stream=_id("stream", header["stream"]),
+        stream=wire_fields.identifier("stream", header["stream"]),
         epoch=count("epoch", MOST_EPOCH),
         sequence=count("sequence", MOST_SEQUENCE),
         attempt=count("attempt", MOST_ATTEMPT),
@@ -200,19 +201,19 @@ def _chunk(header: Mapping[str, Any], data: memoryview) -> Chunk:
     )
     if key.oldest_open > key.sequence:
         raise ValueError(f"oldest_open {key.oldest_open} is above the frame's own sequence {key.sequence}")
-    dtype, shape = _text("dtype", header["dtype"]), header["shape"]
+    dtype, shape = wire_fields.text("dtype", header["dtype"]), header["shape"]
     if dtype not in DTYPES or not isinstance(shape, list | tuple) or len(shape) > MOST_RANK:
         raise ValueError(f"a tensor of up to {MOST_RANK} axes of a dtype known here, not {dtype!r:.40}")
     return Chunk(
         key=key,
         tensor=count("tensor", 10 * MOST_BLOCKS),
         dtype=dtype,
-        shape=tuple(_count("shape", size, 1 << 31) for size in shape),
+        shape=tuple(wire_fields.count("shape", size, 1 << 31) for size in shape),
         nbytes=count("nbytes", MOST_TENSOR_BYTES),
         offset=count("offset", MOST_TENSOR_BYTES),
         checksum=count("checksum", (1 << 64) - 1),
         trace=_read_trace(header.get("trace", ())),
-        error=_text("error", header.get("error", ""), MOST_REASON),
+        error=wire_fields.text("error", header.get("error", ""), MOST_REASON),
         data=data,
     )
 
@@ -371,31 +372,20 @@ def _read_trace(value: Any) -> Trace:
 def _read_hop(node: Any, tier: Any, *numbers: Any) -> Hop:
     *timestamps, is_compiling = numbers
     arrived, decode, queue, compute, encode, sent = timestamps
-    arrived_ts, sent_ts = _number("arrived_ts", arrived, _MOST_TS), _number("sent_ts", sent, _MOST_TS)
-    took = [_number("seconds of a hop", number, MOST_SECONDS) for number in (decode, queue, compute, encode)]
-    name = _id("node of a hop", node)
-    return Hop(name, _text("tier", tier), arrived_ts, took[0], took[1], took[2], took[3], sent_ts, is_compiling is True)
-
-
-def _number(name: str, value: Any, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise ValueError(f"{name}: a number from 0 to {most:g} expected, not {value!r:.40}")
-    return float(value)
-
-
-def _id(name: str, value: Any) -> str:
-    if not isinstance(value, str) or _ID.fullmatch(value) is None:
-        raise ValueError(f"{name}: {ID} expected, not {value!r:.40}")
-    return value
-
-
-def _text(name: str, value: Any, most: int = 64) -> str:
-    if not isinstance(value, str) or len(value) > most:
-        raise TypeError(f"{name}: a text of at most {most} characters expected, not {type(value).__name__}")
-    return value
-
-
-def _count(name: str, value: Any, most: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise TypeError(f"{name}: a number from 0 to {most} expected, not {value!r:.40}")
-    return value
+    arrived_ts, sent_ts = (
+        wire_fields.number("arrived_ts", arrived, _MOST_TS),
+        wire_fields.number("sent_ts", sent, _MOST_TS),
+    )
+    took = [wire_fields.number("seconds of a hop", number, MOST_SECONDS) for number in (decode, queue, compute, encode)]
+    name = wire_fields.identifier("node of a hop", node)
+    return Hop(
+        name,
+        wire_fields.text("tier", tier),
+        arrived_ts,
+        took[0],
+        took[1],
+        took[2],
+        took[3],
+        sent_ts,
+        is_compiling is True,
+    )

@@ -21,7 +21,8 @@ class ProcessEnded(TrisectError):
 
     def __init__(self, name: str, code: int, log: Path) -> None:
         lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-        super().__init__(f"{name} ended with code {code}; the end of {log}:\n  " + "\n  ".join(lines))
+        text = f"{name} ended with code {code}; the end of {log}:\n  " + "\n  ".join(lines)
+        super().__init__(text, node=name, file=log)
 
 
 class Processes:

@@ -182,6 +182,9 @@ class StreamSection(Section):
     max_pixels: int = Field(
         24_000_000, ge=1, le=1_000_000_000, description="pixels of the largest image that is decoded, from 1"
     )
+    unrecorded: Literal["answer", "refuse"] = Field(
+        "answer", description="answer or refuse, for frames that the device cannot record on its disk: full, read-only"
+    )
     outputs: bool = Field(False, description="true (publish whole output tensors too) or false")
     source: SourceSection | None = Field(None, description="a section, or left out when frames come over MQTT only")
     plan: PlanRequest = Field(default_factory=PlanRequest, description="a section with objective and constraints")

@@ -35,8 +35,9 @@ class IdInUse(TrisectError):
 
     def __init__(self, node: NodeId, answer: dict[str, Any]) -> None:
         super().__init__(
-            f"node id {node!r} is in use: process {answer.get('pid')} on {answer.get('host')} answers to it; "
-            "stop that one, or give this one another id"
+            f"node id {node!r} is in use: process {answer.get('pid')} on {answer.get('host')} answers to it",
+            node=node,
+            hint="stop that one, or give this one another id",
         )
 
 

@@ -96,13 +96,14 @@ class FrameLedger:
         """The stream's source gave all that it has: the next process begins again."""
         self._journals[stream].source_ended()
 
-    def entered(self, stream: StreamId, sequence: int, pending_frame: PendingFrame) -> None:
-        """A frame gets its record, before anything is computed of it. Raises OSError."""
+    def entered(self, stream: StreamId, sequence: int, pending_frame: PendingFrame) -> bool:
+        """Record a frame before anything is computed of it; False where the disk has no room for the record."""
         journal = self._journals[stream]
         if pending_frame.delivery is not None:
-            journal.delivered(sequence, pending_frame.delivery)
-        elif pending_frame.position is not None:
-            journal.entered(sequence, pending_frame.source, pending_frame.position, pending_frame.payload)
+            return journal.delivered(sequence, pending_frame.delivery)
+        if pending_frame.position is not None:
+            return journal.entered(sequence, pending_frame.source, pending_frame.position, pending_frame.payload)
+        return True  # an earlier process's, whose record stands
 
     def answer(
         self, stream: StreamId, sequence: int, pending_frame: PendingFrame, publications: Sequence[Publication]

@@ -38,11 +38,10 @@ _MEGABYTE = 1_000_000
 class TooLarge(ModelError):
     """More memory would be needed than there is; `needed` and `available` are bytes."""
 
-    def __init__(self, what: str, needed: int, available: int, remedy: str) -> None:
+    def __init__(self, what: str, needed: int, available: int, hint: str) -> None:
         there = f"{available / _MEGABYTE:,.0f} MB are available"
-        super().__init__(f"{what} about {needed / _MEGABYTE:,.0f} MB of memory, {there}; {remedy}")
-        self.needed = needed
-        self.available = available
+        text = f"{what} about {needed / _MEGABYTE:,.0f} MB of memory, {there}"
+        super().__init__(text, size=needed, limit=available, hint=hint)
 
 
 def check_fits(source: ModelSource) -> None:

@@ -32,17 +32,12 @@ _MAKES = ("models", "prepare", "lite")
 _SERVE = "from pipeline.models.pack import serve; serve()"
 
 
-def directory() -> Path:
-    """`$XDG_CACHE_HOME/trisect/packages`, by default below ~/.cache."""
-    return folders.cache() / "packages"
-
-
 def path_of(source: ModelSource) -> Path:
     """Path of a source's package, whether it exists yet or not. Raises ModelError for a file that is not there."""
     named = [FORMAT_VERSION, _code(), _version("keras"), _identity(source.source), _identity(source.weights)]
     named += [source.input_size, [_identity_of_package(package) for package in source.imports]]
     key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
-    return directory() / f"{Path(source.source).stem}-{key}{SUFFIX}"
+    return folders.packages() / f"{Path(source.source).stem}-{key}{SUFFIX}"
 
 
 def load(source: ModelSource) -> Package:

@@ -93,11 +93,6 @@ def _processor() -> str:
     return named.get("model name") or named.get("model") or named.get("hardware") or platform.processor() or "unknown"
 
 
-def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/trisect/profiles`, by default below ~/.cache."""
-    return folders.cache() / "profiles"
-
-
 def load_cached(digest: str, engine: Engine) -> Profile | None:
     """The profile measured before on such a machine, or None. A file that is no such profile is logged and ignored."""
     profile = kept(digest, engine, Profile.from_json)
@@ -161,12 +156,7 @@ def _foreign(profile: Profile, digest: str, engine: Engine) -> str:
 
 def _path(name: str, engine: Engine) -> Path:
     key = json.dumps([engine.name, engine.version, engine.threads, hardware()])
-    return cache_directory() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-
-
-def store(profile: Profile, engine: Engine) -> Path:
-    """Keep a profile for later. Raises OSError."""
-    return keep(profile.digest, engine, profile.to_json())
+    return folders.profiles() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 def measure(engine: Engine, model: Loaded, repeats: int = 10) -> Profile:
@@ -205,7 +195,7 @@ def alone() -> Iterator[None]:
     """Hold the machine's lock for measuring; the kernel frees it when its holder dies. Without a lock file, go on."""
     with contextlib.ExitStack() as stack:
         try:
-            directory = cache_directory()
+            directory = folders.profiles()
             directory.mkdir(parents=True, exist_ok=True)
             fcntl.flock(stack.enter_context(open(directory / "lock", "a", encoding="utf-8")), fcntl.LOCK_EX)
         except OSError as error:

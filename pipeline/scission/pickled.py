@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.errors import ModelError
+
 CLASS = ("__main__", "LayerBenchmark")
 
 MAX_STEPS = 500_000
@@ -36,7 +38,7 @@ _GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
 _SILENT = frozenset({"PROTO", "FRAME", "STOP"})
 
 
-class ForeignPickle(ValueError):
+class ForeignPickle(ModelError, ValueError):
     """The file has a class or an opcode that Scission's files do not have."""
 
 

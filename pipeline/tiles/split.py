@@ -56,19 +56,6 @@ class TileMap:
     extra_input: float
     """Bytes of input that tiles read more than once, as a share of the inputs; below zero likewise."""
 
-    def halo(self, tile: Tile, tensor: int) -> tuple[int, int, int, int]:
-        """Rows above and below, columns left and right, of a tensor's region that the neighbours hold, too."""
-        at = {(t.row, t.column): t.regions[tensor] for t in self.tiles}
-        own = tile.regions[tensor]
-        above, below = at.get((tile.row - 1, tile.column)), at.get((tile.row + 1, tile.column))
-        left, right = at.get((tile.row, tile.column - 1)), at.get((tile.row, tile.column + 1))
-        return (
-            max(0, above.rows.stop - own.rows.start) if above else 0,
-            max(0, own.rows.stop - below.rows.start) if below else 0,
-            max(0, left.columns.stop - own.columns.start) if left else 0,
-            max(0, own.columns.stop - right.columns.start) if right else 0,
-        )
-
 
 def split(graph: ModelGraph, stack: Stack, grid: Grid) -> TileMap:
     """The tiles of a stack, its output divided as the grid says. Raises TileError where a tile would be empty."""

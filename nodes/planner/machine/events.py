@@ -109,7 +109,7 @@ class Reply:
     answer: Mapping[str, Any]
 
 
-PlannerEvent: TypeAlias = (
+Told: TypeAlias = (
     PeerStateArrived
     | PeerAppliedArrived
     | InfoArrived
@@ -118,10 +118,10 @@ PlannerEvent: TypeAlias = (
     | TelemetryArrived
     | ManifestArrived
     | PlanSeen
-    | PlaceRequested
-    | PlanRequested
     | ConnectionLost
     | ConnectionRestored
     | Tick
 )
+"""All but a person's requests."""
+PlannerEvent: TypeAlias = Told | PlaceRequested | PlanRequested
 PlannerAction: TypeAlias = PublishPlan | Reply | Log | Refuse

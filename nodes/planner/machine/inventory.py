@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from typing_extensions import assert_never
 
 from nodes.config.plan_request import PlanRequest, read_plan_request
 from nodes.planner.costs.compute_seconds import MOST_PROFILES
@@ -24,6 +25,7 @@ from nodes.planner.machine.events import (
     PlanSeen,
     ProfileArrived,
     TelemetryArrived,
+    Told,
 )
 from nodes.planner.machine.failure_detector import FailureDetector
 from nodes.planner.machine.registry import MOST_GRAPHS, Registry, StreamBinding
@@ -112,28 +114,15 @@ class Inventory:
         self._devices: dict[NodeId, set[StreamId]] = {}
         self._marked: dict[tuple[NodeId, str], NodeSnapshot] = {}
         self._pooled: dict[str, tuple[float, ...]] = {}
-        self._learn: dict[type, Callable[[Any, float], list[PlannerAction]]] = {
-            PeerStateArrived: self._state_arrived,
-            PeerAppliedArrived: self._applied_arrived,
-            InfoArrived: self._info_arrived,
-            ProfileArrived: self._profile_arrived,
-            LinkArrived: self._link_arrived,
-            TelemetryArrived: self._telemetry_arrived,
-            ManifestArrived: self._manifest_arrived,
-            PlanSeen: self._plan_seen,
-            ConnectionLost: self._connection_lost,
-            ConnectionRestored: self._connection_restored,
-            Tick: lambda _event, _now: [],
-        }
 
-    def learn(self, event: PlannerEvent, now: float, *, more_wait: bool = False) -> list[PlannerAction]:
+    def learn(self, event: Told, now: float, *, more_wait: bool = False) -> list[PlannerAction]:
         """Take one event that is no person's request, and see who has fallen silent.
 
         Not while more events wait: what a node has said meanwhile may be among them.
         """
         if why_not := self._why_not(event):
             return [Refuse(type(event).__name__, why_not)]
-        actions = self._learn[type(event)](event, now)
+        actions = self._take(event, now)
         if isinstance(event, (InfoArrived, PeerStateArrived)):
             actions += self._take_over(self._named_by(_sender(event)))
         if more_wait:
@@ -144,7 +133,7 @@ class Inventory:
             return actions + self._fall_silent(now, self.registry.peers.states)
         return actions + self._fall_silent(now, [sender]) if sender in self.registry.silent else actions
 
-    def _why_not(self, event: PlannerEvent) -> str:
+    def _why_not(self, event: Told) -> str:
         """The reason to refuse an event for which there is no room, empty if there is room."""
         node = _sender(event)
         if node is not None:
@@ -170,6 +159,32 @@ class Inventory:
             if event.plan.stream not in self.seen_plans and len(self.seen_plans) >= MOST_STREAMS:
                 return f"stream: {MOST_STREAMS} are known, and {event.plan.stream} would be one more"
         return ""
+
+    def _take(self, event: Told, now: float) -> list[PlannerAction]:
+        match event:
+            case PeerStateArrived():
+                return self._state_arrived(event, now)
+            case PeerAppliedArrived():
+                return self._applied_arrived(event, now)
+            case InfoArrived():
+                return self._info_arrived(event, now)
+            case ProfileArrived():
+                return self._profile_arrived(event, now)
+            case LinkArrived():
+                return self._link_arrived(event, now)
+            case TelemetryArrived():
+                return self._telemetry_arrived(event, now)
+            case ManifestArrived():
+                return self._manifest_arrived(event, now)
+            case PlanSeen():
+                return self._plan_seen(event, now)
+            case ConnectionLost():
+                return self._connection_lost(event, now)
+            case ConnectionRestored():
+                return self._connection_restored(event, now)
+            case Tick():
+                return []
+        assert_never(event)
 
     def newest_believable(self, name: StreamId) -> int:
         """The highest epoch of the stream that a node can have seen."""

@@ -15,6 +15,7 @@ from nodes.planner.machine.events import (
 )
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.problem import PlanningProblem
+from nodes.planner.machine.publish_rules import Publish, Situation, verdict
 from nodes.planner.machine.rules import (
     LOST_GRACE_S,
     estimated_nodes,
@@ -22,7 +23,6 @@ from nodes.planner.machine.rules import (
     has_lost_a_node,
     is_measured_now,
     is_refused_by_device,
-    why_publish,
 )
 from nodes.planner.machine.solving import priced_plans_of, priced_today, why_not
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of
@@ -142,12 +142,13 @@ def _decided(
     except TrisectError as error:
         return actions + _say(stream, f"no plan for stream {name} yet: {error}")
     best = fallback or priced_plans[0]
-    why = why_publish(inventory, stream, graph, best, now)
+    decided = verdict(Situation(inventory, stream, graph, best, now))
     registry, binding = inventory.registry, stream.binding
     if wrong := registry.remarks(binding):
         actions += _say(stream, wrong)
-    if why:
-        return actions + _publish(inventory, name, stream, problem, best, priced_plans, lacking + why, now, wall_ts)
+    if isinstance(decided, Publish):
+        why = lacking + decided.reason
+        return actions + _publish(inventory, name, stream, problem, best, priced_plans, why, now, wall_ts)
     if stream.plan is not None and is_measured_now(inventory, stream):
         was = f"estimated at {stream.plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
         stream.unsure = frozenset()
@@ -157,8 +158,7 @@ def _decided(
         if not _is_worth_saying(inventory, stream, graph, now):
             stream.drift_reasons = ()
             return actions
-        stays = f"the present plan stays, none is better by {inventory.settings.margin:.0%}"
-        why = f"{'; '.join(stream.drift_reasons)}: {stays}"
+        why = f"{'; '.join(stream.drift_reasons)}: the present plan stays, {decided.reason}"
         return actions + _price_anew(inventory, name, stream, problem, priced_plans, why, now)
     if stream.adopted and stream.plan is not None:
         stream.adopted = False
