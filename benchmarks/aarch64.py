@@ -32,6 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.arm_machine import CHECKOUT, CORES, PYTHONS, ArmMachine, lacking
+from pipeline import folders
 from pipeline.engines.promise import is_known, processor
 from pipeline.lite.package import Package
 from pipeline.models import PAPERS, store
@@ -95,7 +96,7 @@ class Kept:
 def main() -> None:
     """Run what is asked; exit code 1 if something differs that should not."""
     asked = _arguments()
-    folder = store.directory().parent / "aarch64"
+    folder = folders.cache() / "aarch64"
     if asked.wheels:
         sys.exit(show_wheels())
     machine = ArmMachine(folder)

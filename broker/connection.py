@@ -48,7 +48,7 @@ _here = threading.local()
 
 
 def in_network_thread() -> bool:
-    """Whether the caller runs in some connection's thread, where nothing may wait: it would wait for itself."""
+    """True in any connection's thread, where nothing may wait: it would wait for itself."""
     return getattr(_here, "network", False)
 
 
@@ -190,7 +190,7 @@ class Connection:
             self._last_error = self._unreachable(str(error) or repr(error))
         except Exception as error:
             if not self._stopping:  # a callback that met a closed outbox
-                _log.exception("%s: unexpected; connecting anew", self._thread.name)
+                _log.exception("%s: unexpected; connecting again", self._thread.name)
             self._last_error = self._unreachable(repr(error))
         connected = self.connects_total > connects_before
         self._mark_lost(str(self._last_error or "the connection ended"))

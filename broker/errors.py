@@ -1,6 +1,6 @@
-"""What can go wrong between a node and its broker, named by culprit.
+"""Errors between a node and its broker, named by their cause.
 
-Knows the mend for each fault and writes it, with the numbers, into the text. Errors of paho, sockets and processes
+Knows the remedy for each fault and writes it, with the numbers, into the text. Errors of paho, sockets and processes
 are translated into these at the border of this package.
 """
 
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.errors import TrisectError
 
-class BrokerError(Exception):
+
+class BrokerError(TrisectError):
     """Root of everything that this package raises."""
 
 
@@ -18,7 +20,8 @@ class BrokerUnreachable(BrokerError):
 
     def __init__(self, host: str, port: int, reason: str) -> None:
         self.host, self.port, self.reason = host, port, reason
-        super().__init__(f"no MQTT broker answers at {host}:{port}: {reason}; start it, or correct the host and port")
+        hint = "start it, or correct the host and port"
+        super().__init__(f"no MQTT broker answers at {host}:{port}: {reason}", hint=hint)
 
 
 class BrokerRefused(BrokerError):
@@ -30,32 +33,34 @@ class BrokerRefused(BrokerError):
 
     def __init__(self, what: str, *, code: int, reason: str) -> None:
         self.what, self.code, self.reason = what, code, reason
-        super().__init__(f"the broker refused {what}: {reason} (0x{code:02X}); {self._mend}")
+        super().__init__(f"the broker refused {what}: {reason} (0x{code:02X})", hint=self._remedy)
 
     @property
     def lasting(self) -> bool:
-        """Whether trying again with the same settings cannot succeed."""
+        """True when trying again with the same settings cannot succeed."""
         return self.code in {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x90, 0x95}
 
     @property
-    def _mend(self) -> str:
-        mends = {
+    def _remedy(self) -> str:
+        remedies = {
             0x84: "it must speak MQTT 5 (mosquitto 1.6 or later)",
             0x85: "give the node another id",
             0x86: "correct the user name and password",
             0x87: "correct the user name and password, or widen the ACL",
         }
-        return mends.get(self.code, "see the broker's log")
+        return remedies.get(self.code, "see the broker's log")
 
 
 class PayloadTooLarge(BrokerError):
     """A message is larger than the broker accepts. Raised before a byte of it leaves."""
 
     def __init__(self, *, topic: str, size: int, limit: int) -> None:
-        self.topic, self.size, self.limit = topic, size, limit
+        self.topic = topic
         super().__init__(
-            f"a packet of {size:_} bytes for {topic} exceeds the broker's limit of {limit:_} bytes; "
-            "raise max_packet_size in the broker (and message_size_limit, if it is set), or lower chunk_bytes"
+            f"a packet of {size:_} bytes for {topic} exceeds the broker's limit of {limit:_} bytes",
+            size=size,
+            limit=limit,
+            hint="raise max_packet_size in the broker (and message_size_limit, if it is set), or lower chunk_bytes",
         )
 
 
@@ -63,10 +68,13 @@ class QueueFull(BrokerError):
     """Unacknowledged bytes stood at their bound for as long as the caller was ready to wait."""
 
     def __init__(self, *, topic: str, size: int, queued: int, limit: int, waited_s: float) -> None:
-        self.topic, self.size, self.queued, self.limit, self.waited_s = topic, size, queued, limit, waited_s
+        self.topic, self.queued, self.waited_s = topic, queued, waited_s
         super().__init__(
             f"{size:_} bytes for {topic} do not fit: {queued:_} of {limit:_} bytes are unacknowledged after "
-            f"{waited_s:.1f} s; the broker or the link is slower than the publisher: send less, or raise the bound"
+            f"{waited_s:.1f} s",
+            size=size,
+            limit=limit,
+            hint="the broker or the link is slower than the publisher: send less, or raise the bound",
         )
 
 
@@ -75,7 +83,7 @@ class NotConnected(BrokerError):
 
     def __init__(self, name: str, why: str) -> None:
         self.name, self.why = name, why
-        super().__init__(f"session {name} is not connected: {why}; start a new session")
+        super().__init__(f"session {name} is not connected: {why}", hint="start a new session")
 
 
 class RequestTimeout(BrokerError):
@@ -84,7 +92,8 @@ class RequestTimeout(BrokerError):
     def __init__(self, topic: str, timeout_s: float, *, connected: bool) -> None:
         self.topic, self.timeout_s, self.connected = topic, timeout_s, connected
         where = "its node is not running or is busy" if connected else "the broker was not reachable"
-        super().__init__(f"no reply to {topic} within {timeout_s:.1f} s: {where}; look at its state, or wait longer")
+        hint = "look at its state, or wait longer"
+        super().__init__(f"no reply to {topic} within {timeout_s:.1f} s: {where}", limit=timeout_s, hint=hint)
 
 
 class SubscribeTimeout(BrokerError):
@@ -94,7 +103,9 @@ class SubscribeTimeout(BrokerError):
         self.filters, self.wait_s = tuple(filters), wait_s
         super().__init__(
             f"no SUBACK for {', '.join(filters)} within {wait_s:.1f} s; it is remembered and sent again at the next "
-            "connect: look at the broker's load"
+            "connect",
+            limit=wait_s,
+            hint="look at the broker's load",
         )
 
 
@@ -104,7 +115,8 @@ class PortTaken(BrokerError):
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
         super().__init__(
-            f"{host}:{port} is taken by another process; use that broker, choose another port, or port 0 for a free one"
+            f"{host}:{port} is taken by another process",
+            hint="use that broker, choose another port, or port 0 for a free one",
         )
 
 
@@ -113,7 +125,8 @@ class MosquittoMissing(BrokerError):
 
     def __init__(self, searched: str) -> None:
         self.searched = searched
-        super().__init__(f"mosquitto was not found in {searched}; apt install mosquitto, or brew install mosquitto")
+        hint = "apt install mosquitto, or brew install mosquitto"
+        super().__init__(f"mosquitto was not found in {searched}", hint=hint)
 
 
 class ServerFailed(BrokerError):
@@ -134,8 +147,8 @@ class SessionTaken(BrokerError):
     def __init__(self, client_id: str) -> None:
         self.client_id = client_id
         super().__init__(
-            f"another client connected as {client_id}, and the broker closed this one; "
-            "two nodes run with one id: stop one, or give it another id"
+            f"another client connected as {client_id}, and the broker closed this one: two nodes run with one id",
+            hint="stop one, or give it another id",
         )
 
 

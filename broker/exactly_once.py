@@ -1,4 +1,4 @@
-"""Messages that the broker shall take exactly once, across lost connections and restarts of this process.
+"""Exactly-once delivery to the broker, across lost connections and restarts of this process.
 
 MQTT sends what is not acknowledged again, and a new process does not know what an earlier one got rid of: both make
 duplicates. Here a publisher subscribes to its own messages, in a session that the broker keeps while it is away: what
@@ -94,7 +94,7 @@ class ExactlyOncePublisher:
         """The session is up (again): find out what the broker has, and send the rest again. Not in a network thread."""
         again = self._passed_fence()
         if again is None:
-            return  # the connection is gone again; the next one asks anew
+            return  # the connection is gone again; the next one asks again
         for key, publications in again.items():
             try:
                 self._send(key, publications)
@@ -153,7 +153,9 @@ class ExactlyOncePublisher:
         self._delivered(key)
 
     def _passed_fence(self) -> Mapping[Hashable, Sequence[Publication]] | None:
-        """What the broker does not have of that which lost its connection, None when this connection did not last."""
+        """Publications that lost their connection and that the broker does not have; None if this connection was lost,
+        too.
+        """
         connection = self._session.connects_total(Channel.RESULTS)
         fence = secrets.token_bytes(8)
         with self._changed:

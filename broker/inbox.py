@@ -1,4 +1,4 @@
-"""What arrives on one connection: to which handlers it goes, and when it is acknowledged. Knows no socket."""
+"""The inbox of one connection: hands messages to handlers, and acknowledges them. Knows no socket."""
 
 from __future__ import annotations
 

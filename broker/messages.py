@@ -22,7 +22,7 @@ class Channel(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery:
-    """How a message with QoS 1 came. A packet id means something only within one session of the broker.
+    """The delivery of a message with QoS 1. Its packet id is valid only within one session of the broker.
 
     Attributes:
         generation: counts the broker's sessions that this process has seen; 0 is one that an earlier process began.
@@ -42,9 +42,9 @@ class Message:
 
     Attributes:
         retain: it was kept by the broker and is sent because of the subscription.
-        ack: on FRAMES, tells the broker that this message is finished with; may be called from any thread, once or
+        ack: on FRAMES, acknowledges the message to the broker; may be called from any thread, once or
             more. Until then the broker keeps it. Elsewhere it does nothing.
-        delivery: on FRAMES, tells a message that an earlier process of this node had from a new one.
+        delivery: on FRAMES, distinguishes a message that an earlier process of this node had from a new one.
     """
 
     topic: str
@@ -59,7 +59,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the broker is and how to enter. `ca_file` turns TLS on; `tls` alone trusts the system's authorities."""
+    """The broker's address and credentials. `ca_file` turns TLS on; `tls` alone trusts the system's authorities."""
 
     host: str = "127.0.0.1"
     port: int = 1883
@@ -78,7 +78,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Will:
-    """What the broker publishes (QoS 1, retained) when the node is gone without a word for `delay_s`."""
+    """The message that the broker publishes (QoS 1, retained) `delay_s` after a node was lost without DISCONNECT."""
 
     topic: str
     payload: bytes
@@ -87,7 +87,7 @@ class Will:
 
 @dataclass(frozen=True, slots=True)
 class OwnershipToken:
-    """Which process holds a client id: a retained message with the token of the newest one.
+    """The process that holds a client id: a retained message with the token of the newest one.
 
     MQTT 5 tells the older of two clients with one id that it was taken over (0x8E), but mosquitto 2.0 only closes its
     socket, and two processes would throw each other out for ever. The older one finds a token here that is not its own.

@@ -52,12 +52,12 @@ class Session:
         name: unique in its `scope`, such as `edge-1`.
         scope: a pipeline; the client ids are `trisect.<scope>.<name>.control` and so on. Neither has a dot, so that no
             two of them make the same one.
-        token: tells this process from an earlier one of the same name.
+        token: distinguishes this process from an earlier one of the same name.
         is_new_name: nobody had this name before, as with a random one. Then no message is missed on CONTROL while a
             broker with persistence restarts.
         max_bytes: the most that a payload on a topic may have, None for any; what has more is dropped on its arrival.
-        will: published by the broker, retained, when the node is gone without `stop`. The topic `owner` beside it
-            then tells two processes with one name apart, where the broker itself does not.
+        will: published by the broker, retained, when the node is gone without `stop`. The topic `owner` next to it
+            then distinguishes two processes with one name, which the broker itself does not.
         on_up, on_down, on_taken: called one at a time, in order, in the thread `<name>.events`, where they may publish,
             subscribe and wait.
 
@@ -86,7 +86,7 @@ class Session:
         self._limits = limits
         self._failures = Complaints(_log)
         full_name = ".".join(("trisect", *filter(None, (scope, name))))
-        # beside the will, so that the right to write below the node's own name is enough
+        # next to the will, so that the right to write below the node's own name is enough
         self._ownership = OwnershipToken(f"{will.topic.rpartition('/')[0]}/owner", token.encode()) if will else None
         self._state = threading.Condition()
         self._ready: set[Channel] = set()
@@ -118,7 +118,7 @@ class Session:
 
     @property
     def is_up(self) -> bool:
-        """Whether everything stands now."""
+        """True while all connections are ready."""
         return len(self._ready) == len(self._connections)
 
     @property
@@ -128,12 +128,12 @@ class Session:
 
     @property
     def up(self) -> Throughput:
-        """How fast the bulk channel's messages reach the broker: from their first byte to their acknowledgement."""
+        """Throughput of the bulk channel to the broker, from a message's first byte to its acknowledgement."""
         return self._connections[Channel.BULK].up
 
     @property
     def down(self) -> Throughput:
-        """How fast they come from it: from a message's first byte here to its last."""
+        """Throughput of the bulk channel from the broker, from a message's first byte here to its last."""
         return self._connections[Channel.BULK].down
 
     @property
@@ -312,7 +312,7 @@ class Session:
         finally:
             del self._requests[correlation]
 
-    # What the connections tell (broker.connection.Listener), in their threads.
+    # Callbacks of the connections (broker.policy.Listener), in their threads.
 
     def ready(self, channel: Channel) -> None:
         """A connection stands."""

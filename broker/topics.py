@@ -35,7 +35,7 @@ _ALLOWED_ELSE: Final = (_NAME, "1 to 128 of a-z, 0-9, -, _ and .")
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One kind of topic. `template` is relative to `trisect/v1/<pipeline>/`; its fields stand in braces."""
+    """One kind of topic. `template` is relative to `trisect/v1/<pipeline>/`; its fields are in braces."""
 
     template: str
     message: str
@@ -101,7 +101,7 @@ ALL: Final[tuple[Topic, ...]] = (
 
 
 def valid_id(text: str) -> bool:
-    """Whether `text` may name a pipeline, a node or a client: `[a-z0-9-]+`."""
+    """True for text that may name a pipeline, a node or a client: 1 to 128 of `[a-z0-9-]`."""
     return _ID.fullmatch(text) is not None
 
 
@@ -110,7 +110,7 @@ def _checked(field: str, value: str | int) -> str:
     # bool is an int to Python, and str(True) would pass for a name
     text = "" if isinstance(value, bool) else str(value)
     if pattern.fullmatch(text) is None:
-        raise TopicError(f"{field} {value!r} cannot stand in a topic; allowed: {allowed}")
+        raise TopicError(f"{field} {value!r} cannot be in a topic; allowed: {allowed}")
     return text
 
 
@@ -154,7 +154,7 @@ class Namespace:
         return parsed[0].max_bytes if parsed else None
 
     def is_reply(self, topic: str) -> bool:
-        """Whether an answer may go to `topic`: `reply/<client>` of this pipeline, and no filter.
+        """True for a topic that answers may go to: `reply/<client>` of this pipeline, and no filter.
 
         Whoever asks chooses where the answer goes. Anywhere else, it would be a command or a plan in another's name.
         """

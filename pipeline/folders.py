@@ -15,6 +15,16 @@ def cache() -> Path:
     return _below("XDG_CACHE_HOME", ".cache")
 
 
+def packages() -> Path:
+    """The cache's folder for packages of models."""
+    return cache() / "packages"
+
+
+def profiles() -> Path:
+    """The cache's folder for what was measured on this machine."""
+    return cache() / "profiles"
+
+
 def state() -> Path:
     """`$XDG_STATE_HOME/trisect`, by default below ~/.local/state."""
     return _below("XDG_STATE_HOME", ".local/state")

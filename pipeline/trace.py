@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
-from pipeline.fields import read_id, read_number, read_text
+from pipeline import wire_fields
 from pipeline.ranges import MOST_SECONDS
 
 MAX_HOPS = 16
@@ -49,11 +49,10 @@ def read_trace(value: Any) -> Trace:
 
 
 def _read_hop(node: Any, tier: Any, *numbers: Any) -> Hop:
-    *moments, is_compiling = numbers
-    arrived, decode, queue, compute, encode, sent = moments
-    arrived_ts, sent_ts = read_number("arrived_ts", arrived, _MOST_TS), read_number("sent_ts", sent, _MOST_TS)
-    took = [read_number("seconds of a hop", number, MOST_SECONDS) for number in (decode, queue, compute, encode)]
-    name = read_id("node of a hop", node)
-    return Hop(
-        name, read_text("tier", tier), arrived_ts, took[0], took[1], took[2], took[3], sent_ts, is_compiling is True
-    )
+    *timestamps, is_compiling = numbers
+    arrived, decode, queue, compute, encode, sent = timestamps
+    arrived_ts = wire_fields.number("arrived_ts", arrived, _MOST_TS)
+    took = [wire_fields.number("seconds of a hop", number, MOST_SECONDS) for number in (decode, queue, compute, encode)]
+    sent_ts = wire_fields.number("sent_ts", sent, _MOST_TS)
+    name, label = wire_fields.identifier("node of a hop", node), wire_fields.text("tier", tier)
+    return Hop(name, label, arrived_ts, took[0], took[1], took[2], took[3], sent_ts, is_compiling is True)

@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from pipeline import codecs
+from pipeline import codecs, wire_fields
 from pipeline.codecs import CODECS, NONE, Buffer
 from pipeline.errors import WireError
-from pipeline.fields import read_count, read_id, read_text
 from pipeline.graph import DTYPES, MOST_TENSOR_BYTES, Tensor
 from pipeline.protocol_version import PROTOCOL_VERSION, require_protocol
 from pipeline.ranges import (
@@ -66,7 +65,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class FrameKey:
-    """Which computation a tensor belongs to; `attempt` counts from 1, `oldest_open` is the device's low-water mark.
+    """The computation that a tensor belongs to; `attempt` counts from 1, `oldest_open` is the device's low-water mark.
 
     Whatever a node holds of this stream for sequences below `oldest_open` will never be asked for again. `tile` counts
     the plan's tiles from 1, row by row; 0 is the whole map.
@@ -226,10 +225,10 @@ def _chunk(header: Mapping[str, Any], data: memoryview) -> Chunk:
     """Each field within its range. Raises KeyError, TypeError or ValueError, which names the field and the limit."""
 
     def count(name: str, most: int) -> int:
-        return read_count(name, header[name], most)
+        return wire_fields.count(name, header[name], most)
 
     key = FrameKey(
-        stream=read_id("stream", header["stream"]),
+        stream=wire_fields.identifier("stream", header["stream"]),
         epoch=count("epoch", MOST_EPOCH),
         sequence=count("sequence", MOST_SEQUENCE),
         attempt=count("attempt", MOST_ATTEMPT),
@@ -238,23 +237,23 @@ def _chunk(header: Mapping[str, Any], data: memoryview) -> Chunk:
     )
     if key.oldest_open > key.sequence:
         raise ValueError(f"oldest_open {key.oldest_open} is above the frame's own sequence {key.sequence}")
-    dtype, shape = read_text("dtype", header["dtype"]), header["shape"]
+    dtype, shape = wire_fields.text("dtype", header["dtype"]), header["shape"]
     if dtype not in DTYPES or not isinstance(shape, list | tuple) or len(shape) > MOST_RANK:
         raise ValueError(f"a tensor of up to {MOST_RANK} axes of a dtype known here, not {dtype!r:.40}")
-    codec = read_text("codec", header["codec"])
+    codec = wire_fields.text("codec", header["codec"])
     if codec != NONE and codec not in CODECS:
         raise ValueError(f"codec: one of {', '.join((NONE, *CODECS))} expected, not {codec!r:.40}")
     return Chunk(
         key=key,
         tensor=count("tensor", 10 * MOST_BLOCKS),
         dtype=dtype,
-        shape=tuple(read_count("shape", size, 1 << 31) for size in shape),
+        shape=tuple(wire_fields.count("shape", size, 1 << 31) for size in shape),
         codec=codec,
         nbytes=count("nbytes", MOST_TENSOR_BYTES),
         offset=count("offset", MOST_TENSOR_BYTES),
         checksum=count("checksum", (1 << 64) - 1),
         trace=read_trace(header.get("trace", ())),
-        error=read_text("error", header.get("error", ""), MOST_REASON),
+        error=wire_fields.text("error", header.get("error", ""), MOST_REASON),
         data=data,
     )
 
@@ -279,7 +278,7 @@ Expect: TypeAlias = Callable[[FrameKey, int], Tensor | None]
 
 
 class Assembler:
-    """Puts chunks together, for one reader thread. Holds at most `limit_bytes` of tensors that are not yet whole.
+    """Reassembles chunks, for one reader thread. Holds at most `limit_bytes` of tensors that are not yet whole.
 
     When that is exceeded the oldest goes: its frame is submitted again by the device.
     """

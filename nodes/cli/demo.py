@@ -49,7 +49,7 @@ THREADS = 1
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What the run showed; seconds, bytes and counts."""
+    """Numbers of the run: seconds, bytes and counts."""
 
     model: str
     frames_in: int
@@ -69,7 +69,7 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing was lost, nothing came twice, and every output is the unsplit model's, bit for bit."""
+        """True when nothing was lost or came twice, and every output is the unsplit model's, bit for bit."""
         return self.frames_in == self.results == self.bit_equal and not self.lost and not self.duplicates
 
 
@@ -222,7 +222,9 @@ def compare(
     outputs: Mapping[int, Mapping[int, Array]],
     images: Sequence[bytes],
 ) -> tuple[int, float]:
-    """How many outputs equal the unsplit prepared model's by `np.array_equal`, and the median seconds of its run."""
+    """Number of outputs equal to the unsplit prepared model's by `np.array_equal`, and the median seconds of
+    its run.
+    """
     from nodes.tier.loading import load
     from pipeline import engines
 
@@ -264,7 +266,7 @@ def _epochs(results: Sequence[Mapping[str, Any]], plans: Mapping[int, Mapping[st
 
 
 def _stages_and_links_s(result: Mapping[str, Any]) -> float:
-    """What a plan predicts: computing and crossing, without decoding the photo and waiting for frames before it."""
+    """Measured seconds that a plan predicts: computing and links, without decoding and waiting for earlier frames."""
     return float(sum(stage["compute_seconds"] for stage in result["path"]) + sum(result["links"].values()))
 
 

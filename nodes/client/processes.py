@@ -21,7 +21,8 @@ class ProcessEnded(TrisectError):
 
     def __init__(self, name: str, code: int, log: Path) -> None:
         lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-        super().__init__(f"{name} ended with code {code}; the end of {log}:\n  " + "\n  ".join(lines))
+        text = f"{name} ended with code {code}; the end of {log}:\n  " + "\n  ".join(lines)
+        super().__init__(text, node=name, file=log)
 
 
 class Processes:
@@ -54,7 +55,7 @@ class Processes:
         return self._children[name].pid
 
     def log(self, name: str) -> Path:
-        """Where a child's output is."""
+        """Path of a child's output."""
         return self._logs / f"{name}.log"
 
     def pid(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""What the command line asks of a running pipeline: frames, placements, plans. No TensorFlow."""
+"""Requests to a running pipeline: frames, placements, plans. No TensorFlow."""
 
 from __future__ import annotations
 

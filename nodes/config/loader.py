@@ -83,11 +83,13 @@ def load_config(path: Path | str, *, runs: bool = True) -> Config:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise ConfigError(f"{path}: {size:,} bytes, more than the {MAX_BYTES:,} that a configuration may have")
+            raise ConfigError(
+                f"{path}: {size:,} bytes, more than the {MAX_BYTES:,} that a configuration may have", file=path
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+        raise ConfigError(f"{path}: cannot be read: {reason}", file=path) from error
     config = parse_config(text, path, runs=runs)
     if config.broker.password is not None and path.stat().st_mode & _OTHERS_MAY_READ:
         _log.warning("%s has a password in it, and others on this machine may read it; chmod 600 %s", path, path)
@@ -133,23 +135,25 @@ def _read_yaml(text: str, path: Path) -> tuple[Any, dict[Key, int], list[Problem
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is not None and (count := _values_in(root, {})) > MAX_VALUES:
-            raise ConfigError(f"{path}: {count:,} values with all its aliases, more than the {MAX_VALUES:,} allowed")
+            raise ConfigError(
+                f"{path}: {count:,} values with all its aliases, more than the {MAX_VALUES:,} allowed", file=path
+            )
         problems = list(_walk(root, (), lines, set())) if root is not None else []
         values = loader.construct_document(root) if root is not None and not problems else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         what = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(f"{path}{where}: not YAML: {what}") from error
+        raise ConfigError(f"{path}{where}: not YAML: {what}", file=path) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+        raise ConfigError(f"{path}: not YAML: {error}", file=path) from error
     except (ValueError, RecursionError) as error:  # a date that does not exist, brackets without end
-        raise ConfigError(f"{path}: not YAML that can be read: {error}") from error
+        raise ConfigError(f"{path}: not YAML that can be read: {error}", file=path) from error
     return values, lines, problems
 
 
 def _values_in(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for. Raises ValueError for an alias of what contains it."""
+    """Number of values in a YAML node, aliases expanded. Raises ValueError for an alias of what contains it."""
     if (count := known.get(id(node))) is not None:
         if not count:
             raise ValueError("an alias within what it stands for")
@@ -235,7 +239,7 @@ def _section(key: Key) -> type[BaseModel]:
 
 
 def _description(key: Key) -> str:
-    """What the last field on the way to `key` may hold, in words."""
+    """Description of the last field on the path to `key`."""
     section: type[BaseModel] = Config
     description = ""
     for part in key:

@@ -81,7 +81,7 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """What a node can do: its models by name with their digests, and the streams it owns with their model's name.
+    """A node's abilities: its models by name with their digests, and the streams it owns with their model's name.
 
     `speed` is a `pipeline.estimator.Speed` as plain values, from which a model that it has not profiled is priced; None
     if it was never measured, since all models are profiled. `role` is `worker` for a node that computes tiles only.
@@ -109,13 +109,13 @@ class NodeInfo:
 
     @property
     def is_worker(self) -> bool:
-        """Whether it computes tiles and never runs a stage."""
+        """True for a node that computes tiles and never runs a stage."""
         return self.role == WORKER
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentSeconds:
-    """What one segment computed since the node's last report of it: so many frames, the median seconds of one."""
+    """One segment since the node's last report of it: the number of frames and their median seconds."""
 
     stream: StreamName
     epoch: EpochSeen
@@ -147,7 +147,7 @@ class TileSeconds:
 
 @dataclass(frozen=True, slots=True)
 class LegSeconds:
-    """What a plan's frames took between one node's computing and the next one's since the device's last report.
+    """Median seconds of a plan's frames between one node's computing and the next one's since the device's last report.
 
     So many frames, of which none waited for another; median seconds by way, as a result's `links` has them: encode,
     broker and decode. A way compares two nodes' clocks, so it may be below 0; what these differ by cancels out in the
@@ -187,7 +187,7 @@ class LinkReport:
 
     @property
     def makes_sense(self) -> bool:
-        """Whether these are rates and a time at all."""
+        """True when rates are above 0 and the round trip is finite and at least 0."""
         rates = (self.up_bytes_per_s, self.down_bytes_per_s)
         return all(rate > 0 for rate in rates) and math.isfinite(self.round_trip_s) and self.round_trip_s >= 0
 
@@ -199,7 +199,7 @@ class LinkReport:
 
 @dataclass(frozen=True, slots=True)
 class LinkMeasured:
-    """What a running node sees of its way to the broker; None where too little has crossed to tell."""
+    """A running node's link as it observes it; None for what too few bytes have crossed to measure."""
 
     up_bytes_per_s: Rate | None = None
     down_bytes_per_s: Rate | None = None
@@ -208,7 +208,7 @@ class LinkMeasured:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What of a node's telemetry the planner goes by.
+    """The part of a node's telemetry that the planner uses.
 
     `frame_overheads` are median seconds, by stream, in which its device reads a frame and answers it: what is left of a
     frame's seconds without computing, waiting and ways between nodes. `probe_seconds` is what a small fixed computation
@@ -227,7 +227,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class StreamApplied:
-    """What a node holds of one stream: the newest plan's epoch it has `seen`, the epochs it is `ready` to run.
+    """A node's state of one stream: the newest plan's epoch it has `seen`, the epochs it is `ready` to run.
 
     Only the stream's device says `active` (the epoch stamped on new frames) and `holds` (the epochs still needed).
     """

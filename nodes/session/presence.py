@@ -1,4 +1,4 @@
-"""How a process is present on the broker under its id: session token, birth and will, and one process per id."""
+"""Presence of a process on the broker under its id: session token, birth and will, and one process per id."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ class IdInUse(TrisectError):
 
     def __init__(self, node: NodeId, answer: dict[str, Any]) -> None:
         super().__init__(
-            f"node id {node!r} is in use: process {answer.get('pid')} on {answer.get('host')} answers to it; "
-            "stop that one, or give this one another id"
+            f"node id {node!r} is in use: process {answer.get('pid')} on {answer.get('host')} answers to it",
+            node=node,
+            hint="stop that one, or give this one another id",
         )
 
 
 def address_of(config: Config) -> Address:
-    """Where the configuration says the broker is."""
+    """The broker's address in the configuration."""
     section = config.broker
     return Address(section.host, section.port, section.username, section.password)
 
@@ -151,12 +152,12 @@ class Presence:
 
     @property
     def is_taken(self) -> bool:
-        """Whether another process has this id now; leaving raises SessionTaken then."""
+        """True when another process has this id now; leaving raises SessionTaken then."""
         return self._taken is not None
 
     @property
     def state_topic(self) -> str:
-        """Where this node's state is."""
+        """The topic of this node's state."""
         return self._names.topic(topics.STATE, node=self.node)
 
     def enter(self, state: LifeState) -> None:

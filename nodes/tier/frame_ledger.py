@@ -41,7 +41,7 @@ class _Key(NamedTuple):
 
 
 class FrameLedger:
-    """Of the streams of one device; a context to be entered before its session starts. `offer` takes frames.
+    """The ledger of one device's streams; a context to be entered before its session starts. `offer` takes frames.
 
     `token` is this process's; `directory` holds the journals. A frame's answer goes to its publisher as well, where
     answers may go.
@@ -89,20 +89,21 @@ class FrameLedger:
             self._results.connected()
 
     def position(self, stream: StreamId) -> int:
-        """Where the stream's own source goes on."""
+        """The position from which the stream's own source goes on."""
         return self._journals[stream].position
 
     def source_ended(self, stream: StreamId) -> None:
-        """The stream's source gave all that it has: the next process begins anew."""
+        """The stream's source gave all that it has: the next process begins again."""
         self._journals[stream].source_ended()
 
-    def entered(self, stream: StreamId, sequence: int, pending_frame: PendingFrame) -> None:
-        """A frame gets its record, before anything is computed of it. Raises OSError."""
+    def entered(self, stream: StreamId, sequence: int, pending_frame: PendingFrame) -> bool:
+        """Record a frame before anything is computed of it; False where the disk has no room for the record."""
         journal = self._journals[stream]
         if pending_frame.delivery is not None:
-            journal.delivered(sequence, pending_frame.delivery)
-        elif pending_frame.position is not None:
-            journal.entered(sequence, pending_frame.source, pending_frame.position, pending_frame.payload)
+            return journal.delivered(sequence, pending_frame.delivery)
+        if pending_frame.position is not None:
+            return journal.entered(sequence, pending_frame.source, pending_frame.position, pending_frame.payload)
+        return True  # an earlier process's, whose record stands
 
     def answer(
         self, stream: StreamId, sequence: int, pending_frame: PendingFrame, publications: Sequence[Publication]
@@ -166,7 +167,7 @@ class FrameLedger:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What names a result."""
+    """The key of a result."""
 
     stream: StreamName
     sequence: Annotated[int, Field(strict=True, ge=0, le=ranges.MOST_SEQUENCE)]

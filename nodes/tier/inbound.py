@@ -1,4 +1,4 @@
-"""What arrives at a tier node becomes events for its machine.
+"""Inbound messages of a tier node, turned into events for its machine.
 
 Handlers run in network threads, where nothing may wait: JSON is small and read at once, tensors go to the decode
 thread's bounded queue. All of it is held against its declared ranges here, and against its topic.

@@ -85,7 +85,7 @@ class Meter:
             self._tiles.setdefault(key, deque(maxlen=SAMPLES)).append(note)
 
     def leg(self, stream: StreamId, epoch: int, seconds: Mapping[str, float]) -> None:
-        """Keep what a frame took between its nodes, way by way; nothing for one that has not left this node."""
+        """Keep a frame's seconds between its nodes, leg by leg; nothing for one that has not left this node."""
         with self._lock:
             legs = self._legs.setdefault((stream, epoch), {}) if seconds else {}
             for name, took_s in seconds.items():
@@ -184,7 +184,7 @@ class Meter:
 
 
 def _frames_of(by_leg: Mapping[str, deque[float]]) -> int:
-    """How many frames have been on each of the ways."""
+    """Number of frames that were measured on every leg."""
     return min(map(len, by_leg.values()), default=0)
 
 

@@ -20,7 +20,9 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from typing_extensions import assert_never
 
 from broker import topics
 from broker.session import Channel, Message
@@ -39,6 +41,7 @@ from nodes.tier.codec_ratios import CodecTrials
 from nodes.tier.compute import Compute
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.inbound import Inbound
+from nodes.tier.introduction import answers_where_asked, check_packet_limit
 from nodes.tier.loading import load
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
@@ -53,7 +56,6 @@ from pipeline.errors import ConfigError, FrameError, TrisectError
 from pipeline.frames.inputs import to_inputs
 from pipeline.models.host_memory import TooLarge
 from pipeline.plan import NodeId, StreamId
-from pipeline.wire import HEADER_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from pipeline.profiling.profile import Profile
@@ -148,21 +150,6 @@ class TierNode:
     def _threads(self) -> int:
         return self.section.threads or os.cpu_count() or 1
 
-    def _answers(self) -> dict[str, str]:
-        """Answers to seeded frames, where other engines' are compared with them."""
-        if self.config.exact != "close":
-            return {}
-        from pipeline.engines.answers import answers
-        from pipeline.profiling import profile
-
-        found = {}
-        for name, model in self._models.items():
-            key = f"answers-{model.graph.digest}"
-            known = profile.kept(key, self._engine, lambda value: str(value["answers"]))
-            found[name] = known or answers(self._engine, model)
-            profile.keep_if_possible(key, self._engine, {"answers": found[name]})
-        return found
-
     def _assemble(self) -> None:
         node, graphs, clock = self.node, self.graphs, self.presence.clock
         for name, names in self._labels.items():
@@ -196,23 +183,34 @@ class TierNode:
         for name, profile in self._profiles.items():
             if profile is None:
                 self._prepare.put(partial(self._measure, name))
-        self._performers: dict[type, Callable[[Any], object]] = {
-            do.Prepare: lambda action: self._prepare.put(partial(self._prepare_epoch, action)),
-            do.Release: lambda action: self._prepare.put(partial(self._release_epoch, action)),
-            do.AnnounceApplied: self._announce,
-            do.Run: self._compute.put,
-            do.SendTensor: self._outbound.worker.put,
-            do.SendTile: self._outbound.worker.put,
-            do.SendOutput: self._outbound.worker.put,
-            do.SendFailure: self._outbound.worker.put,
-            do.CloseFrame: self._outbound.worker.put,
-            do.DecodeFrame: self._frames.put,
-            do.DropFrame: lambda action: action.pending_frame.done(),
-            do.NoteTile: lambda action: None if self._prepare.is_busy else self.meter.tile(action),
-            do.Count: lambda action: self.meter.count(action.name),
-            do.Refuse: lambda action: self.presence.border.refuse(action.about, action.why),
-            do.Log: lambda action: _log.log(action.level, "%s", action.text),
-        }
+
+    def _perform(self, action: do.Action) -> None:
+        match action:
+            case do.Prepare():
+                self._prepare.put(partial(self._prepare_epoch, action))
+            case do.Release():
+                self._prepare.put(partial(self._release_epoch, action))
+            case do.AnnounceApplied():
+                self._announce(action)
+            case do.Run():
+                self._compute.put(action)
+            case do.SendTensor() | do.SendTile() | do.SendOutput() | do.SendFailure() | do.CloseFrame():
+                self._outbound.worker.put(action)
+            case do.DecodeFrame():
+                self._frames.put(action)
+            case do.DropFrame():
+                action.pending_frame.done()
+            case do.NoteTile():
+                if not self._prepare.is_busy:
+                    self.meter.tile(action)
+            case do.Count():
+                self.meter.count(action.name)
+            case do.Refuse():
+                self.presence.border.refuse(action.about, action.why)
+            case do.Log():
+                _log.log(action.level, "%s", action.text)
+            case _:
+                assert_never(action)
 
     def _settings_of(self, name: StreamId) -> StreamSettings:
         section = self.streams[name]
@@ -247,7 +245,7 @@ class TierNode:
             role=self.section.role,
             bits=self._promise.bits,
             tiles=self._promise.tiles,
-            answers=self._answers(),
+            answers=answers_where_asked(self.config, self._engine, self._models),
             codecs=codec_speeds.measured_or_kept(self._engine),
         )
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
@@ -256,7 +254,7 @@ class TierNode:
                 self._publish_profile(profile)
         self._announce(do.AnnounceApplied({}))
         wait_up(self.session)
-        self._check_packet_limit()
+        check_packet_limit(self.session, self.config.transport.chunk_bytes)
         report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=self.config.transport.chunk_bytes)
         keep(topic(topics.LINK, node=self.node), to_bytes(report))
         _log.info("link: %s", report.describe())
@@ -264,15 +262,6 @@ class TierNode:
     def _publish_profile(self, profile: Profile) -> None:
         topic = self.names.topic(topics.PROFILE, node=self.node, model=profile.model)
         self.session.keep(topic, to_bytes(profile.to_json()))
-
-    def _check_packet_limit(self) -> None:
-        limit, chunk_bytes = self.session.max_packet_bytes, self.config.transport.chunk_bytes
-        if limit is not None and limit < chunk_bytes + HEADER_LIMIT_BYTES:
-            raise ConfigError(
-                f"transport.chunk_bytes is {chunk_bytes:,}; with a header of up to {HEADER_LIMIT_BYTES:,} bytes it "
-                f"exceeds the {limit:,} bytes that the broker at {self.session.address} accepts in a packet; "
-                f"raise max_packet_size there, or set chunk_bytes to {limit - HEADER_LIMIT_BYTES:,} or less"
-            )
 
     # Serving.
 
@@ -331,7 +320,7 @@ class TierNode:
                 actions = self.machine.handle(event, now)
             for action in actions:
                 with self._guard.over(action):
-                    self._performers[type(action)](action)
+                    self._perform(action)
             if now >= report_at:
                 # on a grid: a report that is a tick late does not make all later ones late
                 report_at = max(report_at + self.config.telemetry.interval_s, now)
@@ -405,8 +394,10 @@ class TierNode:
         pending_frame: PendingFrame = action.pending_frame
         began = time.perf_counter()
         pending_frame.entered_at = time.monotonic()
-        self._frame_ledger.entered(action.stream, action.sequence, pending_frame)
+        is_recorded = self._frame_ledger.entered(action.stream, action.sequence, pending_frame)
         try:
+            if not is_recorded and section.unrecorded == "refuse":
+                raise FrameError("the device cannot record frames on its disk, and its stream has unrecorded: refuse")
             inputs = to_inputs(pending_frame.payload, graph, self._preprocess[model], section.max_pixels)
         except FrameError as error:
             self._undecodable(action, error)

@@ -1,4 +1,4 @@
-"""What a tier node publishes for its frames: tensors of the cut, outputs for the device, and results."""
+"""Outbound messages of a tier node for its frames: tensors of the cut, outputs for the device, and results."""
 
 from __future__ import annotations
 

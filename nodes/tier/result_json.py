@@ -60,7 +60,7 @@ def link_seconds(trace: Trace, closed_ts: float) -> dict[str, float]:
 
 
 def frame_overhead_seconds(result: Mapping[str, Any]) -> float:
-    """Of a result: what its device took to read the frame and to answer it, which is all that is in no other part."""
+    """Seconds in which a result's device read the frame and answered it: all that is in no other part of it."""
     at_nodes = sum(stage[name] for stage in result["path"] for name in ("queue_seconds", "compute_seconds"))
     return float(max(0.0, result["seconds"] - at_nodes - sum(result["links"].values())))
 

@@ -110,7 +110,7 @@ class Source:
 def open_frames(section: SourceSection, *, start_at: int = 0) -> Frames:
     """(name, encoded bytes or RGB array) one after the other. Raises ConfigError when there is nothing to read.
 
-    Images go on after `start_at` frames; a video begins anew.
+    Images go on after `start_at` frames; a video begins again.
     """
     if section.images is not None:
         return _images(section.images, section.loop, start_at)

@@ -25,7 +25,7 @@ TileKey = tuple[str, Hashable]
 
 
 class TileStore:
-    """Which segment computes a tile of an epoch. To hold one may take seconds; `segment_of` may be called meanwhile."""
+    """Tile segments by epoch. `hold` may take seconds; `segment_of` may be called meanwhile."""
 
     def __init__(self, engine: Engine, models: Mapping[str, Loaded]) -> None:
         self._engine = engine
@@ -66,7 +66,7 @@ class TileStore:
         return known[1]
 
     def holds(self, stream: str, epoch: int) -> bool:
-        """Whether anything is held for the epoch."""
+        """True when tiles are held for the epoch."""
         with self._lock:
             return (stream, epoch) in self._held
 

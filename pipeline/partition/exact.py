@@ -75,7 +75,10 @@ def solve(
     *,
     explain: bool = True,
 ) -> Solution:
-    """As `partition`, with how far the optimum was proved; `explain` says to look for the conflict if there is none."""
+    """Plan like `partition`, and give the gap to which the optimum was proved.
+
+    Raises Infeasible (which names a smallest conflict only with `explain`, since finding it takes time), PlanError.
+    """
     costs.check(graph)
     costs = objective.judging(costs)
     try:
@@ -114,7 +117,7 @@ def _solve(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], o
 def _solve_uncharged(
     graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective
 ) -> Solution:
-    """The best if the edge's handling cost nothing; so, the best where it is without blocks in it."""
+    """The optimum without the edge's send and receive overhead, so the true optimum if the edge has no blocks."""
     limits = [limit for constraint in constraints for limit in constraint.limits(graph, costs)]
     known = _best_known(graph, costs, constraints, objective)
     judged = _judged_by(objective, graph, known.guide, costs)
@@ -134,7 +137,9 @@ def _solve_uncharged(
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known before: a placement that the constraints allow, if any, and one that may break them as a scale."""
+    """Placements known before solving: one that the constraints allow, if any, and one that may break them as
+    a scale.
+    """
 
     allowed: Placement | None
     guide: Placement
@@ -271,7 +276,7 @@ def _price(program: Program, costs: Costs, objective: Objective, most: float) ->
 
 
 def _answers(program: Program, lower: Tier) -> Expression:
-    """The bytes of outputs that come down it."""
+    """The bytes of outputs that come down the link above `lower`."""
     steps, graph = program.steps, program.steps.graph
     outputs = set(graph.outputs)
     return steps.reduced(
@@ -280,7 +285,7 @@ def _answers(program: Program, lower: Tier) -> Expression:
 
 
 def _overhead_s(costs: Costs, lower: Tier) -> float:
-    """What is paid with the first block beyond a link: the device sends and receives, or the cloud does."""
+    """Seconds charged with the first block beyond a link: the device's send and receive overhead, or the cloud's."""
     return costs.send_receive_overhead.get(Tier.DEVICE if lower == Tier.DEVICE else Tier.CLOUD, 0.0)
 
 

@@ -65,5 +65,5 @@ def priced(
 
 
 def rank(priced_plan: PricedPlan) -> tuple[float, float, int]:
-    """What choices are ordered by: the objective, then latency, then how few nodes they need."""
+    """Sort key of priced plans: the objective's value, then latency in seconds, then the number of nodes."""
     return priced_plan.value, priced_plan.predicted.seconds, len(priced_plan.nodes)

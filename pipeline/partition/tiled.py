@@ -101,7 +101,7 @@ def kept(
     objective: Objective,
     found: Tiled,
 ) -> Tiled:
-    """The stack in use with its grid on its nodes, borders balanced anew, if that is nearly as good as what was found.
+    """The stack in use with its grid on its nodes, borders balanced again, if that is nearly as good as what was found.
 
     The nodes are all in the pool.
     """
@@ -116,7 +116,7 @@ def kept(
 
 
 def pins(graph: ModelGraph, tiling: Tiling) -> list[Pin]:
-    """What a tiling asks of a placement."""
+    """Constraints that keep a tiling's stack on the edge."""
     return [Pin(block, Tier.EDGE) for block in tiling.stack(graph).blocks]
 
 
@@ -142,7 +142,7 @@ def _promise(objective: Objective, given: TiledStackCost) -> float:
 
 
 def least(costs: Costs, objective: Objective, given: TiledStackCost, whole: float) -> float:
-    """What no placement with this stack shared out can be below."""
+    """A lower bound on the objective of placements with this stack in tiles, if none without them is below `whole`."""
     if objective.period:
         return objective.period * given.period_s
     per_second = objective.latency + objective.price * costs.prices.get(Tier.EDGE, 0.0)

@@ -23,10 +23,13 @@ class Ratios:
     assumed: ByTensor = field(default_factory=dict)
     _seen: dict[int, dict[str, float]] = field(default_factory=dict)
 
-    def learn(self, found: TensorRatio) -> None:
-        """Take the running mean that a node reports."""
-        if found.codec in CODECS:
-            self._seen.setdefault(found.tensor, {})[found.codec] = found.ratio
+    def learn(self, found: TensorRatio, band: float) -> bool:
+        """Take the running mean that a node reports; True if it is new, or has left the band around what is assumed."""
+        if found.codec not in CODECS:
+            return False
+        self._seen.setdefault(found.tensor, {})[found.codec] = found.ratio
+        was = self.assumed.get(found.tensor, {}).get(found.codec)
+        return was is None or abs(found.ratio - was) > band * was
 
     def assume(self, graph: ModelGraph, profile: Profile | None, band: float) -> tuple[str, ...]:
         """Go by what is known now, if that is more than before or differs by the band. Returns what does, in words."""

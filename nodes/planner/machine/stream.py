@@ -15,7 +15,7 @@ from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import PricedPlan
 from pipeline.placement import Placement, Tier
-from pipeline.plan import NodeId, Plan
+from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.tiles.tiling import Tiling
 
 FORCED = "forced"
@@ -35,6 +35,7 @@ class PlannedStream:
     `drift_reasons` says what has left its band since the last word on it.
     """
 
+    name: StreamId
     binding: StreamBinding
     configured: PlanRequest
     requested: PlanRequest | None = None
@@ -67,7 +68,7 @@ class PlannedStream:
 
     @property
     def plan_request(self) -> PlanRequest:
-        """What its plans are for."""
+        """The request that its plans follow: a person's, else the configured one."""
         return self.requested or self.configured
 
     @property
@@ -80,7 +81,7 @@ class PlannedStream:
         return FORCED if best.placement == self.forced else self.plan_request.planner
 
     def by_whom(self, best: PricedPlan) -> str:
-        """Why it is published at once, in words."""
+        """The reason to publish it at once, in words."""
         if best.placement == self.forced:
             return "placed by hand"
         planned_by_hand = self.plan is not None and self.plan.planner == FORCED
@@ -88,17 +89,17 @@ class PlannedStream:
 
 
 def assignment(plan: Plan) -> Assignment:
-    """How it runs the stream."""
+    """The plan's placement, nodes and tiles."""
     return plan.placement, _nodes(plan), plan.tiles
 
 
 def assignment_of(priced_plan: PricedPlan) -> Assignment:
-    """How it would run the stream."""
+    """The priced plan's placement, nodes and tiles."""
     return priced_plan.placement, _nodes(priced_plan), priced_plan.tiling
 
 
 def fits(plan: Plan, graph: ModelGraph) -> bool:
-    """Whether the plan is one of this graph."""
+    """True when the plan fits this graph and names its digest."""
     try:
         plan.check(graph)
     except PlanError:

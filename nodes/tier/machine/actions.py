@@ -1,4 +1,4 @@
-"""What a tier node's machines ask of the shell. Actions are values; only the shell performs them."""
+"""Actions of a tier node's machines. They are values; only the shell performs them."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class StreamOwner:
         self.backlog: deque[FrameOffered] = deque()
 
     def applied(self, own: StreamApplied) -> StreamApplied:
-        """What this node says of the stream: its readiness, and what the other nodes must keep."""
+        """The state to announce of the stream: this node's readiness, and the epochs that other nodes must keep."""
         return replace(own, active=self.active, holds=tuple(sorted(self._plans)))
 
     def plan_arrived(self, plan: Plan) -> None:
@@ -139,14 +139,14 @@ class StreamOwner:
         return self._close(event.key, "")
 
     def _is_asked(self, frame: Frame, event: OutputArrived) -> bool:
-        """Whether this attempt's plan has the sender make this output."""
+        """True when this attempt's plan has the sender make this output."""
         plan = frame.submitted.get(event.key.attempt)
         if plan is None or plan.epoch != event.key.epoch or event.tensor not in self._graph.outputs:
             return False
         return plan.nodes[plan.placement[self._graph.producer[event.tensor]]] == event.sender
 
     def _learn_latency(self, frame: Frame, taken: float) -> None:
-        """Only from frames whose way stood all the time: what an outage took says nothing about the next frame."""
+        """Learn from frames whose nodes all stayed: an outage's seconds are not the next frame's."""
         plan = self._plans.get(frame.epoch)
         if plan is not None and frame.incarnation == self._incarnations(plan):
             self._latency_s = max(taken, LATENCY_MEMORY * self._latency_s + (1 - LATENCY_MEMORY) * taken)
@@ -168,7 +168,7 @@ class StreamOwner:
         return [Log(logging.WARNING, text)]
 
     def connection_restored(self, now: float) -> None:
-        """What was under way to this node may be lost."""
+        """Have open frames submitted again soon: messages to this node may be lost."""
         for frame in self.open.values():
             frame.due_at = min(frame.due_at, now + GRACE_S)
 
@@ -243,7 +243,7 @@ class StreamOwner:
         return actions
 
     def _hasten_disturbed(self, now: float) -> None:
-        """A frame whose way led through a node that has left or started anew since will not come back by itself."""
+        """A frame whose way led through a node that has left or restarted since will not come back by itself."""
         for frame in self.open.values():
             plan = self._plans.get(frame.epoch)
             if plan is not None and frame.incarnation != self._incarnations(plan):

@@ -21,7 +21,7 @@ DIGEST_SHOWN = 12
 
 
 def stream_panel(name: str, stream: Mapping[str, Any], models: Mapping[str, Any]) -> Panel:
-    """What a person wants to know of one stream of a snapshot."""
+    """The panel of one stream of a snapshot, for people."""
     shown = stream["active"] or stream["coming"]
     parts: list[RenderableType] = [*_stream_lines(stream, models)]
     if shown is not None:

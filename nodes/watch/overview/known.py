@@ -1,4 +1,4 @@
-"""What `trisect watch` knows of nodes, models and streams together, and the JSON that follows from it. Pure."""
+"""The state of `trisect watch` over nodes, models and streams, and its JSON. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Known:
     streams: dict[StreamId, StreamRecord] = field(default_factory=dict)
 
     def node(self, node: str) -> NodeRecord:
-        """What the node says, to be added to."""
+        """The node's record, to be added to."""
         return self.nodes.setdefault(NodeId(node), NodeRecord())
 
     def stream(self, stream: str) -> StreamRecord:
@@ -40,7 +40,7 @@ class Known:
         return self.streams.setdefault(StreamId(stream), StreamRecord())
 
     def all_reported(self) -> bool:
-        """Whether every node that is ready has sent telemetry."""
+        """True when every node that is ready has sent telemetry."""
         ready = [node for node, state in self.peers.states.items() if state.state is LifeState.READY]
         return all(self._record(node).telemetry_at is not None for node in ready)
 
@@ -105,7 +105,7 @@ class Known:
         }
 
     def _device_of(self, name: StreamId) -> NodeId:
-        """Who owns the stream: who says so and is there; else as the plan, or the configuration, has it."""
+        """The stream's device: a living node that says so, else the plan's, else the configuration's."""
         for node, record in sorted(self.nodes.items()):
             if record.info is not None and name in record.info.streams and self.peers.alive(node):
                 return node

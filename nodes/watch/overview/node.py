@@ -28,7 +28,7 @@ COUNTS = (
 
 @dataclass(slots=True)
 class NodeRecord:
-    """What a node says beside its state. `telemetry_at` is when its newest telemetry came."""
+    """A node's messages besides its state. `telemetry_at` is when its newest telemetry came."""
 
     info: NodeInfo | None = None
     link: LinkReport | None = None
@@ -47,11 +47,11 @@ class NodeRecord:
         self.telemetry, self.telemetry_at = {}, None
 
     def age_s(self, now: float) -> float | None:
-        """How old the telemetry is, in seconds."""
+        """Age of the telemetry in seconds, None if there never was any."""
         return None if self.telemetry_at is None else round(now - self.telemetry_at, 3)
 
     def is_stale(self, now: float, stale_after_s: float) -> bool:
-        """Whether the telemetry is too old to be believed; not when there never was any."""
+        """True when the telemetry is too old to be believed; False if there never was any."""
         return self.telemetry_at is not None and now - self.telemetry_at > stale_after_s
 
     def json(self, state: NodeState | None, tier: str, now: float, stale_after_s: float) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _link_json(link: LinkReport, telemetry: Mapping[str, float]) -> dict[str, float | None]:
-    """What a running node sees of its link, in place of what it measured when it started."""
+    """A running node's observed link, in place of its first measurement."""
     first = {
         "up_bytes_per_s": link.up_bytes_per_s,
         "down_bytes_per_s": link.down_bytes_per_s,
