@@ -208,7 +208,7 @@ def test_a_living_node_that_never_prepares_is_left_out_after_the_deadline() -> N
     planner.tick(0.0)
     assert published(planner.tick(119.0)) == []
     actions = planner.tick(1.0)
-    assert "cloud-1 has not prepared epoch 1 within 120 s: it is left out until it starts anew" in logged(actions)
+    assert "cloud-1 has not prepared epoch 1 within 120 s: it is left out until it restarts" in logged(actions)
     (without,) = published(actions)
     assert without.placement == ON_EDGE
 
@@ -227,7 +227,7 @@ def test_a_node_that_falls_silent_is_out_of_plans_until_it_is_heard_again() -> N
     for _ in range(3):
         assert published([a for node in (DEVICE, EDGE) for a in planner(pe.TelemetryArrived(node))]) == []
         assert published(planner.tick(1.0)) == []
-    actions = [a for node in (DEVICE, EDGE) for a in planner(pe.TelemetryArrived(node), 0.1)]
+    actions = [a for node in (DEVICE, EDGE) for a in planner(pe.TelemetryArrived(node), 0.15)]
     assert "nothing from cloud-1 for 4 s" in logged(actions)
     (without,) = published(actions)
     assert (without.placement, without.reason.partition(";")[0]) == (ON_EDGE, "cloud-1 has fallen silent")
