@@ -16,7 +16,7 @@ import typer
 
 from broker.errors import BrokerError
 from nodes.display.log import NonBlockingLog, open_standard_files
-from nodes.display.text import LogFormatter, json_line, plain_lines
+from nodes.display.text import LogFormatter, json_line, plain, plain_lines
 from pipeline import folders
 from pipeline.errors import TrisectError
 
@@ -121,6 +121,9 @@ def broker(
     max_packet_bytes: Annotated[int, typer.Option(help="The largest message; above transport.chunk_bytes.")] = 16 << 20,
     persistence_dir: Annotated[Path | None, typer.Option(help="Keep queued and retained messages here.")] = None,
     password_file: Annotated[Path | None, typer.Option(help="Made with mosquitto_passwd.")] = None,
+    log_file: Annotated[
+        Path | None, typer.Option(help="Keep its log here; broker-PORT.log in the state folder, if left out.")
+    ] = None,
 ) -> None:
     """Start mosquitto, set up for tensors, and wait until it answers; Ctrl-C stops it."""
     from broker.server import Server, ServerSettings
@@ -135,16 +138,16 @@ def broker(
     )
     if persistence_dir is not None:
         persistence_dir.mkdir(parents=True, exist_ok=True)
-    with Server(settings) as server:
+    with Server(settings, log_file=log_file or _state_dir() / f"broker-{port}.log") as server:
         print(f"mosquitto (process {server.pid}) listens on {host}:{server.port}", flush=True)
+        print(f"its log: {plain(server.log_file or 'not kept')}", flush=True)
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            while server.is_running:
+            while True:
+                server.check()
                 time.sleep(0.2)
         except KeyboardInterrupt:
             print("stopping")
-            return
-    raise BrokerError(f"mosquitto ended by itself with code {server.returncode}; see its log above")
 
 
 @app.command()

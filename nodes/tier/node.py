@@ -29,6 +29,7 @@ from nodes.config.model_settings import check_labels, labels_of, preprocess_of, 
 from nodes.config.sections import Config
 from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
+from nodes.protocol.reports import of_stream
 from nodes.session import link_probe
 from nodes.session.guard import Guard
 from nodes.session.link_monitor import LinkWatch
@@ -205,7 +206,7 @@ class TierNode:
             do.DecodeFrame: self._frames.put,
             do.DropFrame: lambda action: action.ticket.done(),
             do.NoteTile: lambda action: None if self._prepare.is_busy else self.meter.tile(action),
-            do.Count: lambda action: self.meter.count(action.name),
+            do.Count: self._count,
             do.Refuse: lambda action: self.presence.border.refuse(action.about, action.why),
             do.Log: lambda action: _log.log(action.level, "%s", action.text),
         }
@@ -361,12 +362,17 @@ class TierNode:
     def _offer(self, stream: StreamId, ticket: Ticket, live: bool) -> None:
         self._inbox.put(ev.FrameOffered(stream, ticket, live))
 
+    def _count(self, action: do.Count) -> None:
+        self.meter.count(action.name)
+        if action.stream is not None:
+            self.meter.count_of(action.stream, action.name)
+
     def _announce(self, action: do.AnnounceApplied) -> None:
         applied = Applied(self.node, self.presence.token, action.streams)
         self.session.keep(self.names.topic(topics.APPLIED, node=self.node), to_bytes(applied))
 
     def _report(self) -> None:
-        owners = self.machine.owners.values()
+        owners = self.machine.owners
         report = {
             **self.meter.report(),
             **self.presence.clock.report(),
@@ -374,7 +380,9 @@ class TierNode:
             "refused_total": self.presence.border.total + self.session.refused_total,
             "internal_errors_total": self._internal_errors(),
             "in_flight": self._open_frames(),
-            "backlog": sum(len(owner.backlog) for owner in owners),
+            "backlog": sum(len(owner.backlog) for owner in owners.values()),
+            **{of_stream(name, "in_flight"): len(owner.open) for name, owner in owners.items()},
+            **{of_stream(name, "backlog"): len(owner.backlog) for name, owner in owners.items()},
             "queue_depth": len(self._compute.worker),
             "sent_bytes_total": self.session.sent_bytes_total,
             "received_bytes_total": self.session.received_bytes_total,

@@ -131,7 +131,6 @@ class Outbound:
             self._meter.way(close.stream, close.epoch, result["links"])
             self._meter.sample(INTAKE, intake_seconds(result), close.stream)
         self._meter.sample("latency_seconds", result["seconds"], close.stream)
-        self._meter.count_of(close.stream, "results_total")
 
     def _output_parcels(self, close: CloseFrame) -> Iterator[Parcel]:
         topic = self._names.topic(topics.OUTPUT, stream=close.stream)
