@@ -72,8 +72,8 @@ class Stoppable(Protocol):
     def run(self) -> None:
         """Serve until stopped."""
 
-    def stop(self) -> None:
-        """End soon."""
+    def stop(self, why: str = "") -> None:
+        """End soon, and say why."""
 
 
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
@@ -193,12 +193,19 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="With --once: as JSON, for scripts.")] = False,
     timeout_s: Annotated[float, typer.Option(help="With --once: how long to wait for the broker and nodes.")] = 10.0,
 ) -> None:
-    """Show nodes, plans, predicted beside measured seconds, and what is in flight, live."""
+    """Show nodes, plans, predicted beside measured seconds, and what is in flight, live.
+
+    With --once the exit code is 1 when a node of the configuration is not there or a stream does not run.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     from nodes.config.loader import load_config
     from nodes.watch import app as view
 
-    view.run(load_config(config), once=once or as_json, as_json=as_json, timeout_s=timeout_s)
+    problems = view.run(load_config(config), once=once or as_json, as_json=as_json, timeout_s=timeout_s)
+    for problem in problems:
+        print(f"problem: {plain(problem)}", file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -640,7 +647,7 @@ def _serve(process: Stoppable) -> None:
     os.umask(0o077)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        process.stop()
+        process.stop(f"{signal.Signals(number).name} came" + ("" if process.is_serving else " while it loaded"))
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, _interrupt)
         if not process.is_serving:  # it loads, or waits for the broker: what it began is undone on the way out

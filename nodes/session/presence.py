@@ -94,7 +94,7 @@ def wait_up(session: Session) -> None:
 
 
 class Presence:
-    """One node's session with its states, as a context: it starts on entry and says `stopped` at the end.
+    """One node's session with its states, as a context: it starts on entry and says `stopped`, and why, at the end.
 
     `on_up` is called when all is connected and subscribed, before each birth. A birth is published each time, and its
     number counts them: who sees it change knows that what was under way to this node may be lost. What comes in goes
@@ -112,7 +112,9 @@ class Presence:
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[str], None] = lambda reason: None,
         on_taken: Callable[[], None] = lambda: None,
+        why_stopped: Callable[[], str] = lambda: "",
     ) -> None:
+        self._why_stopped = why_stopped
         self.node, self.tier, self.token = node, tier, secrets.token_hex(4)
         self.clock = PipelineClock()
         self.border = Border(names)
@@ -144,7 +146,7 @@ class Presence:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        why = str(error) if isinstance(error, Exception) else ""
+        why = str(error) if isinstance(error, Exception) else self._why_stopped()
         self.session.stop({self.state_topic: self._message(LifeState.STOPPED, why)})
         if self._taken is not None and error is None:
             raise self._taken

@@ -86,6 +86,7 @@ class TierNode:
         self._labels = {name: labels_of(model) for name, model in named.items() if model.labels is not None}
         self._state_dir = state_dir / config.pipeline
         self.is_serving = False
+        self._why_stopped = ""
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
         self._guard = Guard(_log, str(node))
         stands_by = self.section.standby and self.section.memory_mb is None
@@ -103,6 +104,7 @@ class TierNode:
             intake=bool(self.streams),
             on_up=self._on_up,
             on_taken=self.stop,
+            why_stopped=lambda: self._why_stopped,
         )
         self.session = self.presence.session
         self._custody = Custody(
@@ -121,8 +123,9 @@ class TierNode:
             self._introduce()
             self._serve()
 
-    def stop(self) -> None:
-        """End; from any thread or a signal handler."""
+    def stop(self, why: str = "") -> None:
+        """End, and say why; from any thread or a signal handler."""
+        self._why_stopped = why
         self._inbox.put(None)
 
     def _on_up(self) -> None:

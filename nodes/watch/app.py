@@ -28,9 +28,10 @@ DROPPED = "$SYS/broker/publish/messages/dropped"
 """Where mosquitto counts what it threw away; another broker may have no such topic."""
 
 
-def run(config: Config, *, once: bool, as_json: bool, timeout_s: float, console: Console | None = None) -> None:
+def run(config: Config, *, once: bool, as_json: bool, timeout_s: float, console: Console | None = None) -> list[str]:
     """Show the pipeline until Ctrl-C; with `once` or `as_json` print one view and end.
 
+    Returns what that view shows to be wrong: nodes of the configuration that are not there, streams that do not run.
     Raises BrokerRefused, and with `once` BrokerUnreachable when no broker answers within `timeout_s`. Live, it waits.
     """
     console = console or Screen()
@@ -42,11 +43,13 @@ def run(config: Config, *, once: bool, as_json: bool, timeout_s: float, console:
                 console.file.write(to_json(snapshot) + "\n")
             else:
                 console.print(render(snapshot))
-            return
+            problems: list[str] = snapshot["problems"]
+            return problems
         try:
             watcher.live(console)
         except KeyboardInterrupt:
-            return
+            pass
+    return []
 
 
 class _Watcher:

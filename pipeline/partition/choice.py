@@ -41,7 +41,7 @@ class Choice:
     """A placement, the nodes of the tiers that it uses, and its price.
 
     `costs` is what it was priced with, `value` what the objective makes of the price, `gap` the share by which a better
-    placement on these nodes could be better at most (0.0 when the optimum is proved).
+    one could be better at most (0.0 when the optimum is proved): on these nodes, and for the first of `choose` on any.
     """
 
     placement: Placement
@@ -78,6 +78,7 @@ def choose(
     Raises Infeasible, with the conflict of the combination that has most nodes, when there is none.
     """
     found: list[Choice] = []
+    bounds: list[float] = []
     candidates = sorted(candidates, key=lambda candidate: -len(candidate.nodes))
     for candidate in candidates:
         try:
@@ -87,30 +88,33 @@ def choose(
         except Infeasible:
             continue
         whole = priced(graph, solution.placement, candidate, objective, solution.gap)
-        found.append(whole)
-        shared = _shared_out(graph, candidate, constraints, objective, whole)
-        found += [shared] if shared is not None else []
+        shared, bound = _shared_out(graph, candidate, constraints, objective, whole)
+        here = [whole, shared] if shared is not None and shared.value < whole.value else [whole]
+        found += [replace(choice, gap=exact.gap_between(bound, choice.value)) for choice in here]
+        bounds.append(bound)
     if candidates and not found:
         exact.solve(graph, candidates[0].costs, [*constraints, *candidates[0].constraints], objective)
-    return list(_distinct(sorted(found, key=rank)))
+    ranked = list(_distinct(sorted(found, key=rank)))
+    return [replace(first, gap=exact.gap_between(min(bounds), first.value)) for first in ranked[:1]] + ranked[1:]
 
 
 def _shared_out(
     graph: ModelGraph, candidate: Candidate, constraints: Sequence[Constraint], objective: Objective, whole: Choice
-) -> Choice | None:
-    """The best choice with tiles, where it beats the best without."""
+) -> tuple[Choice | None, float]:
+    """The best choice with tiles, if there is one, and what no choice of this candidate can be below, tiles or not."""
+    least = whole.value * (1 - whole.gap)
     if candidate.team is None or not candidate.sharings:
-        return None
+        return None, least
     asked = [*constraints, *candidate.constraints]
     costs, team = candidate.costs, candidate.team
-    found = tiled.best(graph, costs, team, candidate.sharings, asked, objective, whole.value)
+    found, bound = tiled.best(graph, costs, team, candidate.sharings, asked, objective, least)
     if found is not None and candidate.in_use is not None:
         found = tiled.kept(graph, costs, team, candidate.in_use, asked, objective, found)
     if found is None:
-        return None
+        return None, min(least, bound)
     on_terms = replace(candidate, costs=found.costs)
-    shared = replace(priced(graph, found.placement, on_terms, objective, found.gap), tiling=found.tiling)
-    return shared if shared.value < whole.value else None
+    shared = replace(priced(graph, found.placement, on_terms, objective), tiling=found.tiling)
+    return shared, min(least, bound)
 
 
 def _distinct(choices: Sequence[Choice]) -> Iterator[Choice]:

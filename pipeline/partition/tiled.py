@@ -8,10 +8,9 @@ passed over, which is a proof. How far the rest is proved is said.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from pipeline.cost import Costs, TilesCost, predict
 from pipeline.errors import Infeasible
@@ -34,12 +33,11 @@ KEPT = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Tiled:
-    """A placement with a tiling, the costs that it was priced with, and by what share a better one could be better."""
+    """A placement with a tiling, and the costs that it was priced with."""
 
     placement: Placement
     tiling: Tiling
     costs: Costs
-    gap: float
 
 
 def with_tiles(graph: ModelGraph, costs: Costs, tiling: Tiling, tiles: TilesCost) -> Costs:
@@ -57,39 +55,40 @@ def best(
     sharings: Sequence[Sharing],
     constraints: Sequence[Constraint],
     objective: Objective,
-    whole_s: float,
-) -> Tiled | None:
-    """The best placement with tiles found, its borders balanced; None where no stack can be had on the edge.
+    least_whole: float,
+) -> tuple[Tiled | None, float]:
+    """The best placement with tiles found, its borders balanced, and what none with one of `sharings` can be below.
 
-    `whole_s` is the objective's value of the best placement without tiles.
+    No placement without tiles has less of the objective than `least_whole`. None where no stack can be had on the edge.
     """
-    tried = sorted(sharings, key=lambda s: -_promise(objective, s))[:MOST_RANKED]
+    by_promise = sorted(sharings, key=lambda s: -_promise(objective, s))
+    tried = by_promise[:MOST_RANKED]
     ranked = sorted(((_cut_value(graph, costs, objective, s), place) for place, s in enumerate(tried)))
     found: tuple[float, Sharing, Placement] | None = None
-    solved, passed = 0, np.inf
+    solved = 0
+    bound = min((_least(costs, objective, given, least_whole) for given in by_promise[MOST_RANKED:]), default=math.inf)
     for _, place in ranked:
         given = tried[place]
-        least = _least(costs, objective, given, whole_s)
-        if found is not None and least >= found[0]:
-            continue
-        if solved == MOST_SOLVED:
-            passed = min(passed, least)
+        least = _least(costs, objective, given, least_whole)
+        if solved == MOST_SOLVED or (found is not None and least >= found[0]):
+            bound = min(bound, least)
             continue
         solved += 1
-        placement = _placed(graph, _priced(graph, costs, given), given.tiling, constraints, objective)
-        if placement is not None:
-            value = objective.value(predict(graph, placement, _priced(graph, costs, given)))
-            found = min(found, (value, given, placement), key=lambda f: f[0]) if found else (value, given, placement)
+        solution = _placed(graph, _priced(graph, costs, given), given.tiling, constraints, objective)
+        if solution is not None:
+            value = objective.value(predict(graph, solution.placement, _priced(graph, costs, given)))
+            bound = min(bound, value * (1 - solution.gap))
+            new = value, given, solution.placement
+            found = min(found, new, key=lambda f: f[0]) if found else new
     if found is None:
-        return None
-    gap = max(0.0, 1 - passed / found[0]) if found[0] else 0.0
+        return None, bound
     even = balanced(graph, team, found[1], latency=objective.latency, period=objective.period)
     priced = with_tiles(graph, costs, even.tiling, cost(graph, team, even))
-    placement = _placed(graph, priced, even.tiling, constraints, objective)
+    balance = _placed(graph, priced, even.tiling, constraints, objective)
     # balance is of the stack by itself: a head whose other blocks are the bottleneck may have got too much of it
-    if placement is None or objective.value(predict(graph, placement, priced)) > found[0]:
-        return Tiled(found[2], found[1].tiling, _priced(graph, costs, found[1]), gap)
-    return Tiled(placement, even.tiling, priced, gap)
+    if balance is None or objective.value(predict(graph, balance.placement, priced)) > found[0]:
+        return Tiled(found[2], found[1].tiling, _priced(graph, costs, found[1])), bound
+    return Tiled(balance.placement, even.tiling, priced), bound
 
 
 def kept(
@@ -108,11 +107,11 @@ def kept(
     present = sharing(graph, team, in_use)
     even = balanced(graph, team, present, latency=objective.latency, period=objective.period)
     priced = with_tiles(graph, costs, even.tiling, cost(graph, team, even))
-    placement = _placed(graph, priced, even.tiling, constraints, objective)
+    solution = _placed(graph, priced, even.tiling, constraints, objective)
     least = objective.value(predict(graph, found.placement, found.costs))
-    if placement is None or objective.value(predict(graph, placement, priced)) > (1 + KEPT) * least:
+    if solution is None or objective.value(predict(graph, solution.placement, priced)) > (1 + KEPT) * least:
         return found
-    return Tiled(placement, even.tiling, priced, found.gap)
+    return Tiled(solution.placement, even.tiling, priced)
 
 
 def pins(graph: ModelGraph, tiling: Tiling) -> list[Pin]:
@@ -127,10 +126,10 @@ def _priced(graph: ModelGraph, costs: Costs, given: Sharing) -> Costs:
 
 def _placed(
     graph: ModelGraph, costs: Costs, tiling: Tiling, constraints: Sequence[Constraint], objective: Objective
-) -> Placement | None:
+) -> exact.Solution | None:
     asked = [*constraints, *pins(graph, tiling)]
     try:
-        return exact.solve(graph, costs, asked, objective, explain=False).placement
+        return exact.solve(graph, costs, asked, objective, explain=False)
     except Infeasible:
         return None
 

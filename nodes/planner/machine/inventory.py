@@ -36,6 +36,8 @@ from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.ranges import MOST_NODES, MOST_STREAMS
 
+_TIERS = frozenset(tier.label for tier in Tier)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerSettings:
@@ -159,7 +161,9 @@ class Inventory:
 
     def _fall_silent(self, now: float) -> list[PlannerAction]:
         peers, before = self.roster.peers, self.roster.silent
-        self.roster.silent = frozenset(n for n in peers.states if peers.alive(n) and self.silence.of(n, now))
+        # a planner's own reports are nobody's business here, least of all this one's
+        nodes = [node for node, state in peers.states.items() if state.tier in _TIERS and peers.alive(node)]
+        self.roster.silent = frozenset(node for node in nodes if self.silence.of(node, now))
         after_s = self.settings.lost_after_s
         fallen = [Log(logging.WARNING, f"nothing from {n} for {after_s:g} s") for n in self.roster.silent - before]
         back = [Log(logging.INFO, f"{n} is heard again") for n in before - self.roster.silent if peers.alive(n)]
