@@ -450,6 +450,7 @@ class TierNode:
     def _prepare_epoch(self, action: do.Prepare) -> None:
         plan = action.plan
         self._stand_by_at = min(self._stand_by_at, time.monotonic() + STAND_BY_AFTER_S)
+        self.meter.expect_segment(plan.stream, plan.epoch)
         try:
             self._compute.prepare(action)
             subscribed = self._subscribed.setdefault((plan.stream, plan.epoch), [])

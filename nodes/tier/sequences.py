@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from nodes.tier.machine.stream import SEQUENCES_A_START
+from pipeline import folders
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def reserve(path: Path) -> int:
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
+        folders.sync(path.parent)  # or a power cut brings the old number back
     except (OSError, ValueError) as error:
         first = int(time.time()) * RESERVED
         _log.warning("%s: %s; frames are numbered by the clock, from %d on", path, error, first)
