@@ -60,6 +60,14 @@ class PayloadTooLarge(BrokerError):
         )
 
 
+class TopicOverfull(BrokerError):
+    """A message is larger than anybody takes on its topic. Raised before a byte of it leaves."""
+
+    def __init__(self, *, topic: str, size: int, limit: int) -> None:
+        self.topic, self.size, self.limit = topic, size, limit
+        super().__init__(f"{size:,} bytes for {topic}, on which nobody takes more than {limit:,}; send less")
+
+
 class QueueFull(BrokerError):
     """Unacknowledged bytes stood at their bound for as long as the caller was ready to wait."""
 

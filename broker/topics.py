@@ -97,6 +97,9 @@ ALL: Final[tuple[Topic, ...]] = (
     REPLY,
 )
 
+LARGEST_PACKET: Final = max(topic.max_bytes for topic in ALL) + 256 * KIB
+"""With topic names, response topics and correlation data, of which each has 64 KiB at most."""
+
 
 def valid_id(text: str) -> bool:
     """Whether `text` may name a pipeline, a node or a client: `[a-z0-9-]+`."""

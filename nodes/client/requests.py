@@ -18,6 +18,7 @@ from nodes.protocol.commands import DRAIN, OBJECTIVE, PING, PING_TIMEOUT_S, PLAC
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeState, from_bytes, parse_json, to_bytes
 from nodes.session.presence import guest_session
 from pipeline.errors import ConfigError, TrisectError
+from pipeline.files import read_bounded
 from pipeline.plan import NodeId, StreamId
 
 CONNECT_WAIT_S = 10.0
@@ -267,7 +268,7 @@ def publish(
 
 def _publish_frame(session: Session, topic: str, file: Path, reply_topic: str, correlation: bytes) -> None:
     try:
-        payload = file.read_bytes()
+        payload = read_bounded(file, topics.FRAME.max_bytes)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
     try:

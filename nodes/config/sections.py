@@ -6,11 +6,12 @@ that a section names need not exist here: one configuration serves all machines,
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from nodes.config.base import Section, Table, TierName, empty
 from nodes.config.plan_request import LinkName, WishesSection
@@ -19,8 +20,8 @@ from pipeline.models.source import MAX_SIZE
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
 
-_ID = r"^[a-z0-9-]+$"
-_MODEL_NAME = r"^[a-z0-9_.-]+$"
+_ID = r"^[a-z0-9-]{1,128}$"
+_MODEL_NAME = r"^[a-z0-9_.-]{1,128}$"
 _PACKAGE = r"^[A-Za-z_][A-Za-z0-9_.]*$"
 _WEIGHTS_FILES = (".h5", ".keras")
 _MODEL_FILES = (".keras", ".trisect")
@@ -45,10 +46,19 @@ NodeKey: TypeAlias = Annotated[NodeId, Field(pattern=_ID, description="a node's 
 ModelKey: TypeAlias = Annotated[str, Field(pattern=_MODEL_NAME, description="a model's name of a-z, 0-9, -, _ and .")]
 
 
+def _host_alone(value: str) -> str:
+    if ":" in value:  # in a name there is none: an address of IPv6, or a port behind the host
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            raise ValueError("a host name or address alone; the port has a key of its own") from None
+    return value
+
+
 class BrokerSection(Section):
     """Where the MQTT broker listens and who we are to it."""
 
-    host: str = Field(
+    host: Annotated[str, AfterValidator(_host_alone)] = Field(
         "127.0.0.1",
         pattern=r"^[^\s/\[\]@]+$",
         description="a host name or address alone: no mqtt:// before it, no brackets around it, no port after it",

@@ -32,6 +32,7 @@ from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, 
 from nodes.protocol.reports import of_stream
 from nodes.session import link_probe
 from nodes.session.guard import Guard
+from nodes.session.last_run import LastRun
 from nodes.session.link_monitor import LinkWatch
 from nodes.session.presence import Presence, require_free, wait_up
 from nodes.session.worker_thread import Worker
@@ -117,7 +118,7 @@ class TierNode:
             directory=self._state_dir,
             offer=self._inbox.put,
         )
-        with self._custody, self.presence:
+        with LastRun(self._state_dir / f"{self.node}.running"), self._custody, self.presence:
             self._load()
             self._assemble()
             self._introduce()

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from broker import topics
 from nodes.config.sections import SourceSection
 from nodes.tier.pending_frame import Ticket
 from pipeline.errors import ConfigError
+from pipeline.files import read_bounded
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import Array
 
@@ -133,7 +135,7 @@ def _read(files: Sequence[Path], loop: bool, start_at: int) -> Frames:
     unreadable: set[Path] = set()
     for number, file in enumerate(itertools.islice(itertools.cycle(files) if loop else files, start_at, None)):
         try:
-            content = file.read_bytes()
+            content = read_bounded(file, topics.FRAME.max_bytes)
             unreadable.discard(file)
         except OSError as error:
             if file not in unreadable:
