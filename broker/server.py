@@ -194,7 +194,9 @@ class Server:
                 self.stop()
                 if "Address already in use" in self.log_tail:
                     raise PortTaken(self.host, port)
-                raise ServerFailed(f"ended with status {process.returncode} before it answered", self.log_tail, self.log_file)
+                raise ServerFailed(
+                    f"ended with status {process.returncode} before it answered", self.log_tail, self.log_file
+                )
             if answers_mqtt(self.host, port, timeout_s=1.0):
                 return
             time.sleep(0.01)

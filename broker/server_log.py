@@ -35,7 +35,7 @@ class ServerLog:
         self._lines.clear()
 
     def add(self, line: str) -> None:
-        """Keep a line. Client ids are in it as their owners chose them, so nothing is kept that a terminal would obey."""
+        """Keep a line, without what a terminal would obey: client ids are in it as their owners chose them."""
         shown = "".join(char if char.isprintable() else "\ufffd" for char in line.rstrip()[:_LONGEST_LINE])
         self._lines.append(shown)
         _log.debug("mosquitto: %s", shown)

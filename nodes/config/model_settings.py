@@ -18,7 +18,6 @@ from pipeline.lite.package import SUFFIX, Package
 from pipeline.models import PreprocessMode, lookup
 from pipeline.models.source import ModelSource
 
-
 MOST_LABELS_BYTES = 16 << 20
 
 
@@ -60,7 +59,9 @@ def labels_of(section: ModelSection) -> tuple[str, ...] | None:
         raise ConfigError(f"models: labels: {section.labels}: {error.strerror or error}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         why = shortened(f"{type(error).__name__}: {error}")
-        raise ConfigError(f"models: labels: {section.labels}: not labels, one a line or as Keras's index: {why}") from error
+        raise ConfigError(
+            f"models: labels: {section.labels}: not labels, one a line or as Keras's index: {why}"
+        ) from error
 
 
 def check_labels(model: str, labels: Sequence[str] | None, graph: ModelGraph) -> None:

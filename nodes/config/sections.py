@@ -19,6 +19,7 @@ from nodes.protocol.messages import WORKER
 from pipeline.models.source import MAX_SIZE
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
+from pipeline.ranges import MOST_NODES, MOST_STREAMS
 
 _ID = r"^[a-z0-9-]{1,128}$"
 _MODEL_NAME = r"^[a-z0-9_.-]{1,128}$"
@@ -60,7 +61,7 @@ class BrokerSection(Section):
 
     host: Annotated[str, AfterValidator(_host_alone)] = Field(
         "127.0.0.1",
-        pattern=r"^[^\s/\[\]@]+$",
+        pattern=r"^[^\s/\[\]@]{1,253}$",
         description="a host name or address alone: no mqtt:// before it, no brackets around it, no port after it",
     )
     port: int = Field(1883, ge=1, le=65535, description="a port from 1 to 65535")
@@ -306,8 +307,12 @@ class Config(Section):
     )
     broker: BrokerSection = BrokerSection()
     models: Table[ModelKey, ModelSection] = Field(default_factory=empty, description="a section with models")
-    streams: Table[StreamKey, StreamSection] = Field(default_factory=empty, description="a section with streams")
-    nodes: Table[NodeKey, NodeSection] = Field(description="a section with at least one node", min_length=1)
+    streams: Table[StreamKey, StreamSection] = Field(
+        default_factory=empty, description=f"a section with at most {MOST_STREAMS} streams", max_length=MOST_STREAMS
+    )
+    nodes: Table[NodeKey, NodeSection] = Field(
+        description=f"a section with 1 to {MOST_NODES} nodes", min_length=1, max_length=MOST_NODES
+    )
     links: Table[LinkName, LinkSection] = Field(
         default_factory=empty, description="a section with device_edge or edge_cloud, left out where nodes measure"
     )

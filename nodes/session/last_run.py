@@ -34,7 +34,7 @@ _VMSTAT = Path("/proc/vmstat")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A running process: `began_ts` by the wall clock, the machine's boot, and how many the kernel had killed by then."""
+    """A running process: its begin by the wall clock, the machine's boot, and how many the kernel had killed."""
 
     pid: Annotated[int, Field(ge=1, le=2**31)]
     created_ts: Timestamp
@@ -102,8 +102,8 @@ def _lives(run: Run) -> bool:
 
 
 def _oom_kills() -> int:
-    found = [line.split() for line in _text(_VMSTAT).splitlines() if line.startswith("oom_kill ")]
-    return int(found[0][1]) if found and len(found[0]) == 2 and found[0][1].isdigit() else 0
+    counts = (line.removeprefix("oom_kill ") for line in _text(_VMSTAT).splitlines() if line.startswith("oom_kill "))
+    return next((int(count) for count in counts if count.isdigit()), 0)
 
 
 def _text(path: Path) -> str:

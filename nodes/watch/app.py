@@ -6,7 +6,7 @@ import logging
 import queue
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.live import Live
@@ -45,10 +45,8 @@ def run(config: Config, *, once: bool, as_json: bool, timeout_s: float, console:
                 console.print(render(snapshot))
             problems: list[str] = snapshot["problems"]
             return problems
-        try:
+        with suppress(KeyboardInterrupt):
             watcher.live(console)
-        except KeyboardInterrupt:
-            pass
     return []
 
 

@@ -156,7 +156,6 @@ class Overview:
             "streams": {name: self._known.stream_json(name, now, self._since) for name in sorted(self._known.streams)},
         }
 
-
     def _problems(self, now: float) -> list[str]:
         if not self._connected:
             return [f"the broker is not there: {self._disconnected_why or 'the connection ended'}"]

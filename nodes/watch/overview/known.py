@@ -163,7 +163,11 @@ class Known:
             if self.peers.alive(node) and record.is_stale(now, self._stale_after_s)
         ]
         streams = {name: self.stream_json(name, now, None)["state"] for name in sorted(self.config.streams)}
-        return [*gone, *mute, *(f"stream {name}: {_STATE_TEXTS.get(s, s)}" for name, s in streams.items() if s != RUNNING)]
+        return [
+            *gone,
+            *mute,
+            *(f"stream {name}: {_STATE_TEXTS.get(s, s)}" for name, s in streams.items() if s != RUNNING),
+        ]
 
     def _stream_state(
         self, device: NodeId, active: int | None, plan: Plan | None, coming: Mapping[str, Any] | None

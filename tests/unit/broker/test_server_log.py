@@ -1,4 +1,4 @@
-"""The log of a broker of ours: harmless lines, a bounded file, and no trouble for the broker when the disk makes some."""
+"""The log of a broker of ours: harmless lines, a bounded file, and no trouble for the broker when the disk is full."""
 
 from __future__ import annotations
 

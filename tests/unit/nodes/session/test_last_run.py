@@ -54,7 +54,9 @@ def test_a_process_that_lives_keeps_its_file(tmp_path: Path, caplog: pytest.LogC
     assert "did not end in order" in caplog.text, "another process has its number now"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": -1}', '{"pid": 1e400}', "[" * 100_000, '{"pid": "x"}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"pid": -1}', '{"pid": 1e400}', "[" * 100_000, '{"pid": "x"}', "\xff"]
+)
 def test_a_damaged_file_is_written_anew(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "cam.running"
     path.write_text(text, encoding="latin-1")

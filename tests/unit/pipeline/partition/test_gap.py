@@ -1,4 +1,4 @@
-"""How far an optimum is proved is never said to be more than it is: every part that was not searched to its end counts."""
+"""No optimum is said to be proved further than it is: every part that was not searched to its end counts."""
 
 from __future__ import annotations
 
