@@ -21,6 +21,7 @@ from nodes.protocol.border import Border
 from nodes.protocol.commands import PING, PING_TIMEOUT_S
 from nodes.protocol.messages import LifeState, NodeState, parse_json, to_bytes
 from nodes.session.clock import PipelineClock
+from nodes.session.own_words import OwnWords
 from pipeline.errors import TrisectError
 from pipeline.plan import NodeId
 from pipeline.ranges import MOST_REASON
@@ -137,7 +138,9 @@ class Presence:
             limits=Limits(keepalive_s=config.transport.keepalive_s),
             max_bytes=names.max_bytes,
         )
+        self.words = OwnWords(self.session, self.border)
         self.session.subscribe([names.topic(topics.COMMAND, node=node, verb=PING)], self._on_ping)
+        self.session.subscribe([self.state_topic], self.words.heard)
 
     def __enter__(self) -> Presence:
         self.session.start()
@@ -147,7 +150,9 @@ class Presence:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         why = str(error) if isinstance(error, Exception) else self._why_stopped()
-        self.session.stop({self.state_topic: self._message(LifeState.STOPPED, why)})
+        last = self._message(LifeState.STOPPED, why)
+        self.words.note(self.state_topic, last)  # its echo is nobody else's word
+        self.session.stop({self.state_topic: last})
         if self._taken is not None and error is None:
             raise self._taken
 
@@ -166,7 +171,7 @@ class Presence:
         with self._lock:
             self._state = state
             if self.session.is_up:
-                self.session.publish(self.state_topic, self._message(state), retain=True)
+                self._say_state()
 
     def reply(self, message: Message, answer: dict[str, Any]) -> None:
         """Answer a request, where answers may go."""
@@ -179,7 +184,12 @@ class Presence:
             self._births += 1
         self._on_up()
         with self._lock:
-            self.session.publish(self.state_topic, self._message(self._state), retain=True)
+            self._say_state()
+
+    def _say_state(self) -> None:
+        payload = self._message(self._state)
+        self.words.note(self.state_topic, payload)
+        self.session.publish(self.state_topic, payload, retain=True)
 
     def _give_way(self, taken: SessionTaken) -> None:
         self._taken = taken

@@ -229,7 +229,7 @@ class TierNode:
         """Say what this node is and can do: retained, and said again at each connect."""
         from pipeline.profiling.profile import hardware
 
-        keep, topic = self.session.keep, self.names.topic
+        keep, topic = self.presence.words.keep, self.names.topic
         for graph in self.graphs.values():
             keep(topic(topics.MODEL, digest=graph.digest), to_bytes(graph.to_json()))
         info = NodeInfo(
@@ -262,7 +262,7 @@ class TierNode:
 
     def _publish_profile(self, profile: Profile) -> None:
         topic = self.names.topic(topics.PROFILE, node=self.node, model=profile.model)
-        self.session.keep(topic, to_bytes(profile.to_json()))
+        self.presence.words.keep(topic, to_bytes(profile.to_json()))
 
     def _check_packet_limit(self) -> None:
         limit, chunk_bytes = self.session.max_packet_bytes, self.config.transport.chunk_bytes
@@ -373,10 +373,11 @@ class TierNode:
 
     def _announce(self, action: do.AnnounceApplied) -> None:
         applied = Applied(self.node, self.presence.token, action.streams)
-        self.session.keep(self.names.topic(topics.APPLIED, node=self.node), to_bytes(applied))
+        self.presence.words.keep(self.names.topic(topics.APPLIED, node=self.node), to_bytes(applied))
 
     def _report(self) -> None:
         owners = self.machine.owners
+        self.presence.words.say_again()
         report = {
             **self.meter.report(),
             **self.presence.clock.report(),

@@ -96,7 +96,7 @@ class _Machine:
             module, _, name = argument.partition(" ")
         if (module, name) != CLASS:
             raise ForeignPickle(
-                f"it names {module}.{name}; only {'.'.join(CLASS)}, Scission's own, is admitted; nothing was run"
+                f"it names {f'{module}.{name}'[:100]}; only {'.'.join(CLASS)}, Scission's own, is admitted; nothing was run"
             )
         self.stack.append(LayerBenchmark)
 
