@@ -1,4 +1,4 @@
-"""More Keras models as people build them: subclasses that are functional, masks, states, heads, several ranks and types."""
+"""More Keras models as people build them: functional subclasses, masks, states, heads, several ranks and types."""
 
 # ruff: noqa: PLW0108  # a layer is made when its model is, not when this module is read
 
@@ -71,7 +71,7 @@ class Tokens(L.Layer):  # type: ignore[misc, name-defined]
 
 
 @register
-class Functional(keras.Model):  # type: ignore[misc, name-defined]
+class Functional(keras.Model):  # type: ignore[misc]
     """A subclass that is functional all the same."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -171,7 +171,9 @@ def _ops_between() -> Any:
 
 def _einsum() -> Any:
     one, two = keras.Input((5, 4)), keras.Input((4, 3))
-    return keras.Model([one, two], L.EinsumDense("abc,cd->abd", output_shape=(5, 6))(ops.einsum("bij,bjk->bik", one, two)))
+    return keras.Model(
+        [one, two], L.EinsumDense("abc,cd->abd", output_shape=(5, 6))(ops.einsum("bij,bjk->bik", one, two))
+    )
 
 
 def _unet() -> Any:
@@ -179,7 +181,7 @@ def _unet() -> Any:
     down = L.Conv2D(4, 3, padding="same", activation="relu")(image)
     x = L.Conv2D(8, 3, padding="same", activation="relu")(L.MaxPooling2D()(down))
     x = L.Conv2DTranspose(4, 2, 2, padding="same")(x)
-    x = L.Concatenate()([down, x, L.UpSampling2D(interpolation="bilinear")(L.AveragePooling2D()(down))])
+    x = L.Concatenate()([down, x, L.UpSampling2D(interpolation="bilinear")(L.AveragePooling2D(2)(down))])
     return keras.Model(image, L.Conv2D(1, 1, activation="sigmoid", dtype="float32")(x))
 
 
@@ -209,7 +211,9 @@ def _stacked_cells() -> Any:
 
 def _mask_by_hand() -> Any:
     series, mask = keras.Input((6, 3)), keras.Input((6,), dtype="bool")
-    return keras.Model([series, mask], L.GlobalAveragePooling1D()(L.LSTM(4, return_sequences=True)(series, mask=mask), mask=mask))
+    return keras.Model(
+        [series, mask], L.GlobalAveragePooling1D()(L.LSTM(4, return_sequences=True)(series, mask=mask), mask=mask)
+    )
 
 
 def _causal() -> Any:

@@ -79,12 +79,12 @@ class _Loader(yaml.SafeLoader):
 
     _depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:  # type: ignore[override]
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """As PyYAML has it, which needs time and stack for every bracket. Raises ValueError."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ValueError(f"sections within sections, more than {MAX_DEPTH} deep")
-        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]
+        node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
         return node
 
@@ -92,15 +92,15 @@ class _Loader(yaml.SafeLoader):
         """As PyYAML has it, which looks at all open brackets with every token. Raises ValueError."""
         if self.flow_level > MAX_DEPTH:
             raise ValueError(f"brackets within brackets, more than {MAX_DEPTH} deep")
-        super().fetch_flow_collection_start(kind)  # type: ignore[no-untyped-call]
+        super().fetch_flow_collection_start(kind)
 
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int | str:
+    def whole_number(self, node: yaml.ScalarNode) -> int | str:
         """A whole number, of a length that can be printed again; else text, which is refused where it stands."""
         text: str = node.value
-        return text if ":" in text or len(text) > MAX_DIGITS else int(super().construct_yaml_int(node))
+        return text if ":" in text or len(text) > MAX_DIGITS else self.construct_yaml_int(node)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )

@@ -162,7 +162,6 @@ class Custody:
         )
         self._offer(FrameOffered(stream, ticket, sequence=earlier.sequence if earlier else None))
 
-
     def _key_of(self, message: Message) -> _Key | None:
         """Which result comes back; None for what is none."""
         try:
@@ -179,4 +178,3 @@ class _Result:
 
     stream: StreamName
     sequence: Annotated[int, Field(strict=True, ge=0, le=ranges.MOST_SEQUENCE)]
-

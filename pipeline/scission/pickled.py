@@ -95,8 +95,9 @@ class _Machine:
         else:
             module, _, name = argument.partition(" ")
         if (module, name) != CLASS:
+            shown = f"{module}.{name}"[:100]
             raise ForeignPickle(
-                f"it names {f'{module}.{name}'[:100]}; only {'.'.join(CLASS)}, Scission's own, is admitted; nothing was run"
+                f"it names {shown}; only {'.'.join(CLASS)}, Scission's own, is admitted; nothing was run"
             )
         self.stack.append(LayerBenchmark)
 

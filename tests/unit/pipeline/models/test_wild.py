@@ -20,8 +20,8 @@ from pipeline.models.source import ModelSource
 from pipeline.prepare.unsupported import check_model
 from pipeline.tensorflow_runtime import keras, tf
 from pipeline.verify.cuts import splits
-from tests.networks import trained
 from tests import wilder_models
+from tests.networks import trained
 from tests.wild_models import RUN, Doubled
 
 ENGINE = create("tensorflow", 1)
