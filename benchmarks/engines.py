@@ -116,7 +116,7 @@ def memory_of(engine: engines.Engine, model: PreparedModel, *, at_once: bool) ->
 
 def run_once(store: SegmentStore, epoch: int, graph: ModelGraph) -> None:
     """Run an epoch's segment; it may be dropped afterwards."""
-    segment = store.of("stream", epoch)
+    segment = store.segment_of("stream", epoch)
     if segment is not None:
         segment.run({i: noise(graph.tensors[i]) for i in segment.inputs})
 

@@ -4,10 +4,10 @@
     python benchmarks/tiles.py vgg16 --stack block1_conv1:block3_pool --shares 0.1,0.1,0.2,0.4 --grids 4x1,1-1-2-4x1
     python benchmarks/tiles.py vgg16 --stack block1_conv1:block3_pool --grids 2x2 --kills 20
 
-A grid's shares stand with dashes here, since commas part the grids. Device, head, planner and broker have no quota;
-every node computes on one thread. One frame in flight, the grids in turn, so often as `--repeats` says. Frames' outputs
-are compared with the unsplit model's, bit for bit. `--kills` streams with a full window and kills workers in turn, each
-started again when the next but one is to die.
+A grid's shares stand with dashes here, since commas part the grids. Device, coordinator, planner and broker have no
+quota; every node computes on one thread. One frame in flight, the grids in turn, so often as `--repeats` says. Frames'
+outputs are compared with the unsplit model's, bit for bit. `--kills` streams with a full window and kills workers in
+turn, each started again when the next but one is to die.
 """
 
 from __future__ import annotations

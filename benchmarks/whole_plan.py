@@ -1,8 +1,9 @@
 """Device, an edge with workers, cloud: the whole plan with tiles against every baseline, each run on the same testbed.
 
-One frame in flight, medians over frames, planners in turn. Device and cloud are behind token buckets; the head and its
-workers have equal shares of a core. `--slow` then keeps a full window in flight under the plan with tiles, takes two
-thirds of a worker's processor away, and says how soon its tiles are balanced anew and what that does to the throughput.
+One frame in flight, medians over frames, planners in turn. Device and cloud are behind token buckets; the coordinator
+and its workers have equal shares of a core. `--slow` then keeps a full window in flight under the plan with tiles,
+takes two thirds of a worker's processor away, and says how soon its tiles are balanced anew and what that does to the
+throughput.
 
     python benchmarks/whole_plan.py vgg16 --slow --json whole.json
 """
@@ -74,7 +75,7 @@ class Bench(Testbed):
 
     def planned_by(self, planner: str, count: int) -> tuple[float, dict[str, Any]]:
         """The median latency under this planner's plan, after some frames for it to follow what it measures."""
-        requests.wish(self.config, demo.STREAM, {"planner": planner}, timeout_s=PATIENCE_S)
+        requests.request_plan(self.config, demo.STREAM, {"planner": planner}, timeout_s=PATIENCE_S)
         until = time.monotonic() + (SETTLE_S if planner == "exact" else 0.0)
         self.frames(WARM_UP)
         while time.monotonic() < until:
@@ -85,7 +86,7 @@ class Bench(Testbed):
 
     def slow_a_worker(self) -> dict[str, Any]:
         """Throughput before, during and after, and seconds until other borders are active."""
-        requests.wish(self.config, demo.STREAM, None, timeout_s=PATIENCE_S)
+        requests.request_plan(self.config, demo.STREAM, None, timeout_s=PATIENCE_S)
         self._stream(SETTLE_S)
         before = self._stream(SPAN_S)
         assert self.client.active is not None

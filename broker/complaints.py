@@ -1,4 +1,4 @@
-"""What goes wrong over and over is logged now and then, and counted always. Knows no message."""
+"""Rate-limited logging of recurring faults: each is counted, one of a kind is logged a minute. Knows no message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_TEXT: Final = 500
 
 
 def shortened(text: str, most: int = MOST_TEXT) -> str:
-    """The text, or its beginning and how long it was: a foreign text must not fill a log, or exceed a message."""
+    """The text, cut to `most` characters with its full length: foreign text must not fill a log or exceed a message."""
     return text if len(text) <= most else f"{text[: most - 40]}... ({len(text)} characters)"
 
 
@@ -27,21 +27,23 @@ class Complaints:
 
     def __init__(self, log: logging.Logger, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log, self._clock = log, clock
-        self._said: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
+        self._logged: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
         self._lock = threading.Lock()
         self.total = 0
 
     def add(self, about: Hashable, text: str, *, error: BaseException | None = None) -> None:
-        """Count it, and log the text unless its like was logged a moment ago. An `error` comes with its traceback."""
+        """Count a fault, and log its text unless one about the same was logged within `EVERY_S`. An `error` comes with
+        its traceback.
+        """
         now = self._clock()
         with self._lock:
             self.total += 1
-            said_at, unsaid = self._said.get(about, (None, 0))
-            is_due = said_at is None or now - said_at >= EVERY_S
-            self._said[about] = (now, 0) if is_due or said_at is None else (said_at, unsaid + 1)
-            while len(self._said) > MOST_REMEMBERED:
-                self._said.popitem(last=False)
+            logged_at, unlogged = self._logged.get(about, (None, 0))
+            is_due = logged_at is None or now - logged_at >= EVERY_S
+            self._logged[about] = (now, 0) if is_due or logged_at is None else (logged_at, unlogged + 1)
+            while len(self._logged) > MOST_REMEMBERED:
+                self._logged.popitem(last=False)
         if is_due:
-            more = f" (and {unsaid} more like it)" if unsaid else ""
+            more = f" (and {unlogged} more like it)" if unlogged else ""
             level = logging.WARNING if error is None else logging.ERROR
             self._log.log(level, "%s%s", shortened(text), more, exc_info=error)

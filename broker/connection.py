@@ -2,7 +2,7 @@
 
 Knows how to stay connected, to deliver an outbox and to keep subscriptions. paho's own thread is not used: it sleeps up
 to a second when asked to stop, cannot jitter its back-off, and lets publishers race with it. Here all of paho runs in
-one named thread; other threads queue their wishes and nudge it.
+one named thread; other threads queue what they want and wake it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from broker.client import new_client
 from broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, PayloadTooLarge
 from broker.inbox import Inbox
-from broker.messages import Address, Channel, Claim, Limits, Message, Will
+from broker.messages import Address, Channel, Limits, Message, OwnershipToken, Will
 from broker.outbox import Outbox, Outgoing
 from broker.packets import Properties, outgoing, pack, publish_properties
 from broker.policy import Listener, Policy
@@ -50,7 +50,7 @@ _here = threading.local()
 
 
 def in_network_thread() -> bool:
-    """Whether the caller runs in some connection's thread, where nothing may wait: it would wait for itself."""
+    """True in any connection's thread, where nothing may wait: it would wait for itself."""
     return getattr(_here, "network", False)
 
 
@@ -68,7 +68,7 @@ class Connection:
         limits: Limits,
         listener: Listener,
         will: Will | None = None,
-        claim: Claim | None = None,
+        ownership: OwnershipToken | None = None,
         max_bytes: Callable[[str], int | None] = lambda topic: None,
     ) -> None:
         self.client_id = client_id
@@ -85,8 +85,8 @@ class Connection:
         self.up, self.down = Throughput(), Throughput()
         self.connects_total = 0
         self._address, self._channel, self._policy, self._limits = address, channel, policy, limits
-        self._listener, self._claim = listener, claim
-        self._claimed = False
+        self._listener, self._ownership = listener, ownership
+        self._is_owner = False
         self._kept: dict[str, bytes] = {}
         self._kept_lock = threading.Lock()
         self._unready: set[object] = set()  # what has to be answered until this connection counts as ready
@@ -137,7 +137,7 @@ class Connection:
     def subscribe(self, filters: Sequence[str], handler: Handler, *, qos: int, wait_s: float) -> None:
         """Remember and, when connected, wait for SUBACK. Raises BrokerRefused, SubscribeTimeout."""
         routes = [self.inbox.routes.add(filter_, handler, qos=qos) for filter_ in filters]
-        self._wake.post(self.inbox.claim)
+        self._wake.post(self.inbox.deliver_unclaimed)
         if not self._connected:
             return  # the next connect subscribes to everything that is remembered
         answers: list[Suback] = [Future() for _ in routes]
@@ -194,7 +194,7 @@ class Connection:
             self._last_error = self._unreachable(str(error) or repr(error))
         except Exception as error:
             if not self._stopping:  # a callback that met a closed outbox
-                _log.exception("%s: unexpected; connecting anew", self._thread.name)
+                _log.exception("%s: unexpected; connecting again", self._thread.name)
             self._last_error = self._unreachable(repr(error))
         connected = self.connects_total > connects_before
         self._mark_lost(str(self._last_error or "the connection ended"))
@@ -303,7 +303,7 @@ class Connection:
         server_window: int = getattr(properties, "ReceiveMaximum", _RECEIVE_MAXIMUM)
         self._window = min(server_window, self._limits.max_inflight_messages)
         self.max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
-        self.inbox.intake.connected(resumed=flags.session_present)
+        self.inbox.redelivery.connected(resumed=flags.session_present)
         self.connects_total += 1
         self._unready = {self}  # until everything below is under way
         self._connected = True
@@ -314,42 +314,43 @@ class Connection:
         with self._kept_lock:
             for topic, payload in self._kept.items():
                 self._publish_kept(topic, payload, then=lambda _delivered: None)
-        self._make_claim(resumed=flags.session_present)
+        self._take_ownership(resumed=flags.session_present)
         self._answered(self)
 
-    def _make_claim(self, *, resumed: bool) -> None:
-        if self._claim is None:
+    def _take_ownership(self, *, resumed: bool) -> None:
+        if self._ownership is None:
             return
-        if self._claimed and resumed:
-            self._watch_claim(self._claim)  # resumed whose session? another client with this id may have come between
+        if self._is_owner and resumed:
+            # resumed whose session? another client with this id may have come between
+            self._watch_owner(self._ownership)
         else:
-            self._publish_kept(self._claim.topic, self._claim.token, then=partial(self._has_claimed, self._claim))
+            self._publish_kept(self._ownership.topic, self._ownership.token, then=partial(self._owns, self._ownership))
 
-    def _has_claimed(self, claim: Claim, delivered: bool) -> None:
+    def _owns(self, ownership: OwnershipToken, delivered: bool) -> None:
         # not before: the token of an earlier, dead process may have stood there
         if delivered and self._connected and not self._stopping:
-            self._claimed = True
-            self._watch_claim(claim)
+            self._is_owner = True
+            self._watch_owner(ownership)
 
-    def _watch_claim(self, claim: Claim) -> None:
-        self._resubscribe(self.inbox.routes.add(claim.topic, self._on_claim, qos=1))
+    def _watch_owner(self, ownership: OwnershipToken) -> None:
+        self._resubscribe(self.inbox.routes.add(ownership.topic, self._on_owner, qos=1))
 
-    def _on_claim(self, message: Message) -> None:
+    def _on_owner(self, message: Message) -> None:
         """Another token than ours, in what the broker kept while we were away: another process came meanwhile.
 
         While this connection stands, nobody else has the client id: a broker closes the older of two. What comes then
-        is no claim of a client's with this id, whoever wrote it, and ours is put in its place.
+        is no token of a client with this id, whoever wrote it, and ours is put in its place.
         """
-        if self._claim is None or self._stopping or message.payload in (b"", self._claim.token):
+        if self._ownership is None or self._stopping or message.payload in (b"", self._ownership.token):
             return
         if message.retain:
             self._send_disconnect(leave_session=True)
-            self._give_way("its claim holds another token")
+            self._give_way("its topic `owner` holds another token")
             return
         self.inbox.refused.add(
-            message.topic, f"{message.topic}: refused a claim that is not ours, while we hold the id"
+            message.topic, f"{message.topic}: refused an ownership token that is not ours, while we hold the id"
         )
-        self._publish_kept(self._claim.topic, self._claim.token)
+        self._publish_kept(self._ownership.topic, self._ownership.token)
 
     def _give_way(self, reason: str) -> None:
         self._stopping = True  # two nodes with one id would otherwise throw each other out for ever
@@ -436,9 +437,9 @@ class Connection:
             return
         self._connected = False
         self._unready.clear()
-        if self._claim is not None:
-            self.inbox.routes.remove(self._claim.topic)  # watched again once the next connect has looked into it
-        self.inbox.intake.lost()
+        if self._ownership is not None:
+            self.inbox.routes.remove(self._ownership.topic)  # watched again once the next connect has looked into it
+        self.inbox.redelivery.lost()
         self._subscriptions.lost()
         self.outbox.lost()
         self.up.lost()

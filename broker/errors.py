@@ -1,6 +1,6 @@
-"""What can go wrong between a node and its broker, named by culprit.
+"""Errors between a node and its broker, named by their cause.
 
-Knows the mend for each fault and writes it, with the numbers, into the text. Errors of paho, sockets and processes
+Knows the remedy for each fault and writes it, with the numbers, into the text. Errors of paho, sockets and processes
 are translated into these at the border of this package.
 """
 
@@ -31,22 +31,22 @@ class BrokerRefused(BrokerError):
 
     def __init__(self, what: str, *, code: int, reason: str) -> None:
         self.what, self.code, self.reason = what, code, reason
-        super().__init__(f"the broker refused {what}: {reason} (0x{code:02X}); {self._mend}")
+        super().__init__(f"the broker refused {what}: {reason} (0x{code:02X}); {self._remedy}")
 
     @property
     def lasting(self) -> bool:
-        """Whether trying again with the same settings cannot succeed."""
+        """True when trying again with the same settings cannot succeed."""
         return self.code in {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x90, 0x95}
 
     @property
-    def _mend(self) -> str:
-        mends = {
+    def _remedy(self) -> str:
+        remedies = {
             0x84: "it must speak MQTT 5 (mosquitto 1.6 or later)",
             0x85: "give the node another id",
             0x86: "correct the user name and password",
             0x87: "correct the user name and password, or widen the ACL",
         }
-        return mends.get(self.code, "see the broker's log")
+        return remedies.get(self.code, "see the broker's log")
 
 
 class PayloadTooLarge(BrokerError):

@@ -1,4 +1,4 @@
-"""What arrives on one connection: to which handlers it goes, and when it is acknowledged. Knows no socket."""
+"""The inbox of one connection: hands messages to handlers, and acknowledges them. Knows no socket."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from functools import partial
 from paho.mqtt.client import MQTTMessage
 
 from broker.complaints import Complaints
-from broker.intake import Arrival, Intake
 from broker.messages import Channel, Message
+from broker.redelivery import Arrival, Redelivery
 from broker.routes import Handler, Routes
 
 _log = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
-    """Outside INTAKE nobody has to acknowledge."""
+    """Outside FRAMES nobody has to acknowledge."""
 
 
 def _no_packet(mid: int) -> None:
-    """Outside INTAKE paho sends the PUBACK."""
+    """Outside FRAMES paho sends the PUBACK."""
 
 
 class Inbox:
     """Called in the connection's thread only.
 
     With `receive_maximum`, the session outlives its connections: what the broker sends again after a reconnect and was
-    handed over before is not handed over twice. On INTAKE, a message that nobody handles yet (an earlier process
+    handed over before is not handed over twice. On FRAMES, a message that nobody handles yet (an earlier process
     subscribed, this one has not come to it) is held, unacknowledged, until a subscription claims it. At most half of
     the receive window is given to such messages.
 
@@ -50,7 +50,7 @@ class Inbox:
         self._max_bytes = max_bytes
         # without manual acknowledgement paho sends the PUBACK once the handlers have returned
         send_ack = send_ack if manual_ack else _no_packet
-        self.intake = Intake(send_ack)
+        self.redelivery = Redelivery(send_ack)
         self.received_bytes_total = 0
         self._channel = channel
         self._manual_ack = manual_ack
@@ -66,13 +66,13 @@ class Inbox:
         finished: Callable[[], None] = _nothing
         delivery = None
         if self._is_lasting and received.qos > 0:
-            arrival, delivery = self.intake.arrived(received.mid, received.topic, payload, duplicate=received.dup)
+            arrival, delivery = self.redelivery.arrived(received.mid, received.topic, payload, duplicate=received.dup)
             if arrival is Arrival.ALREADY_OPEN:
                 return
             if arrival is Arrival.ACK_AGAIN:
                 self._send_ack(received.mid)
                 return
-            finished = partial(self.intake.finished, delivery)
+            finished = partial(self.redelivery.finished, delivery)
         if self._is_too_large(received.topic, len(payload)):
             finished()
             return
@@ -98,7 +98,7 @@ class Inbox:
         self.refused.add(topic, f"{topic}: refused {nbytes:_} bytes; a message there has {most:_} at most")
         return True
 
-    def claim(self) -> None:
+    def deliver_unclaimed(self) -> None:
         """Offer the unclaimed messages again, after a new subscription."""
         waiting, self._unclaimed = self._unclaimed, deque()
         for message, identifiers in waiting:

@@ -18,13 +18,13 @@ class Channel(Enum):
 
     CONTROL = "control"
     BULK = "bulk"
-    INTAKE = "intake"
+    FRAMES = "frames"
     RESULTS = "results"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery:
-    """How a message with QoS 1 came. A packet id means something only within one session of the broker.
+    """The delivery of a message with QoS 1. Its packet id is valid only within one session of the broker.
 
     Attributes:
         generation: counts the broker's sessions that this process has seen; 0 is one that an earlier process began.
@@ -44,9 +44,9 @@ class Message:
 
     Attributes:
         retain: it was kept by the broker and is sent because of the subscription.
-        ack: on INTAKE, tells the broker that this message is finished with; may be called from any thread, once or
+        ack: on FRAMES, acknowledges the message to the broker; may be called from any thread, once or
             more. Until then the broker keeps it. Elsewhere it does nothing.
-        delivery: on INTAKE, tells a message that an earlier process of this node had from a new one.
+        delivery: on FRAMES, distinguishes a message that an earlier process of this node had from a new one.
     """
 
     topic: str
@@ -61,7 +61,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the broker is and how to enter. `ca_file` turns TLS on; `tls` alone trusts the system's authorities."""
+    """The broker's address and credentials. `ca_file` turns TLS on; `tls` alone trusts the system's authorities."""
 
     host: str = "127.0.0.1"
     port: int = 1883
@@ -80,7 +80,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Will:
-    """What the broker publishes (QoS 1, retained) when the node is gone without a word for `delay_s`."""
+    """The message that the broker publishes (QoS 1, retained) `delay_s` after a node was lost without DISCONNECT."""
 
     topic: str
     payload: bytes
@@ -88,8 +88,8 @@ class Will:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """Which process holds a client id: a retained message with the token of the newest one.
+class OwnershipToken:
+    """The process that holds a client id: a retained message with the token of the newest one.
 
     MQTT 5 tells the older of two clients with one id that it was taken over (0x8E), but mosquitto 2.0 only closes its
     socket, and two processes would throw each other out for ever. The older one finds a token here that is not its own.
@@ -104,14 +104,14 @@ class Limits:
     """Bounds of a session.
 
     Attributes:
-        control_queue_bytes, bulk_queue_bytes, intake_queue_bytes: unacknowledged bytes at which publish() blocks; that
+        control_queue_bytes, bulk_queue_bytes, frames_queue_bytes: unacknowledged bytes at which publish() blocks; that
             of bulk holds for results, too.
         max_inflight_messages: QoS 1 messages on their way at once, per channel; the broker's Receive Maximum also
             holds.
-        control_expiry_s, intake_expiry_s: how long the broker keeps what is meant for an absent node; that of intake
+        control_expiry_s, frames_expiry_s: how long the broker keeps what is meant for an absent node; that of frames
             holds for results, too.
         receive_maximum: messages that the broker may send before the first of them is acknowledged.
-        intake_receive_maximum: frames that this node may have open, i.e. received and not acknowledged.
+        frames_receive_maximum: frames that this node may have open, i.e. received and not acknowledged.
         max_packet_bytes: packets above it the broker keeps to itself: nothing of ours reads them, and a client has a
             packet whole in memory before it can refuse it.
         keepalive_s: a silent peer is given up after 1.5 times this.
@@ -122,12 +122,12 @@ class Limits:
 
     control_queue_bytes: int = 16 * MIB
     bulk_queue_bytes: int = 256 * MIB
-    intake_queue_bytes: int = 1 * MIB
+    frames_queue_bytes: int = 1 * MIB
     max_inflight_messages: int = 64
     control_expiry_s: int = 120
-    intake_expiry_s: int = 24 * 3600
+    frames_expiry_s: int = 24 * 3600
     receive_maximum: int = 64
-    intake_receive_maximum: int = 32
+    frames_receive_maximum: int = 32
     max_packet_bytes: int = LARGEST_PACKET
     keepalive_s: int = 15
     connect_timeout_s: float = 5.0

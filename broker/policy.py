@@ -1,4 +1,4 @@
-"""What distinguishes the channels of a session, and what a connection tells its session. No behaviour of its own."""
+"""Policies of a session's channels, and the listener that connections report to. No behaviour."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from broker.messages import Channel, Limits
 
 
 class Listener(Protocol):
-    """What a connection tells. Called in its network thread: hand over, never wait."""
+    """Callbacks of a connection, in its network thread: they hand over and never wait."""
 
     def ready(self, channel: Channel) -> None:
         """Connected, every subscription acknowledged, every kept message delivered."""
@@ -27,7 +27,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How one channel treats its MQTT session.
+    """Settings of one channel's MQTT session.
 
     Attributes:
         queue_bytes: unacknowledged bytes at which publishers wait.
@@ -48,7 +48,7 @@ class Policy:
     receive_maximum: int | None = None
 
 
-def policies(limits: Limits, *, intake: bool, is_new_name: bool) -> dict[Channel, Policy]:
+def policies(limits: Limits, *, takes_frames: bool, is_new_name: bool) -> dict[Channel, Policy]:
     """The channels of a session, CONTROL first."""
     chosen = {
         # resumed after a blip, so that commands arrive and the will is withheld; not by another process, for which
@@ -63,19 +63,19 @@ def policies(limits: Limits, *, intake: bool, is_new_name: bool) -> dict[Channel
         # tensors of a lost connection are stale: the device submits the frame again
         Channel.BULK: Policy(queue_bytes=limits.bulk_queue_bytes, expiry_s=0),
     }
-    if intake:
-        chosen[Channel.INTAKE] = Policy(
-            queue_bytes=limits.intake_queue_bytes,
-            expiry_s=limits.intake_expiry_s,
+    if takes_frames:
+        chosen[Channel.FRAMES] = Policy(
+            queue_bytes=limits.frames_queue_bytes,
+            expiry_s=limits.frames_expiry_s,
             fresh_start=False,
             keep_on_stop=True,
             manual_ack=True,
-            receive_maximum=limits.intake_receive_maximum,
+            receive_maximum=limits.frames_receive_maximum,
         )
-        # what the broker had of an earlier process waits for this one: see broker.once
+        # what the broker had of an earlier process waits for this one: see broker.exactly_once
         chosen[Channel.RESULTS] = Policy(
             queue_bytes=limits.bulk_queue_bytes,
-            expiry_s=limits.intake_expiry_s,
+            expiry_s=limits.frames_expiry_s,
             fresh_start=False,
             keep_on_stop=True,
             receive_maximum=limits.receive_maximum,

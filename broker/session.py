@@ -29,7 +29,7 @@ from broker.errors import (
     SubscribeTimeout,
     TopicOverfull,
 )
-from broker.messages import Address, Channel, Claim, Delivery, Limits, Message, Will
+from broker.messages import Address, Channel, Delivery, Limits, Message, OwnershipToken, Will
 from broker.outbox import Bundle
 from broker.packets import outgoing
 from broker.policy import policies
@@ -44,7 +44,7 @@ _JOIN_S: Final = 10.0
 
 
 class Session:
-    """Connections of one node: CONTROL, BULK and, with `intake`, INTAKE and RESULTS.
+    """Connections of one node: CONTROL, BULK and, with `takes_frames`, FRAMES and RESULTS.
 
     It is *up* when all are connected, all subscriptions acknowledged and all kept messages delivered. It comes back by
     itself for as long as it is not stopped, and not taken over by another client with its id.
@@ -53,13 +53,13 @@ class Session:
         name: unique in its `scope`, such as `edge-1`.
         scope: a pipeline; the client ids are `trisect.<scope>.<name>.control` and so on. Neither has a dot, so that no
             two of them make the same one.
-        token: tells this process from an earlier one of the same name.
+        token: distinguishes this process from an earlier one of the same name.
         is_new_name: nobody had this name before, as with a random one. Then no message is missed on CONTROL while a
             broker with persistence restarts.
         max_bytes: the most that a payload on a topic may have, None for any; what has more is not sent, and dropped on
             its arrival.
-        will: published by the broker, retained, when the node is gone without `stop`. The topic `claim` beside it
-            then tells two processes with one name apart, where the broker itself does not.
+        will: published by the broker, retained, when the node is gone without `stop`. The topic `owner` next to it
+            then distinguishes two processes with one name, which the broker itself does not.
         on_up, on_down, on_taken: called one at a time, in order, in the thread `<name>.events`, where they may publish,
             subscribe and wait.
 
@@ -75,7 +75,7 @@ class Session:
         token: str,
         scope: str = "",
         will: Will | None = None,
-        intake: bool = False,
+        takes_frames: bool = False,
         is_new_name: bool = False,
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[str], None] = lambda reason: None,
@@ -88,8 +88,8 @@ class Session:
         self._limits, self._max_bytes = limits, max_bytes
         self._failures = Complaints(_log)
         full_name = ".".join(("trisect", *filter(None, (scope, name))))
-        # beside the will, so that the right to write below the node's own name is enough
-        self._claim = Claim(f"{will.topic.rpartition('/')[0]}/claim", token.encode()) if will else None
+        # next to the will, so that the right to write below the node's own name is enough
+        self._ownership = OwnershipToken(f"{will.topic.rpartition('/')[0]}/owner", token.encode()) if will else None
         self._state = threading.Condition()
         self._ready: set[Channel] = set()
         self._started = self._stopped = False
@@ -112,15 +112,15 @@ class Session:
                 limits=limits,
                 listener=self,
                 will=will if channel is Channel.CONTROL else None,
-                claim=self._claim if channel is Channel.CONTROL else None,
+                ownership=self._ownership if channel is Channel.CONTROL else None,
                 max_bytes=max_bytes,
             )
-            for channel, policy in policies(limits, intake=intake, is_new_name=is_new_name).items()
+            for channel, policy in policies(limits, takes_frames=takes_frames, is_new_name=is_new_name).items()
         }
 
     @property
     def is_up(self) -> bool:
-        """Whether everything stands now."""
+        """True while all connections are ready."""
         return len(self._ready) == len(self._connections)
 
     @property
@@ -130,12 +130,12 @@ class Session:
 
     @property
     def up(self) -> Throughput:
-        """How fast the bulk channel's messages reach the broker: from their first byte to their acknowledgement."""
+        """Throughput of the bulk channel to the broker, from a message's first byte to its acknowledgement."""
         return self._connections[Channel.BULK].up
 
     @property
     def down(self) -> Throughput:
-        """How fast they come from it: from a message's first byte here to its last."""
+        """Throughput of the bulk channel from the broker, from a message's first byte here to its last."""
         return self._connections[Channel.BULK].down
 
     @property
@@ -165,7 +165,7 @@ class Session:
 
     @property
     def refused_total(self) -> int:
-        """Messages that were dropped on their arrival: too large, or a claim that cannot be one."""
+        """Messages that were dropped on their arrival: too large, or an ownership token that cannot be one."""
         return sum(connection.inbox.refused.total for connection in self._connections.values())
 
     @property
@@ -209,8 +209,8 @@ class Session:
             # half of the time at most, so that a stuck tensor does not cost the last words
             for channel in self._connections.keys() - {Channel.CONTROL}:
                 self._connections[channel].outbox.wait_empty(max(0.0, give_up - wait_s / 2 - time.monotonic()))
-            claim = {self._claim.topic: b""} if self._claim else {}
-            for topic, payload in {**claim, **(final or {})}.items():
+            ownership = {self._ownership.topic: b""} if self._ownership else {}
+            for topic, payload in {**ownership, **(final or {})}.items():
                 control.unkeep(topic)
                 control.publish(outgoing(topic, payload, retain=True), wait_s=max(0.0, give_up - time.monotonic()))
             control.outbox.wait_empty(max(0.0, give_up - time.monotonic()))
@@ -317,7 +317,7 @@ class Session:
         finally:
             del self._requests[correlation]
 
-    # What the connections tell (broker.connection.Listener), in their threads.
+    # Callbacks of the connections (broker.policy.Listener), in their threads.
 
     def ready(self, channel: Channel) -> None:
         """A connection stands."""
@@ -387,7 +387,7 @@ class Session:
 
     def _connection(self, channel: Channel) -> Connection:
         if channel not in self._connections:
-            raise NotConnected(self.name, f"it was made without {channel.name}; pass intake=True")
+            raise NotConnected(self.name, f"it was made without {channel.name}; pass takes_frames=True")
         return self._connections[channel]
 
     def _on_reply(self, message: Message) -> None:

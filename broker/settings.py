@@ -1,4 +1,4 @@
-"""What a mosquitto of ours is configured with, and its configuration file. Starts nothing.
+"""Settings of our own mosquitto, and its configuration file. Starts nothing.
 
 The file holds only lines that mosquitto 2.0 and 2.1 both read.
 """
@@ -29,7 +29,7 @@ class ServerSettings:
         port: TCP port; 0 picks a free one.
         host: address to listen on. Anything but loopback needs a password file.
         websockets_port: a second listener for browsers, or None.
-        max_packet_bytes: the largest MQTT packet accepted; CONNACK tells it to every client.
+        max_packet_bytes: the largest MQTT packet accepted; CONNACK announces it to every client.
         max_inflight_messages: QoS 1 messages that may be on their way to one client without an acknowledgement.
         max_queued_bytes: bytes that wait for one slow or absent client; above it the broker drops silently.
         max_queued_messages: the same bound in messages. Large, so that the bound in bytes is the one that holds.
@@ -73,7 +73,7 @@ class ServerSettings:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """True when only this machine can reach it."""
         if self.host == "localhost":
             return True
         try:

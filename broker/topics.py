@@ -35,7 +35,7 @@ _ALLOWED_ELSE: Final = (_NAME, "1 to 128 of a-z, 0-9, -, _ and .")
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One kind of topic. `template` is relative to `trisect/v1/<pipeline>/`; its fields stand in braces."""
+    """One kind of topic. `template` is relative to `trisect/v1/<pipeline>/`; its fields are in braces."""
 
     template: str
     message: str
@@ -53,7 +53,9 @@ class Topic:
 
 PLAN: Final = Topic("plan/{stream}", "Plan", "json", 1, True, "planner", 4 * MIB)
 STATE: Final = Topic("node/{node}/state", "NodeState", "json", 1, True, "node", 16 * KIB)
-CLAIM: Final = Topic("node/{node}/claim", "Claim", "raw", 1, True, "node", KIB)  # see broker.messages.Claim
+OWNER: Final = Topic(
+    "node/{node}/owner", "OwnershipToken", "raw", 1, True, "node", KIB
+)  # see broker.messages.OwnershipToken
 INFO: Final = Topic("node/{node}/info", "NodeInfo", "json", 1, True, "node", 4 * MIB)
 MODEL: Final = Topic("model/{digest}", "Manifest", "json", 1, True, "node", 32 * MIB)
 PROFILE: Final = Topic("node/{node}/profile/{model}", "Profile", "json", 1, True, "node", 4 * MIB)
@@ -67,7 +69,7 @@ TILE: Final = Topic(
 TILED: Final = Topic("node/{node}/tiled/{stream}/{epoch}", "TensorChunk", "msgpack", 1, False, "node", CHUNK_LIMIT)
 NODE_RESULT: Final = Topic("node/{node}/result/{stream}", "NodeResult", "msgpack", 1, False, "node", CHUNK_LIMIT)
 PROBE: Final = Topic("node/{node}/probe/{index}", "Probe", "raw", 1, True, "node", CHUNK_LIMIT)  # cleared when measured
-FENCE: Final = Topic("node/{node}/fence", "Fence", "raw", 1, False, "node", KIB)  # see broker.once
+FENCE: Final = Topic("node/{node}/fence", "Fence", "raw", 1, False, "node", KIB)  # see broker.exactly_once
 FRAME: Final = Topic("frame/{stream}", "Frame", "image", 1, False, "camera or user", 64 * MIB)
 RESULT: Final = Topic("result/{stream}", "Result", "json", 1, False, "device", MIB)
 OUTPUT: Final = Topic("output/{stream}", "Output", "msgpack", 1, False, "device", CHUNK_LIMIT)
@@ -77,7 +79,7 @@ REPLY: Final = Topic("reply/{client}", "Reply", "json", 1, False, "node", 8 * MI
 ALL: Final[tuple[Topic, ...]] = (
     PLAN,
     STATE,
-    CLAIM,
+    OWNER,
     INFO,
     MODEL,
     PROFILE,
@@ -102,7 +104,7 @@ LARGEST_PACKET: Final = max(topic.max_bytes for topic in ALL) + 256 * KIB
 
 
 def valid_id(text: str) -> bool:
-    """Whether `text` may name a pipeline, a node or a client: `[a-z0-9-]+`."""
+    """True for text that may name a pipeline, a node or a client: 1 to 128 of `[a-z0-9-]`."""
     return _ID.fullmatch(text) is not None
 
 
@@ -111,7 +113,7 @@ def _checked(field: str, value: str | int) -> str:
     # bool is an int to Python, and str(True) would pass for a name
     text = "" if isinstance(value, bool) else str(value)
     if pattern.fullmatch(text) is None:
-        raise TopicError(f"{field} {value!r} cannot stand in a topic; allowed: {allowed}")
+        raise TopicError(f"{field} {value!r} cannot be in a topic; allowed: {allowed}")
     return text
 
 
@@ -155,7 +157,7 @@ class Namespace:
         return parsed[0].max_bytes if parsed else None
 
     def is_reply(self, topic: str) -> bool:
-        """Whether an answer may go to `topic`: `reply/<client>` of this pipeline, and no filter.
+        """True for a topic that answers may go to: `reply/<client>` of this pipeline, and no filter.
 
         Whoever asks chooses where the answer goes. Anywhere else, it would be a command or a plan in another's name.
         """

@@ -37,7 +37,7 @@ class Wake:
     def sleep(self, timeout_s: float, *, other_fd: int | None = None, write: bool = False) -> bool:
         """Sleep until nudged, until `other_fd` can be read (or written, if asked), or for `timeout_s`.
 
-        Returns whether `other_fd` can be read, or has failed, which reading it will tell.
+        Returns whether `other_fd` can be read, or has failed, which reading it then shows.
         """
         poller = select.poll()  # select() cannot watch file descriptors above 1023, which a big process has
         poller.register(self._reader, select.POLLIN)

@@ -1,4 +1,5 @@
-"""The cost model: what a placement takes, per stage and link. All planners and every printed price use it.
+"""The cost model: the seconds, bytes and money of a placement, per stage and link. All planners and every printed price
+use it.
 
 Source: D3's serial sum, with a tensor sent once to however many readers it has. The broker stands at the edge, so what
 goes from device to cloud pays both links.
@@ -32,7 +33,7 @@ def link_label(lower: Tier) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One way between neighbouring tiers: bytes per second, and seconds of latency one way."""
+    """A link between neighbouring tiers: bytes per second, and seconds of latency one way."""
 
     bandwidth_bytes_per_s: float
     latency_s: float
@@ -47,7 +48,9 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class TileCost:
-    """One tile: the node that computes it, bytes there and back, seconds of both (0 at the head) and of computing."""
+    """One tile: the node that computes it, bytes there and back, seconds of both (0 at the coordinator) and of
+    computing.
+    """
 
     worker: Id
     nbytes: Count
@@ -60,9 +63,9 @@ class TileCost:
 class TilesCost:
     """A stack of the edge's blocks shared out, with all its tiles: `seconds` of it are in the edge's stage.
 
-    The head alone would take `alone_seconds`; of `seconds` it computes for `own_seconds` and waits for the rest. The
-    busiest worker or way between them is taken for `busy_seconds`. `extra_work` is what the tiles compute beyond the
-    stack in one piece, as a share of it.
+    The coordinator alone would take `alone_seconds`; of `seconds` it computes for `own_seconds` and waits for the rest.
+    The busiest worker or way between them is taken for `busy_seconds`. `extra_work` is what the tiles compute beyond
+    the stack in one piece, as a share of it.
     """
 
     seconds: Sum
@@ -81,21 +84,21 @@ class TilesCost:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a planner knows: `seconds[tier][block]` for the tiers that have a node, and both links.
+    """Costs that planners work with: `seconds[tier][block]` for the tiers that have a node, and both links.
 
-    `prices` are money per second of a tier's node at work, 0 where none is given. `handling` are seconds that a frame
-    takes a tier's node, wherever it passes from node to node, to receive and to send beside what links take, `intake_s`
-    those that it takes the device to read the frame and to answer it, whatever the placement. With `tiles` all holds
-    for placements that have a certain stack on the edge, shared out: `seconds` are then what its blocks take so,
-    waiting included.
+    `prices` are money per second of a tier's node at work, 0 where none is given. `send_receive_overhead` are seconds
+    that a frame takes a tier's node, wherever it passes from node to node, to receive and to send beside what links
+    take, `frame_overhead_s` those that it takes the device to read the frame and to answer it, whatever the placement.
+    With `tiles` all holds for placements that have a certain stack on the edge, shared out: `seconds` are then what its
+    blocks take so, waiting included.
     """
 
     seconds: Mapping[Tier, Sequence[float]]
     device_edge: Link
     edge_cloud: Link
     prices: Mapping[Tier, float] = field(default_factory=lambda: MappingProxyType({}))
-    handling: Mapping[Tier, float] = field(default_factory=lambda: MappingProxyType({}))
-    intake_s: float = 0.0
+    send_receive_overhead: Mapping[Tier, float] = field(default_factory=lambda: MappingProxyType({}))
+    frame_overhead_s: float = 0.0
     tiles: TilesCost | None = None
 
     def check(self, graph: ModelGraph) -> None:
@@ -113,9 +116,11 @@ class Costs:
         for tier, price in self.prices.items():
             if not (math.isfinite(price) and price >= 0):
                 raise PlanError(f"a second on the {tier.label} costs {price}; give a price of at least 0")
-        if not (math.isfinite(self.intake_s) and self.intake_s >= 0):
-            raise PlanError(f"the device takes {self.intake_s} s to read a frame and answer it; measure it again")
-        for tier, seconds_s in self.handling.items():
+        if not (math.isfinite(self.frame_overhead_s) and self.frame_overhead_s >= 0):
+            raise PlanError(
+                f"the device takes {self.frame_overhead_s} s to read a frame and answer it; measure it again"
+            )
+        for tier, seconds_s in self.send_receive_overhead.items():
             if not (math.isfinite(seconds_s) and seconds_s >= 0):
                 raise PlanError(f"the {tier.label} takes {seconds_s} s to receive and send; measure it again")
 
@@ -140,10 +145,10 @@ class LinkCost:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a placement takes: seconds of each stage by tier label, each link by `device_edge`/`edge_cloud`.
+    """The predicted cost of a placement: seconds of each stage by tier label, each link by `device_edge`/`edge_cloud`.
 
-    `seconds` is the latency of one frame, the sum of these and of `intake_seconds`, in which the device reads it and
-    answers it; `price` is what it costs in money.
+    `seconds` is the latency of one frame, the sum of these and of `frame_overhead_seconds`, in which the device reads
+    it and answers it; `price` is what it costs in money.
     """
 
     seconds: Sum
@@ -151,7 +156,7 @@ class Prediction:
     links: Mapping[Label, LinkCost]
     price: Sum = 0.0
     tiles: TilesCost | None = None
-    intake_seconds: Sum = 0.0
+    frame_overhead_seconds: Sum = 0.0
 
     @property
     def period_s(self) -> float:
@@ -194,10 +199,10 @@ def predict(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> Predi
         cost = _link_cost(graph, placement, costs, lower)
         if cost is not None:
             links[link_label(lower)] = cost
-    total = costs.intake_s + sum(stages.values()) + sum(cost.seconds for cost in links.values())
+    total = costs.frame_overhead_s + sum(stages.values()) + sum(cost.seconds for cost in links.values())
     price = sum(costs.prices.get(tier, 0.0) * stages.get(tier.label, 0.0) for tier in Tier)
     tiles = costs.tiles if Tier.EDGE.label in stages else None
-    return Prediction(total, stages, links, price, tiles, costs.intake_s)
+    return Prediction(total, stages, links, price, tiles, costs.frame_overhead_s)
 
 
 def critical_path_s(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> float:
@@ -229,5 +234,5 @@ def _link_cost(graph: ModelGraph, placement: Sequence[Tier], costs: Costs, lower
     result_nbytes = sum(graph.tensors[t].nbytes for t in returning)
     busy = (nbytes + result_nbytes) / link.bandwidth_bytes_per_s
     handled_by = {Tier.DEVICE, Tier.EDGE} & {Tier.DEVICE, *placement} if lower == Tier.DEVICE else {Tier.CLOUD}
-    handling_s = sum(costs.handling.get(tier, 0.0) for tier in handled_by)
-    return LinkCost(busy + link.latency_s * (2 if returning else 1) + handling_s, nbytes, result_nbytes, busy)
+    overhead_s = sum(costs.send_receive_overhead.get(tier, 0.0) for tier in handled_by)
+    return LinkCost(busy + link.latency_s * (2 if returning else 1) + overhead_s, nbytes, result_nbytes, busy)

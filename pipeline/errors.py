@@ -1,4 +1,4 @@
-"""Every error this library raises, named by whose fault it is; each carries its numbers and the mend."""
+"""Every error this library raises, named by its cause; each has its numbers and the remedy in its text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 class TrisectError(Exception):
-    """Root of all errors that a user can mend; their text is shown without a traceback."""
+    """Root of all errors that a user can fix; their text is shown without a traceback."""
 
 
 class ConfigError(TrisectError):

@@ -14,15 +14,13 @@ from pipeline.cost import Prediction
 from pipeline.errors import PlanError, TileError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Crossing, NodeId, Placement, Stage, Tier, check, crossings, stages
+from pipeline.protocol_version import PROTOCOL_VERSION
 from pipeline.ranges import Count, Epoch, Id, IdRange, Name, Number, Plain, Sentence, TierLabel, Timestamp, Word
 from pipeline.tiles.tiling import TiledStage, Tiling, tiled_stage
 
-__all__ = ["MAX_BLOCKS", "PLAN_VERSION", "NodeId", "Plan", "StreamId"]
+__all__ = ["MAX_BLOCKS", "NodeId", "Plan", "StreamId"]
 
 StreamId = NewType("StreamId", str)
-
-PLAN_VERSION = 1
-
 
 Span = tuple[Count, Count]
 """Blocks of a stage, half-open."""
@@ -62,7 +60,7 @@ class _Written:
     created_ts: Timestamp
     objective: Word = "latency"
     runner_up: _WrittenRunnerUp | None = None
-    wishes: Plain | None = None
+    plan_request: Plain | None = None
     tiles: Tiling | None = None
 
 
@@ -72,7 +70,7 @@ class Plan:
 
     `nodes` names a node for each tier that `placement` uses, the device always among them. `planner` is the algorithm
     (`exact`, `forced`), `reason` a sentence for people, `created_ts` seconds since 1970. `objective` is what it was
-    judged by, `runner_up` the next best choice (kind, nodes, value, prediction), and `wishes` what a person asked
+    judged by, `runner_up` the next best choice (kind, nodes, value, prediction), and `plan_request` what a person asked
     for in place of the configuration, as plain JSON values. `tiles` shares a stack of the edge's blocks out.
     """
 
@@ -88,7 +86,7 @@ class Plan:
     created_ts: float
     objective: str = "latency"
     runner_up: Mapping[str, Any] | None = None
-    wishes: Mapping[str, Any] | None = None
+    plan_request: Mapping[str, Any] | None = None
     tiles: Tiling | None = None
 
     @cached_property
@@ -129,7 +127,7 @@ class Plan:
     def to_json(self, graph: ModelGraph) -> dict[str, Any]:
         """JSON for the plan topic: block ranges are half-open; what derives from the graph is there for people."""
         return {
-            "version": PLAN_VERSION,
+            "version": PROTOCOL_VERSION,
             "stream": self.stream,
             "epoch": self.epoch,
             "model": self.model,
@@ -162,13 +160,13 @@ class Plan:
             "tiles": self.tiles.to_json(graph) if self.tiles else None,
             "predicted": self.predicted.to_json() | {"period_seconds": self.predicted.period_s},
             "runner_up": self.runner_up,
-            "wishes": self.wishes,
+            "plan_request": self.plan_request,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], graph: ModelGraph | None = None) -> Plan:
         """Read a plan; with `graph`, also check that it fits. Raises PlanError for anything that is not a plan."""
-        ranges.require_version(value, PLAN_VERSION, error=PlanError, what="plan")
+        ranges.require_version(value, PROTOCOL_VERSION, error=PlanError, what="plan protocol")
         written = ranges.read(_Written, value, error=PlanError, what="a plan")
         by_tier = {Tier.named(stage.tier): stage for stage in written.stages}
         if len(by_tier) < len(written.stages) or len({stage.node for stage in written.stages}) < len(written.stages):
@@ -186,7 +184,7 @@ class Plan:
             created_ts=written.created_ts,
             objective=written.objective,
             runner_up=value.get("runner_up"),
-            wishes=written.wishes,
+            plan_request=written.plan_request,
             tiles=written.tiles,
         )
         if Tier.DEVICE not in plan.nodes:

@@ -2,7 +2,7 @@
 
 A chunk is the msgpack array `[header map, bin]`. Every header names the whole tensor, so chunks may come in any order,
 twice, or never. Nothing is allocated for what a header claims until it equals what this node expects, and nothing is
-ever executed. Layout constants and the header's keys make up WIRE_VERSION.
+ever executed. Layout constants and the header's keys are part of PROTOCOL_VERSION.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import xxhash
 
 from pipeline.errors import WireError
 from pipeline.graph import DTYPES, MOST_TENSOR_BYTES, Tensor
+from pipeline.protocol_version import PROTOCOL_VERSION, require_protocol
 from pipeline.ranges import (
     ID,
     MOST_ATTEMPT,
@@ -32,7 +33,6 @@ from pipeline.ranges import (
     MOST_SEQUENCE,
 )
 
-WIRE_VERSION = 2
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
 _LEAST_CHUNKS, _LEAST_CHUNK_BYTES = 1_024, 4_096
@@ -53,7 +53,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """What one node did for a frame, in seconds on its own clock; `*_ts` are seconds since 1970.
+    """One node's work on a frame, in seconds on its own clock; `*_ts` are seconds since 1970.
 
     `arrived_ts` is when the last input was whole, `sent_ts` when the first chunk of the output was made. While a node
     was compiling (`is_compiling`), what it took is not what it usually takes.
@@ -75,7 +75,7 @@ Trace: TypeAlias = tuple[Hop, ...]
 
 @dataclass(frozen=True, slots=True)
 class FrameKey:
-    """Which computation a tensor belongs to; `attempt` counts from 1, `oldest_open` is the device's low-water mark.
+    """The computation that a tensor belongs to; `attempt` counts from 1, `oldest_open` is the device's low-water mark.
 
     Whatever a node holds of this stream for sequences below `oldest_open` will never be asked for again. `tile` counts
     the plan's tiles from 1, row by row; 0 is the whole map.
@@ -136,7 +136,7 @@ def encode(
     array = np.asarray(array, array.dtype.newbyteorder("="), order="C")  # np.ascontiguousarray makes rank 0 rank 1
     data = _bytes_of(array)
     header = {
-        "v": WIRE_VERSION,
+        "v": PROTOCOL_VERSION,
         **asdict(key),
         "tensor": tensor,
         "dtype": array.dtype.name,
@@ -159,7 +159,7 @@ def encode(
 def encode_failure(key: FrameKey, message: str, trace: Trace = ()) -> bytes:
     """One chunk that says why there is no output for this frame."""
     header = {
-        "v": WIRE_VERSION,
+        "v": PROTOCOL_VERSION,
         **asdict(key),
         "tensor": 0,
         "dtype": "uint8",
@@ -177,10 +177,7 @@ def decode_chunk(payload: bytes) -> Chunk:
     """Read one chunk; its data stays a view into `payload`. Raises WireError for anything that is not one."""
     header, begin = _read_header(payload)
     try:
-        if header["v"] != WIRE_VERSION:
-            raise WireError(
-                f"wire version {header['v']!r}, this trisect reads {WIRE_VERSION}; run one version everywhere"
-            )
+        require_protocol(header["v"], error=WireError, what="a tensor")
         chunk = _chunk(header, memoryview(payload)[begin:])
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"not a tensor chunk: header {type(error).__name__}: {error}") from error
@@ -240,7 +237,7 @@ Expect: TypeAlias = Callable[[FrameKey, int], Tensor | None]
 
 
 class Assembler:
-    """Puts chunks together, for one reader thread. Holds at most `limit_bytes` of tensors that are not yet whole.
+    """Reassembles chunks, for one reader thread. Holds at most `limit_bytes` of tensors that are not yet whole.
 
     When that is exceeded the oldest goes: its frame is submitted again by the device.
     """
@@ -379,8 +376,8 @@ def _read_trace(value: Any) -> Trace:
 
 
 def _read_hop(node: Any, tier: Any, *numbers: Any) -> Hop:
-    *moments, is_compiling = numbers
-    arrived, decode, queue, compute, encode, sent = moments
+    *timestamps, is_compiling = numbers
+    arrived, decode, queue, compute, encode, sent = timestamps
     arrived_ts, sent_ts = _number("arrived_ts", arrived, _MOST_TS), _number("sent_ts", sent, _MOST_TS)
     took = [_number("seconds of a hop", number, MOST_SECONDS) for number in (decode, queue, compute, encode)]
     name = _id("node of a hop", node)

@@ -42,18 +42,18 @@ def graphs(draw: st.DrawFn, max_blocks: int = 9) -> ModelGraph:
 
 @st.composite
 def costs(draw: st.DrawFn, graph: ModelGraph) -> Costs:
-    """Times for the device and any of the other tiers, two links, what handling takes some tiers, and an intake."""
+    """Costs with the device and any of the other tiers, two links, send and receive overheads, and a frame overhead."""
     tiers = {Tier.DEVICE, *draw(st.sets(st.sampled_from([Tier.EDGE, Tier.CLOUD])))}
     if draw(st.booleans()):
         tiers = set(Tier)
     times = st.lists(_seconds, min_size=len(graph), max_size=len(graph))
-    handling = draw(st.dictionaries(st.sampled_from(Tier), _seconds))
+    send_receive_overhead = draw(st.dictionaries(st.sampled_from(Tier), _seconds))
     return Costs(
         {tier: draw(times) for tier in sorted(tiers)},
         draw(_links),
         draw(_links),
-        handling=handling,
-        intake_s=draw(_seconds),
+        send_receive_overhead=send_receive_overhead,
+        frame_overhead_s=draw(_seconds),
     )
 
 

@@ -81,7 +81,7 @@ _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 
 def main() -> None:
-    """The entry point: errors that a user can mend are shown without a traceback, with exit code 1."""
+    """The entry point: errors that a user can fix are shown without a traceback, with exit code 1."""
     open_standard_files()
     signal.signal(signal.SIGTERM, _leave)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
@@ -267,7 +267,7 @@ def objective(
     """Say what a running stream is planned for: objective and constraints, all at once; waits until it is so.
 
     What is not given is at its default, not as it was. It holds until it is changed again, also for a planner that is
-    started anew.
+    restarted.
     """
     from nodes.cli import plan as plan_commands
     from nodes.cli.tables import plan_table
@@ -276,7 +276,7 @@ def objective(
     from nodes.config.plan_request import as_written
     from nodes.display.screen import Screen
 
-    wishes = plan_commands.wishes_of(
+    plan_request = plan_commands.plan_request_of(
         objective=objective,
         planner=planner,
         raw_stays_on=raw_stays_on,
@@ -287,12 +287,12 @@ def objective(
         upload_limit=upload_limit,
         time_limit=time_limit,
     )
-    given = wishes.model_fields_set - {"constraints"} or wishes.constraints.model_fields_set
+    given = plan_request.model_fields_set - {"constraints"} or plan_request.constraints.model_fields_set
     if reset == bool(given):
         raise typer.BadParameter("give an objective and/or constraints, or --reset alone")
     settings = load_config(config)
     name = requests.require_stream(settings, stream)
-    found = requests.wish(settings, name, None if reset else as_written(wishes), timeout_s=timeout_s)
+    found = requests.request_plan(settings, name, None if reset else as_written(plan_request), timeout_s=timeout_s)
     Screen().print(plan_table(found))
 
 
@@ -382,7 +382,7 @@ def plan(
     if model is not None:
         from nodes.cli import plan as plan_commands
 
-        wishes = plan_commands.wishes_of(
+        plan_request = plan_commands.plan_request_of(
             objective=objective,
             raw_stays_on=raw_stays_on,
             min_depth=min_depth,
@@ -397,7 +397,7 @@ def plan(
             plan_commands.run(
                 model,
                 where,
-                wishes,
+                plan_request,
                 json_path=json_path,
                 map_path=map_path,
                 pictures=pictures,

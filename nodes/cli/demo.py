@@ -50,7 +50,7 @@ THREADS = 1
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What the run showed; seconds, bytes and counts."""
+    """Numbers of the run: seconds, bytes and counts."""
 
     model: str
     frames_in: int
@@ -70,7 +70,7 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing was lost, nothing came twice, and every output is the unsplit model's, bit for bit."""
+        """True when nothing was lost or came twice, and every output is the unsplit model's, bit for bit."""
         return self.frames_in == self.results == self.bit_equal and not self.lost and not self.duplicates
 
 
@@ -238,7 +238,9 @@ def compare(
     outputs: Mapping[int, Mapping[int, Array]],
     images: Sequence[bytes],
 ) -> tuple[int, float]:
-    """How many outputs equal the unsplit prepared model's by `np.array_equal`, and the median seconds of its run."""
+    """Number of outputs equal to the unsplit prepared model's by `np.array_equal`, and the median seconds of
+    its run.
+    """
     from nodes.tier.loading import load
     from pipeline import engines
 
@@ -271,7 +273,7 @@ def _epochs(results: Sequence[Mapping[str, Any]], plans: Mapping[int, Mapping[st
                 "frames": len(mine),
                 "tiers": [stage["tier"] for stage in plans[epoch]["stages"]],
                 "transfer_bytes": sum(link["nbytes"] for link in predicted["links"].values()),
-                "predicted_seconds": predicted["seconds"] - predicted["intake_seconds"],
+                "predicted_seconds": predicted["seconds"] - predicted["frame_overhead_seconds"],
                 "measured_seconds_p50": float(np.median([result["seconds"] for result in mine])),
                 "stages_and_links_seconds_p50": float(np.median([_stages_and_links_s(result) for result in mine])),
             }
@@ -280,7 +282,7 @@ def _epochs(results: Sequence[Mapping[str, Any]], plans: Mapping[int, Mapping[st
 
 
 def _stages_and_links_s(result: Mapping[str, Any]) -> float:
-    """What a plan predicts: computing and crossing, without decoding the photo and waiting for frames before it."""
+    """Measured seconds that a plan predicts: computing and links, without decoding and waiting for earlier frames."""
     return float(sum(stage["compute_seconds"] for stage in result["path"]) + sum(result["links"].values()))
 
 

@@ -1,4 +1,4 @@
-"""Why a plan is as it is, as tables and sentences for people."""
+"""Explanations of plans, as tables and sentences for people."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rich.table import Table
 from nodes.cli.tables import plan_table
 from pipeline.cost import link_label
 from pipeline.graph import ModelGraph
-from pipeline.partition.choice import Choice
-from pipeline.partition.explain import Alternative, Explanation, Turn, kind_of
+from pipeline.partition.explain import Alternative, Breakpoint, Explanation, kind_of
+from pipeline.partition.priced_plan import PricedPlan
 from pipeline.plan import NodeId, Plan, StreamId
 
 _BITS_PER_BYTE = 8
@@ -28,29 +28,30 @@ def explanation(graph: ModelGraph, found: Explanation) -> Iterator[Table | str]:
         nodes = ", ".join(other.nodes.values()) + (" and tile workers" if other.tiling else "")
         yield f"Next best: {kind_of(other.placement)} ({nodes}) with {found.objective.text(other.value)}."
     yield _alternatives(found.alternatives, best, found)
-    yield _break_even(found.turns, best)
-    for toll in found.tolls:
-        yield f"Without the constraint that {toll.constraint}, it would be {found.objective.text(toll.value_without)}."
+    yield _break_even(found.breakpoints, best)
+    for price in found.shadow_prices:
+        without = found.objective.text(price.value_without)
+        yield f"Without the constraint that {price.constraint}, it would be {without}."
 
 
-def plan_of(graph: ModelGraph, choice: Choice, planner: str = "exact") -> Plan:
+def plan_of(graph: ModelGraph, priced_plan: PricedPlan, planner: str = "exact") -> Plan:
     """The choice as a plan that nobody runs."""
     return Plan(
         stream=StreamId(graph.name),
         epoch=1,
         model=graph.name,
         digest=graph.digest,
-        nodes={tier: NodeId(node) for tier, node in choice.nodes.items()},
-        placement=choice.placement,
-        predicted=choice.predicted,
+        nodes={tier: NodeId(node) for tier, node in priced_plan.nodes.items()},
+        placement=priced_plan.placement,
+        predicted=priced_plan.predicted,
         planner=planner,
         reason="",
         created_ts=time.time(),
-        tiles=choice.tiling,
+        tiles=priced_plan.tiling,
     )
 
 
-def _alternatives(alternatives: Sequence[Alternative], best: Choice, found: Explanation) -> Table:
+def _alternatives(alternatives: Sequence[Alternative], best: PricedPlan, found: Explanation) -> Table:
     without = " without tiles" if best.tiling else ""
     table = Table(title=f"every planner{without}, with the same costs", title_justify="left")
     for heading in ("planner", "runs on"):
@@ -58,16 +59,16 @@ def _alternatives(alternatives: Sequence[Alternative], best: Choice, found: Expl
     for heading in ("ms a frame", "frames/s", "edge-cloud kB", "times the best"):
         table.add_column(heading, justify="right")
     for alternative in alternatives:
-        choice = alternative.choice
-        if choice is None:
+        priced_plan = alternative.priced_plan
+        if priced_plan is None:
             table.add_row(alternative.planner, alternative.why_not, style="dim")
             continue
-        predicted = choice.predicted
+        predicted = priced_plan.predicted
         rate = f"{1 / predicted.period_s:.1f}" if predicted.period_s > 0 else ""
-        ratio = f"{choice.value / best.value:.3f}" if best.value > 0 else ""
+        ratio = f"{priced_plan.value / best.value:.3f}" if best.value > 0 else ""
         table.add_row(
             alternative.planner,
-            kind_of(choice.placement),
+            kind_of(priced_plan.placement),
             f"{predicted.seconds * 1e3:.1f}",
             rate,
             f"{predicted.backbone_nbytes / 1e3:,.0f}",
@@ -76,16 +77,16 @@ def _alternatives(alternatives: Sequence[Alternative], best: Choice, found: Expl
     return table
 
 
-def _break_even(turns: Sequence[Turn], best: Choice) -> str:
+def _break_even(breakpoints: Sequence[Breakpoint], best: PricedPlan) -> str:
     kind = kind_of(best.placement)
-    if not turns:
+    if not breakpoints:
         return f"At any bandwidth within a factor of 1,000 it stays {kind}."
     parts = []
-    for turn in turns:
-        here = best.costs.link(turn.lower).bandwidth_bytes_per_s
-        way = "below" if turn.bandwidth_bytes_per_s < here else "above"
-        name = link_label(turn.lower).replace("_", "-")
-        parts.append(f"{turn.kind} {way} {megabits(turn.bandwidth_bytes_per_s)} {name} (now {megabits(here)})")
+    for point in breakpoints:
+        here = best.costs.link(point.lower).bandwidth_bytes_per_s
+        way = "below" if point.bandwidth_bytes_per_s < here else "above"
+        name = link_label(point.lower).replace("_", "-")
+        parts.append(f"{point.kind} {way} {megabits(point.bandwidth_bytes_per_s)} {name} (now {megabits(here)})")
     return f"The decision turns from {kind} to " + ", to ".join(parts) + "."
 
 

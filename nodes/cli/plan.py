@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nodes.cli.explanation import explanation
 from nodes.config.model_settings import source_of as configured_source
-from nodes.config.plan_request import WishesSection, constraints_of, read_wishes
+from nodes.config.plan_request import PlanRequest, constraints_of, read_plan_request
 from nodes.config.sections import Config
 from nodes.display.screen import Screen, wide_screen
 from nodes.planner import offline
@@ -23,10 +23,10 @@ from pipeline.graph import ModelGraph
 from pipeline.models import ModelSource
 from pipeline.models.graphs import graph_of
 from pipeline.models.source import named
-from pipeline.partition.choice import Candidate
 from pipeline.partition.constraints import Constraint
 from pipeline.partition.explain import decision_map, explain
 from pipeline.partition.objective import Objective
+from pipeline.partition.priced_plan import NodeSet
 
 STDOUT = "-"
 _MAP_SIDE = 25
@@ -37,7 +37,7 @@ _MAP_FACTOR = 100.0
 def run(
     model: str,
     nodes: str,
-    wishes: WishesSection,
+    plan_request: PlanRequest,
     *,
     json_path: str | None = None,
     map_path: Path | None = None,
@@ -49,12 +49,12 @@ def run(
     """Plan, and print or write what was asked for; the exit code. Raises TrisectError, BrokerError."""
     config = offline.find_config(nodes)
     graph = graph_of(source_of(model, config, input_size, imports))
-    constraints, objective = constraints_of(graph, wishes.constraints), wishes.parsed_objective()
-    candidates = offline.candidates(config, graph, wishes.constraints.exclude_nodes)
+    constraints, objective = constraints_of(graph, plan_request.constraints), plan_request.parsed_objective()
+    node_sets = offline.node_sets(config, graph, plan_request.constraints.exclude_nodes)
     plain = json_path == STDOUT
     console = wide_screen(stderr=plain)
     with console.status("plan") as status:
-        found = explain(graph, candidates, constraints, objective, progress=status.update)
+        found = explain(graph, node_sets, constraints, objective, progress=status.update)
     if json_path is not None:
         text = json.dumps(found.to_json(graph), indent=1) + "\n"
         if plain:
@@ -89,7 +89,7 @@ def run(
         console.print(f"{tiles_picture} written", highlight=False)
     if map_path is not None:
         here = found.best.costs.device_edge.bandwidth_bytes_per_s, found.best.costs.edge_cloud.bandwidth_bytes_per_s
-        map_path.write_text(_map(graph, candidates, constraints, objective, here, console), encoding="utf-8")
+        map_path.write_text(_map(graph, node_sets, constraints, objective, here, console), encoding="utf-8")
         console.print(f"{map_path} written", highlight=False)
     return 0
 
@@ -101,7 +101,7 @@ def source_of(model: str, config: Config, input_size: str = "", imports: Sequenc
     return named(model, None, input_size, imports)
 
 
-def wishes_of(
+def plan_request_of(
     *,
     objective: str | None,
     planner: str | None = None,
@@ -112,8 +112,8 @@ def wishes_of(
     exclude: Sequence[str] | None,
     upload_limit: Sequence[str] | None,
     time_limit: Sequence[str] | None,
-) -> WishesSection:
-    """The wishes of a command line's options. Raises ConfigError that names the option."""
+) -> PlanRequest:
+    """The plan request of a command line's options. Raises ConfigError, which names the option."""
     forbidden: dict[str, list[str]] = {}
     for block, tier in _pairs("--forbid", forbid):
         forbidden.setdefault(block, []).append(tier)
@@ -128,7 +128,7 @@ def wishes_of(
     }
     asked: dict[str, Any] = {"constraints": {key: value for key, value in constraints.items() if value}}
     asked |= {key: value for key, value in (("objective", objective), ("planner", planner)) if value is not None}
-    return read_wishes(asked)
+    return read_plan_request(asked)
 
 
 def _pairs(option: str, given: Sequence[str] | None) -> list[tuple[str, str]]:
@@ -159,7 +159,7 @@ def _number(option: str, text: str) -> float:
 
 def _map(
     graph: ModelGraph,
-    candidates: Sequence[Candidate],
+    node_sets: Sequence[NodeSet],
     constraints: Sequence[Constraint],
     objective: Objective,
     here: tuple[float, float],
@@ -174,7 +174,7 @@ def _map(
         task = progress.add_task("", total=_MAP_SIDE**2)
         kinds, values = decision_map(
             graph,
-            candidates,
+            node_sets,
             constraints,
             objective,
             device_edge,

@@ -37,13 +37,13 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
         for name, link in predicted["links"].items():
             if _is_between(name, stage["tier"], following):
                 table.add_row(f"  → {name.partition('_')[2]}", "", *_cut(plan, name, link), style="dim")
-    if intake_s := predicted.get("intake_seconds"):
-        table.add_row("intake", "", "", "", "", f"{intake_s * 1e3:.1f} ms", style="dim")
+    if frame_overhead_s := predicted.get("frame_overhead_seconds"):
+        table.add_row("overhead", "", "", "", "", f"{frame_overhead_s * 1e3:.1f} ms", style="dim")
     return table
 
 
 def _is_between(link: str, tier: str, following: str | None) -> bool:
-    """Whether a frame takes this link on its way from a stage to the next: a tier without a stage is passed through."""
+    """True when a frame passes this link from one stage to the next; tiers without a stage are passed through."""
     order = [one.label for one in Tier]
     at = order.index(link.partition("_")[0])
     return order.index(tier) <= at < (len(order) if following is None else order.index(following))

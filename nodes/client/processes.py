@@ -55,7 +55,7 @@ class Processes:
         return self._children[name].pid
 
     def log(self, name: str) -> Path:
-        """Where a child's output is."""
+        """Path of a child's output."""
         return self._logs / f"{name}.log"
 
     def pid(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""What the command line asks of a running pipeline: frames, placements, plans. No TensorFlow."""
+"""Requests to a running pipeline: frames, placements, plans. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ def place(
     return _ask_for_plan(config, stream, PLACE, request, timeout_s)
 
 
-def wish(
-    config: Config, stream: StreamId, wishes: Mapping[str, Any] | None, *, timeout_s: float = 60.0
+def request_plan(
+    config: Config, stream: StreamId, plan_request: Mapping[str, Any] | None, *, timeout_s: float = 60.0
 ) -> dict[str, Any]:
     """Have the stream planned for something else, as a configuration would have it (None: as it does).
 
     Returns the plan's JSON once the device has made it, or one that has followed it, active. Raises RequestRefused, as
     `place` does.
     """
-    return _ask_for_plan(config, stream, OBJECTIVE, {"stream": stream, "wishes": wishes}, timeout_s)
+    return _ask_for_plan(config, stream, OBJECTIVE, {"stream": stream, "plan_request": plan_request}, timeout_s)
 
 
 def _ask_for_plan(
@@ -121,7 +121,7 @@ def drain(config: Config, node: NodeId, *, undo: bool = False, timeout_s: float 
             return
         with changed:
             held.clear()
-            held.update({stream: of.ready for stream, of in applied.streams.items() if of.ready})
+            held.update({stream: one.ready for stream, one in applied.streams.items() if one.ready})
             held[""] = ()
             changed.notify_all()
 

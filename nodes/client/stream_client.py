@@ -24,7 +24,7 @@ from pipeline.wire import Array, Assembler, FrameKey, Received
 
 @dataclass(slots=True)
 class Collected:
-    """What came back: `results` and `outputs` by sequence, the first of each, and how many `messages` there were."""
+    """Collected answers: the first of `results` and `outputs` by sequence, and the number of `messages`."""
 
     results: dict[int, dict[str, Any]] = field(default_factory=dict)
     arrivals: dict[int, float] = field(default_factory=dict)

@@ -181,7 +181,7 @@ def _read_yaml(text: str, path: Path) -> tuple[Any, dict[Key, int], list[Problem
 
 
 def _values_in(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for. Raises ValueError for an alias of what contains it."""
+    """Number of values in a YAML node, aliases expanded. Raises ValueError for an alias of what contains it."""
     if (count := known.get(id(node))) is not None:
         if not count:
             raise ValueError("an alias within what it stands for")
@@ -268,7 +268,7 @@ def _section(key: Key) -> type[BaseModel]:
 
 
 def _description(key: Key) -> str:
-    """What the last field on the way to `key` may hold, in words."""
+    """Description of the last field on the path to `key`."""
     section: type[BaseModel] = Config
     description = ""
     for part in key:

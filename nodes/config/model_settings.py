@@ -1,4 +1,4 @@
-"""What a model's section of the configuration means on a node: its source, its preprocessing, its labels."""
+"""A model's section of the configuration, resolved on a node: its source, preprocessing and labels."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ MOST_LABELS_BYTES = 16 << 20
 
 
 def source_of(name: str, section: ModelSection) -> ModelSource:
-    """Where the model comes from."""
+    """The model's source, as its section has it."""
     weights = "seed:0" if section.weights is None else section.weights
     return ModelSource(name, section.source, weights, section.input_size, section.imports)
 
 
 def preprocess_of(section: ModelSection) -> Preprocess:
-    """How its frames become input: as configured, else as the zoo's model wants it; a file's default is 0 to 255."""
+    """Preprocessing of frames: as configured, else that of the zoo's model; a file's default are pixels from
+    0 to 255.
+    """
     if section.preprocess is not None:
         return Preprocess(size=section.preprocess.size, mode=section.preprocess.mode)
     if section.source.endswith(SUFFIX):
@@ -40,7 +42,7 @@ def preprocess_of(section: ModelSection) -> Preprocess:
 
 
 def _mode_of(section: ModelSection) -> PreprocessMode:
-    """How a package's own model wants its pixels. Raises ModelError for a file that is no package."""
+    """The pixel mode stored in a package. Raises ModelError for a file that is no package."""
     mode = Package(Path(section.source)).about.get("preprocess")
     known: tuple[PreprocessMode, ...] = get_args(PreprocessMode)
     return next((one for one in known if one == mode), "none")

@@ -1,4 +1,4 @@
-"""What people may ask of a plan, in the file and on the command line: an objective, a planner, constraints.
+"""Plan requests, in the file and on the command line: an objective, a planner, constraints.
 
 As sections with names of blocks and nodes; `constraints_of` turns them into what planners know.
 """
@@ -78,7 +78,7 @@ Megabytes: TypeAlias = Annotated[float, Field(ge=0, le=1e9)]
 
 
 class ConstraintsSection(Section):
-    """What a plan must respect."""
+    """Constraints of a plan."""
 
     raw_stays_on: TierName | None = Field(
         None, description="device or edge: the input, and what still shows it, goes no further"
@@ -101,8 +101,8 @@ class ConstraintsSection(Section):
     )
 
 
-class WishesSection(Section):
-    """What a stream's plans are for."""
+class PlanRequest(Section):
+    """Planner, objective and constraints of a stream's plans."""
 
     planner: Annotated[str, BeforeValidator(_planner)] = Field("exact", description=f"one of {', '.join(PLANNERS)}")
     objective: Annotated[str, BeforeValidator(_objective)] = Field(
@@ -111,12 +111,12 @@ class WishesSection(Section):
     constraints: ConstraintsSection = Field(default_factory=ConstraintsSection)
 
     def parsed_objective(self) -> Objective:
-        """What plans are judged by."""
+        """The objective that plans are judged by."""
         return objectives.parse(self.objective)
 
 
 def constraints_of(graph: ModelGraph, section: ConstraintsSection) -> tuple[Constraint, ...]:
-    """Those that concern blocks and links. Raises ModelError for a block that the model does not have."""
+    """The constraints on blocks and links. Raises ModelError for a block that the model does not have."""
     found: list[Constraint] = []
     if section.raw_stays_on is not None:
         found.append(constraints.RawStays(section.raw_stays_on))
@@ -135,10 +135,10 @@ def constraints_of(graph: ModelGraph, section: ConstraintsSection) -> tuple[Cons
     return tuple(found)
 
 
-def read_wishes(asked: Any) -> WishesSection:
-    """Wishes as a configuration would have them. Raises ConfigError that names each wrong part."""
+def read_plan_request(asked: Any) -> PlanRequest:
+    """Read a plan request as a configuration has it. Raises ConfigError, which names each wrong part."""
     try:
-        return WishesSection.model_validate(asked)
+        return PlanRequest.model_validate(asked)
     except ValidationError as error:
         problems = []
         for details in error.errors(include_url=False):
@@ -149,9 +149,9 @@ def read_wishes(asked: Any) -> WishesSection:
         raise ConfigError("\n".join(problems)) from error
 
 
-def as_written(wishes: WishesSection) -> dict[str, Any]:
-    """As a configuration file would have them: plain JSON values that `WishesSection` reads back."""
-    asked = wishes.constraints
+def as_written(plan_request: PlanRequest) -> dict[str, Any]:
+    """A plan request as a configuration file has it: plain JSON values that `read_plan_request` reads back."""
+    asked = plan_request.constraints
     written = {
         "raw_stays_on": asked.raw_stays_on.label if asked.raw_stays_on is not None else None,
         "min_depth": asked.min_depth or None,
@@ -162,4 +162,4 @@ def as_written(wishes: WishesSection) -> dict[str, Any]:
         "time_limit": {at.label: limit for at, limit in asked.time_limit.items()},
     }
     constraints = {key: value for key, value in written.items() if value}
-    return {"planner": wishes.planner, "objective": wishes.objective, "constraints": constraints}
+    return {"planner": plan_request.planner, "objective": plan_request.objective, "constraints": constraints}

@@ -17,12 +17,12 @@ from broker import topics
 from broker.complaints import shortened
 from broker.session import Message
 from broker.topics import Namespace
-from nodes.config.plan_request import read_wishes
+from nodes.config.plan_request import read_plan_request
 from nodes.config.sections import Config
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
-from nodes.planner.offline import terms_of
+from nodes.planner.offline import static_costs_of
 from nodes.protocol.commands import OBJECTIVE, PLACE
 from nodes.protocol.messages import LifeState, MessageError, NodeName, StreamName, parse_json, to_bytes
 from nodes.session.guard import Guard
@@ -85,8 +85,8 @@ class PlannerNode:
         self.machine = PlannerMachine(
             settings,
             started_at=time.monotonic(),
-            terms=terms_of(self.config),
-            wishes={id_: stream.plan for id_, stream in self.config.streams.items()},
+            static_costs=static_costs_of(self.config),
+            plan_requests={id_: stream.plan for id_, stream in self.config.streams.items()},
         )
         with self.presence:
             import_module("scipy.optimize")  # half a second, which the first plan would wait for
@@ -100,7 +100,7 @@ class PlannerNode:
     def _subscribe(self) -> None:
         for kind, event in _EVENTS.items():
             self.session.subscribe([self.names.filter(kind)], partial(self._on_message, event), qos=kind.qos)
-        for verb, read_request in ((PLACE, read_placing), (OBJECTIVE, read_wishing)):
+        for verb, read_request in ((PLACE, read_placing), (OBJECTIVE, read_objective_request)):
             topic = self.names.topic(topics.COMMAND, node=self.config.planner.id, verb=verb)
             self.session.subscribe([topic], partial(self._on_request, read_request))
 
@@ -148,7 +148,7 @@ class PlannerNode:
             self.session.keep(self.names.topic(topics.PLAN, stream=action.plan.stream), payload)
             self.meter.count("plans_total", int(not action.stays))
         elif isinstance(action, pe.Reply):
-            self.presence.reply(action.ticket, dict(action.answer))
+            self.presence.reply(action.request, dict(action.answer))
         elif isinstance(action, Refuse):
             self.presence.border.refuse(action.about, action.why)
         elif isinstance(action, Log):
@@ -197,11 +197,11 @@ class _Placing:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wishing:
-    """A request to plan a stream for something else; null stands for the configuration's wishes."""
+class _ObjectiveRequest:
+    """A request to plan a stream for something else; null is the configuration's request."""
 
     stream: StreamName
-    wishes: Plain | None
+    plan_request: Plain | None
 
 
 def read_placing(message: Message) -> pe.PlannerEvent:
@@ -211,8 +211,8 @@ def read_placing(message: Message) -> pe.PlannerEvent:
     return pe.PlaceRequested(asked.stream, message, asked.edge_from, asked.cloud_from, asked.auto, tiles)
 
 
-def read_wishing(message: Message) -> pe.PlannerEvent:
+def read_objective_request(message: Message) -> pe.PlannerEvent:
     """A request to plan a stream for something else. Raises MessageError, ConfigError."""
-    asked = ranges.read(_Wishing, parse_json(message.payload), error=MessageError, what="an objective request")
-    wishes = None if asked.wishes is None else read_wishes(asked.wishes)
-    return pe.WishesRequested(asked.stream, message, wishes)
+    asked = ranges.read(_ObjectiveRequest, parse_json(message.payload), error=MessageError, what="an objective request")
+    plan_request = None if asked.plan_request is None else read_plan_request(asked.plan_request)
+    return pe.PlanRequested(asked.stream, message, plan_request)

@@ -1,4 +1,4 @@
-"""Planning without a running pipeline: candidates from a configuration's nodes and links, and from what nodes left
+"""Planning without a running pipeline: node sets from a configuration's nodes and links, and from what nodes left
 on the broker where the configuration does not say it. No TensorFlow.
 """
 
@@ -16,19 +16,19 @@ from broker.topics import Namespace
 from nodes.config.loader import load_config
 from nodes.config.sections import Config, LinkSection, SpeedSection
 from nodes.planner.machine.registry import link_between
-from nodes.planner.machine.static_costs import Terms, combinations
-from nodes.planner.machine.tile_teams import Teams
+from nodes.planner.machine.static_costs import StaticCosts, combinations
+from nodes.planner.machine.worker_pools import WorkerPools
 from nodes.protocol.messages import LinkReport, NodeInfo, from_bytes, parse_json
 from nodes.session.presence import guest_session
 from pipeline.cost import LINKS, Costs, Link, link_label
 from pipeline.errors import ConfigError, ModelError, PlanError, TrisectError
 from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph
-from pipeline.partition.choice import Candidate
+from pipeline.partition.priced_plan import NodeSet
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
 from pipeline.profiling.profile import Profile
-from pipeline.tiles.team import TileNode
+from pipeline.tiles.worker_pool import TileNode
 
 CONNECT_WAIT_S = 5.0
 QUIET_S = 0.5
@@ -38,7 +38,7 @@ _MEGABYTE = 1e6
 
 @dataclass(slots=True)
 class Measured:
-    """What nodes said of themselves: speeds, profiles of the model, links; all by node."""
+    """Measurements of nodes: speeds, profiles of the model, links; all by node."""
 
     speeds: dict[NodeId, Speed] = field(default_factory=dict)
     profiles: dict[NodeId, Profile] = field(default_factory=dict)
@@ -58,9 +58,9 @@ def find_config(name: str) -> Config:
     return load_config(known[name], runs=False)
 
 
-def terms_of(config: Config) -> Terms:
-    """What the configuration says of nodes and links."""
-    return Terms(
+def static_costs_of(config: Config) -> StaticCosts:
+    """Prices, memory and given links of the configuration."""
+    return StaticCosts(
         prices={id_: node.price_per_s for id_, node in config.nodes.items() if node.price_per_s},
         memory_bytes={
             id_: node.memory_mb * _MEGABYTE for id_, node in config.nodes.items() if node.memory_mb is not None
@@ -69,7 +69,7 @@ def terms_of(config: Config) -> Terms:
     )
 
 
-def candidates(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = ()) -> list[Candidate]:
+def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = ()) -> list[NodeSet]:
     """Every combination of the configuration's nodes, each device with each edge and cloud node or without.
 
     A node's times come from its `profiles`, else from what it left on the broker, else are estimated from its `speed`.
@@ -87,23 +87,23 @@ def candidates(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] =
     }
     workers = [node for node in config.tile_workers if node not in excluded]
     seconds |= {node: _seconds(config, node, graph, measured) for node in workers}
-    terms = terms_of(config)
+    static_costs = static_costs_of(config)
     found = []
     for nodes in combinations(tiers, excluded):
         links = [_link_of(config, lower, nodes, measured) for lower in LINKS]
         costs = Costs({tier: seconds[node] for tier, node in nodes.items()}, links[0], links[1])
         costs.check(graph)
-        found.append(terms.candidate(nodes, costs))
+        found.append(static_costs.node_set(nodes, costs))
     if not workers:
         return found
     able = [*workers, *(node for node in tiers[Tier.EDGE] if node in seconds)]
-    return Teams({node: _tile_node(config, node, seconds[node], measured) for node in able}, workers, able).join(
+    return WorkerPools({node: _tile_node(config, node, seconds[node], measured) for node in able}, workers, able).join(
         graph, found, choose=True
     )
 
 
 def measured_by(config: Config, model: str) -> Measured:
-    """What the pipeline's nodes have left on the broker. Raises BrokerError when there is none."""
+    """Read what the pipeline's nodes have retained on the broker. Raises BrokerError when there is none."""
     names = Namespace(config.pipeline)
     found, arrived = Measured(), queue.SimpleQueue[Message]()
     with guest_session(config, "plan") as session:
@@ -139,7 +139,7 @@ def _learn(found: Measured, names: Namespace, message: Message, model: str) -> N
 
 
 def _is_lacking(config: Config, excluded: tuple[NodeId, ...]) -> bool:
-    """Whether the configuration leaves something to be measured."""
+    """True when the configuration leaves something to be measured."""
     nodes = [node for id_, node in config.nodes.items() if id_ not in excluded]
     tiers = {node.tier for node in nodes}
     needed = {lower for lower in LINKS if max(tiers) > lower}
@@ -188,14 +188,14 @@ def read_profile(path: Path, graph: ModelGraph) -> tuple[float, ...]:
         profile = Profile.from_json(report["profile"])
         names = [str(block["name"]) for block in report["graph"]["blocks"]]
     except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
-        raise PlanError(f"{path}: not a profile: {error}; write it anew with `trisect profile`") from error
+        raise PlanError(f"{path}: not a profile: {error}; write it again with `trisect profile`") from error
     wanted = [block.name for block in graph.blocks]
     if names != wanted or len(profile.seconds) != len(graph):
         lacking = next((name for name in wanted if name not in names), None)
         what = f"lacks block {lacking!r}" if lacking else f"has {len(names)} blocks and {len(profile.seconds)} times"
         raise PlanError(
             f"{path}: {what}; model {graph.name!r} has {len(graph)} blocks; "
-            f"write it anew with `trisect profile {graph.name}`"
+            f"write it again with `trisect profile {graph.name}`"
         )
     return profile.seconds
 

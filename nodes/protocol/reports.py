@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from nodes.protocol.messages import (
+    LegSeconds,
     LinkMeasured,
     MessageError,
     Report,
     SegmentSeconds,
     TileSeconds,
-    WaySeconds,
     parse_json,
 )
 from pipeline import ranges
@@ -24,78 +24,78 @@ T = TypeVar("T")
 
 FRAMES, SECONDS = "frames", "compute_seconds_p50"
 PROBE = "processor.probe_seconds"
-INTAKE = "intake_seconds"
+FRAME_OVERHEAD = "frame_overhead_seconds"
 TILE_SECONDS = ("transfer_seconds_p50", "queue_seconds_p50", "compute_seconds_p50")
 ALONE_SECONDS = "alone_transfer_seconds_p50"
 _TILE_PARTS = ("transfer_seconds", "queue_seconds", "compute_seconds")
 MOST_NUMBERS = 10_000
-WAYS = ("device_edge", "device_cloud", "edge_cloud", "return")
+LEGS = ("device_edge", "device_cloud", "edge_cloud", "return")
 LEAST_FRAMES, LEAST_COMPUTED_S = 3, 0.2
-"""A median counts of so many frames or, since long ones vary less, after so long: others wait for further frames."""
+"""A median counts after LEAST_FRAMES or, since long ones vary less, LEAST_COMPUTED_S: others wait for more frames."""
 FAST_BYTES_PER_S = 5e7
-"""Between rates above it processors make the difference: to handle a message takes as long as its bytes do."""
+"""Above this rate processors make the difference: handling a message takes as long as its bytes do."""
 _SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
-_INTAKE_KEY = re.compile(rf"stream\.([a-z0-9-]{{1,128}})\.{INTAKE}_p50")
-_WAY_KEY = re.compile(r"way\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
+_FRAME_OVERHEAD_KEY = re.compile(rf"stream\.([a-z0-9-]{{1,128}})\.{FRAME_OVERHEAD}_p50")
+_LEG_KEY = re.compile(r"leg\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
 _TILE_KEY = re.compile(r"tile\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.([0-9]{1,9})\.([a-z0-9-]{1,128})\.frames")
 
 
 def tells(frames: int, seconds: float) -> bool:
-    """Whether so many frames, which took so long in all, are enough to judge a node by."""
+    """True when this many frames, or their seconds in all, are enough to judge a node by."""
     return frames >= LEAST_FRAMES or seconds >= LEAST_COMPUTED_S
 
 
-def of_stream(stream: StreamId, name: str) -> str:
+def stream_metric(stream: StreamId, name: str) -> str:
     """The key of what is reported for one stream."""
     return f"stream.{stream}.{name}"
 
 
-def of_segment(stream: StreamId, epoch: int, name: str) -> str:
+def segment_metric(stream: StreamId, epoch: int, name: str) -> str:
     """The key of what is reported for one plan's segment."""
     return f"segment.{stream}.{epoch}.{name}"
 
 
-def of_way(stream: StreamId, epoch: int, name: str) -> str:
-    """The key of what the device reports of a plan's frames between its nodes: `frames`, or one of `WAYS`' seconds."""
-    return f"way.{stream}.{epoch}.{name}"
+def leg_metric(stream: StreamId, epoch: int, name: str) -> str:
+    """The key of what the device reports of a plan's frames between its nodes: `frames`, or one of `LEGS`' seconds."""
+    return f"leg.{stream}.{epoch}.{name}"
 
 
-def seconds_of(way: str) -> str:
-    """What a way's median is called."""
-    return f"{way}_seconds_p50"
+def leg_seconds(leg: str) -> str:
+    """The name of a leg's median."""
+    return f"{leg}_seconds_p50"
 
 
-def of_tile(stream: StreamId, epoch: int, tile: int, worker: NodeId, name: str) -> str:
-    """The key of what a head reports for one tile of a plan, done by one worker."""
+def tile_metric(stream: StreamId, epoch: int, tile: int, worker: NodeId, name: str) -> str:
+    """The key of what a coordinator reports for one tile of a plan, done by one worker."""
     return f"tile.{stream}.{epoch}.{tile}.{worker}.{name}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Duration:
-    """What a frame takes a node."""
+    """A node's seconds per frame."""
 
     seconds: Seconds
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """What a frame takes between two nodes, by two clocks."""
+class _Leg:
+    """A frame's seconds between two nodes, by two clocks."""
 
     seconds: Difference
 
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """What a probe takes a processor."""
+    """Seconds of a probe of a processor."""
 
     seconds: Positive
 
 
 def read_report(payload: bytes) -> Report:
-    """What a node's report says of segments, tiles, ways, intakes, its link and processor.
+    """Read a node's report: segments, tiles, legs, frame overheads, its link and processor.
 
-    A number that none of them can be is left out, with all that it belongs to, and told in `wrong`: the rest is as good
-    as ever, and that the node reports says that it lives. Raises MessageError for what is no report.
+    A number that none of them can be is left out, with all that it belongs to, and named in `wrong`: the rest is as
+    good as ever, and that the node reports says that it lives. Raises MessageError for what is no report.
     """
     report = parse_json(payload)
     if len(report) > MOST_NUMBERS:
@@ -107,25 +107,25 @@ def read_report(payload: bytes) -> Report:
 
 
 class _Reader:
-    """Puts the flat numbers together; the first that is wrong is remembered."""
+    """Reader of the flat numbers of a report; keeps the first that is wrong."""
 
     def __init__(self, report: Mapping[str, Any]) -> None:
         self._report = report
         self._segments: list[SegmentSeconds] = []
         self._tiles: list[TileSeconds] = []
-        self._ways: list[WaySeconds] = []
-        self._intakes: dict[StreamId, float] = {}
+        self._legs: list[LegSeconds] = []
+        self._frame_overheads: dict[StreamId, float] = {}
         self._wrong = ""
 
     def take(self, key: str) -> None:
         """Take what begins with this key; most are for people only."""
         if named := _SEGMENT_KEY.fullmatch(key):
             self._take_segment(key, StreamId(named[1]), int(named[2]))
-        elif named := _INTAKE_KEY.fullmatch(key):
+        elif named := _FRAME_OVERHEAD_KEY.fullmatch(key):
             if (took := self._read(_Duration, key, seconds=self._report[key])) is not None:
-                self._intakes[StreamId(named[1])] = took.seconds
-        elif named := _WAY_KEY.fullmatch(key):
-            self._take_way(key, StreamId(named[1]), int(named[2]))
+                self._frame_overheads[StreamId(named[1])] = took.seconds
+        elif named := _LEG_KEY.fullmatch(key):
+            self._take_leg(key, StreamId(named[1]), int(named[2]))
         elif named := _TILE_KEY.fullmatch(key):
             self._take_tile(key, StreamId(named[1]), int(named[2]), int(named[3]), NodeId(named[4]))
 
@@ -141,38 +141,38 @@ class _Reader:
         return Report(
             tuple(self._segments),
             tuple(self._tiles),
-            tuple(self._ways),
-            self._intakes,
+            tuple(self._legs),
+            self._frame_overheads,
             link,
             probe.seconds if probe is not None else None,
             self._wrong,
         )
 
     def _take_segment(self, key: str, stream: StreamId, epoch: int) -> None:
-        seconds = self._report.get(of_segment(stream, epoch, SECONDS))
+        seconds = self._report.get(segment_metric(stream, epoch, SECONDS))
         values = {"stream": stream, "epoch": epoch, "frames": self._report[key], "compute_seconds": seconds}
         if (segment := self._read(SegmentSeconds, key, **values)) is not None:
             self._segments.append(segment)
 
-    def _take_way(self, key: str, stream: StreamId, epoch: int) -> None:
-        names = {way: of_way(stream, epoch, seconds_of(way)) for way in WAYS}
-        given = {way: name for way, name in names.items() if name in self._report}
-        read = {way: self._read(_Way, name, seconds=self._report[name]) for way, name in given.items()}
-        seconds = {way: took.seconds for way, took in read.items() if took is not None}
+    def _take_leg(self, key: str, stream: StreamId, epoch: int) -> None:
+        names = {leg: leg_metric(stream, epoch, leg_seconds(leg)) for leg in LEGS}
+        given = {leg: name for leg, name in names.items() if name in self._report}
+        read = {leg: self._read(_Leg, name, seconds=self._report[name]) for leg, name in given.items()}
+        seconds = {leg: took.seconds for leg, took in read.items() if took is not None}
         values = {"stream": stream, "epoch": epoch, "frames": self._report[key], "seconds": seconds}
-        if (between := self._read(WaySeconds, key, **values)) is not None:
-            self._ways.append(between)
+        if (between := self._read(LegSeconds, key, **values)) is not None:
+            self._legs.append(between)
 
     def _take_tile(self, key: str, stream: StreamId, epoch: int, tile: int, worker: NodeId) -> None:
         named = {"stream": stream, "epoch": epoch, "tile": tile, "worker": worker}
         took = {
-            part: self._report.get(of_tile(stream, epoch, tile, worker, name))
+            part: self._report.get(tile_metric(stream, epoch, tile, worker, name))
             for part, name in zip(_TILE_PARTS, TILE_SECONDS, strict=True)
         }
         read = self._read(TileSeconds, key, **named, frames=self._report[key], **took)
         if read is None:
             return
-        alone_key = of_tile(stream, epoch, tile, worker, ALONE_SECONDS)
+        alone_key = tile_metric(stream, epoch, tile, worker, ALONE_SECONDS)
         if alone_key in self._report:
             alone = self._read(_Duration, alone_key, seconds=self._report[alone_key])
             read = replace(read, alone_seconds=alone.seconds if alone is not None else None)

@@ -6,7 +6,9 @@ from enum import Enum
 
 
 class Work(Enum):
-    """A whole stage; or of a tiled one what its head does before the tiles, one tile, and what the head does after."""
+    """A whole stage; or of a tiled one what its coordinator does before the tiles, one tile, and what the coordinator
+    does after.
+    """
 
     STAGE = "stage"
     BEFORE = "before"

@@ -98,14 +98,14 @@ class LinkWatch:
                 )
 
     @property
-    def _ways(self) -> tuple[Throughput, Throughput]:
+    def _directions(self) -> tuple[Throughput, Throughput]:
         return self._session.up, self._session.down
 
     def _is_in_doubt(self) -> bool:
-        return any(way.may_have_turned(below=FAST_BYTES_PER_S) for way in self._ways)
+        return any(direction.may_have_turned(below=FAST_BYTES_PER_S) for direction in self._directions)
 
     def _is_probe_due(self, now: float) -> bool:
-        quiet_s = now - min(way.sampled_at for way in self._ways)
+        quiet_s = now - min(direction.sampled_at for direction in self._directions)
         return now >= self._probe_at and quiet_s > (DOUBT_S if self._is_in_doubt() else QUIET_S)
 
     def _probe(self) -> None:

@@ -1,4 +1,4 @@
-"""How a process is present on the broker under its id: session token, birth and will, and one process per id."""
+"""Presence of a process on the broker under its id: session token, birth and will, and one process per id."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class IdInUse(TrisectError):
 
 
 def address_of(config: Config) -> Address:
-    """Where the configuration says the broker is."""
+    """The broker's address in the configuration."""
     section = config.broker
     return Address(section.host, section.port, section.username, section.password)
 
@@ -109,7 +109,7 @@ class Presence:
         node: NodeId,
         tier: str,
         *,
-        intake: bool = False,
+        takes_frames: bool = False,
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[str], None] = lambda reason: None,
         on_taken: Callable[[], None] = lambda: None,
@@ -131,7 +131,7 @@ class Presence:
             scope=config.pipeline,
             token=self.token,
             will=Will(topic=self.state_topic, payload=self._message(LifeState.LOST), delay_s=WILL_DELAY_S),
-            intake=intake,
+            takes_frames=takes_frames,
             on_up=self._up,
             on_down=on_down,
             on_taken=self._give_way,
@@ -158,12 +158,12 @@ class Presence:
 
     @property
     def is_taken(self) -> bool:
-        """Whether another process has this id now; leaving raises SessionTaken then."""
+        """True when another process has this id now; leaving raises SessionTaken then."""
         return self._taken is not None
 
     @property
     def state_topic(self) -> str:
-        """Where this node's state is."""
+        """The topic of this node's state."""
         return self._names.topic(topics.STATE, node=self.node)
 
     def enter(self, state: LifeState) -> None:

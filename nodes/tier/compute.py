@@ -1,4 +1,6 @@
-"""The thread that computes on a tier node: whole stages, tiles, and what a head does before and after its tiles."""
+"""The thread that computes on a tier node: whole stages, tiles, and what a coordinator does before and after
+its tiles.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ class Compute:
         self._is_compiling = is_compiling
         self._node, self._tier, self._meter, self._clock, self._emit = node, tier, meter, clock, emit
         self._segments, self._tiles = SegmentStore(engine, models), TileStore(engine, models)
-        self._led: dict[tuple[str, int], tuple[str, TiledStage]] = {}
+        self._coordinated: dict[tuple[str, int], tuple[str, TiledStage]] = {}
         self._processor = ProcessorProbe(engine)
         self._worked_at, self._probe_at = time.monotonic(), 0.0
         self.worker: Worker[Callable[[], None]] = Worker(f"{node}.compute", lambda job: job())
@@ -97,7 +99,7 @@ class Compute:
         if tiled is not None and stage is not None:
             self._segments.hold(*epoch, tiled.before, Work.BEFORE)
             self._segments.hold(*epoch, tiled.after, Work.AFTER)
-            self._led[plan.stream, plan.epoch] = plan.model, tiled
+            self._coordinated[plan.stream, plan.epoch] = plan.model, tiled
         if tiled is not None:
             self._tiles.hold(*epoch, tiled, self._own_tiles(action))
 
@@ -106,9 +108,9 @@ class Compute:
         plan, tiled = action.plan, action.tiled
         if tiled is None or plan.tiles is None:
             return
-        stands_in = [n for n in range(1, len(plan.tiles) + 1) if plan.tiles.deputy(n) == self._node]
+        backup_tiles = [n for n in range(1, len(plan.tiles) + 1) if plan.tiles.backup(n) == self._node]
         if self._tiles.holds(plan.stream, plan.epoch):
-            self._tiles.hold(plan.stream, plan.epoch, plan.model, tiled, stands_in)
+            self._tiles.hold(plan.stream, plan.epoch, plan.model, tiled, backup_tiles)
 
     def stand_by(self, model: str) -> None:
         """Have the whole network compiled, whatever epoch comes. Raises TooLarge, and what the engine raises."""
@@ -118,7 +120,7 @@ class Compute:
         """Let go what the epoch had compiled."""
         self._segments.release(action.stream, action.epoch)
         self._tiles.release(action.stream, action.epoch)
-        self._led.pop((action.stream, action.epoch), None)
+        self._coordinated.pop((action.stream, action.epoch), None)
 
     def _own_tiles(self, action: do.Prepare) -> list[int]:
         workers = action.plan.tiles.workers if action.plan.tiles else ()
@@ -141,34 +143,34 @@ class Compute:
         self._emit(ev.SegmentRan(run.key, outputs, trace, run.work))
 
     def _segment(self, run: do.Run) -> dict[int, Array] | None:
-        segment = self._segments.of(run.key.stream, run.key.epoch, run.work)
+        segment = self._segments.segment_of(run.key.stream, run.key.epoch, run.work)
         if segment is None:
             return None
         inputs = dict(run.inputs)
-        led = self._led.get((run.key.stream, run.key.epoch))
-        if run.work is Work.AFTER and led is not None:
-            _, tiled = led
+        coordinated = self._coordinated.get((run.key.stream, run.key.epoch))
+        if run.work is Work.AFTER and coordinated is not None:
+            _, tiled = coordinated
             inputs[tiled.stack.output] = merge(tiled.tile_map, run.parts)
         return segment.run(inputs)
 
     def _tile(self, run: do.Run) -> dict[int, Array] | None:
-        """Raises PlanError for a tile that is not compiled here yet, except at a head, which is asked last."""
+        """Raises PlanError for a tile that is not compiled here yet, except at a coordinator, which is asked last."""
         stream, epoch, tile = run.key.stream, run.key.epoch, run.key.tile
-        segment = self._tiles.of(stream, epoch, tile)
+        segment = self._tiles.segment_of(stream, epoch, tile)
         if segment is None and self._tiles.holds(stream, epoch):
-            led = self._led.get((stream, epoch))
-            if led is None:
+            coordinated = self._coordinated.get((stream, epoch))
+            if coordinated is None:
                 raise PlanError(f"tile {tile} of epoch {epoch} is not compiled here yet; another node has to do it")
-            self._tiles.hold(stream, epoch, *led, [tile])
-            segment = self._tiles.of(stream, epoch, tile)
+            self._tiles.hold(stream, epoch, *coordinated, [tile])
+            segment = self._tiles.segment_of(stream, epoch, tile)
         if segment is None:
             return None
         return {segment.output: segment.run({t: np.ascontiguousarray(array) for t, array in run.inputs.items()})}
 
     def _traced(self, run: do.Run, arrived_ts: float, queue_s: float, compute_s: float, was_compiling: bool) -> Trace:
-        """The run's trace with this node's hop, which at a head spans from its first part to its last.
+        """The run's trace with this node's hop, which at a coordinator spans from its first part to its last.
 
-        The seconds that a head waits for its tiles count as computing: they are the stack's.
+        The seconds that a coordinator waits for its tiles count as computing: they are the stack's.
         """
         ended_ts, is_compiling = self._clock.now(), was_compiling or self._is_compiling()
         stream, epoch = StreamId(run.key.stream), run.key.epoch

@@ -1,9 +1,9 @@
 """A device's frames from their arrival until the broker has their one result, over any number of its processes.
 
 A frame enters with a record in the stream's journal and leaves it when the broker has its result. A process that is
-killed in between leaves the record; the next one first asks the broker which results it took (`broker.once`), and then
-takes up the rest under the sequences that they had: those of its own source from the journal, those that came over MQTT
-when the broker delivers them again.
+killed in between leaves the record; the next one first asks the broker which results it took (`broker.exactly_once`),
+and then takes up the rest under the sequences that they had: those of its own source from the journal, those that came
+over MQTT when the broker delivers them again.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from broker import topics
-from broker.once import OncePublisher, Parcel
+from broker.exactly_once import ExactlyOncePublisher, Publication
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
 from nodes.protocol.border import Border
 from nodes.protocol.messages import MessageError, StreamName, parse_json
 from nodes.tier.journal import Journal
 from nodes.tier.machine.events import FrameOffered
-from nodes.tier.pending_frame import Ticket
+from nodes.tier.pending_frame import PendingFrame
 from pipeline import ranges
 from pipeline.plan import NodeId, StreamId
 
@@ -40,8 +40,8 @@ class _Key(NamedTuple):
     sequence: int
 
 
-class Custody:
-    """Of the streams of one device; a context to be entered before its session starts. `offer` takes frames.
+class FrameLedger:
+    """The ledger of one device's streams; a context to be entered before its session starts. `offer` takes frames.
 
     `token` is this process's; `directory` holds the journals. A frame's answer goes to its publisher as well, where
     answers may go.
@@ -61,20 +61,20 @@ class Custody:
     ) -> None:
         self._offer, self._border = offer, border
         self._journals = {stream: Journal(directory / f"{stream}.journal", token) for stream in streams}
-        self._tickets: dict[Hashable, Ticket] = {}
+        self._pending_frames: dict[Hashable, PendingFrame] = {}
         self._held: list[tuple[StreamId, Message]] | None = []
         self._lock = threading.Lock()
         self._open_journals = ExitStack()
         fence = names.topic(topics.FENCE, node=node)
-        self._results = OncePublisher(session, fence, delivered=self._delivered, caught_up=self._caught_up)
+        self._results = ExactlyOncePublisher(session, fence, delivered=self._delivered, caught_up=self._caught_up)
         if self._journals:
             results = [names.topic(topics.RESULT, stream=stream) for stream in self._journals]
             self._results.recognise(results, self._key_of)
         for stream in self._journals:
             frames = names.topic(topics.FRAME, stream=stream)
-            session.subscribe([frames], partial(self._on_frame, stream), channel=Channel.INTAKE)
+            session.subscribe([frames], partial(self._on_frame, stream), channel=Channel.FRAMES)
 
-    def __enter__(self) -> Custody:
+    def __enter__(self) -> FrameLedger:
         for journal in self._journals.values():
             self._open_journals.enter_context(journal)
         return self
@@ -90,30 +90,32 @@ class Custody:
             self._results.connected()
 
     def position(self, stream: StreamId) -> int:
-        """Where the stream's own source goes on."""
+        """The position from which the stream's own source goes on."""
         return self._journals[stream].position
 
     def source_ended(self, stream: StreamId) -> None:
-        """The stream's source gave all that it has: the next process begins anew."""
+        """The stream's source gave all that it has: the next process begins again."""
         self._journals[stream].source_ended()
 
-    def entered(self, stream: StreamId, sequence: int, ticket: Ticket) -> None:
+    def entered(self, stream: StreamId, sequence: int, pending_frame: PendingFrame) -> None:
         """A frame gets its record, before anything is computed of it. Raises OSError."""
         journal = self._journals[stream]
-        if ticket.delivery is not None:
-            journal.delivered(sequence, ticket.delivery)
-        elif ticket.position is not None:
-            journal.entered(sequence, ticket.source, ticket.position, ticket.payload)
+        if pending_frame.delivery is not None:
+            journal.delivered(sequence, pending_frame.delivery)
+        elif pending_frame.position is not None:
+            journal.entered(sequence, pending_frame.source, pending_frame.position, pending_frame.payload)
 
-    def answer(self, stream: StreamId, sequence: int, ticket: Ticket, parcels: Sequence[Parcel]) -> None:
-        """Publish a frame's result, once; the ticket is done when the broker has it. Raises PayloadTooLarge.
+    def answer(
+        self, stream: StreamId, sequence: int, pending_frame: PendingFrame, publications: Sequence[Publication]
+    ) -> None:
+        """Publish a frame's result, once; the pending frame is done when the broker has it. Raises PayloadTooLarge.
 
-        The last of `parcels` is on the stream's result topic.
+        The last of `publications` is on the stream's result topic.
         """
         key = _Key(stream, sequence)
         with self._lock:
-            self._tickets[key] = ticket
-        self._results.publish(key, parcels)
+            self._pending_frames[key] = pending_frame
+        self._results.publish(key, publications)
 
     def _delivered(self, key: Hashable) -> None:
         assert isinstance(key, _Key)
@@ -122,9 +124,9 @@ class Custody:
         if journal is not None:
             journal.answered(sequence)
         with self._lock:
-            ticket = self._tickets.pop(key, None)
-        if ticket is not None:
-            ticket.done()  # not before its record: what is not acknowledged is delivered again
+            pending_frame = self._pending_frames.pop(key, None)
+        if pending_frame is not None:
+            pending_frame.done()  # not before its record: what is not acknowledged is delivered again
 
     def _caught_up(self) -> None:
         for stream, journal in self._journals.items():
@@ -132,8 +134,8 @@ class Custody:
             if unfinished:
                 _log.info("stream %s: %d frames of the process before", stream, len(unfinished))
             for frame in unfinished:
-                ticket = Ticket(frame.payload, frame.source, lambda: None)
-                self._offer(FrameOffered(stream, ticket, sequence=frame.sequence))
+                pending_frame = PendingFrame(frame.payload, frame.source, lambda: None)
+                self._offer(FrameOffered(stream, pending_frame, sequence=frame.sequence))
         with self._lock:
             held, self._held = self._held or [], None
             for stream, message in held:
@@ -152,7 +154,7 @@ class Custody:
             message.ack()
             return
         response_topic, correlation = self._border.reply_to(message)
-        ticket = Ticket(
+        pending_frame = PendingFrame(
             payload=message.payload,
             source="mqtt",
             done=message.ack,
@@ -160,7 +162,7 @@ class Custody:
             response_topic=response_topic,
             delivery=message.delivery,
         )
-        self._offer(FrameOffered(stream, ticket, sequence=earlier.sequence if earlier else None))
+        self._offer(FrameOffered(stream, pending_frame, sequence=earlier.sequence if earlier else None))
 
     def _key_of(self, message: Message) -> _Key | None:
         """Which result comes back; None for what is none."""
@@ -174,7 +176,7 @@ class Custody:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What names a result."""
+    """The key of a result."""
 
     stream: StreamName
     sequence: Annotated[int, Field(strict=True, ge=0, le=ranges.MOST_SEQUENCE)]

@@ -1,4 +1,4 @@
-"""What arrives at a tier node becomes events for its machine.
+"""Inbound messages of a tier node, turned into events for its machine.
 
 Handlers run in network threads, where nothing may wait: JSON is small and read at once, tensors go to the decode
 thread's bounded queue. All of it is held against its declared ranges here, and against its topic.
@@ -18,7 +18,7 @@ from nodes.session.worker_thread import Worker
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.tier import TierMachine
 from nodes.tier.meter import Meter
-from nodes.tier.tensor_topics import Inflow
+from nodes.tier.tensor_topics import TensorSubscription
 from pipeline.errors import WireError
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.plan import NodeId, StreamId
@@ -63,10 +63,12 @@ class Inbound:
             results = self._names.filter(topics.NODE_RESULT, stream=stream)
             session.subscribe([results], self._on_output, channel=Channel.BULK)
 
-    def subscribe_bulk(self, session: Session, inflow: Inflow) -> None:
+    def subscribe_bulk(self, session: Session, subscription: TensorSubscription) -> None:
         """One topic of a plan's tensors or tiles."""
-        assembler = self._tiles if inflow.of_tiles else self._inputs
-        session.subscribe([inflow.topic], partial(self._on_bulk, assembler, inflow.sender), channel=Channel.BULK)
+        assembler = self._tiles if subscription.of_tiles else self._inputs
+        session.subscribe(
+            [subscription.topic], partial(self._on_bulk, assembler, subscription.sender), channel=Channel.BULK
+        )
 
     def _on_json(self, event: Callable[[Any], ev.Event], message: Message) -> None:
         if (read := self._border.read(message)) is not None:

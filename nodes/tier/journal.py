@@ -1,4 +1,4 @@
-"""What a device had taken and not answered, on disk, for the process after a `kill -9`.
+"""A stream's journal: frames that a device took and did not answer, on disk, for the process after a `kill -9`.
 
 Each record is a length, an XXH3 checksum and msgpack; reading ends at the first that is not whole, which is where a
 crash stopped the writing. A record is written before its frame is computed, so that it survives the process; it is
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 LIMIT_BYTES = 256 * 1024 * 1024
 TIDY_BYTES = 4 * 1024 * 1024
-"""A journal with more closed frames than this is written anew without them."""
+"""A journal with more closed frames than this is written again without them."""
 SYNC_S = 0.5
 ANSWERED_KEPT = 256
 """Deliveries whose acknowledgement may have been lost: several times as many as the broker should have under way."""
@@ -121,7 +121,7 @@ class Journal:
             self._remember(sequence, record)
 
     def earlier(self, delivery: Delivery) -> Earlier | None:
-        """What an earlier process knew of this delivery: None when it is new."""
+        """An earlier process's record of this delivery, None when it is new."""
         with self._lock:
             if delivery.generation or not delivery.is_repeat:
                 return None
@@ -143,7 +143,7 @@ class Journal:
                 self._tidy()
 
     def source_ended(self) -> None:
-        """The source gave all that it has: the next process begins anew."""
+        """The source gave all that it has: the next process begins again."""
         with self._lock:
             self.position, self._is_over = 0, True
             self._append(_record([_POSITION, 0]))
@@ -313,7 +313,7 @@ class Journal:
 
 
 class _Earlier:
-    """What the records of an earlier process come to; a record that is none changes nothing."""
+    """The state that the records of an earlier process add up to; an invalid record changes nothing."""
 
     def __init__(self, entered: dict[int, bytes], answered: OrderedDict[int, bytes]) -> None:
         self.frames: dict[int, Unfinished] = {}

@@ -17,12 +17,12 @@ from nodes.protocol.reports import (
     PROBE,
     SECONDS,
     TILE_SECONDS,
-    of_segment,
-    of_stream,
-    of_tile,
-    of_way,
-    seconds_of,
+    leg_metric,
+    leg_seconds,
+    segment_metric,
+    stream_metric,
     tells,
+    tile_metric,
 )
 from nodes.tier.machine.actions import NoteTile
 from pipeline.plan import NodeId, StreamId
@@ -43,7 +43,7 @@ class Meter:
         self._samples: dict[str, deque[float]] = {}
         self._segments: dict[tuple[StreamId, int], deque[float]] = {}
         self._tiles: dict[_TileKey, deque[NoteTile]] = {}
-        self._ways: dict[tuple[StreamId, int], dict[str, deque[float]]] = {}
+        self._legs: dict[tuple[StreamId, int], dict[str, deque[float]]] = {}
         self._epochs: dict[StreamId, int] = {}
         self._let_go: deque[tuple[StreamId, int]] = deque(maxlen=LET_GO_REMEMBERED)
         self._probes: deque[float] = deque(maxlen=PROBES)
@@ -58,12 +58,12 @@ class Meter:
 
     def count_of(self, stream: StreamId, name: str, amount: int = 1) -> None:
         """Add to a counter of one stream: `stream.<stream>.<name>`."""
-        self.count(of_stream(stream, name), amount)
+        self.count(stream_metric(stream, name), amount)
 
     def sample(self, name: str, seconds: float, stream: StreamId) -> None:
         """Keep one duration, for the node and for the stream; names end in `_seconds`."""
         with self._lock:
-            for known in (name, of_stream(stream, name)):
+            for known in (name, stream_metric(stream, name)):
                 self._samples.setdefault(known, deque(maxlen=SAMPLES)).append(seconds)
 
     def segment(self, stream: StreamId, epoch: int, seconds: float) -> None:
@@ -81,13 +81,13 @@ class Meter:
             if key[:2] not in self._let_go:
                 self._tiles.setdefault(key, deque(maxlen=SAMPLES)).append(note)
 
-    def way(self, stream: StreamId, epoch: int, seconds: Mapping[str, float]) -> None:
-        """Keep what a frame took between its nodes, way by way; nothing for one that has not left this node."""
+    def leg(self, stream: StreamId, epoch: int, seconds: Mapping[str, float]) -> None:
+        """Keep a frame's seconds between its nodes, leg by leg; nothing for one that has not left this node."""
         with self._lock:
             is_kept = seconds and (stream, epoch) not in self._let_go
-            ways = self._ways.setdefault((stream, epoch), {}) if is_kept else {}
+            legs = self._legs.setdefault((stream, epoch), {}) if is_kept else {}
             for name, took_s in seconds.items():
-                ways.setdefault(name, deque(maxlen=SAMPLES)).append(took_s)
+                legs.setdefault(name, deque(maxlen=SAMPLES)).append(took_s)
 
     def processor(self, seconds: float) -> None:
         """Keep what a probe of the idle processor took."""
@@ -106,7 +106,7 @@ class Meter:
         with self._lock:
             self._let_go.append((stream, epoch))
             self._segments.pop((stream, epoch), None)
-            self._ways.pop((stream, epoch), None)
+            self._legs.pop((stream, epoch), None)
             self._tiles = {key: values for key, values in self._tiles.items() if key[:2] != (stream, epoch)}
 
     def value(self, name: str) -> int:
@@ -122,19 +122,19 @@ class Meter:
         one of its worker's has come back often enough, `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of
         its `transfer_seconds`, `queue_seconds` and `compute_seconds`, and of frames whose tiles were out by themselves
         `alone_transfer_seconds`. Of frames that had the way between their nodes to
-        themselves, `way.<stream>.<epoch>.frames` and by way, as `device_edge` or `return`, its
-        `way.<stream>.<epoch>.<way>_seconds_p50`. `processor_share` is in cores: 1.0 is one core
+        themselves, `leg.<stream>.<epoch>.frames` and by way, as `device_edge` or `return`, its
+        `leg.<stream>.<epoch>.<leg>_seconds_p50`. `processor_share` is in cores: 1.0 is one core
         kept busy since the last report. `resident_bytes` is the process's memory.
         """
         with self._lock:
             counts, samples = dict(self._counts), self._samples
-            epochs = {of_stream(stream, "epoch"): epoch for stream, epoch in self._epochs.items()}
+            epochs = {stream_metric(stream, "epoch"): epoch for stream, epoch in self._epochs.items()}
             segments = {key: values for key, values in self._segments.items() if tells(len(values), sum(values))}
             often = {key for key, notes in self._tiles.items() if tells(len(notes), _computed_seconds(notes))}
             telling = set(map(_of_worker, often))
             tiles = {key: notes for key, notes in self._tiles.items() if _of_worker(key) in telling}
-            ways = {key: parts for key, parts in self._ways.items() if _frames_of(parts) >= LEAST_FRAMES}
-            self._ways = {key: parts for key, parts in self._ways.items() if key not in ways}
+            legs = {key: parts for key, parts in self._legs.items() if _frames_of(parts) >= LEAST_FRAMES}
+            self._legs = {key: parts for key, parts in self._legs.items() if key not in legs}
             probes, self._is_probed = list(self._probes) if self._is_probed else [], False
             self._samples = {}
             self._segments = {key: values for key, values in self._segments.items() if key not in segments}
@@ -144,19 +144,19 @@ class Meter:
             median, high = np.percentile(np.array(values), [50, 95])
             report[f"{name}_p50"], report[f"{name}_p95"] = round(float(median), 6), round(float(high), 6)
         for (stream, epoch), values in sorted(segments.items()):
-            report[of_segment(stream, epoch, FRAMES)] = len(values)
-            report[of_segment(stream, epoch, SECONDS)] = round(float(np.median(np.array(values))), 6)
-        for (stream, epoch), by_way in sorted(ways.items()):
-            report[of_way(stream, epoch, FRAMES)] = _frames_of(by_way)
-            for name, values in by_way.items():
-                report[of_way(stream, epoch, seconds_of(name))] = round(float(np.median(np.array(values))), 6)
+            report[segment_metric(stream, epoch, FRAMES)] = len(values)
+            report[segment_metric(stream, epoch, SECONDS)] = round(float(np.median(np.array(values))), 6)
+        for (stream, epoch), by_leg in sorted(legs.items()):
+            report[leg_metric(stream, epoch, FRAMES)] = _frames_of(by_leg)
+            for name, values in by_leg.items():
+                report[leg_metric(stream, epoch, leg_seconds(name))] = round(float(np.median(np.array(values))), 6)
         for tile_key, notes in sorted(tiles.items()):
-            report[of_tile(*tile_key, FRAMES)] = len(notes)
+            report[tile_metric(*tile_key, FRAMES)] = len(notes)
             parts = [(note.transfer_seconds, note.queue_seconds, note.compute_seconds) for note in notes]
             for part, median in zip(TILE_SECONDS, np.median(np.array(parts), axis=0), strict=True):
-                report[of_tile(*tile_key, part)] = round(float(median), 6)
+                report[tile_metric(*tile_key, part)] = round(float(median), 6)
             if alone := [note.transfer_seconds for note in notes if note.was_alone]:
-                report[of_tile(*tile_key, ALONE_SECONDS)] = round(float(np.median(np.array(alone))), 6)
+                report[tile_metric(*tile_key, ALONE_SECONDS)] = round(float(np.median(np.array(alone))), 6)
         if len(probes) == PROBES:
             report[PROBE] = round(float(np.median(np.array(probes))), 6)
         report["resident_bytes"] = self._process.memory_info().rss
@@ -172,9 +172,9 @@ class Meter:
         return round(share, 3)
 
 
-def _frames_of(by_way: Mapping[str, deque[float]]) -> int:
-    """How many frames have been on each of the ways."""
-    return min(map(len, by_way.values()), default=0)
+def _frames_of(by_leg: Mapping[str, deque[float]]) -> int:
+    """Number of frames that were measured on every leg."""
+    return min(map(len, by_leg.values()), default=0)
 
 
 def _computed_seconds(notes: Iterable[NoteTile]) -> float:

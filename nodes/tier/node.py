@@ -29,7 +29,7 @@ from nodes.config.model_settings import check_labels, labels_of, preprocess_of, 
 from nodes.config.sections import Config
 from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
-from nodes.protocol.reports import of_stream
+from nodes.protocol.reports import stream_metric
 from nodes.session import link_probe
 from nodes.session.guard import Guard
 from nodes.session.last_run import LastRun
@@ -38,7 +38,7 @@ from nodes.session.presence import Presence, require_free, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import sequences
 from nodes.tier.compute import Compute
-from nodes.tier.frame_ledger import Custody
+from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.inbound import Inbound
 from nodes.tier.loading import load
 from nodes.tier.machine import actions as do
@@ -47,9 +47,9 @@ from nodes.tier.machine.stream import StreamSettings
 from nodes.tier.machine.tier import TierMachine
 from nodes.tier.meter import Meter
 from nodes.tier.outbound import Outbound
-from nodes.tier.pending_frame import Ticket
+from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.sources import Source
-from nodes.tier.tensor_topics import inflows
+from nodes.tier.tensor_topics import tensor_subscriptions
 from pipeline.errors import ConfigError, FrameError, TrisectError
 from pipeline.frames.inputs import to_inputs
 from pipeline.models.host_memory import TooLarge
@@ -102,13 +102,13 @@ class TierNode:
             self.names,
             self.node,
             self.section.tier.label,
-            intake=bool(self.streams),
+            takes_frames=bool(self.streams),
             on_up=self._on_up,
             on_taken=self.stop,
             why_stopped=lambda: self._why_stopped,
         )
         self.session = self.presence.session
-        self._custody = Custody(
+        self._frame_ledger = FrameLedger(
             self.session,
             self.names,
             self.node,
@@ -118,7 +118,7 @@ class TierNode:
             directory=self._state_dir,
             offer=self._inbox.put,
         )
-        with LastRun(self._state_dir / f"{self.node}.running"), self._custody, self.presence:
+        with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self.presence:
             self._load()
             self._assemble()
             self._introduce()
@@ -131,7 +131,7 @@ class TierNode:
 
     def _on_up(self) -> None:
         self._inbox.put(ev.ConnectionRestored())
-        self._custody.connected()
+        self._frame_ledger.connected()
 
     # Coming up.
 
@@ -178,7 +178,9 @@ class TierNode:
         owned = {name: graphs[section.model] for name, section in self.streams.items()}
         border = self.presence.border
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put, border)
-        self._outbound = Outbound(self.config, node, self.session, self._custody, graphs, labels, self.meter, clock)
+        self._outbound = Outbound(
+            self.config, node, self.session, self._frame_ledger, graphs, labels, self.meter, clock
+        )
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
         self._watch = LinkWatch(self.config, self.names, self.presence)
         self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
@@ -208,7 +210,7 @@ class TierNode:
             do.SendFailure: self._outbound.worker.put,
             do.CloseFrame: self._outbound.worker.put,
             do.DecodeFrame: self._frames.put,
-            do.DropFrame: lambda action: action.ticket.done(),
+            do.DropFrame: lambda action: action.pending_frame.done(),
             do.NoteTile: lambda action: None if self._prepare.is_busy else self.meter.tile(action),
             do.Count: self._count,
             do.Refuse: lambda action: self.presence.border.refuse(action.about, action.why),
@@ -284,8 +286,8 @@ class TierNode:
                 section.source,
                 section.window,
                 self._offer,
-                start_at=self._custody.position(name),
-                on_end=partial(self._custody.source_ended, name),
+                start_at=self._frame_ledger.position(name),
+                on_end=partial(self._frame_ledger.source_ended, name),
             )
             for name, section in self.streams.items()
             if section.source is not None
@@ -363,8 +365,8 @@ class TierNode:
         except queue.Empty:
             return ev.Tick()
 
-    def _offer(self, stream: StreamId, ticket: Ticket, live: bool) -> None:
-        self._inbox.put(ev.FrameOffered(stream, ticket, live))
+    def _offer(self, stream: StreamId, pending_frame: PendingFrame, live: bool) -> None:
+        self._inbox.put(ev.FrameOffered(stream, pending_frame, live))
 
     def _count(self, action: do.Count) -> None:
         self.meter.count(action.name)
@@ -386,8 +388,8 @@ class TierNode:
             "internal_errors_total": self._internal_errors(),
             "in_flight": self._open_frames(),
             "backlog": sum(len(owner.backlog) for owner in owners.values()),
-            **{of_stream(name, "in_flight"): len(owner.open) for name, owner in owners.items()},
-            **{of_stream(name, "backlog"): len(owner.backlog) for name, owner in owners.items()},
+            **{stream_metric(name, "in_flight"): len(owner.open) for name, owner in owners.items()},
+            **{stream_metric(name, "backlog"): len(owner.backlog) for name, owner in owners.items()},
             "queue_depth": len(self._compute.worker),
             "sent_bytes_total": self.session.sent_bytes_total,
             "received_bytes_total": self.session.received_bytes_total,
@@ -409,18 +411,18 @@ class TierNode:
     def _decode_frame(self, action: do.DecodeFrame) -> None:
         section = self.streams[action.stream]
         model, graph = section.model, self.graphs[section.model]
-        ticket: Ticket = action.ticket
+        pending_frame: PendingFrame = action.pending_frame
         began = time.perf_counter()
-        ticket.entered_at = time.monotonic()
-        self._custody.entered(action.stream, action.sequence, ticket)
+        pending_frame.entered_at = time.monotonic()
+        self._frame_ledger.entered(action.stream, action.sequence, pending_frame)
         try:
-            inputs = to_inputs(ticket.payload, graph, self._preprocess[model], section.max_pixels)
+            inputs = to_inputs(pending_frame.payload, graph, self._preprocess[model], section.max_pixels)
         except FrameError as error:
             self._undecodable(action, error)
         else:
             seconds = time.perf_counter() - began
             self.meter.sample("decode_seconds", seconds, action.stream)
-            self.meter.count_of(action.stream, "received_bytes_total", ticket.nbytes)
+            self.meter.count_of(action.stream, "received_bytes_total", pending_frame.nbytes)
             self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
@@ -456,9 +458,9 @@ class TierNode:
         try:
             self._compute.prepare(action)
             subscribed = self._subscribed.setdefault((plan.stream, plan.epoch), [])
-            for inflow in inflows(self.names, self.node, self.graphs[plan.model], action):
-                subscribed.append(inflow.topic)
-                self._inbound.subscribe_bulk(self.session, inflow)
+            for subscription in tensor_subscriptions(self.names, self.node, self.graphs[plan.model], action):
+                subscribed.append(subscription.topic)
+                self._inbound.subscribe_bulk(self.session, subscription)
         except Exception as error:
             if not isinstance(error, TrisectError):  # which says all there is to say
                 _log.exception("cannot prepare epoch %d of %s", plan.epoch, plan.stream)

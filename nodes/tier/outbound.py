@@ -1,4 +1,4 @@
-"""What a tier node publishes for its frames: tensors of the cut, outputs for the device, and results."""
+"""Outbound messages of a tier node for its frames: tensors of the cut, outputs for the device, and results."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import TypeAlias
 
 from broker import topics
 from broker.errors import BrokerError
-from broker.once import Parcel
+from broker.exactly_once import Publication
 from broker.session import Channel, Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
 from nodes.protocol.messages import to_bytes
-from nodes.protocol.reports import INTAKE
+from nodes.protocol.reports import FRAME_OVERHEAD
 from nodes.session.clock import PipelineClock
 from nodes.session.worker_thread import Worker
-from nodes.tier.frame_ledger import Custody
+from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
 from nodes.tier.meter import Meter
-from nodes.tier.pending_frame import Ticket
-from nodes.tier.result_json import intake_seconds, result_json
+from nodes.tier.pending_frame import PendingFrame
+from nodes.tier.result_json import frame_overhead_seconds, result_json
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey, encode, encode_failure
@@ -43,13 +43,13 @@ class Outbound:
         config: Config,
         node: NodeId,
         session: Session,
-        custody: Custody,
+        frame_ledger: FrameLedger,
         graphs: Mapping[str, ModelGraph],
         labels: Mapping[str, Sequence[str] | None],
         meter: Meter,
         clock: PipelineClock,
     ) -> None:
-        self._config, self._node, self._session, self._custody = config, node, session, custody
+        self._config, self._node, self._session, self._frame_ledger = config, node, session, frame_ledger
         self._clock = clock
         self._names = Namespace(config.pipeline)
         self._graphs, self._labels, self._meter = graphs, labels, meter
@@ -118,23 +118,25 @@ class Outbound:
             self._answer(replace(close, outputs={}, error=f"the result could not be published: {error}"))
 
     def _answer(self, close: CloseFrame) -> None:
-        ticket: Ticket = close.ticket
+        pending_frame: PendingFrame = close.pending_frame
         stream = self._config.streams[close.stream]
-        result = result_json(close, self._graphs[stream.model], self._labels[stream.model], ticket, self._clock.now())
+        result = result_json(
+            close, self._graphs[stream.model], self._labels[stream.model], pending_frame, self._clock.now()
+        )
         payload = to_bytes(result)
-        parcels = list(self._output_parcels(close)) if stream.outputs else []
-        if ticket.response_topic:
-            parcels.append(Parcel(ticket.response_topic, payload, ticket.correlation))
-        parcels.append(Parcel(self._names.topic(topics.RESULT, stream=close.stream), payload))
-        self._custody.answer(close.stream, close.sequence, ticket, parcels)
+        publications = list(self._output_publications(close)) if stream.outputs else []
+        if pending_frame.response_topic:
+            publications.append(Publication(pending_frame.response_topic, payload, pending_frame.correlation))
+        publications.append(Publication(self._names.topic(topics.RESULT, stream=close.stream), payload))
+        self._frame_ledger.answer(close.stream, close.sequence, pending_frame, publications)
         if close.was_alone and not close.error and not any(hop.is_compiling for hop in close.trace):
-            self._meter.way(close.stream, close.epoch, result["links"])
-            self._meter.sample(INTAKE, intake_seconds(result), close.stream)
+            self._meter.leg(close.stream, close.epoch, result["links"])
+            self._meter.sample(FRAME_OVERHEAD, frame_overhead_seconds(result), close.stream)
         self._meter.sample("latency_seconds", result["seconds"], close.stream)
 
-    def _output_parcels(self, close: CloseFrame) -> Iterator[Parcel]:
+    def _output_publications(self, close: CloseFrame) -> Iterator[Publication]:
         topic = self._names.topic(topics.OUTPUT, stream=close.stream)
         key = FrameKey(close.stream, close.epoch, close.sequence, close.attempt, oldest_open=0)
         for tensor, array in close.outputs.items():
             for chunk in encode(key, tensor, array, chunk_bytes=self._config.transport.chunk_bytes):
-                yield Parcel(topic, chunk)
+                yield Publication(topic, chunk)

@@ -11,7 +11,7 @@ from pipeline.wire import Array
 
 
 @dataclass(slots=True)
-class Ticket:
+class PendingFrame:
     """`payload` is an encoded frame or an image array; `done` is called once the frame is answered or dropped.
 
     `position` is where the device's own source goes on after this frame, `delivery` how a frame came over MQTT.

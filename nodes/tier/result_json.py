@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from nodes.tier.machine.actions import CloseFrame
-from nodes.tier.pending_frame import Ticket
+from nodes.tier.pending_frame import PendingFrame
 from pipeline.frames.decode import top_k
 from pipeline.graph import ModelGraph
 from pipeline.wire import Hop, Trace
@@ -18,7 +18,7 @@ DIGITS = 6
 
 
 def result_json(
-    close: CloseFrame, graph: ModelGraph, labels: Sequence[str] | None, ticket: Ticket, closed_ts: float
+    close: CloseFrame, graph: ModelGraph, labels: Sequence[str] | None, pending_frame: PendingFrame, closed_ts: float
 ) -> dict[str, Any]:
     """One message per frame. A node's seconds are of its own clock; a link's compare two nodes' `PipelineClock`s.
 
@@ -28,14 +28,14 @@ def result_json(
         "stream": close.stream,
         "sequence": close.sequence,
         "ok": not close.error,
-        "source": ticket.source,
+        "source": pending_frame.source,
         "model": graph.name,
         "epoch": close.epoch,
         "attempt": close.attempt,
-        "seconds": round(time.monotonic() - ticket.entered_at, DIGITS),
+        "seconds": round(time.monotonic() - pending_frame.entered_at, DIGITS),
     }
-    if ticket.correlation:
-        result["correlation"] = ticket.correlation.decode(errors="replace")
+    if pending_frame.correlation:
+        result["correlation"] = pending_frame.correlation.decode(errors="replace")
     if close.error:
         result["error"] = close.error
     elif len(graph.outputs) == 1:
@@ -59,8 +59,8 @@ def link_seconds(trace: Trace, closed_ts: float) -> dict[str, float]:
     return links
 
 
-def intake_seconds(result: Mapping[str, Any]) -> float:
-    """Of a result: what its device took to read the frame and to answer it, which is all that is in no other part."""
+def frame_overhead_seconds(result: Mapping[str, Any]) -> float:
+    """Seconds in which a result's device read the frame and answered it: all that is in no other part of it."""
     at_nodes = sum(stage[name] for stage in result["path"] for name in ("queue_seconds", "compute_seconds"))
     return float(max(0.0, result["seconds"] - at_nodes - sum(result["links"].values())))
 

@@ -23,7 +23,9 @@ SegmentKey = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class SegmentStore:
-    """Which segments run an epoch. `hold` may take seconds; `of` may be called meanwhile, from another thread."""
+    """Segments by epoch. `hold` may take seconds; `segment_of` may be called meanwhile, from
+    another thread.
+    """
 
     def __init__(self, engine: Engine, models: Mapping[str, Loaded]) -> None:
         self._engine = engine
@@ -66,7 +68,7 @@ class SegmentStore:
             segment = self._engine.compile(prepared, stage.blocks, inputs, stage.outputs)
         return key, segment
 
-    def of(self, stream: str, epoch: int, work: Work = Work.STAGE) -> Segment | None:
+    def segment_of(self, stream: str, epoch: int, work: Work = Work.STAGE) -> Segment | None:
         """The epoch's segment for this work, None when it is not held."""
         with self._lock:
             key = self._held.get((stream, epoch), {}).get(work)

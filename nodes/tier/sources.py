@@ -15,7 +15,7 @@ import numpy as np
 
 from broker import topics
 from nodes.config.sections import SourceSection
-from nodes.tier.pending_frame import Ticket
+from nodes.tier.pending_frame import PendingFrame
 from pipeline.errors import ConfigError
 from pipeline.files import read_bounded
 from pipeline.plan import NodeId, StreamId
@@ -29,7 +29,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".npy")
 
 Frames = Iterator[tuple[str, bytes | Array | None]]
 """Names and contents; None for what could not be read, which counts all the same."""
-Offer = Callable[[StreamId, Ticket, bool], None]
+Offer = Callable[[StreamId, PendingFrame, bool], None]
 """Takes the stream, the frame, and whether it may be dropped for a fresher one."""
 
 
@@ -80,7 +80,7 @@ class Source:
                     break
                 live = self._section.policy == "freshest"
                 done = (lambda: None) if live else self._credit.release
-                self._offer(self._stream, self._ticket(payload, name, done, offered + 1), live)
+                self._offer(self._stream, self._pending_frame(payload, name, done, offered + 1), live)
                 offered += 1
                 if self._section.rate_hz:
                     # a frame that had to wait does not make the following ones hurry
@@ -94,8 +94,8 @@ class Source:
                 self._open.close()
         _log.info("source of stream %s ended after %d frames", self._stream, offered)
 
-    def _ticket(self, payload: bytes | Array, name: str, done: Callable[[], None], offered: int) -> Ticket:
-        return Ticket(payload, name, done, position=self._start_at + offered)
+    def _pending_frame(self, payload: bytes | Array, name: str, done: Callable[[], None], offered: int) -> PendingFrame:
+        return PendingFrame(payload, name, done, position=self._start_at + offered)
 
     def _await_answers(self) -> None:
         """The source has ended when its last frames are answered; with `freshest` when they are offered."""
@@ -114,7 +114,7 @@ class Source:
 def open_frames(section: SourceSection, *, start_at: int = 0) -> Frames:
     """(name, encoded bytes or RGB array) one after the other. Raises ConfigError when there is nothing to read.
 
-    Images go on after `start_at` frames; a video begins anew.
+    Images go on after `start_at` frames; a video begins again.
     """
     if section.images is not None:
         return _images(section.images, section.loop, start_at)

@@ -1,4 +1,4 @@
-"""Which tensor topics a node reads for an epoch: what crosses to its stage, its tiles, and what came of the tiles."""
+"""Tensor topics that a node reads for an epoch: inputs of its stage, its tiles, and outputs of workers' tiles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.plan import NodeId
 
 
 @dataclass(frozen=True, slots=True)
-class Inflow:
+class TensorSubscription:
     """A topic and who writes on it; `of_tiles` are workers' outputs for the tiles that this node shares out."""
 
     topic: str
@@ -22,16 +22,18 @@ class Inflow:
     of_tiles: bool = False
 
 
-def inflows(names: Namespace, me: NodeId, graph: ModelGraph, part: Prepare) -> Iterator[Inflow]:
-    """What this node's part in a plan is fed with."""
+def tensor_subscriptions(
+    names: Namespace, me: NodeId, graph: ModelGraph, part: Prepare
+) -> Iterator[TensorSubscription]:
+    """Yield the subscriptions of this node's part in a plan."""
     plan, stage = part.plan, part.stage
     epoch: dict[str, str | int] = {"stream": plan.stream, "epoch": plan.epoch}
     if stage is None:
-        head = plan.nodes[Tier.EDGE]
-        yield Inflow(names.topic(topics.TILE, node=head, worker=me, **epoch), head)
+        coordinator = plan.nodes[Tier.EDGE]
+        yield TensorSubscription(names.topic(topics.TILE, node=coordinator, worker=me, **epoch), coordinator)
         return
     for tensor in stage.inputs:
         sender = plan.nodes[plan.placement[graph.producer[tensor]]]
-        yield Inflow(names.topic(topics.OUT, node=sender, tensor=tensor, **epoch), sender)
+        yield TensorSubscription(names.topic(topics.OUT, node=sender, tensor=tensor, **epoch), sender)
     for worker in plan.workers if part.tiled is not None else ():
-        yield Inflow(names.topic(topics.TILED, node=worker, **epoch), worker, of_tiles=True)
+        yield TensorSubscription(names.topic(topics.TILED, node=worker, **epoch), worker, of_tiles=True)

@@ -17,7 +17,7 @@ from pipeline.tiles.tiling import TiledStage
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine, Loaded, TileSegment
-    from pipeline.engines.tiling import Proof
+    from pipeline.engines.tiling import TileEquivalence
     from pipeline.tiles.split import Tile
 
 TileKey = tuple[str, Hashable]
@@ -25,15 +25,15 @@ TileKey = tuple[str, Hashable]
 
 
 class TileStore:
-    """Which segment computes a tile of an epoch. To hold one may take seconds; `of` may be called meanwhile."""
+    """Tile segments by epoch. `hold` may take seconds; `segment_of` may be called meanwhile."""
 
     def __init__(self, engine: Engine, models: Mapping[str, Loaded]) -> None:
         self._engine = engine
         self._models = models
         self._compiled: dict[TileKey, TileSegment] = {}
         self._held: dict[tuple[str, int], dict[int, TileKey]] = {}
-        self._proof: tuple[str, Proof] | None = None
-        self._proved_for: set[tuple[str, int]] = set()  # the epochs that `_proof` was used for
+        self._equivalence: tuple[str, TileEquivalence] | None = None
+        self._proved_for: set[tuple[str, int]] = set()  # the epochs that it was used for
         self._lock = threading.Lock()
 
     def hold(self, stream: str, epoch: int, model: str, tiled: TiledStage, tiles: Iterable[int]) -> None:
@@ -56,27 +56,27 @@ class TileStore:
     def _compile(self, epoch: tuple[str, int], model: str, tiled: TiledStage, tile: Tile) -> TileSegment:
         if self._engine.promise().tiles == EXACT:
             return self._engine.compile_tile(self._models[model], tile, tiled.stack)
-        return self._proof_of(epoch, model, tiled).compile_tile(tiled.tile_map, tile)
+        return self._equivalence_of(epoch, model, tiled).compile_tile(tiled.tile_map, tile)
 
-    def _proof_of(self, epoch: tuple[str, int], model: str, tiled: TiledStage) -> Proof:
-        from pipeline.engines.tiling import Proof  # loads the framework
+    def _equivalence_of(self, epoch: tuple[str, int], model: str, tiled: TiledStage) -> TileEquivalence:
+        from pipeline.engines.tiling import TileEquivalence  # loads the framework
 
-        known = self._proof
+        known = self._equivalence
         if known is None or (known[0], known[1].stack) != (model, tiled.stack):
-            known = model, Proof(self._engine, self._models[model], tiled.stack)
+            known = model, TileEquivalence(self._engine, self._models[model], tiled.stack)
         with self._lock:
-            if known is not self._proof:
-                self._proof, self._proved_for = known, set()
+            if known is not self._equivalence:
+                self._equivalence, self._proved_for = known, set()
             if epoch in self._held:  # it may have been let go meanwhile
                 self._proved_for.add(epoch)
         return known[1]
 
     def holds(self, stream: str, epoch: int) -> bool:
-        """Whether anything is held for the epoch."""
+        """True when tiles are held for the epoch."""
         with self._lock:
             return (stream, epoch) in self._held
 
-    def of(self, stream: str, epoch: int, tile: int) -> TileSegment | None:
+    def segment_of(self, stream: str, epoch: int, tile: int) -> TileSegment | None:
         """The segment of a tile, None when it is not held."""
         with self._lock:
             key = self._held.get((stream, epoch), {}).get(tile)
@@ -90,8 +90,8 @@ class TileStore:
             unused: list[object] = [self._compiled.pop(key) for key in set(self._compiled) - used]
             self._proved_for.discard((stream, epoch))
             if not self._proved_for:  # it holds the stack's weights and its whole outputs
-                unused.append(self._proof)
-                self._proof = None
+                unused.append(self._equivalence)
+                self._equivalence = None
         del unused  # its memory is freed here, where nobody waits for the lock
 
     def _keep(self, stream: str, epoch: int, number: int, key: TileKey, segment: TileSegment) -> None:

@@ -87,7 +87,7 @@ class _Watcher:
         self.overview.connection(time.monotonic(), up=self._session.is_up)
 
     def live(self, console: Console) -> None:
-        """Draw until interrupted. Raises BrokerRefused, which waiting would not mend."""
+        """Draw until interrupted. Raises BrokerRefused, which waiting would not cure."""
         with Live(console=console, auto_refresh=False) as screen:
             while True:
                 self._connect()

@@ -1,4 +1,6 @@
-"""What runs blocks: the seam between a prepared model and a library of kernels. Imports none of them itself."""
+"""Engines, which run blocks: the seam between a prepared model and a library of kernels. Imports none of them
+itself.
+"""
 
 from __future__ import annotations
 

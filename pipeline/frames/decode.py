@@ -160,7 +160,7 @@ _READERS: dict[bytes, Callable[[bytes, int], Array]] = {
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """How pixels become inputs.
+    """Preprocessing of pixels into inputs.
 
     `size` is (height, width), None for the model's own. `mode` is that of keras.applications (`tf`: -1 to 1, `torch`:
     ImageNet mean and deviation, `caffe`: BGR minus means), `unit` for 0 to 1, `none` for 0 to 255. `crop` cuts the

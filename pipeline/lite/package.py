@@ -47,7 +47,7 @@ _SEGMENT_BYTES = 2_000_000
 
 
 class Stored(NamedTuple):
-    """Where an array is in the file, what it holds, and the XXH3 of its bytes."""
+    """An array in the file: its place, dtype and shape, and the XXH3 of its bytes."""
 
     offset: int
     shape: tuple[int, ...]

@@ -20,7 +20,7 @@ from pipeline.models.container import check_container
 from pipeline.models.host_memory import check_fits
 from pipeline.models.weights import Drawing, plan_weights, seed_of
 from pipeline.prepare.flatten import FlatModel, flatten
-from pipeline.prepare.unsupported import said
+from pipeline.prepare.unsupported import error_text
 from pipeline.tensorflow_runtime import keras, own_as_tensor
 
 
@@ -103,7 +103,7 @@ def _from_file(source: ModelSource) -> tuple[Any, FlatModel]:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)  # safe: a file must not bring code
     except Exception as error:
-        raise ModelError(f"{path} cannot be loaded as a Keras model: {said(error)}{_way_out(error)}") from error
+        raise ModelError(f"{path} cannot be loaded as a Keras model: {error_text(error)}{_way_out(error)}") from error
     own = source.weights.startswith("seed:")
     model = model if own else _with_weights(model, source)
     return model, flatten(model, source.name, renumber=False, sizes=source.input_size)
@@ -138,7 +138,7 @@ def _with_weights(model: Any, source: ModelSource) -> Any:
     except Exception as error:
         needed = f"the model needs {len(shapes):,} arrays of {sum(map(math.prod, shapes)):,} values"
         raise ModelError(
-            f"weights {path} do not fit {source.source}: {needed}, {_held(path)}; {said(error)}"
+            f"weights {path} do not fit {source.source}: {needed}, {_held(path)}; {error_text(error)}"
         ) from error
     return model
 

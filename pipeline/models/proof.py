@@ -19,7 +19,7 @@ from pipeline import folders
 from pipeline.errors import ModelError
 from pipeline.prepare.flatten import FlatModel, Spec
 from pipeline.prepare.model import PreparedModel
-from pipeline.prepare.unsupported import said
+from pipeline.prepare.unsupported import error_text
 from pipeline.tensorflow_runtime import keras, tf
 
 Array = npt.NDArray[Any]
@@ -45,7 +45,7 @@ def prove(flat: FlatModel, model: PreparedModel, numbers: Mapping[int, int]) -> 
     try:
         expected = _arrays(trace.run(list(frame.values()), [before[t] for t in model.graph.outputs]))
     except Exception as error:
-        raise ModelError(f"model {flat.name!r}: Keras itself cannot run it: {said(error)}") from error
+        raise ModelError(f"model {flat.name!r}: Keras itself cannot run it: {error_text(error)}") from error
     made = _run(model, frame, model.graph.outputs)
     if all(agree(a, b) for a, b in zip(made, expected, strict=True)):
         _remember(mark)
@@ -73,7 +73,7 @@ def _difference(model: PreparedModel, made: Sequence[Array], expected: Sequence[
 
 
 def agree(made: Array, expected: Array) -> bool:
-    """Whether two outputs are one but for rounding."""
+    """True when two outputs are equal except for rounding, by their dtype's TOLERANCE."""
     if made.shape != expected.shape or made.dtype != expected.dtype:
         return False
     if expected.dtype.kind != "f":

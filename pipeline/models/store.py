@@ -1,4 +1,4 @@
-"""Where packages are kept on a machine, each written once: by what was packed, in the cache folder.
+"""The store of packages on a machine, each written once: by what was packed, in the cache folder.
 
 A package is made in a process of its own, so that who asks for it never loads TensorFlow. Knows no network.
 """
@@ -38,7 +38,7 @@ def directory() -> Path:
 
 
 def path_of(source: ModelSource) -> Path:
-    """Where the package of a source is, or will be. Raises ModelError for a file that is not there."""
+    """Path of a source's package, whether it exists yet or not. Raises ModelError for a file that is not there."""
     named = [FORMAT_VERSION, _code(), _version("keras"), _identity(source.source), _identity(source.weights)]
     named += [source.input_size, [_identity_of_package(package) for package in source.imports]]
     key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
@@ -120,7 +120,7 @@ def _identity_of_package(package: str) -> list[str]:
 
 @cache
 def _code() -> str:
-    """What the code that makes packages is: a package of other code is not used."""
+    """Hash of the code that makes packages: a package of other code is not used."""
     found = hashlib.sha256()
     for room in _MAKES:
         for file in sorted((_root() / "pipeline" / room).rglob("*.py")):
@@ -137,7 +137,7 @@ def _version(package: str) -> str:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Of the nodes that start on one machine, one packs and the others wait. Raises ModelError."""
+    """Hold the package's lock: one node of a machine packs, the others wait. Raises ModelError."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = path.with_suffix(".lock").open("a", encoding="utf-8")

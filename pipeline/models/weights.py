@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError
-from pipeline.models.moments import INPUTS, SMOOTH, Moments, activation_of, after
+from pipeline.models.activation_statistics import INPUTS, SMOOTH, ActivationStatistics, activation_of, after
 from pipeline.prepare.flatten import Call, FlatModel
 from pipeline.tensorflow_runtime import ALIGNMENT, keras
 
@@ -73,12 +73,12 @@ def _scaled(integers: npt.NDArray[np.int32], limit: float, centre: float) -> npt
 
 def plan_weights(flat: FlatModel, seed: int, preprocess: str) -> dict[int, Drawing]:
     """For each floating point variable of the model, by id(): the function that draws it, as a Keras initialiser."""
-    moments = dict.fromkeys(flat.inputs, INPUTS[preprocess])
+    activation_statistics = dict.fromkeys(flat.inputs, INPUTS[preprocess])
     drawings: dict[int, Drawing] = {}
     # a little too large an input makes a smooth activation much too large: in a deep network that explodes undamped
     damped = any(activation_of(call.operation) in SMOOTH for call in flat.calls)
     for layer, call in enumerate(flat.calls):
-        inputs = [moments[i] for i in call.inputs]
+        inputs = [activation_statistics[i] for i in call.inputs]
         target = _LOGIT_VARIANCE if activation_of(call.operation) in {"softmax", "sigmoid"} else 1.0
         for weight, variable in enumerate(getattr(call.operation, "weights", ())):
             if "float" in str(variable.dtype) and id(variable) not in drawings and not _is_learned_from_data(call):
@@ -91,7 +91,7 @@ def plan_weights(flat: FlatModel, seed: int, preprocess: str) -> dict[int, Drawi
             shrink=_shrink(flat, call),
             target=target,
         )
-        moments.update(dict.fromkeys(call.outputs, made))
+        activation_statistics.update(dict.fromkeys(call.outputs, made))
     return drawings
 
 
@@ -110,7 +110,7 @@ def _shrink(flat: FlatModel, call: Call) -> float:
 
 
 def _drawing(
-    call: Call, name: str, key: tuple[int, int, int], inputs: list[Moments], target: float, damped: bool
+    call: Call, name: str, key: tuple[int, int, int], inputs: list[ActivationStatistics], target: float, damped: bool
 ) -> Drawing:
     x = inputs[0]
     deviation = math.sqrt(x.variance)

@@ -1,4 +1,4 @@
-"""What every plan is compared with: the single tiers, and the planners of earlier papers. Each has the same signature.
+"""Baselines for every plan: the single tiers, and the planners of earlier papers. Each has the same signature.
 
 The two-tier planners take the best of the pairs of tiers that have nodes, which is more than their papers claim.
 """
@@ -74,7 +74,7 @@ def dads_heavy(
 def scission(
     graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint] = NOTHING, objective: Objective = LATENCY
 ) -> Placement:
-    """The best of what Scission looks at (Lockhart et al., UCC 2020). Raises Infeasible."""
+    """The best placement that Scission considers (Lockhart et al., UCC 2020). Raises Infeasible."""
     return scission_best(graph, costs, constraints, objective, count=1)[0]
 
 
@@ -137,8 +137,8 @@ def _only(tier: Tier, graph: ModelGraph, costs: Costs, constraints: Sequence[Con
     placement = (Tier.DEVICE, *[tier] * (len(graph) - 1))
     against = broken(graph, placement, costs, constraints)
     if against:
-        wishes = "; ".join(constraint.describe(graph) for constraint in against)
-        raise Infeasible(f"not everything on the {tier.label}: {wishes}")
+        described = "; ".join(constraint.describe(graph) for constraint in against)
+        raise Infeasible(f"not everything on the {tier.label}: {described}")
     return placement
 
 

@@ -39,7 +39,7 @@ def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
         Tier.EDGE: computed[Tier.EDGE][second] - computed[Tier.EDGE][first],
         Tier.CLOUD: computed[Tier.CLOUD][n] - computed[Tier.CLOUD][second],
     }
-    total: Floats = np.full((n, n), objective.latency * costs.intake_s)
+    total: Floats = np.full((n, n), objective.latency * costs.frame_overhead_s)
     period: Floats = np.zeros((n, n))
     for tier, seconds in stages.items():
         total = total + seconds * (objective.latency + objective.price * costs.prices.get(tier, 0.0))
@@ -56,8 +56,8 @@ def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
         if objective.period:
             period = np.maximum(period, (nbytes / link.bandwidth_bytes_per_s)[at])
     used = {Tier.DEVICE: first < n, Tier.EDGE: second > first, Tier.CLOUD: second < n}
-    for tier, handling_s in costs.handling.items():
-        total = total + objective.latency * handling_s * used[tier]
+    for tier, overhead_s in costs.send_receive_overhead.items():
+        total = total + objective.latency * overhead_s * used[tier]
     period = np.maximum(period, costs.tiles.busy_seconds if costs.tiles else 0.0)
     total = total + objective.period * period
     total[np.broadcast_to(second < first, (n, n))] = np.inf

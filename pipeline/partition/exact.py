@@ -66,7 +66,10 @@ def solve(
     *,
     explain: bool = True,
 ) -> Solution:
-    """As `partition`, with how far the optimum was proved; `explain` says to look for the conflict if there is none."""
+    """Plan like `partition`, and give the gap to which the optimum was proved.
+
+    Raises Infeasible (which names a smallest conflict only with `explain`, since finding it takes time), PlanError.
+    """
     costs.check(graph)
     try:
         return _solve(graph, costs, constraints, objective)
@@ -91,7 +94,7 @@ def feasible(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint])
 
 def _solve(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective) -> Solution:
     found = _solve_uncharged(graph, costs, constraints, objective)
-    if not (objective.latency and costs.handling.get(Tier.EDGE) and Tier.EDGE in found.placement):
+    if not (objective.latency and costs.send_receive_overhead.get(Tier.EDGE) and Tier.EDGE in found.placement):
         return found
     others = {tier: costs.seconds[tier] for tier in (Tier.DEVICE, Tier.CLOUD) if tier in costs.seconds}
     try:
@@ -114,16 +117,16 @@ def gap_between(bound: float, value: float) -> float:
 def _solve_uncharged(
     graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective
 ) -> Solution:
-    """The best if the edge's handling cost nothing; so, the best where it is without blocks in it."""
+    """The optimum without the edge's send and receive overhead, so the true optimum if the edge has no blocks."""
     limits = [limit for constraint in constraints for limit in constraint.limits(graph, costs)]
     known = _best_known(graph, costs, constraints, objective)
-    judged = _with_latency(objective, graph, known.guide, costs)
+    judged = _judged_by(objective, graph, known.guide, costs)
     for _ in range(_MOST_REPAIRS):
         placement, bound = _solve_program(graph, costs, constraints, limits, judged, known)
         exceeded = [number for number, limit in enumerate(limits) if not limit.is_met(graph, placement)]
         if not exceeded:
             value = judged.value(predict(graph, placement, costs))
-            bound += judged.latency * costs.handling.get(Tier.EDGE, 0.0) * (Tier.EDGE in placement)
+            bound += judged.latency * costs.send_receive_overhead.get(Tier.EDGE, 0.0) * (Tier.EDGE in placement)
             return Solution(placement, gap_between(bound, value))
         # within the solver's tolerance of a limit, but beyond it
         for number in exceeded:
@@ -133,7 +136,9 @@ def _solve_uncharged(
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known before: a placement that the constraints allow, if any, and one that may break them as a scale."""
+    """Placements known before solving: one that the constraints allow, if any, and one that may break them as
+    a scale.
+    """
 
     allowed: Placement | None
     guide: Placement
@@ -145,7 +150,12 @@ def _best_known(graph: ModelGraph, costs: Costs, constraints: Sequence[Constrain
     return _Known(allowed, candidates[0])
 
 
-def _with_latency(objective: Objective, graph: ModelGraph, guide: Placement, costs: Costs) -> Objective:
+def with_latency(graph: ModelGraph, costs: Costs, objective: Objective) -> Objective:
+    """The objective with a little weight on latency, which decides where all else is about equal."""
+    return _judged_by(objective, graph, _best_known(graph, costs, (), objective).guide, costs)
+
+
+def _judged_by(objective: Objective, graph: ModelGraph, guide: Placement, costs: Costs) -> Objective:
     if objective.latency:
         return objective
     predicted = predict(graph, guide, costs)
@@ -198,7 +208,7 @@ def _rule_out(steps: Steps, costs: Costs, objective: Objective, most: float) -> 
     Whatever is chosen, each block takes at least its cheapest tier's time: a crossing has what that leaves of `most`.
     """
     graph, tiers = steps.graph, sorted(costs.seconds)
-    most -= objective.latency * costs.intake_s
+    most -= objective.latency * costs.frame_overhead_s
     per_second = {tier: objective.latency + objective.price * costs.prices.get(tier, 0.0) for tier in tiers}
     taken = np.array([np.asarray(costs.seconds[tier]) * per_second[tier] for tier in tiers]).min(axis=0).sum()
     for lower in LINKS:
@@ -229,7 +239,7 @@ def _backbone_weight(objective: Objective, lower: Tier) -> float:
 def _price(program: Program, costs: Costs, objective: Objective, most: float) -> None:
     """The objective, term by term as `pipeline.cost.predict` and `Objective.value` have it."""
     steps = program.steps
-    program.add_cost({steps.one: 1.0}, objective.latency * costs.intake_s)
+    program.add_cost({steps.one: 1.0}, objective.latency * costs.frame_overhead_s)
     busy: list[Expression] = []
     for tier, seconds in costs.seconds.items():
         computed = steps.stage(tier, seconds)
@@ -242,7 +252,7 @@ def _price(program: Program, costs: Costs, objective: Objective, most: float) ->
         link = costs.link(lower)
         moved = _sum(_ups(program, lower), _answers(program, lower))
         program.add_cost(moved, objective.latency / link.bandwidth_bytes_per_s + _backbone_weight(objective, lower))
-        program.add_cost(_used(program, lower), objective.latency * (link.latency_s + _handling_s(costs, lower)))
+        program.add_cost(_used(program, lower), objective.latency * (link.latency_s + _overhead_s(costs, lower)))
         program.add_cost(_used_back(program, lower), objective.latency * link.latency_s)
         busy.append({unknown: nbytes / link.bandwidth_bytes_per_s for unknown, nbytes in moved.items()})
     if objective.period:
@@ -265,7 +275,7 @@ def _ups(program: Program, lower: Tier, weights: Sequence[float] | None = None) 
 
 
 def _answers(program: Program, lower: Tier) -> Expression:
-    """The bytes of outputs that come down it."""
+    """The bytes of outputs that come down the link above `lower`."""
     steps, graph = program.steps, program.steps.graph
     outputs = set(graph.outputs)
     return steps.reduced(
@@ -273,9 +283,9 @@ def _answers(program: Program, lower: Tier) -> Expression:
     )
 
 
-def _handling_s(costs: Costs, lower: Tier) -> float:
-    """What is paid with the first block beyond a link: the device sends and receives, or the cloud does."""
-    return costs.handling.get(Tier.DEVICE if lower == Tier.DEVICE else Tier.CLOUD, 0.0)
+def _overhead_s(costs: Costs, lower: Tier) -> float:
+    """Seconds charged with the first block beyond a link: the device's send and receive overhead, or the cloud's."""
+    return costs.send_receive_overhead.get(Tier.DEVICE if lower == Tier.DEVICE else Tier.CLOUD, 0.0)
 
 
 def _used(program: Program, lower: Tier) -> Expression:

@@ -1,5 +1,5 @@
-"""Why a plan is as it is: every baseline's price beside it, what splitting loses, where the decision turns, and what
-each constraint costs. Needs neither broker nor TensorFlow.
+"""Explanations of a plan: the price of every baseline, the loss from splitting, the breakpoints of the decision, and
+the shadow price of each constraint. Needs neither broker nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pipeline.cost import LINKS, Link, critical_path_s, link_label
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS
-from pipeline.partition.choice import Candidate, Choice, choose, priced, rank
 from pipeline.partition.constraints import Constraint, Uses
 from pipeline.partition.objective import LATENCY, Objective
+from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced, rank
+from pipeline.partition.search import choose
 from pipeline.placement import Placement, Tier
 
 _SPAN = 1000.0
@@ -29,15 +30,15 @@ _NOTHING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """What a planner would do with the same nodes; `why_not` says why it can't, and the rest is None then."""
+    """Another planner's plan on the same nodes, or None with the reason in `why_not`."""
 
     planner: str
-    choice: Choice | None
+    priced_plan: PricedPlan | None
     why_not: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Breakpoint:
     """From this bandwidth on (downwards if it is below the present one), another kind of plan is best."""
 
     lower: Tier
@@ -47,8 +48,8 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Toll:
-    """What respecting a constraint costs: the objective's value without it, in words which one."""
+class ShadowPrice:
+    """A constraint, in words, with the objective's value of the best plan without it."""
 
     constraint: str
     value_without: float
@@ -56,14 +57,14 @@ class Toll:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Of the best choice: the next best, all baselines, the best split if one tier wins, turning points, tolls."""
+    """The best plan, the next best, all baselines, the best split if one tier wins, breakpoints and shadow prices."""
 
-    best: Choice
-    runner_up: Choice | None
+    best: PricedPlan
+    runner_up: PricedPlan | None
     alternatives: tuple[Alternative, ...]
-    split: Choice | None
-    turns: tuple[Turn, ...]
-    tolls: tuple[Toll, ...]
+    split: PricedPlan | None
+    breakpoints: tuple[Breakpoint, ...]
+    shadow_prices: tuple[ShadowPrice, ...]
     objective: Objective
 
     def sentence(self) -> str:
@@ -73,7 +74,7 @@ class Explanation:
         tiled = ", the edge's feature maps in tiles," if best.tiling else ""
         decided = f"is best with {text(best.value)} a frame ({proof})"
         if "+" in kind:
-            singles = [a.choice for a in self.alternatives if a.choice and a.planner.endswith("-only")]
+            singles = [a.priced_plan for a in self.alternatives if a.priced_plan and a.planner.endswith("-only")]
             if not singles:
                 return f"Splitting over {kind}{tiled} {decided}: no tier alone respects the constraints."
             one = min(singles, key=rank)
@@ -84,7 +85,7 @@ class Explanation:
         split = kind_of(self.split.placement)
         return f"The {kind} alone{tiled} {decided}: the best split, over {split}, takes {self._against(self.split)}."
 
-    def _against(self, other: Choice) -> str:
+    def _against(self, other: PricedPlan) -> str:
         times = f", {other.value / self.best.value:.3g} times as much" if self.best.value > 0 else ""
         return self.objective.text(other.value) + times
 
@@ -94,26 +95,26 @@ class Explanation:
             "model": graph.name,
             "objective": str(self.objective),
             "sentence": self.sentence(),
-            "best": choice_json(graph, self.best),
-            "runner_up": choice_json(graph, self.runner_up) if self.runner_up else None,
+            "best": priced_plan_json(graph, self.best),
+            "runner_up": priced_plan_json(graph, self.runner_up) if self.runner_up else None,
             "baselines": [
                 {
                     "planner": a.planner,
-                    "ratio": a.choice.value / self.best.value if a.choice and self.best.value else None,
-                    "plan": choice_json(graph, a.choice) if a.choice else None,
+                    "ratio": a.priced_plan.value / self.best.value if a.priced_plan and self.best.value else None,
+                    "plan": priced_plan_json(graph, a.priced_plan) if a.priced_plan else None,
                     "why_not": a.why_not or None,
                 }
                 for a in self.alternatives
             ],
-            "best_split": choice_json(graph, self.split) if self.split else None,
+            "best_split": priced_plan_json(graph, self.split) if self.split else None,
             "break_even": [
                 {
-                    "link": link_label(turn.lower),
-                    "bandwidth_bytes_per_s": turn.bandwidth_bytes_per_s,
-                    "becomes": turn.kind,
-                    "value": turn.value,
+                    "link": link_label(point.lower),
+                    "bandwidth_bytes_per_s": point.bandwidth_bytes_per_s,
+                    "becomes": point.kind,
+                    "value": point.value,
                 }
-                for turn in self.turns
+                for point in self.breakpoints
             ],
             "constraints": [
                 {
@@ -121,7 +122,7 @@ class Explanation:
                     "value_without": t.value_without,
                     "costs": self.best.value - t.value_without,
                 }
-                for t in self.tolls
+                for t in self.shadow_prices
             ],
         }
 
@@ -131,90 +132,92 @@ def kind_of(placement: Placement) -> str:
     return "+".join(tier.label for tier in sorted(set(placement[1:]))) or Tier.DEVICE.label
 
 
-def choice_json(graph: ModelGraph, choice: Choice) -> dict[str, Any]:
+def priced_plan_json(graph: ModelGraph, priced_plan: PricedPlan) -> dict[str, Any]:
     """A choice as plain JSON values."""
     return {
-        "kind": kind_of(choice.placement),
-        "value": choice.value,
-        "gap": choice.gap,
-        "nodes": {tier.label: node for tier, node in choice.nodes.items()},
-        "tiles": choice.tiling.to_json(graph) if choice.tiling else None,
-        "placement": [tier.label for tier in choice.placement],
-        "predicted": choice.predicted.to_json()
+        "kind": kind_of(priced_plan.placement),
+        "value": priced_plan.value,
+        "gap": priced_plan.gap,
+        "nodes": {tier.label: node for tier, node in priced_plan.nodes.items()},
+        "tiles": priced_plan.tiling.to_json(graph) if priced_plan.tiling else None,
+        "placement": [tier.label for tier in priced_plan.placement],
+        "predicted": priced_plan.predicted.to_json()
         | {
-            "period_seconds": choice.predicted.period_s,
-            "critical_path_seconds": critical_path_s(graph, choice.placement, choice.costs),
+            "period_seconds": priced_plan.predicted.period_s,
+            "critical_path_seconds": critical_path_s(graph, priced_plan.placement, priced_plan.costs),
         },
     }
 
 
 def explain(
     graph: ModelGraph,
-    candidates: Sequence[Candidate],
+    node_sets: Sequence[NodeSet],
     constraints: Sequence[Constraint] = (),
     objective: Objective = LATENCY,
     *,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Explanation:
-    """Plan and explain. Raises Infeasible with the conflict, PlanError for bad costs."""
+    """Plan and explain; `progress` is told each step. Raises Infeasible with the conflict, PlanError for bad costs."""
     progress("plan")
-    choices = choose(graph, candidates, constraints, objective)
-    best = choices[0]
+    priced_plans = choose(graph, node_sets, constraints, objective)
+    best = priced_plans[0]
     progress("baselines")
-    alternatives = tuple(_alternative(name, graph, candidates, constraints, objective) for name in PLANNERS)
-    others = [*choices[1:], *(a.choice for a in alternatives if a.choice)]
+    alternatives = tuple(_alternative(name, graph, node_sets, constraints, objective) for name in PLANNERS)
+    others = [*priced_plans[1:], *(a.priced_plan for a in alternatives if a.priced_plan)]
     different = [c for c in others if (c.placement, c.nodes, c.tiling) != (best.placement, best.nodes, best.tiling)]
     progress("splits")
-    split = None if "+" in kind_of(best.placement) else _best_split(graph, candidates, constraints, objective)
+    split = None if "+" in kind_of(best.placement) else _best_split(graph, node_sets, constraints, objective)
     progress("break-even")
-    turns = tuple(turn for lower in LINKS for turn in _turns(graph, candidates, constraints, objective, best, lower))
+    breakpoints = tuple(
+        point for lower in LINKS for point in _breakpoints(graph, node_sets, constraints, objective, best, lower)
+    )
     progress("constraints")
     return Explanation(
         best=best,
         runner_up=min(different, key=rank, default=None),
         alternatives=alternatives,
         split=split,
-        turns=turns,
-        tolls=tuple(_tolls(graph, candidates, constraints, objective, best)),
+        breakpoints=breakpoints,
+        shadow_prices=tuple(_shadow_prices(graph, node_sets, constraints, objective, best)),
         objective=objective,
     )
 
 
-def with_bandwidth(candidate: Candidate, lower: Tier, bandwidth_bytes_per_s: float) -> Candidate:
+def with_bandwidth(node_set: NodeSet, lower: Tier, bandwidth_bytes_per_s: float) -> NodeSet:
     """The same nodes with another bandwidth on the link above `lower`."""
-    costs = candidate.costs
+    costs = node_set.costs
     link = Link(bandwidth_bytes_per_s, costs.link(lower).latency_s)
     changed = replace(costs, device_edge=link) if lower == Tier.DEVICE else replace(costs, edge_cloud=link)
-    return replace(candidate, costs=changed)
+    return replace(node_set, costs=changed)
 
 
 def _alternative(
     name: str,
     graph: ModelGraph,
-    candidates: Sequence[Candidate],
+    node_sets: Sequence[NodeSet],
     constraints: Sequence[Constraint],
     objective: Objective,
 ) -> Alternative:
     """The planner's best over all combinations of nodes."""
-    found: list[Choice] = []
+    found: list[PricedPlan] = []
     why_not = ""
-    for candidate in sorted(candidates, key=lambda candidate: -len(candidate.nodes)):
+    for node_set in sorted(node_sets, key=lambda node_set: -len(node_set.nodes)):
         try:
-            placement = PLANNERS[name](graph, candidate.costs, [*constraints, *candidate.constraints], objective)
+            placement = PLANNERS[name](graph, node_set.costs, [*constraints, *node_set.constraints], objective)
         except Infeasible as error:
             why_not = why_not or str(error)
         else:
-            found.append(priced(graph, placement, candidate, objective))
+            found.append(priced(graph, placement, node_set, objective))
     best = min(found, key=rank, default=None)
     return Alternative(name, best, "" if best else why_not)
 
 
 def _best_split(
-    graph: ModelGraph, candidates: Sequence[Candidate], constraints: Sequence[Constraint], objective: Objective
-) -> Choice | None:
-    found: list[Choice] = []
+    graph: ModelGraph, node_sets: Sequence[NodeSet], constraints: Sequence[Constraint], objective: Objective
+) -> PricedPlan | None:
+    found: list[PricedPlan] = []
     for pair in ((Tier.DEVICE, Tier.EDGE), (Tier.DEVICE, Tier.CLOUD), (Tier.EDGE, Tier.CLOUD)):
-        able = [c for c in candidates if set(pair) <= c.costs.seconds.keys()]
+        able = [c for c in node_sets if set(pair) <= c.costs.seconds.keys()]
         try:
             found += choose(graph, able, [*constraints, *map(Uses, pair)], objective)[:1]
         except Infeasible:
@@ -222,22 +225,22 @@ def _best_split(
     return min(found, key=rank, default=None)
 
 
-def _turns(
+def _breakpoints(
     graph: ModelGraph,
-    candidates: Sequence[Candidate],
+    node_sets: Sequence[NodeSet],
     constraints: Sequence[Constraint],
     objective: Objective,
-    best: Choice,
+    best: PricedPlan,
     lower: Tier,
-) -> list[Turn]:
-    """The nearest turning points below and above the present bandwidth of a link, all its candidates scaled alike."""
+) -> list[Breakpoint]:
+    """The nearest breakpoints below and above the present bandwidth of a link, scaled alike for all node sets."""
     here = best.costs.link(lower).bandwidth_bytes_per_s
     kind = kind_of(best.placement)
     if here == float("inf"):
         return []
 
-    def at(factor: float) -> Choice | None:
-        scaled = [with_bandwidth(c, lower, c.costs.link(lower).bandwidth_bytes_per_s * factor) for c in candidates]
+    def at(factor: float) -> PricedPlan | None:
+        scaled = [with_bandwidth(c, lower, c.costs.link(lower).bandwidth_bytes_per_s * factor) for c in node_sets]
         try:
             return choose(graph, scaled, constraints, objective)[0]
         except Infeasible:
@@ -248,10 +251,10 @@ def _turns(
         inside = 1.0
         for step in range(1, _STEPS + 1):
             outside = direction ** (step / _STEPS)
-            choice = at(outside)
-            if choice is None:
+            priced_plan = at(outside)
+            if priced_plan is None:
                 break
-            if kind_of(choice.placement) == kind:
+            if kind_of(priced_plan.placement) == kind:
                 inside = outside
                 continue
             while max(inside / outside, outside / inside) > 1 + _PRECISION:
@@ -260,26 +263,26 @@ def _turns(
                 if tried is not None and kind_of(tried.placement) == kind:
                     inside = middle
                 else:
-                    outside, choice = middle, tried or choice
-            found.append(Turn(lower, here * outside, kind_of(choice.placement), choice.value))
+                    outside, priced_plan = middle, tried or priced_plan
+            found.append(Breakpoint(lower, here * outside, kind_of(priced_plan.placement), priced_plan.value))
             break
     return found
 
 
-def _tolls(
+def _shadow_prices(
     graph: ModelGraph,
-    candidates: Sequence[Candidate],
+    node_sets: Sequence[NodeSet],
     constraints: Sequence[Constraint],
     objective: Objective,
-    best: Choice,
-) -> list[Toll]:
-    """Of each constraint that is in the way of something better; of several pins and so on, each alone."""
-    tolls = []
+    best: PricedPlan,
+) -> list[ShadowPrice]:
+    """The shadow prices of the binding constraints, each released alone."""
+    shadow_prices = []
     for released in constraints:
-        without = choose(graph, candidates, [c for c in constraints if c != released], objective)[0]
+        without = choose(graph, node_sets, [c for c in constraints if c != released], objective)[0]
         if without.value < best.value * (1 - _NOTHING):
-            tolls.append(Toll(released.describe(graph), without.value))
-    return tolls
+            shadow_prices.append(ShadowPrice(released.describe(graph), without.value))
+    return shadow_prices
 
 
 NOTHING_POSSIBLE = "no plan"
@@ -287,7 +290,7 @@ NOTHING_POSSIBLE = "no plan"
 
 def decision_map(
     graph: ModelGraph,
-    candidates: Sequence[Candidate],
+    node_sets: Sequence[NodeSet],
     constraints: Sequence[Constraint],
     objective: Objective,
     device_edge: Sequence[float],
@@ -302,14 +305,14 @@ def decision_map(
     kinds: list[list[str]] = []
     values: list[list[float]] = []
     for below in device_edge:
-        row: list[Choice | None] = []
+        row: list[PricedPlan | None] = []
         for above in edge_cloud:
-            there = [with_bandwidth(with_bandwidth(c, Tier.DEVICE, below), Tier.EDGE, above) for c in candidates]
+            there = [with_bandwidth(with_bandwidth(c, Tier.DEVICE, below), Tier.EDGE, above) for c in node_sets]
             try:
                 row.append(choose(graph, there, constraints, objective)[0])
             except Infeasible:
                 row.append(None)
             progress()
-        kinds.append([kind_of(choice.placement) if choice else NOTHING_POSSIBLE for choice in row])
-        values.append([choice.value if choice else float("inf") for choice in row])
+        kinds.append([kind_of(priced_plan.placement) if priced_plan else NOTHING_POSSIBLE for priced_plan in row])
+        values.append([priced_plan.value if priced_plan else float("inf") for priced_plan in row])
     return kinds, values

@@ -24,7 +24,9 @@ TIE = 1e-9
 PROOF = 1e-6
 """A mixed-integer program ends when no placement can be better by more than this share..."""
 MOST_WORK = 30_000
-"""...or after so many branches times columns, about half a second of work; how far it was proved is known then."""
+"""...or after this many branches times columns, about half a second of work; the gap that is proved by then
+is known.
+"""
 
 _SCALE = 1e6  # the best known value in the linear solver's units; its tolerances are absolute, 1e-10
 _INTEGRAL = 1e-6
@@ -56,15 +58,15 @@ class Program:
     def largest(self, unknowns: Iterable[int]) -> Expression:
         """The largest of some unknowns, right wherever it is to be small."""
         steps = self.steps
-        of = {steps.find(unknown) for unknown in unknowns} - {steps.zero}
-        if steps.one in of:
+        merged = {steps.find(unknown) for unknown in unknowns} - {steps.zero}
+        if steps.one in merged:
             return {steps.one: 1.0}
-        if len(of) <= 1:
-            return dict.fromkeys(of, 1.0)
-        key = frozenset(of)
+        if len(merged) <= 1:
+            return dict.fromkeys(merged, 1.0)
+        key = frozenset(merged)
         if key not in self._largest:
             self._largest[key] = self._new_column()
-            for unknown in of:
+            for unknown in merged:
                 self._rows.append(([self._column[unknown], self._column[self._largest[key]]], [1.0, -1.0], 0.0))
         return {self._largest[key]: 1.0}
 

@@ -8,9 +8,10 @@ passed over, which is a proof. How far the rest is proved is said.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from pipeline.cost import Costs, TilesCost, predict
 from pipeline.errors import Infeasible
@@ -19,9 +20,9 @@ from pipeline.partition import cuts, exact
 from pipeline.partition.constraints import Constraint, Pin
 from pipeline.partition.objective import Objective
 from pipeline.placement import Placement, Tier
-from pipeline.tiles.choice import Sharing, balanced, cost, sharing
-from pipeline.tiles.team import Team
+from pipeline.tiles.tiled_stack_cost import TiledStackCost, balanced, cost, tiled_stack_cost
 from pipeline.tiles.tiling import Tiling
+from pipeline.tiles.worker_pool import WorkerPool
 
 MOST_RANKED = 48
 """Stacks that are looked at: those that save most."""
@@ -33,11 +34,12 @@ KEPT = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Tiled:
-    """A placement with a tiling, and the costs that it was priced with."""
+    """A placement with a tiling, the costs that it was priced with, and by what share a better one could be better."""
 
     placement: Placement
     tiling: Tiling
     costs: Costs
+    gap: float
 
 
 def with_tiles(graph: ModelGraph, costs: Costs, tiling: Tiling, tiles: TilesCost) -> Costs:
@@ -51,75 +53,78 @@ def with_tiles(graph: ModelGraph, costs: Costs, tiling: Tiling, tiles: TilesCost
 def best(
     graph: ModelGraph,
     costs: Costs,
-    team: Team,
-    sharings: Sequence[Sharing],
+    pool: WorkerPool,
+    tiled_stack_costs: Sequence[TiledStackCost],
     constraints: Sequence[Constraint],
     objective: Objective,
-    least_whole: float,
-) -> tuple[Tiled | None, float]:
-    """The best placement with tiles found, its borders balanced, and what none with one of `sharings` can be below.
+    whole_s: float,
+) -> Tiled | None:
+    """The best placement with tiles found, its borders balanced; None where no stack can be had on the edge.
 
-    No placement without tiles has less of the objective than `least_whole`. None where no stack can be had on the edge.
+    `whole_s` is the objective's value of the best placement without tiles.
     """
-    by_promise = sorted(sharings, key=lambda s: -_promise(objective, s))
+    by_promise = sorted(tiled_stack_costs, key=lambda s: -_promise(objective, s))
     tried = by_promise[:MOST_RANKED]
     ranked = sorted(((_cut_value(graph, costs, objective, s), place) for place, s in enumerate(tried)))
-    found: tuple[float, Sharing, Placement] | None = None
+    found: tuple[float, TiledStackCost, Placement] | None = None
     solved = 0
-    bound = min((_least(costs, objective, given, least_whole) for given in by_promise[MOST_RANKED:]), default=math.inf)
+    passed = min((least(costs, objective, given, whole_s) for given in by_promise[MOST_RANKED:]), default=np.inf)
     for _, place in ranked:
         given = tried[place]
-        least = _least(costs, objective, given, least_whole)
-        if solved == MOST_SOLVED or (found is not None and least >= found[0]):
-            bound = min(bound, least)
+        bound = least(costs, objective, given, whole_s)
+        if found is not None and bound >= found[0]:
+            continue
+        if solved == MOST_SOLVED:
+            passed = min(passed, bound)
             continue
         solved += 1
         solution = _placed(graph, _priced(graph, costs, given), given.tiling, constraints, objective)
         if solution is not None:
             value = objective.value(predict(graph, solution.placement, _priced(graph, costs, given)))
-            bound = min(bound, value * (1 - solution.gap))
+            passed = min(passed, value * (1 - solution.gap))
             new = value, given, solution.placement
             found = min(found, new, key=lambda f: f[0]) if found else new
     if found is None:
-        return None, bound
-    even = balanced(graph, team, found[1], latency=objective.latency, period=objective.period)
-    priced = with_tiles(graph, costs, even.tiling, cost(graph, team, even))
+        return None
+    even = balanced(graph, pool, found[1], latency=objective.latency, period=objective.period)
+    priced = with_tiles(graph, costs, even.tiling, cost(graph, pool, even))
     balance = _placed(graph, priced, even.tiling, constraints, objective)
-    # balance is of the stack by itself: a head whose other blocks are the bottleneck may have got too much of it
-    if balance is None or objective.value(predict(graph, balance.placement, priced)) > found[0]:
-        return Tiled(found[2], found[1].tiling, _priced(graph, costs, found[1])), bound
-    return Tiled(balance.placement, even.tiling, priced), bound
+    # balance is of the stack by itself: a coordinator whose other blocks are the bottleneck may have got too much of it
+    if balance is None or (value := objective.value(predict(graph, balance.placement, priced))) > found[0]:
+        gap = exact.gap_between(passed, found[0])
+        return Tiled(found[2], found[1].tiling, _priced(graph, costs, found[1]), gap)
+    return Tiled(balance.placement, even.tiling, priced, exact.gap_between(passed, value))
 
 
 def kept(
     graph: ModelGraph,
     costs: Costs,
-    team: Team,
+    pool: WorkerPool,
     in_use: Tiling,
     constraints: Sequence[Constraint],
     objective: Objective,
     found: Tiled,
 ) -> Tiled:
-    """The stack in use with its grid on its nodes, borders balanced anew, if that is nearly as good as what was found.
+    """The stack in use with its grid on its nodes, borders balanced again, if that is nearly as good as what was found.
 
-    The nodes are all in the team.
+    The nodes are all in the pool.
     """
-    present = sharing(graph, team, in_use)
-    even = balanced(graph, team, present, latency=objective.latency, period=objective.period)
-    priced = with_tiles(graph, costs, even.tiling, cost(graph, team, even))
+    present = tiled_stack_cost(graph, pool, in_use)
+    even = balanced(graph, pool, present, latency=objective.latency, period=objective.period)
+    priced = with_tiles(graph, costs, even.tiling, cost(graph, pool, even))
     solution = _placed(graph, priced, even.tiling, constraints, objective)
     least = objective.value(predict(graph, found.placement, found.costs))
-    if solution is None or objective.value(predict(graph, solution.placement, priced)) > (1 + KEPT) * least:
+    if solution is None or (value := objective.value(predict(graph, solution.placement, priced))) > (1 + KEPT) * least:
         return found
-    return Tiled(solution.placement, even.tiling, priced)
+    return Tiled(solution.placement, even.tiling, priced, exact.gap_between(least * (1 - found.gap), value))
 
 
 def pins(graph: ModelGraph, tiling: Tiling) -> list[Pin]:
-    """What a tiling asks of a placement."""
+    """Constraints that keep a tiling's stack on the edge."""
     return [Pin(block, Tier.EDGE) for block in tiling.stack(graph).blocks]
 
 
-def _priced(graph: ModelGraph, costs: Costs, given: Sharing) -> Costs:
+def _priced(graph: ModelGraph, costs: Costs, given: TiledStackCost) -> Costs:
     tiles = TilesCost(given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds)
     return with_tiles(graph, costs, given.tiling, tiles)
 
@@ -134,21 +139,21 @@ def _placed(
         return None
 
 
-def _promise(objective: Objective, given: Sharing) -> float:
+def _promise(objective: Objective, given: TiledStackCost) -> float:
     return (objective.latency + objective.price) * given.gain_s + objective.period * (
         given.alone_seconds - given.period_s
     )
 
 
-def _least(costs: Costs, objective: Objective, given: Sharing, whole: float) -> float:
-    """What no placement with this stack shared out can be below."""
+def least(costs: Costs, objective: Objective, given: TiledStackCost, whole: float) -> float:
+    """A lower bound on the objective of placements with this stack in tiles, if none without them is below `whole`."""
     if objective.period:
         return objective.period * given.period_s
     per_second = objective.latency + objective.price * costs.prices.get(Tier.EDGE, 0.0)
     return whole - per_second * given.gain_s
 
 
-def _cut_value(graph: ModelGraph, costs: Costs, objective: Objective, given: Sharing) -> float:
+def _cut_value(graph: ModelGraph, costs: Costs, objective: Objective, given: TiledStackCost) -> float:
     """The best of the placements that cut the blocks' order twice with the stack between."""
     tiling = given.tiling
     values = cuts.values(graph, _priced(graph, costs, given), objective)

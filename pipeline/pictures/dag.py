@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.cost import Prediction
 from pipeline.graph import Block, ModelGraph
-from pipeline.pictures.layers import Layers, Way, arrange
-from pipeline.pictures.snake import Snake, Spacing, fold
+from pipeline.pictures.folded_layout import FoldedLayout, Spacing, fold
+from pipeline.pictures.layers import EdgePath, Layers, arrange
 from pipeline.pictures.svg import (
     INK,
     Key,
@@ -75,23 +75,23 @@ _NUMBERED = _Style(
 
 
 def placement_graph(graph: ModelGraph, placement: Placement, prediction: Prediction) -> str:
-    """The SVG document; a title tells a block's name, kind and tier, a line's its tensor and bytes.
+    """The SVG document; a block's title has its name, kind and tier, a line's its tensor and bytes.
 
     Data flows along rows, the first from left to right, the next back, and so on. Boxes hold names as long as the
     picture stays within bounds with them, else indices. Raises PlanError when the placement does not fit the graph.
     """
     check(graph, placement)
     drawing = _drawing(graph, placement, _NAMED)
-    if drawing.snake.height > _MOST_HEIGHT:
+    if drawing.folded.height > _MOST_HEIGHT:
         drawing = _drawing(graph, placement, _NUMBERED)
-    width = max(drawing.snake.width, _LEAST_WIDTH)
+    width = max(drawing.folded.width, _LEAST_WIDTH)
     keys = [Key(tier_text(tier, placement, prediction), COLOURS[tier]) for tier in Tier]
     keys += [Key(link_text(label, cost), INK, _THICK) for label, cost in prediction.links.items()]
     shown, below = legend(keys, _LEFT, _TOP + 4, width)
     top = below + 12
     parts = [text(_LEFT, _TOP - 6, heading(graph, prediction), size=14), *shown]
     parts += [f'<g transform="translate({_LEFT:g} {top:.1f})">', *drawing.parts(), "</g>"]
-    return document(width + 2 * _LEFT, top + drawing.snake.height + 14, parts)
+    return document(width + 2 * _LEFT, top + drawing.folded.height + 14, parts)
 
 
 def _drawing(graph: ModelGraph, placement: Placement, style: _Style) -> _Drawing:
@@ -99,13 +99,13 @@ def _drawing(graph: ModelGraph, placement: Placement, style: _Style) -> _Drawing
     sent = tuple(tuple(t for t in block.outputs if t in crossing) for block in graph.blocks)
     layers = arrange(graph, [max(1.0, (len(tensors) * style.label + 6) / style.spacing.lane) for tensors in sent])
     widths = tuple(map(style.width, graph.blocks))
-    snake = _folded(graph, layers, sent, widths, style)
-    return _Drawing(graph, placement, style, crossing, sent, widths, snake)
+    folded = _folded(graph, layers, sent, widths, style)
+    return _Drawing(graph, placement, style, crossing, sent, widths, folded)
 
 
 def _folded(
     graph: ModelGraph, layers: Layers, sent: Sequence[Sequence[int]], widths: Sequence[float], style: _Style
-) -> Snake:
+) -> FoldedLayout:
     boxes, labels = [0.0] * len(layers.order), [0.0] * len(layers.order)
     for block in graph.blocks:
         at = layers.layer[block.index]
@@ -120,7 +120,7 @@ def _label_width(graph: ModelGraph, tensor: int, style: _Style) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Drawing:
-    """What is known when lines are drawn; `sent` are the crossing tensors of each block, `widths` those of boxes."""
+    """State for drawing lines; `sent` are the crossing tensors of each block, `widths` the boxes' widths in pixels."""
 
     graph: ModelGraph
     placement: Placement
@@ -128,62 +128,64 @@ class _Drawing:
     crossing: dict[int, Crossing]
     sent: tuple[tuple[int, ...], ...]
     widths: tuple[float, ...]
-    snake: Snake
+    folded: FoldedLayout
 
     def parts(self) -> Iterator[str]:
         """Thin lines, thick lines above them, boxes above these, labels on top."""
-        ways = self.snake.layers.ways
-        thick = [way for way in ways if way.tensor in self.crossing]
-        yield from (self.within(way) for way in ways)
-        yield from (self.beyond(way) for way in thick)
+        edge_paths = self.folded.layers.edge_paths
+        thick = [edge_path for edge_path in edge_paths if edge_path.tensor in self.crossing]
+        yield from (self.within(edge_path) for edge_path in edge_paths)
+        yield from (self.beyond(edge_path) for edge_path in thick)
         for tier in Tier:
             yield from self.boxes(tier)
-        yield from (self.label(way) for way in thick)
+        yield from (self.label(edge_path) for edge_path in thick)
 
-    def later(self, way: Way) -> set[tuple[int, int]]:
-        """The steps of a tensor's way that lead to a later tier."""
-        here = self.placement[way.source]
-        readers = (block for block in self.graph.consumers[way.tensor] if self.placement[block] > here)
-        return {step for block in readers for step in way.to(block)}
+    def later(self, edge_path: EdgePath) -> set[tuple[int, int]]:
+        """The steps of a tensor's path that lead to a later tier."""
+        here = self.placement[edge_path.source]
+        readers = (block for block in self.graph.consumers[edge_path.tensor] if self.placement[block] > here)
+        return {step for block in readers for step in edge_path.to(block)}
 
-    def within(self, way: Way) -> str:
+    def within(self, edge_path: EdgePath) -> str:
         """The thin lines to readers on the same tier."""
-        later = self.later(way)
-        steps = [step for step in way.parents if step not in later]
-        return self.lines(way, steps, _THIN_COLOUR, _THIN, self.title(way), 0.0) if steps else ""
+        later = self.later(edge_path)
+        steps = [step for step in edge_path.parents if step not in later]
+        return self.lines(edge_path, steps, _THIN_COLOUR, _THIN, self.title(edge_path), 0.0) if steps else ""
 
-    def beyond(self, way: Way) -> str:
+    def beyond(self, edge_path: EdgePath) -> str:
         """The thick lines to readers on later tiers."""
-        later = self.later(way)
-        steps = [step for step in way.parents if step in later]
-        tiers = " and ".join(tier.label for tier in self.crossing[way.tensor].readers)
-        return self.lines(way, steps, INK, _THICK, f"{self.title(way)}, to the {tiers}", self.shift(way))
+        later = self.later(edge_path)
+        steps = [step for step in edge_path.parents if step in later]
+        tiers = " and ".join(tier.label for tier in self.crossing[edge_path.tensor].readers)
+        return self.lines(
+            edge_path, steps, INK, _THICK, f"{self.title(edge_path)}, to the {tiers}", self.shift(edge_path)
+        )
 
     def lines(
-        self, way: Way, steps: Sequence[tuple[int, int]], colour: str, width: float, title: str, shift: float
+        self, edge_path: EdgePath, steps: Sequence[tuple[int, int]], colour: str, width: float, title: str, shift: float
     ) -> str:
         data, heads = [], []
         for parent, point in steps:
-            out = self.widths[parent] / 2 if parent == way.source else 0.0
+            out = self.widths[parent] / 2 if parent == edge_path.source else 0.0
             into = self.widths[point] / 2 if point < len(self.graph) else 0.0
-            from_block = shift if parent == way.source else 0.0
-            data.append(self.snake.path(parent, point, out=out, into=into, shift=from_block))
+            from_block = shift if parent == edge_path.source else 0.0
+            data.append(self.folded.path(parent, point, out=out, into=into, shift=from_block))
             if point < len(self.graph):
-                heads.append(self.snake.arrow(point, into, self.style.arrow + width))
+                heads.append(self.folded.arrow(point, into, self.style.arrow + width))
         return (
             f'<g stroke="{colour}"><title>{escaped(title)}</title><path d="{" ".join(data)}" fill="none" '
             f'stroke-width="{width:g}"/><path d="{" ".join(heads)}" fill="{colour}" stroke="none"/></g>'
         )
 
-    def shift(self, way: Way) -> float:
-        """Tensors that leave one block for another tier leave it one below the other."""
-        sent = self.sent[way.source]
-        return (sent.index(way.tensor) - (len(sent) - 1) / 2) * self.style.label
+    def shift(self, edge_path: EdgePath) -> float:
+        """Vertical offset in pixels: tensors that leave one block for other tiers start one below the other."""
+        sent = self.sent[edge_path.source]
+        return (sent.index(edge_path.tensor) - (len(sent) - 1) / 2) * self.style.label
 
-    def title(self, way: Way) -> str:
-        tensor, readers = self.graph.tensors[way.tensor], self.graph.consumers[way.tensor]
+    def title(self, edge_path: EdgePath) -> str:
+        tensor, readers = self.graph.tensors[edge_path.tensor], self.graph.consumers[edge_path.tensor]
         to = self.graph.blocks[readers[0]].name if len(readers) == 1 else counted(len(readers), "block")
-        return f"{tensor.name}: {bytes_text(tensor.nbytes)} from {self.graph.blocks[way.source].name} to {to}"
+        return f"{tensor.name}: {bytes_text(tensor.nbytes)} from {self.graph.blocks[edge_path.source].name} to {to}"
 
     def boxes(self, tier: Tier) -> Iterator[str]:
         """All boxes of a tier, then what is written on them."""
@@ -191,7 +193,7 @@ class _Drawing:
         for block in self.graph.blocks:
             if self.placement[block.index] != tier:
                 continue
-            x, y = self.snake.centre(self.snake.layers.layer[block.index]), self.snake.y[block.index]
+            x, y = self.folded.centre(self.folded.layers.layer[block.index]), self.folded.y[block.index]
             width = self.widths[block.index]
             height = max(self.style.box, len(self.sent[block.index]) * self.style.label)
             title = f"{block.index} {block.name} ({block.kind}) on the {tier.label}"
@@ -202,13 +204,16 @@ class _Drawing:
         look = f'text-anchor="middle" font-size="{self.style.size:g}" fill="{ON_COLOURS[tier]}" pointer-events="none"'
         yield from (f"<g {look}>", *captions, "</g>") if captions else ()
 
-    def label(self, way: Way) -> str:
+    def label(self, edge_path: EdgePath) -> str:
         """The bytes of a tensor that crosses, on the line that all its readers share."""
-        layer, size, height = self.snake.layers.layer[way.source], self.style.label_size, self.style.label - 1
-        column, width = self.snake.columns[layer], _label_width(self.graph, way.tensor, self.style)
-        x, y = self.snake.x(layer, (column.end + column.bend) / 2), self.snake.y[way.source] + self.shift(way)
+        layer, size, height = self.folded.layers.layer[edge_path.source], self.style.label_size, self.style.label - 1
+        column, width = self.folded.columns[layer], _label_width(self.graph, edge_path.tensor, self.style)
+        x, y = (
+            self.folded.x(layer, (column.end + column.bend) / 2),
+            self.folded.y[edge_path.source] + self.shift(edge_path),
+        )
         look = f'class="bytes" rx="4" stroke="{INK}"'
-        nbytes = bytes_text(self.graph.tensors[way.tensor].nbytes)
+        nbytes = bytes_text(self.graph.tensors[edge_path.tensor].nbytes)
         return rect(x - width / 2, y - height / 2, width, height, "white", more=look) + text(
             x, y + 0.36 * size, nbytes, anchor="middle", size=size, bold=True
         )

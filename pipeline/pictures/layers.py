@@ -1,4 +1,4 @@
-"""Where the blocks of a DAG stand: layers, the order within them, and lanes. Geometry in units, no pixels, no SVG.
+"""Layered layout of a DAG: layers, the order within them, and lanes. Geometry in units, no pixels, no SVG.
 
 The steps are Sugiyama's (Sugiyama, Tagawa, Toda, 1981): layer by longest distance from the input, split tensors that
 pass layers into one point on each, order by barycentres, then move what is ordered towards its neighbours. All
@@ -20,8 +20,8 @@ _BENT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How a tensor goes from its producer to its readers: (point before, point) pairs, in order of layers.
+class EdgePath:
+    """A tensor's path from its producer to its readers: (point before, point) pairs, in order of layers.
 
     A point below the number of blocks is that block; all others are where the tensor passes a layer. A tensor that
     several blocks read is one tree.
@@ -43,13 +43,13 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """The points of each layer from first lane to last; each point's layer, lane and size in lanes; all ways."""
+    """The points of each layer from first lane to last; each point's layer, lane and size in lanes; all edge paths."""
 
     order: tuple[tuple[int, ...], ...]
     layer: tuple[int, ...]
     lane: tuple[float, ...]
     size: tuple[float, ...]
-    ways: tuple[Way, ...]
+    edge_paths: tuple[EdgePath, ...]
 
 
 def depths(graph: ModelGraph) -> list[int]:
@@ -63,23 +63,23 @@ def depths(graph: ModelGraph) -> list[int]:
 def arrange(graph: ModelGraph, sizes: Sequence[float] = ()) -> Layers:
     """Lay the graph out; `sizes` are the lanes that each block needs, by default one."""
     layer = depths(graph)
-    ways = [_way(graph, tensor.id, layer) for tensor in graph.tensors]
+    edge_paths = [_edge_path(graph, tensor.id, layer) for tensor in graph.tensors]
     sizes = [*(sizes or [1.0] * len(graph)), *[0.5] * (len(layer) - len(graph))]
     order: list[list[int]] = [[] for _ in range(max(layer) + 1)]
     for point, at in enumerate(layer):
         order[at].append(point)
     before: list[list[int]] = [[] for _ in layer]
     after: list[list[int]] = [[] for _ in layer]
-    for way in ways:
-        for parent, point in way.parents:
+    for edge_path in edge_paths:
+        for parent, point in edge_path.parents:
             before[point].append(parent)
             after[parent].append(point)
     order = _ordered(order, before, after)
     lane = _lanes(order, before, after, sizes, len(graph))
-    return Layers(tuple(map(tuple, order)), tuple(layer), tuple(lane), tuple(sizes), tuple(ways))
+    return Layers(tuple(map(tuple, order)), tuple(layer), tuple(lane), tuple(sizes), tuple(edge_paths))
 
 
-def _way(graph: ModelGraph, tensor: int, layer: list[int]) -> Way:
+def _edge_path(graph: ModelGraph, tensor: int, layer: list[int]) -> EdgePath:
     """Append a point to `layer` for each layer between the producer's and that of the last reader."""
     source, readers = graph.producer[tensor], graph.consumers[tensor]
     on_layer = {layer[source]: source}
@@ -89,7 +89,7 @@ def _way(graph: ModelGraph, tensor: int, layer: list[int]) -> Way:
         parents.append((on_layer[at - 1], len(layer)))
         layer.append(at)
     parents += [(on_layer[layer[reader] - 1], reader) for reader in readers]
-    return Way(tensor, source, tuple(sorted(parents, key=lambda step: (layer[step[1]], step[1]))))
+    return EdgePath(tensor, source, tuple(sorted(parents, key=lambda step: (layer[step[1]], step[1]))))
 
 
 def _ordered(order: list[list[int]], before: list[list[int]], after: list[list[int]]) -> list[list[int]]:
@@ -139,7 +139,7 @@ def _inversions(upper: Sequence[int], lower: Sequence[int], after: list[list[int
 def _lanes(
     order: list[list[int]], before: list[list[int]], after: list[list[int]], sizes: Sequence[float], blocks: int
 ) -> list[float]:
-    """Each point moves to its neighbours' mean, as far as order and sizes allow; tensors that pass stay straight."""
+    """Lane of each point: its neighbours' mean, as far as order and sizes allow; passing tensors stay straight."""
     lane = [0.0] * len(before)
     for points in order:
         apart = _offsets(points, sizes)
@@ -164,7 +164,7 @@ def _weight(one: int, other: int, blocks: int) -> float:
 
 
 def _offsets(points: Sequence[int], sizes: Sequence[float]) -> list[float]:
-    """How far each is from the first when all stand as close as they may."""
+    """Distance of each point from the first when all are as close as their sizes allow."""
     found = [0.0] * len(points)
     for i in range(1, len(points)):
         found[i] = found[i - 1] + (sizes[points[i - 1]] + sizes[points[i]]) / 2

@@ -1,4 +1,4 @@
-"""What cannot be cut, and why: every reason for which a Keras model is refused.
+"""Unsupported models: every reason for which a Keras model is refused.
 
 Knows Keras's classes; decides nothing but yes or NotFunctional.
 """
@@ -19,7 +19,7 @@ REBUILD = "rebuild it with keras.Model(inputs, outputs) from keras layers"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PLACES = re.compile(r"\{\{function_node [^}]*\}\} ?|\s*\[\[\{\{node .*|\s*\[Op:\w+\]")
 _DUMPS = ("Full object config:", "Arguments received by", "Call arguments received by")
-_SAID_CHARACTERS = 600
+_ERROR_CHARACTERS = 600
 _CHANGES_IN_TRAINING = (keras.layers.BatchNormalization, keras.layers.Dropout, keras.Model)
 
 
@@ -119,7 +119,9 @@ def check_channels(model: str, layer: str, operation: Any, perform: Any, specs: 
     try:
         tf.function(perform, autograph=False)(*[tf.zeros(shape, dtype) for shape, dtype in specs])
     except Exception as error:
-        reason = f"its data_format is channels_first, which TensorFlow does not compute without a GPU: {said(error)}"
+        reason = (
+            f"its data_format is channels_first, which TensorFlow does not compute without a GPU: {error_text(error)}"
+        )
         raise NotFunctional(model, layer, f"{reason}; build it with channels_last") from error
 
 
@@ -127,16 +129,16 @@ def cannot_run(model: str, layer: str, given: Sequence[Any], error: Exception) -
     """The error for a layer that Keras itself cannot call on what it is given."""
     shapes = ", ".join(f"{keras.backend.standardize_dtype(t.dtype)}{tuple(t.shape)}" for t in given)
     on = f" on {shapes}" if shapes else ""
-    return ModelError(f"model {model!r}: {layer}: Keras cannot run it{on}: {said(error)}")
+    return ModelError(f"model {model!r}: {layer}: Keras cannot run it{on}: {error_text(error)}")
 
 
-def said(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """The words of Keras or TensorFlow, without colours, dumps of configurations and places in code; bounded."""
     text = _COLOUR.sub("", str(error))
     for end in _DUMPS:
         text = text.partition(end)[0]
     text = _PLACES.sub("", " ".join(text.split()))
-    return f"{type(error).__name__}: {text[:_SAID_CHARACTERS]}{'...' if len(text) > _SAID_CHARACTERS else ''}"
+    return f"{type(error).__name__}: {text[:_ERROR_CHARACTERS]}{'...' if len(text) > _ERROR_CHARACTERS else ''}"
 
 
 def _kinds(graph: Any) -> set[str]:

@@ -37,7 +37,7 @@ _SILENT = frozenset({"PROTO", "FRAME", "STOP"})
 
 
 class ForeignPickle(ValueError):
-    """The file names a class or does a thing that Scission's files do not."""
+    """The file has a class or an opcode that Scission's files do not have."""
 
 
 @dataclass
@@ -48,11 +48,11 @@ class LayerBenchmark:
 
 
 class _Mark:
-    """Where a run of items begins on the stack."""
+    """Marks the beginning of a run of items on the stack."""
 
 
 def read(content: bytes) -> Any:
-    """Plain values and `LayerBenchmark`s. Raises ForeignPickle; ValueError for what is damaged or no pickle."""
+    """Read plain values and `LayerBenchmark`s. Raises ForeignPickle, and ValueError for damaged files or no pickle."""
     machine = _Machine()
     try:
         for count, (opcode, argument, position) in enumerate(pickletools.genops(content)):

@@ -49,12 +49,12 @@ class TileMap:
     columns: tuple[Span, ...]
     tiles: tuple[Tile, ...]
     extra_work: float
-    """What the tiles compute beyond the stack in one piece, as a share of it: 0.25 is a quarter more.
+    """Computing that tiles add to the stack in one piece, as a share of it: 0.25 is a quarter more.
 
     Below zero where strides jump over places between two tiles, which then nobody computes.
     """
     extra_input: float
-    """What the tiles are given beyond the inputs once, in bytes, as a share of them; below zero likewise."""
+    """Bytes of input that tiles read more than once, as a share of the inputs; below zero likewise."""
 
     def halo(self, tile: Tile, tensor: int) -> tuple[int, int, int, int]:
         """Rows above and below, columns left and right, of a tensor's region that the neighbours hold, too."""
@@ -112,7 +112,7 @@ def size_of(graph: ModelGraph, tensor: int) -> tuple[int, int]:
 
 
 def size_in(graph: ModelGraph, tile: Tile, tensor: int) -> tuple[int, ...]:
-    """The shape of what a tile holds of a tensor."""
+    """Shape of a tile's part of a tensor: `(batch, height, width, channels)` for a map, else the whole shape."""
     whole, region = graph.tensors[tensor].shape, tile.regions[tensor]
     return (whole[0], region.rows.size, region.columns.size, whole[3]) if len(whole) == _MAP_RANK else whole
 
@@ -151,7 +151,7 @@ def _tile(graph: ModelGraph, stack: Stack, place: tuple[int, int], made: Region)
 
 
 def _reads(graph: ModelGraph, block: Block, made: Region) -> list[tuple[int, Region]]:
-    """What a block reads of each input for a region of its output."""
+    """The region of each input that a block reads for a region of its output."""
     if not block.windows:
         return [(tensor, _under(graph, block, tensor, made)) for tensor in block.inputs]
     (tensor,) = block.inputs

@@ -43,14 +43,14 @@ def test_a_message_above_its_topics_limit_goes_no_further(address: Address, open
     assert session.refused_total == 1
 
 
-def test_a_claim_that_a_stranger_writes_ends_nobody(address: Address, open_session: OpenSession) -> None:
+def test_an_ownership_token_that_a_stranger_writes_ends_nobody(address: Address, open_session: OpenSession) -> None:
     taken, received = Signal(), Received()
     will = Will(topic="node/cloud-1/state", payload=b"lost")
     session = open_session(address, "cloud-1", will=will, on_taken=taken)
     stranger = open_session(address, "evil")
-    stranger.subscribe(["node/cloud-1/claim"], received)
+    stranger.subscribe(["node/cloud-1/owner"], received)
     assert received.next().payload == session.token.encode()
-    stranger.publish("node/cloud-1/claim", b"mine", retain=True)
+    stranger.publish("node/cloud-1/owner", b"mine", retain=True)
     assert received.payloads(2) == [b"mine", session.token.encode()], "it is put right again"
     assert session.is_up
     assert session.refused_total == 1
@@ -92,11 +92,11 @@ def test_an_answer_goes_below_reply_of_its_pipeline_only() -> None:
 def test_a_packet_that_nobody_reads_stays_at_the_broker(address: Address, open_session: OpenSession) -> None:
     """It would be whole in memory before it could be refused."""
     received, limits = Received(), replace(QUICK, max_packet_bytes=100_000)
-    device = open_session(address, "device", limits=limits, intake=True)
-    for channel in (Channel.CONTROL, Channel.BULK, Channel.INTAKE):
+    device = open_session(address, "device", limits=limits, takes_frames=True)
+    for channel in (Channel.CONTROL, Channel.BULK, Channel.FRAMES):
         device.subscribe([f"big/{channel.value}"], received, channel=channel)
     other = open_session(address, "camera")
-    for channel in (Channel.CONTROL, Channel.BULK, Channel.INTAKE):
+    for channel in (Channel.CONTROL, Channel.BULK, Channel.FRAMES):
         for nbytes in (300_000, 10):
             other.publish(f"big/{channel.value}", bytes(nbytes), channel=Channel.BULK)
     assert [len(payload) for payload in received.payloads(3)] == [10, 10, 10]

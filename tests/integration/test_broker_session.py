@@ -28,7 +28,7 @@ MIB = 1024 * 1024
 
 @pytest.mark.parametrize("channel", list(Channel))
 def test_a_message_arrives_on_each_channel(address: Address, open_session: OpenSession, channel: Channel) -> None:
-    session, received = open_session(address, intake=True), Received()
+    session, received = open_session(address, takes_frames=True), Received()
     session.subscribe(["t/+"], received, channel=channel)
     session.publish("t/1", b"hello")
     message = received.next()
@@ -400,7 +400,7 @@ def test_a_new_process_with_the_id_of_a_dead_one_is_not_turned_away(
     address: Address, open_session: OpenSession
 ) -> None:
     will, taken, up = Will(topic="node/n/state", payload=b"lost"), Signal(), Signal()
-    open_session(address, "other").publish("node/n/claim", b"token of the dead one", retain=True)
+    open_session(address, "other").publish("node/n/owner", b"token of the dead one", retain=True)
     session, received = open_session(address, "n", will=will, on_taken=taken, on_up=up), Received()
     up.wait()
     for connection in session._connections.values():
@@ -430,6 +430,6 @@ def test_stop_without_a_broker_does_not_hang(open_session: OpenSession) -> None:
     session.stop({"state": b"stopped"})
 
 
-def test_intake_is_refused_where_there_is_none(address: Address, open_session: OpenSession) -> None:
-    with pytest.raises(NotConnected, match="intake=True"):
-        open_session(address).subscribe(["frame/+"], Received(), channel=Channel.INTAKE)
+def test_frames_are_refused_where_there_is_no_channel_for_them(address: Address, open_session: OpenSession) -> None:
+    with pytest.raises(NotConnected, match="takes_frames=True"):
+        open_session(address).subscribe(["frame/+"], Received(), channel=Channel.FRAMES)

@@ -83,9 +83,9 @@ def until(condition: Callable[[], bool], meanwhile: Callable[[], None] = lambda:
         time.sleep(0.005)
 
 
-def is_close(way: Throughput, bytes_per_s: float) -> bool:
+def is_close(direction: Throughput, bytes_per_s: float) -> bool:
     # a busy machine makes it slower; how close it comes on a quiet one is in docs/benchmarks.md
-    found = way.bytes_per_s()
+    found = direction.bytes_per_s()
     return found is not None and bytes_per_s / 4 < found < 1.5 * bytes_per_s
 
 
@@ -95,10 +95,10 @@ def test_each_ways_rate_is_seen_though_pauses_lie_between_messages(
     other = open_session(Address(module_server.host, module_server.port), "cloud-1")
     edge.subscribe(["tensors/down"], lambda message: None, channel=Channel.BULK)
 
-    def pass_one(sender: Session, topic: str, way: Throughput) -> None:
-        before = way.samples_total
+    def pass_one(sender: Session, topic: str, direction: Throughput) -> None:
+        before = direction.samples_total
         sender.publish(topic, bytes(TENSOR_BYTES), channel=Channel.BULK)
-        until(lambda: way.samples_total > before)
+        until(lambda: direction.samples_total > before)
         time.sleep(0.05)
 
     def cross() -> None:

@@ -15,7 +15,8 @@ from benchmarks.scission_queries import differences, query_of
 from pipeline import scission
 from pipeline.cost import Costs, Link
 from pipeline.graph import Block, ModelGraph, Tensor
-from pipeline.partition.choice import Candidate, choose
+from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.search import choose
 from pipeline.placement import Tier
 
 SHARED = Path(os.environ.get("TRISECT_SHARED") or Path(__file__).parents[3] / "shared")
@@ -63,7 +64,7 @@ def test_the_exact_plan_is_never_worse_than_scissions_best_five(
 ) -> None:
     """On its blocks, systems and links; without the answer's way back, which Scission does not count."""
     network = scission.read_network(DATA / entry["network"])
-    found = choose(chain_of(systems[0].models[entry["model"]]), list(candidates(systems, network, entry["model"])))[0]
+    found = choose(chain_of(systems[0].models[entry["model"]]), list(node_sets(systems, network, entry["model"])))[0]
     assert found.predicted.seconds <= entry["top"][0]["seconds"] + 1e-4
 
 
@@ -75,7 +76,7 @@ def chain_of(blocks: scission.Blocks) -> ModelGraph:
     return ModelGraph("chain", "", tensors, tuple(chain), (0,), (0,))
 
 
-def candidates(systems: tuple[scission.System, ...], network: scission.Network, model: str) -> Iterator[Candidate]:
+def node_sets(systems: tuple[scission.System, ...], network: scission.Network, model: str) -> Iterator[NodeSet]:
     """All combinations; past the edge, a device has its own link to the cloud."""
     by_tier = {tier: [s for s in systems if s.tier is tier] for tier in Tier}
     nothing_in_the_way = Link(float("inf"), 0.0)
@@ -86,4 +87,4 @@ def candidates(systems: tuple[scission.System, ...], network: scission.Network, 
         both = len(above) == len((Tier.EDGE, Tier.CLOUD))
         second = network.link(above[0].name, above[1].name) if both else nothing_in_the_way
         seconds = {tier: (0.0, *system.models[model].seconds) for tier, system in used.items()}
-        yield Candidate({tier: system.name for tier, system in used.items()}, Costs(seconds, first, second))
+        yield NodeSet({tier: system.name for tier, system in used.items()}, Costs(seconds, first, second))

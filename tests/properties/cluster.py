@@ -160,7 +160,7 @@ class TierShell(Client):
         elif isinstance(action, do.CloseFrame):
             self.cluster.closed(action)
         elif isinstance(action, do.DropFrame):
-            self.cluster.dropped(action.ticket)
+            self.cluster.dropped(action.pending_frame)
         elif isinstance(action, do.DecodeFrame):
             self.cluster.entered(action)
             self.workers["frames"].append(action)
@@ -212,10 +212,10 @@ class TierShell(Client):
 
     def _decode(self, action: do.DecodeFrame) -> None:
         self.cluster.frames[action.sequence].recorded = True
-        if action.ticket in self.cluster.broken:
+        if action.pending_frame in self.cluster.broken:
             self.handle(ev.FrameUndecodable(action.stream, action.sequence, "no picture"))
         else:
-            inputs = model_inputs(self.cluster.graph, action.ticket)
+            inputs = model_inputs(self.cluster.graph, action.pending_frame)
             self.handle(ev.FrameDecoded(action.stream, action.sequence, inputs, 0.0))
 
     def _prepare(self, action: do.Prepare | do.Release | None) -> None:
@@ -339,9 +339,9 @@ class PlannerShell(Client):
 
 @dataclass(slots=True)
 class Entered:
-    """A frame that entered: which ticket, whether that stands in the device's journal, and how often it was closed."""
+    """A frame that entered: its pending frame, whether it is in the device's journal, and how often it was closed."""
 
-    ticket: int
+    pending_frame: int
     recorded: bool = False
     closes: int = 0
     abandoned: bool = False
@@ -423,37 +423,37 @@ class Cluster:
     # until it is recorded. What is recorded comes to the device's next process under its sequence.
 
     def offer(self, *, live: bool = False, broken: bool = False) -> None:
-        ticket = self.offered_total
+        pending_frame = self.offered_total
         self.offered_total += 1
-        (self.live if live else set()).add(ticket)
-        (self.broken if broken else set()).add(ticket)
-        self.waiting.append(ticket)
+        (self.live if live else set()).add(pending_frame)
+        (self.broken if broken else set()).add(pending_frame)
+        self.waiting.append(pending_frame)
         if self.device.running and not self.device.loading:
-            self.device.handle(ev.FrameOffered(STREAM, ticket, live))
+            self.device.handle(ev.FrameOffered(STREAM, pending_frame, live))
         elif live:
-            self.dropped(ticket)
+            self.dropped(pending_frame)
 
     def node_came(self, shell: TierShell) -> None:
         if shell is self.device:
-            earlier = {frame.ticket: sequence for sequence, frame in self.frames.items() if frame.recorded}
-            for ticket in [*self.waiting]:
-                shell.handle(ev.FrameOffered(STREAM, ticket, False, earlier.get(ticket)))
+            earlier = {frame.pending_frame: sequence for sequence, frame in self.frames.items() if frame.recorded}
+            for pending_frame in [*self.waiting]:
+                shell.handle(ev.FrameOffered(STREAM, pending_frame, False, earlier.get(pending_frame)))
 
     def device_died(self) -> None:
         for frame in self.frames.values():
             frame.abandoned = frame.abandoned or not (frame.closes or frame.recorded)
-        recorded = {frame.ticket for frame in self.frames.values() if frame.recorded}
-        for ticket in [ticket for ticket in self.waiting if ticket in self.live - recorded]:
-            self.dropped(ticket)
+        recorded = {frame.pending_frame for frame in self.frames.values() if frame.recorded}
+        for pending_frame in [pending_frame for pending_frame in self.waiting if pending_frame in self.live - recorded]:
+            self.dropped(pending_frame)
 
-    def dropped(self, ticket: int) -> None:
-        self.waiting.remove(ticket)
-        self.gone.add(ticket)
+    def dropped(self, pending_frame: int) -> None:
+        self.waiting.remove(pending_frame)
+        self.gone.add(pending_frame)
 
     def entered(self, action: do.DecodeFrame) -> None:
-        known = self.frames.setdefault(action.sequence, Entered(action.ticket))
-        again = known.recorded and not known.closes and known.ticket == action.ticket
-        assert again or known == Entered(action.ticket), f"sequence {action.sequence} entered twice: {known}"
+        known = self.frames.setdefault(action.sequence, Entered(action.pending_frame))
+        again = known.recorded and not known.closes and known.pending_frame == action.pending_frame
+        assert again or known == Entered(action.pending_frame), f"sequence {action.sequence} entered twice: {known}"
 
     def closed(self, close: do.CloseFrame) -> None:
         """Laws 1 and 3, for one frame."""
@@ -461,14 +461,14 @@ class Cluster:
         frame.closes += 1
         assert frame.closes == 1, f"frame {close.sequence} was closed twice"
         assert not frame.abandoned, f"frame {close.sequence} was closed by a process that is dead"
-        assert frame.ticket == close.ticket
-        self.waiting.remove(close.ticket)
+        assert frame.pending_frame == close.pending_frame
+        self.waiting.remove(close.pending_frame)
         if close.error:
             tried = self.failed_attempts.get(close.sequence, set())
-            undecodable = close.ticket in self.broken
+            undecodable = close.pending_frame in self.broken
             assert undecodable or len(tried) >= MAX_FAILURES, f"gave up {close.sequence} after attempts {tried}"
             return
-        right = right_outputs(self.graph, close.ticket)
+        right = right_outputs(self.graph, close.pending_frame)
         assert close.outputs.keys() == right.keys()
         for tensor, array in right.items():
             assert np.array_equal(close.outputs[tensor], array), f"frame {close.sequence}: tensor {tensor} is wrong"

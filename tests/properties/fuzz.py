@@ -16,7 +16,7 @@ from unittest import mock
 
 from broker.messages import Channel, Message
 from nodes.planner.machine import events as pe
-from nodes.planner.node import read_placing, read_wishing
+from nodes.planner.node import read_objective_request, read_placing
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from pipeline.errors import TrisectError
@@ -33,12 +33,12 @@ REQUESTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("place", {"stream": STREAM, "edge_from": "1", "cloud_from": "2", "auto": False, "tiles": None}),
     ("place", {"stream": STREAM, "edge_from": "1", "tiles": {"grid": "1x2", "stack": "1:1", "workers": []}}),
     ("place", {"stream": STREAM, "auto": True}),
-    ("objective", {"stream": STREAM, "wishes": None}),
+    ("objective", {"stream": STREAM, "plan_request": None}),
     (
         "objective",
         {
             "stream": STREAM,
-            "wishes": {
+            "plan_request": {
                 "planner": "hpa",
                 "objective": "latency=1,backbone=0.05",
                 "constraints": {
@@ -78,11 +78,11 @@ class Besieged(Cluster):
 
     def closed(self, close: do.CloseFrame) -> None:
         self.closed_total += 1
-        if close.ticket in self.waiting:
-            self.waiting.remove(close.ticket)
+        if close.pending_frame in self.waiting:
+            self.waiting.remove(close.pending_frame)
 
     def entered(self, action: do.DecodeFrame) -> None:
-        self.frames.setdefault(action.sequence, Entered(action.ticket))
+        self.frames.setdefault(action.sequence, Entered(action.pending_frame))
 
 
 @dataclass(slots=True)
@@ -185,7 +185,7 @@ class Fuzz:
         self._last = f"cmd/{verb}", payload
         message = Message("cmd", payload, False, Channel.CONTROL, None, None, lambda: None)
         try:
-            event = (read_placing if verb == "place" else read_wishing)(message)
+            event = (read_placing if verb == "place" else read_objective_request)(message)
         except TrisectError:
             self.refused["cmd"] += 1
             return

@@ -59,13 +59,13 @@ def run_blocks(graph: ModelGraph, blocks: Sequence[int], inputs: Mapping[int, Ar
     return values
 
 
-def model_inputs(graph: ModelGraph, ticket: int) -> dict[int, Array]:
+def model_inputs(graph: ModelGraph, pending_frame: int) -> dict[int, Array]:
     places = np.arange(HEIGHT * WIDTH, dtype=np.uint64).reshape(1, HEIGHT, WIDTH, 1)
-    return {tensor: _mixed(_seed("frame", ticket, tensor), [places]) for tensor in graph.inputs}
+    return {tensor: _mixed(_seed("frame", pending_frame, tensor), [places]) for tensor in graph.inputs}
 
 
-def right_outputs(graph: ModelGraph, ticket: int) -> dict[int, Array]:
-    values = run_blocks(graph, range(len(graph)), model_inputs(graph, ticket))
+def right_outputs(graph: ModelGraph, pending_frame: int) -> dict[int, Array]:
+    values = run_blocks(graph, range(len(graph)), model_inputs(graph, pending_frame))
     return {tensor: values[tensor] for tensor in set(graph.outputs)}
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.engines import Array, Engine, create, unsplit
 from pipeline.engines.promise import EXACT
-from pipeline.engines.tiling import Proof, TiledStack
+from pipeline.engines.tiling import TiledStack, TileEquivalence
 from pipeline.errors import TileError
 from pipeline.graph import ModelGraph
 from pipeline.models import store
@@ -97,14 +97,14 @@ def test_litert_gives_the_bits_of_every_kind_of_operation(litert: Engine, piece:
 @pytest.mark.parametrize("number", range(4))
 def test_tensorflows_proof_never_lies_for_a_random_network(tensorflow: Engine, number: int) -> None:
     draw = random.Random(number)
-    _check_proof(tensorflow, random_spatial_network(draw), draw, count=2)
+    _check_equivalence(tensorflow, random_spatial_network(draw), draw, count=2)
 
 
 @pytest.mark.parametrize("piece", PIECES, ids=lambda piece: piece.__name__.strip("_"))
 def test_tensorflows_proof_never_lies_for_any_kind_of_operation(tensorflow: Engine, piece: object) -> None:
     draw = random.Random(7)
     image = keras.Input((19, 22, 8))
-    _check_proof(tensorflow, keras.Model(image, piece(image, draw)), draw, count=1)  # type: ignore[operator]
+    _check_equivalence(tensorflow, keras.Model(image, piece(image, draw)), draw, count=1)  # type: ignore[operator]
 
 
 def _check(engine: Engine, keras_model: object, draw: random.Random, count: int) -> None:
@@ -122,14 +122,14 @@ _REFUSED = re.compile(
 )
 
 
-def _check_proof(engine: Engine, keras_model: object, draw: random.Random, count: int) -> None:
+def _check_equivalence(engine: Engine, keras_model: object, draw: random.Random, count: int) -> None:
     """A kind of tile that the proof accepts has the bits of the whole on other numbers, too; else the error helps."""
     model, made = _whole(engine, keras_model, draw)
     for stack, grid in _stacks(model, draw, count):
-        tile_map, proof = split(model.graph, stack, grid), Proof(engine, model, stack)
+        tile_map, equivalence = split(model.graph, stack, grid), TileEquivalence(engine, model, stack)
         for tile in tile_map.tiles:
             try:
-                segment = proof.compile_tile(tile_map, tile)
+                segment = equivalence.compile_tile(tile_map, tile)
             except TileError as error:
                 refused = str(error)
             else:

@@ -95,7 +95,7 @@ def test_what_a_stream_is_planned_for_is_changed_under_it_and_back(pipeline: Pip
         assert back.returncode == 0, back.stderr
         stream(pipeline, client, 12, 18)
         pipeline.assert_proven(client, 18)
-    assert json.loads(trisect("plan", *config, "--json").stdout)["wishes"] is None
+    assert json.loads(trisect("plan", *config, "--json").stdout)["plan_request"] is None
 
 
 def test_nodes_that_compute_nothing_say_how_their_processors_are_doing(pipeline: Pipeline) -> None:

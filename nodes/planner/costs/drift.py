@@ -1,27 +1,27 @@
-"""When what a plan rests on is no longer so. Pure.
+"""Drift: costs that have left the band around what a plan assumed. Pure.
 
 D3's rule: a plan was made for certain times and bandwidths, and as long as each stays within a band around what was
-assumed, nothing is decided anew. So noise is not followed, nor is anything solved for it.
+assumed, nothing is decided again. So noise is not followed, nor is anything solved for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nodes.planner.costs.snapshot import Condition
+from nodes.planner.costs.snapshot import NodeSnapshot
 from pipeline.plan import NodeId
 
 LEAST_ROUND_TRIP_S = 2e-3
 """A round trip that differs by less changes no plan, however short it is."""
 
 
-def departures(node: NodeId, assumed: Condition, now: Condition, band: float) -> Iterator[str]:
-    """What has left its band, in words; `band` is a share of the assumed value."""
+def drift(node: NodeId, assumed: NodeSnapshot, now: NodeSnapshot, band: float) -> Iterator[str]:
+    """Yield what has left its band, in words; `band` is a share of the assumed value."""
     if now.basis != assumed.basis:
-        yield f"{node} has been measured anew"
+        yield f"{node} has been measured again"
     elif _is_outside(now.slowness, assumed.slowness, band):
         yield f"{node} takes {now.slowness / assumed.slowness:.2f} times as long as assumed"
-    was, is_ = assumed.way, now.way
+    was, is_ = assumed.available_link, now.available_link
     for old, new, where in (
         (was.up_bytes_per_s, is_.up_bytes_per_s, "to the broker"),
         (was.down_bytes_per_s, is_.down_bytes_per_s, "from the broker"),
@@ -32,8 +32,8 @@ def departures(node: NodeId, assumed: Condition, now: Condition, band: float) ->
     if _is_outside(new, old, band) and abs(new - old) > LEAST_ROUND_TRIP_S:
         yield f"{node} has a round trip of {new * 1e3:.3g} ms, not {old * 1e3:.3g}"
     for old, new, what in (
-        (assumed.handling_s, now.handling_s, "receive and send"),
-        (assumed.intake_s, now.intake_s, "read a frame and answer it"),
+        (assumed.overhead_s, now.overhead_s, "receive and send"),
+        (assumed.frame_overhead_s, now.frame_overhead_s, "read a frame and answer it"),
     ):
         if _is_outside(new, old, band) and abs(new - old) > LEAST_ROUND_TRIP_S:
             yield f"{node} takes {new * 1e3:.3g} ms to {what}, not {old * 1e3:.3g}"

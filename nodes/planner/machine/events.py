@@ -1,4 +1,4 @@
-"""What can happen to the planner, and what it asks of its shell."""
+"""Events of the planner's machine, and actions for its shell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from nodes.config.plan_request import WishesSection
+from nodes.config.plan_request import PlanRequest
 from nodes.protocol.messages import LinkReport, NodeInfo, Report
 from nodes.tier.machine.actions import Log, Refuse
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
@@ -17,14 +17,14 @@ from pipeline.profiling.profile import Profile
 
 @dataclass(frozen=True, slots=True)
 class InfoArrived:
-    """A node said what it can do."""
+    """A node published its info."""
 
     info: NodeInfo
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileArrived:
-    """A node said what each block of a model takes it."""
+    """A node published its profile of a model."""
 
     node: NodeId
     profile: Profile
@@ -32,7 +32,7 @@ class ProfileArrived:
 
 @dataclass(frozen=True, slots=True)
 class LinkArrived:
-    """A node said how fast its way to the broker is."""
+    """A node published its link's rates and round trip."""
 
     report: LinkReport
 
@@ -73,10 +73,10 @@ class TilesByHand:
 
 @dataclass(frozen=True, slots=True)
 class PlaceRequested:
-    """A person wants a placement by hand, or (`auto`) the planner's own again. `ticket` is what to answer to."""
+    """A person wants a placement by hand, or (`auto`) the planner's own again. `request` is what to answer to."""
 
     stream: StreamId
-    ticket: Any
+    request: Any
     edge_from: str | None = None
     cloud_from: str | None = None
     auto: bool = False
@@ -84,17 +84,17 @@ class PlaceRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class WishesRequested:
-    """A person wants plans for something else from now on, or (`None`) what the configuration says."""
+class PlanRequested:
+    """A person sent a plan request, or (`None`) wants the configured one again. `request` is what to answer to."""
 
     stream: StreamId
-    ticket: Any
-    wishes: WishesSection | None
+    request: Any
+    plan_request: PlanRequest | None
 
 
 @dataclass(frozen=True, slots=True)
 class PublishPlan:
-    """Publish the plan, retained. One that `stays` says its price and reason anew; to nodes that is no news."""
+    """Publish the plan, retained. One that `stays` has only a new price and reason, which nodes ignore."""
 
     plan: Plan
     graph: ModelGraph
@@ -105,7 +105,7 @@ class PublishPlan:
 class Reply:
     """Answer a request with plain JSON values."""
 
-    ticket: Any
+    request: Any
     answer: Mapping[str, Any]
 
 
@@ -119,7 +119,7 @@ PlannerEvent: TypeAlias = (
     | ManifestArrived
     | PlanSeen
     | PlaceRequested
-    | WishesRequested
+    | PlanRequested
     | ConnectionLost
     | ConnectionRestored
     | Tick

@@ -1,4 +1,4 @@
-"""What the planner takes from events: of nodes, of streams, of plans that are there already."""
+"""The planner's inventory: what it learns from events about nodes, streams and plans that exist already."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodes.config.plan_request import WishesSection, read_wishes
+from nodes.config.plan_request import PlanRequest, read_plan_request
 from nodes.planner.costs.compute_seconds import MOST_PROFILES
 from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.events import (
@@ -22,9 +22,9 @@ from nodes.planner.machine.events import (
     ProfileArrived,
     TelemetryArrived,
 )
-from nodes.planner.machine.failure_detector import Silence
-from nodes.planner.machine.registry import MOST_GRAPHS, Roster, Served
-from nodes.planner.machine.static_costs import Terms
+from nodes.planner.machine.failure_detector import FailureDetector
+from nodes.planner.machine.registry import MOST_GRAPHS, Registry, StreamBinding
+from nodes.planner.machine.static_costs import StaticCosts
 from nodes.planner.machine.stream import FORCED, PlannedStream
 from nodes.planner.machine.utilisation import Rates
 from nodes.protocol.messages import LifeState
@@ -59,7 +59,7 @@ class PlannerSettings:
 
 
 def _sender(event: PlannerEvent) -> NodeId | None:
-    """The node that an event tells of."""
+    """The node that an event is about, None for none."""
     match event:
         case PeerStateArrived(state):
             return state.node
@@ -76,27 +76,31 @@ def _sender(event: PlannerEvent) -> NodeId | None:
 
 
 class Inventory:
-    """All that the planner knows; `learn` takes an event, and whoever decides reads the rest."""
+    """The planner's state; `learn` takes an event, and the rules read the rest."""
 
     def __init__(
         self,
         settings: PlannerSettings,
         *,
         started_at: float,
-        terms: Terms | None = None,
-        wishes: Mapping[StreamId, WishesSection] | None = None,
+        static_costs: StaticCosts | None = None,
+        plan_requests: Mapping[StreamId, PlanRequest] | None = None,
     ) -> None:
-        self.settings, self.terms, self.wishes = settings, terms or Terms(), wishes or {}
+        self.settings, self.static_costs, self.plan_requests = (
+            settings,
+            static_costs or StaticCosts(),
+            plan_requests or {},
+        )
         self.decide_after = started_at + settings.settle_s
         self.lost_at: dict[NodeId, float] = {}
-        self.roster = Roster(settings.equality)
-        self.silence = Silence(settings.lost_after_s, started_at)
+        self.registry = Registry(settings.equality)
+        self.failure_detector = FailureDetector(settings.lost_after_s, started_at)
         self.rates = Rates()
         self.now = started_at
         self.seen_plans: dict[StreamId, Plan] = {}
         self.streams: dict[StreamId, PlannedStream] = {}
         self.nodes: set[NodeId] = set()
-        self.rivals_said: dict[StreamId, list[NodeId]] = {}
+        self.rivals_logged: dict[StreamId, list[NodeId]] = {}
         self._learn: dict[type, Callable[[Any, float], list[PlannerAction]]] = {
             PeerStateArrived: self._state_arrived,
             PeerAppliedArrived: self._applied_arrived,
@@ -122,7 +126,7 @@ class Inventory:
         return actions if more_wait else actions + self._fall_silent(now)
 
     def _why_not(self, event: PlannerEvent) -> str:
-        """Why there is no room for what an event tells of, empty if there is."""
+        """The reason to refuse an event for which there is no room, empty if there is room."""
         node = _sender(event)
         if node is not None:
             if node not in self.nodes and len(self.nodes) >= MOST_NODES:
@@ -132,12 +136,12 @@ class Inventory:
             self.nodes.add(node)
         if (
             isinstance(event, ManifestArrived)
-            and self.roster.graphs.get(event.graph.digest, event.graph) != event.graph
+            and self.registry.graphs.get(event.graph.digest, event.graph) != event.graph
         ):
             return f"digest: another manifest of {event.graph.digest} is known, and a digest names one"
-        if isinstance(event, ManifestArrived) and not self.roster.has_room_for(event.graph):
+        if isinstance(event, ManifestArrived) and not self.registry.has_room_for(event.graph):
             return f"digest: {MOST_GRAPHS} models of living nodes are known, and {event.graph.digest} would be one more"
-        if isinstance(event, ProfileArrived) and not self.roster.compute.has_room_for(event.node, event.profile):
+        if isinstance(event, ProfileArrived) and not self.registry.compute.has_room_for(event.node, event.profile):
             return f"model: {MOST_PROFILES} profiles of {event.node} are known, and this would be one more"
         if isinstance(event, InfoArrived) and len(self.streams.keys() | event.info.streams.keys()) > MOST_STREAMS:
             return f"streams: {MOST_STREAMS} are known, and {event.info.node} has more"
@@ -156,93 +160,93 @@ class Inventory:
 
     def _connection_lost(self, event: ConnectionLost, now: float) -> list[PlannerAction]:
         self.decide_after = math.inf
-        self.silence.cut_off()
+        self.failure_detector.cut_off()
         return []
 
     def _fall_silent(self, now: float) -> list[PlannerAction]:
-        peers, before = self.roster.peers, self.roster.silent
+        peers, before = self.registry.peers, self.registry.silent
         # a planner's own reports are nobody's business here, least of all this one's
         nodes = [node for node, state in peers.states.items() if state.tier in _TIERS and peers.alive(node)]
-        self.roster.silent = frozenset(node for node in nodes if self.silence.of(node, now))
+        self.registry.silent = frozenset(node for node in nodes if self.failure_detector.suspects(node, now))
         after_s = self.settings.lost_after_s
-        fallen = [Log(logging.WARNING, f"nothing from {n} for {after_s:g} s") for n in self.roster.silent - before]
-        back = [Log(logging.INFO, f"{n} is heard again") for n in before - self.roster.silent if peers.alive(n)]
+        fallen = [Log(logging.WARNING, f"nothing from {n} for {after_s:g} s") for n in self.registry.silent - before]
+        back = [Log(logging.INFO, f"{n} is heard again") for n in before - self.registry.silent if peers.alive(n)]
         return [*fallen, *back]
 
     def _connection_restored(self, event: ConnectionRestored, now: float) -> list[PlannerAction]:
         self.decide_after = now + self.settings.settle_s
-        self.silence.listening(now)
+        self.failure_detector.listening(now)
         for stream in self.streams.values():
             stream.preparing.clear()
         return []
 
     def _state_arrived(self, event: PeerStateArrived, now: float) -> list[PlannerAction]:
         state = event.state
-        self.silence.heard(state.node, now)
-        news = self.roster.peers.learn_state(state)
-        if news and state.state is LifeState.LOST:
+        self.failure_detector.heard(state.node, now)
+        has_changed = self.registry.peers.learn_state(state)
+        if has_changed and state.state is LifeState.LOST:
             self.lost_at[state.node] = now
-        return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")] if news else []
+        return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")] if has_changed else []
 
     def _info_arrived(self, event: InfoArrived, now: float) -> list[PlannerAction]:
         info = event.info
-        wrong = self.roster.learn_info(info)
+        wrong = self.registry.learn_info(info)
         for name, model in info.streams.items():
             known = self.streams.get(name)
-            if known is None or (known.served.device == info.node and known.served.model != model):
+            if known is None or (known.binding.device == info.node and known.binding.model != model):
                 self._serve(name, info.node, model)
         return [Log(logging.WARNING, wrong)] if wrong else []
 
     def _serve(self, name: StreamId, device: NodeId, model: str) -> None:
-        configured = self.wishes.get(name) or WishesSection()
-        self.streams[name] = PlannedStream(Served(device, model), configured)
+        configured = self.plan_requests.get(name) or PlanRequest()
+        self.streams[name] = PlannedStream(StreamBinding(device, model), configured)
         self._adopt(name)
 
     def _take_over(self) -> list[PlannerAction]:
         """A stream has one device: who had it first, while it lives. Another one that has it, too, is told of."""
         actions: list[PlannerAction] = []
         for name, stream in list(self.streams.items()):
-            device = stream.served.device
-            rivals = [node for node in self.roster.devices_of(name) if node != device]
-            if rivals and not self.roster.peers.alive(device):
-                self._serve(name, rivals[0], self.roster.infos[rivals[0]].streams[name])
-            elif rivals and rivals != self.rivals_said.get(name):
+            device = stream.binding.device
+            rivals = [node for node in self.registry.devices_of(name) if node != device]
+            if rivals and not self.registry.peers.alive(device):
+                self._serve(name, rivals[0], self.registry.infos[rivals[0]].streams[name])
+            elif rivals and rivals != self.rivals_logged.get(name):
                 others = ", ".join(rivals)
                 text = f"stream {name} is of {device}, and {others} takes its frames as well: each is answered twice"
                 actions.append(Log(logging.ERROR, f"{text}; give it one device in all configurations, and restart"))
-            self.rivals_said[name] = rivals
+            self.rivals_logged[name] = rivals
         return actions
 
     def _profile_arrived(self, event: ProfileArrived, now: float) -> list[PlannerAction]:
-        self.roster.compute.learn_profile(event.node, event.profile)
+        self.registry.compute.learn_profile(event.node, event.profile)
         return []
 
     def _link_arrived(self, event: LinkArrived, now: float) -> list[PlannerAction]:
-        self.roster.ways.learn_report(event.report)
+        self.registry.link_rates.learn_report(event.report)
         return []
 
     def _telemetry_arrived(self, event: TelemetryArrived, now: float) -> list[PlannerAction]:
-        self.silence.heard(event.node, now)
+        self.failure_detector.heard(event.node, now)
         plans = [stream.plan for stream in self.streams.values() if stream.plan is not None]
         report = event.report
-        self.roster.compute.learn_telemetry(event.node, report.segments, plans, report.probe_seconds)
-        self.roster.learn_tiles(event.node, report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == event.node])
+        self.registry.compute.learn_telemetry(event.node, report.segments, plans, report.probe_seconds)
+        self.registry.learn_tiles(event.node, report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == event.node])
         if not any(event.node in plan.workers for plan in plans):
-            self.roster.handling.fade(event.node)
-        self.roster.learn_ways(report.ways, [p for p in plans if p.device == event.node])
+            self.registry.tile_overhead.fade(event.node)
+        self.registry.learn_legs(report.legs, [p for p in plans if p.device == event.node])
         if not any(event.node in plan.nodes.values() and len(plan.nodes) > 1 for plan in plans):
-            self.roster.ends.rest(event.node, report.probe_seconds)
-        self.roster.ways.learn_measured(event.node, report.link)
-        own = {name: stream.served for name, stream in self.streams.items() if stream.served.device == event.node}
+            self.registry.send_receive_overhead.rest(event.node, report.probe_seconds)
+        self.registry.link_rates.learn_measured(event.node, report.link)
+        own = {name: stream.binding for name, stream in self.streams.items() if stream.binding.device == event.node}
         for segment in report.segments:
             if segment.stream in own:
                 self.rates.counted(segment.stream, segment.frames, now)
-        for name in own.keys() & report.intakes.keys():
-            self.roster.learn_intake(own[name], report.intakes[name])
+        for name in own.keys() & report.frame_overheads.keys():
+            self.registry.learn_frame_overhead(own[name], report.frame_overheads[name])
         return []
 
     def _manifest_arrived(self, event: ManifestArrived, now: float) -> list[PlannerAction]:
-        self.roster.graphs[event.graph.digest] = event.graph
+        self.registry.graphs[event.graph.digest] = event.graph
         return []
 
     def _plan_seen(self, event: PlanSeen, now: float) -> list[PlannerAction]:
@@ -253,19 +257,19 @@ class Inventory:
     def _adopt(self, name: StreamId) -> None:
         """Go on with the plan of an earlier planner, and with what a person had placed by hand."""
         stream, plan = self.streams.get(name), self.seen_plans.get(name)
-        if stream is not None and stream.plan is None and plan is not None and plan.device == stream.served.device:
+        if stream is not None and stream.plan is None and plan is not None and plan.device == stream.binding.device:
             stream.plan, stream.adopted = plan, True
             if plan.planner == FORCED:
                 stream.forced, stream.forced_tiles = plan.placement, plan.tiles
-            if plan.wishes is not None:
+            if plan.plan_request is not None:
                 with contextlib.suppress(TrisectError):  # of another version of trisect: the configuration's hold
-                    stream.asked = read_wishes(plan.wishes)
+                    stream.requested = read_plan_request(plan.plan_request)
 
     def _applied_arrived(self, event: PeerAppliedArrived, now: float) -> list[PlannerAction]:
-        self.roster.peers.applied[event.applied.node] = event.applied
+        self.registry.peers.applied[event.applied.node] = event.applied
         for name, stream in self.streams.items():
             held = event.applied.streams.get(name)
             active = held is not None and stream.plan is not None and held.active == stream.plan.epoch
-            if active and event.applied.node == stream.served.device:
-                stream.proven = stream.plan
+            if active and event.applied.node == stream.binding.device:
+                stream.last_good = stream.plan
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import cycle, islice
 
 from nodes.planner.machine.events import TilesByHand
-from nodes.planner.machine.registry import Roster, Served
+from nodes.planner.machine.registry import Registry, StreamBinding
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement, Tier, stages
@@ -14,7 +14,11 @@ from pipeline.tiles.tiling import Tiling, tiled_stage
 
 
 def tiling_by_hand(
-    roster: Roster, served: Served, graph: ModelGraph, placement: Placement | None, asked: TilesByHand | None
+    registry: Registry,
+    binding: StreamBinding,
+    graph: ModelGraph,
+    placement: Placement | None,
+    asked: TilesByHand | None,
 ) -> Tiling | None:
     """The tiling that is asked for. Raises TileError, ModelError or PlanError that says why it cannot be had."""
     if asked is None or placement is None:
@@ -24,10 +28,10 @@ def tiling_by_hand(
         raise PlanError("tiles are the edge's, and this placement has no block there; give --edge-from")
     grid = Grid.parse(asked.grid)
     tile_map = split(graph, stack_named(graph, asked.stack), grid)
-    workers = asked.workers or tuple(roster.usable_workers(served))
-    able = [*roster.usable_workers(served), *roster.usable(served, Tier.EDGE)]
+    workers = asked.workers or tuple(registry.usable_workers(binding))
+    able = [*registry.usable_workers(binding), *registry.usable(binding, Tier.EDGE)]
     if unable := [node for node in workers if node not in able]:
-        why = "; ".join(roster.why_unusable(served, node) or f"{node} is not of the edge" for node in unable)
+        why = "; ".join(registry.why_unusable(binding, node) or f"{node} is not of the edge" for node in unable)
         raise PlanError(f"{why}; those that can compute tiles: {', '.join(able) or 'none'}")
     if not 0 < len(workers) <= len(grid):
         raise PlanError(f"{len(workers)} workers for {len(grid)} tiles: name 1 to {len(grid)} of {', '.join(able)}")

@@ -1,18 +1,18 @@
-"""What a person asks of the planner: to place a stream by hand, or to plan it for something else."""
+"""Operators' requests: to place a stream by hand, or to plan it for another objective."""
 
 from __future__ import annotations
 
 from nodes.planner.machine.events import (
     PlaceRequested,
     PlannerAction,
+    PlanRequested,
     Reply,
-    WishesRequested,
 )
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.lifecycle import decide
 from nodes.planner.machine.manual_tiling import tiling_by_hand
 from nodes.planner.machine.rules import may_only_blink
-from nodes.planner.machine.solving import choices_of, why_not
+from nodes.planner.machine.solving import priced_plans_of, why_not
 from nodes.planner.machine.stream import FORCED, PlannedStream, fits
 from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph
@@ -24,18 +24,18 @@ def place_requested(inventory: Inventory, event: PlaceRequested, now: float, wal
     """Place the stream as it is asked, or hand it back; else the answer says why not."""
     try:
         stream = _stream(inventory, event.stream)
-        graph = inventory.roster.graph_of(stream.served)
+        graph = inventory.registry.graph_of(stream.binding)
         forced = None if event.auto else split_at(graph, event.edge_from, event.cloud_from)
-        tiles = tiling_by_hand(inventory.roster, stream.served, graph, forced, event.tiles)
-        if not choices_of(inventory, stream, graph, forced)[1]:
+        tiles = tiling_by_hand(inventory.registry, stream.binding, graph, forced, event.tiles)
+        if not priced_plans_of(inventory, stream, graph, forced)[1]:
             raise PlanError(f"stream {event.stream!r} cannot be placed so: {why_not(inventory, stream, forced)}")
     except TrisectError as error:
-        return [Reply(event.ticket, {"ok": False, "error": str(error)})]
+        return [Reply(event.request, {"ok": False, "error": str(error)})]
     before = stream.forced, stream.forced_tiles
     stream.forced, stream.forced_tiles = forced, tiles
-    actions, undone = _hurry(inventory, event.stream, stream, graph, now, wall_ts)
+    actions, undone = _force(inventory, event.stream, stream, graph, now, wall_ts)
     if not undone and forced is not None and stream.plan is not None and stream.plan.placement != forced:
-        undone = f"{stream.served.device} has refused this placement"
+        undone = f"{stream.binding.device} has refused this placement"
     if not undone and forced is None and stream.plan is not None and stream.plan.planner == FORCED:
         undone = "no plan of the planner's own can replace the one by hand"
     if undone:
@@ -43,27 +43,27 @@ def place_requested(inventory: Inventory, event: PlaceRequested, now: float, wal
     return [*actions, _answer(event, stream, graph, undone)]
 
 
-def wishes_requested(inventory: Inventory, event: WishesRequested, now: float, wall_ts: float) -> list[PlannerAction]:
+def plan_requested(inventory: Inventory, event: PlanRequested, now: float, wall_ts: float) -> list[PlannerAction]:
     """Take them if there is a plan for them; else all stays as it is, and the answer says what conflicts."""
     stream = inventory.streams.get(event.stream)
-    before = stream.asked if stream else None
+    before = stream.requested if stream else None
     try:
         stream = _stream(inventory, event.stream)
-        stream.asked = event.wishes
-        graph = inventory.roster.graph_of(stream.served)
-        if not choices_of(inventory, stream, graph, stream.forced)[1]:
+        stream.requested = event.plan_request
+        graph = inventory.registry.graph_of(stream.binding)
+        if not priced_plans_of(inventory, stream, graph, stream.forced)[1]:
             raise PlanError(f"stream {event.stream!r} has no plan: {why_not(inventory, stream, stream.forced)}")
     except TrisectError as error:
         by_hand = stream is not None and stream.forced is not None
         if stream is not None:
-            stream.asked = before
+            stream.requested = before
         hint = "; the stream is placed by hand: `trisect place --auto` hands it back" if by_hand else ""
-        return [Reply(event.ticket, {"ok": False, "error": f"{error}{hint}"})]
-    actions, undone = _hurry(inventory, event.stream, stream, graph, now, wall_ts)
-    if not undone and stream.plan is not None and stream.plan.wishes != stream.asked_as_written:
-        undone = f"{stream.served.device} has refused what would be planned for it"
+        return [Reply(event.request, {"ok": False, "error": f"{error}{hint}"})]
+    actions, undone = _force(inventory, event.stream, stream, graph, now, wall_ts)
+    if not undone and stream.plan is not None and stream.plan.plan_request != stream.requested_as_written:
+        undone = f"{stream.binding.device} has refused what would be planned for it"
     if undone:
-        stream.asked = before
+        stream.requested = before
     return [*actions, _answer(event, stream, graph, undone)]
 
 
@@ -74,7 +74,7 @@ def _stream(inventory: Inventory, name: StreamId) -> PlannedStream:
     return stream
 
 
-def _hurry(
+def _force(
     inventory: Inventory, name: StreamId, stream: PlannedStream, graph: ModelGraph, now: float, wall_ts: float
 ) -> tuple[list[PlannerAction], str]:
     """Decide at once, whatever the margin. Returns why nothing could be decided, too; empty when it was."""
@@ -83,19 +83,19 @@ def _hurry(
     )
     if blinking:
         return [], f"{', '.join(blinking)} was lost a moment ago, and may be back in another; ask again"
-    stream.hurry = True
+    stream.force = True
     actions = decide(inventory, name, stream, now, wall_ts)
-    stream.hurry = False
+    stream.force = False
     if stream.plan is None or not fits(stream.plan, graph):
-        return actions, stream.said or "there is no plan for it"
+        return actions, stream.last_logged or "there is no plan for it"
     return actions, ""
 
 
 def _answer(
-    event: PlaceRequested | WishesRequested, stream: PlannedStream, graph: ModelGraph, why_not: str
+    event: PlaceRequested | PlanRequested, stream: PlannedStream, graph: ModelGraph, why_not: str
 ) -> PlannerAction:
     plan = stream.plan
     if why_not or plan is None:
-        return Reply(event.ticket, {"ok": False, "error": f"stream {event.stream!r} stays as it is: {why_not}"})
+        return Reply(event.request, {"ok": False, "error": f"stream {event.stream!r} stays as it is: {why_not}"})
     answer = {"ok": True, "epoch": plan.epoch, "device": plan.device, "plan": plan.to_json(graph)}
-    return Reply(event.ticket, answer)
+    return Reply(event.request, answer)

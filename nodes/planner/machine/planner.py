@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nodes.config.plan_request import WishesSection
+from nodes.config.plan_request import PlanRequest
 from nodes.planner.machine.events import (
     PlaceRequested,
     PlannerAction,
     PlannerEvent,
-    WishesRequested,
+    PlanRequested,
 )
 from nodes.planner.machine.inventory import Inventory, PlannerSettings
 from nodes.planner.machine.lifecycle import decide
-from nodes.planner.machine.operator_requests import place_requested, wishes_requested
-from nodes.planner.machine.static_costs import Terms
+from nodes.planner.machine.operator_requests import place_requested, plan_requested
+from nodes.planner.machine.static_costs import StaticCosts
 from pipeline.plan import StreamId
 
 __all__ = ["PlannerMachine", "PlannerSettings"]
@@ -32,10 +32,12 @@ class PlannerMachine:
         settings: PlannerSettings,
         *,
         started_at: float,
-        terms: Terms | None = None,
-        wishes: Mapping[StreamId, WishesSection] | None = None,
+        static_costs: StaticCosts | None = None,
+        plan_requests: Mapping[StreamId, PlanRequest] | None = None,
     ) -> None:
-        self.inventory = Inventory(settings, started_at=started_at, terms=terms, wishes=wishes)
+        self.inventory = Inventory(
+            settings, started_at=started_at, static_costs=static_costs, plan_requests=plan_requests
+        )
 
     def handle(
         self, event: PlannerEvent, now: float, wall_ts: float, *, more_wait: bool = False
@@ -45,8 +47,8 @@ class PlannerMachine:
         inventory.now = now
         if isinstance(event, PlaceRequested):
             return place_requested(inventory, event, now, wall_ts)
-        if isinstance(event, WishesRequested):
-            return wishes_requested(inventory, event, now, wall_ts)
+        if isinstance(event, PlanRequested):
+            return plan_requested(inventory, event, now, wall_ts)
         actions = inventory.learn(event, now, more_wait=more_wait)
         if more_wait or now < inventory.decide_after:
             return actions

@@ -1,4 +1,5 @@
-"""From what the roster knows to choices: each combination of nodes planned as the stream's wishes ask, cheapest first.
+"""From what the registry knows to priced plans: each combination of nodes, planned as the stream's request says,
+cheapest first.
 
 Pure, and without memory: whoever calls it keeps what was solved.
 """
@@ -9,18 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nodes.config.plan_request import WishesSection, constraints_of
-from nodes.planner.costs.snapshot import Condition
-from nodes.planner.machine.registry import Roster, Served
-from nodes.planner.machine.static_costs import Terms, combinations
-from nodes.planner.machine.tile_teams import Teams, priced_with, words
+from nodes.config.plan_request import PlanRequest, constraints_of
+from nodes.planner.costs.snapshot import NodeSnapshot
+from nodes.planner.machine.registry import Registry, StreamBinding
+from nodes.planner.machine.static_costs import StaticCosts, combinations
+from nodes.planner.machine.worker_pools import WorkerPools, priced_with, words
 from pipeline.cost import Costs
 from pipeline.errors import Infeasible, PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS, baselines, hpa
-from pipeline.partition.choice import Candidate, Choice, choose, priced, rank
 from pipeline.partition.constraints import broken
 from pipeline.partition.explain import kind_of
+from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced, rank
+from pipeline.partition.search import choose
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles.tiling import Tiling
@@ -30,22 +32,26 @@ _ALONE = {Tier.DEVICE: baselines.device_only, Tier.EDGE: baselines.edge_only, Ti
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is to be placed, where it may be, and what for."""
+class PlanningProblem:
+    """A stream's graph, the node sets it may be placed on, and its plan request."""
 
     graph: ModelGraph
-    candidates: Sequence[Candidate]
-    wishes: WishesSection
+    node_sets: Sequence[NodeSet]
+    plan_request: PlanRequest
 
-    def choices(self, forced: Placement | None = None, tiles: Tiling | None = None) -> list[Choice]:
-        """The best on each combination of nodes, the cheapest first; with `forced`, that one with `tiles` on each.
+    def priced_plans(self, forced: Placement | None = None, tiles: Tiling | None = None) -> Sequence[PricedPlan]:
+        """The best plans on combinations of nodes, the cheapest first, exact ones made when they are looked at.
 
-        Empty when no combination has what `forced` needs. Raises Infeasible when the wishes leave nothing, PlanError
-        when `forced` breaks a constraint, ModelError for a constraint on a block that the model does not have.
+        With `forced`, that placement with `tiles` on each. Empty when no combination has what `forced` needs. Raises
+        Infeasible when the request leaves nothing, PlanError when `forced` breaks a constraint, ModelError for a
+        constraint on a block that the model does not have.
         """
-        constraints, objective = constraints_of(self.graph, self.wishes.constraints), self.wishes.parsed_objective()
+        constraints, objective = (
+            constraints_of(self.graph, self.plan_request.constraints),
+            self.plan_request.parsed_objective(),
+        )
         if forced is not None:
-            able = [c for c in self.candidates if set(forced) <= c.nodes.keys()]
+            able = [c for c in self.node_sets if set(forced) <= c.nodes.keys()]
             kept = [c for c in able if not broken(self.graph, forced, c.costs, (*constraints, *c.constraints))]
             if able and not kept:
                 against = broken(self.graph, forced, able[0].costs, (*constraints, *able[0].constraints))
@@ -54,65 +60,68 @@ class Question:
                 )
             found = [priced_with(self.graph, forced, c, objective, tiles) for c in kept]
             return sorted(found, key=rank)
-        if self.wishes.planner == EXACT:
-            return choose(self.graph, self.candidates, constraints, objective)
+        if self.plan_request.planner == EXACT:
+            return choose(self.graph, self.node_sets, constraints, objective)
         found, why_not = [], None
-        for candidate in self.candidates:
-            asked = (*constraints, *candidate.constraints)
+        for node_set in self.node_sets:
+            asked = (*constraints, *node_set.constraints)
             try:
-                placement = PLANNERS[self.wishes.planner](self.graph, candidate.costs, asked, objective)
+                placement = PLANNERS[self.plan_request.planner](self.graph, node_set.costs, asked, objective)
             except Infeasible as error:
                 why_not = why_not or error
             else:
-                found.append(priced(self.graph, placement, candidate, objective))
+                found.append(priced(self.graph, placement, node_set, objective))
         if not found and why_not is not None:
             raise why_not
         return sorted(found, key=rank)
 
-    def adjusted(self, present: Plan, candidate: Candidate, before: Costs, band: float) -> Choice | None:
-        """D3's local adjustment of the present plan to the candidate's costs; `before` are those it was made with.
+    def adjusted(self, present: Plan, node_set: NodeSet, before: Costs, band: float) -> PricedPlan | None:
+        """D3's local adjustment of the present plan to the node set's costs; `before` are those it was made with.
 
         None when the outcome breaks a constraint.
         """
-        constraints = (*constraints_of(self.graph, self.wishes.constraints), *candidate.constraints)
-        affected = hpa.affected(self.graph, present.placement, before, candidate.costs, band)
+        constraints = (*constraints_of(self.graph, self.plan_request.constraints), *node_set.constraints)
+        affected = hpa.affected(self.graph, present.placement, before, node_set.costs, band)
         try:
-            placement = hpa.adjust(self.graph, present.placement, candidate.costs, affected, constraints)
+            placement = hpa.adjust(self.graph, present.placement, node_set.costs, affected, constraints)
         except Infeasible:
             return None
-        return priced(self.graph, placement, candidate, self.wishes.parsed_objective())
+        return priced(self.graph, placement, node_set, self.plan_request.parsed_objective())
 
-    def alone(self) -> dict[Tier, Choice]:
+    def alone(self) -> dict[Tier, PricedPlan]:
         """Each tier by itself at its cheapest, where the constraints allow it."""
-        constraints, objective = constraints_of(self.graph, self.wishes.constraints), self.wishes.parsed_objective()
-        found: dict[Tier, Choice] = {}
+        constraints, objective = (
+            constraints_of(self.graph, self.plan_request.constraints),
+            self.plan_request.parsed_objective(),
+        )
+        found: dict[Tier, PricedPlan] = {}
         for tier, only in _ALONE.items():
-            for candidate in self.candidates:
+            for node_set in self.node_sets:
                 try:
-                    placement = only(self.graph, candidate.costs, (*constraints, *candidate.constraints))
+                    placement = only(self.graph, node_set.costs, (*constraints, *node_set.constraints))
                 except Infeasible:
                     continue
-                choice = priced(self.graph, placement, candidate, objective)
-                if tier not in found or choice.value < found[tier].value:
-                    found[tier] = choice
+                priced_plan = priced(self.graph, placement, node_set, objective)
+                if tier not in found or priced_plan.value < found[tier].value:
+                    found[tier] = priced_plan
         return found
 
-    def compared(self, best: Choice, choices: Sequence[Choice]) -> tuple[str, dict[str, Any] | None]:
+    def compared(self, best: PricedPlan, priced_plans: Sequence[PricedPlan]) -> tuple[str, dict[str, Any] | None]:
         """A choice's price beside that of each tier alone, in words, and the next best there is, for the plan."""
-        text = self.wishes.parsed_objective().text
+        text = self.plan_request.parsed_objective().text
         alone = self.alone()
         parts = [
             f"predicted {text(best.value)} a frame",
             *(f"{t.label} alone {text(c.value)}" for t, c in alone.items()),
         ]
-        if self.wishes.objective != "latency":
+        if self.plan_request.objective != "latency":
             parts.append(f"{best.predicted.seconds * 1e3:.1f} ms latency")
         if best.gap:
             parts.append(f"proved to within {best.gap:.2%} of the optimum")
         if shared := words(self.graph, best):
             parts.append(shared)
         is_best = (best.placement, best.nodes, best.tiling)
-        others = [c for c in (*choices, *alone.values()) if (c.placement, c.nodes, c.tiling) != is_best]
+        others = [c for c in (*priced_plans, *alone.values()) if (c.placement, c.nodes, c.tiling) != is_best]
         other = min(others, key=rank, default=None)
         if other is not None and other not in alone.values():
             tiled = " in tiles" if other.tiling else ""
@@ -120,27 +129,27 @@ class Question:
         return ", ".join(parts), _runner_up(other) if other else None
 
 
-def question(
-    roster: Roster,
-    terms: Terms,
-    served: Served,
+def planning_problem(
+    registry: Registry,
+    static_costs: StaticCosts,
+    binding: StreamBinding,
     graph: ModelGraph,
-    wishes: WishesSection,
+    plan_request: PlanRequest,
     tiers: Mapping[Tier, Sequence[NodeId]],
-    conditions: Mapping[NodeId, Condition],
-    teams: Teams,
-) -> Question:
-    """What to ask of the usable nodes of each tier under these conditions of theirs, with their tile workers."""
+    snapshots: Mapping[NodeId, NodeSnapshot],
+    pools: WorkerPools,
+) -> PlanningProblem:
+    """Pose the problem for the usable nodes of each tier under these snapshots, with their worker pools."""
 
-    def candidates() -> Iterator[Candidate]:
-        for nodes in combinations(tiers, wishes.constraints.exclude_nodes):
-            yield terms.candidate(nodes, roster.costs(served, nodes, conditions))
+    def node_sets() -> Iterator[NodeSet]:
+        for nodes in combinations(tiers, plan_request.constraints.exclude_nodes):
+            yield static_costs.node_set(nodes, registry.costs(binding, nodes, snapshots))
 
-    joined = teams.join(graph, list(candidates()), choose=wishes.planner == EXACT)
-    return Question(graph, joined, wishes)
+    joined = pools.join(graph, list(node_sets()), choose=plan_request.planner == EXACT)
+    return PlanningProblem(graph, joined, plan_request)
 
 
-def _runner_up(other: Choice) -> dict[str, Any]:
+def _runner_up(other: PricedPlan) -> dict[str, Any]:
     return {
         "kind": kind_of(other.placement),
         "nodes": {tier.label: node for tier, node in other.nodes.items()},

@@ -1,4 +1,4 @@
-"""What the planner knows of nodes: who can serve a stream at present, why not, and what it would cost there."""
+"""The planner's registry of nodes: which can serve a stream at present, why others cannot, and its costs there."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from itertools import pairwise
 
 from nodes.planner.costs.compute_seconds import ComputeSeconds, Estimate
 from nodes.planner.costs.constants import Constants
-from nodes.planner.costs.ends import Ends
-from nodes.planner.costs.handling import Handling
 from nodes.planner.costs.links import Links
-from nodes.planner.costs.snapshot import Condition
+from nodes.planner.costs.send_receive_overhead import SendReceiveOverhead
+from nodes.planner.costs.snapshot import NodeSnapshot
+from nodes.planner.costs.tile_overhead import TileOverhead
 from nodes.planner.machine.equality import Equality
-from nodes.planner.machine.utilisation import Flow, taken_on
-from nodes.protocol.messages import LifeState, LinkReport, NodeInfo, TileSeconds, WaySeconds
+from nodes.planner.machine.utilisation import StreamLoad, utilisation_of
+from nodes.protocol.messages import LegSeconds, LifeState, LinkReport, NodeInfo, TileSeconds
 from nodes.protocol.peers import Peers
 from pipeline.cost import Costs, Link, link_label
 from pipeline.errors import DigestMismatch, ModelError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.tiles.team import TileNode
+from pipeline.tiles.worker_pool import TileNode
 
 MOST_GRAPHS = 128
-INTAKE_GAIN = 0.2
+FRAME_OVERHEAD_GAIN = 0.2
 """The part of a difference that one report adds."""
 UNMEASURED_BYTES_PER_S = 1e12
 """A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """A stream as the roster sees it: its device, its model, and nodes that refused it, by their session."""
+class StreamBinding:
+    """A stream as the registry sees it: its device, its model, and nodes that refused it, by their session."""
 
     device: NodeId
     model: str
@@ -40,7 +40,7 @@ class Served:
 
 
 @dataclass(slots=True)
-class Roster:
+class Registry:
     """Filled by what nodes say; `graphs` by digest. `silent` are nodes that say nothing though they should."""
 
     equality: Equality = field(default_factory=Equality)
@@ -49,14 +49,14 @@ class Roster:
     links: dict[NodeId, LinkReport] = field(default_factory=dict)
     graphs: dict[str, ModelGraph] = field(default_factory=dict)
     silent: frozenset[NodeId] = frozenset()
-    ways: Links = field(init=False)
+    link_rates: Links = field(init=False)
     compute: ComputeSeconds = field(init=False)
-    handling: Handling = field(default_factory=Handling)
-    ends: Ends = field(default_factory=Ends)
-    intakes: Constants[tuple[NodeId, str]] = field(default_factory=Constants)
+    tile_overhead: TileOverhead = field(default_factory=TileOverhead)
+    send_receive_overhead: SendReceiveOverhead = field(default_factory=SendReceiveOverhead)
+    frame_overheads: Constants[tuple[NodeId, str]] = field(default_factory=Constants)
 
     def __post_init__(self) -> None:
-        self.ways = Links(self.links)
+        self.link_rates = Links(self.links)
         self.compute = ComputeSeconds(self.infos, self.graphs)
 
     def learn_info(self, info: NodeInfo) -> str:
@@ -64,8 +64,8 @@ class Roster:
         self.infos[info.node] = info
         return self.compute.learn_speed(info)
 
-    def learn_tiles(self, head: NodeId, tiles: Sequence[TileSeconds], plans: Sequence[Plan]) -> None:
-        """Take what tiles of these plans took, as their head measured it."""
+    def learn_tiles(self, coordinator: NodeId, tiles: Sequence[TileSeconds], plans: Sequence[Plan]) -> None:
+        """Take what tiles of these plans took, as their coordinator measured it."""
         self.compute.learn_tiles(tiles, plans)
         took = {(t.stream, t.epoch, t.tile, t.worker): t.alone_seconds for t in tiles}
         for plan in plans:
@@ -74,29 +74,31 @@ class Roster:
                 worker = NodeId(tile.worker)
                 sent += tile.nbytes  # tiles leave one after the other
                 transfer_s = took.get((plan.stream, plan.epoch, number, worker))
-                if transfer_s is not None and worker != head and {head, worker} <= self.links.keys():
-                    bytes_s = _way_seconds(self.links[head], self.links[worker], sent, tile.nbytes, tile.result_nbytes)
-                    self.handling.learn(worker, transfer_s - bytes_s)
+                if transfer_s is not None and worker != coordinator and {coordinator, worker} <= self.links.keys():
+                    bytes_s = _transfer_seconds(
+                        self.links[coordinator], self.links[worker], sent, tile.nbytes, tile.result_nbytes
+                    )
+                    self.tile_overhead.learn(worker, transfer_s - bytes_s)
 
-    def learn_ways(self, ways: Sequence[WaySeconds], plans: Iterable[Plan]) -> None:
+    def learn_legs(self, legs: Sequence[LegSeconds], plans: Iterable[Plan]) -> None:
         """Take what frames of these plans took between their nodes, as their device measured it."""
-        took = {(way.stream, way.epoch): way.seconds for way in ways}
+        took = {(leg.stream, leg.epoch): leg.seconds for leg in legs}
         for plan in plans:
             seconds, beside_s = took.get((plan.stream, plan.epoch), {}), {}
-            for name, sender, receiver, nbytes in _ways_of(plan):
+            for name, sender, receiver, nbytes in _legs_of(plan):
                 if name in seconds and {sender, receiver} <= self.links.keys():
                     link = link_between(self.links[sender], self.links[receiver])
                     bytes_s = nbytes / link.bandwidth_bytes_per_s + link.latency_s
                     beside_s[sender, receiver] = seconds[name] - bytes_s
-            self.ends.learn(beside_s)
+            self.send_receive_overhead.learn(beside_s)
 
-    def learn_intake(self, stream: Served, seconds: float) -> None:
+    def learn_frame_overhead(self, stream: StreamBinding, seconds: float) -> None:
         """Take what the stream's device took to read a frame and to answer it."""
         key = stream.device, stream.model
-        self.intakes.add(key, INTAKE_GAIN * (seconds - self.intakes.smoothed(key)))
+        self.frame_overheads.add(key, FRAME_OVERHEAD_GAIN * (seconds - self.frame_overheads.smoothed(key)))
 
     def has_room_for(self, graph: ModelGraph) -> bool:
-        """Whether one more manifest can be kept; those that no node's model has are given up for it."""
+        """True when one more manifest can be kept; drops those that no node's model has for it."""
         if graph.digest not in self.graphs and len(self.graphs) >= MOST_GRAPHS:
             used = {digest for info in self.infos.values() for digest in info.models.values()}
             for digest in [digest for digest in self.graphs if digest not in used]:
@@ -107,14 +109,14 @@ class Roster:
         """The living nodes that say that the stream is theirs, by id."""
         return [node for node, info in sorted(self.infos.items()) if name in info.streams and self.peers.alive(node)]
 
-    def graph_of(self, stream: Served) -> ModelGraph:
+    def graph_of(self, stream: StreamBinding) -> ModelGraph:
         """The graph of the model that the stream's device holds. Raises ModelError while it is unknown."""
         digest = self._digest(stream)
         if digest is None or digest not in self.graphs:
             raise ModelError(f"the manifest of model {stream.model!r} ({digest}) has not arrived yet; try again")
         return self.graphs[digest]
 
-    def usable(self, stream: Served, tier: Tier) -> list[NodeId]:
+    def usable(self, stream: StreamBinding, tier: Tier) -> list[NodeId]:
         """The tier's nodes that can run a stage of the stream, by id."""
         return [
             node
@@ -125,13 +127,13 @@ class Roster:
             and not self.why_unusable(stream, node)
         ]
 
-    def usable_workers(self, stream: Served) -> list[NodeId]:
+    def usable_workers(self, stream: StreamBinding) -> list[NodeId]:
         """The nodes that compute tiles only and can for the stream, by id."""
         workers = (node for node, info in sorted(self.infos.items()) if info.is_worker)
         return [node for node in workers if not self.why_unusable(stream, node)]
 
-    def why_unusable(self, stream: Served, node: NodeId) -> str:
-        """Why the node cannot serve the stream at present, empty if it can."""
+    def why_unusable(self, stream: StreamBinding, node: NodeId) -> str:
+        """The reason that the node cannot serve the stream at present, empty if it can."""
         state, info = self.peers.states.get(node), self.infos.get(node)
         digest = self._digest(stream)
         if state is None or info is None or state.state is not LifeState.READY:
@@ -148,24 +150,26 @@ class Roster:
             return apart
         return self._why_unmeasured(stream, node, digest or "")
 
-    def why_gone(self, stream: Served, tier: Tier, node: NodeId) -> str:
-        """Why the node cannot go on with a stage of this tier, empty if it can: it may have started as another."""
+    def why_gone(self, stream: StreamBinding, tier: Tier, node: NodeId) -> str:
+        """The reason that the node cannot go on with a stage of this tier, empty if it can; its tier may have
+        changed.
+        """
         why = self.why_unusable(stream, node)
         return why or ("" if node in self.usable(stream, tier) else f"{node} is no node of the {tier.label} any more")
 
-    def is_banned(self, stream: Served, node: NodeId) -> bool:
-        """Whether the node's present process refused a plan of the stream, or never prepared it."""
+    def is_banned(self, stream: StreamBinding, node: NodeId) -> bool:
+        """True when the node's present process refused a plan of the stream, or never prepared it."""
         state = self.peers.states.get(node)
         return state is not None and stream.banned.get(node) == state.session and node != stream.device
 
-    def why_no_tiles(self, stream: Served, node: NodeId) -> str:
-        """Why a worker must not keep the tiles that it has under a plan, empty if it may, or is only lost."""
+    def why_no_tiles(self, stream: StreamBinding, node: NodeId) -> str:
+        """The reason that a worker must not keep its tiles under a plan; empty if it may, or is only lost."""
         if self.is_banned(stream, node):
             return f"{node} refuses its tiles"
         state = self.peers.states.get(node)
         return f"{node} is draining" if state is not None and state.state is LifeState.DRAINING else ""
 
-    def _why_unmeasured(self, stream: Served, node: NodeId, digest: str) -> str:
+    def _why_unmeasured(self, stream: StreamBinding, node: NodeId, digest: str) -> str:
         link = self.links.get(node)
         if self.compute.basis(node, stream.model, digest) is None:
             unfit = self.compute.why_unfit(node, stream.model, digest)
@@ -174,7 +178,7 @@ class Roster:
             return f"{node} has not measured its link yet"
         return "" if link.makes_sense else f"{node} has measured a link that cannot be ({link.describe()})"
 
-    def why_no_choice(self, stream: Served, tiers: set[Tier]) -> str:
+    def why_no_plan(self, stream: StreamBinding, tiers: set[Tier]) -> str:
         """Each of `tiers` that has no usable node, with what its nodes lack."""
         parts = []
         for tier in sorted(tiers):
@@ -185,8 +189,8 @@ class Roster:
                 parts.append(f"there is no usable {tier.label} node ({'; '.join(reasons) or 'none has come'})")
         return " and ".join(parts)
 
-    def mismatch(self, stream: Served) -> str:
-        """What to say when living nodes hold different models under the stream's name, empty if none does."""
+    def mismatch(self, stream: StreamBinding) -> str:
+        """A warning that living nodes hold different models under the stream's model name; empty if none does."""
         digest = self._digest(stream) or ""
         others = [
             (str(node), held)
@@ -195,92 +199,101 @@ class Roster:
         ]
         return str(DigestMismatch(stream.model, [(stream.device, digest), *others])) if others else ""
 
-    def apart(self, stream: Served) -> str:
-        """What to say of living nodes whose answers must not be mixed with the device's, empty if there is none."""
+    def apart(self, stream: StreamBinding) -> str:
+        """A warning of living nodes whose answers must not be mixed with the device's; empty if there is none."""
         device = self.infos.get(stream.device)
         living = [info for node, info in sorted(self.infos.items()) if self.peers.alive(node)]
         found = (self.equality.why_apart(device, info, stream.model) for info in living)
         return "; ".join(filter(None, found))
 
     def difference(self, model: str, nodes: Mapping[Tier, str]) -> str:
-        """How far the answers of a plan's nodes are apart, in words; empty where their bits are equal."""
+        """The largest difference between answers of a plan's nodes, in words; empty if their bits are equal."""
         infos = [self.infos[NodeId(node)] for node in nodes.values() if node in self.infos]
         found = self.equality.largest_difference(infos, model)
         return f"; answers of its engines differ by at most {found:.1e} of the largest" if found else ""
 
-    def unfit_profiles(self, stream: Served) -> str:
-        """What to say of living nodes' profiles that are of no use for the stream, empty if all are."""
+    def unfit_profiles(self, stream: StreamBinding) -> str:
+        """A warning of living nodes' profiles that cannot be used for the stream; empty if all can."""
         digest = self._digest(stream) or ""
         living = [node for node, info in sorted(self.infos.items()) if info.models.get(stream.model) == digest]
         return "; ".join(why for node in living if (why := self.compute.why_unfit(node, stream.model, digest)))
 
-    def is_estimated(self, stream: Served, node: NodeId) -> bool:
-        """Whether the node's price for the stream's model rests on its speed, for want of a profile."""
+    def is_estimated(self, stream: StreamBinding, node: NodeId) -> bool:
+        """True when the node's price for the stream's model is estimated from its speed, without a profile."""
         return isinstance(self.compute.basis(node, stream.model, self._digest(stream) or ""), Estimate)
 
-    def condition(self, stream: Served, node: NodeId, flows: Iterable[Flow] = ()) -> Condition:
-        """All that the node's part in `costs` follows from, beside these streams; the node is usable."""
+    def snapshot(self, stream: StreamBinding, node: NodeId, stream_loads: Iterable[StreamLoad] = ()) -> NodeSnapshot:
+        """Snapshot of a usable node's costs for the stream, shared with these loads."""
         basis = self.compute.basis(node, stream.model, self._digest(stream) or "")
         assert basis is not None
         link = self.links[node]
         is_worker = self.infos[node].is_worker
-        handling_s = self.handling.of(node) if is_worker else 2 * self.ends.of(node) + self.compute.call_seconds(node)
+        overhead_s = (
+            self.tile_overhead.seconds_of(node)
+            if is_worker
+            else 2 * self.send_receive_overhead.seconds_of(node) + self.compute.call_seconds(node)
+        )
         factor = self.compute.factor(node, stream.model, basis)
-        intake_s = self.intakes.of((node, stream.model), most_shared_s=0.0) if node == stream.device else 0.0
-        return Condition(basis, factor, link, taken_on(node, link, flows), handling_s, intake_s)
+        frame_overhead_s = (
+            self.frame_overheads.seconds_of((node, stream.model), most_shared_s=0.0) if node == stream.device else 0.0
+        )
+        return NodeSnapshot(basis, factor, link, utilisation_of(node, link, stream_loads), overhead_s, frame_overhead_s)
 
-    def flow(self, stream: Served, plan: Plan, rate_hz: float) -> Flow:
-        """What the stream takes under its plan; nodes that cannot be priced at present are left out."""
+    def stream_load(self, stream: StreamBinding, plan: Plan, rate_hz: float) -> StreamLoad:
+        """The stream's load under its plan; nodes that cannot be priced at present are left out."""
         seconds = {}
         for tier, node in plan.nodes.items():
             basis = self.compute.basis(node, stream.model, plan.digest)
             if basis is not None:
                 factor = self.compute.factor(node, stream.model, basis)
                 seconds[tier] = factor * sum(self.compute.of_stage(basis, plan, tier))
-        return Flow(plan, rate_hz, seconds)
+        return StreamLoad(plan, rate_hz, seconds)
 
-    def costs(self, stream: Served, nodes: Mapping[Tier, NodeId], conditions: Mapping[NodeId, Condition]) -> Costs:
-        """What the stream's model costs on these nodes and between them, under these conditions of theirs."""
+    def costs(
+        self, stream: StreamBinding, nodes: Mapping[Tier, NodeId], snapshots: Mapping[NodeId, NodeSnapshot]
+    ) -> Costs:
+        """Costs of the stream's model on these nodes and between them, under these snapshots."""
         digest = self._digest(stream) or ""
-        found = {tier: conditions[node] for tier, node in nodes.items()}
-        reports = {tier: condition.way for tier, condition in found.items()}
+        found = {tier: snapshots[node] for tier, node in nodes.items()}
+        reports = {tier: snapshot.available_link for tier, snapshot in found.items()}
         return Costs(
             {
-                tier: tuple(condition.slowness * seconds for seconds in self.compute.foreseen(condition.basis, digest))
-                for tier, condition in found.items()
+                tier: tuple(snapshot.slowness * seconds for seconds in self.compute.foreseen(snapshot.basis, digest))
+                for tier, snapshot in found.items()
             },
             device_edge=link_between(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
             edge_cloud=link_between(reports.get(Tier.EDGE), reports.get(Tier.CLOUD)),
-            handling={tier: condition.handling_s for tier, condition in found.items()},
-            intake_s=sum(condition.intake_s for condition in found.values()),
+            send_receive_overhead={tier: snapshot.overhead_s for tier, snapshot in found.items()},
+            frame_overhead_s=sum(snapshot.frame_overhead_s for snapshot in found.values()),
         )
 
-    def tile_node(self, stream: Served, node: NodeId, condition: Condition) -> TileNode:
-        """What tiles of the stream's model take the node under this condition."""
-        foreseen, way = self.compute.foreseen(condition.basis, self._digest(stream) or ""), condition.way
-        seconds = tuple(condition.slowness * s for s in foreseen)
-        handling_s = condition.handling_s if self.infos[node].is_worker else 0.0  # a worker's is its head's as well
-        latency_s = (way.round_trip_s + handling_s) / 2  # a tile goes there and back
-        return TileNode(node, seconds, way.up_bytes_per_s, way.down_bytes_per_s, latency_s)
+    def tile_node(self, stream: StreamBinding, node: NodeId, snapshot: NodeSnapshot) -> TileNode:
+        """The node's seconds and link for tiles of the stream's model, under this snapshot."""
+        foreseen, link = self.compute.foreseen(snapshot.basis, self._digest(stream) or ""), snapshot.available_link
+        seconds = tuple(snapshot.slowness * s for s in foreseen)
+        # a worker's is its coordinator's as well
+        overhead_s = snapshot.overhead_s if self.infos[node].is_worker else 0.0
+        latency_s = (link.round_trip_s + overhead_s) / 2  # a tile goes there and back
+        return TileNode(node, seconds, link.up_bytes_per_s, link.down_bytes_per_s, latency_s)
 
     def highest_seen(self, name: StreamId, most: int) -> int:
         """The highest epoch of the stream, up to `most`, that a node says it has seen; 0 for none."""
         held = [applied.streams[name].seen for applied in self.peers.applied.values() if name in applied.streams]
         return max((seen for seen in held if seen <= most), default=0)
 
-    def _digest(self, stream: Served) -> str | None:
+    def _digest(self, stream: StreamBinding) -> str | None:
         info = self.infos.get(stream.device)
         return info.models.get(stream.model) if info else None
 
 
-def _way_seconds(head: LinkReport, worker: LinkReport, sent: int, nbytes: int, result_nbytes: int) -> float:
-    """What a tile's bytes take there and back, those `sent` before it and with it included."""
-    there_s = sent / head.up_bytes_per_s + nbytes / worker.down_bytes_per_s
-    back_s = result_nbytes * (1 / worker.up_bytes_per_s + 1 / head.down_bytes_per_s)
-    return there_s + back_s + head.round_trip_s + worker.round_trip_s
+def _transfer_seconds(coordinator: LinkReport, worker: LinkReport, sent: int, nbytes: int, result_nbytes: int) -> float:
+    """Seconds of a tile's bytes there and back, including those `sent` up to and with it."""
+    there_s = sent / coordinator.up_bytes_per_s + nbytes / worker.down_bytes_per_s
+    back_s = result_nbytes * (1 / worker.up_bytes_per_s + 1 / coordinator.down_bytes_per_s)
+    return there_s + back_s + coordinator.round_trip_s + worker.round_trip_s
 
 
-def _ways_of(plan: Plan) -> Iterator[tuple[str, NodeId, NodeId, int]]:
+def _legs_of(plan: Plan) -> Iterator[tuple[str, NodeId, NodeId, int]]:
     """From each of a plan's nodes to the next and from the last to the device: its name, both ends, and its bytes."""
     used = sorted({*plan.placement, Tier.DEVICE})
     for lower, upper in pairwise(used):

@@ -2,116 +2,127 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nodes.config.plan_request import as_written
 from nodes.planner.machine.inventory import Inventory
-from nodes.planner.machine.problem import HPA, Question, question
+from nodes.planner.machine.problem import HPA, PlanningProblem, planning_problem
 from nodes.planner.machine.stream import PlannedStream, fits
-from nodes.planner.machine.tile_teams import Teams, priced_with
-from nodes.planner.machine.utilisation import Flow
+from nodes.planner.machine.utilisation import StreamLoad
+from nodes.planner.machine.worker_pools import WorkerPools, priced_with
 from pipeline.graph import ModelGraph
-from pipeline.partition.choice import Choice
+from pipeline.partition.priced_plan import PricedPlan
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles.tiling import Tiling
 
 
-def choices_of(
+def priced_plans_of(
     inventory: Inventory, stream: PlannedStream, graph: ModelGraph, forced: Placement | None
-) -> tuple[Question, list[Choice]]:
+) -> tuple[PlanningProblem, Sequence[PricedPlan]]:
     """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
-    tiers = {tier: inventory.roster.usable(stream.served, tier) for tier in Tier}
-    flows = _flows_beside(inventory, stream)
+    tiers = {tier: inventory.registry.usable(stream.binding, tier) for tier in Tier}
+    stream_loads = _other_stream_loads(inventory, stream)
     workers = workers_of(inventory, stream)
     nodes = [*(node for usable in tiers.values() for node in usable), *workers]
-    stream.assume({n: inventory.roster.condition(stream.served, n, flows) for n in nodes}, inventory.settings.band)
+    stream.assume(
+        {n: inventory.registry.snapshot(stream.binding, n, stream_loads) for n in nodes}, inventory.settings.band
+    )
     tiles = _forced_tiles(inventory, stream) if forced is not None and forced == stream.forced else None
-    whole = frozenset(node for node in nodes if works_whole(inventory, stream, node))
+    whole = frozenset(node for node in nodes if is_untiled_only(inventory, stream, node))
     in_use = stream.plan.tiles if stream.plan is not None else None
     where = tuple((tier, tuple(usable)) for tier, usable in tiers.items())
-    rests_on = (graph.digest, as_written(stream.wishes), tiles, whole, in_use, where, *stream.assumed.items())
+    rests_on = (graph.digest, as_written(stream.plan_request), tiles, whole, in_use, where, *stream.assumed.items())
     solved = stream.solved.get(forced)
     if solved is None or solved[0] != rests_on:
         known = stream.assumed
-        teams = _teams(inventory, stream)
-        asked = question(inventory.roster, inventory.terms, stream.served, graph, stream.wishes, tiers, known, teams)
-        same_asked = solved is not None and solved[0][:2] == rests_on[:2] and forced is None
-        is_news = same_asked and stream.before.keys() == stream.assumed.keys()
-        adjusted = _adjusted(inventory, stream, graph, asked) if is_news else None
-        solved = rests_on, asked, [adjusted] if adjusted else asked.choices(forced, tiles)
+        pools = _pools(inventory, stream)
+        problem = planning_problem(
+            inventory.registry, inventory.static_costs, stream.binding, graph, stream.plan_request, tiers, known, pools
+        )
+        same_problem = solved is not None and solved[0][:2] == rests_on[:2] and forced is None
+        is_changed = same_problem and stream.before.keys() == stream.assumed.keys()
+        adjusted = _adjusted(inventory, stream, graph, problem) if is_changed else None
+        solved = rests_on, problem, [adjusted] if adjusted else problem.priced_plans(forced, tiles)
         # the planner's own, and the last one by hand
-        stream.solved = {of: known for of, known in stream.solved.items() if of is None}
+        stream.solved = {placement: known for placement, known in stream.solved.items() if placement is None}
         stream.solved[forced] = solved
     return solved[1:]
 
 
 def workers_of(inventory: Inventory, stream: PlannedStream) -> list[NodeId]:
     """The nodes that can compute tiles of the stream, and may."""
-    excluded = stream.wishes.constraints.exclude_nodes
-    return [node for node in inventory.roster.usable_workers(stream.served) if node not in excluded]
+    excluded = stream.plan_request.constraints.exclude_nodes
+    return [node for node in inventory.registry.usable_workers(stream.binding) if node not in excluded]
 
 
-def _teams(inventory: Inventory, stream: PlannedStream) -> Teams:
+def _pools(inventory: Inventory, stream: PlannedStream) -> WorkerPools:
     workers = [node for node in workers_of(inventory, stream) if node in stream.assumed]
-    heads = [node for node in stream.assumed if not works_whole(inventory, stream, node)]
-    return Teams.of(inventory.roster, stream.served, stream.assumed, workers, heads, _tiles_in_use(inventory, stream))
+    coordinators = [node for node in stream.assumed if not is_untiled_only(inventory, stream, node)]
+    return WorkerPools.from_snapshots(
+        inventory.registry, stream.binding, stream.assumed, workers, coordinators, _tiles_in_use(inventory, stream)
+    )
 
 
 def _tiles_in_use(inventory: Inventory, stream: PlannedStream) -> tuple[NodeId, Tiling] | None:
     plan = stream.plan
-    graph = inventory.roster.graphs.get(plan.digest) if plan is not None else None
+    graph = inventory.registry.graphs.get(plan.digest) if plan is not None else None
     if plan is None or plan.tiles is None or graph is None or not fits(plan, graph):
         return None
     return plan.nodes[Tier.EDGE], plan.tiles
 
 
-def _flows_beside(inventory: Inventory, stream: PlannedStream) -> list[Flow]:
+def _other_stream_loads(inventory: Inventory, stream: PlannedStream) -> list[StreamLoad]:
     """The other streams whose devices are there."""
     return [
-        inventory.roster.flow(other.served, other.plan, inventory.rates.of(name, inventory.now))
+        inventory.registry.stream_load(other.binding, other.plan, inventory.rates.rate_of(name, inventory.now))
         for name, other in inventory.streams.items()
-        if other is not stream and other.plan is not None and inventory.roster.peers.alive(other.served.device)
+        if other is not stream and other.plan is not None and inventory.registry.peers.alive(other.binding.device)
     ]
 
 
-def _adjusted(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, asked: Question) -> Choice | None:
+def _adjusted(
+    inventory: Inventory, stream: PlannedStream, graph: ModelGraph, problem: PlanningProblem
+) -> PricedPlan | None:
     """D3's answer to news: the present plan, on the same nodes, adjusted where something has left its band."""
     plan = stream.plan
-    if stream.wishes.planner != HPA or plan is None or plan.planner != HPA or not fits(plan, graph):
+    if stream.plan_request.planner != HPA or plan is None or plan.planner != HPA or not fits(plan, graph):
         return None
-    wider = [c for c in asked.candidates if c.nodes.items() >= plan.nodes.items()]
-    candidate = max(wider, key=lambda c: len(c.nodes), default=None)
-    if candidate is None or not set(candidate.nodes.values()) <= stream.before.keys():
+    wider = [c for c in problem.node_sets if c.nodes.items() >= plan.nodes.items()]
+    node_set = max(wider, key=lambda c: len(c.nodes), default=None)
+    if node_set is None or not set(node_set.nodes.values()) <= stream.before.keys():
         return None
-    nodes = {tier: NodeId(node) for tier, node in candidate.nodes.items()}
-    before = inventory.terms.candidate(nodes, inventory.roster.costs(stream.served, nodes, stream.before))
-    return asked.adjusted(plan, candidate, before.costs, inventory.settings.band)
+    nodes = {tier: NodeId(node) for tier, node in node_set.nodes.items()}
+    before = inventory.static_costs.node_set(nodes, inventory.registry.costs(stream.binding, nodes, stream.before))
+    return problem.adjusted(plan, node_set, before.costs, inventory.settings.band)
 
 
-def priced_today(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, plan: Plan) -> Choice:
+def priced_today(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, plan: Plan) -> PricedPlan:
     """The plan at today's prices; all its nodes are usable."""
-    candidate = inventory.terms.candidate(plan.nodes, inventory.roster.costs(stream.served, plan.nodes, stream.assumed))
+    node_set = inventory.static_costs.node_set(
+        plan.nodes, inventory.registry.costs(stream.binding, plan.nodes, stream.assumed)
+    )
     if plan.tiles is not None:
-        candidate = replace(candidate, team=_teams(inventory, stream).behind(plan.nodes[Tier.EDGE]))
-    return priced_with(graph, plan.placement, candidate, stream.wishes.parsed_objective(), plan.tiles)
+        node_set = replace(node_set, pool=_pools(inventory, stream).behind(plan.nodes[Tier.EDGE]))
+    return priced_with(graph, plan.placement, node_set, stream.plan_request.parsed_objective(), plan.tiles)
 
 
 def why_not(inventory: Inventory, stream: PlannedStream, forced: Placement | None) -> str:
-    """What is lacking for a placement, that by hand or any."""
-    return inventory.roster.why_no_choice(stream.served, set(forced or ()) | {Tier.DEVICE})
+    """The tiers that lack usable nodes for the forced placement, or any, with reasons, in words."""
+    return inventory.registry.why_no_plan(stream.binding, set(forced or ()) | {Tier.DEVICE})
 
 
-def works_whole(inventory: Inventory, stream: PlannedStream, node: NodeId) -> bool:
-    """Whether the node's present process has refused to be the head of tiles."""
-    state = inventory.roster.peers.states.get(node)
-    return state is not None and stream.whole_only.get(node) == state.session
+def is_untiled_only(inventory: Inventory, stream: PlannedStream, node: NodeId) -> bool:
+    """True when the node's present process has refused to coordinate tiles."""
+    state = inventory.registry.peers.states.get(node)
+    return state is not None and stream.untiled_only.get(node) == state.session
 
 
 def _forced_tiles(inventory: Inventory, stream: PlannedStream) -> Tiling | None:
-    """Those placed by hand, while none of their workers refuses; for one that is lost the head stands in."""
+    """The tiles placed by hand, None once a worker refuses; the coordinator computes those of a lost one."""
     tiles = stream.forced_tiles
-    refusing = any(inventory.roster.why_no_tiles(stream.served, node) for node in tiles.workers) if tiles else False
-    head = stream.plan.nodes.get(Tier.EDGE) if stream.plan else None
-    refusing |= head is not None and works_whole(inventory, stream, head)
+    refusing = any(inventory.registry.why_no_tiles(stream.binding, node) for node in tiles.workers) if tiles else False
+    coordinator = stream.plan.nodes.get(Tier.EDGE) if stream.plan else None
+    refusing |= coordinator is not None and is_untiled_only(inventory, stream, coordinator)
     return None if refusing else tiles

@@ -1,4 +1,4 @@
-"""What the configuration says of nodes and links beside what they measure: prices, memory, and links that are given."""
+"""Static costs: prices, memory and given links, from the configuration rather than from measurements."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from itertools import product
 from types import MappingProxyType
 
 from pipeline.cost import Costs, Link
-from pipeline.partition.choice import Candidate
 from pipeline.partition.constraints import MemoryLimit
+from pipeline.partition.priced_plan import NodeSet
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class StaticCosts:
     """`prices` per second of work and `memory_bytes` for networks by node; `links` by lower tier.
 
     A given link is taken for all that its way takes, its nodes' handling included.
@@ -25,17 +25,17 @@ class Terms:
     memory_bytes: Mapping[NodeId, float] = field(default_factory=lambda: MappingProxyType({}))
     links: Mapping[Tier, Link] = field(default_factory=lambda: MappingProxyType({}))
 
-    def candidate(self, nodes: Mapping[Tier, NodeId], costs: Costs) -> Candidate:
+    def node_set(self, nodes: Mapping[Tier, NodeId], costs: Costs) -> NodeSet:
         """The nodes with what they measured, on these terms."""
-        on_terms = replace(
+        repriced = replace(
             costs,
             device_edge=self.links.get(Tier.DEVICE, costs.device_edge),
             edge_cloud=self.links.get(Tier.EDGE, costs.edge_cloud),
             prices={tier: self.prices.get(node, 0.0) for tier, node in nodes.items()},
-            handling={} if self.links else costs.handling,
+            send_receive_overhead={} if self.links else costs.send_receive_overhead,
         )
         limits = (MemoryLimit(tier, self.memory_bytes[n]) for tier, n in nodes.items() if n in self.memory_bytes)
-        return Candidate(nodes, on_terms, tuple(limits))
+        return NodeSet(nodes, repriced, tuple(limits))
 
 
 def combinations(

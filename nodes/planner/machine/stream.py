@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from nodes.config.plan_request import WishesSection, as_written
-from nodes.planner.costs.drift import departures
-from nodes.planner.costs.snapshot import Condition
-from nodes.planner.machine.problem import Question
-from nodes.planner.machine.registry import Served
+from nodes.config.plan_request import PlanRequest, as_written
+from nodes.planner.costs.drift import drift
+from nodes.planner.costs.snapshot import NodeSnapshot
+from nodes.planner.machine.problem import PlanningProblem
+from nodes.planner.machine.registry import StreamBinding
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
-from pipeline.partition.choice import Choice
+from pipeline.partition.priced_plan import PricedPlan
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles.tiling import Tiling
 
 FORCED = "forced"
 
-Way: TypeAlias = tuple[Placement, tuple[tuple[Tier, str], ...], Tiling | None]
+Assignment: TypeAlias = tuple[Placement, tuple[tuple[Tier, str], ...], Tiling | None]
 """A placement on these nodes, with these tiles, whatever its epoch."""
 
 
@@ -28,77 +28,77 @@ Way: TypeAlias = tuple[Placement, tuple[tuple[Tier, str], ...], Tiling | None]
 class PlannedStream:
     """`unsure` are nodes that were priced by an estimate when the present plan was published.
 
-    `asked` are wishes that a person has sent, in place of the configuration's. `proven` is the last plan that its
-    device made active, `turned_down` what its device refused, with its session; `preparing` since when each node is
-    at it. `whole_only` are heads that refused tiles, with their sessions. `priced_at` is when the present plan's
-    price was last said. `assumed` is what the last decision went by, `before` the one before it; `news` says what has
-    left its band since the last word on it.
+    `requested` is the request that a person sent, in place of the configured one. `last_good` is the last plan that
+    its device made active, `refused_by_device` what its device refused, with its session; `preparing` since when each
+    node is at it. `untiled_only` are coordinators that refused tiles, with their sessions. `priced_at` is when the
+    present plan's price was last said. `assumed` is what the last decision went by, `before` the one before it;
+    `drift_reasons` says what has left its band since the last word on it.
     """
 
-    served: Served
-    configured: WishesSection
-    asked: WishesSection | None = None
+    binding: StreamBinding
+    configured: PlanRequest
+    requested: PlanRequest | None = None
     plan: Plan | None = None
     adopted: bool = False
     forced: Placement | None = None
     forced_tiles: Tiling | None = None
-    hurry: bool = False
+    force: bool = False
     published_at: float = 0.0
     priced_at: float = 0.0
-    said: str = ""
+    last_logged: str = ""
     unsure: frozenset[NodeId] = frozenset()
-    proven: Plan | None = None
-    turned_down: dict[Way, str] = field(default_factory=dict)
+    last_good: Plan | None = None
+    refused_by_device: dict[Assignment, str] = field(default_factory=dict)
     preparing: dict[tuple[NodeId, str, int], float] = field(default_factory=dict)
-    whole_only: dict[NodeId, str] = field(default_factory=dict)
-    assumed: Mapping[NodeId, Condition] = field(default_factory=dict)
-    before: Mapping[NodeId, Condition] = field(default_factory=dict)
-    news: tuple[str, ...] = ()
-    solved: dict[Placement | None, tuple[Any, Question, list[Choice]]] = field(default_factory=dict)
+    untiled_only: dict[NodeId, str] = field(default_factory=dict)
+    assumed: Mapping[NodeId, NodeSnapshot] = field(default_factory=dict)
+    before: Mapping[NodeId, NodeSnapshot] = field(default_factory=dict)
+    drift_reasons: tuple[str, ...] = ()
+    solved: dict[Placement | None, tuple[Any, PlanningProblem, Sequence[PricedPlan]]] = field(default_factory=dict)
 
-    def assume(self, now: Mapping[NodeId, Condition], band: float) -> None:
+    def assume(self, now: Mapping[NodeId, NodeSnapshot], band: float) -> None:
         """Go by what holds now, if other nodes are there or something has left its band."""
         if now.keys() == self.assumed.keys():
-            left = [text for node in now for text in departures(node, self.assumed[node], now[node], band)]
+            left = [text for node in now for text in drift(node, self.assumed[node], now[node], band)]
             if not left:
                 return
-            self.news = tuple(left)
+            self.drift_reasons = tuple(left)
         self.before, self.assumed = self.assumed, now
 
     @property
-    def wishes(self) -> WishesSection:
-        """What its plans are for."""
-        return self.asked or self.configured
+    def plan_request(self) -> PlanRequest:
+        """The request that its plans follow: a person's, else the configured one."""
+        return self.requested or self.configured
 
     @property
-    def asked_as_written(self) -> Mapping[str, Any] | None:
-        """The wishes that a person has sent, as the plan remembers them for the next planner process."""
-        return as_written(self.asked) if self.asked is not None else None
+    def requested_as_written(self) -> Mapping[str, Any] | None:
+        """The request that a person sent, as the plan keeps it for the next planner process; None if there is none."""
+        return as_written(self.requested) if self.requested is not None else None
 
-    def planner_of(self, best: Choice) -> str:
+    def planner_of(self, best: PricedPlan) -> str:
         """The name of what chose it."""
-        return FORCED if best.placement == self.forced else self.wishes.planner
+        return FORCED if best.placement == self.forced else self.plan_request.planner
 
-    def by_whom(self, best: Choice) -> str:
-        """Why it is published at once, in words."""
+    def by_whom(self, best: PricedPlan) -> str:
+        """The reason to publish it at once, in words."""
         if best.placement == self.forced:
             return "placed by hand"
         planned_by_hand = self.plan is not None and self.plan.planner == FORCED
-        return "handed back to the planner" if planned_by_hand else f"asked for {self.wishes.objective}"
+        return "handed back to the planner" if planned_by_hand else f"asked for {self.plan_request.objective}"
 
 
-def way(plan: Plan) -> Way:
-    """How it runs the stream."""
+def assignment(plan: Plan) -> Assignment:
+    """The plan's placement, nodes and tiles."""
     return plan.placement, _nodes(plan), plan.tiles
 
 
-def way_of(choice: Choice) -> Way:
-    """How it would run the stream."""
-    return choice.placement, _nodes(choice), choice.tiling
+def assignment_of(priced_plan: PricedPlan) -> Assignment:
+    """The priced plan's placement, nodes and tiles."""
+    return priced_plan.placement, _nodes(priced_plan), priced_plan.tiling
 
 
 def fits(plan: Plan, graph: ModelGraph) -> bool:
-    """Whether the plan is one of this graph."""
+    """True when the plan fits this graph and names its digest."""
     try:
         plan.check(graph)
     except PlanError:
@@ -106,5 +106,5 @@ def fits(plan: Plan, graph: ModelGraph) -> bool:
     return plan.digest == graph.digest
 
 
-def _nodes(of: Plan | Choice) -> tuple[tuple[Tier, str], ...]:
-    return tuple(sorted((tier, str(node)) for tier, node in of.nodes.items()))
+def _nodes(plan: Plan | PricedPlan) -> tuple[tuple[Tier, str], ...]:
+    return tuple(sorted((tier, str(node)) for tier, node in plan.nodes.items()))

@@ -1,4 +1,4 @@
-"""What streams take of the nodes that they share: frames per second, measured, by what each frame is predicted to take.
+"""Utilisation of shared nodes: streams' measured frames per second, times the predicted cost of each frame.
 
 A stream is planned with what the others leave. A processor of which a share is taken works for one more stream as if it
 were that much slower, which holds exactly for a shared one and roughly for one that serves frames in turn.
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nodes.planner.costs.snapshot import Taken
+from nodes.planner.costs.snapshot import Utilisation
 from nodes.protocol.messages import LinkReport
 from pipeline.cost import LinkCost, link_label
 from pipeline.placement import Tier
@@ -36,7 +36,7 @@ class Rates:
         self._known: dict[StreamId, _Rate] = {}
 
     def counted(self, stream: StreamId, frames: int, now: float) -> None:
-        """So many frames since this was said last; the first time only begins to count."""
+        """Count `frames` since the last call; the first call only starts the clock."""
         known = self._known.get(stream)
         if known is None or now - known.counted_at > STALE_S:
             self._known[stream] = _Rate(now)
@@ -44,7 +44,7 @@ class Rates:
             known.windows.append(frames / (now - known.counted_at))
             known.counted_at = now
 
-    def of(self, stream: StreamId, now: float) -> float:
+    def rate_of(self, stream: StreamId, now: float) -> float:
         """The median of the last windows; 0 when nothing has been said for a while."""
         known = self._known.get(stream)
         if known is None or not known.windows or now - known.counted_at > STALE_S:
@@ -53,7 +53,7 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class StreamLoad:
     """A stream under its plan: frames per second, and the seconds that one takes of each stage, unshared and without
     tiles.
     """
@@ -63,27 +63,27 @@ class Flow:
     seconds: Mapping[Tier, float]
 
 
-def taken_on(node: NodeId, link: LinkReport, flows: Iterable[Flow]) -> Taken:
-    """What these streams take of the node and of its ways."""
+def utilisation_of(node: NodeId, link: LinkReport, stream_loads: Iterable[StreamLoad]) -> Utilisation:
+    """Shares of the node's processor and link that these streams use."""
     compute = up = down = 0.0
-    for flow in flows:
-        for tile in flow.plan.predicted.tiles.tiles if flow.plan.predicted.tiles else ():
+    for stream_load in stream_loads:
+        for tile in stream_load.plan.predicted.tiles.tiles if stream_load.plan.predicted.tiles else ():
             if tile.worker == node:
-                compute += flow.rate_hz * tile.compute_seconds
-                up += flow.rate_hz * tile.result_nbytes / link.up_bytes_per_s
-                down += flow.rate_hz * tile.nbytes / link.down_bytes_per_s
-        tier = flow.plan.tier_of(node)
+                compute += stream_load.rate_hz * tile.compute_seconds
+                up += stream_load.rate_hz * tile.result_nbytes / link.up_bytes_per_s
+                down += stream_load.rate_hz * tile.nbytes / link.down_bytes_per_s
+        tier = stream_load.plan.tier_of(node)
         if tier is None:
             continue
-        sent, received = _bytes(flow.plan, tier)
-        compute += flow.rate_hz * flow.seconds.get(tier, 0.0)
-        up += flow.rate_hz * sent / link.up_bytes_per_s
-        down += flow.rate_hz * received / link.down_bytes_per_s
-    return Taken(*(round(min(share, MOST), 3) for share in (compute, up, down)))
+        sent, received = _bytes(stream_load.plan, tier)
+        compute += stream_load.rate_hz * stream_load.seconds.get(tier, 0.0)
+        up += stream_load.rate_hz * sent / link.up_bytes_per_s
+        down += stream_load.rate_hz * received / link.down_bytes_per_s
+    return Utilisation(*(round(min(share, MOST), 3) for share in (compute, up, down)))
 
 
 def _bytes(plan: Plan, tier: Tier) -> tuple[int, int]:
-    """What the tier's node sends and receives for a frame: the tensors of its cuts and, from the last tier, results."""
+    """Bytes that the tier's node sends and receives per frame: its cuts' tensors and, from the last tier, results."""
     nothing = LinkCost(0.0, 0, 0, 0.0)
     above = plan.predicted.links.get(link_label(tier), nothing) if tier is not Tier.CLOUD else nothing
     below = plan.predicted.links.get(link_label(Tier(tier - 1)), nothing) if tier is not Tier.DEVICE else nothing

@@ -1,4 +1,4 @@
-"""What a tier node's machines ask of the shell. Actions are values; only the shell performs them."""
+"""Actions of a tier node's machines. They are values; only the shell performs them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.wire import Array, FrameKey, Trace
 class Prepare:
     """Compile this node's part in the background, subscribe to its inputs, then say Prepared or PrepareFailed.
 
-    A stage; a stage and its tiles for the head of a tiled one; the tiles alone (`stage` is None) for a worker.
+    A stage; a stage and its tiles for the coordinator of a tiled one; the tiles alone (`stage` is None) for a worker.
     """
 
     plan: Plan
@@ -80,7 +80,7 @@ class SendTile:
 
 @dataclass(frozen=True, slots=True)
 class SendOutput:
-    """Publish one of the model's outputs, to the device; or a tile's output, to the head."""
+    """Publish one of the model's outputs, to the device; or a tile's output, to the coordinator."""
 
     key: FrameKey
     tensor: int
@@ -90,7 +90,7 @@ class SendOutput:
 
 @dataclass(frozen=True, slots=True)
 class SendFailure:
-    """Tell the device that this frame could not be computed here; or the head, that this tile could not."""
+    """Tell the device that this frame could not be computed here; or the coordinator, that this tile could not."""
 
     key: FrameKey
     message: str
@@ -103,7 +103,7 @@ class DecodeFrame:
 
     stream: StreamId
     sequence: int
-    ticket: Any
+    pending_frame: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class DropFrame:
     """A frame that has not entered gives way to a fresher one."""
 
     stream: StreamId
-    ticket: Any
+    pending_frame: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class CloseFrame:
 
     stream: StreamId
     sequence: int
-    ticket: Any
+    pending_frame: Any
     epoch: int
     attempt: int
     outputs: Mapping[int, Array]

@@ -1,4 +1,4 @@
-"""What can happen to a tier node. Events are values; the shell makes them, the machines read them."""
+"""Events of a tier node. They are values; the shell makes them, the machines read them."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ class TileFailed:
 
 @dataclass(frozen=True, slots=True)
 class FrameOffered:
-    """A frame came from the stream's topic or source; `ticket` is the shell's handle on it.
+    """A frame came from the stream's topic or source; `pending_frame` is the shell's handle on it.
 
     A `live` frame may be dropped for a fresher one while it has not entered. One that an earlier process had taken
     comes with its `sequence` of then; None takes the next.
     """
 
     stream: StreamId
-    ticket: Any
+    pending_frame: Any
     live: bool = False
     sequence: int | None = None
 

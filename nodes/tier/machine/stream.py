@@ -16,7 +16,7 @@ from typing import Any
 
 from broker.complaints import shortened
 from nodes.protocol.messages import StreamApplied
-from nodes.protocol.peers import Peers, Presence
+from nodes.protocol.peers import Incarnation, Peers
 from nodes.tier.machine.actions import Action, CloseFrame, Count, DecodeFrame, DropFrame, Log, Run
 from nodes.tier.machine.epochs import EpochTable, Phase
 from nodes.tier.machine.events import FrameDecoded, FrameOffered, FrameUndecodable, OutputArrived, OutputFailed
@@ -56,7 +56,7 @@ class Frame:
     `submitted` has the plan of each attempt, the newest `MOST_ATTEMPTS` of them.
     """
 
-    ticket: Any
+    pending_frame: Any
     due_at: float
     attempts_before: int = 0
     inputs: Mapping[int, Array] | None = None
@@ -64,7 +64,7 @@ class Frame:
     epoch: int = 0
     attempt: int = 0
     submitted_at: float = 0.0
-    presence: dict[NodeId, Presence | None] = field(default_factory=dict)
+    incarnation: dict[NodeId, Incarnation | None] = field(default_factory=dict)
     submitted: dict[int, Plan] = field(default_factory=dict)
     outputs: dict[int, Array] = field(default_factory=dict)
     trace: Trace = ()
@@ -92,7 +92,7 @@ class StreamOwner:
         self.backlog: deque[FrameOffered] = deque()
 
     def applied(self, own: StreamApplied) -> StreamApplied:
-        """What this node says of the stream: its readiness, and what the other nodes must keep."""
+        """The state to announce of the stream: this node's readiness, and the epochs that other nodes must keep."""
         return replace(own, active=self.active, holds=tuple(sorted(self._plans)))
 
     def plan_arrived(self, plan: Plan) -> None:
@@ -108,7 +108,7 @@ class StreamOwner:
         for waiting in stale:
             self.backlog.remove(waiting)
         self.backlog.append(event)
-        drops: list[Action] = [DropFrame(self.settings.stream, waiting.ticket) for waiting in stale]
+        drops: list[Action] = [DropFrame(self.settings.stream, waiting.pending_frame) for waiting in stale]
         return drops + [self._count("dropped_at_source_total") for _ in stale]
 
     def frame_decoded(self, event: FrameDecoded) -> None:
@@ -139,16 +139,16 @@ class StreamOwner:
         return self._close(event.key, "")
 
     def _is_asked(self, frame: Frame, event: OutputArrived) -> bool:
-        """Whether this attempt's plan has the sender make this output."""
+        """True when this attempt's plan has the sender make this output."""
         plan = frame.submitted.get(event.key.attempt)
         if plan is None or plan.epoch != event.key.epoch or event.tensor not in self._graph.outputs:
             return False
         return plan.nodes[plan.placement[self._graph.producer[event.tensor]]] == event.sender
 
     def _learn_latency(self, frame: Frame, taken: float) -> None:
-        """Only from frames whose way stood all the time: what an outage took says nothing about the next frame."""
+        """Learn from frames whose nodes all stayed: an outage's seconds are not the next frame's."""
         plan = self._plans.get(frame.epoch)
-        if plan is not None and frame.presence == self._presence(plan):
+        if plan is not None and frame.incarnation == self._incarnations(plan):
             self._latency_s = max(taken, LATENCY_MEMORY * self._latency_s + (1 - LATENCY_MEMORY) * taken)
 
     def output_failed(self, event: OutputFailed, now: float) -> list[Action]:
@@ -168,7 +168,7 @@ class StreamOwner:
         return [Log(logging.WARNING, text)]
 
     def connection_restored(self, now: float) -> None:
-        """What was under way to this node may be lost."""
+        """Have open frames submitted again soon: messages to this node may be lost."""
         for frame in self.open.values():
             frame.due_at = min(frame.due_at, now + GRACE_S)
 
@@ -213,7 +213,8 @@ class StreamOwner:
         )
 
     def _complete(self, plan: Plan) -> bool:
-        """Whether nobody is waited for: a worker that lives may still prepare, for one that is lost the head stands in.
+        """Whether nobody is waited for: a worker that lives may still prepare, for one that is lost the coordinator
+        stands in.
 
         Once the plan is active, frames enter as long as the nodes with a stage are ready.
         """
@@ -223,8 +224,8 @@ class StreamOwner:
     def _runnable(self) -> bool:
         return self.active is not None and self._ready(self._plans[self.active])
 
-    def _presence(self, plan: Plan) -> dict[NodeId, Presence | None]:
-        return {node: self._peers.presence(node) for node in plan.nodes.values() if node != self._me}
+    def _incarnations(self, plan: Plan) -> dict[NodeId, Incarnation | None]:
+        return {node: self._peers.incarnation(node) for node in plan.nodes.values() if node != self._me}
 
     def _admit(self, now: float) -> list[Action]:
         actions: list[Action] = []
@@ -236,16 +237,16 @@ class StreamOwner:
                 self._next_sequence += 1
             else:
                 before = ATTEMPTS_SET_ASIDE * (self.settings.first_sequence // SEQUENCES_A_START)
-            self.open[sequence] = Frame(offered.ticket, due_at=now, attempts_before=before, attempt=before)
+            self.open[sequence] = Frame(offered.pending_frame, due_at=now, attempts_before=before, attempt=before)
             entered = "replayed_total" if offered.sequence is not None else "frames_in_total"
-            actions += [DecodeFrame(self.settings.stream, sequence, offered.ticket), self._count(entered)]
+            actions += [DecodeFrame(self.settings.stream, sequence, offered.pending_frame), self._count(entered)]
         return actions
 
     def _hasten_disturbed(self, now: float) -> None:
-        """A frame whose way led through a node that has left or started anew since will not come back by itself."""
+        """A frame whose way led through a node that has left or restarted since will not come back by itself."""
         for frame in self.open.values():
             plan = self._plans.get(frame.epoch)
-            if plan is not None and frame.presence != self._presence(plan):
+            if plan is not None and frame.incarnation != self._incarnations(plan):
                 frame.due_at = min(frame.due_at, now + GRACE_S)
 
     def _submit_due(self, now: float) -> list[Action]:
@@ -267,7 +268,7 @@ class StreamOwner:
         frame.submitted[frame.attempt] = plan
         if len(frame.submitted) > MOST_ATTEMPTS:
             del frame.submitted[min(frame.submitted)]
-        frame.presence = self._presence(plan)
+        frame.incarnation = self._incarnations(plan)
         frame.due_at = now + self._timeout_s(plan, frame.attempt - frame.attempts_before)
         return Run(self._key(sequence, frame), frame.inputs, (), frame.decode_seconds)
 
@@ -285,7 +286,7 @@ class StreamOwner:
         close = CloseFrame(
             stream=self.settings.stream,
             sequence=answered.sequence,
-            ticket=frame.ticket,
+            pending_frame=frame.pending_frame,
             epoch=answered.epoch,
             attempt=answered.attempt,
             outputs={} if error else frame.outputs,

@@ -25,7 +25,7 @@ from nodes.tier.machine.actions import (
 from nodes.tier.machine.epochs import Epoch, EpochTable, Phase
 from nodes.tier.machine.joins import Joins
 from nodes.tier.machine.stream import StreamOwner, StreamSettings
-from nodes.tier.machine.tile_gather import Gathers
+from nodes.tier.machine.tile_gather import TileGathers
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
@@ -43,7 +43,7 @@ class TierMachine:
         self.peers = Peers()
         self.epochs = EpochTable(me, graphs)
         self.joins = Joins()
-        self.gathers = Gathers(me, self.peers)
+        self.tile_gathers = TileGathers(me, self.peers)
         self.owners = {
             settings.stream: StreamOwner(me, settings, graphs[settings.model], self.epochs, self.peers)
             for settings in streams
@@ -58,8 +58,8 @@ class TierMachine:
             ev.TensorArrived: self._tensor_arrived,
             ev.SegmentRan: self._segment_ran,
             ev.SegmentFailed: self._segment_failed,
-            ev.TileArrived: self.gathers.arrived,
-            ev.TileFailed: self.gathers.failed,
+            ev.TileArrived: self.tile_gathers.arrived,
+            ev.TileFailed: self.tile_gathers.failed,
             ev.FrameOffered: lambda event, _: self.owners[event.stream].frame_offered(event),
             ev.FrameDecoded: self._frame_decoded,
             ev.FrameUndecodable: lambda event, _: self.owners[event.stream].frame_undecodable(event),
@@ -74,12 +74,12 @@ class TierMachine:
         actions = self._handlers[type(event)](event, now)
         for owner in self.owners.values():
             actions += owner.refresh(now)
-        actions += self.gathers.refresh(now)
+        actions += self.tile_gathers.refresh(now)
         actions += self._announce()
         for action in actions:
             if isinstance(action, Release):
                 self.joins.drop_epoch(action.stream, action.epoch)
-                self.gathers.drop_epoch(action.stream, action.epoch)
+                self.tile_gathers.drop_epoch(action.stream, action.epoch)
         return actions
 
     def expected(self, key: FrameKey, tensor: int) -> Tensor | None:
@@ -102,7 +102,7 @@ class TierMachine:
         """Assert what always holds; tests do after each event."""
         self.epochs.validate()
         self.joins.validate()
-        self.gathers.validate()
+        self.tile_gathers.validate()
         self.peers.validate()
         for owner in self.owners.values():
             owner.validate()
@@ -171,7 +171,7 @@ class TierMachine:
         if event.work is Work.TILE:
             return self._tile_ran(held, event, now)
         if event.work is Work.BEFORE:
-            return self.gathers.begin(held, event, now)
+            return self.tile_gathers.begin(held, event, now)
         assert held.stage is not None
         actions: list[Action] = [
             SendTensor(event.key, tensor, event.outputs[tensor], event.trace) for tensor in held.stage.sends
@@ -189,11 +189,11 @@ class TierMachine:
         output = held.tiled.stack.output
         if held.stage is None:
             return [SendOutput(event.key, output, event.outputs[output], event.trace)]
-        return self.gathers.arrived(ev.TileArrived(event.key, self.me, event.outputs[output], event.trace), now)
+        return self.tile_gathers.arrived(ev.TileArrived(event.key, self.me, event.outputs[output], event.trace), now)
 
     def _segment_failed(self, event: ev.SegmentFailed, now: float) -> list[Action]:
         if event.key.tile and self._shares_out(event.key):
-            return self.gathers.failed(ev.TileFailed(event.key, self.me, event.message), now)
+            return self.tile_gathers.failed(ev.TileFailed(event.key, self.me, event.message), now)
         owner = self.owners.get(StreamId(event.key.stream))
         if owner is not None:
             return owner.output_failed(ev.OutputFailed(event.key, self.me, event.message, event.trace), now)

@@ -1,9 +1,9 @@
-"""A head's half of the tile protocol: who computes each tile of a frame, and when another one is asked.
+"""A coordinator's half of the tile protocol: who computes each tile of a frame, and when another one is asked.
 
-Each tile is asked of its worker under the plan. When that one is not there, is lost or starts anew, fails or stays away
-for several times its usual seconds, another worker of the plan is asked, and in the end the head does it itself. The
-answers are equal, so the first one counts. A worker is never asked twice for one attempt at a frame: what it has, it
-will answer, and what was lost on the way it would take for a repetition.
+Each tile is asked of its worker under the plan. When that one is not there, is lost or restarts, fails or stays away
+for several times its usual seconds, another worker of the plan is asked, and in the end the coordinator does it itself.
+The answers are equal, so the first one counts. A worker is never asked twice for one attempt at a frame: what it has,
+it will answer, and what was lost on the way it would take for a repetition.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from broker.complaints import shortened
-from nodes.protocol.peers import Peers, Presence
+from nodes.protocol.peers import Incarnation, Peers
 from nodes.protocol.work import Work
 from nodes.tier.machine.actions import Action, Count, Log, NoteTile, Run, SendFailure, SendTile
 from nodes.tier.machine.epochs import Epoch
@@ -32,7 +32,7 @@ USUAL_MEMORY = 0.9
 MOST_ASKED = 4_096
 MOST_OPEN = 1_024
 SHUN_S = 5.0
-"""A worker that was late comes last for so long, or until it answers: each frame would wait for it anew."""
+"""A worker that was late comes last for so long, or until it answers: each frame would wait for it again."""
 
 FrameId = tuple[str, int, int]
 """Stream, epoch and sequence."""
@@ -40,15 +40,15 @@ FrameId = tuple[str, int, int]
 
 @dataclass(slots=True)
 class _Asked:
-    """`presence` is the worker's when it was asked; the head itself is neither late nor lost."""
+    """`incarnation` is the worker's when it was asked; the coordinator itself is neither late nor lost."""
 
     at: float
     late_at: float
-    presence: Presence | None
+    incarnation: Incarnation | None
 
 
 @dataclass(slots=True)
-class _Gather:
+class _TileGather:
     """One frame between its stage's first and last part. `parts` are the tiles that are back, counted from 1.
 
     `asked_before` says when a worker was asked for a tile at an earlier attempt at the frame: such an answer counts,
@@ -72,14 +72,14 @@ class _Gather:
         return [] if self.is_whole else [n for n in self.tiles if n not in self.parts]
 
     def asked_at(self, attempt: int, tile: int, worker: NodeId) -> float | None:
-        """When the worker was asked for this tile at this attempt, None if it was not."""
+        """The time at which the worker was asked for this tile at this attempt, None if it was not."""
         if attempt != self.key.attempt:
             return self.asked_before.get((attempt, tile, worker))
         asked = self.asked.get(tile, {}).get(worker)
         return asked.at if asked is not None else None
 
     def asked_so_far(self) -> dict[tuple[int, int, NodeId], float]:
-        """What the next attempt at the frame needs to know of this one and of those before."""
+        """Times of requests by attempt, tile and worker, of this attempt and earlier ones, for the next attempt."""
         now = {
             (self.key.attempt, tile, worker): asked.at
             for tile, workers in self.asked.items()
@@ -94,12 +94,12 @@ class _Gather:
         return range(1, len(self.tiled.tile_map.tiles) + 1)
 
 
-class Gathers:
-    """All frames of a head whose tiles are out."""
+class TileGathers:
+    """All frames of a coordinator whose tiles are out."""
 
     def __init__(self, me: NodeId, peers: Peers) -> None:
         self._me, self._peers = me, peers
-        self._open: dict[FrameId, _Gather] = {}
+        self._open: dict[FrameId, _TileGather] = {}
         self._usual_s: dict[tuple[str, int, NodeId], float] = {}
         self._shunned_until: dict[NodeId, float] = {}
 
@@ -114,8 +114,8 @@ class Gathers:
         known = self._open.get(name)
         parts = known.parts if known else {}
         before = known.asked_so_far() if known else {}
-        gather = _Gather(ran.key, held, held.tiled, ran.outputs, ran.trace, parts, asked_before=before)
-        others = [other for of, other in self._open.items() if of != name and not other.is_whole]
+        gather = _TileGather(ran.key, held, held.tiled, ran.outputs, ran.trace, parts, asked_before=before)
+        others = [other for key, other in self._open.items() if key != name and not other.is_whole]
         for waiting in (gather, *others):
             waiting.was_alone &= not others and not before  # tiles of two attempts wait for each other, too
         self._open[name] = gather
@@ -144,7 +144,9 @@ class Gathers:
         return [*actions, run]
 
     def failed(self, event: TileFailed, now: float) -> list[Action]:
-        """A worker could not compute a tile: another one may. If the head itself cannot, the frame has failed."""
+        """A worker could not compute a tile: another one may. If the coordinator itself cannot, the frame has
+        failed.
+        """
         gather = self._open.get(_frame(event.key))
         if gather is None or event.key.tile not in gather.missing or event.key.attempt != gather.key.attempt:
             return [Count("stale_tiles_total")]
@@ -164,8 +166,10 @@ class Gathers:
         for gather in self._open.values():
             for tile in gather.missing:
                 asked = gather.asked[tile]
-                if all(self._is_hopeless(node, of, now) for node, of in asked.items()):
-                    self._shunned_until |= {node: now + SHUN_S for node, of in asked.items() if of.late_at <= now}
+                if all(self._is_hopeless(node, request, now) for node, request in asked.items()):
+                    self._shunned_until |= {
+                        node: now + SHUN_S for node, request in asked.items() if request.late_at <= now
+                    }
                     actions += [Count("tiles_asked_again_total"), *self._ask(gather, tile, now)]
         return actions
 
@@ -182,7 +186,7 @@ class Gathers:
         self._open = {name: gather for name, gather in self._open.items() if name[:2] != (stream, epoch)}
         self._usual_s = {name: usual for name, usual in self._usual_s.items() if name[:2] != (stream, epoch)}
 
-    def _ask(self, gather: _Gather, tile: int, now: float) -> list[Action]:
+    def _ask(self, gather: _TileGather, tile: int, now: float) -> list[Action]:
         worker = self._chosen(gather, tile, now)
         tensors = self._cut(gather, tile)
         key = replace(gather.key, tile=tile)
@@ -190,33 +194,35 @@ class Gathers:
         if worker == self._me:
             asked[worker] = _Asked(now, math.inf, None)
             return [Run(key, tensors, (), 0.0, Work.TILE)]
-        asked[worker] = _Asked(now, now + self._patience_s(gather, worker), self._peers.presence(worker))
+        asked[worker] = _Asked(now, now + self._patience_s(gather, worker), self._peers.incarnation(worker))
         return [SendTile(key, worker, tensor, array) for tensor, array in tensors.items()]
 
-    def _chosen(self, gather: _Gather, tile: int, now: float) -> NodeId:
-        """The first that can: the plan's worker for the tile, its deputy, the one with the least to do, the head."""
+    def _chosen(self, gather: _TileGather, tile: int, now: float) -> NodeId:
+        """The first that can: the plan's worker for the tile, its backup, the one with the least to do, the
+        coordinator.
+        """
         tiles, asked = gather.held.plan.tiles, gather.asked.get(tile, {})
         assert tiles is not None
-        planned, deputy = tiles.workers[tile - 1], tiles.deputy(tile)
+        planned, backup = tiles.workers[tile - 1], tiles.backup(tile)
         able = [n for n in gather.held.plan.workers if n not in asked and self._peers.ready_for(n, gather.held.plan)]
         able = [n for n in able if self._shunned_until.get(n, now) <= now]
         if planned in able or (planned == self._me and planned not in asked):
             return planned
-        return deputy if deputy in able else min(able, key=self._busy, default=self._me)
+        return backup if backup in able else min(able, key=self._busy, default=self._me)
 
     def _busy(self, worker: NodeId) -> int:
         return sum(worker in gather.asked.get(tile, {}) for gather in self._open.values() for tile in gather.missing)
 
-    def _cut(self, gather: _Gather, tile: int) -> dict[int, Array]:
+    def _cut(self, gather: _TileGather, tile: int) -> dict[int, Array]:
         regions = gather.tiled.tile_map.tiles[tile - 1].regions
         return {tensor: part(gather.kept[tensor], regions[tensor]) for tensor in gather.tiled.stack.inputs}
 
-    def _patience_s(self, gather: _Gather, worker: NodeId) -> float:
+    def _patience_s(self, gather: _TileGather, worker: NodeId) -> float:
         usual = self._usual_s.get((gather.key.stream, gather.key.epoch, worker), gather.held.plan.predicted.seconds)
         return max(LEAST_WAIT_S, PATIENCE * usual)
 
     def _is_hopeless(self, worker: NodeId, asked: _Asked, now: float) -> bool:
-        is_gone = worker != self._me and self._peers.presence(worker) != asked.presence
+        is_gone = worker != self._me and self._peers.incarnation(worker) != asked.incarnation
         return is_gone or now >= asked.late_at
 
     def _learn(self, event: TileArrived, taken_s: float, was_alone: bool) -> list[Action]:

@@ -1,4 +1,4 @@
-"""What `trisect watch` knows: what nodes, the planner and devices say, collected into one snapshot of plain JSON.
+"""The overview of `trisect watch`: messages of nodes, planner and devices, collected into one snapshot of plain JSON.
 
 Knows no socket, clock or screen. Messages come in with the moment of their arrival, on any clock that only advances;
 ages and rates are reckoned on it alone, since the nodes' own clocks may differ.
@@ -24,7 +24,7 @@ from pipeline.plan import NodeId, Plan
 
 
 class Overview:
-    """Takes messages, gives snapshots. The configuration tells which nodes and streams are awaited."""
+    """Takes messages, gives snapshots. The configuration names the nodes and streams to expect."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -54,7 +54,7 @@ class Overview:
     # What comes in.
 
     def connection(self, now: float, *, up: bool, why: str = "") -> None:
-        """Whether the broker is there, and if not, why."""
+        """Note that the connection to the broker is up, or why it is not."""
         self._connected, self._disconnected_why = up, why
         if up and self._since is None:
             self._since = now
@@ -74,12 +74,12 @@ class Overview:
             self._last_bad = (kind.template.format(**fields), str(error), now)
 
     def learn_dropped(self, payload: bytes) -> None:
-        """Take mosquitto's count of dropped messages; anything but a number is no news."""
+        """Take mosquitto's count of dropped messages; anything but a number is ignored."""
         if payload.isdigit() and len(payload) <= len(str(int(MAX_NUMBER))):
             self._dropped_total = int(payload)
 
     def all_reported(self) -> bool:
-        """Whether every node that is ready has sent telemetry."""
+        """True when every node that is ready has sent telemetry."""
         return self._known.all_reported()
 
     def _state(self, fields: Mapping[str, str], payload: bytes, _: float) -> None:
@@ -135,7 +135,7 @@ class Overview:
     # What comes out.
 
     def snapshot(self, now: float) -> dict[str, Any]:
-        """All that is known, as plain JSON values: the keys are stable, a value that is not known (yet) is None.
+        """The snapshot, as plain JSON values: the keys are stable, a value that is not known (yet) is None.
 
         Seconds are seconds, ages are counted back from `now`, and `_p50`, `_p95` are over the newest 64 results.
         """

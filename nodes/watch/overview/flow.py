@@ -21,7 +21,7 @@ DIGEST_SHOWN = 12
 
 
 def stream_panel(name: str, stream: Mapping[str, Any], models: Mapping[str, Any]) -> Panel:
-    """What a person wants to know of one stream of a snapshot."""
+    """The panel of one stream of a snapshot, for people."""
     shown = stream["active"] or stream["coming"]
     parts: list[RenderableType] = [*_stream_lines(stream, models)]
     if shown is not None:
@@ -105,8 +105,8 @@ def _flow(plan: Mapping[str, Any], stream: Mapping[str, Any]) -> Iterable[Render
         _add(table, ("  ↩ answer", _answer(plan), "", milliseconds(plan["return_measured_seconds_p50"])), "cyan")
         both = (milliseconds(plan[f"links_{name}"]) for name in ("predicted_seconds", "measured_seconds_p50"))
         _add(table, ("all links", "there and back", *both), "cyan")
-    both = (milliseconds(plan[f"intake_{name}"]) for name in ("predicted_seconds", "measured_seconds_p50"))
-    _add(table, ("intake", "read and answered by the device", *both), "dim")
+    both = (milliseconds(plan[f"frame_overhead_{name}"]) for name in ("predicted_seconds", "measured_seconds_p50"))
+    _add(table, ("frame overhead", "read and answered by the device", *both), "dim")
     both = (milliseconds(plan[name]) for name in ("predicted_seconds", "measured_seconds_p50"))
     _add(table, ("frame", _sample(plan, stream), *both), "bold")
     yield table

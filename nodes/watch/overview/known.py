@@ -1,4 +1,4 @@
-"""What `trisect watch` knows of nodes, models and streams together, and the JSON that follows from it. Pure."""
+"""The state of `trisect watch` over nodes, models and streams, and its JSON. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Known:
     streams: dict[StreamId, StreamRecord] = field(default_factory=dict)
 
     def node(self, node: str) -> NodeRecord:
-        """What the node says, to be added to."""
+        """The node's record, to be added to."""
         return self.nodes.setdefault(NodeId(node), NodeRecord())
 
     def stream(self, stream: str) -> StreamRecord:
@@ -43,9 +43,9 @@ class Known:
         return self.streams.setdefault(StreamId(stream), StreamRecord())
 
     def all_reported(self) -> bool:
-        """Whether every node that is ready has sent telemetry."""
+        """True when every node that is ready has sent telemetry."""
         ready = [node for node, state in self.peers.states.items() if state.state is LifeState.READY]
-        return all(self._said(node).telemetry_at is not None for node in ready)
+        return all(self._record(node).telemetry_at is not None for node in ready)
 
     def node_ids(self) -> list[NodeId]:
         """All nodes that are awaited or were heard of, device first."""
@@ -57,11 +57,11 @@ class Known:
     def _stale_after_s(self) -> float:
         return max(STALE_INTERVALS * self.config.telemetry.interval_s, STALE_AT_LEAST_S)
 
-    def _said(self, node: NodeId) -> NodeRecord:
+    def _record(self, node: NodeId) -> NodeRecord:
         return self.nodes.get(node) or NodeRecord()
 
     def _tier(self, node: NodeId) -> str:
-        state, info, section = self.peers.states.get(node), self._said(node).info, self.config.nodes.get(node)
+        state, info, section = self.peers.states.get(node), self._record(node).info, self.config.nodes.get(node)
         if state is not None:
             return state.tier
         if info is not None:
@@ -72,7 +72,7 @@ class Known:
 
     def node_json(self, node: NodeId, now: float) -> dict[str, Any]:
         """A node, as plain JSON values."""
-        return self._said(node).json(self.peers.states.get(node), self._tier(node), now, self._stale_after_s)
+        return self._record(node).json(self.peers.states.get(node), self._tier(node), now, self._stale_after_s)
 
     def stream_json(self, name: StreamId, now: float, since: float | None) -> dict[str, Any]:
         """A stream, as plain JSON values; its results were watched `since` then."""
@@ -104,11 +104,11 @@ class Known:
             "coming": coming,
             "frames_per_second": record.rate_hz(now, since),
             **record.seen_json(active, now),
-            "counts": self._said(device).counts_json(name, now, self._stale_after_s),
+            "counts": self._record(device).counts_json(name, now, self._stale_after_s),
         }
 
     def _device_of(self, name: StreamId) -> NodeId:
-        """Who owns the stream: who says so and is there; else as the plan, or the configuration, has it."""
+        """The stream's device: a living node that says so, else the plan's, else the configuration's."""
         for node, record in sorted(self.nodes.items()):
             if record.info is not None and name in record.info.streams and self.peers.alive(node):
                 return node
@@ -120,7 +120,7 @@ class Known:
     def _model_of(self, name: StreamId, plan: Plan | None) -> tuple[str, str | None]:
         if plan is not None:
             return plan.model, plan.digest
-        section, info = self.config.streams.get(name), self._said(self._device_of(name)).info
+        section, info = self.config.streams.get(name), self._record(self._device_of(name)).info
         model = section.model if section else (info.streams.get(name, "") if info else "")
         return model, info.models.get(model) if info else None
 
@@ -131,7 +131,7 @@ class Known:
             for node, record in sorted(self.nodes.items())
             if record.info is not None
             and model in record.info.models
-            and (presence := self.peers.presence(node)) is not None
+            and (presence := self.peers.incarnation(node)) is not None
             and presence[0] == record.info.session
         }
         return digests if len(set(digests.values())) > 1 else {}

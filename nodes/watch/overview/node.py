@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nodes.protocol.messages import LinkReport, MessageError, NodeInfo, NodeState, parse_json
-from nodes.protocol.reports import of_stream
+from nodes.protocol.reports import stream_metric
 from pipeline.plan import StreamId
 
 ABSENT = "absent"
@@ -31,7 +31,7 @@ COUNTS = (
 
 @dataclass(slots=True)
 class NodeRecord:
-    """What a node says beside its state. `telemetry_at` is when its newest telemetry came."""
+    """A node's messages besides its state. `telemetry_at` is when its newest telemetry came."""
 
     info: NodeInfo | None = None
     link: LinkReport | None = None
@@ -50,11 +50,11 @@ class NodeRecord:
         self.telemetry, self.telemetry_at = {}, None
 
     def age_s(self, now: float) -> float | None:
-        """How old the telemetry is, in seconds."""
+        """Age of the telemetry in seconds, None if there never was any."""
         return None if self.telemetry_at is None else round(now - self.telemetry_at, 3)
 
     def is_stale(self, now: float, stale_after_s: float) -> bool:
-        """Whether the telemetry is too old to be believed; not when there never was any."""
+        """True when the telemetry is too old to be believed; False if there never was any."""
         return self.telemetry_at is not None and now - self.telemetry_at > stale_after_s
 
     def json(self, state: NodeState | None, tier: str, now: float, stale_after_s: float) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class NodeRecord:
         counts: dict[str, int | None] = dict.fromkeys((*COUNTS, "lost"))
         if self.telemetry:
             # a counter that never counted is not in the report
-            known = {name: int(self.telemetry.get(of_stream(stream, name), 0)) for name in COUNTS}
+            known = {name: int(self.telemetry.get(stream_metric(stream, name), 0)) for name in COUNTS}
             entered = known["frames_in_total"] + known["replayed_total"]
             closed = known["results_total"] + known["error_results_total"]
             counts = {**known, "lost": entered - closed - known["in_flight"]}
@@ -101,7 +101,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _link_json(link: LinkReport, telemetry: Mapping[str, float]) -> dict[str, float | None]:
-    """What a running node sees of its link, in place of what it measured when it started."""
+    """A running node's observed link, in place of its first measurement."""
     first = {
         "up_bytes_per_s": link.up_bytes_per_s,
         "down_bytes_per_s": link.down_bytes_per_s,

@@ -32,7 +32,9 @@ def tiles_json(
                 "worker": worker,
                 "rows": list(rows),
                 "columns": list(columns),
-                "measured": [_seconds_json(took) for (of, _), took in sorted(measured.items()) if of == number],
+                "measured": [
+                    _seconds_json(took) for (tile_number, _), took in sorted(measured.items()) if tile_number == number
+                ],
             }
             for number, (worker, (rows, columns)) in enumerate(
                 zip(tiling.workers, product(heights(tiling.rows), heights(tiling.columns)), strict=True), start=1

@@ -47,7 +47,7 @@ class View:
 
 
 def render(snapshot: Mapping[str, Any]) -> RenderableType:
-    """What to print for a snapshot of `Overview`."""
+    """The view to print for a snapshot of `Overview`."""
     return View(snapshot)
 
 

@@ -78,7 +78,7 @@ def test_the_nodes_that_a_frame_passes_are_charged_for_handling_it_once(
     placement: tuple[Tier, ...], handled: dict[str, float]
 ) -> None:
     without = predict(GRAPH, placement, COSTS)
-    price = predict(GRAPH, placement, replace(COSTS, handling={D: 1.0, E: 0.1, C: 5.0}))
+    price = predict(GRAPH, placement, replace(COSTS, send_receive_overhead={D: 1.0, E: 0.1, C: 5.0}))
     for name, cost in price.links.items():
         assert cost.seconds == pytest.approx(without.links[name].seconds + handled[name])
         assert cost.busy_seconds == without.links[name].busy_seconds
@@ -119,7 +119,7 @@ def test_the_price_is_the_sum_of_its_parts_and_comes_back_from_json(data: st.Dat
             predict(graph, placement, priced)
         return
     price = predict(graph, placement, priced)
-    parts = [price.intake_seconds, *price.stages.values(), *(link.seconds for link in price.links.values())]
+    parts = [price.frame_overhead_seconds, *price.stages.values(), *(link.seconds for link in price.links.values())]
     assert price.seconds == pytest.approx(sum(parts))
     assert Prediction.from_json(json.loads(json.dumps(price.to_json()))) == price
 
@@ -133,8 +133,8 @@ def test_costs_that_cannot_be_are_refused_with_the_block() -> None:
     with pytest.raises(PlanError, match="block 'left' takes nan s on the device"):
         Costs({D: [0.0, 0.0, float("nan"), 0.0, 0.0]}, link, link).check(GRAPH)
     with pytest.raises(PlanError, match=r"the edge takes -1\.0 s to receive and send"):
-        replace(COSTS, handling={E: -1.0}).check(GRAPH)
+        replace(COSTS, send_receive_overhead={E: -1.0}).check(GRAPH)
     with pytest.raises(PlanError, match="the device takes nan s to read a frame"):
-        replace(COSTS, intake_s=float("nan")).check(GRAPH)
+        replace(COSTS, frame_overhead_s=float("nan")).check(GRAPH)
     with pytest.raises(PlanError, match="bandwidth above 0"):
         Link(0.0, 0.0)

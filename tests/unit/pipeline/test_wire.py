@@ -11,11 +11,11 @@ import pytest
 
 from pipeline.errors import WireError
 from pipeline.graph import Tensor
+from pipeline.protocol_version import PROTOCOL_VERSION
 from pipeline.wire import (
     ALIGNMENT,
     HEADER_LIMIT_BYTES,
     MAX_HOPS,
-    WIRE_VERSION,
     Array,
     Assembler,
     Failed,
@@ -108,10 +108,12 @@ def test_a_tensor_of_another_shape_or_dtype_is_refused_with_both(array: Array) -
     assert into.pending_bytes == 0
 
 
-def test_another_wire_version_is_refused_with_both_numbers() -> None:
-    said = f"wire version {WIRE_VERSION + 1}, this trisect reads {WIRE_VERSION}; run one version"
+def test_another_protocol_version_is_refused_with_both_numbers() -> None:
+    said = (
+        f"a tensor of protocol version {PROTOCOL_VERSION + 1}, this trisect speaks {PROTOCOL_VERSION}; run one version"
+    )
     with pytest.raises(WireError, match=said):
-        decode_chunk(with_header(chunks()[0], v=WIRE_VERSION + 1))
+        decode_chunk(with_header(chunks()[0], v=PROTOCOL_VERSION + 1))
 
 
 def test_flipped_data_is_found_by_the_checksum_and_forgotten() -> None:

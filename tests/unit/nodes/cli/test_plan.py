@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nodes.cli import plan as plan_commands
-from nodes.config.plan_request import WishesSection, as_written, constraints_of
+from nodes.config.plan_request import PlanRequest, as_written, constraints_of
 from nodes.planner import offline
 from pipeline.errors import ConfigError, PlanError
 from pipeline.models.graphs import shipped_graph
@@ -105,7 +105,7 @@ def test_json_alone_is_printed_and_nothing_else(nodes: Path) -> None:
 @pytest.mark.parametrize("name", ["d3-wifi", "d3-4g", "d3-5g", "d3-optical"])
 def test_d3s_networks_are_there_by_name(name: str) -> None:
     config = offline.find_config(name)
-    found = offline.candidates(config, shipped_graph("mobilenet_v2"))
+    found = offline.node_sets(config, shipped_graph("mobilenet_v2"))
     assert len(found) == 4
 
 
@@ -143,7 +143,7 @@ def test_a_profile_that_lacks_a_block_is_named_with_file_and_block(nodes: Path) 
     gone = report["graph"]["blocks"].pop(7)["name"]
     path.write_text(json.dumps(report))
     with pytest.raises(PlanError, match=rf"resnet18\.json: lacks block '{gone}'"):
-        offline.candidates(offline.find_config(str(nodes)), shipped_graph("resnet18"))
+        offline.node_sets(offline.find_config(str(nodes)), shipped_graph("resnet18"))
 
 
 def test_a_node_without_times_is_named_with_what_to_do(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_node_without_times_is_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"nodes\.pi: no resnet18\.json in .*nowhere.*trisect profile resnet18 -o DIR"
     ):
-        offline.candidates(offline.find_config(str(path)), shipped_graph("resnet18"))
+        offline.node_sets(offline.find_config(str(path)), shipped_graph("resnet18"))
 
 
 def test_an_unknown_configuration_is_answered_with_the_known_ones() -> None:
@@ -161,7 +161,7 @@ def test_an_unknown_configuration_is_answered_with_the_known_ones() -> None:
 
 
 def test_wishes_come_back_as_they_were_written() -> None:
-    wishes = plan_commands.wishes_of(
+    plan_request = plan_commands.plan_request_of(
         objective="latency=1,backbone=0.1",
         planner="hpa",
         raw_stays_on="edge",
@@ -172,8 +172,8 @@ def test_wishes_come_back_as_they_were_written() -> None:
         upload_limit=["device_edge=0.5"],
         time_limit=["device=30%", "edge=0.1"],
     )
-    assert WishesSection.model_validate(json.loads(json.dumps(as_written(wishes)))) == wishes
-    assert len(constraints_of(shipped_graph("resnet18"), wishes.constraints)) == 8
+    assert PlanRequest.model_validate(json.loads(json.dumps(as_written(plan_request)))) == plan_request
+    assert len(constraints_of(shipped_graph("resnet18"), plan_request.constraints)) == 8
 
 
 def test_workers_in_the_file_are_given_tiles_that_table_json_and_picture_show(tmp_path: Path) -> None:
@@ -208,4 +208,4 @@ def test_a_worker_without_a_link_is_named(tmp_path: Path) -> None:
     config = config.model_copy(update={"nodes": nodes})
     nothing = mock.patch.object(offline, "measured_by", return_value=offline.Measured())
     with nothing, pytest.raises(ConfigError, match=r"nodes\.worker-1: no link is given"):
-        offline.candidates(config, shipped_graph("vgg16"))
+        offline.node_sets(config, shipped_graph("vgg16"))

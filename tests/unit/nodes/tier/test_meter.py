@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.protocol.messages import LinkMeasured, MessageError, SegmentSeconds, TileSeconds, WaySeconds, to_bytes
-from nodes.protocol.reports import INTAKE, LEAST_COMPUTED_S, LEAST_FRAMES, read_report
+from nodes.protocol.messages import LegSeconds, LinkMeasured, MessageError, SegmentSeconds, TileSeconds, to_bytes
+from nodes.protocol.reports import FRAME_OVERHEAD, LEAST_COMPUTED_S, LEAST_FRAMES, read_report
 from nodes.tier.machine.actions import NoteTile
 from nodes.tier.meter import Meter
 from pipeline.plan import NodeId, StreamId
@@ -128,30 +128,30 @@ def test_a_tiles_transfer_queue_and_compute_seconds_come_back_from_the_report() 
 
 def test_what_frames_took_between_nodes_comes_back_from_the_report_once_there_are_enough() -> None:
     meter = Meter()
-    reported: list[WaySeconds] = []
+    reported: list[LegSeconds] = []
     for number in range(2 * LEAST_FRAMES):
-        meter.way(CAM, 3, {"device_edge": 0.01 * (number % LEAST_FRAMES), "return": -0.001})
-        meter.way(CAM, 4, {})  # everything was done on the device
-        reported += read_report(to_bytes(meter.report())).ways
-    assert reported == 2 * [WaySeconds(CAM, 3, LEAST_FRAMES, {"device_edge": 0.01, "return": -0.001})]
+        meter.leg(CAM, 3, {"device_edge": 0.01 * (number % LEAST_FRAMES), "return": -0.001})
+        meter.leg(CAM, 4, {})  # everything was done on the device
+        reported += read_report(to_bytes(meter.report())).legs
+    assert reported == 2 * [LegSeconds(CAM, 3, LEAST_FRAMES, {"device_edge": 0.01, "return": -0.001})]
     for _ in range(LEAST_FRAMES):
-        meter.way(CAM, 3, {"device_edge": 0.01, "return": 0.01})
+        meter.leg(CAM, 3, {"device_edge": 0.01, "return": 0.01})
     meter.forget_segment(CAM, 3)
-    assert read_report(to_bytes(meter.report())).ways == ()
+    assert read_report(to_bytes(meter.report())).legs == ()
 
 
-def test_a_streams_intake_comes_back_from_the_report() -> None:
+def test_a_streams_frame_overhead_comes_back_from_the_report() -> None:
     meter = Meter()
     for seconds in (0.01, 0.02, 0.03):
-        meter.sample(INTAKE, seconds, CAM)
-    assert read_report(to_bytes(meter.report())).intakes == {CAM: 0.02}
-    assert read_report(b'{"stream.cam.intake_seconds_p50": -1.0}').intakes == {}
+        meter.sample(FRAME_OVERHEAD, seconds, CAM)
+    assert read_report(to_bytes(meter.report())).frame_overheads == {CAM: 0.02}
+    assert read_report(b'{"stream.cam.frame_overhead_seconds_p50": -1.0}').frame_overheads == {}
 
 
 @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 10**400, "1", None, [1]])
 def test_a_ways_seconds_that_are_no_number_are_left_out(seconds: Any) -> None:
-    said = {"way.cam.1.frames": 3, "way.cam.1.return_seconds_p50": 0.1, "way.cam.1.edge_cloud_seconds_p50": seconds}
-    assert read_report(json.dumps(said).encode()).ways == (WaySeconds(CAM, 1, 3, {"return": 0.1}),)
+    said = {"leg.cam.1.frames": 3, "leg.cam.1.return_seconds_p50": 0.1, "leg.cam.1.edge_cloud_seconds_p50": seconds}
+    assert read_report(json.dumps(said).encode()).legs == (LegSeconds(CAM, 1, 3, {"return": 0.1}),)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan"), 10**400, "1", None, [1]])
@@ -198,9 +198,9 @@ def test_frames_of_an_epoch_that_was_let_go_leave_nothing_behind() -> None:
     meter.forget_segment(CAM, 3)
     for _ in range(9):
         meter.segment(CAM, 3, 0.01)
-        meter.way(CAM, 3, {"return": 0.1})
+        meter.leg(CAM, 3, {"return": 0.1})
     assert not meter._segments
-    assert not meter._ways
+    assert not meter._legs
     meter.expect_segment(CAM, 3)
     for _ in range(9):
         meter.segment(CAM, 3, 0.01)

@@ -53,18 +53,18 @@ def test_a_set_of_blocks_is_compiled_once_and_goes_with_the_last_epoch_that_runs
     for epoch, block in enumerate((2, 3, 2), start=1):
         store.hold("camera", epoch, "net", stage_up_to(block))
     assert len(engine.compiled) == 2
-    assert store.of("camera", 1) is store.of("camera", 3)
+    assert store.segment_of("camera", 1) is store.segment_of("camera", 3)
     store.release("camera", 1)
     store.release("camera", 1)
-    assert store.of("camera", 1) is None
+    assert store.segment_of("camera", 1) is None
     store.hold("camera", 4, "net", stage_up_to(2))
     assert len(engine.compiled) == 2
-    segment = weakref.ref(store.of("camera", 4))
+    segment = weakref.ref(store.segment_of("camera", 4))
     for epoch in (3, 4):
         assert segment() is not None
         store.release("camera", epoch)
     assert segment() is None
-    assert store.of("camera", 2) is not None
+    assert store.segment_of("camera", 2) is not None
     store.hold("camera", 5, "net", stage_up_to(2))
     assert len(engine.compiled) == 3
 
@@ -76,7 +76,7 @@ def test_a_whole_network_stands_by_and_is_compiled_once() -> None:
     store.stand_by("net")
     store.hold("camera", 2, "net", stage_up_to(8))
     assert engine.compiled == [(0, 1), tuple(range(8))]
-    segment = store.of("camera", 2)
+    segment = store.segment_of("camera", 2)
     store.release("camera", 2)
     store.hold("camera", 3, "net", stage_up_to(8))
-    assert store.of("camera", 3) is segment
+    assert store.segment_of("camera", 3) is segment

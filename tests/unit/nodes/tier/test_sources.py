@@ -12,7 +12,7 @@ import pytest
 
 from nodes.config.sections import SourceSection
 from nodes.tier import sources
-from nodes.tier.pending_frame import Ticket
+from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.sources import Source, open_frames
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, StreamId
@@ -20,7 +20,7 @@ from pipeline.plan import NodeId, StreamId
 STREAM = StreamId("camera")
 PATIENCE_S = 10.0
 
-Offered = queue.SimpleQueue[tuple[Ticket, bool]]
+Offered = queue.SimpleQueue[tuple[PendingFrame, bool]]
 
 
 def section(**values: object) -> SourceSection:
@@ -38,7 +38,11 @@ def folder_of(path: Path, count: int) -> Path:
 def source_of(settings: SourceSection, window: int) -> tuple[Source, Offered]:
     offered: Offered = queue.SimpleQueue()
     source = Source(
-        NodeId("device-1"), STREAM, settings, window, lambda stream, ticket, live: offered.put((ticket, live))
+        NodeId("device-1"),
+        STREAM,
+        settings,
+        window,
+        lambda stream, pending_frame, live: offered.put((pending_frame, live)),
     )
     source.start()
     return source, offered
@@ -119,8 +123,12 @@ def test_a_source_goes_on_past_what_cannot_be_read_and_keeps_its_place(tmp_path:
     folder_of(tmp_path, 3)
     (tmp_path / "0a.jpg").mkdir()
     source, offered = source_of(section(images=tmp_path), window=4)
-    tickets = [offered.get(timeout=PATIENCE_S)[0] for _ in range(3)]
-    assert [(ticket.source, ticket.position) for ticket in tickets] == [("0.jpg", 1), ("1.jpg", 3), ("2.jpg", 4)]
+    pending_frames = [offered.get(timeout=PATIENCE_S)[0] for _ in range(3)]
+    assert [(pending_frame.source, pending_frame.position) for pending_frame in pending_frames] == [
+        ("0.jpg", 1),
+        ("1.jpg", 3),
+        ("2.jpg", 4),
+    ]
     source.stop()
 
 

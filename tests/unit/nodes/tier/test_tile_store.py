@@ -46,13 +46,13 @@ def tiled(model: PreparedModel, *rows: int) -> TiledStage:
 def test_tiles_of_one_kind_share_a_segment_within_and_across_epochs(engine: Engine, model: PreparedModel) -> None:
     store = TileStore(engine, {"small": model})
     store.hold(CAM, 1, "small", tiled(model, 3, 3, 3, 3), [1, 2, 3, 4])
-    inner = store.of(CAM, 1, 2)
+    inner = store.segment_of(CAM, 1, 2)
     assert inner is not None
-    assert store.of(CAM, 1, 3) is inner
-    assert store.of(CAM, 1, 1) is not inner
+    assert store.segment_of(CAM, 1, 3) is inner
+    assert store.segment_of(CAM, 1, 1) is not inner
     store.hold(CAM, 2, "small", tiled(model, 3, 3, 6), [2])
-    assert store.of(CAM, 2, 2) is inner
-    assert store.of(CAM, 2, 1) is None
+    assert store.segment_of(CAM, 2, 2) is inner
+    assert store.segment_of(CAM, 2, 1) is None
     region = np.zeros((1, 7, 12, 3), np.float32)
     assert inner.run({0: region}).shape == (1, 3, 12, 8)
 
@@ -61,13 +61,13 @@ def test_a_segment_goes_with_the_last_epoch_that_has_it(engine: Engine, model: P
     store = TileStore(engine, {"small": model})
     for epoch in (1, 2):
         store.hold(CAM, epoch, "small", tiled(model, 6, 6), [1, 2])
-    first = store.of(CAM, 2, 1)
+    first = store.segment_of(CAM, 2, 1)
     store.release(CAM, 1)
     assert not store.holds(CAM, 1)
-    assert store.of(CAM, 2, 1) is first
+    assert store.segment_of(CAM, 2, 1) is first
     store.release(CAM, 2)
     store.hold(CAM, 3, "small", tiled(model, 6, 6), [1])
-    assert store.of(CAM, 3, 1) is not first
+    assert store.segment_of(CAM, 3, 1) is not first
 
 
 def test_a_head_without_tiles_of_its_own_holds_the_epoch_and_an_epoch_that_is_gone_keeps_nothing(
@@ -76,7 +76,7 @@ def test_a_head_without_tiles_of_its_own_holds_the_epoch_and_an_epoch_that_is_go
     store, halves = TileStore(engine, {"small": model}), tiled(model, 6, 6)
     store.hold(CAM, 1, "small", halves, [])
     assert store.holds(CAM, 1)
-    assert store.of(CAM, 1, 1) is None
+    assert store.segment_of(CAM, 1, 1) is None
 
     def numbers() -> Iterator[int]:
         yield 1
@@ -85,7 +85,7 @@ def test_a_head_without_tiles_of_its_own_holds_the_epoch_and_an_epoch_that_is_go
 
     store.hold(CAM, 1, "small", halves, numbers())
     assert not store.holds(CAM, 1)
-    assert store.of(CAM, 1, 2) is None
+    assert store.segment_of(CAM, 1, 2) is None
 
 
 def test_where_tiles_are_exact_nothing_is_proven(engine: Engine, model: PreparedModel) -> None:
@@ -108,7 +108,7 @@ def test_else_each_tile_is_proven_and_the_stack_in_one_piece_runs_once_for_grids
     wrong = mock.patch("pipeline.engines.tensorflow_tiles.TensorFlowTileSegment.run", return_value=np.zeros(1))
     with wrong, pytest.raises(TileError, match="not bit-equal"):
         store.hold(CAM, 3, "small", tiled(pools, 5, 7), [1])
-    assert store._proof is not None
+    assert store._equivalence is not None
     for epoch in (1, 2, 3):
         store.release(CAM, epoch)
-    assert store._proof is None, "the stack's whole output is kept after its last epoch"
+    assert store._equivalence is None, "the stack's whole output is kept after its last epoch"

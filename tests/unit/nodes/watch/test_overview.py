@@ -276,8 +276,8 @@ def test_what_is_predicted_stands_beside_what_is_measured(running: Feed) -> None
     assert plan["links_measured_seconds_p50"] == 0.012
     # 60 ms less 36 of computing, what waited, and the links
     waited = sum(stage["waited_seconds_p50"] for stage in plan["stages"])
-    assert plan["intake_measured_seconds_p50"] == pytest.approx(0.06 - 0.036 - waited - 0.012)
-    assert plan["intake_predicted_seconds"] == 0.0
+    assert plan["frame_overhead_measured_seconds_p50"] == pytest.approx(0.06 - 0.036 - waited - 0.012)
+    assert plan["frame_overhead_predicted_seconds"] == 0.0
     assert (plan["predicted_seconds"], plan["measured_seconds_p50"]) == (predicted.seconds, 0.06)
     assert (stream["measured_results"], stream["seconds_p50"], stream["seconds_p95"]) == (RESULTS_KEPT, 0.06, 0.06)
 

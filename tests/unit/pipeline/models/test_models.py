@@ -143,7 +143,7 @@ def test_a_segment_is_too_large_before_it_is_compiled(monkeypatch: pytest.Monkey
     expected = r"31 blocks of model 'mobilenet' from '\w+' on take about [23]\d MB of memory, 5 MB are .*memory_mb"
     with pytest.raises(host_memory.TooLarge, match=expected):
         store.hold("cam", 1, "mobilenet", part)
-    assert store.of("cam", 1) is None
+    assert store.segment_of("cam", 1) is None
     monkeypatch.setattr(host_memory, "available_bytes", lambda: 60_000_000)
     with pytest.raises(
         host_memory.TooLarge, match=r"32 blocks .* on, 2 times over, take about 7\d MB of memory, 60 MB"
@@ -151,7 +151,7 @@ def test_a_segment_is_too_large_before_it_is_compiled(monkeypatch: pytest.Monkey
         store.stand_by("mobilenet")
     monkeypatch.undo()
     store.hold("cam", 1, "mobilenet", part)
-    assert store.of("cam", 1) is not None
+    assert store.segment_of("cam", 1) is not None
 
 
 def test_a_limited_address_space_leaves_so_much_memory() -> None:
@@ -219,8 +219,8 @@ def test_a_seed_that_is_no_number_is_refused(weights: str) -> None:
     "name", ["mobilenet_v2", "resnet50", "xception", "densenet121", "mobilenet_v3_small", "convnext_tiny"]
 )
 def test_signals_neither_die_nor_explode_and_the_answer_depends_on_the_frame(name: str) -> None:
+    from pipeline.models.activation_statistics import activation_of
     from pipeline.models.build import build
-    from pipeline.models.moments import activation_of
     from pipeline.tensorflow_runtime import tf
 
     flat = build(ModelSource("m", name))

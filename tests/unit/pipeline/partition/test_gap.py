@@ -10,9 +10,10 @@ import pytest
 from pipeline.cost import Costs, Link, predict
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact
-from pipeline.partition.choice import Candidate, choose
 from pipeline.partition.constraints import Constraint
 from pipeline.partition.objective import LATENCY, Objective
+from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.search import choose
 from pipeline.placement import Tier
 from tests.graphs import chain
 
@@ -32,7 +33,7 @@ def test_a_gap_is_what_lies_between_the_bound_and_the_value() -> None:
 
 def test_the_part_without_the_edge_may_hide_a_better_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """With handling at the edge, two programs are solved; the dearer one's gap counts, too."""
-    costs = replace(COSTS, handling={E: 0.01})
+    costs = replace(COSTS, send_receive_overhead={E: 0.01})
     solve: Solver = exact._solve_uncharged
 
     def unsure_without_edge(graph: ModelGraph, costs: Costs, *rest: object) -> exact.Solution:
@@ -50,13 +51,13 @@ def test_the_part_without_the_edge_may_hide_a_better_one(monkeypatch: pytest.Mon
 
 def test_nodes_that_were_not_searched_to_the_end_count_in_the_best_choices_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = replace(COSTS, seconds={**COSTS.seconds, E: [0.0, 0.15, 0.15, 0.15]})
-    candidates = [Candidate({D: "d", E: name, C: "c"}, costs) for name, costs in (("fast", COSTS), ("slow", slow))]
+    candidates = [NodeSet({D: "d", E: name, C: "c"}, costs) for name, costs in (("fast", COSTS), ("slow", slow))]
     assert [choice.gap for choice in choose(GRAPH, candidates)] == [0.0, 0.0]
     solve = exact.solve
 
     def unsure_of_slow(graph: ModelGraph, costs: Costs, *rest: object, **more: object) -> exact.Solution:
         found = solve(graph, costs, *rest, **more)  # type: ignore[arg-type]
-        return replace(found, gap=0.5) if costs is slow else found
+        return replace(found, gap=0.5) if costs.seconds[E][1] == slow.seconds[E][1] else found
 
     monkeypatch.setattr(exact, "solve", unsure_of_slow)
     best, other = choose(GRAPH, candidates)

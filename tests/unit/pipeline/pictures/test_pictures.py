@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from pipeline.cost import Costs, Link, predict
 from pipeline.errors import PlanError
 from pipeline.graph import Block, ModelGraph, Tensor
-from pipeline.partition.choice import Candidate
 from pipeline.partition.explain import NOTHING_POSSIBLE, decision_map
 from pipeline.partition.objective import LATENCY
+from pipeline.partition.priced_plan import NodeSet
 from pipeline.pictures import heat, heat_map, placement_bars, placement_graph, tiers
+from pipeline.pictures.folded_layout import Spacing, fold
 from pipeline.pictures.layers import arrange, depths
-from pipeline.pictures.snake import Spacing, fold
 from pipeline.pictures.svg import bytes_text, seconds_text
 from pipeline.placement import Placement, Tier, crossings
 from tests.graphs import chain, costs, graphs, placements
@@ -137,18 +137,18 @@ def test_neither_do_they_when_there_are_many_rows(cells: int) -> None:
 def test_tensors_that_turn_together_do_not_cross() -> None:
     layers = arrange(_cells(20))
     widths = [40.0] * len(layers.order)
-    snake = fold(layers, widths, widths, Spacing(lane=20, row=20, gap=20, turn=10, turn_step=5))
+    folded = fold(layers, widths, widths, Spacing(lane=20, row=20, gap=20, turn=10, turn_step=5))
     turned = 0
-    for way, other in combinations(layers.ways, 2):
-        for (before, after), (before_2, after_2) in product(way.parents, other.parents):
+    for edge_path, other in combinations(layers.edge_paths, 2):
+        for (before, after), (before_2, after_2) in product(edge_path.parents, other.parents):
             layer = layers.layer[before]
-            if not snake.turns[layer] or layers.layer[before_2] != layer or before == before_2 or after == after_2:
+            if not folded.turns[layer] or layers.layer[before_2] != layer or before == before_2 or after == after_2:
                 continue
-            out = dict(zip(layers.order[layer], snake.turns[layer], strict=True))
+            out = dict(zip(layers.order[layer], folded.turns[layer], strict=True))
             ordered = (layers.lane[before] < layers.lane[before_2]) == (layers.lane[after] < layers.lane[after_2])
-            outer = snake.y[before] < snake.y[before_2]
+            outer = folded.y[before] < folded.y[before_2]
             assert (out[before] > out[before_2]) == outer
-            assert ordered == ((snake.y[after] > snake.y[after_2]) == outer)
+            assert ordered == ((folded.y[after] > folded.y[after_2]) == outer)
             turned += 1
     assert turned > 0
 
@@ -158,10 +158,13 @@ def test_a_tensor_goes_layer_by_layer_from_its_block_to_all_that_read_it(graph: 
     layers = arrange(graph)
     assert list(layers.layer[: len(graph)]) == depths(graph)
     assert all(layers.layer[before] < layers.layer[after] for before, after in graph.edges)
-    for way in layers.ways:
-        assert {point for _, point in way.parents if point < len(graph)} == set(graph.consumers[way.tensor])
-        assert all(layers.layer[parent] + 1 == layers.layer[point] for parent, point in way.parents)
-        assert all(way.to(block)[-1][0] == graph.producer[way.tensor] for block in graph.consumers[way.tensor])
+    for edge_path in layers.edge_paths:
+        assert {point for _, point in edge_path.parents if point < len(graph)} == set(graph.consumers[edge_path.tensor])
+        assert all(layers.layer[parent] + 1 == layers.layer[point] for parent, point in edge_path.parents)
+        assert all(
+            edge_path.to(block)[-1][0] == graph.producer[edge_path.tensor]
+            for block in graph.consumers[edge_path.tensor]
+        )
     for points in layers.order:
         lanes = [layers.lane[point] for point in points]
         assert all(later - earlier >= 0.5 - 1e-9 for earlier, later in pairwise(lanes))
@@ -361,10 +364,10 @@ def test_a_map_that_does_not_fit_its_bandwidths_is_refused(device_edge: list[flo
 
 def test_a_map_shows_what_the_search_found_at_the_same_bandwidths() -> None:
     known = Costs({Tier.DEVICE: [0.0, 1.0, 1.0], Tier.EDGE: [0.0, 0.1, 0.1]}, *LINKS)
-    candidate = Candidate({Tier.DEVICE: "pi", Tier.EDGE: "box"}, known)
+    node_set = NodeSet({Tier.DEVICE: "pi", Tier.EDGE: "box"}, known)
     # As many of one link as of the other: if the map took them for each other, it would still be drawn.
     bandwidths = [10.0, 1e3, 1e6, 1e8]
-    kinds, seconds = decision_map(chain(1000, 1000, 1000), [candidate], [], LATENCY, bandwidths, bandwidths)
+    kinds, seconds = decision_map(chain(1000, 1000, 1000), [node_set], [], LATENCY, bandwidths, bandwidths)
     picture = heat_map(title="m", device_edge=bandwidths, edge_cloud=bandwidths, kinds=kinds, values=seconds, here=None)
     columns: dict[float, set[str]] = {}
     for cell in _of_class(ElementTree.fromstring(picture), "cell"):

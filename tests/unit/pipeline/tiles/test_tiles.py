@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.engines import create
-from pipeline.engines.tiling import Proof
+from pipeline.engines.tiling import TileEquivalence
 from pipeline.errors import ModelError, PlanError, TileError
 from pipeline.graph import Axis, ModelGraph
 from pipeline.models.graphs import shipped_graph
@@ -190,11 +190,13 @@ def test_a_grid_that_changes_a_bit_is_refused_and_the_block_named() -> None:
     model = _small()
     tile_map = split(model.graph, stack_named(model.graph, "stem:join"), Grid.parse("2x1"))
     for tile in tile_map.tiles:
-        assert Proof(ENGINE, model, tile_map.stack).compile_tile(tile_map, tile).output == tile_map.stack.output
+        assert (
+            TileEquivalence(ENGINE, model, tile_map.stack).compile_tile(tile_map, tile).output == tile_map.stack.output
+        )
     with pytest.raises(
         TileError, match=r"block 2 \('left', Conv2D\) .* 8x12 than over 16x12; end the stack before block 2"
     ):
-        Proof(_OneBitOff(), model, tile_map.stack).compile_tile(tile_map, tile_map.tiles[0])
+        TileEquivalence(_OneBitOff(), model, tile_map.stack).compile_tile(tile_map, tile_map.tiles[0])
 
 
 def test_what_hangs_on_whole_maps_or_rounds_by_their_size_cannot_be_tiled() -> None:

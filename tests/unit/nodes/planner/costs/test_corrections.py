@@ -29,7 +29,7 @@ def tell(corrections: Corrections, node: NodeId, *ratios: float, times: int = LE
 
 
 def factor(corrections: Corrections, node: NodeId) -> float:
-    return corrections.of(node, MODEL, BASIS)
+    return corrections.factor_of(node, MODEL, BASIS)
 
 
 def test_nothing_measured_corrects_nothing() -> None:
@@ -148,9 +148,9 @@ def test_a_node_does_not_fade_below_what_the_others_take_as_well() -> None:
 
 def test_a_factor_is_of_what_was_foreseen_then() -> None:
     corrections = measured(a=3.0)
-    assert corrections.of(A, MODEL, "another profile") == 1.0
+    assert corrections.factor_of(A, MODEL, "another profile") == 1.0
     corrections.learn(A, MODEL, "another profile", 1.0)
-    assert corrections.of(A, MODEL, "another profile") == 1.0
+    assert corrections.factor_of(A, MODEL, "another profile") == 1.0
     corrections = measured(a=3.0)
     corrections.forget(A, MODEL)
     assert factor(corrections, A) == 1.0

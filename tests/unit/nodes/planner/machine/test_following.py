@@ -9,12 +9,12 @@ from unittest import mock
 
 import pytest
 
-from nodes.config.plan_request import WishesSection
-from nodes.planner.costs.drift import LEAST_ROUND_TRIP_S, departures
-from nodes.planner.costs.snapshot import Condition, Taken
+from nodes.config.plan_request import PlanRequest
+from nodes.planner.costs.drift import LEAST_ROUND_TRIP_S, drift
+from nodes.planner.costs.snapshot import NodeSnapshot, Utilisation
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
-from nodes.planner.machine.utilisation import MOST, STALE_S, Flow, Rates, taken_on
+from nodes.planner.machine.utilisation import MOST, STALE_S, Rates, StreamLoad, utilisation_of
 from nodes.protocol.messages import LifeState, LinkReport, NodeInfo, NodeState, Report, SegmentSeconds
 from nodes.protocol.reports import LEAST_FRAMES
 from nodes.tier.machine.events import PeerStateArrived, Tick
@@ -36,7 +36,7 @@ from tests.unit.nodes.tier.machine.test_tier import CAM, CLOUD, DEVICE, EDGE, ED
 
 LINK = LinkReport(EDGE, "one", 1e6, 1e6, 2e-3)
 PROFILE = Profile("chain", GRAPH.digest, "tf", "2", 1, "x86", (0.1,), (0.1,), 0.1, 0.0)
-ASSUMED = Condition(PROFILE, 1.0, LINK)
+ASSUMED = NodeSnapshot(PROFILE, 1.0, LINK)
 
 
 # What a band holds.
@@ -48,19 +48,19 @@ ASSUMED = Condition(PROFILE, 1.0, LINK)
         (ASSUMED, []),
         (replace(ASSUMED, factor=1.19), []),
         (replace(ASSUMED, factor=1.21), ["edge-1 takes 1.21 times as long as assumed"]),
-        (replace(ASSUMED, taken=Taken(compute=0.5)), ["edge-1 takes 2.00 times as long as assumed"]),
+        (replace(ASSUMED, utilisation=Utilisation(compute=0.5)), ["edge-1 takes 2.00 times as long as assumed"]),
         (replace(ASSUMED, link=replace(LINK, up_bytes_per_s=0.81e6)), []),
         (replace(ASSUMED, link=replace(LINK, up_bytes_per_s=5e5)), ["edge-1 has 0.5 MB/s to the broker, not 1"]),
-        (replace(ASSUMED, taken=Taken(down=0.25)), ["edge-1 has 0.75 MB/s from the broker, not 1"]),
+        (replace(ASSUMED, utilisation=Utilisation(down=0.25)), ["edge-1 has 0.75 MB/s from the broker, not 1"]),
         (replace(ASSUMED, link=replace(LINK, round_trip_s=2e-3 + LEAST_ROUND_TRIP_S)), []),
         (replace(ASSUMED, link=replace(LINK, round_trip_s=5e-3)), ["edge-1 has a round trip of 5 ms, not 2"]),
-        (replace(ASSUMED, handling_s=2e-3), []),
-        (replace(ASSUMED, handling_s=5e-3), ["edge-1 takes 5 ms to receive and send, not 0"]),
-        (replace(ASSUMED, basis=replace(PROFILE, seconds=(0.2,))), ["edge-1 has been measured anew"]),
+        (replace(ASSUMED, overhead_s=2e-3), []),
+        (replace(ASSUMED, overhead_s=5e-3), ["edge-1 takes 5 ms to receive and send, not 0"]),
+        (replace(ASSUMED, basis=replace(PROFILE, seconds=(0.2,))), ["edge-1 has been measured again"]),
     ],
 )
-def test_what_differs_by_more_than_the_band_is_said(now: Condition, said: list[str]) -> None:
-    assert list(departures(EDGE, ASSUMED, now, 0.2)) == said
+def test_what_differs_by_more_than_the_band_is_said(now: NodeSnapshot, said: list[str]) -> None:
+    assert list(drift(EDGE, ASSUMED, now, 0.2)) == said
 
 
 # Links.
@@ -144,8 +144,8 @@ def test_small_steps_that_add_up_leave_the_band_in_the_end() -> None:
 def test_with_hpa_news_adjust_the_present_plan_and_other_nodes_make_a_new_one() -> None:
     planner = Planner()
     settings = PlannerSettings(min_seconds_between_plans=PATIENCE_S, settle_s=SETTLE_S, lost_after_s=1e9)
-    wishes = {CAM: WishesSection(planner="hpa")}
-    planner.machine = PlannerMachine(settings, started_at=0.0, wishes=wishes)
+    plan_request = {CAM: PlanRequest(planner="hpa")}
+    planner.machine = PlannerMachine(settings, started_at=0.0, plan_requests=plan_request)
     planner.come(DEVICE, EDGE, CLOUD)
     with mock.patch.object(hpa, "adjust", wraps=hpa.adjust) as adjust:
         (first,) = published(planner.tick(SETTLE_S))
@@ -169,25 +169,25 @@ def test_with_hpa_news_adjust_the_present_plan_and_other_nodes_make_a_new_one() 
 def test_rates_are_medians_of_windows_and_fade_when_nothing_is_said() -> None:
     rates = Rates()
     rates.counted(CAM, 100, 0.0)
-    assert rates.of(CAM, 0.0) == 0.0
+    assert rates.rate_of(CAM, 0.0) == 0.0
     for at, frames in ((1.0, 10), (2.0, 12), (3.0, 1000)):
         rates.counted(CAM, frames, at)
-    assert rates.of(CAM, 3.0) == 12.0
-    assert rates.of(CAM, 3.0 + STALE_S + 0.1) == 0.0
+    assert rates.rate_of(CAM, 3.0) == 12.0
+    assert rates.rate_of(CAM, 3.0 + STALE_S + 0.1) == 0.0
     rates.counted(CAM, 10, 100.0)
-    assert rates.of(CAM, 100.0) == 0.0
+    assert rates.rate_of(CAM, 100.0) == 0.0
 
 
 def test_a_stream_takes_its_frames_times_what_one_takes() -> None:
     on = plan(1, (D, E, E, C))
-    flow = Flow(on, 10.0, {Tier.DEVICE: 0.01, Tier.EDGE: 0.03, Tier.CLOUD: 0.002})
-    nothing = taken_on(EDGE_2, LINK, [flow])
-    assert nothing == Taken()
-    edge, cloud = taken_on(EDGE, LINK, [flow]), taken_on(CLOUD, LINK, [flow])
+    stream_load = StreamLoad(on, 10.0, {Tier.DEVICE: 0.01, Tier.EDGE: 0.03, Tier.CLOUD: 0.002})
+    nothing = utilisation_of(EDGE_2, LINK, [stream_load])
+    assert nothing == Utilisation()
+    edge, cloud = utilisation_of(EDGE, LINK, [stream_load]), utilisation_of(CLOUD, LINK, [stream_load])
     assert (edge.compute, cloud.compute) == (0.3, 0.02)
     links = on.predicted.links
     assert edge.down == pytest.approx(10.0 * links["device_edge"].nbytes / 1e6, abs=1e-3) if links else edge.down == 0.0
-    assert taken_on(EDGE, LINK, [flow] * 10).compute == MOST
+    assert utilisation_of(EDGE, LINK, [stream_load] * 10).compute == MOST
 
 
 # Several streams.
@@ -265,8 +265,8 @@ def test_streams_spread_over_the_nodes_of_a_tier_and_stay_there() -> None:
     streams = Streams({**TIMES, CLOUD: 1.0}, NODES)
     streams.come(*NODES)
     streams.go_on(60, {CAM_1: 20.0, CAM_2: 20.0})
-    served = streams.served_by()
-    assert {served["of-device-1"], served["of-device-2"]} == {EDGE, EDGE_2}
+    binding = streams.served_by()
+    assert {binding["of-device-1"], binding["of-device-2"]} == {EDGE, EDGE_2}
     changes = streams.changes
     streams.go_on(300, {CAM_1: 20.0, CAM_2: 20.0})
     assert streams.changes == changes

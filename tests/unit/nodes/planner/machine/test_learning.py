@@ -13,7 +13,7 @@ import pytest
 from nodes.planner.costs.compute_seconds import CALL_S
 from nodes.planner.costs.corrections import COLDNESS, LEAST_SECONDS
 from nodes.planner.machine import events as pe
-from nodes.protocol.messages import Report, SegmentSeconds, WaySeconds
+from nodes.protocol.messages import LegSeconds, Report, SegmentSeconds
 from nodes.protocol.reports import LEAST_FRAMES
 from pipeline.estimator import Speed, estimate
 from pipeline.partition import exact
@@ -152,7 +152,7 @@ def test_a_profile_that_does_not_fit_is_said_and_the_estimate_used(change: dict[
     planner.come(DEVICE, EDGE)
     come_unmeasured(planner, CLOUD)
     planner.profile(CLOUD, 9.0)
-    profile = planner.machine.inventory.roster.compute._profiles[CLOUD, "chain"]
+    profile = planner.machine.inventory.registry.compute._profiles[CLOUD, "chain"]
     planner(pe.ProfileArrived(CLOUD, replace(profile, **change)))  # type: ignore[arg-type]  # its own fields
     actions = planner.tick(SETTLE_S)
     assert published(actions)[0].placement == ON_CLOUD
@@ -199,16 +199,16 @@ class Load:
         return found
 
     def rounds(self, count: int, load: Callable[[NodeId], float]) -> list[NodeId]:
-        """So many seconds; returns who served the last stage in each."""
-        served = []
+        """So many seconds; returns who on the last stage in each."""
+        on = []
         for _ in range(count):
             for node in self.seconds:
                 self.changes += published(
                     self.planner(pe.TelemetryArrived(node, Report(self._report(node, load(node)))))
                 )
             self.changes += published(self.planner.tick(1.0))
-            served.append(self.plan.nodes[max(self.plan.nodes)])
-        return served
+            on.append(self.plan.nodes[max(self.plan.nodes)])
+        return on
 
     def _report(self, node: NodeId, load: float) -> tuple[SegmentSeconds, ...]:
         tier = self.plan.tier_of(node)
@@ -236,19 +236,19 @@ def only(slow: NodeId, by: float) -> Callable[[NodeId], float]:
 
 def test_a_node_that_slows_down_loses_its_blocks_and_gets_them_back_after() -> None:
     pipeline = loaded(edge=0.02, cloud=0.01)
-    served = pipeline.rounds(ROUNDS // 2, only(CLOUD, 3.0))
-    assert EDGE in served[:10], "it took longer than ten reports to see"
-    served = pipeline.rounds(ROUNDS, only(CLOUD, 1.0))
-    assert served[-1] == CLOUD
-    assert set(served[served.index(CLOUD) :]) == {CLOUD}
+    on = pipeline.rounds(ROUNDS // 2, only(CLOUD, 3.0))
+    assert EDGE in on[:10], "it took longer than ten reports to see"
+    on = pipeline.rounds(ROUNDS, only(CLOUD, 1.0))
+    assert on[-1] == CLOUD
+    assert set(on[on.index(CLOUD) :]) == {CLOUD}
 
 
 def test_a_lasting_load_is_tried_again_ever_more_rarely() -> None:
     pipeline = loaded(edge=0.02, cloud=0.01)
-    served = pipeline.rounds(10 * ROUNDS, only(CLOUD, 3.0))
-    assert served.count(CLOUD) < ROUNDS
+    on = pipeline.rounds(10 * ROUNDS, only(CLOUD, 3.0))
+    assert on.count(CLOUD) < ROUNDS
     assert len(pipeline.changes) <= 16
-    assert served[-2 * ROUNDS :].count(CLOUD) < ROUNDS / 5
+    assert on[-2 * ROUNDS :].count(CLOUD) < ROUNDS / 5
 
 
 @pytest.mark.parametrize("cold", [1.2, 1.3, 1.4])
@@ -268,7 +268,7 @@ def test_coldness_does_not_move_a_plan_over_several_nodes_either() -> None:
     pipeline.rounds(ROUNDS, lambda node: 1.3)
     assert pipeline.changes == []
     stream = planner.machine.inventory.streams[CAM]
-    costs = planner.machine.inventory.roster.costs(stream.served, {D: DEVICE, E: EDGE, C: CLOUD}, stream.assumed)
+    costs = planner.machine.inventory.registry.costs(stream.binding, {D: DEVICE, E: EDGE, C: CLOUD}, stream.assumed)
     assert [seconds[1] for seconds in costs.seconds.values()] == pytest.approx([1.3, 0.13, 0.013], rel=0.02)
 
 
@@ -353,11 +353,11 @@ def with_profiles(**seconds: float) -> tuple[Planner, Plan]:
 def test_what_frames_take_between_nodes_beside_their_bytes_is_charged_to_them() -> None:
     planner, first = with_profiles(device=0.1, edge=0.06, cloud=0.05)
     assert first.placement == ON_CLOUD
-    ways = WaySeconds(CAM, first.epoch, LEAST_FRAMES, {"device_cloud": 0.3, "return": 0.3})
+    legs = LegSeconds(CAM, first.epoch, LEAST_FRAMES, {"device_cloud": 0.3, "return": 0.3})
     changes: list[Plan] = []
     stayed: list[float] = []
     while not changes and planner.now < ROUNDS:
-        told = planner(pe.TelemetryArrived(DEVICE, Report(ways=(ways,))), 1.0)
+        told = planner(pe.TelemetryArrived(DEVICE, Report(legs=(legs,))), 1.0)
         changes, stayed = published(told), stayed + [p.predicted.seconds for p in published(told, stays=True)]
     (moved,) = changes
     assert moved.placement == ON_DEVICE
@@ -373,17 +373,17 @@ def test_what_the_device_takes_to_read_a_frame_is_in_every_price() -> None:
     planner.now += PATIENCE_S
     changes: list[Plan] = []
     for _ in range(ROUNDS):
-        told = planner(pe.TelemetryArrived(DEVICE, Report(intakes={CAM: 0.05})), 1.0)
+        told = planner(pe.TelemetryArrived(DEVICE, Report(frame_overheads={CAM: 0.05})), 1.0)
         assert published(told) == []
         changes += published(told, stays=True)
-        planner(pe.TelemetryArrived(EDGE, Report(intakes={CAM: 9.0})))  # not its stream
+        planner(pe.TelemetryArrived(EDGE, Report(frame_overheads={CAM: 9.0})))  # not its stream
     assert changes[-1].epoch == first.epoch
-    assert changes[-1].predicted.intake_seconds == pytest.approx(0.05, rel=0.2)
+    assert changes[-1].predicted.frame_overhead_seconds == pytest.approx(0.05, rel=0.2)
     more = changes[-1].predicted.seconds - first.predicted.seconds
-    assert more == pytest.approx(changes[-1].predicted.intake_seconds)
+    assert more == pytest.approx(changes[-1].predicted.frame_overhead_seconds)
     runner_up = changes[-1].runner_up
     assert runner_up is not None
-    assert runner_up["predicted"]["intake_seconds"] == changes[-1].predicted.intake_seconds
+    assert runner_up["predicted"]["frame_overhead_seconds"] == changes[-1].predicted.frame_overhead_seconds
 
 
 def test_ways_of_other_epochs_and_of_nodes_without_a_link_teach_nothing() -> None:
@@ -392,9 +392,9 @@ def test_ways_of_other_epochs_and_of_nodes_without_a_link_teach_nothing() -> Non
     planner.tick(SETTLE_S)
     planner.now += PATIENCE_S
     for _ in range(ROUNDS):
-        late = WaySeconds(CAM, 77, LEAST_FRAMES, {"device_cloud": 9.0, "return": 9.0})
-        unknown = WaySeconds(CAM, 1, LEAST_FRAMES, {"device_edge": 9.0})
-        assert not published(planner(pe.TelemetryArrived(DEVICE, Report(ways=(late, unknown))), 1.0))
+        late = LegSeconds(CAM, 77, LEAST_FRAMES, {"device_cloud": 9.0, "return": 9.0})
+        unknown = LegSeconds(CAM, 1, LEAST_FRAMES, {"device_edge": 9.0})
+        assert not published(planner(pe.TelemetryArrived(DEVICE, Report(legs=(late, unknown))), 1.0))
 
 
 def test_a_short_segment_says_how_long_a_call_takes_and_nothing_of_the_nodes_speed() -> None:
@@ -405,16 +405,16 @@ def test_a_short_segment_says_how_long_a_call_takes_and_nothing_of_the_nodes_spe
         report = SegmentSeconds(CAM, first.epoch, LEAST_FRAMES, took_s)
         assert not [p for p in published(planner(pe.TelemetryArrived(EDGE, Report((report,))), 1.0)) if p.epoch > 1]
     stream = planner.machine.inventory.streams[CAM]
-    costs = planner.machine.inventory.roster.costs(stream.served, {D: DEVICE, E: EDGE}, stream.assumed)
+    costs = planner.machine.inventory.registry.costs(stream.binding, {D: DEVICE, E: EDGE}, stream.assumed)
     assert costs.seconds[E][1] == 0.001
-    assert costs.handling[E] == pytest.approx(took_s - foreseen_s, rel=0.25)
-    assert costs.handling[D] == CALL_S  # it shares what may be coldness
+    assert costs.send_receive_overhead[E] == pytest.approx(took_s - foreseen_s, rel=0.25)
+    assert costs.send_receive_overhead[D] == CALL_S  # it shares what may be coldness
 
 
 def test_a_long_segment_says_how_fast_the_node_computes_and_little_of_calls() -> None:
     pipeline = loaded(edge=0.2, cloud=0.1)
     pipeline.rounds(ROUNDS, only(CLOUD, 1.8))
-    roster, stream = pipeline.planner.machine.inventory.roster, pipeline.planner.machine.inventory.streams[CAM]
-    costs = roster.costs(stream.served, {D: DEVICE, C: CLOUD}, stream.assumed)
+    registry, stream = pipeline.planner.machine.inventory.registry, pipeline.planner.machine.inventory.streams[CAM]
+    costs = registry.costs(stream.binding, {D: DEVICE, C: CLOUD}, stream.assumed)
     assert costs.seconds[C][1] == pytest.approx(0.18, rel=0.02)
-    assert costs.handling[C] == 0.0
+    assert costs.send_receive_overhead[C] == 0.0

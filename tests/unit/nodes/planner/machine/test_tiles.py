@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from nodes.config.plan_request import read_wishes
+from nodes.config.plan_request import read_plan_request
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.protocol.messages import (
@@ -26,7 +26,7 @@ from pipeline.models.graphs import shipped_graph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
-from pipeline.tiles.choice import tile_seconds
+from pipeline.tiles.tiled_stack_cost import tile_seconds
 
 GRAPH = shipped_graph("alexnet")
 CAM = StreamId("cam")
@@ -81,14 +81,14 @@ class Planner:
         return self(ev.PeerStateArrived(NodeState(node, "device" if node == DEVICE else "edge", life, "one")))
 
     def report(self, slowness: Mapping[NodeId, float], frames: int = LEAST_FRAMES) -> list[Plan]:
-        """The head says what each tile took, in multiples of what the workers foresaw."""
+        """The coordinator says what each tile took, in multiples of what the workers foresaw."""
         tiling = self.plan.tiles
         assert tiling is not None
         tile_map, tiles = tiling.tile_map(GRAPH), []
         for number, (node, tile) in enumerate(zip(tiling.workers, tile_map.tiles, strict=True), start=1):
             took = slowness.get(node, 1.0) * tile_seconds(GRAPH, tile_map.stack.blocks, tile, SECONDS)
-            way_s = self.transfer_s
-            tiles.append(TileSeconds(CAM, self.plan.epoch, number, node, frames, way_s, 0.0, took, way_s))
+            transfer_s = self.transfer_s
+            tiles.append(TileSeconds(CAM, self.plan.epoch, number, node, frames, transfer_s, 0.0, took, transfer_s))
         return self(pe.TelemetryArrived(EDGE, Report(tiles=tuple(tiles))), 1.0)
 
     def reports(self, slowness: Mapping[NodeId, float], times: int, frames: int = LEAST_FRAMES) -> list[Plan]:
@@ -191,7 +191,7 @@ def test_a_head_that_refuses_tiles_runs_the_blocks_in_one_piece_until_it_starts_
 def test_a_worker_that_a_person_excludes_has_no_tile() -> None:
     planner = Planner(*WORKERS)
     excluded = list(planner.plan.workers)
-    planner(pe.WishesRequested(CAM, "ticket", read_wishes({"constraints": {"exclude_nodes": excluded}})))
+    planner(pe.PlanRequested(CAM, "ticket", read_plan_request({"constraints": {"exclude_nodes": excluded}})))
     assert not set(planner.plan.workers) & set(excluded)
 
 

@@ -28,10 +28,10 @@ from tests.unit.nodes.tier.machine.test_tier import (
     C,
     D,
     E,
+    all_of,
     applied,
     array,
     counted,
-    of,
     plan,
     state,
     work,
@@ -48,7 +48,7 @@ class Stream:
         self.machine = TierMachine(DEVICE, {"chain": graph}, [settings])
         self.graph = graph
         self.now = 0.0
-        self.tickets = 0
+        self.pending_frames = 0
 
     @property
     def owner(self) -> StreamOwner:
@@ -75,8 +75,8 @@ class Stream:
         return actions
 
     def offer(self, *, live: bool = False) -> list[do.Action]:
-        self.tickets += 1
-        return self(ev.FrameOffered(CAM, f"ticket {self.tickets}", live))
+        self.pending_frames += 1
+        return self(ev.FrameOffered(CAM, f"ticket {self.pending_frames}", live))
 
     def decode(self, sequence: int) -> list[do.Action]:
         return self(ev.FrameDecoded(CAM, sequence, {0: array(sequence)}, 0.25))
@@ -84,7 +84,7 @@ class Stream:
     def submit(self, sequence: int = 1) -> FrameKey:
         """A frame enters and is decoded; returns the key it was submitted with."""
         self.offer()
-        (run,) = of(do.Run, self.decode(sequence))
+        (run,) = all_of(do.Run, self.decode(sequence))
         return run.key
 
     def answer(self, at: FrameKey, tensor: int = 3, after: float = 0.0, *hops: Hop) -> list[do.Action]:
@@ -110,11 +110,11 @@ def running(*, window: int = 4, graph: ModelGraph = GRAPH) -> Stream:
 
 
 def keys(actions: Sequence[do.Action]) -> list[FrameKey]:
-    return [run.key for run in of(do.Run, actions)]
+    return [run.key for run in all_of(do.Run, actions)]
 
 
 def said(actions: Sequence[do.Action]) -> StreamApplied:
-    return of(do.AnnounceApplied, actions)[-1].streams[CAM]
+    return all_of(do.AnnounceApplied, actions)[-1].streams[CAM]
 
 
 # Epochs.
@@ -163,7 +163,7 @@ def test_a_plan_on_the_device_alone_needs_nobody() -> None:
     stream.plan(1, (D, D, D, D))
     stream(ev.Prepared(CAM, 1))
     at = stream.submit()
-    (close,) = of(do.CloseFrame, stream(ev.SegmentRan(at, {3: array(9)}, (Hop("device-1", "device", 1.0),))))
+    (close,) = all_of(do.CloseFrame, stream(ev.SegmentRan(at, {3: array(9)}, (Hop("device-1", "device", 1.0),))))
     assert np.array_equal(close.outputs[3], array(9))
     assert [hop.node for hop in close.trace] == ["device-1"]
 
@@ -172,7 +172,7 @@ def test_a_plan_that_was_never_active_is_superseded_by_the_next() -> None:
     stream = running()
     assert said(stream.plan(2)).holds == (1, 2)
     actions = stream.plan(3)
-    assert of(do.Release, actions) == [do.Release(CAM, 2)]
+    assert all_of(do.Release, actions) == [do.Release(CAM, 2)]
     assert said(actions).holds == (1, 3)
     stream.apply(2)
     assert stream.owner.active == 1
@@ -213,17 +213,17 @@ def test_the_old_epoch_is_drained_and_then_let_go() -> None:
     stream.plan(2)
     assert said(stream.apply(1, 2)).holds == (1, 2)
     stream.submit(3)
-    assert not of(do.Release, stream.answer(first))
+    assert not all_of(do.Release, stream.answer(first))
     actions = stream.answer(second)
-    assert of(do.CloseFrame, actions)[0].epoch == 1
-    assert of(do.Release, actions) == [do.Release(CAM, 1)]
+    assert all_of(do.CloseFrame, actions)[0].epoch == 1
+    assert all_of(do.Release, actions) == [do.Release(CAM, 1)]
     assert said(actions) == StreamApplied(2, (2,), {}, 2, (2,))
 
 
 def test_an_old_epoch_with_no_open_frame_is_let_go_at_once() -> None:
     stream = running()
     stream.plan(2)
-    assert of(do.Release, stream.apply(1, 2)) == [do.Release(CAM, 1)]
+    assert all_of(do.Release, stream.apply(1, 2)) == [do.Release(CAM, 1)]
 
 
 def test_without_news_nothing_is_said_again() -> None:
@@ -239,7 +239,7 @@ def test_without_news_nothing_is_said_again() -> None:
 def test_frames_before_any_plan_wait_and_go_when_there_is_one() -> None:
     stream = Stream()
     assert [type(action) for action in work(stream.offer())] == [do.DecodeFrame]
-    assert not of(do.Run, stream.decode(1))
+    assert not all_of(do.Run, stream.decode(1))
     stream.plan(1)
     assert keys(stream.apply(1)) == [FrameKey(CAM, 1, 1, 1, 1)]
 
@@ -252,7 +252,7 @@ def test_no_more_frames_than_the_window_are_open() -> None:
     assert stream.offer() == []
     assert len(stream.owner.backlog) == 2
     actions = stream.answer(first)
-    assert of(do.DecodeFrame, actions) == [do.DecodeFrame(CAM, 3, "ticket 3")]
+    assert all_of(do.DecodeFrame, actions) == [do.DecodeFrame(CAM, 3, "ticket 3")]
     assert counted(actions) == ["results_total", "frames_in_total"]
 
 
@@ -261,7 +261,7 @@ def test_a_live_frame_that_waits_gives_way_to_a_fresher_one_and_is_counted() -> 
     at = stream.submit(1)
     assert stream.offer(live=True) == []
     assert stream.offer(live=True) == [do.DropFrame(CAM, "ticket 2"), do.Count("dropped_at_source_total", CAM)]
-    assert of(do.DecodeFrame, stream.answer(at)) == [do.DecodeFrame(CAM, 2, "ticket 3")]
+    assert all_of(do.DecodeFrame, stream.answer(at)) == [do.DecodeFrame(CAM, 2, "ticket 3")]
 
 
 def test_a_frame_that_is_not_live_never_gives_way() -> None:
@@ -269,22 +269,22 @@ def test_a_frame_that_is_not_live_never_gives_way() -> None:
     stream.submit(1)
     for live in (False, True, False, True):
         stream.offer(live=live)
-    assert [waiting.ticket for waiting in stream.owner.backlog] == ["ticket 2", "ticket 4", "ticket 5"]
+    assert [waiting.pending_frame for waiting in stream.owner.backlog] == ["ticket 2", "ticket 4", "ticket 5"]
 
 
 def test_sequences_go_on_from_the_first_one_given() -> None:
     settings = StreamSettings(stream=CAM, model="chain", first_sequence=1_000_001)
     machine = TierMachine(DEVICE, {"chain": GRAPH}, [settings])
     offered = [machine.handle(ev.FrameOffered(CAM, number), 0.0) for number in range(2)]
-    assert [of(do.DecodeFrame, actions)[0].sequence for actions in offered] == [1_000_001, 1_000_002]
+    assert [all_of(do.DecodeFrame, actions)[0].sequence for actions in offered] == [1_000_001, 1_000_002]
 
 
 def test_a_frame_that_is_no_input_is_answered_with_an_error_and_counted() -> None:
     stream = running()
     stream.offer()
     actions = stream(ev.FrameUndecodable(CAM, 1, "a GIF image"))
-    (close,) = of(do.CloseFrame, actions)
-    assert (close.sequence, close.ticket, close.error, close.outputs) == (1, "ticket 1", "a GIF image", {})
+    (close,) = all_of(do.CloseFrame, actions)
+    assert (close.sequence, close.pending_frame, close.error, close.outputs) == (1, "ticket 1", "a GIF image", {})
     assert counted(actions) == ["error_results_total"]
     assert not stream.owner.open
 
@@ -296,8 +296,8 @@ def test_a_frame_closes_with_its_outputs_ticket_and_way() -> None:
     stream = running()
     at = stream.submit()
     device, cloud = Hop("device-1", "device", 1.0), Hop("cloud-1", "cloud", 2.0)
-    (close,) = of(do.CloseFrame, stream.answer(at, 3, 0.0, device, cloud))
-    assert (close.stream, close.sequence, close.ticket, close.epoch, close.attempt) == (CAM, 1, "ticket 1", 1, 1)
+    (close,) = all_of(do.CloseFrame, stream.answer(at, 3, 0.0, device, cloud))
+    assert (close.stream, close.sequence, close.pending_frame, close.epoch, close.attempt) == (CAM, 1, "ticket 1", 1, 1)
     assert close.trace == (device, cloud)
     assert close.outputs.keys() == {3}
     assert not close.error
@@ -306,26 +306,26 @@ def test_a_frame_closes_with_its_outputs_ticket_and_way() -> None:
 def test_a_frame_was_alone_if_none_was_before_it_and_it_was_submitted_once() -> None:
     stream = running()
     first, second = stream.submit(), stream.submit(2)
-    closed = [*of(do.CloseFrame, stream.answer(first)), *of(do.CloseFrame, stream.answer(second))]
+    closed = [*all_of(do.CloseFrame, stream.answer(first)), *all_of(do.CloseFrame, stream.answer(second))]
     assert [close.was_alone for close in closed] == [True, False]
     stream.submit(3)
     (again,) = keys(stream.tick(TIMEOUT_S))
-    assert not of(do.CloseFrame, stream.answer(again))[0].was_alone
+    assert not all_of(do.CloseFrame, stream.answer(again))[0].was_alone
 
 
 def test_a_frame_with_two_outputs_closes_when_both_are_there() -> None:
     stream = running(graph=chain(8, 8, 8, 8, outputs=(1, 3)))
     at = stream.submit()
-    assert not of(do.CloseFrame, stream.answer(at, 3))
-    assert not of(do.CloseFrame, stream.answer(at, 3))
-    (close,) = of(do.CloseFrame, stream(ev.SegmentRan(at, {1: array(1)}, ())))
+    assert not all_of(do.CloseFrame, stream.answer(at, 3))
+    assert not all_of(do.CloseFrame, stream.answer(at, 3))
+    (close,) = all_of(do.CloseFrame, stream(ev.SegmentRan(at, {1: array(1)}, ())))
     assert close.outputs.keys() == {1, 3}
 
 
 def test_what_comes_back_twice_or_late_is_counted_and_ignored() -> None:
     stream = running()
     at = stream.submit()
-    assert of(do.CloseFrame, stream.answer(at))
+    assert all_of(do.CloseFrame, stream.answer(at))
     assert stream.answer(at) == [do.Count("duplicates_ignored_total", CAM)]
     assert stream.answer(FrameKey(CAM, 1, 77, 1, 1)) == [do.Count("duplicates_ignored_total", CAM)]
     assert stream.answer(stream.submit(2), 2) == [do.Count("unasked_answers_total", CAM)]
@@ -345,9 +345,9 @@ def test_what_comes_back_twice_or_late_is_counted_and_ignored() -> None:
 def test_an_answer_that_was_not_asked_for_is_ignored(forged: FrameKey) -> None:
     stream = running()
     at = stream.submit()
-    assert not of(do.CloseFrame, stream(ev.OutputArrived(forged, CLOUD, 3, array(9), ())))
-    assert not of(do.CloseFrame, stream.fail(forged))
-    (close,) = of(do.CloseFrame, stream.answer(at))
+    assert not all_of(do.CloseFrame, stream(ev.OutputArrived(forged, CLOUD, 3, array(9), ())))
+    assert not all_of(do.CloseFrame, stream.fail(forged))
+    (close,) = all_of(do.CloseFrame, stream.answer(at))
     assert np.array_equal(close.outputs[3], array(3))
 
 
@@ -356,7 +356,7 @@ def test_an_answer_counts_from_the_node_that_the_plan_asks_only(sender: NodeId) 
     stream = running()
     at = stream.submit()
     assert stream(ev.OutputArrived(at, sender, 3, array(9), ())) == [do.Count("unasked_answers_total", CAM)]
-    assert of(do.CloseFrame, stream.answer(at))
+    assert all_of(do.CloseFrame, stream.answer(at))
 
 
 def test_three_failures_from_a_stranger_do_not_answer_a_frame() -> None:
@@ -364,7 +364,7 @@ def test_three_failures_from_a_stranger_do_not_answer_a_frame() -> None:
     at = stream.submit()
     for _ in range(MAX_FAILURES):
         assert stream.fail(at, sender=NodeId("evil")) == [do.Count("unasked_answers_total", CAM)]
-    assert of(do.CloseFrame, stream.answer(at))
+    assert all_of(do.CloseFrame, stream.answer(at))
 
 
 def test_an_answer_to_an_earlier_process_that_comes_before_the_frame_is_decoded_changes_nothing() -> None:
@@ -380,15 +380,15 @@ def test_an_answer_to_an_earlier_process_that_comes_before_the_frame_is_decoded_
 def test_a_frame_that_fails_after_it_was_decoded_is_under_way() -> None:
     stream = running()
     at = stream.submit()
-    assert not of(do.CloseFrame, stream(ev.FrameUndecodable(CAM, at.sequence, "no disk")))
-    assert of(do.CloseFrame, stream.answer(at))
+    assert not all_of(do.CloseFrame, stream(ev.FrameUndecodable(CAM, at.sequence, "no disk")))
+    assert all_of(do.CloseFrame, stream.answer(at))
     assert not stream(ev.FrameUndecodable(CAM, at.sequence, "no disk"))
 
 
 def test_a_huge_error_is_answered_with_its_beginning() -> None:
     stream = running()
     stream.offer()
-    (close,) = of(do.CloseFrame, stream(ev.FrameUndecodable(CAM, 1, "x" * 9_000_000)))
+    (close,) = all_of(do.CloseFrame, stream(ev.FrameUndecodable(CAM, 1, "x" * 9_000_000)))
     assert len(close.error) <= MOST_REASON
 
 
@@ -396,7 +396,7 @@ def test_an_answer_to_an_earlier_attempt_closes_the_frame_and_the_later_one_is_i
     stream = running()
     first = stream.submit()
     (second,) = keys(stream.tick(TIMEOUT_S))
-    (close,) = of(do.CloseFrame, stream.answer(first))
+    (close,) = all_of(do.CloseFrame, stream.answer(first))
     assert close.epoch == 1
     assert stream.answer(second) == [do.Count("duplicates_ignored_total", CAM)]
 
@@ -484,7 +484,7 @@ def test_frames_are_submitted_again_under_the_new_plan_when_a_node_is_lost_for_g
     assert stream.owner.active == 2
     actions = stream.tick(GRACE_S)
     assert keys(actions) == [FrameKey(CAM, 2, 1, 2, 1)]
-    assert of(do.Release, actions) == [do.Release(CAM, 1)]
+    assert all_of(do.Release, actions) == [do.Release(CAM, 1)]
 
 
 def test_a_frame_of_the_old_epoch_is_not_disturbed_by_a_node_that_only_the_new_one_has() -> None:
@@ -511,11 +511,11 @@ def test_a_failure_is_tried_again_and_the_third_is_answered_with_an_error() -> N
     at = stream.submit()
     for failures in range(1, MAX_FAILURES):
         actions = stream.fail(at)
-        assert not of(do.CloseFrame, actions)
-        assert "frame 1 failed, trying again: no luck" in of(do.Log, actions)[0].text
+        assert not all_of(do.CloseFrame, actions)
+        assert "frame 1 failed, trying again: no luck" in all_of(do.Log, actions)[0].text
         (at,) = keys(stream.tick(GRACE_S * failures))
         assert at.attempt == failures + 1
-    (close,) = of(do.CloseFrame, stream.fail(at, "still no luck"))
+    (close,) = all_of(do.CloseFrame, stream.fail(at, "still no luck"))
     assert (close.error, close.outputs, close.attempt) == ("still no luck", {}, MAX_FAILURES)
 
 
@@ -532,7 +532,7 @@ def test_a_failure_of_an_earlier_attempt_or_of_a_closed_frame_does_not_count() -
     (second,) = keys(stream.tick(TIMEOUT_S))
     for _ in range(MAX_FAILURES):
         assert stream.fail(first) == []
-    assert of(do.CloseFrame, stream.answer(second))
+    assert all_of(do.CloseFrame, stream.answer(second))
     assert stream.fail(second) == []
 
 
@@ -540,7 +540,7 @@ def test_one_attempt_fails_once_however_often_and_by_whomever_it_is_told() -> No
     stream = running()
     at = stream.submit()
     for _ in range(MAX_FAILURES):
-        assert not of(do.CloseFrame, stream.fail(at))
+        assert not all_of(do.CloseFrame, stream.fail(at))
 
 
 def test_a_frame_of_the_process_before_keeps_its_sequence_and_does_not_repeat_an_attempt() -> None:
@@ -556,5 +556,5 @@ def test_a_frame_of_the_process_before_keeps_its_sequence_and_does_not_repeat_an
     (new,) = keys(stream(ev.FrameDecoded(CAM, 1_000_001, {0: array(1)}, 0.25)))
     assert (old.sequence, old.oldest_open, new.oldest_open) == (7, 7, 7)
     assert old.attempt > 1 == new.attempt
-    (close,) = of(do.CloseFrame, stream.answer(old))
-    assert (close.sequence, close.ticket) == (7, "left over")
+    (close,) = all_of(do.CloseFrame, stream.answer(old))
+    assert (close.sequence, close.pending_frame) == (7, "left over")

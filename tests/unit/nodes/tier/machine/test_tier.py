@@ -81,12 +81,12 @@ def tensor(number: int, at: FrameKey, value: int = 0, *hops: Hop) -> ev.TensorAr
     return ev.TensorArrived(at, number, array(value), hops, 0.5)
 
 
-def of(kind: type[A], actions: Sequence[do.Action]) -> list[A]:
+def all_of(kind: type[A], actions: Sequence[do.Action]) -> list[A]:
     return [action for action in actions if isinstance(action, kind)]
 
 
 def counted(actions: Sequence[do.Action]) -> list[str]:
-    return [count.name for count in of(do.Count, actions)]
+    return [count.name for count in all_of(do.Count, actions)]
 
 
 def work(actions: Sequence[do.Action]) -> list[do.Action]:
@@ -121,13 +121,13 @@ def test_of_many_plans_a_few_are_prepared_and_then_the_newest() -> None:
     machine = TierMachine(EDGE, {"chain": GRAPH})
     asked = []
     for epoch in range(1, 2_001):
-        asked += of(do.Prepare, machine.handle(ev.PlanArrived(plan(epoch)), 0.0))
+        asked += all_of(do.Prepare, machine.handle(ev.PlanArrived(plan(epoch)), 0.0))
         machine.validate()
     assert [prepare.plan.epoch for prepare in asked] == [1, 2, 3]
-    (then,) = of(do.Prepare, machine.handle(ev.Prepared(CAM, 1), 0.0))
+    (then,) = all_of(do.Prepare, machine.handle(ev.Prepared(CAM, 1), 0.0))
     assert then.plan.epoch == 2_000
     machine.validate()
-    assert not of(do.Prepare, machine.handle(ev.PrepareFailed(CAM, 2, "no memory"), 0.0))
+    assert not all_of(do.Prepare, machine.handle(ev.PrepareFailed(CAM, 2, "no memory"), 0.0))
 
 
 def test_an_epoch_far_beyond_all_that_is_known_is_refused_and_changes_nothing() -> None:
@@ -137,7 +137,7 @@ def test_an_epoch_far_beyond_all_that_is_known_is_refused_and_changes_nothing() 
         assert isinstance(refused, do.Refuse)
         assert refused.about == "plan/cam"
         assert str(EPOCHS_AHEAD + 1) in refused.why
-    assert of(do.Prepare, machine.handle(ev.PlanArrived(plan(2)), 0.0))
+    assert all_of(do.Prepare, machine.handle(ev.PlanArrived(plan(2)), 0.0))
 
 
 def test_a_plan_that_replaces_one_of_its_epoch_is_not_ready_because_the_other_is() -> None:
@@ -242,9 +242,9 @@ def test_an_older_plan_than_the_newest_is_ignored() -> None:
 )
 def test_a_plan_that_cannot_be_this_nodes_is_refused_with_the_reason(wrong: Plan, said: str) -> None:
     actions = TierMachine(EDGE, {"chain": GRAPH}).handle(ev.PlanArrived(wrong), 0.0)
-    assert not of(do.Prepare, actions)
+    assert not all_of(do.Prepare, actions)
     assert counted(actions) == ["refused_plans_total"]
-    refused = of(do.AnnounceApplied, actions)[0].streams[CAM].refused
+    refused = all_of(do.AnnounceApplied, actions)[0].streams[CAM].refused
     assert said in refused[1]
 
 
@@ -282,7 +282,7 @@ def test_only_the_streams_device_lets_an_epoch_go() -> None:
 def test_an_epoch_let_go_while_it_is_prepared_is_released_again_when_that_ends() -> None:
     machine = TierMachine(EDGE, {"chain": GRAPH})
     machine.handle(ev.PlanArrived(plan(1)), 0.0)
-    assert of(do.Release, machine.handle(applied(DEVICE, seen=2, holds=(2,)), 0.0)) == [do.Release(CAM, 1)]
+    assert all_of(do.Release, machine.handle(applied(DEVICE, seen=2, holds=(2,)), 0.0)) == [do.Release(CAM, 1)]
     assert machine.handle(ev.Prepared(CAM, 1), 0.0) == [do.Release(CAM, 1)]
 
 
@@ -434,7 +434,7 @@ def test_a_state_is_news_for_people_when_life_or_session_changed_and_always_take
     assert peers.learn_state(replace(ready, state=LifeState.DRAINING))
     assert peers.learn_state(replace(ready, session="two"))
     peers.learn_state(replace(ready, session="two", births=2))
-    assert peers.presence(EDGE) == ("two", 2)
+    assert peers.incarnation(EDGE) == ("two", 2)
 
 
 def test_an_old_sessions_will_says_nothing_about_the_present_one() -> None:
@@ -452,7 +452,7 @@ def test_a_node_takes_part_while_ready_or_draining(life: LifeState) -> None:
     peers.learn_state(state(EDGE, life, births=3).state)
     takes_part = life in (LifeState.READY, LifeState.DRAINING)
     assert peers.alive(EDGE) is takes_part
-    assert peers.presence(EDGE) == (("one", 3) if takes_part else None)
+    assert peers.incarnation(EDGE) == (("one", 3) if takes_part else None)
 
 
 def test_a_node_is_ready_for_a_plan_only_in_its_present_session() -> None:
@@ -473,6 +473,6 @@ def test_a_node_is_ready_for_a_plan_only_in_its_present_session() -> None:
 
 def test_news_of_another_node_is_logged_once_and_its_own_is_not() -> None:
     machine = TierMachine(EDGE, {"chain": GRAPH})
-    assert [log.text for log in of(do.Log, machine.handle(state(CLOUD), 0.0))] == ["cloud-1 (cloud) is ready"]
+    assert [log.text for log in all_of(do.Log, machine.handle(state(CLOUD), 0.0))] == ["cloud-1 (cloud) is ready"]
     assert machine.handle(state(CLOUD), 0.0) == []
     assert machine.handle(state(EDGE), 0.0) == []

@@ -1,4 +1,6 @@
-"""A head and its workers: who is asked for a tile, who is asked instead, and what the head does with the answers."""
+"""A coordinator and its workers: who is asked for a tile, who is asked instead, and what the coordinator does with the
+answers.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from pipeline.tiles.tiling import Tiling
 from pipeline.wire import Array, FrameKey, Hop
 from tests.graphs import chain
 from tests.properties.symbolic import HEIGHT, MODEL, WIDTH, model_inputs, run_blocks, symbolic
-from tests.unit.nodes.tier.machine.test_tier import CAM, DEVICE, EDGE, A, D, E, counted, of, work
+from tests.unit.nodes.tier.machine.test_tier import CAM, DEVICE, EDGE, A, D, E, all_of, counted, work
 
 GRAPH = symbolic(chain(8, 8, 8, 8))
 ONE, TWO, THREE = map(NodeId, ("worker-1", "worker-2", "worker-3"))
@@ -63,7 +65,7 @@ def lost(node: NodeId) -> ev.PeerStateArrived:
     return ev.PeerStateArrived(NodeState(node, "edge", LifeState.LOST, "one", 1))
 
 
-def head(*workers: NodeId, there: Sequence[NodeId] | None = None) -> TierMachine:
+def coordinator(*workers: NodeId, there: Sequence[NodeId] | None = None) -> TierMachine:
     """An edge that is ready to share out, of whose workers some are there."""
     machine = TierMachine(EDGE, {MODEL: GRAPH})
     machine.handle(ev.PlanArrived(tiled_plan(*workers)), 0.0)
@@ -99,13 +101,13 @@ def back(
 
 
 def asked(actions: Sequence[do.Action]) -> dict[int, NodeId]:
-    """Who is asked for which tile; the head itself where it computes one."""
-    found = {action.key.tile: action.worker for action in of(do.SendTile, actions)}
-    return found | {run.key.tile: EDGE for run in of(do.Run, actions) if run.work is Work.TILE}
+    """Who is asked for which tile; the coordinator itself where it computes one."""
+    found = {action.key.tile: action.worker for action in all_of(do.SendTile, actions)}
+    return found | {run.key.tile: EDGE for run in all_of(do.Run, actions) if run.work is Work.TILE}
 
 
 def the(kind: type[A], actions: Sequence[do.Action]) -> A:
-    (only,) = of(kind, actions)
+    (only,) = all_of(kind, actions)
     return only
 
 
@@ -113,37 +115,37 @@ def the(kind: type[A], actions: Sequence[do.Action]) -> A:
 
 
 def test_a_tensor_at_a_head_begins_with_what_comes_before_the_tiles() -> None:
-    actions = head(ONE, TWO).handle(ev.TensorArrived(key(), 0, VALUES[0], (), 0.5), 0.0)
+    actions = coordinator(ONE, TWO).handle(ev.TensorArrived(key(), 0, VALUES[0], (), 0.5), 0.0)
     assert the(do.Run, actions).work is Work.BEFORE
 
 
 def test_each_worker_is_asked_for_its_tile_and_given_its_region_only() -> None:
-    actions = begin(head(ONE, TWO))
+    actions = begin(coordinator(ONE, TWO))
     assert asked(actions) == {1: ONE, 2: TWO}
-    for sent in of(do.SendTile, actions):
+    for sent in all_of(do.SendTile, actions):
         rows = slice(0, 2) if sent.key.tile == 1 else slice(2, 3)
         assert np.array_equal(sent.array, VALUES[1][:, rows])
 
 
 def test_the_tile_of_a_worker_that_is_not_ready_goes_to_the_one_with_the_least_to_do() -> None:
-    assert asked(begin(head(ONE, TWO, THREE, there=[ONE, THREE]))) == {1: ONE, 2: THREE, 3: THREE}
+    assert asked(begin(coordinator(ONE, TWO, THREE, there=[ONE, THREE]))) == {1: ONE, 2: THREE, 3: THREE}
 
 
 def test_a_head_without_workers_computes_all_tiles() -> None:
-    assert asked(begin(head(ONE, TWO, there=[]))) == {1: EDGE, 2: EDGE}
+    assert asked(begin(coordinator(ONE, TWO, there=[]))) == {1: EDGE, 2: EDGE}
 
 
 def test_a_head_that_is_named_computes_its_own_tile() -> None:
-    assert asked(begin(head(ONE, EDGE))) == {1: ONE, 2: EDGE}
+    assert asked(begin(coordinator(ONE, EDGE))) == {1: ONE, 2: EDGE}
 
 
 # Answers.
 
 
 def test_with_the_last_tile_the_rest_of_the_stage_runs_on_all_of_them_in_order() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine)
-    assert of(do.Run, back(machine, 2, TWO)) == []
+    assert all_of(do.Run, back(machine, 2, TWO)) == []
     run = the(do.Run, back(machine, 1, ONE))
     held = machine.epochs.find(CAM, 1)
     assert held is not None
@@ -155,7 +157,7 @@ def test_with_the_last_tile_the_rest_of_the_stage_runs_on_all_of_them_in_order()
 
 
 def test_a_tile_tells_what_it_took_on_the_heads_clock() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine, 10.0)
     note = the(do.NoteTile, back(machine, 1, ONE, 10.02))
     assert (note.worker, note.queue_seconds, note.compute_seconds) == (ONE, 0.002, 0.005)
@@ -163,7 +165,7 @@ def test_a_tile_tells_what_it_took_on_the_heads_clock() -> None:
 
 
 def test_a_tile_tells_whether_other_frames_tiles_were_out_too() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine, 10.0)
     assert the(do.NoteTile, back(machine, 1, ONE, 10.02)).was_alone
     begin(machine, 10.03, key(sequence=6))
@@ -175,7 +177,7 @@ def test_a_tile_tells_whether_other_frames_tiles_were_out_too() -> None:
 
 
 def test_a_second_answer_and_one_for_a_frame_that_nobody_waits_for_are_counted_and_ignored() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine)
     back(machine, 1, ONE)
     assert counted(back(machine, 1, ONE)) == ["duplicate_tiles_ignored_total"]
@@ -189,7 +191,7 @@ def test_a_second_answer_and_one_for_a_frame_that_nobody_waits_for_are_counted_a
 
 
 def test_a_late_tile_is_asked_of_another_worker_then_of_the_head_and_of_nobody_twice() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine, 1.0)
     back(machine, 2, TWO, 1.01)
     assert work(machine.handle(ev.Tick(), 1.0 + LATE_S - 0.01)) == []
@@ -202,7 +204,7 @@ def test_a_late_tile_is_asked_of_another_worker_then_of_the_head_and_of_nobody_t
 
 
 def test_a_lost_or_reborn_workers_tile_is_asked_of_its_deputy_at_once_and_then_of_the_one_with_least_to_do() -> None:
-    machine = head(ONE, TWO, THREE)
+    machine = coordinator(ONE, TWO, THREE)
     begin(machine)
     back(machine, 3, THREE)
     assert asked(machine.handle(lost(ONE), 0.01)) == {1: TWO}
@@ -210,14 +212,14 @@ def test_a_lost_or_reborn_workers_tile_is_asked_of_its_deputy_at_once_and_then_o
 
 
 def test_what_a_worker_took_while_it_compiled_is_not_noted() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine)
     hop = Hop(ONE, "edge", 0.0, compute_seconds=0.005, is_compiling=True)
-    assert not of(do.NoteTile, machine.handle(ev.TileArrived(key(1), ONE, tile_of(machine, 1), (hop,)), 0.01))
+    assert not all_of(do.NoteTile, machine.handle(ev.TileArrived(key(1), ONE, tile_of(machine, 1), (hop,)), 0.01))
 
 
 def test_a_worker_that_was_late_comes_last_until_it_answers_or_some_time_has_passed() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine)
     back(machine, 2, TWO)
     machine.handle(ev.Tick(), LATE_S)
@@ -229,7 +231,7 @@ def test_a_worker_that_was_late_comes_last_until_it_answers_or_some_time_has_pas
 
 
 def test_a_worker_that_answers_late_is_asked_again() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine)
     back(machine, 2, TWO)
     machine.handle(ev.Tick(), LATE_S)
@@ -238,7 +240,7 @@ def test_a_worker_that_answers_late_is_asked_again() -> None:
 
 
 def test_a_slow_worker_is_given_more_time() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine)
     back(machine, 2, TWO, 0.01)
     back(machine, 1, ONE, 2.0)
@@ -249,7 +251,7 @@ def test_a_slow_worker_is_given_more_time() -> None:
 
 
 def test_another_attempt_asks_for_the_tiles_that_are_not_back() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine)
     back(machine, 2, TWO)
     assert asked(begin(machine, 1.0, key(attempt=2))) == {1: ONE}
@@ -258,7 +260,7 @@ def test_another_attempt_asks_for_the_tiles_that_are_not_back() -> None:
 
 
 def test_a_frame_that_is_gathered_already_is_gathered_anew_when_it_is_submitted_again() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine)
     for tile, worker in ((1, ONE), (2, TWO)):
         back(machine, tile, worker)
@@ -266,37 +268,37 @@ def test_a_frame_that_is_gathered_already_is_gathered_anew_when_it_is_submitted_
 
 
 def test_frames_that_are_closed_are_forgotten() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine)
     begin(machine, 0.0, key(sequence=6, oldest_open=6))
-    assert len(machine.gathers) == 1
+    assert len(machine.tile_gathers) == 1
     assert counted(back(machine, 1, ONE)) == ["stale_tiles_total"]
 
 
 def test_an_epoch_that_is_let_go_takes_its_frames_along() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine)
     gone = ev.PeerAppliedArrived(Applied(DEVICE, "one", {CAM: StreamApplied(2, (), {}, 2, (2,))}))
     machine.handle(gone, 0.0)
-    assert len(machine.gathers) == 0
+    assert len(machine.tile_gathers) == 0
 
 
 # Failures.
 
 
 def test_a_tile_that_a_worker_cannot_compute_is_asked_of_another_and_at_last_fails_the_frame() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine)
     back(machine, 2, TWO)
     assert asked(machine.handle(ev.TileFailed(key(1), ONE, "no memory"), 0.0)) == {1: TWO}
     assert asked(machine.handle(ev.TileFailed(key(1), TWO, "no memory"), 0.0)) == {1: EDGE}
     failed = the(do.SendFailure, machine.handle(ev.SegmentFailed(key(1), "no memory", ()), 0.0))
     assert (failed.key, failed.message) == (key(), "no memory")
-    assert len(machine.gathers) == 0
+    assert len(machine.tile_gathers) == 0
 
 
 def test_a_failure_of_an_earlier_attempt_is_no_news() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine)
     begin(machine, 0.0, key(attempt=2))
     assert asked(machine.handle(ev.TileFailed(key(1), ONE, "no memory"), 0.0)) == {}
@@ -306,7 +308,7 @@ def test_a_failure_of_an_earlier_attempt_is_no_news() -> None:
 
 
 def test_a_head_expects_the_outputs_of_its_tiles_and_a_worker_their_inputs() -> None:
-    edge, worker = head(ONE, TWO), TierMachine(ONE, {MODEL: GRAPH})
+    edge, worker = coordinator(ONE, TWO), TierMachine(ONE, {MODEL: GRAPH})
     worker.handle(ev.PlanArrived(tiled_plan(ONE, TWO)), 0.0)
     for tile, rows in ((1, 2), (2, 1)):
         made, read = edge.expected_tile(key(tile), 2), worker.expected(key(tile), 1)
@@ -366,18 +368,18 @@ def test_a_plan_becomes_active_when_the_workers_that_live_are_ready_and_goes_on_
 
 
 def test_an_answer_to_an_earlier_attempt_took_as_long_as_since_then_and_was_not_alone() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine, 0.0)
     begin(machine, 3.0, key(attempt=2))
-    (note,) = of(do.NoteTile, back(machine, 1, ONE, 3.001, attempt=1))
+    (note,) = all_of(do.NoteTile, back(machine, 1, ONE, 3.001, attempt=1))
     assert 2.9 < note.transfer_seconds < 3.001
     assert not note.was_alone
     machine.validate()
 
 
 def test_a_tile_counts_from_a_worker_that_was_asked_only() -> None:
-    machine = head(ONE, TWO)
+    machine = coordinator(ONE, TWO)
     begin(machine, 0.0)
     for worker, attempt in ((NodeId("evil"), 1), (TWO, 1), (ONE, 7)):
         assert back(machine, 1, worker, 0.1, attempt=attempt) == [do.Count("unasked_answers_total")]
-    assert of(do.NoteTile, back(machine, 1, ONE, 0.1))
+    assert all_of(do.NoteTile, back(machine, 1, ONE, 0.1))

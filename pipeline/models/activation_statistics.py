@@ -79,7 +79,7 @@ _WEIGHTED = ("Conv", "DepthwiseConv", "SeparableConv", "Dense", "EinsumDense", "
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class ActivationStatistics:
     """Over all elements of a tensor, and over inputs.
 
     `shared` is the part of the variance that neighbouring positions of a channel have in common: as in Schoenholz et
@@ -90,7 +90,7 @@ class Moments:
     mean: float
     variance: float
     shared: float = 0.0
-    normal: Moments | None = None
+    normal: ActivationStatistics | None = None
     activation: str | None = None
 
     @property
@@ -110,11 +110,11 @@ class Moments:
 
 
 INPUTS = {
-    "tf": Moments(0.0, 0.3, 0.15),
-    "torch": Moments(0.0, 1.0, 0.5),
-    "caffe": Moments(0.0, 4500.0, 2250.0),
-    "unit": Moments(0.5, 0.08, 0.04),
-    "none": Moments(127.5, 4500.0, 2250.0),
+    "tf": ActivationStatistics(0.0, 0.3, 0.15),
+    "torch": ActivationStatistics(0.0, 1.0, 0.5),
+    "caffe": ActivationStatistics(0.0, 4500.0, 2250.0),
+    "unit": ActivationStatistics(0.5, 0.08, 0.04),
+    "none": ActivationStatistics(127.5, 4500.0, 2250.0),
 }
 """Of a picture's pixels, by preprocessing mode. Neighbours share half: between noise and a photograph."""
 
@@ -129,14 +129,14 @@ def activation_of(operation: Any) -> str | None:
 
 def after(
     operation: Any,
-    inputs: Sequence[Moments],
+    inputs: Sequence[ActivationStatistics],
     *,
     sizes: Sequence[int] = (),
     constants: Sequence[float] = (),
     shrink: float = 1.0,
     target: float = 1.0,
-) -> Moments:
-    """Moments of what an operation makes of `inputs`, which have `sizes` elements, and of plain numbers.
+) -> ActivationStatistics:
+    """Statistics of what an operation makes of `inputs`, which have `sizes` elements, and of plain numbers.
 
     `shrink` is how many times fewer elements it makes than it reads; `target` the variance that its weights were scaled
     for, if it has any.
@@ -145,13 +145,13 @@ def after(
     kind = type(operation).__name__
     if kind.startswith(_WEIGHTED):
         alike = inputs[0].overlap / inputs[0].square if inputs[0].square > 0 else 1.0
-        return _activate(Moments(0.0, target, target * alike), activation_of(operation))
+        return _activate(ActivationStatistics(0.0, target, target * alike), activation_of(operation))
     if kind == "Normalization" and operation.input_mean is None:
         return inputs[0]  # what it learns from data is 0 and 1 until then
     if kind in _NORMALISE:
-        return Moments(0.0, _NORMALISED, _NORMALISED - (1 - inputs[0].agreement))
+        return ActivationStatistics(0.0, _NORMALISED, _NORMALISED - (1 - inputs[0].agreement))
     if kind in (*_SUMS, *_PRODUCTS):
-        return _combine(operation, [*inputs, *(Moments(number, 0.0) for number in constants)])
+        return _combine(operation, [*inputs, *(ActivationStatistics(number, 0.0) for number in constants)])
     if kind in _MIXES:
         return _mix(inputs, sizes)
     if "AveragePool" in kind or "MaxPool" in kind:
@@ -160,11 +160,11 @@ def after(
         scale = float(operation.scale)
         square = scale * scale
         mean = inputs[0].mean * scale + float(operation.offset)
-        return Moments(mean, inputs[0].variance * square, inputs[0].shared * square)
+        return ActivationStatistics(mean, inputs[0].variance * square, inputs[0].shared * square)
     return _activate(inputs[0], activation_of(operation))
 
 
-def _combine(operation: Any, inputs: Sequence[Moments]) -> Moments:
+def _combine(operation: Any, inputs: Sequence[ActivationStatistics]) -> ActivationStatistics:
     """A sum or a product, as if its inputs were independent."""
     kind = type(operation).__name__
     if kind == "CustomScaleLayer":
@@ -172,21 +172,21 @@ def _combine(operation: Any, inputs: Sequence[Moments]) -> Moments:
         second = inputs[1]
         inputs = [
             inputs[0],
-            Moments(second.mean * scale, second.variance * scale * scale, second.shared * scale * scale),
+            ActivationStatistics(second.mean * scale, second.variance * scale * scale, second.shared * scale * scale),
         ]
     if kind == "Subtract":
-        inputs = [inputs[0], *(Moments(-m.mean, m.variance, m.shared) for m in inputs[1:])]
+        inputs = [inputs[0], *(ActivationStatistics(-m.mean, m.variance, m.shared) for m in inputs[1:])]
     if kind in _SUMS:
-        return Moments(
+        return ActivationStatistics(
             math.fsum(m.mean for m in inputs),
             math.fsum(m.variance for m in inputs),
             math.fsum(m.shared for m in inputs),
         )
     mean, square = math.prod(m.mean for m in inputs), math.prod(m.square for m in inputs)
-    return Moments(mean, square - mean * mean, math.prod(m.overlap for m in inputs) - mean * mean)
+    return ActivationStatistics(mean, square - mean * mean, math.prod(m.overlap for m in inputs) - mean * mean)
 
 
-def _mix(inputs: Sequence[Moments], sizes: Sequence[int]) -> Moments:
+def _mix(inputs: Sequence[ActivationStatistics], sizes: Sequence[int]) -> ActivationStatistics:
     """Some elements from here, some from there."""
     total = sum(sizes)
 
@@ -194,10 +194,12 @@ def _mix(inputs: Sequence[Moments], sizes: Sequence[int]) -> Moments:
         return math.fsum(value * n for value, n in zip(values, sizes, strict=True)) / total
 
     mean = mixed(m.mean for m in inputs)
-    return Moments(mean, mixed(m.square for m in inputs) - mean * mean, mixed(m.overlap for m in inputs) - mean * mean)
+    return ActivationStatistics(
+        mean, mixed(m.square for m in inputs) - mean * mean, mixed(m.overlap for m in inputs) - mean * mean
+    )
 
 
-def _pool(operation: Any, x: Moments, shrink: float) -> Moments:
+def _pool(operation: Any, x: ActivationStatistics, shrink: float) -> ActivationStatistics:
     """An average keeps what its elements share, and 1/n of what is each one's own; a maximum adds the largest of that.
 
     The elements of a global pooling are farther apart than neighbours and share half; they are many.
@@ -206,24 +208,26 @@ def _pool(operation: Any, x: Moments, shrink: float) -> Moments:
     shared = x.shared if window is not None else x.variance / 2
     own = max(x.variance - shared, 0.0)
     if "AveragePool" in type(operation).__name__:
-        return Moments(x.mean, shared + own / math.prod(window) if window is not None else shared, shared)
+        return ActivationStatistics(x.mean, shared + own / math.prod(window) if window is not None else shared, shared)
     if x.normal is not None:  # the largest of what is activated is the largest, activated
         return _activate(_pool(operation, x.normal, shrink), x.activation)
     largest = _largest(math.prod(window) if window is not None else max(round(shrink), 1))
-    return Moments(x.mean + largest.mean * math.sqrt(own), shared + largest.variance * own, shared)
+    return ActivationStatistics(x.mean + largest.mean * math.sqrt(own), shared + largest.variance * own, shared)
 
 
-def _largest(count: int) -> Moments:
-    """Of so many independent standard normal values. In whole numbers up to the last division, so exact."""
+def _largest(count: int) -> ActivationStatistics:
+    """Statistics of the largest of `count` independent standard normal values. In whole numbers up to the last
+    division, so exact.
+    """
     values = sorted((*_NODES, *(-node for node in _NODES)))
     n, count = len(values), min(count, _MOST_DRAWN)
     shares = [((i + 1) ** count - i**count) / n**count for i in range(n)]
     mean = math.fsum(value * share for value, share in zip(values, shares, strict=True))
     square = math.fsum(value * value * share for value, share in zip(values, shares, strict=True))
-    return Moments(mean, square - mean * mean)
+    return ActivationStatistics(mean, square - mean * mean)
 
 
-def _activate(before: Moments, activation: str | None) -> Moments:
+def _activate(before: ActivationStatistics, activation: str | None) -> ActivationStatistics:
     """The mean over sixteen equally likely values of a normal distribution."""
     function = _ACTIVATIONS.get(activation or "")
     if function is None:
@@ -232,7 +236,7 @@ def _activate(before: Moments, activation: str | None) -> Moments:
     common, own = math.sqrt(max(before.shared, 0.0)), math.sqrt(max(before.variance - before.shared, 0.0))
     means = [_mean(_applied(function, at, own)) for at in _applied(float, before.mean, common)]
     origin = (before, activation) if activation in _INCREASING else (None, None)
-    return Moments(_mean(made), max(_variance(made), 1e-12), _variance(means), *origin)
+    return ActivationStatistics(_mean(made), max(_variance(made), 1e-12), _variance(means), *origin)
 
 
 def _applied(function: Callable[[float], float], mean: float, deviation: float) -> list[float]:

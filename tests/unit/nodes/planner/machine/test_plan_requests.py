@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nodes.config.plan_request import WishesSection, as_written
+from nodes.config.plan_request import PlanRequest, as_written
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
-from nodes.planner.machine.static_costs import Terms
+from nodes.planner.machine.static_costs import StaticCosts
 from nodes.planner.machine.stream import FORCED
 from pipeline.cost import Link
 from pipeline.placement import Tier
@@ -26,24 +26,28 @@ from tests.unit.nodes.planner.machine.test_planner import (
 )
 from tests.unit.nodes.tier.machine.test_tier import CAM, CLOUD, DEVICE, EDGE, EDGE_2, GRAPH, C, D, E
 
-PRIVATE = WishesSection.model_validate({"constraints": {"raw_stays_on": "device"}})
-AT_HOME = WishesSection.model_validate({"constraints": {"pin": {"b3": "device"}}})
-NOT_IN_CLOUD = WishesSection.model_validate({"constraints": {"exclude_nodes": [CLOUD]}})
-IMPOSSIBLE = WishesSection.model_validate({"constraints": {"pin": {"b1": "cloud", "b3": "device"}}})
-NO_SUCH_BLOCK = WishesSection.model_validate({"constraints": {"pin": {"conv99": "edge"}}})
+PRIVATE = PlanRequest.model_validate({"constraints": {"raw_stays_on": "device"}})
+AT_HOME = PlanRequest.model_validate({"constraints": {"pin": {"b3": "device"}}})
+NOT_IN_CLOUD = PlanRequest.model_validate({"constraints": {"exclude_nodes": [CLOUD]}})
+IMPOSSIBLE = PlanRequest.model_validate({"constraints": {"pin": {"b1": "cloud", "b3": "device"}}})
+NO_SUCH_BLOCK = PlanRequest.model_validate({"constraints": {"pin": {"conv99": "edge"}}})
 
 
-def asked(planner: Planner, wishes: WishesSection | None, stream: str = "cam") -> tuple[list[Plan], Mapping[str, Any]]:
+def asked(
+    planner: Planner, plan_request: PlanRequest | None, stream: str = "cam"
+) -> tuple[list[Plan], Mapping[str, Any]]:
     """What was published, and the answer."""
-    *actions, reply = planner(pe.WishesRequested(type(CAM)(stream), "ticket", wishes))
+    *actions, reply = planner(pe.PlanRequested(type(CAM)(stream), "ticket", plan_request))
     assert isinstance(reply, pe.Reply)
     return published(actions), reply.answer
 
 
-def configured(wishes: WishesSection, terms: Terms | None = None) -> Planner:
+def configured(plan_request: PlanRequest, static_costs: StaticCosts | None = None) -> Planner:
     planner = Planner()
     settings = PlannerSettings(min_seconds_between_plans=PATIENCE_S, settle_s=SETTLE_S)
-    planner.machine = PlannerMachine(settings, started_at=0.0, wishes={CAM: wishes}, terms=terms)
+    planner.machine = PlannerMachine(
+        settings, started_at=0.0, plan_requests={CAM: plan_request}, static_costs=static_costs
+    )
     planner.come(DEVICE, EDGE, CLOUD)
     return planner
 
@@ -51,28 +55,28 @@ def configured(wishes: WishesSection, terms: Terms | None = None) -> Planner:
 def test_the_first_plan_respects_what_the_configuration_asks_for() -> None:
     (plan,) = published(configured(PRIVATE).tick(SETTLE_S))
     assert plan.placement == (D, D, C, C)
-    assert plan.wishes is None
+    assert plan.plan_request is None
 
 
 def test_wishes_change_the_plan_at_once_and_stay() -> None:
     planner = planning(DEVICE, EDGE, CLOUD)
     (plan,), answer = asked(planner, NOT_IN_CLOUD)
     assert (plan.epoch, plan.placement) == (2, ON_EDGE)
-    assert answer["plan"]["wishes"] == as_written(NOT_IN_CLOUD)
+    assert answer["plan"]["plan_request"] == as_written(NOT_IN_CLOUD)
     assert published(planner.tick(100.0)) == []
     (back,), _ = asked(planner, None)
-    assert (back.placement, back.wishes) == (ON_CLOUD, None)
+    assert (back.placement, back.plan_request) == (ON_CLOUD, None)
 
 
 def test_another_objective_judges_by_another_value_and_says_so() -> None:
     planner = planning(DEVICE, EDGE, CLOUD)
-    (plan,), _ = asked(planner, WishesSection(objective="backbone"))
+    (plan,), _ = asked(planner, PlanRequest(objective="backbone"))
     assert (plan.placement, plan.objective) == (ON_EDGE, "backbone")
     assert "asked for backbone; predicted 0 MB a frame" in plan.reason
 
 
 def test_every_plan_carries_its_runner_up() -> None:
-    (plan,) = published(configured(WishesSection()).tick(SETTLE_S))
+    (plan,) = published(configured(PlanRequest()).tick(SETTLE_S))
     assert plan.runner_up is not None
     assert plan.runner_up["value"] >= plan.predicted.seconds
     assert plan.runner_up["nodes"] != {tier.label: node for tier, node in plan.nodes.items()} or (
@@ -82,17 +86,17 @@ def test_every_plan_carries_its_runner_up() -> None:
 
 def test_another_planner_than_the_exact_one_may_be_asked_for() -> None:
     planner = planning(DEVICE, EDGE, CLOUD)
-    (plan,), _ = asked(planner, WishesSection(planner="device-only"))
+    (plan,), _ = asked(planner, PlanRequest(planner="device-only"))
     assert (plan.placement, plan.planner) == (ON_DEVICE, "device-only")
 
 
 def test_what_cannot_be_is_refused_with_the_conflict_and_changes_nothing() -> None:
     planner = planning(DEVICE, EDGE, CLOUD)
-    for wishes, said in (
+    for plan_request, said in (
         (IMPOSSIBLE, "these 2 constraints conflict: block 'b1' runs on the cloud; block 'b3' runs on the device"),
         (NO_SUCH_BLOCK, "no block 'conv99'"),
     ):
-        plans, answer = asked(planner, wishes)
+        plans, answer = asked(planner, plan_request)
         assert plans == []
         assert not answer["ok"]
         assert said in answer["error"]
@@ -139,7 +143,7 @@ def test_a_planner_that_comes_back_goes_on_with_what_a_person_asked_for() -> Non
 
 def test_a_plan_that_breaks_a_limit_since_its_node_slowed_down_is_replaced_however_little_is_gained() -> None:
     planner = planning(DEVICE, EDGE, EDGE_2, CLOUD)
-    limited = WishesSection.model_validate({"constraints": {"exclude_nodes": [CLOUD], "time_limit": {"edge": 0.5}}})
+    limited = PlanRequest.model_validate({"constraints": {"exclude_nodes": [CLOUD], "time_limit": {"edge": 0.5}}})
     (plan,), _ = asked(planner, limited)
     assert plan.nodes == {D: DEVICE, E: EDGE}
     planner.profile(EDGE, 0.18)
@@ -149,13 +153,13 @@ def test_a_plan_that_breaks_a_limit_since_its_node_slowed_down_is_replaced_howev
 
 
 def test_given_links_prices_and_memory_are_the_terms_of_a_plan() -> None:
-    slow_backbone = Terms(links={Tier.EDGE: Link(10.0, 0.0)})
-    (plan,) = published(configured(WishesSection(), slow_backbone).tick(SETTLE_S))
+    slow_backbone = StaticCosts(links={Tier.EDGE: Link(10.0, 0.0)})
+    (plan,) = published(configured(PlanRequest(), slow_backbone).tick(SETTLE_S))
     assert plan.placement == ON_EDGE
-    dear = Terms(prices={CLOUD: 1.0})
-    (plan,) = published(configured(WishesSection(objective="price"), dear).tick(SETTLE_S))
+    dear = StaticCosts(prices={CLOUD: 1.0})
+    (plan,) = published(configured(PlanRequest(objective="price"), dear).tick(SETTLE_S))
     assert C not in plan.placement
-    small = Terms(memory_bytes={CLOUD: 1.0, EDGE: 1.0})
-    (plan,) = published(configured(WishesSection(), small).tick(SETTLE_S))
+    small = StaticCosts(memory_bytes={CLOUD: 1.0, EDGE: 1.0})
+    (plan,) = published(configured(PlanRequest(), small).tick(SETTLE_S))
     assert plan.placement == ON_DEVICE
     assert plan.planner != FORCED

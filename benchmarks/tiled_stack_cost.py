@@ -1,8 +1,8 @@
 """What sharing feature maps out is predicted to save, and how long it takes to find the best stack and grid.
 
-    python benchmarks/tile_choice.py gain [MODEL...]      2, 4 and 6 workers like the head, which may have a tile too
-    python benchmarks/tile_choice.py uneven [MODEL...]    workers of speeds 1 : 1 : 2 : 4, even and balanced tiles
-    python benchmarks/tile_choice.py times [MODEL...]     processor seconds of the choice, and with placement
+    python benchmarks/tiled_stack_cost.py gain [MODEL...] 2, 4 and 6 workers like the coordinator, which may have a tile
+    too python benchmarks/tiled_stack_cost.py uneven [MODEL...] workers of speeds 1 : 1 : 2 : 4, even and balanced tiles
+    python benchmarks/tiled_stack_cost.py times [MODEL...] processor seconds of the choice, and with placement
 
 Nodes are priced by a speed, `--gmacs` a second (other rates in proportion), ways by `--mbit` and `--latency-ms`.
 Nothing is run: these are the planner's prices.
@@ -20,13 +20,14 @@ from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph
 from pipeline.models import PAPERS
 from pipeline.models.graphs import shipped_graph
-from pipeline.partition.choice import Candidate, choose
+from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.search import choose
 from pipeline.placement import NodeId, Tier
-from pipeline.tiles.choice import Sharing, balanced, cost, sharing, sharings
 from pipeline.tiles.grid import spans
 from pipeline.tiles.split import size_of
-from pipeline.tiles.team import Team, TileNode
+from pipeline.tiles.tiled_stack_cost import TiledStackCost, balanced, cost, tiled_stack_cost, tiled_stack_costs
 from pipeline.tiles.tiling import Tiling
+from pipeline.tiles.worker_pool import TileNode, WorkerPool
 
 FIVE = ("vgg16", "resnet18", "darknet53", "inception_v4", "alexnet")
 REPEATS = 3
@@ -64,15 +65,15 @@ def node(graph: ModelGraph, name: str, asked: argparse.Namespace, speed: float =
     return TileNode(NodeId(name), seconds, rate, rate, asked.latency_ms / 1e3)
 
 
-def team_of(graph: ModelGraph, speeds: Sequence[float], asked: argparse.Namespace) -> Team:
-    """A head of speed 1 and workers of these."""
+def pool_of(graph: ModelGraph, speeds: Sequence[float], asked: argparse.Namespace) -> WorkerPool:
+    """A coordinator of speed 1 and workers of these."""
     workers = tuple(node(graph, f"worker-{n}", asked, speed) for n, speed in enumerate(speeds, start=1))
-    return Team(node(graph, "head", asked), workers)
+    return WorkerPool(node(graph, "coordinator", asked), workers)
 
 
-def best(graph: ModelGraph, team: Team) -> Sharing:
+def best(graph: ModelGraph, pool: WorkerPool) -> TiledStackCost:
     """The stack that saves most, its tiles balanced."""
-    return balanced(graph, team, max(sharings(graph, team), key=lambda s: s.gain_s))
+    return balanced(graph, pool, max(tiled_stack_costs(graph, pool), key=lambda s: s.gain_s))
 
 
 def print_gains(models: Sequence[str], asked: argparse.Namespace) -> None:
@@ -83,13 +84,13 @@ def print_gains(models: Sequence[str], asked: argparse.Namespace) -> None:
     for model in models:
         graph = shipped_graph(model)
         for count in (2, 4, 6):
-            team = team_of(graph, [1.0] * count, asked)
-            print(f"| {model} | {count} | {row(graph, team, best(graph, team))} |", flush=True)
+            pool = pool_of(graph, [1.0] * count, asked)
+            print(f"| {model} | {count} | {row(graph, pool, best(graph, pool))} |", flush=True)
 
 
-def row(graph: ModelGraph, team: Team, chosen: Sharing) -> str:
-    """Cells of a table about one sharing."""
-    tiling, priced, whole_s = chosen.tiling, cost(graph, team, chosen), sum(team.head.seconds)
+def row(graph: ModelGraph, pool: WorkerPool, chosen: TiledStackCost) -> str:
+    """Cells of a table about one tiled stack."""
+    tiling, priced, whole_s = chosen.tiling, cost(graph, pool, chosen), sum(pool.coordinator.seconds)
     names = f"{graph.blocks[tiling.first].name} to {graph.blocks[tiling.last].name}"
     cells = (
         names,
@@ -110,13 +111,13 @@ def print_uneven(models: Sequence[str], asked: argparse.Namespace) -> None:
     print("|---|---|---|---|---|---|---|")
     for model in models:
         graph = shipped_graph(model)
-        team = team_of(graph, UNEVEN, asked)
-        workers = tuple(worker.node for worker in team.workers)
-        stack = best(graph, team).tiling
+        pool = pool_of(graph, UNEVEN, asked)
+        workers = tuple(worker.node for worker in pool.workers)
+        stack = best(graph, pool).tiling
         height, width = size_of(graph, graph.blocks[stack.last].outputs[0])
         rows = tuple(span.size for span in spans((1,) * len(workers), height, "rows"))
-        even = sharing(graph, team, Tiling(stack.first, stack.last, rows, (width,), workers))
-        moved = balanced(graph, team, even)
+        even = tiled_stack_cost(graph, pool, Tiling(stack.first, stack.last, rows, (width,), workers))
+        moved = balanced(graph, pool, even)
         names = f"{graph.blocks[stack.first].name} to {graph.blocks[stack.last].name}"
         written = [", ".join(map(str, s.tiling.rows)) for s in (even, moved)]
         times = [f"{s.seconds * 1e3:,.0f} ms" for s in (even, moved)]
@@ -126,20 +127,20 @@ def print_uneven(models: Sequence[str], asked: argparse.Namespace) -> None:
 
 def print_times(models: Sequence[str], asked: argparse.Namespace) -> None:
     """Medians: all stacks and grids priced; the plan of one device, edge and cloud without tiles, and with them."""
-    print("| network | blocks | sharings | priced for 4 | priced for 8 | plan without tiles | with tiles of 8 |")
+    print("| network | blocks | tiled stacks | priced for 4 | priced for 8 | plan without tiles | with tiles of 8 |")
     print("|---|---|---|---|---|---|---|")
     for model in models:
         graph = shipped_graph(model)
-        four, eight = (team_of(graph, [1.0] * count, asked) for count in (4, 8))
-        found = tuple(sharings(graph, eight))
-        seconds = {Tier.DEVICE: node(graph, "d", asked, 0.2).seconds, Tier.EDGE: eight.head.seconds}
+        four, eight = (pool_of(graph, [1.0] * count, asked) for count in (4, 8))
+        found = tuple(tiled_stack_costs(graph, eight))
+        seconds = {Tier.DEVICE: node(graph, "d", asked, 0.2).seconds, Tier.EDGE: eight.coordinator.seconds}
         seconds[Tier.CLOUD] = node(graph, "c", asked, 8.0).seconds
         costs = Costs(seconds, Link(84.95 * 125_000, 0.002), Link(31.53 * 125_000, 0.01))
-        nodes = dict(zip(Tier, ("d", "head", "c"), strict=True))
-        plain, tiled = Candidate(nodes, costs), Candidate(nodes, costs, (), eight, found)
+        nodes = dict(zip(Tier, ("d", "coordinator", "c"), strict=True))
+        plain, tiled = NodeSet(nodes, costs), NodeSet(nodes, costs, (), eight, found)
         times = (
-            median_s(lambda: sharings(graph, four)),  # noqa: B023 - called at once
-            median_s(lambda: sharings(graph, eight)),  # noqa: B023
+            median_s(lambda: tiled_stack_costs(graph, four)),  # noqa: B023 - called at once
+            median_s(lambda: tiled_stack_costs(graph, eight)),  # noqa: B023
             median_s(lambda: choose(graph, [plain])),  # noqa: B023
             median_s(lambda: choose(graph, [tiled])),  # noqa: B023
         )

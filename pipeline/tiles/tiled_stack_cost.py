@@ -1,7 +1,7 @@
-"""Which stacks are worth sharing out, and how: every stack and grid priced for a team, without cutting anything.
+"""Prices of tiled stacks: every stack in every layout of a worker pool, without cutting anything.
 
-A tile's seconds at a block are the block's in one piece times the tile's part of its map, halo included. `sharings`
-prices all stacks of a network in one walk; `balanced` then moves one sharing's borders.
+A tile's seconds at a block are the block's in one piece times the tile's part of its map, halo included.
+`tiled_stack_costs` prices all stacks of a network in one walk; `balanced` then moves one tiling's borders.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pipeline.cost import TileCost, TilesCost
 from pipeline.graph import ModelGraph
 from pipeline.tiles.grid import spans
 from pipeline.tiles.split import Tile, nbytes, size_of
-from pipeline.tiles.team import Bools, Crew, Floats, Ints, Team, Timed, timed
+from pipeline.tiles.tile_layouts import LayoutArrays, TileLayout, tile_layouts
 from pipeline.tiles.tiling import Tiling
 from pipeline.tiles.walk import Walk, legal
-from pipeline.tiles.ways import Layout, Way, ways
+from pipeline.tiles.worker_pool import Bools, Floats, Ints, TileWorkers, Timed, WorkerPool, timed
 
-MOST_ENDS = 64
+MOST_LAST_BLOCKS = 64
 """Last blocks that are tried: those after which one tensor is all that is needed first, then by what can be gained."""
 _MOST_SPLITS = 2000
 """Where a map can be divided in no more ways than this, all are tried."""
@@ -30,10 +30,10 @@ _MOST_ROUNDS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Sharing:
-    """A stack shared out, and what it takes: `alone_seconds` are the head's for all of it, `seconds` with the tiles.
+class TiledStackCost:
+    """The cost of a stack in tiles: `seconds` until it is whole, and `alone_seconds` on the coordinator in one piece.
 
-    Of those the head computes for `own_seconds`; the busiest worker or way between them is taken for `busy_seconds`.
+    The coordinator computes for `own_seconds` of them; the busiest worker or link is occupied for `busy_seconds`.
     """
 
     tiling: Tiling
@@ -44,7 +44,7 @@ class Sharing:
 
     @property
     def gain_s(self) -> float:
-        """Seconds of a frame that sharing out saves."""
+        """Seconds of a frame that the tiles save."""
         return self.alone_seconds - self.seconds
 
     @property
@@ -53,55 +53,61 @@ class Sharing:
         return max(self.own_seconds, self.busy_seconds)
 
 
-def sharings(graph: ModelGraph, team: Team, *, most_ends: int = MOST_ENDS) -> list[Sharing]:
-    """For each stack the quickest way and the one with the shortest period, where that beats the head alone."""
-    lasts = _ends(graph, team, most_ends)
-    if not team.workers or not lasts.size:
+def tiled_stack_costs(
+    graph: ModelGraph, pool: WorkerPool, *, most_last_blocks: int = MOST_LAST_BLOCKS
+) -> list[TiledStackCost]:
+    """For each stack the quickest way and the one with the shortest period, where that beats the coordinator alone."""
+    lasts = _last_blocks(graph, pool, most_last_blocks)
+    if not pool.workers or not lasts.size:
         return []
-    tried = ways(team)
-    layout = Layout.of(team, tried)
+    tried = tile_layouts(pool)
+    layout = LayoutArrays.from_layouts(pool, tried)
     spans = layout.spans(graph, lasts)
-    stacks, alone, amounts = _amounts(graph, team, layout, lasts, spans)
-    found = _priced(layout.crew, alone, amounts)
-    made: dict[tuple[int, int], Sharing] = {}
+    stacks, alone, amounts = _amounts(graph, pool, layout, lasts, spans)
+    found = _priced(layout.tile_workers, alone, amounts)
+    made: dict[tuple[int, int], TiledStackCost] = {}
     for values in (found.seconds, np.maximum(found.own_seconds, found.busy_seconds)):
         best = values.argmin(axis=1)
         for place in np.flatnonzero(values.min(axis=1) < alone).tolist():
-            (first, job), way = stacks[place], int(best[place])
-            if (place, way) not in made:
-                tiling = _tiling(graph, first, int(lasts[job]), tried[way])
-                times = (float(of[place, way]) for of in (found.own_seconds, found.busy_seconds))
-                seconds = float(found.seconds[place, way])
-                made[place, way] = Sharing(tiling, seconds, float(alone[place]), *times)
+            (first, job), tile_layout = stacks[place], int(best[place])
+            if (place, tile_layout) not in made:
+                tiling = _tiling(graph, first, int(lasts[job]), tried[tile_layout])
+                times = (float(picked[place, tile_layout]) for picked in (found.own_seconds, found.busy_seconds))
+                seconds = float(found.seconds[place, tile_layout])
+                made[place, tile_layout] = TiledStackCost(tiling, seconds, float(alone[place]), *times)
     return list(made.values())
 
 
-def sharing(graph: ModelGraph, team: Team, tiling: Tiling) -> Sharing:
+def tiled_stack_cost(graph: ModelGraph, pool: WorkerPool, tiling: Tiling) -> TiledStackCost:
     """The price of a tiling that is given. Raises TileError for one that the graph does not have, KeyError for a node
-    that the team does not have.
+    that the pool does not have.
     """
     tiling.tile_map(graph)
-    (seconds,), (own,), (busy,), alone = _price_splits(graph, team, tiling, [(tiling.rows, tiling.columns)])
-    return Sharing(tiling, float(seconds), alone, float(own), float(busy))
+    (seconds,), (own,), (busy,), alone = _price_splits(graph, pool, tiling, [(tiling.rows, tiling.columns)])
+    return TiledStackCost(tiling, float(seconds), alone, float(own), float(busy))
 
 
-def cost(graph: ModelGraph, team: Team, given: Sharing) -> TilesCost:
-    """A sharing's price with those of its tiles."""
+def cost(graph: ModelGraph, pool: WorkerPool, given: TiledStackCost) -> TilesCost:
+    """The price of a tiled stack with those of its tiles."""
     tiling, tile_map = given.tiling, given.tiling.tile_map(graph)
-    crew, priced = Crew.of(team, [tiling.workers]), []
+    tile_workers, priced = TileWorkers.from_pool(pool, [tiling.workers]), []
     for place, (node, tile) in enumerate(zip(tiling.workers, tile_map.tiles, strict=True)):
         sent = sum(nbytes(graph, tensor, tile.regions[tensor]) for tensor in tile_map.stack.inputs)
         returned = nbytes(graph, tile_map.stack.output, tile.regions[tile_map.stack.output])
-        up, down, latency_s = crew.up[0, place], crew.down[0, place], crew.latency_s[0, place]
-        way_s = sent * (1 / crew.head_up + 1 / down) + returned * (1 / up + 1 / crew.head_down) + 2 * latency_s
-        is_remote = bool(crew.is_remote[0, place])
+        up, down, latency_s = tile_workers.up[0, place], tile_workers.down[0, place], tile_workers.latency_s[0, place]
+        transfer_s = (
+            sent * (1 / tile_workers.coordinator_up + 1 / down)
+            + returned * (1 / up + 1 / tile_workers.coordinator_down)
+            + 2 * latency_s
+        )
+        is_remote = bool(tile_workers.is_remote[0, place])
         priced.append(
             TileCost(
                 node,
                 sent if is_remote else 0,
                 returned if is_remote else 0,
-                float(way_s) if is_remote else 0.0,
-                tile_seconds(graph, tile_map.stack.blocks, tile, team.of(node).seconds),
+                float(transfer_s) if is_remote else 0.0,
+                tile_seconds(graph, tile_map.stack.blocks, tile, pool.member(node).seconds),
             )
         )
     times = (given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds)
@@ -109,7 +115,7 @@ def cost(graph: ModelGraph, team: Team, given: Sharing) -> TilesCost:
 
 
 def tile_seconds(graph: ModelGraph, blocks: Sequence[int], tile: Tile, seconds: Sequence[float]) -> float:
-    """What a tile takes a node whose blocks take `seconds` in one piece."""
+    """Seconds of a tile on a node whose blocks take `seconds` in one piece."""
     found = 0.0
     for block in blocks:
         (output,) = graph.blocks[block].outputs
@@ -117,7 +123,9 @@ def tile_seconds(graph: ModelGraph, blocks: Sequence[int], tile: Tile, seconds: 
     return found
 
 
-def balanced(graph: ModelGraph, team: Team, given: Sharing, *, latency: float = 1.0, period: float = 0.0) -> Sharing:
+def balanced(
+    graph: ModelGraph, pool: WorkerPool, given: TiledStackCost, *, latency: float = 1.0, period: float = 0.0
+) -> TiledStackCost:
     """The same stack, grid and nodes with the borders that make `latency * seconds + period * period_s` least.
 
     All borders are tried where they are few; otherwise they are moved, each as far as it helps, while that helps.
@@ -131,26 +139,29 @@ def balanced(graph: ModelGraph, team: Team, given: Sharing, *, latency: float = 
             if count <= _MOST_SPLITS
             else list(_neighbours(best.tiling.rows, best.tiling.columns))
         )
-        seconds, own, busy, alone = _price_splits(graph, team, tiling, splits)
+        seconds, own, busy, alone = _price_splits(graph, pool, tiling, splits)
         values = latency * seconds + period * np.maximum(own, busy)
         at = int(values.argmin())
         if values[at] >= latency * best.seconds + period * best.period_s:
             break
         rows, columns = splits[at]
         moved = replace(tiling, rows=rows, columns=columns)
-        best = Sharing(moved, float(seconds[at]), alone, float(own[at]), float(busy[at]))
+        best = TiledStackCost(moved, float(seconds[at]), alone, float(own[at]), float(busy[at]))
     return best
 
 
-def _ends(graph: ModelGraph, team: Team, most: int) -> Ints:
+def _last_blocks(graph: ModelGraph, pool: WorkerPool, most: int) -> Ints:
     """The last blocks of stacks that are tried, ascending."""
     maps = np.array([block.index for block in graph.blocks[1:] if block.windows is not None], np.int64)
     if not maps.size:
         return maps
     taken, _ = legal(graph, maps)
     alive = _needed_after(graph)
-    saved = np.asarray(team.head.seconds) @ taken
-    sent = np.array([graph.tensors[graph.blocks[last].outputs[0]].nbytes for last in maps]) / team.head.down_bytes_per_s
+    saved = np.asarray(pool.coordinator.seconds) @ taken
+    sent = (
+        np.array([graph.tensors[graph.blocks[last].outputs[0]].nbytes for last in maps])
+        / pool.coordinator.down_bytes_per_s
+    )
     order = sorted(range(len(maps)), key=lambda job: (alive[maps[job]] > 1, sent[job] - saved[job]))
     return np.sort(maps[order[:most]])
 
@@ -170,7 +181,7 @@ def _begins(graph: ModelGraph, lasts: Ints) -> Bools:
 
 
 def _needed_after(graph: ModelGraph) -> list[int]:
-    """How many tensors made up to each block are needed after it."""
+    """For each block, the number of tensors made up to it that later blocks or the result need."""
     made = [0] * (len(graph) + 1)
     for tensor, readers in enumerate(graph.consumers):
         until = len(graph) if tensor in graph.outputs else max(readers, default=graph.producer[tensor])
@@ -181,7 +192,9 @@ def _needed_after(graph: ModelGraph) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Amounts:
-    """`[stack, way, tile]`: seconds of computing, bytes there and back. `possible`, `[stack, way]`: no empty tile."""
+    """`[stack, layout, tile]`: seconds of computing, bytes there and back. `possible`, `[stack, layout]`: no empty
+    tile.
+    """
 
     computed: Floats
     sent: Floats
@@ -190,11 +203,13 @@ class _Amounts:
 
 
 def _amounts(
-    graph: ModelGraph, team: Team, layout: Layout, lasts: Ints, spans: Ints
+    graph: ModelGraph, pool: WorkerPool, layout: LayoutArrays, lasts: Ints, spans: Ints
 ) -> tuple[list[tuple[int, int]], Floats, _Amounts]:
-    """The stacks of these last blocks as (first block, job), the head's seconds for each, and what the tiles take."""
-    walk, crew, begins = Walk(graph, lasts, spans), layout.crew, _begins(graph, lasts)
-    there = crew.member < crew.nobody
+    """The stacks of these last blocks as (first block, job), the coordinator's seconds for each, and what the tiles
+    take.
+    """
+    walk, tile_workers, begins = Walk(graph, lasts, spans), layout.tile_workers, _begins(graph, lasts)
+    there = tile_workers.member < tile_workers.nobody
     shape = (len(lasts), *layout.rows.shape)
     computed, returned, alone = np.zeros(shape), np.zeros(shape), np.zeros(len(lasts))
     possible = np.zeros(shape[:2], bool)
@@ -202,8 +217,8 @@ def _amounts(
     parts: list[tuple[Floats, Floats, Floats, Floats]] = []
     for step in walk.steps():
         made = _areas(layout, step.shares)
-        computed[step.jobs] += made * crew.seconds(team, step.block)
-        alone[step.jobs] += team.head.seconds[step.block]
+        computed[step.jobs] += made * tile_workers.seconds(pool, step.block)
+        alone[step.jobs] += pool.coordinator.seconds[step.block]
         if step.jobs.size and lasts[step.jobs[0]] == step.block:
             output = graph.tensors[graph.blocks[step.block].outputs[0]]
             returned[step.jobs[0]] = made[0] * output.nbytes
@@ -220,33 +235,35 @@ def _amounts(
     return stacks, alones, _Amounts(computing, there_bytes, back_bytes, possible[[job for _, job in stacks]])
 
 
-def _areas(layout: Layout, shares: Floats) -> Floats:
-    """`[job, axis, span]` to `[job, way, tile]`: a tile's part of the map."""
+def _areas(layout: LayoutArrays, shares: Floats) -> Floats:
+    """`[job, axis, span]` to `[job, layout, tile]`: a tile's part of the map."""
     return np.take(shares[:, 0], layout.rows, axis=1) * np.take(shares[:, 1], layout.columns, axis=1)
 
 
-def _priced(crew: Crew, alone: Floats, amounts: _Amounts) -> Timed:
-    """`[stack, way]`; infinite where even the slowest tile alone takes longer than the head for the whole stack."""
+def _priced(tile_workers: TileWorkers, alone: Floats, amounts: _Amounts) -> Timed:
+    """`[stack, layout]`; infinite where even the slowest tile alone takes longer than the coordinator for the whole
+    stack.
+    """
     slowest = amounts.computed.max(axis=-1)
     possible = amounts.possible & (slowest < alone[:, None])
-    stack, way = np.nonzero(possible)
-    of = (array[stack, way] for array in (amounts.computed, amounts.sent, amounts.returned))
-    found = timed(crew[way], *of)
+    stack, tile_layout = np.nonzero(possible)
+    picked = (array[stack, tile_layout] for array in (amounts.computed, amounts.sent, amounts.returned))
+    found = timed(tile_workers[tile_layout], *picked)
     whole = []
     for values in (found.seconds, found.own_seconds, found.busy_seconds):
         placed = np.full(possible.shape, np.inf)
-        placed[stack, way] = values
+        placed[stack, tile_layout] = values
         whole.append(placed)
     return Timed(*whole)
 
 
-def _tiling(graph: ModelGraph, first: int, last: int, way: Way) -> Tiling:
+def _tiling(graph: ModelGraph, first: int, last: int, tile_layout: TileLayout) -> Tiling:
     sizes = size_of(graph, graph.blocks[last].outputs[0])
     rows, columns = (
         tuple(span.size for span in spans(shares, size, "places"))
-        for shares, size in zip((way.grid.rows, way.grid.columns), sizes, strict=True)
+        for shares, size in zip((tile_layout.grid.rows, tile_layout.grid.columns), sizes, strict=True)
     )
-    return Tiling(first, last, rows, columns, way.nodes)
+    return Tiling(first, last, rows, columns, tile_layout.nodes)
 
 
 _Split = tuple[tuple[int, ...], tuple[int, ...]]
@@ -270,9 +287,9 @@ def _neighbours(rows: tuple[int, ...], columns: tuple[int, ...]) -> Iterator[_Sp
 
 
 def _price_splits(
-    graph: ModelGraph, team: Team, tiling: Tiling, splits: Sequence[_Split]
+    graph: ModelGraph, pool: WorkerPool, tiling: Tiling, splits: Sequence[_Split]
 ) -> tuple[Floats, Floats, Floats, float]:
-    """`seconds`, `own_seconds`, `busy_seconds` of each split of a tiling's stack, and the head's alone."""
+    """`seconds`, `own_seconds`, `busy_seconds` of each split of a tiling's stack, and the coordinator's alone."""
     stack = tiling.stack(graph)
     high, wide = len(tiling.rows), len(tiling.columns)
     spans = np.zeros((len(splits), 2, 2, max(high, wide)), np.int64)
@@ -281,17 +298,17 @@ def _price_splits(
         spans[:, axis, 1, :count] = stops
         spans[:, axis, 0, 1:count] = stops[:, :-1]
     rows, columns = np.repeat(np.arange(high), wide), np.tile(np.arange(wide), high)
-    crew = Crew.of(team, [tiling.workers])
+    tile_workers = TileWorkers.from_pool(pool, [tiling.workers])
     computed, sent = np.zeros((2, len(splits), high * wide))
     output = graph.tensors[stack.output]
     walk = Walk(graph, np.full(len(splits), tiling.last, np.int64), spans)
     for step in walk.steps(tiling.first):
         made = step.shares[:, 0][:, rows] * step.shares[:, 1][:, columns]
-        computed += made * crew.seconds(team, step.block)
+        computed += made * tile_workers.seconds(pool, step.block)
         if step.block == tiling.last:
             returned = made * output.nbytes
     for tensor, shares in walk.inputs(step):
         sent += shares[:, 0][:, rows] * shares[:, 1][:, columns] * graph.tensors[tensor].nbytes
-    found = timed(crew[np.zeros(len(splits), np.int64)], computed, sent, returned)
-    alone = sum(team.head.seconds[block] for block in stack.blocks)
+    found = timed(tile_workers[np.zeros(len(splits), np.int64)], computed, sent, returned)
+    alone = sum(pool.coordinator.seconds[block] for block in stack.blocks)
     return found.seconds, found.own_seconds, found.busy_seconds, alone

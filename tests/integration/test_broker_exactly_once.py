@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.line import Line
-from broker.once import OncePublisher, Parcel
+from broker.exactly_once import ExactlyOncePublisher, Publication
 from broker.server import Server, ServerSettings
 from broker.session import Address, Channel, Message, Session
 from tests.integration.conftest import PATIENCE_S, OpenSession, Received, Signal
@@ -34,15 +34,17 @@ class Device:
             self.results.connected()
             self.up()
 
-        self.session: Session = open_session(address, "device-1", start=False, intake=True, on_up=on_up, **options)
-        self.results = OncePublisher(
+        self.session: Session = open_session(
+            address, "device-1", start=False, takes_frames=True, on_up=on_up, **options
+        )
+        self.results = ExactlyOncePublisher(
             self.session, FENCE, delivered=self.delivered.add, caught_up=lambda: self.caught_up(set(self.delivered))
         )
         self.results.recognise([RESULT], key_of)
         self.session.start(PATIENCE_S)
 
     def publish(self, number: int) -> None:
-        self.results.publish(number, [Parcel(RESULT, str(number).encode())])
+        self.results.publish(number, [Publication(RESULT, str(number).encode())])
 
 
 def wait(condition: Callable[[], bool]) -> None:
@@ -153,7 +155,7 @@ def test_another_channel_is_not_disturbed(address: Address, open_session: OpenSe
     device = Device(open_session, address)
     device.up.wait()
     received = Received()
-    device.session.subscribe(["frame/+"], received, channel=Channel.INTAKE)
+    device.session.subscribe(["frame/+"], received, channel=Channel.FRAMES)
     open_session(address, "camera").publish("frame/cam", b"1")
     message = received.next()
     message.ack()

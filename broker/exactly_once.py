@@ -1,4 +1,4 @@
-"""Messages that the broker shall take exactly once, across lost connections and restarts of this process.
+"""Exactly-once delivery to the broker, across lost connections and restarts of this process.
 
 MQTT sends what is not acknowledged again, and a new process does not know what an earlier one got rid of: both make
 duplicates. Here a publisher subscribes to its own messages, in a session that the broker keeps while it is away: what
@@ -28,7 +28,7 @@ POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class Publication:
     """One message to publish with QoS 1, not retained."""
 
     topic: str
@@ -36,7 +36,7 @@ class Parcel:
     correlation: bytes | None = None
 
 
-class OncePublisher:
+class ExactlyOncePublisher:
     """Publishes on the RESULTS channel of a session that is not started yet.
 
     Args:
@@ -58,12 +58,12 @@ class OncePublisher:
         self._session, self._fence_topic = session, fence_topic
         self._delivered, self._caught_up = delivered, caught_up
         self._is_caught_up = False
-        self._pending: dict[Hashable, Sequence[Parcel]] = {}
+        self._pending: dict[Hashable, Sequence[Publication]] = {}
         self._unsettled: dict[Hashable, set[int]] = {}
         self._sending: dict[Hashable, Bundle] = {}
         self._lost: set[Hashable] = set()
         self._fence: tuple[bytes, int] | None = None
-        self._missing: Mapping[Hashable, Sequence[Parcel]] | None = None
+        self._missing: Mapping[Hashable, Sequence[Publication]] | None = None
         self._changed = threading.Condition()
 
     def recognise(self, topics: Sequence[str], key_of: Callable[[Message], Hashable | None]) -> None:
@@ -74,7 +74,7 @@ class OncePublisher:
         self._session.subscribe([self._fence_topic], self._on_fence, channel=Channel.RESULTS)
         self._session.subscribe(topics, lambda message: self._arrived(key_of(message)), channel=Channel.RESULTS)
 
-    def publish(self, key: Hashable, parcels: Sequence[Parcel]) -> None:
+    def publish(self, key: Hashable, publications: Sequence[Publication]) -> None:
         """Publish them in order; waits while the queue is full. The last one is on a recognised topic.
 
         They are delivered together: while one of them may be lost, all are sent again, so that those before the last
@@ -82,9 +82,9 @@ class OncePublisher:
         PayloadTooLarge, NotConnected.
         """
         with self._changed:
-            self._pending[key] = parcels
+            self._pending[key] = publications
         try:
-            self._send(key, parcels)
+            self._send(key, publications)
         except BrokerError:
             with self._changed:
                 self._pending.pop(key, None)
@@ -97,32 +97,32 @@ class OncePublisher:
         """The session is up (again): find out what the broker has, and send the rest again. Not in a network thread."""
         again = self._passed_fence()
         if again is None:
-            return  # the connection is gone again; the next one asks anew
-        for key, parcels in again.items():
+            return  # the connection is gone again; the next one asks again
+        for key, publications in again.items():
             try:
-                self._send(key, parcels)
+                self._send(key, publications)
             except BrokerError:
                 _log.exception("%s cannot be sent again", key)
         if not self._is_caught_up:
             self._is_caught_up = True
             self._caught_up()
 
-    def _send(self, key: Hashable, parcels: Sequence[Parcel]) -> None:
+    def _send(self, key: Hashable, publications: Sequence[Publication]) -> None:
         """Queue them all for one connection. If it ends before the last is queued, that has not left: begin again."""
-        while not self._send_over_one_connection(key, parcels):
+        while not self._send_over_one_connection(key, publications):
             _log.debug("the line broke among the messages of %s: all of them again", key)
 
-    def _send_over_one_connection(self, key: Hashable, parcels: Sequence[Parcel]) -> bool:
+    def _send_over_one_connection(self, key: Hashable, publications: Sequence[Publication]) -> bool:
         bundle = Bundle()
         with self._changed:
             self._lost.discard(key)
             # those of an earlier sending that are not settled yet are of a connection that is gone
-            self._unsettled[key], self._sending[key] = set(range(len(parcels))), bundle
-        for index, parcel in enumerate(parcels):
+            self._unsettled[key], self._sending[key] = set(range(len(publications))), bundle
+        for index, publication in enumerate(publications):
             is_queued = self._session.publish(
-                parcel.topic,
-                parcel.payload,
-                correlation=parcel.correlation,
+                publication.topic,
+                publication.payload,
+                correlation=publication.correlation,
                 channel=Channel.RESULTS,
                 wait_s=None,
                 repeated=False,
@@ -157,8 +157,10 @@ class OncePublisher:
             self._lost.discard(key)
         self._delivered(key)
 
-    def _passed_fence(self) -> Mapping[Hashable, Sequence[Parcel]] | None:
-        """What the broker does not have of that which lost its connection, None when this connection did not last."""
+    def _passed_fence(self) -> Mapping[Hashable, Sequence[Publication]] | None:
+        """Publications that lost their connection and that the broker does not have; None if this connection was lost,
+        too.
+        """
         connection = self._session.connects_total(Channel.RESULTS)
         fence = secrets.token_bytes(8)
         with self._changed:
@@ -178,6 +180,6 @@ class OncePublisher:
         # that comes on a later connection than its own says nothing of what was sent behind it
         if (message.payload, self._session.connects_total(Channel.RESULTS)) == self._fence:
             with self._changed:
-                self._missing = {key: parcels for key, parcels in self._pending.items() if key in self._lost}
+                self._missing = {key: publications for key, publications in self._pending.items() if key in self._lost}
                 self._lost.clear()
                 self._changed.notify_all()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.once import OncePublisher, Parcel
+from broker.exactly_once import ExactlyOncePublisher, Publication
 from broker.outbox import Bundle, Outbox
 from broker.packets import outgoing
 from broker.session import Channel, Message, Session
@@ -60,19 +60,19 @@ class Line(Session):
 def test_a_line_that_breaks_among_the_messages_of_a_result_loses_none_of_them(breaks_after: int) -> None:
     line, delivered = Line(), list[Hashable]()
     line.breaks_after = breaks_after
-    once = OncePublisher(line, "fence", delivered=delivered.append, caught_up=lambda: None)
-    parcels = [Parcel("output/cam", b"o"), Parcel("reply/client", b"r"), Parcel(LAST, b"R")]
-    once.publish("frame 7", parcels)
+    once = ExactlyOncePublisher(line, "fence", delivered=delivered.append, caught_up=lambda: None)
+    publications = [Publication("output/cam", b"o"), Publication("reply/client", b"r"), Publication(LAST, b"R")]
+    once.publish("frame 7", publications)
     line.deliver()
-    assert line.sent == [parcel.topic for parcel in parcels]
+    assert line.sent == [publication.topic for publication in publications]
     assert delivered == ["frame 7"]
 
 
 def test_a_result_whose_line_broke_after_all_was_queued_waits_for_the_fence() -> None:
     line, delivered = Line(), list[Hashable]()
     line.breaks_after = 2
-    once = OncePublisher(line, "fence", delivered=delivered.append, caught_up=lambda: None)
-    once.publish("frame 7", [Parcel("reply/client", b"r"), Parcel(LAST, b"R")])
+    once = ExactlyOncePublisher(line, "fence", delivered=delivered.append, caught_up=lambda: None)
+    once.publish("frame 7", [Publication("reply/client", b"r"), Publication(LAST, b"R")])
     line.deliver()
     assert not line.sent
     assert not delivered, "whether the broker has it is known when the fence is back"

@@ -1,4 +1,4 @@
-"""Layers folded into rows, to and fro like an ox at the plough, so that a deep network fits a page. Pixels, no SVG.
+"""Folded layout: layers in boustrophedon rows, so that a deep network fits a page. Pixels, no SVG.
 
 Every second row runs from right to left and has its lanes upside down: what leaves one row at its top comes in at the
 bottom of the next, and tensors that turn together do not cross.
@@ -42,7 +42,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Snake:
+class FoldedLayout:
     """The folded layers: coordinates of each point, from the top left of what is drawn, turns included."""
 
     width: float
@@ -60,7 +60,7 @@ class Snake:
         return self.margin + (along if self.forwards(layer) else self.length - along)
 
     def forwards(self, layer: int) -> bool:
-        """Whether this layer's row runs from left to right."""
+        """True if this layer's row runs from left to right."""
         return self.columns[layer].row % 2 == 0
 
     def centre(self, layer: int) -> float:
@@ -69,7 +69,7 @@ class Snake:
         return self.x(layer, (column.start + column.end) / 2)
 
     def path(self, parent: int, point: int, *, out: float, into: float, shift: float = 0.0) -> str:
-        """SVG path data from `out` beside the parent's middle to `into` before the point's; `shift` moves its start."""
+        """SVG path data from `out` off the parent's middle to `into` before the point's; `shift` moves its start."""
         layer, after = self.layers.layer[parent], self.layers.layer[point]
         sign, sign_after = (1 if self.forwards(at) else -1 for at in (layer, after))
         x, y = self.centre(layer) + sign * out, self.y[parent] + shift
@@ -95,26 +95,26 @@ class Snake:
         return f"M{x:.1f},{y:.1f} l{-sign * size:.1f},{-size / 2:.1f} v{size:.1f}z"
 
 
-def fold(layers: Layers, boxes: Sequence[float], labels: Sequence[float], spacing: Spacing) -> Snake:
+def fold(layers: Layers, boxes: Sequence[float], labels: Sequence[float], spacing: Spacing) -> FoldedLayout:
     """Fold into rows of a page that is wider than high. `boxes` and `labels` are the widest of each layer."""
     gaps = _gaps(layers, spacing)
     lengths = [sum(parts) for parts in zip(boxes, labels, gaps, strict=True)]
     lines = _lines(layers)
-    snake = None
+    folded = None
     for width in _WIDTHS:
         rows = _rows(lengths, lines, max(width, *lengths))
-        snake = _folded(layers, boxes, labels, gaps, rows, spacing)
-        if len(rows) == 1 or snake.width >= _ASPECT * snake.height:
+        folded = _folded(layers, boxes, labels, gaps, rows, spacing)
+        if len(rows) == 1 or folded.width >= _ASPECT * folded.height:
             break
-    assert snake is not None
-    return snake
+    assert folded is not None
+    return folded
 
 
 def _gaps(layers: Layers, spacing: Spacing) -> list[float]:
-    """Wider where a line goes to a lane far away."""
+    """Gaps after each layer in pixels, wider where a line goes to a distant lane."""
     gaps = [spacing.gap] * len(layers.order)
-    for way in layers.ways:
-        for parent, point in way.parents:
+    for edge_path in layers.edge_paths:
+        for parent, point in edge_path.parents:
             rise = abs(layers.lane[parent] - layers.lane[point]) * spacing.lane
             at = layers.layer[parent]
             gaps[at] = max(gaps[at], min(0.3 * rise, 2.5 * spacing.gap))
@@ -122,8 +122,8 @@ def _gaps(layers: Layers, spacing: Spacing) -> list[float]:
 
 
 def _lines(layers: Layers) -> list[int]:
-    """How many points of each layer are joined to the next one."""
-    parents = {parent for way in layers.ways for parent, _ in way.parents}
+    """For each layer, the number of points joined to the next one."""
+    parents = {parent for edge_path in layers.edge_paths for parent, _ in edge_path.parents}
     return [sum(point in parents for point in points) for points in layers.order]
 
 
@@ -151,7 +151,7 @@ def _folded(
     gaps: Sequence[float],
     rows: Sequence[range],
     spacing: Spacing,
-) -> Snake:
+) -> FoldedLayout:
     length = max(sum(boxes[k] + labels[k] + gaps[k] for k in row) - gaps[row[-1]] for row in rows)
     columns: list[Column] = []
     for number, row in enumerate(rows):
@@ -166,7 +166,7 @@ def _folded(
     y, height = _heights(layers, rows, spacing)
     turns = _turns(layers, rows, y, spacing)
     margin = max((out for row in turns for out in row), default=0.0) + 4
-    return Snake(length + 2 * margin, height, tuple(columns), tuple(y), margin, length, turns, layers)
+    return FoldedLayout(length + 2 * margin, height, tuple(columns), tuple(y), margin, length, turns, layers)
 
 
 def _heights(layers: Layers, rows: Sequence[range], spacing: Spacing) -> tuple[list[float], float]:
@@ -187,7 +187,7 @@ def _turns(
     layers: Layers, rows: Sequence[range], y: Sequence[float], spacing: Spacing
 ) -> tuple[tuple[float, ...], ...]:
     turns: list[tuple[float, ...]] = [()] * len(layers.order)
-    parents = {parent for way in layers.ways for parent, _ in way.parents}
+    parents = {parent for edge_path in layers.edge_paths for parent, _ in edge_path.parents}
     for row, _ in pairwise(rows):
         points = layers.order[row[-1]]
         inner_first = sorted((point for point in points if point in parents), key=lambda point: -y[point])

@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 from pipeline.cost import Costs, Link, TilesCost, predict
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact, tiled
-from pipeline.partition.choice import Candidate, choose
 from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
+from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.search import choose
 from pipeline.placement import NodeId, Tier
 from pipeline.tiles import Grid, split, stacks
-from pipeline.tiles.choice import Sharing, balanced, sharing, sharings, tile_seconds
 from pipeline.tiles.split import heights, nbytes, size_of
-from pipeline.tiles.team import Team, TileNode
+from pipeline.tiles.tile_layouts import tile_layouts
+from pipeline.tiles.tiled_stack_cost import TiledStackCost, balanced, tile_seconds, tiled_stack_cost, tiled_stack_costs
 from pipeline.tiles.tiling import Tiling
-from pipeline.tiles.ways import ways
+from pipeline.tiles.worker_pool import TileNode, WorkerPool
 from tests import naive
 from tests.graphs import all_placements
 
@@ -28,58 +29,60 @@ seeds = given(seed=st.integers(0, 2**32 - 1))
 laws = settings(max_examples=40)
 
 
-def random_team(graph: ModelGraph, draw: random.Random, most_workers: int = 3) -> Team:
-    """A head and workers whose blocks take about what they compute, at speeds of their own."""
+def random_pool(graph: ModelGraph, draw: random.Random, most_workers: int = 3) -> WorkerPool:
+    """A coordinator and workers whose blocks take about what they compute, at speeds of their own."""
 
     def member(name: str) -> TileNode:
         speed, rate = draw.choice([1.0, 1.0, 0.5, 3.0]), draw.choice([1e6, 1e8, float("inf")])
         seconds = tuple(draw.uniform(0.5, 2.0) * 1e-3 / speed for _ in graph.blocks)
         return TileNode(NodeId(name), seconds, rate, rate * draw.choice([1, 2]), draw.choice([0.0, 1e-4]))
 
-    return Team(member("head"), tuple(member(f"worker-{n}") for n in range(draw.randint(1, most_workers))))
+    return WorkerPool(member("coordinator"), tuple(member(f"worker-{n}") for n in range(draw.randint(1, most_workers))))
 
 
-def plain(graph: ModelGraph, team: Team, tiling: Tiling) -> Sharing:
+def plain(graph: ModelGraph, pool: WorkerPool, tiling: Tiling) -> TiledStackCost:
     """The price event by event, of the tiles that `split` gives."""
     tile_map = tiling.tile_map(graph)
-    stack, head = tile_map.stack, team.head
+    stack, coordinator = tile_map.stack, pool.coordinator
     sending, own, back, busy = 0.0, 0.0, [], {name: [0.0, 0.0, 0.0] for name in tiling.workers}
     free: dict[str, float] = {}
     up = down = 0
     for node, tile in zip(tiling.workers, tile_map.tiles, strict=True):
-        worker = team.of(node)
+        worker = pool.member(node)
         computed = tile_seconds(graph, stack.blocks, tile, worker.seconds)
-        if node == head.node:
+        if node == coordinator.node:
             own += computed
             continue
         sent = sum(nbytes(graph, t, tile.regions[t]) for t in stack.inputs)
         returned = nbytes(graph, stack.output, tile.regions[stack.output])
-        sending += sent / head.up_bytes_per_s
-        there = sending + head.latency_s + worker.latency_s + sent / worker.down_bytes_per_s
+        sending += sent / coordinator.up_bytes_per_s
+        there = sending + coordinator.latency_s + worker.latency_s + sent / worker.down_bytes_per_s
         free[node] = max(there, free.get(node, 0.0)) + computed
-        back.append((free[node] + returned / worker.up_bytes_per_s + head.latency_s + worker.latency_s, returned))
+        back.append(
+            (free[node] + returned / worker.up_bytes_per_s + coordinator.latency_s + worker.latency_s, returned)
+        )
         for place, spent in enumerate((computed, sent / worker.down_bytes_per_s, returned / worker.up_bytes_per_s)):
             busy[node][place] += spent
         up, down = up + sent, down + returned
     received = 0.0
     for arrived, returned in sorted(back):
-        received = max(received, arrived) + returned / head.down_bytes_per_s
-    ways_s = (up / head.up_bytes_per_s, down / head.down_bytes_per_s)
-    busiest = max(*ways_s, *(spent for all_spent in busy.values() for spent in all_spent))
-    return Sharing(tiling, max(received, own), sum(head.seconds[b] for b in stack.blocks), own, busiest)
+        received = max(received, arrived) + returned / coordinator.down_bytes_per_s
+    link_s = (up / coordinator.up_bytes_per_s, down / coordinator.down_bytes_per_s)
+    busiest = max(*link_s, *(spent for all_spent in busy.values() for spent in all_spent))
+    return TiledStackCost(tiling, max(received, own), sum(coordinator.seconds[b] for b in stack.blocks), own, busiest)
 
 
-def every_tiling(graph: ModelGraph, team: Team) -> Iterator[Tiling]:
+def every_tiling(graph: ModelGraph, pool: WorkerPool) -> Iterator[Tiling]:
     """Each stack that reads one tensor (any, where none with its last block does) in each way, shares by speed."""
     found = list(stacks(graph))
     narrow = {stack.last for stack in found if len(stack.inputs) == 1}
     for stack in (one for one in found if len(one.inputs) == 1 or one.last not in narrow):
         size = size_of(graph, stack.output)
-        for way in ways(team):
-            if len(way.grid.rows) <= size[0] and len(way.grid.columns) <= size[1]:
-                tile_map = split(graph, stack, way.grid)
+        for tile_layout in tile_layouts(pool):
+            if len(tile_layout.grid.rows) <= size[0] and len(tile_layout.grid.columns) <= size[1]:
+                tile_map = split(graph, stack, tile_layout.grid)
                 rows, columns = (tuple(span.size for span in side) for side in (tile_map.rows, tile_map.columns))
-                yield Tiling(stack.first, stack.last, rows, columns, way.nodes)
+                yield Tiling(stack.first, stack.last, rows, columns, tile_layout.nodes)
 
 
 @laws
@@ -87,11 +90,11 @@ def every_tiling(graph: ModelGraph, team: Team) -> Iterator[Tiling]:
 def test_prices_of_all_stacks_are_those_of_the_tiles_that_split_gives(seed: int) -> None:
     draw = random.Random(seed)
     graph = naive.random_graph(draw)
-    team = random_team(graph, draw)
-    found = {s.tiling: s for s in sharings(graph, team, most_ends=len(graph))}
+    pool = random_pool(graph, draw)
+    found = {s.tiling: s for s in tiled_stack_costs(graph, pool, most_last_blocks=len(graph))}
     for tiling, priced in found.items():
-        wanted = plain(graph, team, tiling)
-        for one in (priced, sharing(graph, team, tiling)):
+        wanted = plain(graph, pool, tiling)
+        for one in (priced, tiled_stack_cost(graph, pool, tiling)):
             assert one.seconds == pytest.approx(wanted.seconds, rel=1e-9)
             assert one.alone_seconds == pytest.approx(wanted.alone_seconds, rel=1e-9)
             assert one.own_seconds == pytest.approx(wanted.own_seconds, rel=1e-9)
@@ -103,9 +106,9 @@ def test_prices_of_all_stacks_are_those_of_the_tiles_that_split_gives(seed: int)
 def test_the_best_stack_and_grid_cost_what_brute_force_finds(seed: int) -> None:
     draw = random.Random(seed)
     graph = naive.random_graph(draw)
-    team = random_team(graph, draw)
-    found = sharings(graph, team, most_ends=len(graph))
-    most = max((plain(graph, team, tiling).gain_s for tiling in every_tiling(graph, team)), default=0.0)
+    pool = random_pool(graph, draw)
+    found = tiled_stack_costs(graph, pool, most_last_blocks=len(graph))
+    most = max((plain(graph, pool, tiling).gain_s for tiling in every_tiling(graph, pool)), default=0.0)
     assert max([0.0, *(s.gain_s for s in found)]) == pytest.approx(max(most, 0.0), abs=1e-12)
 
 
@@ -114,20 +117,22 @@ def test_the_best_stack_and_grid_cost_what_brute_force_finds(seed: int) -> None:
 def test_balanced_borders_cost_what_brute_force_finds(seed: int) -> None:
     draw = random.Random(seed)
     graph = naive.random_graph(draw)
-    team = random_team(graph, draw)
+    pool = random_pool(graph, draw)
     stack = draw.choice(list(stacks(graph)))
     height, width = size_of(graph, stack.output)
-    count = draw.randint(1, min(3, height, 1 + len(team.workers)))
-    nodes = tuple(member.node for member in (team.head, *team.workers))[:count]
+    count = draw.randint(1, min(3, height, 1 + len(pool.workers)))
+    nodes = tuple(member.node for member in (pool.coordinator, *pool.workers))[:count]
     even = split(graph, stack, Grid((1,) * count, (1,)))
-    given = sharing(graph, team, Tiling(stack.first, stack.last, tuple(r.size for r in even.rows), (width,), nodes))
-    best = balanced(graph, team, given)
+    given = tiled_stack_cost(
+        graph, pool, Tiling(stack.first, stack.last, tuple(r.size for r in even.rows), (width,), nodes)
+    )
+    best = balanced(graph, pool, given)
     splits = [(a, b - a, height - b) for a in range(1, height) for b in range(a + 1, height)] if count == 3 else []
     splits_2 = [(a, height - a) for a in range(1, height)] if count == 2 else []
     for rows in (*splits, *splits_2):
         tiling = Tiling(stack.first, stack.last, rows, (width,), nodes)
         assert tuple(span.stop for span in heights(rows))[-1] == height
-        assert best.seconds <= plain(graph, team, tiling).seconds * (1 + 1e-9)
+        assert best.seconds <= plain(graph, pool, tiling).seconds * (1 + 1e-9)
 
 
 @settings(max_examples=25)
@@ -137,14 +142,14 @@ def test_placement_and_tiles_together_cost_what_brute_force_finds(seed: int, obj
     graph = naive.random_graph(draw)
     while len(graph) > 9:
         graph = naive.random_graph(draw)
-    team = random_team(graph, draw, most_workers=2)
-    times = {Tier.EDGE: team.head.seconds}
-    times |= {t: tuple(s * draw.uniform(0.2, 6) for s in team.head.seconds) for t in (Tier.DEVICE, Tier.CLOUD)}
+    pool = random_pool(graph, draw, most_workers=2)
+    times = {Tier.EDGE: pool.coordinator.seconds}
+    times |= {t: tuple(s * draw.uniform(0.2, 6) for s in pool.coordinator.seconds) for t in (Tier.DEVICE, Tier.CLOUD)}
     link = Link(draw.choice([1e6, 1e8]), draw.choice([0.0, 1e-3]))
     costs = Costs(dict(sorted(times.items())), link, link)
-    found = sharings(graph, team, most_ends=len(graph))
-    nodes = dict(zip(Tier, ("device", "head", "cloud"), strict=True))
-    choice = choose(graph, [Candidate(nodes, costs, (), team, tuple(found))], (), objective)[0]
+    found = tiled_stack_costs(graph, pool, most_last_blocks=len(graph))
+    nodes = dict(zip(Tier, ("device", "coordinator", "cloud"), strict=True))
+    priced_plan = choose(graph, [NodeSet(nodes, costs, (), pool, tuple(found))], (), objective)[0]
     values = [objective.value(predict(graph, exact.partition(graph, costs, (), objective), costs))]
     for one in found:
         tiles = TilesCost(one.seconds, one.alone_seconds, one.own_seconds, one.busy_seconds)
@@ -153,10 +158,10 @@ def test_placement_and_tiles_together_cost_what_brute_force_finds(seed: int, obj
         there = (p for p in all_placements(graph) if all(p[block] is Tier.EDGE for block in held))
         values += [objective.value(predict(graph, placement, priced)) for placement in there]
     # balancing the borders afterwards makes it only better
-    assert choice.value * (1 - choice.gap) <= min(values) * (1 + 1e-6)
-    if not choice.gap:
-        assert choice.value <= min(values) * (1 + 1e-6)
-    if choice.tiling is not None:
-        again = plain(graph, team, choice.tiling)
-        assert choice.costs.tiles is not None
-        assert choice.costs.tiles.seconds == pytest.approx(again.seconds, rel=1e-9)
+    assert priced_plan.value * (1 - priced_plan.gap) <= min(values) * (1 + 1e-6)
+    if not priced_plan.gap:
+        assert priced_plan.value <= min(values) * (1 + 1e-6)
+    if priced_plan.tiling is not None:
+        again = plain(graph, pool, priced_plan.tiling)
+        assert priced_plan.costs.tiles is not None
+        assert priced_plan.costs.tiles.seconds == pytest.approx(again.seconds, rel=1e-9)

@@ -19,13 +19,13 @@ def frame(message):
         done.set()
     else:
         message.ack()
-session = Session(Address(port=int(sys.argv[1])), name="device-1", token="t1", intake=True)
-session.subscribe(["frame/+"], frame, channel=Channel.INTAKE)
+session = Session(Address(port=int(sys.argv[1])), name="device-1", token="t1", takes_frames=True)
+session.subscribe(["frame/+"], frame, channel=Channel.FRAMES)
 session.start(wait_s=30)
 print("up", flush=True)
 done.wait()
 session.publish("flush", b"")  # one round trip on another channel, then one on this one: the PUBACK has left
-session._connections[Channel.INTAKE].subscribe(["flush"], lambda m: None, qos=1, wait_s=30)
+session._connections[Channel.FRAMES].subscribe(["flush"], lambda m: None, qos=1, wait_s=30)
 print("open", flush=True)
 sys.stdin.readline()
 """
@@ -44,8 +44,8 @@ def test_an_open_frame_comes_to_the_next_process_and_a_finished_one_does_not(
         assert node.stdout.readline() == "open\n"
         node.kill()
     camera.publish("frame/cam", b"3")
-    device = open_session(address, "device-1", start=False, intake=True)
-    device.subscribe(["frame/+"], frames, channel=Channel.INTAKE)
+    device = open_session(address, "device-1", start=False, takes_frames=True)
+    device.subscribe(["frame/+"], frames, channel=Channel.FRAMES)
     device.start(PATIENCE_S)
     assert frames.payloads(2) == [b"2", b"3"]
 
@@ -54,9 +54,9 @@ def test_a_frame_that_is_still_open_is_not_handed_over_twice_after_a_blip(
     address: Address, open_session: OpenSession
 ) -> None:
     up, frames = Signal(), Received()
-    device = open_session(address, "device-1", intake=True, on_up=up)
+    device = open_session(address, "device-1", takes_frames=True, on_up=up)
     up.wait()
-    device.subscribe(["frame/+"], frames, channel=Channel.INTAKE)
+    device.subscribe(["frame/+"], frames, channel=Channel.FRAMES)
     camera = open_session(address, "camera")
     camera.publish("frame/cam", b"1")
     open_frame = frames.next()
@@ -70,9 +70,9 @@ def test_a_frame_that_is_still_open_is_not_handed_over_twice_after_a_blip(
 
 def test_a_frame_finished_during_a_blip_is_not_handed_over_again(address: Address, open_session: OpenSession) -> None:
     up, down, frames = Signal(), Signal(), Received()
-    device = open_session(address, "device-1", intake=True, on_up=up, on_down=down)
+    device = open_session(address, "device-1", takes_frames=True, on_up=up, on_down=down)
     up.wait()
-    device.subscribe(["frame/+"], frames, channel=Channel.INTAKE)
+    device.subscribe(["frame/+"], frames, channel=Channel.FRAMES)
     camera = open_session(address, "camera")
     camera.publish("frame/cam", b"1")
     open_frame = frames.next()
@@ -83,8 +83,8 @@ def test_a_frame_finished_during_a_blip_is_not_handed_over_again(address: Addres
     camera.publish("frame/cam", b"2")
     assert frames.next().payload == b"2"
     device.stop()
-    again, later = open_session(address, "device-1", start=False, intake=True), Received()
-    again.subscribe(["frame/+"], later, channel=Channel.INTAKE)
+    again, later = open_session(address, "device-1", start=False, takes_frames=True), Received()
+    again.subscribe(["frame/+"], later, channel=Channel.FRAMES)
     again.start(PATIENCE_S)
     assert later.next().payload == b"2"
     assert later.empty()
@@ -94,9 +94,9 @@ def test_an_old_acknowledgement_does_not_touch_the_messages_of_a_broker_that_for
     server: Server, address: Address, open_session: OpenSession
 ) -> None:
     up, frames = Signal(), Received()
-    device = open_session(address, "device-1", intake=True, on_up=up)
+    device = open_session(address, "device-1", takes_frames=True, on_up=up)
     up.wait()
-    device.subscribe(["frame/+"], frames, channel=Channel.INTAKE)
+    device.subscribe(["frame/+"], frames, channel=Channel.FRAMES)
     camera_up = Signal()
     camera = open_session(address, "camera", on_up=camera_up)
     camera_up.wait()
@@ -109,16 +109,16 @@ def test_an_old_acknowledgement_does_not_touch_the_messages_of_a_broker_that_for
     assert frames.next().payload == b"2"
     old.ack()  # its packet id now belongs to frame 2
     device.stop()
-    again, later = open_session(address, "device-1", start=False, intake=True), Received()
-    again.subscribe(["frame/+"], later, channel=Channel.INTAKE)
+    again, later = open_session(address, "device-1", start=False, takes_frames=True), Received()
+    again.subscribe(["frame/+"], later, channel=Channel.FRAMES)
     again.start(PATIENCE_S)
     assert later.next().payload == b"2"
 
 
 def test_the_broker_holds_what_exceeds_the_window(address: Address, open_session: OpenSession) -> None:
     frames = Received()
-    device = open_session(address, "device-1", intake=True, limits=replace(QUICK, intake_receive_maximum=2))
-    device.subscribe(["frame/+", "end"], frames, channel=Channel.INTAKE)
+    device = open_session(address, "device-1", takes_frames=True, limits=replace(QUICK, frames_receive_maximum=2))
+    device.subscribe(["frame/+", "end"], frames, channel=Channel.FRAMES)
     camera = open_session(address, "camera")
     for number in range(4):
         camera.publish("frame/cam", bytes([number]))
@@ -133,13 +133,13 @@ def test_the_broker_holds_what_exceeds_the_window(address: Address, open_session
 
 def test_a_frame_that_comes_before_its_subscription_waits_for_it(address: Address, open_session: OpenSession) -> None:
     frames = Received()
-    open_session(address, "device-1", intake=True).subscribe(["frame/+"], frames, channel=Channel.INTAKE)
-    open_session(address, "device-1", intake=False)  # takes the other channels over; the first one leaves
+    open_session(address, "device-1", takes_frames=True).subscribe(["frame/+"], frames, channel=Channel.FRAMES)
+    open_session(address, "device-1", takes_frames=False)  # takes the other channels over; the first one leaves
     open_session(address, "camera").publish("frame/cam", b"1")
     later, up = Received(), Signal()
-    device = open_session(address, "device-1", intake=True, on_up=up)
+    device = open_session(address, "device-1", takes_frames=True, on_up=up)
     up.wait()
-    device.subscribe(["frame/+"], later, channel=Channel.INTAKE)
+    device.subscribe(["frame/+"], later, channel=Channel.FRAMES)
     assert later.next().payload == b"1"
 
 

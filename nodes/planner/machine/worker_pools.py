@@ -1,0 +1,104 @@
+"""Worker pools of the planner: one for each edge node, and the price of tiles in use. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from nodes.planner.costs.snapshot import NodeSnapshot
+from nodes.planner.machine.registry import Registry, StreamBinding
+from pipeline.graph import ModelGraph
+from pipeline.partition.objective import Objective
+from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced
+from pipeline.partition.tiled import with_tiles
+from pipeline.placement import NodeId, Placement, Tier
+from pipeline.tiles.tiled_stack_cost import TiledStackCost, cost, tiled_stack_cost, tiled_stack_costs
+from pipeline.tiles.tiling import Tiling
+from pipeline.tiles.worker_pool import TileNode, WorkerPool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPools:
+    """Nodes that can compute tiles, with their costs, and those that may coordinate them.
+
+    `in_use` are the tiles that a coordinator has now, some of whose workers may be gone.
+    """
+
+    nodes: Mapping[NodeId, TileNode]
+    workers: Sequence[NodeId]
+    coordinators: Collection[NodeId]
+    in_use: tuple[NodeId, Tiling] | None = None
+
+    @classmethod
+    def from_snapshots(
+        cls,
+        registry: Registry,
+        binding: StreamBinding,
+        snapshots: Mapping[NodeId, NodeSnapshot],
+        workers: Sequence[NodeId],
+        coordinators: Collection[NodeId],
+        in_use: tuple[NodeId, Tiling] | None,
+    ) -> WorkerPools:
+        """Make pools from these snapshots, which have the workers and all edge nodes."""
+        nodes = {node: registry.tile_node(binding, node, now) for node, now in snapshots.items()}
+        return cls(nodes, workers, coordinators, in_use)
+
+    def behind(self, coordinator: NodeId) -> WorkerPool:
+        """The coordinator with all workers."""
+        return WorkerPool(self.nodes[coordinator], tuple(self.nodes[worker] for worker in self.workers))
+
+    def join(self, graph: ModelGraph, node_sets: Sequence[NodeSet], *, choose: bool) -> list[NodeSet]:
+        """The node sets with the pools of their edge nodes and, to `choose` from, the stacks that pay for them."""
+        known: dict[NodeId, tuple[TiledStackCost, ...]] = {}
+        found = []
+        for node_set in node_sets:
+            if Tier.EDGE in node_set.nodes:
+                coordinator = NodeId(node_set.nodes[Tier.EDGE])
+                pool = self.behind(coordinator)
+                if coordinator not in known:
+                    known[coordinator] = (
+                        tuple(tiled_stack_costs(graph, pool)) if choose and coordinator in self.coordinators else ()
+                    )
+                found.append(
+                    replace(
+                        node_set, pool=pool, tiled_stack_costs=known[coordinator], in_use=self._in_use_by(coordinator)
+                    )
+                )
+            else:
+                found.append(node_set)
+        return found
+
+    def _in_use_by(self, coordinator: NodeId) -> Tiling | None:
+        if self.in_use is None or coordinator not in self.coordinators:
+            return None
+        node, tiling = self.in_use
+        return tiling if node == coordinator and {coordinator, *self.workers}.issuperset(tiling.workers) else None
+
+
+def priced_with(
+    graph: ModelGraph, placement: Placement, node_set: NodeSet, objective: Objective, tiling: Tiling | None
+) -> PricedPlan:
+    """A placement with these tiles; the coordinator computes the tiles of workers that are not in the node
+    set's pool.
+    """
+    if tiling is None:
+        return priced(graph, placement, node_set, objective)
+    coordinator = NodeId(node_set.nodes[Tier.EDGE])
+    assert node_set.pool is not None
+    there = {coordinator, *(worker.node for worker in node_set.pool.workers)}
+    present = replace(tiling, workers=tuple(node if node in there else coordinator for node in tiling.workers))
+    tiles = cost(graph, node_set.pool, tiled_stack_cost(graph, node_set.pool, present))
+    repriced = replace(node_set, costs=with_tiles(graph, node_set.costs, tiling, tiles))
+    return replace(priced(graph, placement, repriced, objective), tiling=tiling)
+
+
+def words(graph: ModelGraph, priced_plan: PricedPlan) -> str:
+    """The stack, its tiles and what they save, in words; empty without tiles."""
+    tiling, tiles = priced_plan.tiling, priced_plan.predicted.tiles
+    if tiling is None or tiles is None:
+        return ""
+    return (
+        f"{graph.blocks[tiling.first].name} to {graph.blocks[tiling.last].name} in {len(tiling.rows)}x"
+        f"{len(tiling.columns)} tiles on {', '.join(dict.fromkeys(tiling.workers))}: {tiles.seconds * 1e3:.1f} ms in "
+        f"place of {tiles.alone_seconds * 1e3:.1f}"
+    )

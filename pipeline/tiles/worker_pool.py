@@ -1,0 +1,174 @@
+"""The seconds of tiles on a coordinator and its workers: computing, transfers, and the bottleneck of a stream of them.
+
+Model: the coordinator sends the tiles' inputs one after the other, in the tiles' order, over its one link to the
+broker; the broker hands each on when it has it; a worker computes its tile whole; results come down the coordinator's
+one link from the broker as they arrive. A tile of the coordinator itself goes nowhere and is computed meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import PlanError
+from pipeline.placement import NodeId
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class TileNode:
+    """A node that computes tiles: `seconds` of each block in one piece, and its link to the broker.
+
+    `latency_s` is one way. Raises PlanError unless rates are above 0 and the latency is finite and at least 0.
+    """
+
+    node: NodeId
+    seconds: tuple[float, ...]
+    up_bytes_per_s: float
+    down_bytes_per_s: float
+    latency_s: float
+
+    def __post_init__(self) -> None:
+        if not (min(self.up_bytes_per_s, self.down_bytes_per_s) > 0 and 0 <= self.latency_s < np.inf):
+            raise PlanError(
+                f"{self.node} sends {self.up_bytes_per_s} and gets {self.down_bytes_per_s} bytes/s after "
+                f"{self.latency_s} s: rates are above 0, a latency is at least 0; measure its link again"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPool:
+    """An edge node that runs the stage, and those that compute tiles for it; it may compute some itself."""
+
+    coordinator: TileNode
+    workers: tuple[TileNode, ...] = ()
+
+    def member(self, node: NodeId) -> TileNode:
+        """The member of this name. Raises KeyError."""
+        return next(member for member in (self.coordinator, *self.workers) if member.node == node)
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Times of tile layouts, float64 `[..., layout]`: seconds until all tiles are gathered (`seconds`), of the
+    coordinator's own tiles (`own_seconds`), and of the busiest worker or link (`busy_seconds`).
+    """
+
+    seconds: Floats
+    own_seconds: Floats
+    busy_seconds: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class TileWorkers:
+    """The node of each tile and its rates, as arrays `[layout, tile]`.
+
+    A place without a node (`member` is `nobody`) computes, sends and returns nothing.
+    """
+
+    is_remote: Bools
+    is_own: Bools
+    up: Floats
+    down: Floats
+    latency_s: Floats
+    member: Ints
+    nobody: int
+    coordinator_up: float
+    coordinator_down: float
+
+    @classmethod
+    def from_pool(cls, pool: WorkerPool, tiles: Sequence[Sequence[NodeId | None]]) -> TileWorkers:
+        """Look up the nodes of `tiles`, a row for each layout, all of one length, filled with None."""
+        members = {member.node: place for place, member in enumerate((pool.coordinator, *pool.workers))}
+        nobody = len(members)
+        member = np.array([[nobody if n is None else members[n] for n in row] for row in tiles], np.int64)
+        rates = np.array(
+            [(m.up_bytes_per_s, m.down_bytes_per_s, m.latency_s) for m in (pool.coordinator, *pool.workers)]
+        )
+        up, down, latency_s = np.vstack([rates, [np.inf, np.inf, 0.0]]).T
+        is_own = member == 0
+        return cls(
+            (member > 0) & (member < nobody),
+            is_own,
+            up[member],
+            down[member],
+            latency_s[member] + pool.coordinator.latency_s,
+            member,
+            nobody,
+            pool.coordinator.up_bytes_per_s,
+            pool.coordinator.down_bytes_per_s,
+        )
+
+    def seconds(self, pool: WorkerPool, block: int) -> Floats:
+        """Seconds of the block in one piece on the node of each tile, `[layout, tile]`."""
+        of_members = [member.seconds[block] for member in (pool.coordinator, *pool.workers)]
+        return np.array([*of_members, 0.0])[self.member]
+
+    def __getitem__(self, tile_layouts: Ints) -> TileWorkers:
+        """The layouts of these indices, in this order."""
+        return replace(
+            self,
+            is_remote=self.is_remote[tile_layouts],
+            is_own=self.is_own[tile_layouts],
+            up=self.up[tile_layouts],
+            down=self.down[tile_layouts],
+            latency_s=self.latency_s[tile_layouts],
+            member=self.member[tile_layouts],
+        )
+
+
+def timed(tile_workers: TileWorkers, computed: Floats, sent: Floats, returned: Floats) -> Timed:
+    """Time layouts: `computed` are seconds, `sent` and `returned` bytes of each tile, `[..., layout, tile]`."""
+    sent, returned = sent * tile_workers.is_remote, returned * tile_workers.is_remote
+    own = (computed * tile_workers.is_own).sum(axis=-1)
+    back = arrivals(tile_workers, computed, sent, returned)
+    order = np.argsort(back, axis=-1)
+    sooner = np.take_along_axis(back, order, -1)
+    behind = (
+        np.cumsum(np.take_along_axis(returned, order, -1)[..., ::-1], axis=-1)[..., ::-1]
+        / tile_workers.coordinator_down
+    )
+    together = np.maximum((sooner + behind).max(axis=-1), own)
+    busy = np.maximum(
+        sent.sum(axis=-1) / tile_workers.coordinator_up, returned.sum(axis=-1) / tile_workers.coordinator_down
+    )
+    for spent in _by_member(
+        tile_workers, computed * tile_workers.is_remote, sent / tile_workers.down, returned / tile_workers.up
+    ):
+        busy = np.maximum(busy, spent)
+    return Timed(together, own, busy)
+
+
+def arrivals(tile_workers: TileWorkers, computed: Floats, sent: Floats, returned: Floats) -> Floats:
+    """Seconds from the first send until each result is at the broker's end of the coordinator's link; -inf for no
+    remote tile.
+
+    A worker that has several tiles computes them in order.
+    """
+    there = np.cumsum(sent, axis=-1) / tile_workers.coordinator_up + sent / tile_workers.down + tile_workers.latency_s
+    ready = there + computed
+    for before in range(tile_workers.member.shape[-1] - 1):
+        for later in range(before + 1, tile_workers.member.shape[-1]):
+            same = tile_workers.is_remote[..., before] & (
+                tile_workers.member[..., before] == tile_workers.member[..., later]
+            )
+            if same.any():
+                waited = np.maximum(there[..., later], ready[..., before]) + computed[..., later]
+                ready[..., later] = np.where(same, waited, ready[..., later])
+    back = ready + returned / tile_workers.up + tile_workers.latency_s
+    return np.where(tile_workers.is_remote, back, -np.inf)
+
+
+def _by_member(tile_workers: TileWorkers, *spent: Floats) -> list[Floats]:
+    """The sums over each remote member's tiles."""
+    found = []
+    for member in range(1, tile_workers.nobody):
+        mask = tile_workers.member == member
+        found += [(seconds * mask).sum(axis=-1) for seconds in spent]
+    return found
