@@ -53,14 +53,16 @@ def test_nodes_that_were_not_searched_to_the_end_count_in_the_best_choices_gap(m
     slow = replace(COSTS, seconds={**COSTS.seconds, E: [0.0, 0.15, 0.15, 0.15]})
     candidates = [NodeSet({D: "d", E: name, C: "c"}, costs) for name, costs in (("fast", COSTS), ("slow", slow))]
     assert [choice.gap for choice in choose(GRAPH, candidates)] == [0.0, 0.0]
-    solve = exact.solve
+    solve, unsure = exact.solve, {slow.seconds[E][1]: 0.5}
 
-    def unsure_of_slow(graph: ModelGraph, costs: Costs, *rest: object, **more: object) -> exact.Solution:
+    def unsure_of_some(graph: ModelGraph, costs: Costs, *rest: object, **more: object) -> exact.Solution:
         found = solve(graph, costs, *rest, **more)  # type: ignore[arg-type]
-        return replace(found, gap=0.5) if costs.seconds[E][1] == slow.seconds[E][1] else found
+        return replace(found, gap=unsure.get(costs.seconds[E][1], 0.0))
 
-    monkeypatch.setattr(exact, "solve", unsure_of_slow)
+    monkeypatch.setattr(exact, "solve", unsure_of_some)
+    assert next(iter(choose(GRAPH, candidates))).gap == 0.0, "the bound of both together proves the first"
+    unsure[COSTS.seconds[E][1]] = 0.1  # of that bound, and of the first
     best, other = choose(GRAPH, candidates)
     assert (best.nodes[E], other.nodes[E]) == ("fast", "slow")
-    assert best.gap == pytest.approx(1 - 0.5 * other.value / best.value)
+    assert best.gap == pytest.approx(max(0.1, 1 - 0.5 * other.value / best.value))
     assert other.gap == pytest.approx(0.5)
