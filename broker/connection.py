@@ -41,6 +41,8 @@ _TAKEN_OVER: Final = 0x8E
 _UNSPECIFIED: Final = 0x80
 _POLL_S: Final = 1.0
 _DISCONNECT_S: Final = 2.0
+_AWAY_S: Final = 0.5
+"""How long a thread that looks for the broker may take to end; it ends by itself when its attempt does."""
 # what MQTT 5 says when CONNACK is silent
 _RECEIVE_MAXIMUM: Final = 65_535
 
@@ -162,8 +164,10 @@ class Connection:
             return
         self._wake.post(partial(self._send_disconnect, leave_session=leave_session or self._policy.keep_on_stop))
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(wait_s)
-            if self._thread.is_alive():
+            # without a connection there is nothing to say goodbye to; a name may take most of a minute to resolve
+            was_up = self._connected
+            self._thread.join(wait_s if was_up else min(wait_s, _AWAY_S))
+            if self._thread.is_alive() and was_up:
                 _log.warning("%s did not end within %.1f s", self._thread.name, wait_s)
 
     # The rest runs in the network thread.
@@ -210,6 +214,7 @@ class Connection:
                 PacketTypes.CONNECT,
                 SessionExpiryInterval=self._policy.expiry_s or None,
                 ReceiveMaximum=self._policy.receive_maximum,
+                MaximumPacketSize=self._limits.max_packet_bytes,
             ),
         )
         # the outbox resends what is unacknowledged; paho would do it as well, all at once

@@ -66,8 +66,11 @@ class ExactlyOncePublisher:
         self._missing: Mapping[Hashable, Sequence[Publication]] | None = None
         self._changed = threading.Condition()
 
-    def recognise(self, topics: Sequence[str], key_of: Callable[[Message], Hashable]) -> None:
-        """Messages on `topics` are the last ones of what was published under their keys. Before the session starts."""
+    def recognise(self, topics: Sequence[str], key_of: Callable[[Message], Hashable | None]) -> None:
+        """Messages on `topics` are the last ones of what was published under their keys, None for others' nonsense.
+
+        Before the session starts.
+        """
         self._session.subscribe([self._fence_topic], self._on_fence, channel=Channel.RESULTS)
         self._session.subscribe(topics, lambda message: self._arrived(key_of(message)), channel=Channel.RESULTS)
 
@@ -144,7 +147,9 @@ class ExactlyOncePublisher:
         if is_whole:
             self._arrived(key)
 
-    def _arrived(self, key: Hashable) -> None:
+    def _arrived(self, key: Hashable | None) -> None:
+        if key is None:
+            return
         with self._changed:
             self._pending.pop(key, None)
             self._unsettled.pop(key, None)

@@ -27,6 +27,7 @@ from broker.errors import (
     RequestTimeout,
     SessionTaken,
     SubscribeTimeout,
+    TopicOverfull,
 )
 from broker.messages import Address, Channel, Delivery, Limits, Message, OwnershipToken, Will
 from broker.outbox import Bundle
@@ -55,7 +56,8 @@ class Session:
         token: distinguishes this process from an earlier one of the same name.
         is_new_name: nobody had this name before, as with a random one. Then no message is missed on CONTROL while a
             broker with persistence restarts.
-        max_bytes: the most that a payload on a topic may have, None for any; what has more is dropped on its arrival.
+        max_bytes: the most that a payload on a topic may have, None for any; what has more is not sent, and dropped on
+            its arrival.
         will: published by the broker, retained, when the node is gone without `stop`. The topic `owner` next to it
             then distinguishes two processes with one name, which the broker itself does not.
         on_up, on_down, on_taken: called one at a time, in order, in the thread `<name>.events`, where they may publish,
@@ -83,7 +85,7 @@ class Session:
     ) -> None:
         self.address, self.name, self.token = address, name, token
         self._on_up, self._on_down, self._on_taken = on_up, on_down, on_taken
-        self._limits = limits
+        self._limits, self._max_bytes = limits, max_bytes
         self._failures = Complaints(_log)
         full_name = ".".join(("trisect", *filter(None, (scope, name))))
         # next to the will, so that the right to write below the node's own name is enough
@@ -265,8 +267,11 @@ class Session:
         told, in some thread, whether the broker acknowledged it; False leaves open whether it has it. Returns False,
         and has queued nothing, when the rest of its `bundle` was lost before.
 
-        Raises PayloadTooLarge before a byte leaves, QueueFull, NotConnected (only when stopped).
+        Raises PayloadTooLarge and TopicOverfull before a byte leaves, QueueFull, NotConnected (only when stopped).
         """
+        most = self._max_bytes(topic)
+        if most is not None and len(payload) > most:
+            raise TopicOverfull(topic=topic, size=len(payload), limit=most)
         item = outgoing(
             topic,
             payload,

@@ -99,6 +99,7 @@ def render(settings: ServerSettings) -> str:
         *_persistence(settings),
         *_user(settings),
         "log_dest stderr",
+        "log_timestamp_format %Y-%m-%dT%H:%M:%S",
         *(f"log_type {level}" for level in _LEVELS[: _LEVELS.index(settings.log_level) + 1]),
     ]
     return "\n".join(lines) + "\n"

@@ -99,6 +99,9 @@ ALL: Final[tuple[Topic, ...]] = (
     REPLY,
 )
 
+LARGEST_PACKET: Final = max(topic.max_bytes for topic in ALL) + 256 * KIB
+"""With topic names, response topics and correlation data, of which each has 64 KiB at most."""
+
 
 def valid_id(text: str) -> bool:
     """True for text that may name a pipeline, a node or a client: 1 to 128 of `[a-z0-9-]`."""

@@ -36,6 +36,8 @@ from pipeline.ranges import (
 
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
+_LEAST_CHUNKS, _LEAST_CHUNK_BYTES = 1_024, 4_096
+"""A tensor may come in so many chunks, or in chunks of so many bytes: each costs its reader memory of its own."""
 MAX_HOPS = 16
 PARTS = 2
 MARK_WINDOW = 10**9
@@ -226,6 +228,7 @@ class _Partial:
     chunk: Chunk
     array: Array
     bytes_at: dict[int, int] = field(default_factory=dict)
+    nbytes: int = 0
     decode_seconds: float = 0.0
     trace: Trace = ()
 
@@ -261,9 +264,13 @@ class Assembler:
             raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: chunks of two different tensors")
         target = _bytes_of(partial.array)
         target[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
+        partial.nbytes += len(chunk.data) - partial.bytes_at.get(chunk.offset, 0)
         partial.bytes_at[chunk.offset] = len(chunk.data)
+        if len(partial.bytes_at) > max(_LEAST_CHUNKS, chunk.nbytes // _LEAST_CHUNK_BYTES):
+            self._drop(key)
+            raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: too many chunks for its bytes")
         partial.trace = chunk.trace or partial.trace
-        whole = sum(partial.bytes_at.values()) >= chunk.nbytes
+        whole = partial.nbytes >= chunk.nbytes
         received = self._finish(key, partial) if whole else None
         partial.decode_seconds += time.perf_counter() - began
         return replace(received, decode_seconds=partial.decode_seconds) if received else None

@@ -14,11 +14,13 @@ from broker.errors import BrokerError, RequestTimeout
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
+from nodes.protocol.border import Border
 from nodes.protocol.commands import DRAIN, OBJECTIVE, PING, PING_TIMEOUT_S, PLACE
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeState, from_bytes, parse_json, to_bytes
 from nodes.session.presence import guest_session
 from pipeline.errors import ConfigError, TrisectError
-from pipeline.plan import NodeId, StreamId
+from pipeline.files import read_bounded
+from pipeline.plan import NodeId, Plan, StreamId
 
 CONNECT_WAIT_S = 10.0
 QUIET_S = 0.5
@@ -215,6 +217,7 @@ def _request(
 def running_plans(config: Config) -> list[dict[str, Any]]:
     """The plans that are retained on the broker, by stream."""
     names = Namespace(config.pipeline)
+    border = Border(names)
     arrived: queue.SimpleQueue[Message] = queue.SimpleQueue()
     plans: dict[str, dict[str, Any]] = {}
     with guest_session(config, "plan") as session:
@@ -225,9 +228,9 @@ def running_plans(config: Config) -> list[dict[str, Any]]:
                 message = arrived.get(timeout=QUIET_S)
             except queue.Empty:
                 return [plans[stream] for stream in sorted(plans)]
-            if message.payload:
-                plan = parse_json(message.payload)
-                plans[str(plan["stream"])] = plan
+            plan = border.read(message)
+            if isinstance(plan, Plan):
+                plans[plan.stream] = parse_json(message.payload)
 
 
 def publish(
@@ -238,6 +241,7 @@ def publish(
     Raises ConfigError for a file that cannot be read, RequestRefused when results stay away for `timeout_s`.
     """
     names = Namespace(config.pipeline)
+    border = Border(names)
     results: queue.SimpleQueue[Message] = queue.SimpleQueue()
     with guest_session(config, "publish") as session:
         session.start(CONNECT_WAIT_S)
@@ -260,14 +264,15 @@ def publish(
                     f"{len(open_)} of {len(files)} frames have no result after {timeout_s:.0f} s; "
                     "is the device node running? see `trisect watch`"
                 ) from None
-            if message.correlation in open_:
+            result = border.read(message) or {}
+            if message.correlation in open_ and isinstance(result.get("ok"), bool):
                 open_.discard(message.correlation)
-                yield parse_json(message.payload)
+                yield result
 
 
 def _publish_frame(session: Session, topic: str, file: Path, reply_topic: str, correlation: bytes) -> None:
     try:
-        payload = file.read_bytes()
+        payload = read_bounded(file, topics.FRAME.max_bytes)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
     try:

@@ -86,6 +86,7 @@ class PlannerNode:
         self.names = Namespace(config.pipeline)
         self.meter = Meter()
         self.is_serving = False
+        self._why_stopped = ""
         self._guard = Guard(_log, str(config.planner.id))
         self._inbox = _Inbox()
 
@@ -101,6 +102,7 @@ class PlannerNode:
             on_up=lambda: self._inbox.put(ConnectionRestored()),
             on_down=lambda _: self._inbox.put(ConnectionLost()),
             on_taken=self.stop,
+            why_stopped=lambda: self._why_stopped,
         )
         self.session = self.presence.session
         self._subscribe()
@@ -124,8 +126,9 @@ class PlannerNode:
             import_module("scipy.optimize")  # half a second, which the first plan would wait for
             self._loop()
 
-    def stop(self) -> None:
-        """End; from any thread or a signal handler."""
+    def stop(self, why: str = "") -> None:
+        """End, and say why; from any thread or a signal handler."""
+        self._why_stopped = why
         self._inbox.stop()
 
     def _subscribe(self) -> None:

@@ -63,7 +63,7 @@ class LifeState(str, Enum):
 class NodeState:
     """`session` is new for each process; `births` counts how often it came up on the broker in that session.
 
-    `message` says why a node stopped, when it did not by itself.
+    `message` says why a node stopped: the error, or the signal that asked for it.
     """
 
     node: NodeName

@@ -21,6 +21,7 @@ from nodes.protocol.border import Border
 from nodes.protocol.commands import PING, PING_TIMEOUT_S
 from nodes.protocol.messages import LifeState, NodeState, parse_json, to_bytes
 from nodes.session.clock import PipelineClock
+from nodes.session.own_words import OwnWords
 from pipeline.errors import TrisectError
 from pipeline.plan import NodeId
 from pipeline.ranges import MOST_REASON
@@ -95,7 +96,7 @@ def wait_up(session: Session) -> None:
 
 
 class Presence:
-    """One node's session with its states, as a context: it starts on entry and says `stopped` at the end.
+    """One node's session with its states, as a context: it starts on entry and says `stopped`, and why, at the end.
 
     `on_up` is called when all is connected and subscribed, before each birth. A birth is published each time, and its
     number counts them: who sees it change knows that what was under way to this node may be lost. What comes in goes
@@ -113,7 +114,9 @@ class Presence:
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[str], None] = lambda reason: None,
         on_taken: Callable[[], None] = lambda: None,
+        why_stopped: Callable[[], str] = lambda: "",
     ) -> None:
+        self._why_stopped = why_stopped
         self.node, self.tier, self.token = node, tier, secrets.token_hex(4)
         self.clock = PipelineClock()
         self.border = Border(names)
@@ -136,7 +139,9 @@ class Presence:
             limits=Limits(keepalive_s=config.transport.keepalive_s),
             max_bytes=names.max_bytes,
         )
+        self.words = OwnWords(self.session, self.border)
         self.session.subscribe([names.topic(topics.COMMAND, node=node, verb=PING)], self._on_ping)
+        self.session.subscribe([self.state_topic], self.words.heard)
 
     def __enter__(self) -> Presence:
         self.session.start()
@@ -145,8 +150,10 @@ class Presence:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        why = str(error) if isinstance(error, Exception) else ""
-        self.session.stop({self.state_topic: self._message(LifeState.STOPPED, why)})
+        why = str(error) if isinstance(error, Exception) else self._why_stopped()
+        last = self._message(LifeState.STOPPED, why)
+        self.words.note(self.state_topic, last)  # its echo is nobody else's word
+        self.session.stop({self.state_topic: last})
         if self._taken is not None and error is None:
             raise self._taken
 
@@ -165,7 +172,7 @@ class Presence:
         with self._lock:
             self._state = state
             if self.session.is_up:
-                self.session.publish(self.state_topic, self._message(state), retain=True)
+                self._say_state()
 
     def reply(self, message: Message, answer: dict[str, Any]) -> None:
         """Answer a request, where answers may go."""
@@ -178,7 +185,12 @@ class Presence:
             self._births += 1
         self._on_up()
         with self._lock:
-            self.session.publish(self.state_topic, self._message(self._state), retain=True)
+            self._say_state()
+
+    def _say_state(self) -> None:
+        payload = self._message(self._state)
+        self.words.note(self.state_topic, payload)
+        self.session.publish(self.state_topic, payload, retain=True)
 
     def _give_way(self, taken: SessionTaken) -> None:
         self._taken = taken

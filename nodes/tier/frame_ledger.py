@@ -68,7 +68,8 @@ class FrameLedger:
         fence = names.topic(topics.FENCE, node=node)
         self._results = ExactlyOncePublisher(session, fence, delivered=self._delivered, caught_up=self._caught_up)
         if self._journals:
-            self._results.recognise([names.topic(topics.RESULT, stream=stream) for stream in self._journals], _key_of)
+            results = [names.topic(topics.RESULT, stream=stream) for stream in self._journals]
+            self._results.recognise(results, self._key_of)
         for stream in self._journals:
             frames = names.topic(topics.FRAME, stream=stream)
             session.subscribe([frames], partial(self._on_frame, stream), channel=Channel.FRAMES)
@@ -164,6 +165,15 @@ class FrameLedger:
         )
         self._offer(FrameOffered(stream, pending_frame, sequence=earlier.sequence if earlier else None))
 
+    def _key_of(self, message: Message) -> _Key | None:
+        """Which result comes back; None for what is none."""
+        try:
+            result = ranges.read(_Result, parse_json(message.payload), error=MessageError, what="a result")
+        except MessageError as error:
+            self._border.refuse(message.topic, str(error))
+            return None
+        return _Key(result.stream, result.sequence)
+
 
 @dataclass(frozen=True, slots=True)
 class _Result:
@@ -171,8 +181,3 @@ class _Result:
 
     stream: StreamName
     sequence: Annotated[int, Field(strict=True, ge=0, le=ranges.MOST_SEQUENCE)]
-
-
-def _key_of(message: Message) -> _Key:
-    result = ranges.read(_Result, parse_json(message.payload), error=MessageError, what="a result")
-    return _Key(result.stream, result.sequence)

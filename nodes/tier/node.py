@@ -31,8 +31,10 @@ from nodes.config.model_settings import check_labels, labels_of, preprocess_of, 
 from nodes.config.sections import Config
 from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
+from nodes.protocol.reports import stream_metric
 from nodes.session import link_probe
 from nodes.session.guard import Guard
+from nodes.session.last_run import LastRun
 from nodes.session.link_monitor import LinkWatch
 from nodes.session.presence import Presence, require_free, wait_up
 from nodes.session.worker_thread import Worker
@@ -87,6 +89,7 @@ class TierNode:
         self._labels = {name: labels_of(model) for name, model in named.items() if model.labels is not None}
         self._state_dir = state_dir / config.pipeline
         self.is_serving = False
+        self._why_stopped = ""
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
         self._guard = Guard(_log, str(node))
         stands_by = self.section.standby and self.section.memory_mb is None
@@ -104,6 +107,7 @@ class TierNode:
             takes_frames=bool(self.streams),
             on_up=self._on_up,
             on_taken=self.stop,
+            why_stopped=lambda: self._why_stopped,
         )
         self.session = self.presence.session
         self._frame_ledger = FrameLedger(
@@ -116,14 +120,15 @@ class TierNode:
             directory=self._state_dir,
             offer=self._inbox.put,
         )
-        with self._frame_ledger, self.presence:
+        with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self.presence:
             self._load()
             self._assemble()
             self._introduce()
             self._serve()
 
-    def stop(self) -> None:
-        """End; from any thread or a signal handler."""
+    def stop(self, why: str = "") -> None:
+        """End, and say why; from any thread or a signal handler."""
+        self._why_stopped = why
         self._inbox.put(None)
 
     def _on_up(self) -> None:
@@ -202,7 +207,7 @@ class TierNode:
                 if not self._prepare.is_busy:
                     self.meter.tile(action)
             case do.Count():
-                self.meter.count(action.name)
+                self._count(action)
             case do.Refuse():
                 self.presence.border.refuse(action.about, action.why)
             case do.Log():
@@ -224,7 +229,7 @@ class TierNode:
         """Say what this node is and can do: retained, and said again at each connect."""
         from pipeline.profiling.profile import hardware
 
-        keep, topic = self.session.keep, self.names.topic
+        keep, topic = self.presence.words.keep, self.names.topic
         for graph in self.graphs.values():
             keep(topic(topics.MODEL, digest=graph.digest), to_bytes(graph.to_json()))
         info = NodeInfo(
@@ -257,7 +262,7 @@ class TierNode:
 
     def _publish_profile(self, profile: Profile) -> None:
         topic = self.names.topic(topics.PROFILE, node=self.node, model=profile.model)
-        self.session.keep(topic, to_bytes(profile.to_json()))
+        self.presence.words.keep(topic, to_bytes(profile.to_json()))
 
     # Serving.
 
@@ -352,12 +357,18 @@ class TierNode:
     def _offer(self, stream: StreamId, pending_frame: PendingFrame, live: bool) -> None:
         self._inbox.put(ev.FrameOffered(stream, pending_frame, live))
 
+    def _count(self, action: do.Count) -> None:
+        self.meter.count(action.name)
+        if action.stream is not None:
+            self.meter.count_of(action.stream, action.name)
+
     def _announce(self, action: do.AnnounceApplied) -> None:
         applied = Applied(self.node, self.presence.token, action.streams)
-        self.session.keep(self.names.topic(topics.APPLIED, node=self.node), to_bytes(applied))
+        self.presence.words.keep(self.names.topic(topics.APPLIED, node=self.node), to_bytes(applied))
 
     def _report(self) -> None:
-        owners = self.machine.owners.values()
+        owners = self.machine.owners
+        self.presence.words.say_again()
         report = {
             **self.meter.report(),
             **self.presence.clock.report(),
@@ -365,7 +376,9 @@ class TierNode:
             "refused_total": self.presence.border.total + self.session.refused_total,
             "internal_errors_total": self._internal_errors(),
             "in_flight": self._open_frames(),
-            "backlog": sum(len(owner.backlog) for owner in owners),
+            "backlog": sum(len(owner.backlog) for owner in owners.values()),
+            **{stream_metric(name, "in_flight"): len(owner.open) for name, owner in owners.items()},
+            **{stream_metric(name, "backlog"): len(owner.backlog) for name, owner in owners.items()},
             "queue_depth": len(self._compute.worker),
             "sent_bytes_total": self.session.sent_bytes_total,
             "received_bytes_total": self.session.received_bytes_total,
@@ -432,6 +445,7 @@ class TierNode:
     def _prepare_epoch(self, action: do.Prepare) -> None:
         plan = action.plan
         self._stand_by_at = min(self._stand_by_at, time.monotonic() + STAND_BY_AFTER_S)
+        self.meter.expect_segment(plan.stream, plan.epoch)
         try:
             self._compute.prepare(action)
             subscribed = self._subscribed.setdefault((plan.stream, plan.epoch), [])

@@ -133,7 +133,6 @@ class Outbound:
             self._meter.leg(close.stream, close.epoch, result["links"])
             self._meter.sample(FRAME_OVERHEAD, frame_overhead_seconds(result), close.stream)
         self._meter.sample("latency_seconds", result["seconds"], close.stream)
-        self._meter.count_of(close.stream, "results_total")
 
     def _output_publications(self, close: CloseFrame) -> Iterator[Publication]:
         topic = self._names.topic(topics.OUTPUT, stream=close.stream)

@@ -43,6 +43,7 @@ from pipeline.ranges import MOST_NODES, MOST_STREAMS
 
 SILENCE_S = 0.25
 """Between two looks at who has fallen silent."""
+_TIERS = frozenset(tier.label for tier in Tier)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +256,9 @@ class Inventory:
     def _fall_silent(self, now: float, nodes: Iterable[NodeId]) -> list[PlannerAction]:
         """See which of these nodes have said nothing for too long, or are heard again."""
         peers, before = self.registry.peers, self.registry.silent
-        suspects = {n for n in nodes if peers.alive(n) and self.failure_detector.suspects(n, now)}
+        # a planner's own reports are nobody's business here, least of all this one's
+        living = {n for n in nodes if peers.alive(n) and peers.states[n].tier in _TIERS}
+        suspects = {n for n in living if self.failure_detector.suspects(n, now)}
         self.registry.silent = frozenset((before - set(nodes)) | suspects)
         after_s = self.settings.lost_after_s
         fallen, back = self.registry.silent - before, before - self.registry.silent
