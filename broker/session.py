@@ -52,12 +52,13 @@ class Session:
         name: unique in its `scope`, such as `edge-1`.
         scope: a pipeline; the client ids are `trisect.<scope>.<name>.control` and so on. Neither has a dot, so that no
             two of them make the same one.
-        token: tells this process from an earlier one of the same name.
+        token: distinguishes this process from an earlier one of the same name.
         is_new_name: nobody had this name before, as with a random one. Then no message is missed on CONTROL while a
             broker with persistence restarts.
-        max_bytes: the most that a payload on a topic may have, None for any; what has more is dropped on its arrival.
-        will: published by the broker, retained, when the node is gone without `stop`. The topic `owner` beside it
-            then tells two processes with one name apart, where the broker itself does not.
+        max_bytes: the most that a payload on a topic may have, None for any; what has more is not sent, and dropped on
+            its arrival.
+        will: published by the broker, retained, when the node is gone without `stop`. The topic `owner` next to it
+            then distinguishes two processes with one name, which the broker itself does not.
         on_up, on_down, on_taken: called one at a time, in order, in the thread `<name>.events`, where they may publish,
             subscribe and wait.
 
@@ -118,7 +119,7 @@ class Session:
 
     @property
     def is_up(self) -> bool:
-        """Whether everything stands now."""
+        """True while all connections are ready."""
         return len(self._ready) == len(self._connections)
 
     @property
@@ -128,12 +129,12 @@ class Session:
 
     @property
     def up(self) -> Throughput:
-        """How fast the bulk channel's messages reach the broker: from their first byte to their acknowledgement."""
+        """Throughput of the bulk channel to the broker, from a message's first byte to its acknowledgement."""
         return self._connections[Channel.BULK].up
 
     @property
     def down(self) -> Throughput:
-        """How fast they come from it: from a message's first byte here to its last."""
+        """Throughput of the bulk channel from the broker, from a message's first byte here to its last."""
         return self._connections[Channel.BULK].down
 
     @property
@@ -265,7 +266,7 @@ class Session:
         told, in some thread, whether the broker acknowledged it; False leaves open whether it has it. Returns False,
         and has queued nothing, when the rest of its `bundle` was lost before.
 
-        Raises PayloadTooLarge before a byte leaves, QueueFull, NotConnected (only when stopped).
+        Raises PayloadTooLarge and TopicOverfull before a byte leaves, QueueFull, NotConnected (only when stopped).
         """
         item = outgoing(
             topic,
@@ -395,6 +396,8 @@ class Session:
             try:
                 call()
             except Exception as error:
+                if self._stopped and isinstance(error, NotConnected):
+                    continue  # it was under way when the session was stopped, which is no failure of it
                 self._failures.add(type(error).__name__, f"{self.name}: a callback failed", error=error)
 
     def _close(self) -> None:

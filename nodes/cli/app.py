@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -19,6 +19,11 @@ from nodes.display.log import NonBlockingLog, open_standard_files
 from nodes.display.text import LogFormatter, json_line, plain_lines
 from pipeline import folders
 from pipeline.errors import TrisectError
+
+if TYPE_CHECKING:
+    from nodes.config.sections import Config
+    from nodes.session.presence import IdCheck
+    from pipeline.plan import NodeId
 
 app = typer.Typer(
     name="trisect",
@@ -81,7 +86,7 @@ _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 
 def main() -> None:
-    """The entry point: errors that a user can mend are shown without a traceback, with exit code 1."""
+    """The entry point: errors that a user can fix are shown without a traceback, with exit code 1."""
     open_standard_files()
     signal.signal(signal.SIGTERM, _leave)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
@@ -160,7 +165,6 @@ def node(
 ) -> None:
     """Run one tier node: device, edge, cloud or a worker of the edge, as the configuration says."""
     from nodes.config.loader import load_config, with_node
-    from nodes.tier.node import TierNode
     from pipeline.plan import NodeId
 
     if tier is None and (role or threads):
@@ -169,18 +173,23 @@ def node(
     if tier is not None:
         settings = with_node(settings, NodeId(id_), {"tier": tier, "role": role, "threads": threads})
     _log_to_stderr(id_)
-    _serve(TierNode(settings, NodeId(id_), state_dir=state_dir or _state_dir()))
+    check = _check_id(settings, NodeId(id_))
+    from nodes.tier.node import TierNode
+
+    _serve(TierNode(settings, NodeId(id_), state_dir=state_dir or _state_dir(), check=check))
 
 
 @app.command()
 def planner(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the planner: it turns what nodes measure into plans."""
     from nodes.config.loader import load_config
-    from nodes.planner.node import PlannerNode
 
     settings = load_config(config)
     _log_to_stderr(settings.planner.id)
-    _serve(PlannerNode(settings))
+    check = _check_id(settings, settings.planner.id)
+    from nodes.planner.node import PlannerNode
+
+    _serve(PlannerNode(settings, check=check))
 
 
 @app.command()
@@ -627,6 +636,14 @@ def _with_json_alone(arguments: list[str]) -> list[str]:
     at = arguments.index("--json") + 1
     alone = at == len(arguments) or (arguments[at].startswith("-") and arguments[at] != "-")
     return [*arguments[:at], "-", *arguments[at:]] if alone else arguments
+
+
+def _check_id(config: Config, node: NodeId) -> IdCheck:
+    """Ask the broker whether the id is free while the rest is imported: it takes a third of a second either way."""
+    from broker.topics import Namespace
+    from nodes.session.presence import IdCheck
+
+    return IdCheck(config, Namespace(config.pipeline), node)
 
 
 def _serve(process: Stoppable) -> None:

@@ -433,3 +433,22 @@ def test_stop_without_a_broker_does_not_hang(open_session: OpenSession) -> None:
 def test_intake_is_refused_where_there_is_none(address: Address, open_session: OpenSession) -> None:
     with pytest.raises(NotConnected, match="takes_frames=True"):
         open_session(address).subscribe(["frame/+"], Received(), channel=Channel.FRAMES)
+
+
+def test_a_callback_that_the_end_overtakes_is_no_failure(address: Address, open_session: OpenSession) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def up() -> None:
+        begun.set()
+        try:
+            while not ended.wait(0.01):
+                session.publish("t", b"")  # until it is stopped, and says so
+        finally:
+            ended.set()
+
+    session = open_session(address, start=False, on_up=up)
+    session.start()
+    assert begun.wait(PATIENCE_S)
+    session.stop()
+    assert ended.wait(PATIENCE_S)
+    assert session.internal_errors_total == 0
