@@ -400,6 +400,8 @@ class Session:
             try:
                 call()
             except Exception as error:
+                if self._stopped and isinstance(error, NotConnected):
+                    continue  # it was under way when the session was stopped, which is no failure of it
                 self._failures.add(type(error).__name__, f"{self.name}: a callback failed", error=error)
 
     def _close(self) -> None:

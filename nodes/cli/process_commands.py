@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -17,6 +17,11 @@ from nodes.cli.options import DEFAULT_CONFIG, ConfigOption
 from nodes.display.log import NonBlockingLog
 from nodes.display.text import LogFormatter, plain
 from pipeline import folders
+
+if TYPE_CHECKING:
+    from nodes.config.sections import Config
+    from nodes.session.presence import IdCheck
+    from pipeline.plan import NodeId
 
 
 class Stoppable(Protocol):
@@ -81,7 +86,6 @@ def node(
 ) -> None:
     """Run one tier node: device, edge, cloud or a worker of the edge, as the configuration says."""
     from nodes.config.loader import load_config, with_node
-    from nodes.tier.node import TierNode
     from pipeline.plan import NodeId
 
     if tier is None and (role or threads):
@@ -90,17 +94,22 @@ def node(
     if tier is not None:
         settings = with_node(settings, NodeId(id_), {"tier": tier, "role": role, "threads": threads})
     _log_to_stderr(id_)
-    _serve(TierNode(settings, NodeId(id_), state_dir=state_dir or folders.state()))
+    check = _check_id(settings, NodeId(id_))
+    from nodes.tier.node import TierNode
+
+    _serve(TierNode(settings, NodeId(id_), state_dir=state_dir or folders.state(), check=check))
 
 
 def planner(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the planner: it turns what nodes measure into plans."""
     from nodes.config.loader import load_config
-    from nodes.planner.node import PlannerNode
 
     settings = load_config(config)
     _log_to_stderr(settings.planner.id)
-    _serve(PlannerNode(settings))
+    check = _check_id(settings, settings.planner.id)
+    from nodes.planner.node import PlannerNode
+
+    _serve(PlannerNode(settings, check=check))
 
 
 def watch(
@@ -134,6 +143,14 @@ def demo(
     from nodes.cli.demo import run
 
     raise typer.Exit(run(model=model, frames=frames, json_path=json_path, directory=directory))
+
+
+def _check_id(config: Config, node: NodeId) -> IdCheck:
+    """Ask the broker whether the id is free while the rest is imported: it takes a third of a second either way."""
+    from broker.topics import Namespace
+    from nodes.session.presence import IdCheck
+
+    return IdCheck(config, Namespace(config.pipeline), node)
 
 
 def _serve(process: Stoppable) -> None:

@@ -27,7 +27,7 @@ from nodes.planner.offline import static_costs_of
 from nodes.protocol.commands import OBJECTIVE, PLACE
 from nodes.protocol.messages import LifeState, MessageError, NodeName, StreamName, parse_json, to_bytes
 from nodes.session.guard import Guard
-from nodes.session.presence import PLANNER_TIER, Presence, require_free
+from nodes.session.presence import PLANNER_TIER, IdCheck, Presence
 from nodes.tier.machine.actions import Log, Refuse
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.tier.meter import Meter
@@ -79,11 +79,11 @@ class _Inbox:
 
 
 class PlannerNode:
-    """The planner process; `run` serves until `stop`."""
+    """The planner process; `run` serves until `stop`. `check` is that of its id, where it has begun already."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, check: IdCheck | None = None) -> None:
         self.config = config
-        self.names = Namespace(config.pipeline)
+        self.names, self._check = Namespace(config.pipeline), check
         self.meter = Meter()
         self.is_serving = False
         self._why_stopped = ""
@@ -93,7 +93,9 @@ class PlannerNode:
     def run(self) -> None:
         """Come up, plan, leave. Raises IdInUse, SessionTaken, BrokerError."""
         section = self.config.planner
-        require_free(self.config, self.names, section.id)
+        check = self._check or IdCheck(self.config, self.names, section.id)
+        import_module("scipy.optimize")  # a third of a second, which the first plan would wait for
+        check.result()
         self.presence = Presence(
             self.config,
             self.names,
@@ -123,7 +125,6 @@ class PlannerNode:
             plan_requests={id_: stream.plan for id_, stream in self.config.streams.items()},
         )
         with self.presence:
-            import_module("scipy.optimize")  # half a second, which the first plan would wait for
             self._loop()
 
     def stop(self, why: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import secrets
 import socket
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 
 from broker import topics
 from broker.complaints import shortened
-from broker.errors import RequestTimeout, SessionTaken
+from broker.errors import SessionTaken, SubscribeTimeout
 from broker.session import Address, Limits, Message, Session, Will
 from broker.topics import Namespace
 from nodes.config.sections import Config
@@ -29,6 +30,7 @@ from pipeline.ranges import MOST_REASON
 RETAINED_WAIT_S = 0.3
 PLANNER_TIER = "planner"
 WILL_DELAY_S = 2.0
+_GONE = frozenset({LifeState.LOST, LifeState.STOPPED})
 
 
 class IdInUse(TrisectError):
@@ -62,30 +64,62 @@ def guest_session(config: Config, purpose: str) -> Session:
 
 
 def require_free(config: Config, names: Namespace, node: NodeId) -> None:
-    """Raise IdInUse when a living process answers to this id. Waits for the broker, however long."""
-    found: list[NodeState] = []
-    arrived = threading.Event()
+    """Raise IdInUse when a living process answers to this id. Waits for the broker, however long.
 
+    A process that was killed a moment ago is still said to live: until its will is out, or it should have answered.
+    """
+    states: queue.SimpleQueue[NodeState] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     border = Border(names)
 
     def on_state(message: Message) -> None:
         if (state := border.read(message)) is not None:
-            found.append(state)
-        arrived.set()
+            states.put(state)
+            if state.state in _GONE:
+                answers.put(None)
 
     with guest_session(config, "check") as session:
         wait_up(session)
         session.subscribe([names.topic(topics.STATE, node=node)], on_state)
-        arrived.wait(RETAINED_WAIT_S)
-        if not found or found[-1].state in (LifeState.LOST, LifeState.STOPPED):
-            return
-        reply_topic = names.topic(topics.REPLY, client=session.name)
-        ping = names.topic(topics.COMMAND, node=node, verb=PING)
         try:
-            answer = session.request(ping, b"{}", reply_topic=reply_topic, timeout_s=PING_TIMEOUT_S)
-        except RequestTimeout:
+            if states.get(timeout=RETAINED_WAIT_S).state in _GONE:
+                return
+            reply_topic = names.topic(topics.REPLY, client=session.name)
+            session.subscribe([reply_topic], lambda message: answers.put(message.payload), wait_s=PING_TIMEOUT_S)
+            session.publish(
+                names.topic(topics.COMMAND, node=node, verb=PING),
+                b"{}",
+                expiry_s=PING_TIMEOUT_S,
+                response_topic=reply_topic,
+                correlation=session.name.encode(),
+            )
+            answer = answers.get(timeout=PING_TIMEOUT_S)
+        except (queue.Empty, SubscribeTimeout):
             return
-        raise IdInUse(node, parse_json(answer))
+        if answer is not None:
+            raise IdInUse(node, parse_json(answer))
+
+
+class IdCheck:
+    """`require_free` in a thread of its own, begun at once, so that a process goes on with its imports meanwhile."""
+
+    def __init__(self, config: Config, names: Namespace, node: NodeId) -> None:
+        self._error: BaseException | None = None
+        # a daemon: a process that is stopped while no broker is there does not wait for one
+        self._thread = threading.Thread(target=self._run, args=(config, names, node), name=f"{node}.check", daemon=True)
+        self._thread.start()
+
+    def result(self) -> None:
+        """Wait for the answer. Raises IdInUse, and what the connection raises."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self, config: Config, names: Namespace, node: NodeId) -> None:
+        try:
+            require_free(config, names, node)
+        except BaseException as error:  # is raised where it is waited for
+            self._error = error
 
 
 def wait_up(session: Session) -> None:

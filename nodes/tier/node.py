@@ -36,14 +36,14 @@ from nodes.session import link_probe
 from nodes.session.guard import Guard
 from nodes.session.last_run import LastRun
 from nodes.session.link_monitor import LinkWatch
-from nodes.session.presence import Presence, require_free, wait_up
+from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import sequences
 from nodes.tier.compute import Compute
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.inbound import Inbound
 from nodes.tier.introduction import answers_where_asked, check_packet_limit
-from nodes.tier.loading import load
+from nodes.tier.loading import import_ahead, load
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.stream import StreamSettings
@@ -72,14 +72,14 @@ STAND_BY_AFTER_S = 10.0
 class TierNode:
     """One node of the configuration; `run` serves until `stop`. `state_dir` holds what outlives the process.
 
-    Raises ConfigError for a node that it lacks, UnknownModel.
+    `check` is that of its id, where it has begun already. Raises ConfigError for a node that it lacks, UnknownModel.
     """
 
-    def __init__(self, config: Config, node: NodeId, *, state_dir: Path) -> None:
+    def __init__(self, config: Config, node: NodeId, *, state_dir: Path, check: IdCheck | None = None) -> None:
         if node not in config.nodes:
             raise ConfigError(f"no node {node!r} in the configuration; it has: {', '.join(config.nodes)}")
         self.config, self.node, self.section = config, node, config.nodes[node]
-        self.names = Namespace(config.pipeline)
+        self.names, self._check = Namespace(config.pipeline), check
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
         self._used = sorted({stream.model for stream in config.streams.values()})
@@ -98,7 +98,9 @@ class TierNode:
 
     def run(self) -> None:
         """Come up, serve, leave. Raises IdInUse, SessionTaken, ModelError, ConfigError, BrokerError."""
-        require_free(self.config, self.names, self.node)
+        check = self._check or IdCheck(self.config, self.names, self.node)
+        import_ahead(self.config.engine_of(self.node))
+        check.result()
         self.presence = Presence(
             self.config,
             self.names,
