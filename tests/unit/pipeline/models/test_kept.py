@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import folders
 from pipeline.errors import ConfigError, ModelError
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.lite.package import Draft, write
@@ -163,8 +164,8 @@ def test_a_new_package_makes_room_for_itself_and_is_not_what_goes(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("TRISECT_PACKAGES_GB", "0")
     monkeypatch.setattr(store, "make", lambda source, path: put(path.parent, path.stem, age_s=0.0))
-    store.directory().mkdir(parents=True)
-    old = put(store.directory(), "old", age_s=10.0)
+    folders.packages().mkdir(parents=True)
+    old = put(folders.packages(), "old", age_s=10.0)
     package = store.load(ModelSource("mobilenet_v2", "mobilenet_v2"))
     assert not old.exists()
     assert package.path.exists()
