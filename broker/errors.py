@@ -1,6 +1,6 @@
-"""What can go wrong between a node and its broker, named by culprit.
+"""Errors between a node and its broker, named by their cause.
 
-Knows the mend for each fault and writes it, with the numbers, into the text. Errors of paho, sockets and processes
+Knows the remedy for each fault and writes it, with the numbers, into the text. Errors of paho, sockets and processes
 are translated into these at the border of this package.
 """
 
@@ -34,7 +34,7 @@ class BrokerRefused(BrokerError):
 
     @property
     def lasting(self) -> bool:
-        """Whether trying again with the same settings cannot succeed."""
+        """True when trying again with the same settings cannot succeed."""
         return self.code in {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x90, 0x95}
 
     @property
@@ -49,10 +49,13 @@ class BrokerRefused(BrokerError):
 
 
 class PayloadTooLarge(BrokerError):
-    """A message is larger than the broker accepts. Raised before a byte of it leaves."""
+    """A message is larger than the broker accepts, or whoever reads the topic. Raised before a byte of it leaves."""
 
-    def __init__(self, *, topic: str, size: int, limit: int) -> None:
+    def __init__(self, *, topic: str, size: int, limit: int, is_brokers: bool = True) -> None:
         self.topic, self.size, self.limit = topic, size, limit
+        if not is_brokers:
+            super().__init__(f"{size:_} bytes for {topic}; a message there has {limit:_} at most: send less")
+            return
         super().__init__(
             f"a packet of {size:_} bytes for {topic} exceeds the broker's limit of {limit:_} bytes; "
             "raise max_packet_size in the broker (and message_size_limit, if it is set), or lower chunk_bytes"
@@ -117,7 +120,7 @@ class MosquittoMissing(BrokerError):
 
 
 class ServerFailed(BrokerError):
-    """mosquitto was started and did not come to answer. Carries the end of its log."""
+    """mosquitto was started and did not come to answer, or ended by itself. Carries the end of its log."""
 
     def __init__(self, why: str, log_tail: str) -> None:
         self.why, self.log_tail = why, log_tail

@@ -1,10 +1,10 @@
-"""What one connection has yet to deliver: a queue bounded by bytes, with the messages in flight counted in.
+"""The outbox of one connection: a queue bounded by bytes, with the messages in flight counted in.
 
 Knows no socket and no paho. It is the truth about unacknowledged messages: paho's own queue resends everything at once
 after a reconnect, past the broker's Receive Maximum, and forgets QoS 0 messages without saying so.
 
 What survives a lost connection: QoS 1, in order, first in the queue again, unless it has expired. What does not: QoS 0,
-messages that are kept and therefore published anew at each connect anyway, and those that are not to be repeated.
+messages that are kept and therefore published again at each connect anyway, and those that are not to be repeated.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Bundle:
 class Outgoing:
     """One message to publish. `size` counts the whole packet; `settled` is told whether the broker has it.
 
-    One that is not `repeated` is given up with its connection: the broker may have it or not.
+    One that is not `repeated` is given up with its connection: the broker may have it or not. `mark` is the number that
+    it had when it was sent first (`broker.numbering`).
     """
 
     topic: str
@@ -50,10 +51,11 @@ class Outgoing:
     repeated: bool = True
     settled: Callable[[bool], None] | None = None
     bundle: Bundle | None = None
+    mark: str = ""
 
     @property
     def outlives_connection(self) -> bool:
-        """Whether it stays in the queue when the connection is lost."""
+        """True when it stays in the queue after the connection is lost."""
         return self.qos > 0 and self.repeated and not self.kept
 
     def remaining_s(self, now: float) -> float | None:
@@ -61,7 +63,7 @@ class Outgoing:
         return None if self.deadline is None else self.deadline - now
 
     def settle(self, delivered: bool) -> None:
-        """Tell whoever asked. What that raises is a fault of theirs, and must not cost the connection."""
+        """Call `settled`; an exception in it is logged and does not cost the connection."""
         if self.settled is not None:
             try:
                 self.settled(delivered)
@@ -170,7 +172,7 @@ class Outbox:
             item.settle(False)
 
     def wait_empty(self, timeout_s: float) -> bool:
-        """Whether everything was acknowledged in time."""
+        """Wait until all messages are acknowledged; False if they are not within `timeout_s`."""
         with self._changed:
             return self._changed.wait_for(lambda: self._bytes == 0 or self._closed, timeout_s) and self._bytes == 0
 

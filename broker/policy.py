@@ -1,4 +1,4 @@
-"""What distinguishes the channels of a session, and what a connection tells its session. No behaviour of its own."""
+"""Policies of a session's channels, and the listener that connections report to. No behaviour."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from broker.messages import Channel, Limits
 
 
 class Listener(Protocol):
-    """What a connection tells. Called in its network thread: hand over, never wait."""
+    """Callbacks of a connection, in its network thread: they hand over and never wait."""
 
     def ready(self, channel: Channel) -> None:
         """Connected, every subscription acknowledged, every kept message delivered."""
@@ -21,13 +21,16 @@ class Listener(Protocol):
     def failed(self, channel: Channel, error: BrokerError) -> None:
         """One attempt to connect failed, and the next will follow."""
 
+    def missed(self, channel: Channel) -> None:
+        """The broker dropped messages that were meant for this connection."""
+
     def taken(self, channel: Channel) -> None:
         """Another client has this client id; no attempt will follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How one channel treats its MQTT session.
+    """Settings of one channel's MQTT session.
 
     Attributes:
         queue_bytes: unacknowledged bytes at which publishers wait.

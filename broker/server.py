@@ -44,7 +44,8 @@ def find_mosquitto(path: str | None = None) -> str:
 class Server:
     """A mosquitto that lives as long as this object's `with` block, and never longer than this process.
 
-    Raises on start: MosquittoMissing, PortTaken, ServerFailed (with the end of mosquitto's log).
+    What mosquitto writes is kept in `log_file`, where one is given. Raises on start: MosquittoMissing, PortTaken,
+    ServerFailed (with the end of mosquitto's log).
     """
 
     def __init__(
@@ -58,6 +59,11 @@ class Server:
         self._watcher: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
         self._log_lines: deque[str] = deque(maxlen=_LOG_LINES)
+
+    @property
+    def settings(self) -> ServerSettings:
+        """What it was started with last."""
+        return self._settings
 
     @property
     def host(self) -> str:
@@ -81,7 +87,7 @@ class Server:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives."""
+        """True while the process lives."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -123,9 +129,10 @@ class Server:
         if self._reader:
             self._reader.join(timeout=1.0)
 
-    def restart(self) -> None:
-        """Stop, then start on the same port."""
+    def restart(self, settings: ServerSettings | None = None) -> None:
+        """Stop, then start on the same port, from now on with other settings if any are given."""
         self.stop()
+        self._settings = settings or self._settings
         self.start()
 
     def kill(self) -> None:

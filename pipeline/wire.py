@@ -2,7 +2,7 @@
 
 A chunk is the msgpack array `[header map, bin]`. Every header names the whole tensor, so chunks may come in any order,
 twice, or never. Nothing is allocated for what a header claims until it equals what this node expects, and nothing is
-ever executed. Layout constants and the header's keys make up WIRE_VERSION.
+ever executed. Layout constants and the header's keys are part of PROTOCOL_VERSION.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """What one node did for a frame, in seconds on its own clock; `*_ts` are seconds since 1970.
+    """One node's work on a frame, in seconds on its own clock; `*_ts` are seconds since 1970.
 
     `arrived_ts` is when the last input was whole, `sent_ts` when the first chunk of the output was made. While a node
     was compiling (`is_compiling`), what it took is not what it usually takes.
@@ -73,7 +73,7 @@ Trace: TypeAlias = tuple[Hop, ...]
 
 @dataclass(frozen=True, slots=True)
 class FrameKey:
-    """Which computation a tensor belongs to; `attempt` counts from 1, `oldest_open` is the device's low-water mark.
+    """The computation that a tensor belongs to; `attempt` counts from 1, `oldest_open` is the device's low-water mark.
 
     Whatever a node holds of this stream for sequences below `oldest_open` will never be asked for again. `tile` counts
     the plan's tiles from 1, row by row; 0 is the whole map.
@@ -231,13 +231,31 @@ class _Partial:
     decode_seconds: float = 0.0
     trace: Trace = ()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is no byte that no chunk had. They overlap where a tensor was sent again in other sizes.
+
+        Raises WireError for more of them than two sizes make.
+        """
+        total = sum(self.bytes_at.values())
+        if total < self.chunk.nbytes:
+            return False
+        end = 0
+        for offset, nbytes in sorted(self.bytes_at.items()):
+            if offset > end:
+                break
+            end = max(end, offset + nbytes)
+        if end < self.chunk.nbytes and total > 2 * self.chunk.nbytes:
+            raise WireError(f"chunks of {total} bytes overlap and leave a gap at {end} of {self.chunk.nbytes}")
+        return end >= self.chunk.nbytes
+
 
 Expect: TypeAlias = Callable[[FrameKey, int], Tensor | None]
 """(key, tensor) -> what this node expects there, None when it expects nothing."""
 
 
 class Assembler:
-    """Puts chunks together, for one reader thread. Holds at most `limit_bytes` of tensors that are not yet whole.
+    """Reassembles chunks, for one reader thread. Holds at most `limit_bytes` of tensors that are not yet whole.
 
     When that is exceeded the oldest goes: its frame is submitted again by the device.
     """
@@ -263,10 +281,13 @@ class Assembler:
             raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: chunks of two different tensors")
         target = _bytes_of(partial.array)
         target[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
-        partial.bytes_at[chunk.offset] = len(chunk.data)
+        partial.bytes_at[chunk.offset] = max(len(chunk.data), partial.bytes_at.get(chunk.offset, 0))
         partial.trace = chunk.trace or partial.trace
-        whole = sum(partial.bytes_at.values()) >= chunk.nbytes
-        received = self._finish(key, partial) if whole else None
+        try:
+            received = self._finish(key, partial) if partial.is_whole else None
+        except WireError:
+            self._drop(key)
+            raise
         partial.decode_seconds += time.perf_counter() - began
         return replace(received, decode_seconds=partial.decode_seconds) if received else None
 

@@ -46,7 +46,7 @@ ModelKey: TypeAlias = Annotated[str, Field(pattern=_MODEL_NAME, description="a m
 
 
 class BrokerSection(Section):
-    """Where the MQTT broker listens and who we are to it."""
+    """The MQTT broker's address and our credentials."""
 
     host: str = Field(
         "127.0.0.1",
@@ -67,7 +67,7 @@ class BrokerSection(Section):
 
 
 class PreprocessSection(Section):
-    """How a frame becomes the model's input, where the model's own way is not wanted."""
+    """Preprocessing of frames in place of the model's own."""
 
     size: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_pair)] = Field(
         description="[height, width] in pixels, whole numbers from 1"
@@ -100,7 +100,7 @@ class ModelSection(Section):
 
     @property
     def is_file(self) -> bool:
-        """Whether `source` is a path, already resolved, and not the name of a known architecture."""
+        """True when `source` is a path, already resolved, and not the name of a known architecture."""
         return self.source.endswith(_MODEL_FILES)
 
     @model_validator(mode="before")
@@ -134,7 +134,7 @@ class ModelSection(Section):
 
 
 class SourceSection(Section):
-    """Where a device node takes frames from itself; exactly one of `images`, `video` and `camera`."""
+    """A device node's own source of frames: exactly one of `images`, `video` and `camera`."""
 
     images: LocalPath | None = Field(None, description="the path of an image or of a folder of images")
     video: str | None = Field(None, min_length=1, description="the path or URL of a video")
@@ -191,7 +191,7 @@ EngineName: TypeAlias = Literal["litert", "tensorflow"]
 
 
 class SpeedSection(Section):
-    """What a node reached in a calibration, where it is planned without having been started."""
+    """A node's calibrated speed, for planning without starting it."""
 
     macs_per_s: float = Field(gt=0, description="multiply-accumulates a second of a 3x3 convolution, above 0")
     depthwise_macs_per_s: float = Field(gt=0, description="the same of a depthwise convolution, above 0")
@@ -233,7 +233,7 @@ class NodeSection(Section):
 
     @property
     def is_worker(self) -> bool:
-        """Whether it computes tiles and never runs a stage."""
+        """True for a node that computes tiles and never runs a stage."""
         return self.role == WORKER
 
     @model_validator(mode="after")
@@ -244,7 +244,7 @@ class NodeSection(Section):
 
 
 class PlannerSection(Section):
-    """When a new plan is worth it."""
+    """Settings of the planner, such as when a new plan is worth it."""
 
     id: Annotated[NodeId, Field(pattern=_ID)] = Field(NodeId("planner"), description="an id of a-z, 0-9 and -")
     margin: float = Field(0.1, ge=0, lt=1, description="a share from 0 to below 1 by which a new plan must be faster")
@@ -262,13 +262,13 @@ class PlannerSection(Section):
 
 
 class TelemetrySection(Section):
-    """How often nodes report."""
+    """The interval of nodes' reports."""
 
     interval_s: float = Field(1.0, ge=0.1, le=3600, description="seconds from 0.1 to 3600")
 
 
 class TransportSection(Section):
-    """How tensors travel. A chunk must fit the broker's packet limit, 16 MiB for ours and 1 MB for some others."""
+    """How tensors travel. A chunk is smaller where the broker's packet limit is: 16 MiB for ours, 1 MB elsewhere."""
 
     chunk_bytes: int = Field(
         1_048_576, ge=16_384, le=8_388_608, description="bytes from 16384 to 8388608; about 1 MiB is fastest"

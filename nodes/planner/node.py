@@ -45,7 +45,7 @@ DECIDE_S = 1.0
 
 
 class PlannerNode:
-    """The planner process; `run` serves until `stop`."""
+    """The planner process; `run` serves until `stop`. `check` is that of its id, where it has begun already."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -91,7 +91,7 @@ class PlannerNode:
             self._loop()
 
     def stop(self) -> None:
-        """End; from any thread or a signal handler."""
+        """End, and say why; from any thread or a signal handler."""
         self._inbox.put(None)
 
     def _subscribe(self) -> None:
@@ -156,6 +156,7 @@ class PlannerNode:
             topic = self.names.topic(topics.TELEMETRY, node=self.config.planner.id)
             report = self.meter.report() | {
                 "refused_total": self.presence.border.total + self.session.refused_total,
+                "missed_messages_total": self.session.missed_total,
                 "internal_errors_total": self._guard.total + self.session.internal_errors_total,
             }
             self.session.publish(topic, to_bytes(report), qos=topics.TELEMETRY.qos)
@@ -195,7 +196,7 @@ class _Placing:
 
 @dataclass(frozen=True, slots=True)
 class _ObjectiveRequest:
-    """A request to plan a stream for something else; null stands for the configuration's wishes."""
+    """A request to plan a stream for something else; null is the configuration's request."""
 
     stream: StreamName
     plan_request: Plain | None

@@ -1,4 +1,4 @@
-"""How a process is present on the broker under its id: session token, birth and will, and one process per id."""
+"""Presence of a process on the broker under its id: session token, birth and will, and one process per id."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any
 
 from broker import topics
 from broker.complaints import shortened
 from broker.errors import RequestTimeout, SessionTaken
-from broker.session import Address, Limits, Message, Session, Will
+from broker.session import Address, Channel, Limits, Message, Session, Will
 from broker.topics import Namespace
 from nodes.config.sections import Config
+from nodes.protocol.asking import REQUEST_ID, ask
 from nodes.protocol.border import Border
 from nodes.protocol.commands import PING, PING_TIMEOUT_S
-from nodes.protocol.messages import LifeState, NodeState, parse_json, to_bytes
+from nodes.protocol.messages import LifeState, NodeState, Owner, to_bytes
 from nodes.session.clock import PipelineClock
 from pipeline.errors import TrisectError
-from pipeline.plan import NodeId
+from pipeline.plan import NodeId, StreamId
 from pipeline.ranges import MOST_REASON
 
 RETAINED_WAIT_S = 0.3
@@ -40,8 +41,18 @@ class IdInUse(TrisectError):
         )
 
 
+class StreamOwned(TrisectError):
+    """Another living device answers this device's stream."""
+
+    def __init__(self, owner: Owner) -> None:
+        super().__init__(
+            f"stream {owner.stream!r} is answered by {owner.node}, which runs with another configuration than this "
+            "one; stop that device, or correct `device` of the stream in one of the two"
+        )
+
+
 def address_of(config: Config) -> Address:
-    """Where the configuration says the broker is."""
+    """The broker's address in the configuration."""
     section = config.broker
     return Address(section.host, section.port, section.username, section.password)
 
@@ -59,31 +70,50 @@ def guest_session(config: Config, purpose: str) -> Session:
     )
 
 
-def require_free(config: Config, names: Namespace, node: NodeId) -> None:
-    """Raise IdInUse when a living process answers to this id. Waits for the broker, however long."""
-    found: list[NodeState] = []
-    arrived = threading.Event()
+def require_free(config: Config, names: Namespace, node: NodeId, streams: Collection[StreamId] = ()) -> set[str]:
+    """Raise IdInUse when a living process answers to this id, StreamOwned when another device has one of `streams`.
 
-    border = Border(names)
+    Returns the sessions of those that claim a stream and do not answer. Waits for the broker, however long.
+    """
+    found: dict[str, NodeState | Owner] = {}
+    arrived, border = threading.Condition(), Border(names)
+    asked = [
+        names.topic(topics.STATE, node=node),
+        *(names.topic(topics.OWNER, stream=stream) for stream in streams),
+    ]
 
-    def on_state(message: Message) -> None:
-        if (state := border.read(message)) is not None:
-            found.append(state)
-        arrived.set()
+    def on_message(message: Message) -> None:
+        if (said := border.read(message)) is not None:
+            with arrived:
+                found[message.topic] = said
+                arrived.notify_all()
 
     with guest_session(config, "check") as session:
         wait_up(session)
-        session.subscribe([names.topic(topics.STATE, node=node)], on_state)
-        arrived.wait(RETAINED_WAIT_S)
-        if not found or found[-1].state in (LifeState.LOST, LifeState.STOPPED):
-            return
-        reply_topic = names.topic(topics.REPLY, client=session.name)
-        ping = names.topic(topics.COMMAND, node=node, verb=PING)
-        try:
-            answer = session.request(ping, b"{}", reply_topic=reply_topic, timeout_s=PING_TIMEOUT_S)
-        except RequestTimeout:
-            return
-        raise IdInUse(node, parse_json(answer))
+        session.subscribe(asked, on_message)
+        with arrived:
+            arrived.wait_for(lambda: len(found) == len(asked), RETAINED_WAIT_S)
+            said = [*found.values()]
+        gone: set[str] = set()
+        for each in said:
+            is_over = isinstance(each, NodeState) and each.state in (LifeState.LOST, LifeState.STOPPED)
+            if is_over or (isinstance(each, Owner) and each.node == node):
+                continue
+            answer = _answer_of(session, names, each.node)
+            if answer is None or (isinstance(each, Owner) and answer.get("session") != each.session):
+                gone.add(each.session)
+            elif isinstance(each, Owner):
+                raise StreamOwned(each)
+            else:
+                raise IdInUse(node, answer)
+        return gone
+
+
+def _answer_of(session: Session, names: Namespace, node: NodeId) -> dict[str, Any] | None:
+    try:
+        return ask(session, names, node, PING, {}, timeout_s=PING_TIMEOUT_S)
+    except RequestTimeout:
+        return None
 
 
 def wait_up(session: Session) -> None:
@@ -98,7 +128,8 @@ class Presence:
 
     `on_up` is called when all is connected and subscribed, before each birth. A birth is published each time, and its
     number counts them: who sees it change knows that what was under way to this node may be lost. What comes in goes
-    through its `border`.
+    through its `border`. `final` is retained at its end, beside that it has `stopped`; for one that `comes_back`, the
+    broker collects frames meanwhile.
     """
 
     def __init__(
@@ -112,10 +143,13 @@ class Presence:
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[str], None] = lambda reason: None,
         on_taken: Callable[[], None] = lambda: None,
+        on_missed: Callable[[Channel], None] = lambda channel: None,
     ) -> None:
         self.node, self.tier, self.token = node, tier, secrets.token_hex(4)
         self.clock = PipelineClock()
         self.border = Border(names)
+        self.final: dict[str, bytes] = {}
+        self.comes_back = True
         self._names = names
         self._on_up, self._on_taken = on_up, on_taken
         self._taken: SessionTaken | None = None
@@ -132,6 +166,7 @@ class Presence:
             on_up=self._up,
             on_down=on_down,
             on_taken=self._give_way,
+            on_missed=on_missed,
             limits=Limits(keepalive_s=config.transport.keepalive_s),
             max_bytes=names.max_bytes,
         )
@@ -145,18 +180,19 @@ class Presence:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         why = str(error) if isinstance(error, Exception) else ""
-        self.session.stop({self.state_topic: self._message(LifeState.STOPPED, why)})
+        final = {self.state_topic: self._message(LifeState.STOPPED, why), **self.final}
+        self.session.stop(final, comes_back=self.comes_back)
         if self._taken is not None and error is None:
             raise self._taken
 
     @property
     def is_taken(self) -> bool:
-        """Whether another process has this id now; leaving raises SessionTaken then."""
+        """True when another process has this id now; leaving raises SessionTaken then."""
         return self._taken is not None
 
     @property
     def state_topic(self) -> str:
-        """Where this node's state is."""
+        """The topic of this node's state."""
         return self._names.topic(topics.STATE, node=self.node)
 
     def enter(self, state: LifeState) -> None:
@@ -166,11 +202,19 @@ class Presence:
             if self.session.is_up:
                 self.session.publish(self.state_topic, self._message(state), retain=True)
 
+    def renew(self) -> None:
+        """Say a birth more: what was under way to this node is lost, though its connection stands."""
+        with self._lock:
+            self._births += 1
+            if self.session.is_up:
+                self.session.publish(self.state_topic, self._message(self._state), retain=True)
+
     def reply(self, message: Message, answer: dict[str, Any]) -> None:
         """Answer a request, where answers may go."""
         topic, correlation = self.border.reply_to(message)
         if topic is not None:
-            self.session.publish(topic, to_bytes(answer), correlation=correlation)
+            request_id = {REQUEST_ID: correlation.decode(errors="replace")} if correlation else {}
+            self.session.publish(topic, to_bytes({**answer, **request_id}), correlation=correlation)
 
     def _up(self) -> None:
         with self._lock:

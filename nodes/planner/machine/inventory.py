@@ -1,4 +1,4 @@
-"""What the planner takes from events: of nodes, of streams, of plans that are there already."""
+"""The planner's inventory: what it learns from events about nodes, streams and plans that exist already."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PlannerSettings:
 
 
 def _sender(event: PlannerEvent) -> NodeId | None:
-    """The node that an event tells of."""
+    """The node that an event is about, None for none."""
     match event:
         case PeerStateArrived(state):
             return state.node
@@ -74,7 +74,7 @@ def _sender(event: PlannerEvent) -> NodeId | None:
 
 
 class Inventory:
-    """All that the planner knows; `learn` takes an event, and whoever decides reads the rest."""
+    """The planner's state; `learn` takes an event, and the rules read the rest."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class Inventory:
         return actions if more_wait else actions + self._fall_silent(now)
 
     def _why_not(self, event: PlannerEvent) -> str:
-        """Why there is no room for what an event tells of, empty if there is."""
+        """The reason to refuse an event for which there is no room, empty if there is room."""
         node = _sender(event)
         if node is not None:
             if node not in self.nodes and len(self.nodes) >= MOST_NODES:
@@ -149,6 +149,21 @@ class Inventory:
             if event.plan.stream not in self.seen_plans and len(self.seen_plans) >= MOST_STREAMS:
                 return f"stream: {MOST_STREAMS} are known, and {event.plan.stream} would be one more"
         return ""
+
+    def validate(self) -> None:
+        """Assert what always holds."""
+        self.registry.validate()
+        told_of = (self.registry.peers.states, self.registry.peers.applied, self.registry.infos, self.registry.links)
+        for table in (*told_of, self.lost_at):
+            assert table.keys() <= self.nodes, f"{table.keys() - self.nodes} are known and not counted"
+        assert len(self.nodes) <= MOST_NODES
+        assert len(self.streams) <= MOST_STREAMS
+        assert len(self.seen_plans) <= MOST_STREAMS
+        assert not math.isnan(self.decide_after)
+        for name, stream in self.streams.items():
+            stream.validate()
+            assert stream.plan is None or stream.plan.stream == name
+            assert stream.binding.device in self.registry.infos
 
     def newest_believable(self, name: StreamId) -> int:
         """The highest epoch of the stream that a node can have seen."""

@@ -42,7 +42,7 @@ class PlannerMachine:
     def handle(
         self, event: PlannerEvent, now: float, wall_ts: float, *, more_wait: bool = False
     ) -> list[PlannerAction]:
-        """Take one event; decide for every stream, unless more events wait to be known as well: then with the last."""
+        """Take one event and decide for every stream that it touches; if more events wait, the last of them decides."""
         inventory = self.inventory
         inventory.now = now
         if isinstance(event, PlaceRequested):
@@ -55,3 +55,7 @@ class PlannerMachine:
         for name, stream in inventory.streams.items():
             actions += decide(inventory, name, stream, now, wall_ts)
         return actions
+
+    def validate(self) -> None:
+        """Assert what always holds."""
+        self.inventory.validate()

@@ -1,7 +1,8 @@
-"""What the planner knows of nodes: who can serve a stream at present, why not, and what it would cost there."""
+"""The planner's registry of nodes: which can serve a stream at present, why others cannot, and its costs there."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -59,6 +60,21 @@ class Registry:
         self.link_rates = Links(self.links)
         self.compute = ComputeSeconds(self.infos, self.graphs)
 
+    def validate(self) -> None:
+        """Assert what always holds."""
+        self.peers.validate()
+        assert len(self.graphs) <= MOST_GRAPHS
+        assert all(digest == graph.digest for digest, graph in self.graphs.items())
+        assert all(node == info.node for node, info in self.infos.items())
+        assert all(self.peers.alive(node) for node in self.silent), "who is gone does not fall silent"
+        for node in self.infos:
+            charged = (
+                self.send_receive_overhead.seconds_of(node),
+                self.tile_overhead.seconds_of(node),
+                self.compute.call_seconds(node),
+            )
+            assert all(math.isfinite(seconds) and seconds >= 0 for seconds in charged), f"{node}: {charged}"
+
     def learn_info(self, info: NodeInfo) -> str:
         """Take what a node says it can do; returns what is wrong with it, empty if nothing is."""
         self.infos[info.node] = info
@@ -98,7 +114,7 @@ class Registry:
         self.frame_overheads.add(key, FRAME_OVERHEAD_GAIN * (seconds - self.frame_overheads.smoothed(key)))
 
     def has_room_for(self, graph: ModelGraph) -> bool:
-        """Whether one more manifest can be kept; those that no node's model has are given up for it."""
+        """True when one more manifest can be kept; drops those that no node's model has for it."""
         if graph.digest not in self.graphs and len(self.graphs) >= MOST_GRAPHS:
             used = {digest for info in self.infos.values() for digest in info.models.values()}
             for digest in [digest for digest in self.graphs if digest not in used]:
@@ -133,7 +149,7 @@ class Registry:
         return [node for node in workers if not self.why_unusable(stream, node)]
 
     def why_unusable(self, stream: StreamBinding, node: NodeId) -> str:
-        """Why the node cannot serve the stream at present, empty if it can."""
+        """The reason that the node cannot serve the stream at present, empty if it can."""
         state, info = self.peers.states.get(node), self.infos.get(node)
         digest = self._digest(stream)
         if state is None or info is None or state.state is not LifeState.READY:
@@ -151,17 +167,19 @@ class Registry:
         return self._why_unmeasured(stream, node, digest or "")
 
     def why_gone(self, stream: StreamBinding, tier: Tier, node: NodeId) -> str:
-        """Why the node cannot go on with a stage of this tier, empty if it can: it may have started as another."""
+        """The reason that the node cannot go on with a stage of this tier, empty if it can; its tier may have
+        changed.
+        """
         why = self.why_unusable(stream, node)
         return why or ("" if node in self.usable(stream, tier) else f"{node} is no node of the {tier.label} any more")
 
     def is_banned(self, stream: StreamBinding, node: NodeId) -> bool:
-        """Whether the node's present process refused a plan of the stream, or never prepared it."""
+        """True when the node's present process refused a plan of the stream, or never prepared it."""
         state = self.peers.states.get(node)
         return state is not None and stream.banned.get(node) == state.session and node != stream.device
 
     def why_no_tiles(self, stream: StreamBinding, node: NodeId) -> str:
-        """Why a worker must not keep the tiles that it has under a plan, empty if it may, or is only lost."""
+        """The reason that a worker must not keep its tiles under a plan; empty if it may, or is only lost."""
         if self.is_banned(stream, node):
             return f"{node} refuses its tiles"
         state = self.peers.states.get(node)
@@ -205,7 +223,7 @@ class Registry:
         return "; ".join(filter(None, found))
 
     def difference(self, model: str, nodes: Mapping[Tier, str]) -> str:
-        """How far the answers of a plan's nodes are apart, in words; empty where their bits are equal."""
+        """The largest difference between answers of a plan's nodes, in words; empty if their bits are equal."""
         infos = [self.infos[NodeId(node)] for node in nodes.values() if node in self.infos]
         found = self.equality.largest_difference(infos, model)
         return f"; answers of its engines differ by at most {found:.1e} of the largest" if found else ""
@@ -217,11 +235,11 @@ class Registry:
         return "; ".join(why for node in living if (why := self.compute.why_unfit(node, stream.model, digest)))
 
     def is_estimated(self, stream: StreamBinding, node: NodeId) -> bool:
-        """Whether the node's price for the stream's model rests on its speed, for want of a profile."""
+        """True when the node's price for the stream's model is estimated from its speed, without a profile."""
         return isinstance(self.compute.basis(node, stream.model, self._digest(stream) or ""), Estimate)
 
     def snapshot(self, stream: StreamBinding, node: NodeId, stream_loads: Iterable[StreamLoad] = ()) -> NodeSnapshot:
-        """All that the node's part in `costs` follows from, beside these streams; the node is usable."""
+        """All that the node's part in `costs` follows from, with what streams but `name` take of it; it is usable."""
         basis = self.compute.basis(node, stream.model, self._digest(stream) or "")
         assert basis is not None
         link = self.links[node]
@@ -238,7 +256,7 @@ class Registry:
         return NodeSnapshot(basis, factor, link, utilisation_of(node, link, stream_loads), overhead_s, frame_overhead_s)
 
     def stream_load(self, stream: StreamBinding, plan: Plan, rate_hz: float) -> StreamLoad:
-        """What the stream takes under its plan; nodes that cannot be priced at present are left out."""
+        """The stream's load under its plan; nodes that cannot be priced at present are left out."""
         seconds = {}
         for tier, node in plan.nodes.items():
             basis = self.compute.basis(node, stream.model, plan.digest)
@@ -250,7 +268,7 @@ class Registry:
     def costs(
         self, stream: StreamBinding, nodes: Mapping[Tier, NodeId], snapshots: Mapping[NodeId, NodeSnapshot]
     ) -> Costs:
-        """What the stream's model costs on these nodes and between them, under these conditions of theirs."""
+        """Costs of the stream's model on these nodes and between them, under these snapshots."""
         digest = self._digest(stream) or ""
         found = {tier: snapshots[node] for tier, node in nodes.items()}
         reports = {tier: snapshot.available_link for tier, snapshot in found.items()}
@@ -266,7 +284,7 @@ class Registry:
         )
 
     def tile_node(self, stream: StreamBinding, node: NodeId, snapshot: NodeSnapshot) -> TileNode:
-        """What tiles of the stream's model take the node under this condition."""
+        """The node's seconds and link for tiles of the stream's model, under this snapshot."""
         foreseen, link = self.compute.foreseen(snapshot.basis, self._digest(stream) or ""), snapshot.available_link
         seconds = tuple(snapshot.slowness * s for s in foreseen)
         # a worker's is its coordinator's as well
@@ -285,7 +303,7 @@ class Registry:
 
 
 def _transfer_seconds(coordinator: LinkReport, worker: LinkReport, sent: int, nbytes: int, result_nbytes: int) -> float:
-    """What a tile's bytes take there and back, those `sent` before it and with it included."""
+    """Seconds of a tile's bytes there and back, including those `sent` up to and with it."""
     there_s = sent / coordinator.up_bytes_per_s + nbytes / worker.down_bytes_per_s
     back_s = result_nbytes * (1 / worker.up_bytes_per_s + 1 / coordinator.down_bytes_per_s)
     return there_s + back_s + coordinator.round_trip_s + worker.round_trip_s
