@@ -53,10 +53,18 @@ class BrokerRefused(BrokerError):
 
 
 class PayloadTooLarge(BrokerError):
-    """A message is larger than the broker accepts. Raised before a byte of it leaves."""
+    """A message is larger than the broker accepts, or whoever reads the topic. Raised before a byte of it leaves."""
 
-    def __init__(self, *, topic: str, size: int, limit: int) -> None:
+    def __init__(self, *, topic: str, size: int, limit: int, is_brokers: bool = True) -> None:
         self.topic = topic
+        if not is_brokers:
+            super().__init__(
+                f"{size:_} bytes for {topic}; a message there has {limit:_} at most",
+                size=size,
+                limit=limit,
+                hint="send less",
+            )
+            return
         super().__init__(
             f"a packet of {size:_} bytes for {topic} exceeds the broker's limit of {limit:_} bytes",
             size=size,

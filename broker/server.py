@@ -65,6 +65,11 @@ class Server:
         self._log = ServerLog(log_file)
 
     @property
+    def settings(self) -> ServerSettings:
+        """What it was started with last."""
+        return self._settings
+
+    @property
     def host(self) -> str:
         """The address it listens on."""
         return self._settings.host
@@ -139,9 +144,10 @@ class Server:
         self._join_reader()
         self._log.close()  # opened again by the next line
 
-    def restart(self) -> None:
-        """Stop, then start on the same port."""
+    def restart(self, settings: ServerSettings | None = None) -> None:
+        """Stop, then start on the same port, from now on with other settings if any are given."""
         self.stop()
+        self._settings = settings or self._settings
         self.start()
 
     def kill(self) -> None:

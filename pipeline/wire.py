@@ -232,6 +232,24 @@ class _Partial:
     decode_seconds: float = 0.0
     trace: Trace = ()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is no byte that no chunk had. They overlap where a tensor was sent again in other sizes.
+
+        Raises WireError for more of them than two sizes make.
+        """
+        total = sum(self.bytes_at.values())
+        if total < self.chunk.nbytes:
+            return False
+        end = 0
+        for offset, nbytes in sorted(self.bytes_at.items()):
+            if offset > end:
+                break
+            end = max(end, offset + nbytes)
+        if end < self.chunk.nbytes and total > 2 * self.chunk.nbytes:
+            raise WireError(f"chunks of {total} bytes overlap and leave a gap at {end} of {self.chunk.nbytes}")
+        return end >= self.chunk.nbytes
+
 
 Expect: TypeAlias = Callable[[FrameKey, int], Tensor | None]
 """(key, tensor) -> what this node expects there, None when it expects nothing."""
@@ -264,14 +282,15 @@ class Assembler:
             raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: chunks of two different tensors")
         target = _bytes_of(partial.array)
         target[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
-        partial.nbytes += len(chunk.data) - partial.bytes_at.get(chunk.offset, 0)
-        partial.bytes_at[chunk.offset] = len(chunk.data)
-        if len(partial.bytes_at) > max(_LEAST_CHUNKS, chunk.nbytes // _LEAST_CHUNK_BYTES):
-            self._drop(key)
-            raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: too many chunks for its bytes")
+        partial.bytes_at[chunk.offset] = max(len(chunk.data), partial.bytes_at.get(chunk.offset, 0))
         partial.trace = chunk.trace or partial.trace
-        whole = partial.nbytes >= chunk.nbytes
-        received = self._finish(key, partial) if whole else None
+        try:
+            if len(partial.bytes_at) > max(_LEAST_CHUNKS, chunk.nbytes // _LEAST_CHUNK_BYTES):
+                raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: too many chunks for its bytes")
+            received = self._finish(key, partial) if partial.is_whole else None
+        except WireError:
+            self._drop(key)
+            raise
         partial.decode_seconds += time.perf_counter() - began
         return replace(received, decode_seconds=partial.decode_seconds) if received else None
 

@@ -150,7 +150,8 @@ def _check_id(config: Config, node: NodeId) -> IdCheck:
     from broker.topics import Namespace
     from nodes.session.presence import IdCheck
 
-    return IdCheck(config, Namespace(config.pipeline), node)
+    streams = [name for name, section in config.streams.items() if section.device == node]
+    return IdCheck(config, Namespace(config.pipeline), node, streams)
 
 
 def _serve(process: Stoppable) -> None:

@@ -282,7 +282,7 @@ class TelemetrySection(Section):
 
 
 class TransportSection(Section):
-    """Transport of tensors. A chunk must fit the broker's packet limit, 16 MiB for ours and 1 MB for some others."""
+    """Transport of tensors. A chunk is smaller where the broker's packet limit is: 16 MiB for ours, 1 MB elsewhere."""
 
     chunk_bytes: int = Field(
         1_048_576, ge=16_384, le=8_388_608, description="bytes from 16384 to 8388608; about 1 MiB is fastest"

@@ -219,6 +219,7 @@ class PlannerNode:
             topic = self.names.topic(topics.TELEMETRY, node=self.config.planner.id)
             report = self.meter.report() | {
                 "refused_total": self.presence.border.total + self.session.refused_total,
+                "missed_messages_total": self.session.missed_total,
                 "internal_errors_total": self._guard.total + self.session.internal_errors_total,
             }
             self.session.publish(topic, to_bytes(report), qos=topics.TELEMETRY.qos)

@@ -29,20 +29,21 @@ from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
 from nodes.config.sections import Config
-from nodes.protocol.commands import DRAIN
+from nodes.protocol.commands import DRAIN, TAKEN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
 from nodes.protocol.reports import stream_metric
 from nodes.session import link_probe
 from nodes.session.guard import Guard
 from nodes.session.last_run import LastRun
 from nodes.session.link_monitor import LinkWatch
+from nodes.session.packet_limit import check_packet_limit, chunk_bytes
 from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import sequences
 from nodes.tier.compute import Compute
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.inbound import Inbound
-from nodes.tier.introduction import answers_where_asked, check_packet_limit
+from nodes.tier.introduction import answers_where_asked
 from nodes.tier.loading import import_ahead, load
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
@@ -50,6 +51,7 @@ from nodes.tier.machine.stream import StreamSettings
 from nodes.tier.machine.tier import TierMachine
 from nodes.tier.meter import Meter
 from nodes.tier.outbound import Outbound
+from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.sources import Source
 from nodes.tier.tensor_topics import tensor_subscriptions
@@ -97,10 +99,10 @@ class TierNode:
         self._stand_by_at = math.inf
 
     def run(self) -> None:
-        """Come up, serve, leave. Raises IdInUse, SessionTaken, ModelError, ConfigError, BrokerError."""
-        check = self._check or IdCheck(self.config, self.names, self.node)
+        """Come up, serve, leave. Raises IdInUse, StreamOwned, SessionTaken, ModelError, ConfigError, BrokerError."""
+        check = self._check or IdCheck(self.config, self.names, self.node, self.streams)
         import_ahead(self.config.engine_of(self.node))
-        check.result()
+        gone = check.result()
         self.presence = Presence(
             self.config,
             self.names,
@@ -108,8 +110,10 @@ class TierNode:
             self.section.tier.label,
             takes_frames=bool(self.streams),
             on_up=self._on_up,
+            on_down=lambda _: self._ownership.disconnected(),
             on_taken=self.stop,
             why_stopped=lambda: self._why_stopped,
+            on_missed=self._on_missed,
         )
         self.session = self.presence.session
         self._frame_ledger = FrameLedger(
@@ -122,11 +126,16 @@ class TierNode:
             directory=self._state_dir,
             offer=self._inbox.put,
         )
+        self._ownership = Ownership(self.presence, self.names, self.streams, gone=gone, on_lost=self.stop)
         with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self.presence:
             self._load()
             self._assemble()
             self._introduce()
             self._serve()
+            self.presence.final = self._ownership.farewell()
+            if self._ownership.lost is not None:
+                self.presence.comes_back = False
+                raise self._ownership.lost
 
     def stop(self, why: str = "") -> None:
         """End, and say why; from any thread or a signal handler."""
@@ -136,6 +145,12 @@ class TierNode:
     def _on_up(self) -> None:
         self._inbox.put(ev.ConnectionRestored())
         self._frame_ledger.connected()
+
+    def _on_missed(self, channel: Channel) -> None:
+        """The broker has dropped tensors: their frames come back no sooner than they are submitted again."""
+        if channel is Channel.BULK:
+            self._inbox.put(ev.ConnectionRestored())
+            self.presence.renew()
 
     # Coming up.
 
@@ -257,8 +272,9 @@ class TierNode:
                 self._publish_profile(profile)
         self._announce(do.AnnounceApplied({}))
         wait_up(self.session)
-        check_packet_limit(self.session, self.config.transport.chunk_bytes)
-        report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=self.config.transport.chunk_bytes)
+        check_packet_limit(self.session)
+        most = chunk_bytes(self.config.transport, self.session)
+        report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=most)
         keep(topic(topics.LINK, node=self.node), to_bytes(report))
         _log.info("link: %s", report.describe())
 
@@ -288,7 +304,9 @@ class TierNode:
             worker.start()
         self._inbound.subscribe(self.session)
         self.presence.enter(LifeState.READY)
-        self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=DRAIN)], self._on_drain)
+        commands = {DRAIN: self._on_drain, TAKEN: self._on_taken_asked}
+        for verb, handler in commands.items():
+            self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=verb)], handler)
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
         self._watch.start()
         for source in sources:
@@ -303,7 +321,7 @@ class TierNode:
 
     def _drain(self) -> None:
         """Finish the open frames, those that can be, before leaving."""
-        if not self.presence.is_taken and self._open_frames():
+        if not self.presence.is_taken and self._ownership.lost is None and self._open_frames():
             self.presence.enter(LifeState.DRAINING)
             give_up = time.monotonic() + DRAIN_S
             self._loop(lambda: not self._open_frames() or time.monotonic() > give_up)
@@ -350,6 +368,11 @@ class TierNode:
         self.presence.enter(LifeState.READY if undo else LifeState.DRAINING)
         self.presence.reply(message, {"ok": True})
 
+    def _on_taken_asked(self, message: Message) -> None:
+        """How many frames of whoever asks have come here, and how many of them are answered."""
+        counts = self._frame_ledger.taken(self.presence.border.reply_to(message)[0])
+        self.presence.reply(message, {"ok": True, "session": self.presence.token, **counts})
+
     def _next_event(self) -> ev.Event | None:
         try:
             return self._inbox.get(timeout=TICK_S)
@@ -376,6 +399,7 @@ class TierNode:
             **self.presence.clock.report(),
             **self._watch.report(),
             "refused_total": self.presence.border.total + self.session.refused_total,
+            "missed_messages_total": self.session.missed_total,
             "internal_errors_total": self._internal_errors(),
             "in_flight": self._open_frames(),
             "backlog": sum(len(owner.backlog) for owner in owners.values()),

@@ -187,6 +187,21 @@ class Inventory:
                 return []
         assert_never(event)
 
+    def validate(self) -> None:
+        """Assert what always holds."""
+        self.registry.validate()
+        told_of = (self.registry.peers.states, self.registry.peers.applied, self.registry.infos, self.registry.links)
+        for table in (*told_of, self.lost_at):
+            assert table.keys() <= self.nodes, f"{table.keys() - self.nodes} are known and not counted"
+        assert len(self.nodes) <= MOST_NODES
+        assert len(self.streams) <= MOST_STREAMS
+        assert len(self.seen_plans) <= MOST_STREAMS
+        assert not math.isnan(self.decide_after)
+        for name, stream in self.streams.items():
+            stream.validate()
+            assert stream.plan is None or stream.plan.stream == name
+            assert stream.binding.device in self.registry.infos
+
     def newest_believable(self, name: StreamId) -> int:
         """The highest epoch of the stream that a node can have seen."""
         stream, seen = self.streams.get(name), self.seen_plans.get(name)
