@@ -105,7 +105,8 @@ def main() -> None:
         from benchmarks.arm_node import run
 
         sys.exit(run(machine, asked.cores[0], asked.models[0] if asked.models else "mobilenet_v2", asked.frames))
-    models = {name: store.load(ModelSource(name, name, "seed:0")).path for name in asked.models or MODELS}
+    packages = {name: store.load(ModelSource(name, name, "seed:0")) for name in asked.models or MODELS}
+    models = {name: package.path for name, package in packages.items()}  # which stay there while they are open here
     if asked.blocks:
         sys.exit(show_blocks(machine, models, asked.cores))
     if asked.tiles:

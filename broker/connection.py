@@ -25,13 +25,17 @@ from broker.client import new_client
 from broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, PayloadTooLarge
 from broker.inbox import Inbox
 from broker.messages import Address, Channel, Limits, Message, OwnershipToken, Will
+from broker.numbering import Numbers
 from broker.outbox import Outbox, Outgoing
 from broker.packets import Properties, outgoing, pack, publish_properties
 from broker.policy import Listener, Policy
+from broker.recovery import Recovery
+from broker.repetition import Repetition
 from broker.routes import Handler, Route
 from broker.subscriptions import Suback, Subscriptions, raise_refusal, wait
 from broker.throughput import Throughput
 from broker.wake import Wake
+from broker.window import Window
 
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike  # exists for type checkers only
@@ -41,6 +45,8 @@ _TAKEN_OVER: Final = 0x8E
 _UNSPECIFIED: Final = 0x80
 _POLL_S: Final = 1.0
 _DISCONNECT_S: Final = 2.0
+_AWAY_S: Final = 0.5
+"""How long a thread that looks for the broker may take to end; it ends by itself when its attempt does."""
 # what MQTT 5 says when CONNACK is silent
 _RECEIVE_MAXIMUM: Final = 65_535
 
@@ -77,7 +83,10 @@ class Connection:
             manual_ack=policy.manual_ack,
             send_ack=self._post_ack,
             max_bytes=max_bytes,
+            missed=self._missed,
         )
+        self._numbers = Numbers()
+        self._max_bytes = max_bytes
         self.max_packet_bytes: int | None = None
         self.sent_bytes_total = 0
         self.up, self.down = Throughput(), Throughput()
@@ -89,12 +98,19 @@ class Connection:
         self._kept_lock = threading.Lock()
         self._unready: set[object] = set()  # what has to be answered until this connection counts as ready
         self._connected = False
-        self._window = 1
+        self._window = Window()
         self._last_error: BrokerError | None = None
         self._stopping = False
         self._wake = Wake()
         self._client = new_client(address, client_id=client_id, manual_ack=policy.manual_ack, limits=limits, will=will)
         self._subscriptions = Subscriptions(self._client)
+        self._recovery = Recovery(
+            self.inbox.routes,
+            self._subscriptions,
+            asks_again=channel is Channel.CONTROL,
+            tell=lambda: listener.missed(channel),
+        )
+        self._repetition = Repetition(ownership, self.inbox.routes, self._subscriptions, say=self._say_kept)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
@@ -148,22 +164,27 @@ class Connection:
         """Forget filters with all of their handlers."""
         gone = [filter_ for filter_ in filters if self.inbox.routes.remove(filter_)]
         if gone:
+            self._wake.post(partial(self.inbox.gaps.unsubscribed, gone))
             self._wake.post(partial(self._subscriptions.withdraw, gone))
 
-    def stop(self, *, wait_s: float, leave_session: bool = False) -> None:
+    def stop(self, *, wait_s: float, leave_session: bool = False, comes_back: bool = True) -> None:
         """DISCONNECT with reason 0, so that no will is sent, and join the thread. What is still queued is dropped.
 
-        With `leave_session`, whatever the broker holds for this client id stays, for another client that has it.
+        With `leave_session`, whatever the broker holds for this client id stays, for another client that has it; so it
+        does where the policy says so, for one that `comes_back`.
         """
         self._stopping = True
+        kept = self._policy.keep_on_stop and comes_back
         self.outbox.close()
         if self._thread.ident is None:  # never started
             self._wake.close()
             return
-        self._wake.post(partial(self._send_disconnect, leave_session=leave_session or self._policy.keep_on_stop))
+        self._wake.post(partial(self._send_disconnect, leave_session=leave_session or kept))
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(wait_s)
-            if self._thread.is_alive():
+            # without a connection there is nothing to say goodbye to; a name may take most of a minute to resolve
+            was_up = self._connected
+            self._thread.join(wait_s if was_up else min(wait_s, _AWAY_S))
+            if self._thread.is_alive() and was_up:
                 _log.warning("%s did not end within %.1f s", self._thread.name, wait_s)
 
     # The rest runs in the network thread.
@@ -210,6 +231,7 @@ class Connection:
                 PacketTypes.CONNECT,
                 SessionExpiryInterval=self._policy.expiry_s or None,
                 ReceiveMaximum=self._policy.receive_maximum,
+                MaximumPacketSize=self._limits.max_packet_bytes,
             ),
         )
         # the outbox resends what is unacknowledged; paho would do it as well, all at once
@@ -232,6 +254,9 @@ class Connection:
 
     def _turn(self, sock: SocketLike) -> None:
         self._wake.run_posted()
+        if self._connected:
+            self._recovery.due(time.monotonic())
+            self._repetition.due(time.monotonic())
         if self._client.want_write():
             self._client.loop_write()
         self._drain()
@@ -262,9 +287,10 @@ class Connection:
 
     def _drain(self) -> None:
         # one at a time: paho copies each payload, and the first byte should leave before the last chunk is copied
-        while (
-            self._connected and not self._client.want_write() and (item := self.outbox.take(self._window)) is not None
-        ):
+        while self._connected and not self._client.want_write():
+            item = self.outbox.take(self._window.size)
+            if item is None:
+                return
             try:
                 self._check_size(item)
             except PayloadTooLarge as error:
@@ -276,6 +302,7 @@ class Connection:
                 remaining_s=item.remaining_s(time.monotonic()),
                 response_topic=item.response_topic,
                 correlation=item.correlation,
+                number=self._numbers.next(item) if item.qos else None,
             )
             self.up.began(time.monotonic())
             try:
@@ -296,9 +323,11 @@ class Connection:
             self._last_error = BrokerRefused(f"{self.client_id} at CONNECT", code=reason.value, reason=str(reason))
             return
         server_window: int = getattr(properties, "ReceiveMaximum", _RECEIVE_MAXIMUM)
-        self._window = min(server_window, self._limits.max_inflight_messages)
+        self._window.connected(min(server_window, self._limits.max_inflight_messages))
         self.max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         self.inbox.redelivery.connected(resumed=flags.session_present)
+        self.inbox.gaps.connected(resumed=flags.session_present)
+        self._numbers.connected()
         self.connects_total += 1
         self._unready = {self}  # until everything below is under way
         self._connected = True
@@ -316,6 +345,7 @@ class Connection:
         if self._ownership is None:
             return
         if self._is_owner and resumed:
+            self._repetition.claimed(time.monotonic())
             # resumed whose session? another client with this id may have come between
             self._watch_owner(self._ownership)
         else:
@@ -326,6 +356,7 @@ class Connection:
         if delivered and self._connected and not self._stopping:
             self._is_owner = True
             self._watch_owner(ownership)
+            self._repetition.claimed(time.monotonic())
 
     def _watch_owner(self, ownership: OwnershipToken) -> None:
         self._resubscribe(self.inbox.routes.add(ownership.topic, self._on_owner, qos=1))
@@ -369,6 +400,7 @@ class Connection:
     def _on_publish(self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
         item = self.outbox.acked(mid, accepted=not reason.is_failure)
         if item is not None:
+            self._window.acked()
             self.up.moved(item.size, time.monotonic(), is_idle=self.outbox.in_flight == 0)
         if item is not None and reason.is_failure:
             _log.error("%s", BrokerRefused(f"a message on {item.topic}", code=reason.value, reason=str(reason)))
@@ -376,6 +408,9 @@ class Connection:
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
         self.up.opposed(self.down, time.monotonic())
         self.inbox.arrived(message)
+
+    def _missed(self, topic: str) -> None:
+        self._recovery.missed(topic)
 
     def _send_disconnect(self, *, leave_session: bool) -> None:
         # a clean stop needs no session to come back to, except where the broker collects work for the next process
@@ -407,6 +442,11 @@ class Connection:
         self.outbox.put(item, wait_s=0.0)
         self._wake.nudge()
 
+    def _say_kept(self) -> None:
+        with self._kept_lock:
+            for topic, payload in self._kept.items():
+                self._publish_kept(topic, payload)
+
     def _resubscribe(self, route: Route) -> None:
         """Subscribe where nobody waits, except for this connection to become ready."""
         answer: Suback = Future()
@@ -436,6 +476,8 @@ class Connection:
             self.inbox.routes.remove(self._ownership.topic)  # watched again once the next connect has looked into it
         self.inbox.redelivery.lost()
         self._subscriptions.lost()
+        self._repetition.lost()
+        self._window.lost(self.outbox.in_flight)
         self.outbox.lost()
         self.up.lost()
         self.down.lost()
@@ -443,6 +485,9 @@ class Connection:
             self._listener.lost(self._channel, reason)
 
     def _check_size(self, item: Outgoing) -> None:
+        most = self._max_bytes(item.topic)
+        if most is not None and len(item.payload) > most:
+            raise PayloadTooLarge(topic=item.topic, size=len(item.payload), limit=most, is_brokers=False)
         if self.max_packet_bytes is not None and item.size > self.max_packet_bytes:
             raise PayloadTooLarge(topic=item.topic, size=item.size, limit=self.max_packet_bytes)
 

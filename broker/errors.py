@@ -7,6 +7,7 @@ are translated into these at the border of this package.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipeline.errors import TrisectError
 
@@ -52,16 +53,32 @@ class BrokerRefused(BrokerError):
 
 
 class PayloadTooLarge(BrokerError):
-    """A message is larger than the broker accepts. Raised before a byte of it leaves."""
+    """A message is larger than the broker accepts, or whoever reads the topic. Raised before a byte of it leaves."""
 
-    def __init__(self, *, topic: str, size: int, limit: int) -> None:
+    def __init__(self, *, topic: str, size: int, limit: int, is_brokers: bool = True) -> None:
         self.topic = topic
+        if not is_brokers:
+            super().__init__(
+                f"{size:_} bytes for {topic}; a message there has {limit:_} at most",
+                size=size,
+                limit=limit,
+                hint="send less",
+            )
+            return
         super().__init__(
             f"a packet of {size:_} bytes for {topic} exceeds the broker's limit of {limit:_} bytes",
             size=size,
             limit=limit,
             hint="raise max_packet_size in the broker (and message_size_limit, if it is set), or lower chunk_bytes",
         )
+
+
+class TopicOverfull(BrokerError):
+    """A message is larger than anybody takes on its topic. Raised before a byte of it leaves."""
+
+    def __init__(self, *, topic: str, size: int, limit: int) -> None:
+        self.topic, self.size, self.limit = topic, size, limit
+        super().__init__(f"{size:,} bytes for {topic}, on which nobody takes more than {limit:,}; send less")
 
 
 class QueueFull(BrokerError):
@@ -130,11 +147,12 @@ class MosquittoMissing(BrokerError):
 
 
 class ServerFailed(BrokerError):
-    """mosquitto was started and did not come to answer. Carries the end of its log."""
+    """mosquitto was started and did not come to answer, or ended by itself. Carries the end of its log."""
 
-    def __init__(self, why: str, log_tail: str) -> None:
-        self.why, self.log_tail = why, log_tail
-        super().__init__(f"mosquitto {why}; the end of its log:\n{log_tail or '(empty)'}")
+    def __init__(self, why: str, log_tail: str, log_file: Path | None = None) -> None:
+        self.why, self.log_tail, self.log_file = why, log_tail, log_file
+        where = f", which is {log_file}" if log_file else ""
+        super().__init__(f"mosquitto {why}; the end of its log{where}:\n{log_tail or '(empty)'}")
 
 
 class SettingsError(BrokerError):

@@ -8,6 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from broker.topics import LARGEST_PACKET
+
 MIB: Final = 1024 * 1024
 
 
@@ -110,6 +112,8 @@ class Limits:
             holds for results, too.
         receive_maximum: messages that the broker may send before the first of them is acknowledged.
         frames_receive_maximum: frames that this node may have open, i.e. received and not acknowledged.
+        max_packet_bytes: packets above it the broker keeps to itself: nothing of ours reads them, and a client has a
+            packet whole in memory before it can refuse it.
         keepalive_s: a silent peer is given up after 1.5 times this.
         reconnect_min_s, reconnect_max_s: bounds of the back-off, before +-25 % of jitter.
         report_every_s: how often an absent broker is mentioned in the log.
@@ -124,6 +128,7 @@ class Limits:
     frames_expiry_s: int = 24 * 3600
     receive_maximum: int = 64
     frames_receive_maximum: int = 32
+    max_packet_bytes: int = LARGEST_PACKET
     keepalive_s: int = 15
     connect_timeout_s: float = 5.0
     reconnect_min_s: float = 0.1

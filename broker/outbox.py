@@ -35,7 +35,8 @@ class Bundle:
 class Outgoing:
     """One message to publish. `size` counts the whole packet; `settled` is told whether the broker has it.
 
-    One that is not `repeated` is given up with its connection: the broker may have it or not.
+    One that is not `repeated` is given up with its connection: the broker may have it or not. `mark` is the number that
+    it had when it was sent first (`broker.numbering`).
     """
 
     topic: str
@@ -50,6 +51,7 @@ class Outgoing:
     repeated: bool = True
     settled: Callable[[bool], None] | None = None
     bundle: Bundle | None = None
+    mark: str = ""
 
     @property
     def outlives_connection(self) -> bool:

@@ -10,6 +10,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from broker.errors import TopicError
+from broker.numbering import PLACEHOLDER, PROPERTY
 from broker.outbox import Outgoing
 
 __all__ = ["Properties", "expiry_s", "outgoing", "pack", "publish_properties", "publish_size"]
@@ -46,16 +47,21 @@ def expiry_s(remaining_s: float) -> int:
 
 
 def publish_properties(
-    *, remaining_s: float | None, response_topic: str | None, correlation: bytes | None
+    *,
+    remaining_s: float | None,
+    response_topic: str | None,
+    correlation: bytes | None,
+    number: str | None = None,
 ) -> Properties | None:
-    """Properties of a PUBLISH, or None when it has none."""
-    if remaining_s is None and response_topic is None and correlation is None:
+    """Properties of a PUBLISH, or None when it has none. `number` is as `broker.numbering` has it."""
+    if remaining_s is None and response_topic is None and correlation is None and number is None:
         return None
     return pack(
         PacketTypes.PUBLISH,
         MessageExpiryInterval=None if remaining_s is None else expiry_s(remaining_s),
         ResponseTopic=response_topic,
         CorrelationData=correlation,
+        UserProperty=None if number is None else (PROPERTY, number),
     )
 
 
@@ -89,7 +95,12 @@ def outgoing(
         _check_topic(response_topic)
     if correlation is not None and len(correlation) > _MOST_BYTES:
         raise TopicError(f"correlation data of {len(correlation):_} bytes; MQTT has room for {_MOST_BYTES:_}")
-    properties = publish_properties(remaining_s=expiry_s, response_topic=response_topic, correlation=correlation)
+    properties = publish_properties(
+        remaining_s=expiry_s,
+        response_topic=response_topic,
+        correlation=correlation,
+        number=PLACEHOLDER if qos else None,
+    )
     size = publish_size(topic, len(payload), qos, properties)
     deadline = None if expiry_s is None else time.monotonic() + expiry_s
     return Outgoing(topic, payload, qos, retain, size, deadline, response_topic, correlation)

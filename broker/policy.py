@@ -21,6 +21,9 @@ class Listener(Protocol):
     def failed(self, channel: Channel, error: BrokerError) -> None:
         """One attempt to connect failed, and the next will follow."""
 
+    def missed(self, channel: Channel) -> None:
+        """The broker dropped messages that were meant for this connection."""
+
     def taken(self, channel: Channel) -> None:
         """Another client has this client id; no attempt will follow."""
 

@@ -38,6 +38,11 @@ class Redelivery:
         self._connected = False
         self._lock = threading.Lock()
 
+    @property
+    def open_count(self) -> int:
+        """Messages handed over and not finished."""
+        return len(self._open)
+
     def connected(self, *, resumed: bool) -> None:
         """A connection stands. Without the old session the packet ids mean nothing any more."""
         with self._lock:

@@ -27,6 +27,7 @@ from broker.errors import (
     RequestTimeout,
     SessionTaken,
     SubscribeTimeout,
+    TopicOverfull,
 )
 from broker.messages import Address, Channel, Delivery, Limits, Message, OwnershipToken, Will
 from broker.outbox import Bundle
@@ -55,11 +56,13 @@ class Session:
         token: distinguishes this process from an earlier one of the same name.
         is_new_name: nobody had this name before, as with a random one. Then no message is missed on CONTROL while a
             broker with persistence restarts.
-        max_bytes: the most that a payload on a topic may have, None for any; what has more is dropped on its arrival.
+        max_bytes: the most that a payload on a topic may have, None for any; what has more is not sent, and dropped on
+            its arrival.
         will: published by the broker, retained, when the node is gone without `stop`. The topic `owner` next to it
             then distinguishes two processes with one name, which the broker itself does not.
         on_up, on_down, on_taken: called one at a time, in order, in the thread `<name>.events`, where they may publish,
             subscribe and wait.
+        on_missed: called there, too, when the broker has dropped messages for a channel: once for all within a second.
 
     Handlers given to `subscribe` run in network threads: they must hand over and return. Nothing waits in there:
     publish raises QueueFull at once, subscribe does not wait for SUBACK.
@@ -78,12 +81,13 @@ class Session:
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[str], None] = lambda reason: None,
         on_taken: Callable[[SessionTaken], None] = lambda taken: None,
+        on_missed: Callable[[Channel], None] = lambda channel: None,
         limits: Limits = _DEFAULT_LIMITS,
         max_bytes: Callable[[str], int | None] = lambda topic: None,
     ) -> None:
         self.address, self.name, self.token = address, name, token
-        self._on_up, self._on_down, self._on_taken = on_up, on_down, on_taken
-        self._limits = limits
+        self._on_up, self._on_down, self._on_taken, self._on_missed = on_up, on_down, on_taken, on_missed
+        self._limits, self._max_bytes = limits, max_bytes
         self._failures = Complaints(_log)
         full_name = ".".join(("trisect", *filter(None, (scope, name))))
         # next to the will, so that the right to write below the node's own name is enough
@@ -98,7 +102,7 @@ class Session:
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._events_thread = threading.Thread(target=self._run_events, name=f"{name}.events", daemon=True)
         self._request_numbers = itertools.count(1)
-        self._requests: dict[bytes, Future[bytes]] = {}
+        self._requests: dict[bytes, tuple[Future[bytes], Callable[[bytes], bytes | None]]] = {}
         self._reply_topics: set[str] = set()
         self._connections = {
             channel: Connection(
@@ -155,6 +159,10 @@ class Session:
         """Connections made on this channel so far."""
         return self._connections[channel].connects_total
 
+    def open_total(self, channel: Channel) -> int:
+        """Messages received on this channel that are not acknowledged yet."""
+        return self._connections[channel].inbox.redelivery.open_count
+
     @property
     def dropped_total(self) -> int:
         """Messages given up: QoS 0 without a connection, expired ones, ones too large for a new broker."""
@@ -165,6 +173,11 @@ class Session:
     def refused_total(self) -> int:
         """Messages that were dropped on their arrival: too large, or an ownership token that cannot be one."""
         return sum(connection.inbox.refused.total for connection in self._connections.values())
+
+    @property
+    def missed_total(self) -> int:
+        """Messages that were meant for this session and that the broker dropped or let expire, as far as it shows."""
+        return sum(connection.inbox.gaps.total for connection in self._connections.values())
 
     @property
     def internal_errors_total(self) -> int:
@@ -192,10 +205,11 @@ class Session:
             self._await_up(wait_s)
         return self
 
-    def stop(self, final: Mapping[str, bytes] | None = None, *, wait_s: float = 5.0) -> None:
+    def stop(self, final: Mapping[str, bytes] | None = None, *, wait_s: float = 5.0, comes_back: bool = True) -> None:
         """Say goodbye: deliver what is queued, then `final` (topic -> payload, retained), then DISCONNECT; no will.
 
-        Waits at most `wait_s` for acknowledgements; without a connection it does not wait at all.
+        Waits at most `wait_s` for acknowledgements; without a connection it does not wait at all. For one that
+        `comes_back`, the broker collects frames meanwhile.
         """
         with self._state:
             if self._stopped:
@@ -212,7 +226,7 @@ class Session:
                 control.unkeep(topic)
                 control.publish(outgoing(topic, payload, retain=True), wait_s=max(0.0, give_up - time.monotonic()))
             control.outbox.wait_empty(max(0.0, give_up - time.monotonic()))
-        self._close()
+        self._close(comes_back=comes_back)
 
     def __enter__(self) -> Session:
         return self.start()
@@ -265,8 +279,11 @@ class Session:
         told, in some thread, whether the broker acknowledged it; False leaves open whether it has it. Returns False,
         and has queued nothing, when the rest of its `bundle` was lost before.
 
-        Raises PayloadTooLarge before a byte leaves, QueueFull, NotConnected (only when stopped).
+        Raises PayloadTooLarge and TopicOverfull before a byte leaves, QueueFull, NotConnected (only when stopped).
         """
+        most = self._max_bytes(topic)
+        if most is not None and len(payload) > most:
+            raise TopicOverfull(topic=topic, size=len(payload), limit=most)
         item = outgoing(
             topic,
             payload,
@@ -283,21 +300,36 @@ class Session:
         """Publish retained on CONTROL, now and at each connect: a broker without persistence forgets."""
         self._connections[Channel.CONTROL].keep(topic, payload)
 
+    def unkeep(self, topic: str) -> None:
+        """Keep it no longer, and leave to the broker what it has."""
+        self._connections[Channel.CONTROL].unkeep(topic)
+
     def forget(self, topic: str) -> None:
         """Remove a retained message from the broker, and keep it no longer."""
         self._connections[Channel.CONTROL].unkeep(topic)
         self.publish(topic, b"", retain=True)
 
-    def request(self, topic: str, payload: bytes, *, reply_topic: str, timeout_s: float) -> bytes:
+    def request(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        reply_topic: str,
+        timeout_s: float,
+        correlation: bytes | None = None,
+        id_of: Callable[[bytes], bytes | None] = lambda reply: None,
+    ) -> bytes:
         """Publish with a response topic and correlation data, and return the payload of the reply.
 
+        A reply without correlation data is known by `id_of` it, where `correlation` stands in the payload as well.
         Raises RequestTimeout. It waits, so it must not be called in a handler.
         """
         if in_network_thread():
             raise BrokerError(f"request({topic}) waits, and a handler must not; call it in another thread")
         give_up = time.monotonic() + timeout_s
-        correlation = f"{self.token}-{next(self._request_numbers)}".encode()
-        answer = self._requests[correlation] = Future()
+        correlation = correlation or f"{self.token}-{next(self._request_numbers)}".encode()
+        answer: Future[bytes] = Future()
+        self._requests[correlation] = answer, id_of
         try:
             if reply_topic not in self._reply_topics:
                 self.subscribe([reply_topic], self._on_reply, wait_s=timeout_s)
@@ -349,6 +381,10 @@ class Session:
             self._reported_at = now
         _log.warning("%s: %s (keeps trying, for %.0f s now)", self.name, error, now - self._outage_since)
 
+    def missed(self, channel: Channel) -> None:
+        """The broker dropped messages that were meant for this channel."""
+        self._events.put(lambda: self._on_missed(channel))
+
     def taken(self, channel: Channel) -> None:
         """Another client has our id: leave it the field."""
         with self._state:
@@ -386,21 +422,23 @@ class Session:
         return self._connections[channel]
 
     def _on_reply(self, message: Message) -> None:
-        answer = self._requests.get(message.correlation or b"")
-        if answer is not None and not answer.done():
-            answer.set_result(message.payload)
+        for correlation, (answer, id_of) in [*self._requests.items()]:
+            if correlation == (message.correlation or id_of(message.payload)) and not answer.done():
+                answer.set_result(message.payload)
 
     def _run_events(self) -> None:
         while (call := self._events.get()) is not None:
             try:
                 call()
             except Exception as error:
+                if self._stopped and isinstance(error, NotConnected):
+                    continue  # it was under way when the session was stopped, which is no failure of it
                 self._failures.add(type(error).__name__, f"{self.name}: a callback failed", error=error)
 
-    def _close(self) -> None:
+    def _close(self, *, comes_back: bool) -> None:
         # the control connection last: while it stands, a fault would still be told by the will
         for connection in reversed(self._connections.values()):
-            connection.stop(wait_s=_JOIN_S)
+            connection.stop(wait_s=_JOIN_S, comes_back=comes_back)
         with self._state:
             self._ready.clear()
             self._state.notify_all()

@@ -71,6 +71,7 @@ NODE_RESULT: Final = Topic("node/{node}/result/{stream}", "NodeResult", "msgpack
 PROBE: Final = Topic("node/{node}/probe/{index}", "Probe", "raw", 1, True, "node", CHUNK_LIMIT)  # cleared when measured
 FENCE: Final = Topic("node/{node}/fence", "Fence", "raw", 1, False, "node", KIB)  # see broker.exactly_once
 FRAME: Final = Topic("frame/{stream}", "Frame", "image", 1, False, "camera or user", 64 * MIB)
+STREAM_OWNER: Final = Topic("owner/{stream}", "Owner", "json", 1, True, "device", KIB)
 RESULT: Final = Topic("result/{stream}", "Result", "json", 1, False, "device", MIB)
 OUTPUT: Final = Topic("output/{stream}", "Output", "msgpack", 1, False, "device", CHUNK_LIMIT)
 COMMAND: Final = Topic("cmd/{node}/{verb}", "Command", "json", 1, False, "command line", 64 * KIB)
@@ -93,11 +94,15 @@ ALL: Final[tuple[Topic, ...]] = (
     PROBE,
     FENCE,
     FRAME,
+    STREAM_OWNER,
     RESULT,
     OUTPUT,
     COMMAND,
     REPLY,
 )
+
+LARGEST_PACKET: Final = max(topic.max_bytes for topic in ALL) + 256 * KIB
+"""With topic names, response topics and correlation data, of which each has 64 KiB at most."""
 
 
 def valid_id(text: str) -> bool:

@@ -30,6 +30,15 @@ def state() -> Path:
     return _below("XDG_STATE_HOME", ".local/state")
 
 
+def sync(folder: Path) -> None:
+    """Have what was renamed in the folder survive a power cut. Raises OSError."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 def _below(variable: str, default: str) -> Path:
     base = os.environ.get(variable, "")
     if os.path.isabs(base):

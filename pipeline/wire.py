@@ -52,6 +52,8 @@ __all__ = [
 
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
+_LEAST_CHUNKS, _LEAST_CHUNK_BYTES = 1_024, 4_096
+"""A tensor may come in so many chunks, or in chunks of so many bytes: each costs its reader memory of its own."""
 PARTS = 2
 MARK_WINDOW = 10**9
 """Sequences of a thousand starts of a device: as far as a low-water mark is believed."""
@@ -269,8 +271,27 @@ class _Partial:
     expected: Tensor
     held: Array
     bytes_at: dict[int, int] = field(default_factory=dict)
+    nbytes: int = 0
     decode_seconds: float = 0.0
     trace: Trace = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is no byte that no chunk had. They overlap where a tensor was sent again in other sizes.
+
+        Raises WireError for more of them than two sizes make.
+        """
+        total = sum(self.bytes_at.values())
+        if total < self.chunk.nbytes:
+            return False
+        end = 0
+        for offset, nbytes in sorted(self.bytes_at.items()):
+            if offset > end:
+                break
+            end = max(end, offset + nbytes)
+        if end < self.chunk.nbytes and total > 2 * self.chunk.nbytes:
+            raise WireError(f"chunks of {total} bytes overlap and leave a gap at {end} of {self.chunk.nbytes}")
+        return end >= self.chunk.nbytes
 
 
 Expect: TypeAlias = Callable[[FrameKey, int], Tensor | None]
@@ -304,10 +325,15 @@ class Assembler:
             raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: chunks of two different tensors")
         target = _bytes_of(partial.held)
         target[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
-        partial.bytes_at[chunk.offset] = len(chunk.data)
+        partial.bytes_at[chunk.offset] = max(len(chunk.data), partial.bytes_at.get(chunk.offset, 0))
         partial.trace = chunk.trace or partial.trace
-        whole = sum(partial.bytes_at.values()) >= chunk.nbytes
-        received = self._finish(key, partial) if whole else None
+        try:
+            if len(partial.bytes_at) > max(_LEAST_CHUNKS, chunk.nbytes // _LEAST_CHUNK_BYTES):
+                raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: too many chunks for its bytes")
+            received = self._finish(key, partial) if partial.is_whole else None
+        except WireError:
+            self._drop(key)
+            raise
         partial.decode_seconds += time.perf_counter() - began
         return replace(received, decode_seconds=partial.decode_seconds) if received else None
 

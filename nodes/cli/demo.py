@@ -6,11 +6,12 @@ The proof compares each result's whole output with that of the unsplit prepared 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -80,14 +81,14 @@ def run(*, model: str, frames: int, json_path: Path | None, directory: Path | No
         lookup(model)
     console = Screen()
     with ExitStack() as stack:
-        folder = directory or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trisect-demo-")))
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _made(directory) if directory else stack.enter_context(_folder_kept_on_failure(console))
         images = sample_images.frames(frames)
-        server = stack.enter_context(Server(ServerSettings(persistence_dir=_made(folder / "broker"))))
-        console.print(f"broker: mosquitto, process {server.pid}, port {server.port}")
+        settings = ServerSettings(persistence_dir=_made(folder / "broker"))
+        server = stack.enter_context(Server(settings, log_file=folder / "broker.log"))
+        console.print(f"broker: mosquitto, process {server.pid}, port {server.port}, log {server.log_file}")
         config_path = write_config(folder, model, server.port)
         config = load_config(config_path)
-        processes = stack.enter_context(Processes(folder))
+        processes = stack.enter_context(Processes(folder, also_check=server.check))
         start_nodes(processes, config_path, folder, console)
         console.print(f"watch it in another terminal: trisect watch -c {config_path}", soft_wrap=True, style="dim")
         with StreamClient(config, STREAM) as client:
@@ -131,6 +132,21 @@ def start_nodes(processes: Processes, config_path: Path, folder: Path, console: 
         console.print(f"{node}: process {processes.start(node, arguments)}")
 
 
+@contextmanager
+def _folder_kept_on_failure(console: Screen) -> Iterator[Path]:
+    """A temporary folder, whose logs stay where an error speaks of them."""
+    folder = Path(tempfile.mkdtemp(prefix="trisect-demo-"))
+    try:
+        yield folder
+    except Exception:
+        console.print(f"logs and configuration are kept in {folder}", soft_wrap=True)
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -143,7 +159,7 @@ def _await_nodes(client: StreamClient, processes: Processes, console: Screen) ->
         )
     if not ready:
         states = {node: state.state.value for node, state in client.states.items()}
-        raise TrisectError(f"not ready after {READY_WAIT_S:.0f} s: {states}; see the logs with --directory")
+        raise TrisectError(f"not ready after {READY_WAIT_S:.0f} s: {states}; see the logs")
     assert client.active is not None
     console.print(plan_table(client.plans[client.active]))
 

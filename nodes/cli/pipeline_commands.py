@@ -201,13 +201,13 @@ def publish(
     timeout_s: Annotated[float, typer.Option(help="How long to wait for a result.")] = 60.0,
 ) -> None:
     """Publish images as frames of a stream and print the result of each, one JSON object a line."""
-    from nodes.client import requests
+    from nodes.client import publishing, requests
     from nodes.config.loader import load_config
 
     settings = load_config(config)
     name = requests.require_stream(settings, stream)
     failed = 0
-    for result in requests.publish(settings, name, files, rate_hz=rate_hz, timeout_s=timeout_s):
+    for result in publishing.publish(settings, name, files, rate_hz=rate_hz, timeout_s=timeout_s):
         failed += not result["ok"]
         print(json_line(result), flush=True)
     if failed:

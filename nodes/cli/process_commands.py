@@ -5,18 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from broker.errors import BrokerError
 from nodes.cli.options import DEFAULT_CONFIG, ConfigOption
 from nodes.display.log import NonBlockingLog
-from nodes.display.text import LogFormatter
+from nodes.display.text import LogFormatter, plain
 from pipeline import folders
+
+if TYPE_CHECKING:
+    from nodes.config.sections import Config
+    from nodes.session.presence import IdCheck
+    from pipeline.plan import NodeId
 
 
 class Stoppable(Protocol):
@@ -27,8 +32,8 @@ class Stoppable(Protocol):
     def run(self) -> None:
         """Serve until stopped."""
 
-    def stop(self) -> None:
-        """End soon."""
+    def stop(self, why: str = "") -> None:
+        """End soon, and say why."""
 
 
 def broker(
@@ -40,6 +45,9 @@ def broker(
     max_packet_bytes: Annotated[int, typer.Option(help="The largest message; above transport.chunk_bytes.")] = 16 << 20,
     persistence_dir: Annotated[Path | None, typer.Option(help="Keep queued and retained messages here.")] = None,
     password_file: Annotated[Path | None, typer.Option(help="Made with mosquitto_passwd.")] = None,
+    log_file: Annotated[
+        Path | None, typer.Option(help="Keep its log here; broker-PORT.log in the state folder, if left out.")
+    ] = None,
 ) -> None:
     """Start mosquitto, set up for tensors, and wait until it answers; Ctrl-C stops it."""
     from broker.server import Server, ServerSettings
@@ -54,16 +62,16 @@ def broker(
     )
     if persistence_dir is not None:
         persistence_dir.mkdir(parents=True, exist_ok=True)
-    with Server(settings) as server:
+    with Server(settings, log_file=log_file or folders.state() / f"broker-{port}.log") as server:
         print(f"mosquitto (process {server.pid}) listens on {host}:{server.port}", flush=True)
+        print(f"its log: {plain(server.log_file or 'not kept')}", flush=True)
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            while server.is_running:
+            while True:
+                server.check()
                 time.sleep(0.2)
         except KeyboardInterrupt:
             print("stopping")
-            return
-    raise BrokerError(f"mosquitto ended by itself with code {server.returncode}; see its log above")
 
 
 def node(
@@ -78,7 +86,6 @@ def node(
 ) -> None:
     """Run one tier node: device, edge, cloud or a worker of the edge, as the configuration says."""
     from nodes.config.loader import load_config, with_node
-    from nodes.tier.node import TierNode
     from pipeline.plan import NodeId
 
     if tier is None and (role or threads):
@@ -87,17 +94,22 @@ def node(
     if tier is not None:
         settings = with_node(settings, NodeId(id_), {"tier": tier, "role": role, "threads": threads})
     _log_to_stderr(id_)
-    _serve(TierNode(settings, NodeId(id_), state_dir=state_dir or folders.state()))
+    check = _check_id(settings, NodeId(id_))
+    from nodes.tier.node import TierNode
+
+    _serve(TierNode(settings, NodeId(id_), state_dir=state_dir or folders.state(), check=check))
 
 
 def planner(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the planner: it turns what nodes measure into plans."""
     from nodes.config.loader import load_config
-    from nodes.planner.node import PlannerNode
 
     settings = load_config(config)
     _log_to_stderr(settings.planner.id)
-    _serve(PlannerNode(settings))
+    check = _check_id(settings, settings.planner.id)
+    from nodes.planner.node import PlannerNode
+
+    _serve(PlannerNode(settings, check=check))
 
 
 def watch(
@@ -106,12 +118,19 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="With --once: as JSON, for scripts.")] = False,
     timeout_s: Annotated[float, typer.Option(help="With --once: how long to wait for the broker and nodes.")] = 10.0,
 ) -> None:
-    """Show nodes, plans, predicted beside measured seconds, and what is in flight, live."""
+    """Show nodes, plans, predicted beside measured seconds, and what is in flight, live.
+
+    With --once the exit code is 1 when a node of the configuration is not there or a stream does not run.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     from nodes.config.loader import load_config
     from nodes.watch import app as view
 
-    view.run(load_config(config), once=once or as_json, as_json=as_json, timeout_s=timeout_s)
+    problems = view.run(load_config(config), once=once or as_json, as_json=as_json, timeout_s=timeout_s)
+    for problem in problems:
+        print(f"problem: {plain(problem)}", file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)
 
 
 def demo(
@@ -126,6 +145,15 @@ def demo(
     raise typer.Exit(run(model=model, frames=frames, json_path=json_path, directory=directory))
 
 
+def _check_id(config: Config, node: NodeId) -> IdCheck:
+    """Ask the broker whether the id is free while the rest is imported: it takes a third of a second either way."""
+    from broker.topics import Namespace
+    from nodes.session.presence import IdCheck
+
+    streams = [name for name, section in config.streams.items() if section.device == node]
+    return IdCheck(config, Namespace(config.pipeline), node, streams)
+
+
 def _serve(process: Stoppable) -> None:
     """Run until SIGTERM or Ctrl-C; the first one ends in order, the second at once.
 
@@ -134,7 +162,7 @@ def _serve(process: Stoppable) -> None:
     os.umask(0o077)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        process.stop()
+        process.stop(f"{signal.Signals(number).name} came" + ("" if process.is_serving else " while it loaded"))
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, _interrupt)
         if not process.is_serving:  # it loads, or waits for the broker: what it began is undone on the way out

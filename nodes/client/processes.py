@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
@@ -26,10 +26,11 @@ class ProcessEnded(TrisectError):
 
 
 class Processes:
-    """Children by name; all are stopped when the context ends."""
+    """Children by name; all are stopped when the context ends. `check` looks after what else they need, too."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, *, also_check: Callable[[], None] = lambda: None) -> None:
         self._logs = logs
+        self._also_check = also_check
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(
@@ -63,7 +64,8 @@ class Processes:
         return self._children[name].pid
 
     def check(self) -> None:
-        """Raise ProcessEnded when a child has ended by itself."""
+        """Raise ProcessEnded when a child has ended by itself, or what `also_check` raises."""
+        self._also_check()
         for name, child in self._children.items():
             code = child.poll()
             if code is not None:

@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from broker.complaints import shortened
 from nodes.config.sections import ModelSection
 from pipeline.errors import ConfigError
+from pipeline.files import read_bounded
 from pipeline.frames.decode import Preprocess
 from pipeline.graph import ModelGraph
 from pipeline.lite.package import SUFFIX, Package
 from pipeline.models import PreprocessMode, lookup
 from pipeline.models.source import ModelSource
+
+MOST_LABELS_BYTES = 16 << 20
 
 
 def source_of(name: str, section: ModelSection) -> ModelSource:
@@ -53,8 +57,13 @@ def labels_of(section: ModelSection) -> tuple[str, ...] | None:
         return _imagenet_labels() if section.weights == "imagenet" else None
     try:
         return _read_labels(section.labels)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise ConfigError(f"models: labels: {section.labels}: {type(error).__name__}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"models: labels: {section.labels}: {error.strerror or error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        why = shortened(f"{type(error).__name__}: {error}")
+        raise ConfigError(
+            f"models: labels: {section.labels}: not labels, one a line or as Keras's index: {why}"
+        ) from error
 
 
 def check_labels(model: str, labels: Sequence[str] | None, graph: ModelGraph) -> None:
@@ -67,11 +76,13 @@ def check_labels(model: str, labels: Sequence[str] | None, graph: ModelGraph) ->
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
-    text = path.read_text(encoding="utf-8-sig")  # Windows writes a byte order mark
+    text = read_bounded(path, MOST_LABELS_BYTES).decode("utf-8-sig")  # Windows writes a byte order mark
     if path.suffix != ".json":
         return tuple(text.splitlines())
     # a class index as Keras has it: {"0": ["n01440764", "tench"], ...}
     index = json.loads(text)
+    if not isinstance(index, dict):
+        raise TypeError(f"a JSON {type(index).__name__}, no object")
     return tuple(str(index[str(number)][1]) for number in range(len(index)))
 
 

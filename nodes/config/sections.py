@@ -6,11 +6,12 @@ that a section names need not exist here: one configuration serves all machines,
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from nodes.config.base import Section, Table, TierName, empty
 from nodes.config.plan_request import LinkName, PlanRequest
@@ -18,9 +19,10 @@ from nodes.protocol.messages import WORKER
 from pipeline.models.source import MAX_SIZE
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
+from pipeline.ranges import MOST_NODES, MOST_STREAMS
 
-_ID = r"^[a-z0-9-]+$"
-_MODEL_NAME = r"^[a-z0-9_.-]+$"
+_ID = r"^[a-z0-9-]{1,128}$"
+_MODEL_NAME = r"^[a-z0-9_.-]{1,128}$"
 _PACKAGE = r"^[A-Za-z_][A-Za-z0-9_.]*$"
 _WEIGHTS_FILES = (".h5", ".keras")
 _MODEL_FILES = (".keras", ".trisect")
@@ -45,12 +47,21 @@ NodeKey: TypeAlias = Annotated[NodeId, Field(pattern=_ID, description="a node's 
 ModelKey: TypeAlias = Annotated[str, Field(pattern=_MODEL_NAME, description="a model's name of a-z, 0-9, -, _ and .")]
 
 
+def _host_alone(value: str) -> str:
+    if ":" in value:  # in a name there is none: an address of IPv6, or a port behind the host
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            raise ValueError("a host name or address alone; the port has a key of its own") from None
+    return value
+
+
 class BrokerSection(Section):
     """The MQTT broker's address and our credentials."""
 
-    host: str = Field(
+    host: Annotated[str, AfterValidator(_host_alone)] = Field(
         "127.0.0.1",
-        pattern=r"^[^\s/\[\]@]+$",
+        pattern=r"^[^\s/\[\]@]{1,253}$",
         description="a host name or address alone: no mqtt:// before it, no brackets around it, no port after it",
     )
     port: int = Field(1883, ge=1, le=65535, description="a port from 1 to 65535")
@@ -271,7 +282,7 @@ class TelemetrySection(Section):
 
 
 class TransportSection(Section):
-    """Transport of tensors. A chunk must fit the broker's packet limit, 16 MiB for ours and 1 MB for some others."""
+    """Transport of tensors. A chunk is smaller where the broker's packet limit is: 16 MiB for ours, 1 MB elsewhere."""
 
     chunk_bytes: int = Field(
         1_048_576, ge=16_384, le=8_388_608, description="bytes from 16384 to 8388608; about 1 MiB is fastest"
@@ -299,8 +310,12 @@ class Config(Section):
     )
     broker: BrokerSection = BrokerSection()
     models: Table[ModelKey, ModelSection] = Field(default_factory=empty, description="a section with models")
-    streams: Table[StreamKey, StreamSection] = Field(default_factory=empty, description="a section with streams")
-    nodes: Table[NodeKey, NodeSection] = Field(description="a section with at least one node", min_length=1)
+    streams: Table[StreamKey, StreamSection] = Field(
+        default_factory=empty, description=f"a section with at most {MOST_STREAMS} streams", max_length=MOST_STREAMS
+    )
+    nodes: Table[NodeKey, NodeSection] = Field(
+        description=f"a section with 1 to {MOST_NODES} nodes", min_length=1, max_length=MOST_NODES
+    )
     links: Table[LinkName, LinkSection] = Field(
         default_factory=empty, description="a section with device_edge or edge_cloud, left out where nodes measure"
     )

@@ -27,7 +27,7 @@ from nodes.planner.offline import static_costs_of
 from nodes.protocol.commands import OBJECTIVE, PLACE
 from nodes.protocol.messages import LifeState, MessageError, NodeName, StreamName, parse_json, to_bytes
 from nodes.session.guard import Guard
-from nodes.session.presence import PLANNER_TIER, Presence, require_free
+from nodes.session.presence import PLANNER_TIER, IdCheck, Presence
 from nodes.tier.machine.actions import Log, Refuse
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.tier.meter import Meter
@@ -79,20 +79,23 @@ class _Inbox:
 
 
 class PlannerNode:
-    """The planner process; `run` serves until `stop`."""
+    """The planner process; `run` serves until `stop`. `check` is that of its id, where it has begun already."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, check: IdCheck | None = None) -> None:
         self.config = config
-        self.names = Namespace(config.pipeline)
+        self.names, self._check = Namespace(config.pipeline), check
         self.meter = Meter()
         self.is_serving = False
+        self._why_stopped = ""
         self._guard = Guard(_log, str(config.planner.id))
         self._inbox = _Inbox()
 
     def run(self) -> None:
         """Come up, plan, leave. Raises IdInUse, SessionTaken, BrokerError."""
         section = self.config.planner
-        require_free(self.config, self.names, section.id)
+        check = self._check or IdCheck(self.config, self.names, section.id)
+        import_module("scipy.optimize")  # a third of a second, which the first plan would wait for
+        check.result()
         self.presence = Presence(
             self.config,
             self.names,
@@ -101,6 +104,7 @@ class PlannerNode:
             on_up=lambda: self._inbox.put(ConnectionRestored()),
             on_down=lambda _: self._inbox.put(ConnectionLost()),
             on_taken=self.stop,
+            why_stopped=lambda: self._why_stopped,
         )
         self.session = self.presence.session
         self._subscribe()
@@ -121,11 +125,11 @@ class PlannerNode:
             plan_requests={id_: stream.plan for id_, stream in self.config.streams.items()},
         )
         with self.presence:
-            import_module("scipy.optimize")  # half a second, which the first plan would wait for
             self._loop()
 
-    def stop(self) -> None:
-        """End; from any thread or a signal handler."""
+    def stop(self, why: str = "") -> None:
+        """End, and say why; from any thread or a signal handler."""
+        self._why_stopped = why
         self._inbox.stop()
 
     def _subscribe(self) -> None:
@@ -215,6 +219,7 @@ class PlannerNode:
             topic = self.names.topic(topics.TELEMETRY, node=self.config.planner.id)
             report = self.meter.report() | {
                 "refused_total": self.presence.border.total + self.session.refused_total,
+                "missed_messages_total": self.session.missed_total,
                 "internal_errors_total": self._guard.total + self.session.internal_errors_total,
             }
             self.session.publish(topic, to_bytes(report), qos=topics.TELEMETRY.qos)

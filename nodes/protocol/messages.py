@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, Strict, ValidationError
 
 from pipeline import ranges
 from pipeline.coding import CodecSpeed
@@ -65,7 +65,7 @@ class LifeState(str, Enum):
 class NodeState:
     """`session` is new for each process; `births` counts how often it came up on the broker in that session.
 
-    `message` says why a node stopped, when it did not by itself.
+    `message` says why a node stopped: the error, or the signal that asked for it.
     """
 
     node: NodeName
@@ -250,7 +250,34 @@ class Applied:
     )
 
 
-T = TypeVar("T", NodeState, NodeInfo, LinkReport, Applied)
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Which device answers a stream, and which process of it."""
+
+    stream: StreamName
+    node: NodeName
+    session: Word
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What names a frame's result, of its many fields: those that anybody goes by."""
+
+    stream: StreamName
+    sequence: Annotated[int, Field(strict=True, ge=0, le=ranges.MOST_SEQUENCE)]
+    ok: Annotated[bool, Strict()]
+    correlation: Annotated[str, Field(max_length=ranges.MOST_REASON)] = ""
+    frame: Word = ""
+
+
+def read_result(payload: bytes) -> dict[str, Any]:
+    """A frame's result, as plain values. Raises MessageError."""
+    result = parse_json(payload)
+    ranges.read(_Result, result, error=MessageError, what="a result")
+    return result
+
+
+T = TypeVar("T", NodeState, NodeInfo, LinkReport, Applied, Owner)
 
 
 def to_bytes(message: Any) -> bytes:

@@ -1,14 +1,11 @@
-"""What a node says and checks before it serves: answers to seeded frames, and what the broker takes in a packet."""
+"""What a node says of itself before it serves: its answers to seeded frames."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from broker.session import Session
 from nodes.config.sections import Config
-from pipeline.errors import ConfigError
-from pipeline.wire import HEADER_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Engine, Loaded
@@ -28,16 +25,3 @@ def answers_where_asked(config: Config, engine: Engine, models: Mapping[str, Loa
         found[name] = known or answers(engine, model)
         profile.keep_if_possible(key, engine, {"answers": found[name]})
     return found
-
-
-def check_packet_limit(session: Session, chunk_bytes: int) -> None:
-    """Raise ConfigError when a chunk with its header exceeds what the broker accepts in a packet."""
-    limit, needed = session.max_packet_bytes, chunk_bytes + HEADER_LIMIT_BYTES
-    if limit is not None and limit < needed:
-        raise ConfigError(
-            f"transport.chunk_bytes is {chunk_bytes:,}; with a header of up to {HEADER_LIMIT_BYTES:,} bytes it exceeds "
-            f"the {limit:,} bytes that the broker at {session.address} accepts in a packet",
-            size=needed,
-            limit=limit,
-            hint=f"raise max_packet_size there, or set chunk_bytes to {limit - HEADER_LIMIT_BYTES:,} or less",
-        )

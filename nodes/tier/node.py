@@ -29,26 +29,30 @@ from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
 from nodes.config.sections import Config
-from nodes.protocol.commands import DRAIN
+from nodes.protocol.commands import DRAIN, TAKEN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
+from nodes.protocol.reports import stream_metric
 from nodes.session import link_probe
 from nodes.session.guard import Guard
+from nodes.session.last_run import LastRun
 from nodes.session.link_monitor import LinkWatch
-from nodes.session.presence import Presence, require_free, wait_up
+from nodes.session.packet_limit import check_packet_limit, chunk_bytes
+from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import sequences
 from nodes.tier.codec_ratios import CodecTrials
 from nodes.tier.compute import Compute
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.inbound import Inbound
-from nodes.tier.introduction import answers_where_asked, check_packet_limit
-from nodes.tier.loading import load
+from nodes.tier.introduction import answers_where_asked
+from nodes.tier.loading import import_ahead, load
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.stream import StreamSettings
 from nodes.tier.machine.tier import TierMachine
 from nodes.tier.meter import Meter
 from nodes.tier.outbound import Outbound
+from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.sources import Source
 from nodes.tier.tensor_topics import tensor_subscriptions
@@ -71,14 +75,14 @@ STAND_BY_AFTER_S = 10.0
 class TierNode:
     """One node of the configuration; `run` serves until `stop`. `state_dir` holds what outlives the process.
 
-    Raises ConfigError for a node that it lacks, UnknownModel.
+    `check` is that of its id, where it has begun already. Raises ConfigError for a node that it lacks, UnknownModel.
     """
 
-    def __init__(self, config: Config, node: NodeId, *, state_dir: Path) -> None:
+    def __init__(self, config: Config, node: NodeId, *, state_dir: Path, check: IdCheck | None = None) -> None:
         if node not in config.nodes:
             raise ConfigError(f"no node {node!r} in the configuration; it has: {', '.join(config.nodes)}")
         self.config, self.node, self.section = config, node, config.nodes[node]
-        self.names = Namespace(config.pipeline)
+        self.names, self._check = Namespace(config.pipeline), check
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
         self._used = sorted({stream.model for stream in config.streams.values()})
@@ -88,6 +92,7 @@ class TierNode:
         self._labels = {name: labels_of(model) for name, model in named.items() if model.labels is not None}
         self._state_dir = state_dir / config.pipeline
         self.is_serving = False
+        self._why_stopped = ""
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
         self._guard = Guard(_log, str(node))
         stands_by = self.section.standby and self.section.memory_mb is None
@@ -95,8 +100,10 @@ class TierNode:
         self._stand_by_at = math.inf
 
     def run(self) -> None:
-        """Come up, serve, leave. Raises IdInUse, SessionTaken, ModelError, ConfigError, BrokerError."""
-        require_free(self.config, self.names, self.node)
+        """Come up, serve, leave. Raises IdInUse, StreamOwned, SessionTaken, ModelError, ConfigError, BrokerError."""
+        check = self._check or IdCheck(self.config, self.names, self.node, self.streams)
+        import_ahead(self.config.engine_of(self.node))
+        gone = check.result()
         self.presence = Presence(
             self.config,
             self.names,
@@ -104,7 +111,10 @@ class TierNode:
             self.section.tier.label,
             takes_frames=bool(self.streams),
             on_up=self._on_up,
+            on_down=lambda _: self._ownership.disconnected(),
             on_taken=self.stop,
+            why_stopped=lambda: self._why_stopped,
+            on_missed=self._on_missed,
         )
         self.session = self.presence.session
         self._frame_ledger = FrameLedger(
@@ -117,19 +127,31 @@ class TierNode:
             directory=self._state_dir,
             offer=self._inbox.put,
         )
-        with self._frame_ledger, self.presence:
+        self._ownership = Ownership(self.presence, self.names, self.streams, gone=gone, on_lost=self.stop)
+        with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self.presence:
             self._load()
             self._assemble()
             self._introduce()
             self._serve()
+            self.presence.final = self._ownership.farewell()
+            if self._ownership.lost is not None:
+                self.presence.comes_back = False
+                raise self._ownership.lost
 
-    def stop(self) -> None:
-        """End; from any thread or a signal handler."""
+    def stop(self, why: str = "") -> None:
+        """End, and say why; from any thread or a signal handler."""
+        self._why_stopped = why
         self._inbox.put(None)
 
     def _on_up(self) -> None:
         self._inbox.put(ev.ConnectionRestored())
         self._frame_ledger.connected()
+
+    def _on_missed(self, channel: Channel) -> None:
+        """The broker has dropped tensors: their frames come back no sooner than they are submitted again."""
+        if channel is Channel.BULK:
+            self._inbox.put(ev.ConnectionRestored())
+            self.presence.renew()
 
     # Coming up.
 
@@ -204,7 +226,7 @@ class TierNode:
                 if not self._prepare.is_busy:
                     self.meter.tile(action)
             case do.Count():
-                self.meter.count(action.name)
+                self._count(action)
             case do.Refuse():
                 self.presence.border.refuse(action.about, action.why)
             case do.Log():
@@ -227,7 +249,7 @@ class TierNode:
         from pipeline.profiling import codec_speeds
         from pipeline.profiling.profile import hardware
 
-        keep, topic = self.session.keep, self.names.topic
+        keep, topic = self.presence.words.keep, self.names.topic
         for graph in self.graphs.values():
             keep(topic(topics.MODEL, digest=graph.digest), to_bytes(graph.to_json()))
         info = NodeInfo(
@@ -254,14 +276,15 @@ class TierNode:
                 self._publish_profile(profile)
         self._announce(do.AnnounceApplied({}))
         wait_up(self.session)
-        check_packet_limit(self.session, self.config.transport.chunk_bytes)
-        report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=self.config.transport.chunk_bytes)
+        check_packet_limit(self.session)
+        most = chunk_bytes(self.config.transport, self.session)
+        report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=most)
         keep(topic(topics.LINK, node=self.node), to_bytes(report))
         _log.info("link: %s", report.describe())
 
     def _publish_profile(self, profile: Profile) -> None:
         topic = self.names.topic(topics.PROFILE, node=self.node, model=profile.model)
-        self.session.keep(topic, to_bytes(profile.to_json()))
+        self.presence.words.keep(topic, to_bytes(profile.to_json()))
 
     # Serving.
 
@@ -285,7 +308,9 @@ class TierNode:
             worker.start()
         self._inbound.subscribe(self.session)
         self.presence.enter(LifeState.READY)
-        self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=DRAIN)], self._on_drain)
+        commands = {DRAIN: self._on_drain, TAKEN: self._on_taken_asked}
+        for verb, handler in commands.items():
+            self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=verb)], handler)
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
         self._watch.start()
         for source in sources:
@@ -300,7 +325,7 @@ class TierNode:
 
     def _drain(self) -> None:
         """Finish the open frames, those that can be, before leaving."""
-        if not self.presence.is_taken and self._open_frames():
+        if not self.presence.is_taken and self._ownership.lost is None and self._open_frames():
             self.presence.enter(LifeState.DRAINING)
             give_up = time.monotonic() + DRAIN_S
             self._loop(lambda: not self._open_frames() or time.monotonic() > give_up)
@@ -347,6 +372,11 @@ class TierNode:
         self.presence.enter(LifeState.READY if undo else LifeState.DRAINING)
         self.presence.reply(message, {"ok": True})
 
+    def _on_taken_asked(self, message: Message) -> None:
+        """How many frames of whoever asks have come here, and how many of them are answered."""
+        counts = self._frame_ledger.taken(self.presence.border.reply_to(message)[0])
+        self.presence.reply(message, {"ok": True, "session": self.presence.token, **counts})
+
     def _next_event(self) -> ev.Event | None:
         try:
             return self._inbox.get(timeout=TICK_S)
@@ -356,20 +386,29 @@ class TierNode:
     def _offer(self, stream: StreamId, pending_frame: PendingFrame, live: bool) -> None:
         self._inbox.put(ev.FrameOffered(stream, pending_frame, live))
 
+    def _count(self, action: do.Count) -> None:
+        self.meter.count(action.name)
+        if action.stream is not None:
+            self.meter.count_of(action.stream, action.name)
+
     def _announce(self, action: do.AnnounceApplied) -> None:
         applied = Applied(self.node, self.presence.token, action.streams)
-        self.session.keep(self.names.topic(topics.APPLIED, node=self.node), to_bytes(applied))
+        self.presence.words.keep(self.names.topic(topics.APPLIED, node=self.node), to_bytes(applied))
 
     def _report(self) -> None:
-        owners = self.machine.owners.values()
+        owners = self.machine.owners
+        self.presence.words.say_again()
         report = {
             **self.meter.report(),
             **self.presence.clock.report(),
             **self._watch.report(),
             "refused_total": self.presence.border.total + self.session.refused_total,
+            "missed_messages_total": self.session.missed_total,
             "internal_errors_total": self._internal_errors(),
             "in_flight": self._open_frames(),
-            "backlog": sum(len(owner.backlog) for owner in owners),
+            "backlog": sum(len(owner.backlog) for owner in owners.values()),
+            **{stream_metric(name, "in_flight"): len(owner.open) for name, owner in owners.items()},
+            **{stream_metric(name, "backlog"): len(owner.backlog) for name, owner in owners.items()},
             "queue_depth": len(self._compute.worker),
             "sent_bytes_total": self.session.sent_bytes_total,
             "received_bytes_total": self.session.received_bytes_total,
@@ -438,6 +477,7 @@ class TierNode:
     def _prepare_epoch(self, action: do.Prepare) -> None:
         plan = action.plan
         self._stand_by_at = min(self._stand_by_at, time.monotonic() + STAND_BY_AFTER_S)
+        self.meter.expect_segment(plan.stream, plan.epoch)
         try:
             self._compute.prepare(action)
             subscribed = self._subscribed.setdefault((plan.stream, plan.epoch), [])

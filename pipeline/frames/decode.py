@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -23,6 +24,9 @@ from pipeline.frames.bounds import check_jpeg, check_png
 from pipeline.graph import Tensor
 
 Array: TypeAlias = npt.NDArray[Any]
+
+# said to standard error for each such picture, whatever it is refused with
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 MAX_PIXELS = 24_000_000
 """Of an image, where its stream says nothing else: about a second of work, and 240 MB while it is decoded."""

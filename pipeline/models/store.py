@@ -1,4 +1,4 @@
-"""The store of packages on a machine, each written once: by what was packed, in the cache folder.
+"""The store of packages on a machine, each written once: by what was packed, in the cache folder, which is bounded.
 
 A package is made in a process of its own, so that who asks for it never loads TensorFlow. Knows no network.
 """
@@ -23,6 +23,7 @@ from pathlib import Path
 from pipeline import folders
 from pipeline.errors import ModelError, NoKernel
 from pipeline.lite.package import FORMAT_VERSION, SUFFIX, Package
+from pipeline.models import kept
 from pipeline.models.source import ModelSource
 
 _log = logging.getLogger(__name__)
@@ -43,16 +44,22 @@ def path_of(source: ModelSource) -> Path:
 def load(source: ModelSource) -> Package:
     """The package that a source is, or the one made of it here before; else a new one, which takes seconds.
 
-    Raises ModelError, for a source that has to be packed also where TensorFlow is not installed.
+    One that was made here stays on the disk while it is in use; others may have to go for it (`kept.prune`). Raises
+    ConfigError for a limit that is none, and ModelError, for a source that has to be packed also where TensorFlow is
+    not installed.
     """
     if source.is_package:
         return Package(Path(source.source).expanduser(), name=source.name)
     path = path_of(source)
-    if not path.exists():
+    package = kept.opened(path, source.name)
+    while package is None:
+        most_bytes = kept.limit_bytes()
         with _alone(path):
             if not path.exists():
                 make(source, path)
-    return Package(path, name=source.name)
+            package = kept.opened(path, source.name)  # not there: another process needed its room in this very moment
+        kept.prune(path.parent, most_bytes)
+    return package
 
 
 def make(source: ModelSource, path: Path) -> None:

@@ -111,7 +111,17 @@ def _solve(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], o
         without = _solve_uncharged(graph, replace(costs, seconds=others), constraints, objective)
     except Infeasible:
         return found
-    return min(found, without, key=lambda solution: objective.value(predict(graph, solution.placement, costs)))
+    values = {s.placement: objective.value(predict(graph, s.placement, costs)) for s in (found, without)}
+    best = min(values, key=lambda placement: values[placement])
+    # the one that is dearer may still hide a better one than the best
+    bound = min(values[solution.placement] * (1 - solution.gap) for solution in (found, without))
+    return Solution(best, gap_between(bound, values[best]))
+
+
+def gap_between(bound: float, value: float) -> float:
+    """By what share of `value` something better could be better, when nothing is worth less than `bound`."""
+    gap = max(0.0, 1 - bound / value) if value > 0 else 0.0
+    return gap if gap > PROOF else 0.0
 
 
 def _solve_uncharged(
@@ -127,8 +137,7 @@ def _solve_uncharged(
         if not exceeded:
             value = judged.value(predict(graph, placement, costs))
             bound += judged.latency * costs.send_receive_overhead.get(Tier.EDGE, 0.0) * (Tier.EDGE in placement)
-            gap = max(0.0, 1 - bound / value) if value > 0 else 0.0
-            return Solution(placement, gap if gap > PROOF else 0.0)
+            return Solution(placement, gap_between(bound, value))
         # within the solver's tolerance of a limit, but beyond it
         for number in exceeded:
             limits[number] = replace(limits[number], bound=_a_little_less(limits[number].bound))

@@ -9,7 +9,8 @@ on which the set that is best under the bound's placement loses most against the
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from typing import TYPE_CHECKING, overload
@@ -119,6 +120,8 @@ class NodeSetSearch:
     constraints: Sequence[Constraint]
     objective: Objective
     solved: int = 0
+    _proved: float = math.inf
+    """No plan that was looked for is worth less, however far each search got."""
     _judged: Objective = field(init=False)
     _seconds: dict[Tier, NDArray[np.float64]] = field(init=False, default_factory=dict)
     _relaxed: dict[tuple[int, ...], tuple[float, Placement] | None] = field(init=False, default_factory=dict)
@@ -137,14 +140,15 @@ class NodeSetSearch:
 
         for group in self._roots():
             push(0.0, group)
-        seen = set()
+        seen: set[Hashable] = set()
         while queue:
             bound, _, _, item = heapq.heappop(queue)
             if isinstance(item, PricedPlan):
                 key = item.placement, tuple(item.nodes.items()), item.tiling
                 if key not in seen:
+                    # what is dearer, but was not searched to its end, may still hide something better than the first
+                    yield item if seen else replace(item, gap=exact.gap_between(self._proved, item.value))
                     seen.add(key)
-                    yield item
             else:
                 for least, part in self._explored(bound, item):
                     push(max(bound, least), part)
@@ -187,6 +191,7 @@ class NodeSetSearch:
         value, placement = relaxed
         found = self._judged.value(predict(self.graph, placement, candidate.costs))
         whole = priced(self.graph, placement, candidate, self.objective, _gap(value, found))
+        self._note(whole)
         if not group.in_tiles:
             yield found, whole
         elif (shared := self._in_tiles(candidate, whole)) is not None:
@@ -197,14 +202,19 @@ class NodeSetSearch:
         assert candidate.pool is not None
         asked, costs, pool = [*self.constraints, *candidate.constraints], candidate.costs, candidate.pool
         self.solved += 1
-        found = tiled.best(self.graph, costs, pool, candidate.tiled_stack_costs, asked, self.objective, whole.value)
+        least = whole.value * (1 - whole.gap)
+        found = tiled.best(self.graph, costs, pool, candidate.tiled_stack_costs, asked, self.objective, least)
         if found is not None and candidate.in_use is not None:
             found = tiled.kept(self.graph, costs, pool, candidate.in_use, asked, self.objective, found)
         if found is None:
             return None
         repriced = replace(candidate, costs=found.costs)
         shared = replace(priced(self.graph, found.placement, repriced, self.objective, found.gap), tiling=found.tiling)
+        self._note(shared)
         return shared if shared.value < whole.value else None
+
+    def _note(self, plan: PricedPlan) -> None:
+        self._proved = min(self._proved, plan.value * (1 - plan.gap))
 
     def _relax(self, members: tuple[int, ...]) -> tuple[float, Placement] | None:
         """A lower bound for the members without tiles, and the placement that it belongs to; None if none is allowed.

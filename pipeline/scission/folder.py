@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.files import read_bounded
 from pipeline.placement import Tier
 from pipeline.scission import formats
 from pipeline.scission.system import Blocks, System
 
+MAX_BYTES = 32 << 20
+"""Of one file; a profile of 1,041 blocks has some hundred kilobytes."""
 _PASSED_OVER = frozenset({".csv", ".svg", ".png"})
 _LAYOUT = "DIR/TIER/SYSTEM/MODEL.json (TIER is device, edge or cloud)"
 
@@ -101,7 +104,7 @@ def _entries(directory: Path) -> list[Path]:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", file=path) from None
 

@@ -97,8 +97,9 @@ class _Machine:
         else:
             module, _, name = argument.partition(" ")
         if (module, name) != CLASS:
+            shown = f"{module}.{name}"[:100]
             raise ForeignPickle(
-                f"it names {module}.{name}; only {'.'.join(CLASS)}, Scission's own, is admitted; nothing was run"
+                f"it names {shown}; only {'.'.join(CLASS)}, Scission's own, is admitted; nothing was run"
             )
         self.stack.append(LayerBenchmark)
 

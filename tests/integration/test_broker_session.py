@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from broker.errors import (
@@ -215,3 +217,22 @@ def test_publishes_made_while_the_broker_is_away_arrive_in_order(
     assert received.payloads(100) == [bytes([number]) for number in range(100)]
     session._connections[Channel.BULK].outbox.wait_empty(PATIENCE_S)
     assert session.queued_bytes == 0
+
+
+def test_a_callback_that_the_end_overtakes_is_no_failure(address: Address, open_session: OpenSession) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def up() -> None:
+        begun.set()
+        try:
+            while not ended.wait(0.01):
+                session.publish("t", b"")  # until it is stopped, and says so
+        finally:
+            ended.set()
+
+    session = open_session(address, start=False, on_up=up)
+    session.start()
+    assert begun.wait(PATIENCE_S)
+    session.stop()
+    assert ended.wait(PATIENCE_S)
+    assert session.internal_errors_total == 0

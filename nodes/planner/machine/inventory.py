@@ -43,6 +43,7 @@ from pipeline.ranges import MOST_NODES, MOST_STREAMS
 
 SILENCE_S = 0.25
 """Between two looks at who has fallen silent."""
+_TIERS = frozenset(tier.label for tier in Tier)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +187,21 @@ class Inventory:
                 return []
         assert_never(event)
 
+    def validate(self) -> None:
+        """Assert what always holds."""
+        self.registry.validate()
+        told_of = (self.registry.peers.states, self.registry.peers.applied, self.registry.infos, self.registry.links)
+        for table in (*told_of, self.lost_at):
+            assert table.keys() <= self.nodes, f"{table.keys() - self.nodes} are known and not counted"
+        assert len(self.nodes) <= MOST_NODES
+        assert len(self.streams) <= MOST_STREAMS
+        assert len(self.seen_plans) <= MOST_STREAMS
+        assert not math.isnan(self.decide_after)
+        for name, stream in self.streams.items():
+            stream.validate()
+            assert stream.plan is None or stream.plan.stream == name
+            assert stream.binding.device in self.registry.infos
+
     def newest_believable(self, name: StreamId) -> int:
         """The highest epoch of the stream that a node can have seen."""
         stream, seen = self.streams.get(name), self.seen_plans.get(name)
@@ -255,7 +271,9 @@ class Inventory:
     def _fall_silent(self, now: float, nodes: Iterable[NodeId]) -> list[PlannerAction]:
         """See which of these nodes have said nothing for too long, or are heard again."""
         peers, before = self.registry.peers, self.registry.silent
-        suspects = {n for n in nodes if peers.alive(n) and self.failure_detector.suspects(n, now)}
+        # a planner's own reports are nobody's business here, least of all this one's
+        living = {n for n in nodes if peers.alive(n) and peers.states[n].tier in _TIERS}
+        suspects = {n for n in living if self.failure_detector.suspects(n, now)}
         self.registry.silent = frozenset((before - set(nodes)) | suspects)
         after_s = self.settings.lost_after_s
         fallen, back = self.registry.silent - before, before - self.registry.silent

@@ -79,3 +79,7 @@ class PlannerMachine:
             return []
         quick = need is Need.URGENT and inventory.agenda.waiting(Need.URGENT) >= MOST_PROVED
         return decide(inventory, name, stream, now, wall_ts, quick=quick)
+
+    def validate(self) -> None:
+        """Assert what always holds."""
+        self.inventory.validate()

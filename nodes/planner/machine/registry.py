@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -69,6 +70,21 @@ class Registry:
     def __post_init__(self) -> None:
         self.link_rates = Links(self.links)
         self.compute = ComputeSeconds(self.infos, self.graphs)
+
+    def validate(self) -> None:
+        """Assert what always holds."""
+        self.peers.validate()
+        assert len(self.graphs) <= MOST_GRAPHS
+        assert all(digest == graph.digest for digest, graph in self.graphs.items())
+        assert all(node == info.node for node, info in self.infos.items())
+        assert all(self.peers.alive(node) for node in self.silent), "who is gone does not fall silent"
+        for node in self.infos:
+            charged = (
+                self.send_receive_overhead.seconds_of(node),
+                self.tile_overhead.seconds_of(node),
+                self.compute.call_seconds(node),
+            )
+            assert all(math.isfinite(seconds) and seconds >= 0 for seconds in charged), f"{node}: {charged}"
 
     def learn_info(self, info: NodeInfo) -> str:
         """Take what a node says it can do; returns what is wrong with it, empty if nothing is."""

@@ -66,6 +66,17 @@ class PlannedStream:
             self.drift_reasons = tuple(left)
         self.before, self.assumed = self.assumed, now
 
+    def validate(self) -> None:
+        """Assert what always holds."""
+        assert self.forced is not None or self.forced_tiles is None
+        if self.plan is None:
+            assert not self.preparing
+            return
+        assert self.plan.epoch >= 1
+        assert self.plan.device == self.binding.device == self.plan.nodes[Tier.DEVICE]
+        assert self.last_good is None or self.last_good.epoch <= self.plan.epoch
+        assert all(epoch <= self.plan.epoch for _, _, epoch in self.preparing)
+
     @property
     def plan_request(self) -> PlanRequest:
         """The request that its plans follow: a person's, else the configured one."""

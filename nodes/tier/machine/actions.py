@@ -151,9 +151,10 @@ class NoteTile:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Add one to a counter of the telemetry."""
+    """Add one to a counter of the telemetry: the node's, and that of the stream, if it is about one."""
 
     name: str
+    stream: StreamId | None = None
 
 
 @dataclass(frozen=True, slots=True)

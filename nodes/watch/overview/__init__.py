@@ -6,13 +6,13 @@ ages and rates are reckoned on it alone, since the nodes' own clocks may differ.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from broker import topics
 from broker.topics import Topic
 from nodes.config.sections import Config
+from nodes.display.text import json_text
 from nodes.protocol.messages import Applied, LinkReport, MessageError, NodeInfo, NodeState, from_bytes, parse_json
 from nodes.protocol.reports import read_report
 from nodes.watch.overview.known import Known
@@ -152,6 +152,7 @@ class Overview:
                 "why": self._disconnected_why,
                 "dropped_messages_total": self._dropped_total,
             },
+            "problems": self._problems(now),
             "bad_messages_total": self._bad_total,
             "last_bad_message": self._last_bad and _bad_json(*self._last_bad, now),
             "nodes": {node: self._known.node_json(node, now) for node in self._known.node_ids()},
@@ -159,10 +160,15 @@ class Overview:
             "streams": {name: self._known.stream_json(name, now, self._since) for name in sorted(self._known.streams)},
         }
 
+    def _problems(self, now: float) -> list[str]:
+        if not self._connected:
+            return [f"the broker is not there: {self._disconnected_why or 'the connection ended'}"]
+        return self._known.problems(now)
+
 
 def to_json(snapshot: Mapping[str, Any]) -> str:
     """A snapshot as the text that scripts read."""
-    return json.dumps(snapshot, indent=2, allow_nan=False)
+    return json_text(snapshot, indent=2)
 
 
 def _require(named: str, said: str) -> None:

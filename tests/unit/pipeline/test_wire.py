@@ -139,13 +139,29 @@ def test_a_chunk_beyond_its_tensor_is_refused_with_the_numbers() -> None:
         decode_chunk(with_header(chunks()[0], offset=30))
 
 
-def test_overlapping_chunks_that_leave_a_gap_are_found_by_the_checksum() -> None:
+def test_a_tensor_that_is_sent_again_in_chunks_of_another_size_is_put_together() -> None:
+    # a broker that was restarted with another packet limit lies between the two
+    larger, smaller = chunks(), [*encode(KEY, 5, ARRAY, chunk_bytes=7)]
+    for part in range(len(larger)):
+        into = assembler()
+        for chunk in larger[:part]:
+            assert into.add("edge-1", chunk) is None
+        received = [into.add("edge-1", chunk) for chunk in smaller]
+        whole = next(tensor for tensor in received if tensor is not None)
+        assert isinstance(whole, Received)
+        assert np.array_equal(whole.array, ARRAY)
+
+
+def test_overlapping_chunks_that_leave_a_gap_are_refused_and_forgotten() -> None:
     into = assembler()
     first, second, _ = chunks()
     into.add("edge-1", first)
     into.add("edge-1", second)
-    with pytest.raises(WireError, match="checksum"):
-        into.add("edge-1", with_header(second, offset=10))
+    for offset in (10, 11):
+        assert into.add("edge-1", with_header(second, offset=offset)) is None
+    with pytest.raises(WireError, match="overlap and leave a gap at 40 of 48"):
+        into.add("edge-1", with_header(second, offset=12))
+    assert into.pending_bytes == 0
 
 
 def test_data_that_is_not_as_long_as_claimed_is_refused_with_both_lengths() -> None:

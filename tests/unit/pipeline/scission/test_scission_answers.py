@@ -125,6 +125,14 @@ def test_a_malicious_dat_file_runs_nothing_and_its_class_is_named(tmp_path: Path
     assert not proof.exists()
 
 
+def test_a_dat_file_that_would_take_for_ever_is_refused_and_its_largest_own_is_not() -> None:
+    """Each byte is a step at least: five megabytes of them took half a minute."""
+    most = scission_pickle.MAX_STEPS
+    assert scission_pickle.read(b"]" + b"K\x01a" * 10_000 + b".") == [1] * 10_000
+    with pytest.raises(scission_pickle.ForeignPickle, match=f"more than {most:,} steps"):
+        scission_pickle.read(b"]" + b"K\x01a" * 2_500_000 + b".")
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -229,7 +229,9 @@ class Streams:
         self.changes = 0
 
     def __call__(self, event: pe.PlannerEvent) -> None:
-        for action in self.machine.handle(event, self.now, self.now):
+        actions = self.machine.handle(event, self.now, self.now)
+        self.machine.validate()
+        for action in actions:
             if isinstance(action, pe.PublishPlan):
                 self.changes += self.plans.get(action.plan.stream) is not None
                 self.plans[action.plan.stream] = action.plan

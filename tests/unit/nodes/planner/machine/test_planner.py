@@ -55,7 +55,9 @@ class Planner:
 
     def __call__(self, event: pe.PlannerEvent, after: float = 0.0) -> list[pe.PlannerAction]:
         self.now += after
-        return self.machine.handle(event, self.now, self.now)
+        actions = self.machine.handle(event, self.now, self.now)
+        self.machine.validate()
+        return actions
 
     def tick(self, after: float) -> list[pe.PlannerAction]:
         return self(ev.Tick(), after)

@@ -10,7 +10,7 @@ import pytest
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.problem import EXACT
 from nodes.planner.machine.stream import FORCED
-from nodes.protocol.messages import LifeState, NodeInfo
+from nodes.protocol.messages import LifeState, NodeInfo, NodeState
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.actions import Refuse
 from pipeline.partition import exact
@@ -208,7 +208,7 @@ def test_a_living_node_that_never_prepares_is_left_out_after_the_deadline() -> N
     planner.tick(0.0)
     assert published(planner.tick(119.0)) == []
     actions = planner.tick(1.0)
-    assert "cloud-1 has not prepared epoch 1 within 120 s: it is left out until it starts anew" in logged(actions)
+    assert "cloud-1 has not prepared epoch 1 within 120 s: it is left out until it restarts" in logged(actions)
     (without,) = published(actions)
     assert without.placement == ON_EDGE
 
@@ -227,7 +227,7 @@ def test_a_node_that_falls_silent_is_out_of_plans_until_it_is_heard_again() -> N
     for _ in range(3):
         assert published([a for node in (DEVICE, EDGE) for a in planner(pe.TelemetryArrived(node))]) == []
         assert published(planner.tick(1.0)) == []
-    actions = [a for node in (DEVICE, EDGE) for a in planner(pe.TelemetryArrived(node), 0.1)]
+    actions = [a for node in (DEVICE, EDGE) for a in planner(pe.TelemetryArrived(node), 0.15)]
     assert "nothing from cloud-1 for 4 s" in logged(actions)
     (without,) = published(actions)
     assert (without.placement, without.reason.partition(";")[0]) == (ON_EDGE, "cloud-1 has fallen silent")
@@ -236,6 +236,15 @@ def test_a_node_that_falls_silent_is_out_of_plans_until_it_is_heard_again() -> N
     planner(pe.TelemetryArrived(DEVICE))
     (back,) = published(planner(pe.TelemetryArrived(CLOUD), 1.0))
     assert back.placement == ON_CLOUD
+
+
+def test_a_planner_does_not_say_that_it_hears_nothing_from_itself() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD, lost_after_s=4.0)
+    planner(ev.PeerStateArrived(NodeState(NodeId("planner"), "planner", LifeState.READY, "one", 1)))
+    said = [a for _ in range(6) for n in (DEVICE, EDGE, CLOUD) for a in planner(pe.TelemetryArrived(n), 0.4)]
+    assert not [text for text in logged(said) if "nothing from" in text]
+    assert any("nothing from edge-1" in text for text in logged(planner(pe.TelemetryArrived(DEVICE), 4.5)))
+    assert not [text for text in logged(planner.tick(1.0)) if "nothing from planner" in text]
 
 
 def test_a_planner_that_was_cut_off_itself_takes_nobody_for_silent() -> None:

@@ -258,7 +258,7 @@ def test_a_live_frame_that_waits_gives_way_to_a_fresher_one_and_is_counted() -> 
     stream = running(window=1)
     at = stream.submit(1)
     assert stream.offer(live=True) == []
-    assert stream.offer(live=True) == [do.DropFrame(CAM, "ticket 2"), do.Count("dropped_at_source_total")]
+    assert stream.offer(live=True) == [do.DropFrame(CAM, "ticket 2"), do.Count("dropped_at_source_total", CAM)]
     assert all_of(do.DecodeFrame, stream.answer(at)) == [do.DecodeFrame(CAM, 2, "ticket 3")]
 
 

@@ -53,9 +53,9 @@ def test_what_comes_back_twice_or_late_is_counted_and_ignored() -> None:
     stream = running()
     at = stream.submit()
     assert all_of(do.CloseFrame, stream.answer(at))
-    assert stream.answer(at) == [do.Count("duplicates_ignored_total")]
-    assert stream.answer(FrameKey(CAM, 1, 77, 1, 1)) == [do.Count("duplicates_ignored_total")]
-    assert stream.answer(stream.submit(2), 2) == [do.Count("unasked_answers_total")]
+    assert stream.answer(at) == [do.Count("duplicates_ignored_total", CAM)]
+    assert stream.answer(FrameKey(CAM, 1, 77, 1, 1)) == [do.Count("duplicates_ignored_total", CAM)]
+    assert stream.answer(stream.submit(2), 2) == [do.Count("unasked_answers_total", CAM)]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_an_answer_that_was_not_asked_for_is_ignored(forged: FrameKey) -> None:
 def test_an_answer_counts_from_the_node_that_the_plan_asks_only(sender: NodeId) -> None:
     stream = running()
     at = stream.submit()
-    assert stream(ev.OutputArrived(at, sender, 3, array(9), ())) == [do.Count("unasked_answers_total")]
+    assert stream(ev.OutputArrived(at, sender, 3, array(9), ())) == [do.Count("unasked_answers_total", CAM)]
     assert all_of(do.CloseFrame, stream.answer(at))
 
 
@@ -90,7 +90,7 @@ def test_three_failures_from_a_stranger_do_not_answer_a_frame() -> None:
     stream = running()
     at = stream.submit()
     for _ in range(MAX_FAILURES):
-        assert stream.fail(at, sender=NodeId("evil")) == [do.Count("unasked_answers_total")]
+        assert stream.fail(at, sender=NodeId("evil")) == [do.Count("unasked_answers_total", CAM)]
     assert all_of(do.CloseFrame, stream.answer(at))
 
 
@@ -99,7 +99,7 @@ def test_an_answer_to_an_earlier_process_that_comes_before_the_frame_is_decoded_
         stream = running()
         stream(ev.FrameOffered(CAM, "replayed", sequence=5))
         assert stream(ev.OutputArrived(FrameKey(CAM, 1, 5, 1, 5), CLOUD, 3, array(1), ())) == [
-            do.Count("unasked_answers_total")
+            do.Count("unasked_answers_total", CAM)
         ]
         assert stream(end)
 
@@ -125,7 +125,7 @@ def test_an_answer_to_an_earlier_attempt_closes_the_frame_and_the_later_one_is_i
     (second,) = keys(stream.tick(TIMEOUT_S))
     (close,) = all_of(do.CloseFrame, stream.answer(first))
     assert close.epoch == 1
-    assert stream.answer(second) == [do.Count("duplicates_ignored_total")]
+    assert stream.answer(second) == [do.Count("duplicates_ignored_total", CAM)]
 
 
 def test_the_low_water_mark_is_the_oldest_open_frame() -> None:
