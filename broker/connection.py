@@ -86,7 +86,6 @@ class Connection:
             missed=self._missed,
         )
         self._numbers = Numbers()
-        self._max_bytes = max_bytes
         self.max_packet_bytes: int | None = None
         self.sent_bytes_total = 0
         self.up, self.down = Throughput(), Throughput()
@@ -485,9 +484,6 @@ class Connection:
             self._listener.lost(self._channel, reason)
 
     def _check_size(self, item: Outgoing) -> None:
-        most = self._max_bytes(item.topic)
-        if most is not None and len(item.payload) > most:
-            raise PayloadTooLarge(topic=item.topic, size=len(item.payload), limit=most, is_brokers=False)
         if self.max_packet_bytes is not None and item.size > self.max_packet_bytes:
             raise PayloadTooLarge(topic=item.topic, size=item.size, limit=self.max_packet_bytes)
 
