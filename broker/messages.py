@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Final
+
+from broker.tls import Tls
 
 MIB: Final = 1024 * 1024
 
@@ -22,7 +23,7 @@ class Channel(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery:
-    """How a message with QoS 1 came. A packet id means something only within one session of the broker.
+    """The delivery of a message with QoS 1. Its packet id is valid only within one session of the broker.
 
     Attributes:
         generation: counts the broker's sessions that this process has seen; 0 is one that an earlier process began.
@@ -42,9 +43,9 @@ class Message:
 
     Attributes:
         retain: it was kept by the broker and is sent because of the subscription.
-        ack: on FRAMES, tells the broker that this message is finished with; may be called from any thread, once or
+        ack: on FRAMES, acknowledges the message to the broker; may be called from any thread, once or
             more. Until then the broker keeps it. Elsewhere it does nothing.
-        delivery: on FRAMES, tells a message that an earlier process of this node had from a new one.
+        delivery: on FRAMES, distinguishes a message that an earlier process of this node had from a new one.
     """
 
     topic: str
@@ -59,17 +60,26 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the broker is and how to enter. `ca_file` turns TLS on; `tls` alone trusts the system's authorities."""
+    """Where the broker is and how to enter.
+
+    Attributes:
+        alternatives: other ways to the same broker, as host and port, tried in turn when the first does not answer.
+    """
 
     host: str = "127.0.0.1"
     port: int = 1883
     username: str | None = None
     password: str | None = None
-    tls: bool = False
-    ca_file: Path | None = None
+    tls: Tls | None = None
+    alternatives: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def endpoints(self) -> tuple[tuple[str, int], ...]:
+        """All hosts and ports, the preferred one first."""
+        return ((self.host, self.port), *self.alternatives)
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return " or ".join(f"{host}:{port}" for host, port in self.endpoints)
 
     def __repr__(self) -> str:
         # a dataclass would print the password into logs and tracebacks
@@ -78,7 +88,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Will:
-    """What the broker publishes (QoS 1, retained) when the node is gone without a word for `delay_s`."""
+    """The message that the broker publishes (QoS 1, retained) `delay_s` after a node was lost without DISCONNECT."""
 
     topic: str
     payload: bytes
@@ -87,7 +97,7 @@ class Will:
 
 @dataclass(frozen=True, slots=True)
 class OwnershipToken:
-    """Which process holds a client id: a retained message with the token of the newest one.
+    """The process that holds a client id: a retained message with the token of the newest one.
 
     MQTT 5 tells the older of two clients with one id that it was taken over (0x8E), but mosquitto 2.0 only closes its
     socket, and two processes would throw each other out for ever. The older one finds a token here that is not its own.
@@ -110,6 +120,8 @@ class Limits:
             holds for results, too.
         receive_maximum: messages that the broker may send before the first of them is acknowledged.
         frames_receive_maximum: frames that this node may have open, i.e. received and not acknowledged.
+        max_packet_bytes: packets above it the broker keeps to itself: nothing of ours reads them, and a client has a
+            packet whole in memory before it can refuse it.
         keepalive_s: a silent peer is given up after 1.5 times this.
         reconnect_min_s, reconnect_max_s: bounds of the back-off, before +-25 % of jitter.
         report_every_s: how often an absent broker is mentioned in the log.

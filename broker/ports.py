@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ _LOWEST: Final = 20_000
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen on the port now."""
+    """True when a server could listen on the port now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         # as mosquitto does; otherwise closed connections of a broker that just stopped would look like a server
@@ -50,8 +51,22 @@ def _first_ephemeral() -> int:
     return first if first > _LOWEST + 1_000 else 32_768
 
 
+def answers_tls(host: str, port: int, *, timeout_s: float) -> bool:
+    """Whether a server there speaks TLS. Nothing is verified: one that asks for a certificate is ready, too."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port), timeout=timeout_s) as connection:
+            context.wrap_socket(connection).close()
+    except ssl.SSLError as error:
+        return "ALERT" in str(error)
+    except OSError:
+        return False
+    return True
+
+
 def answers_mqtt(host: str, port: int, *, timeout_s: float) -> bool:
-    """Whether a CONNECT is answered with a CONNACK. A refusal counts: a broker that wants a password is ready too."""
+    """True when a CONNECT is answered with a CONNACK, even a refusal: a broker that wants a password is ready, too."""
     try:
         with socket.create_connection((host, port), timeout=timeout_s) as connection:
             connection.sendall(_CONNECT)

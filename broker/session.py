@@ -52,6 +52,8 @@ class Session:
         name: unique in its `scope`, such as `edge-1`.
         scope: a pipeline; the client ids are `trisect.<scope>.<name>.control` and so on. Neither has a dot, so that no
             two of them make the same one.
+        secret: ends the client ids, where a broker lets other clients in that must not take this one's place: with
+            another user's client id they would end its connection, and no mosquitto binds client ids to certificates.
         token: tells this process from an earlier one of the same name.
         is_new_name: nobody had this name before, as with a random one. Then no message is missed on CONTROL while a
             broker with persistence restarts.
@@ -72,6 +74,7 @@ class Session:
         name: str,
         token: str,
         scope: str = "",
+        secret: str = "",
         will: Will | None = None,
         takes_frames: bool = False,
         is_new_name: bool = False,
@@ -103,7 +106,7 @@ class Session:
         self._connections = {
             channel: Connection(
                 address,
-                client_id=f"{full_name}.{channel.value}",
+                client_id=".".join((full_name, channel.value, *filter(None, (secret,)))),
                 thread_name=f"{name}.{channel.value}",
                 channel=channel,
                 policy=policy,
@@ -118,7 +121,7 @@ class Session:
 
     @property
     def is_up(self) -> bool:
-        """Whether everything stands now."""
+        """True while all connections are ready."""
         return len(self._ready) == len(self._connections)
 
     @property
@@ -128,12 +131,12 @@ class Session:
 
     @property
     def up(self) -> Throughput:
-        """How fast the bulk channel's messages reach the broker: from their first byte to their acknowledgement."""
+        """Throughput of the bulk channel to the broker, from a message's first byte to its acknowledgement."""
         return self._connections[Channel.BULK].up
 
     @property
     def down(self) -> Throughput:
-        """How fast they come from it: from a message's first byte here to its last."""
+        """Throughput of the bulk channel from the broker, from a message's first byte here to its last."""
         return self._connections[Channel.BULK].down
 
     @property
@@ -195,7 +198,8 @@ class Session:
     def stop(self, final: Mapping[str, bytes] | None = None, *, wait_s: float = 5.0) -> None:
         """Say goodbye: deliver what is queued, then `final` (topic -> payload, retained), then DISCONNECT; no will.
 
-        Waits at most `wait_s` for acknowledgements; without a connection it does not wait at all.
+        Waits at most `wait_s` for acknowledgements; without a connection it does not wait at all. For one that
+        `comes_back`, the broker collects frames meanwhile.
         """
         with self._state:
             if self._stopped:
@@ -265,7 +269,7 @@ class Session:
         told, in some thread, whether the broker acknowledged it; False leaves open whether it has it. Returns False,
         and has queued nothing, when the rest of its `bundle` was lost before.
 
-        Raises PayloadTooLarge before a byte leaves, QueueFull, NotConnected (only when stopped).
+        Raises PayloadTooLarge and TopicOverfull before a byte leaves, QueueFull, NotConnected (only when stopped).
         """
         item = outgoing(
             topic,
@@ -291,6 +295,7 @@ class Session:
     def request(self, topic: str, payload: bytes, *, reply_topic: str, timeout_s: float) -> bytes:
         """Publish with a response topic and correlation data, and return the payload of the reply.
 
+        A reply without correlation data is known by `id_of` it, where `correlation` stands in the payload as well.
         Raises RequestTimeout. It waits, so it must not be called in a handler.
         """
         if in_network_thread():

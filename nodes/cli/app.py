@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Protocol
@@ -29,7 +28,11 @@ app = typer.Typer(
 
 ConfigOption = Annotated[
     Path,
-    typer.Option("--config", "-c", envvar="TRISECT_CONFIG", help="The pipeline's YAML file, the same on all machines."),
+    typer.Option(
+        *("--config", "-c", "--enrolment"),
+        envvar="TRISECT_CONFIG",
+        help="The pipeline's YAML file, the same on all machines; or this machine's enrolment.",
+    ),
 ]
 StreamOption = Annotated[str | None, typer.Option("--stream", help="The stream; may be left out if there is one.")]
 DEFAULT_CONFIG = Path("configs/demo.yaml")
@@ -81,7 +84,7 @@ _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 
 def main() -> None:
-    """The entry point: errors that a user can mend are shown without a traceback, with exit code 1."""
+    """The entry point: errors that a user can fix are shown without a traceback, with exit code 1."""
     open_standard_files()
     signal.signal(signal.SIGTERM, _leave)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
@@ -112,44 +115,10 @@ def options(
 
 
 @app.command()
-def broker(
-    port: Annotated[int, typer.Option(help="The port; 0 picks a free one.")] = 1883,
-    host: Annotated[
-        str, typer.Option(help="The address to listen on; not loopback only with passwords.")
-    ] = "127.0.0.1",
-    websockets_port: Annotated[int | None, typer.Option(help="A second listener, for browsers.")] = None,
-    max_packet_bytes: Annotated[int, typer.Option(help="The largest message; above transport.chunk_bytes.")] = 16 << 20,
-    persistence_dir: Annotated[Path | None, typer.Option(help="Keep queued and retained messages here.")] = None,
-    password_file: Annotated[Path | None, typer.Option(help="Made with mosquitto_passwd.")] = None,
-) -> None:
-    """Start mosquitto, set up for tensors, and wait until it answers; Ctrl-C stops it."""
-    from broker.server import Server, ServerSettings
-
-    settings = ServerSettings(
-        port=port,
-        host=host,
-        websockets_port=websockets_port,
-        max_packet_bytes=max_packet_bytes,
-        persistence_dir=persistence_dir,
-        password_file=password_file,
-    )
-    if persistence_dir is not None:
-        persistence_dir.mkdir(parents=True, exist_ok=True)
-    with Server(settings) as server:
-        print(f"mosquitto (process {server.pid}) listens on {host}:{server.port}", flush=True)
-        signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            while server.is_running:
-                time.sleep(0.2)
-        except KeyboardInterrupt:
-            print("stopping")
-            return
-    raise BrokerError(f"mosquitto ended by itself with code {server.returncode}; see its log above")
-
-
-@app.command()
 def node(
-    id_: Annotated[str, typer.Option("--id", help="Which node of the configuration this process is.")],
+    id_: Annotated[
+        str, typer.Option("--id", help="Which node of the configuration this process is; an enrolment says it.")
+    ] = "",
     config: ConfigOption = DEFAULT_CONFIG,
     tier: Annotated[
         str | None, typer.Option(help="Join with an id that the configuration lacks, on this tier.")
@@ -159,13 +128,14 @@ def node(
     state_dir: Annotated[Path | None, typer.Option(help="Where a device keeps what outlives it.")] = None,
 ) -> None:
     """Run one tier node: device, edge, cloud or a worker of the edge, as the configuration says."""
-    from nodes.config.loader import load_config, with_node
+    from nodes.config.loader import identity_of, load_config, with_node
     from nodes.tier.node import TierNode
     from pipeline.plan import NodeId
 
     if tier is None and (role or threads):
         raise typer.BadParameter("--role and --threads go with --tier; a node of the configuration has its own")
     settings = load_config(config)
+    id_ = identity_of(settings, id_)
     if tier is not None:
         settings = with_node(settings, NodeId(id_), {"tier": tier, "role": role, "threads": threads})
     _log_to_stderr(id_)
@@ -190,12 +160,15 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="With --once: as JSON, for scripts.")] = False,
     timeout_s: Annotated[float, typer.Option(help="With --once: how long to wait for the broker and nodes.")] = 10.0,
 ) -> None:
-    """Show nodes, plans, predicted beside measured seconds, and what is in flight, live."""
+    """Show nodes, plans, predicted beside measured seconds, and what is in flight, live.
+
+    With --once, the exit code is 1 when a stream has no plan or a node of its plan is gone.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     from nodes.config.loader import load_config
     from nodes.watch import app as view
 
-    view.run(load_config(config), once=once or as_json, as_json=as_json, timeout_s=timeout_s)
+    raise typer.Exit(view.run(load_config(config), once=once or as_json, as_json=as_json, timeout_s=timeout_s))
 
 
 @app.command()
@@ -434,13 +407,20 @@ def drain(
 def forget(
     node: Annotated[str, typer.Argument(help="A node that is gone for good.")],
     config: ConfigOption = DEFAULT_CONFIG,
+    folder: Annotated[Path | None, typer.Option(help="Of `trisect init`, where nodes are enrolled.")] = None,
 ) -> None:
     """Clear what the broker retains of a node that is gone; refused while it lives."""
     from nodes.client import requests
     from nodes.config.loader import load_config
     from pipeline.plan import NodeId
 
-    cleared = requests.forget(load_config(config), NodeId(node))
+    if folder is not None:
+        from nodes.enrolment.folder import PipelineFolder
+
+        settings = PipelineFolder(folder).config_as(node)
+    else:
+        settings = load_config(config)
+    cleared = requests.forget(settings, NodeId(node))
     print(f"{node} is forgotten: {len(cleared)} topics cleared")
 
 
@@ -618,6 +598,19 @@ def bench_engines(
             models, threads=threads, weights=weights, json_path=json_path, input_size=input_size, imports=imports or ()
         )
     )
+
+
+def _register() -> None:
+    """Commands that stand in modules of their own."""
+    from nodes.cli import broker as broker_commands
+    from nodes.cli import enrol, supervise
+
+    app.add_typer(broker_commands.app, name="broker")
+    enrol.register(app)
+    supervise.register(app)
+
+
+_register()
 
 
 def _with_json_alone(arguments: list[str]) -> list[str]:

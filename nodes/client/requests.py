@@ -1,4 +1,4 @@
-"""What the command line asks of a running pipeline: frames, placements, plans. No TensorFlow."""
+"""Requests to a running pipeline: frames, placements, plans. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from broker.errors import BrokerError, RequestTimeout
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
-from nodes.protocol.commands import DRAIN, OBJECTIVE, PING, PING_TIMEOUT_S, PLACE
+from nodes.protocol.commands import DRAIN, OBJECTIVE, PING_TIMEOUT_S, PLACE
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeState, from_bytes, parse_json, to_bytes
+from nodes.session import presence
 from nodes.session.presence import guest_session
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.plan import NodeId, StreamId
@@ -125,7 +126,7 @@ def drain(config: Config, node: NodeId, *, undo: bool = False, timeout_s: float 
 
     with guest_session(config, DRAIN) as session:
         session.start(CONNECT_WAIT_S)
-        reply_topic = names.topic(topics.REPLY, client=session.name)
+        reply_topic = presence.reply_topic(config, session)
         command = names.topic(topics.COMMAND, node=node, verb=DRAIN)
         try:
             payload = to_bytes({"undo": True} if undo else {})
@@ -149,17 +150,24 @@ def drain(config: Config, node: NodeId, *, undo: bool = False, timeout_s: float 
 def forget(config: Config, node: NodeId) -> list[str]:
     """Clear what the broker retains of a node that is gone for good; returns the topics.
 
-    Raises RequestRefused when a living process answers to its id, or nothing is retained.
+    Raises RequestRefused when a living process answers to its id, or nothing is retained, or the broker has an access
+    list that lets the node alone clear its topics.
     """
+    member = config.broker.credentials
+    if member is not None and member.name != node:
+        raise RequestRefused(
+            f"only {node} itself may clear its topics at this broker, or who enrolled it: trisect forget {node} "
+            "--folder FOLDER, with the folder that `trisect init` made"
+        )
     names = Namespace(config.pipeline)
     state_topic = names.topic(topics.STATE, node=node)
     arrived: queue.SimpleQueue[Message] = queue.SimpleQueue()
     found: dict[str, bytes] = {}
     with guest_session(config, "forget") as session:
         session.start(CONNECT_WAIT_S)
-        reply_topic = names.topic(topics.REPLY, client=session.name)
+        reply_topic = presence.reply_topic(config, session)
         try:
-            ping = names.topic(topics.COMMAND, node=node, verb=PING)
+            ping = names.topic(topics.PING, node=node)
             answer = parse_json(session.request(ping, b"{}", reply_topic=reply_topic, timeout_s=PING_TIMEOUT_S))
             where = f"process {answer.get('pid')} on {answer.get('host')}"
             raise RequestRefused(f"{node} is alive: {where} answers to it; stop it first")
@@ -197,7 +205,7 @@ def _request(
 ) -> dict[str, Any]:
     """Ask the planner, again and again while it does not answer: it may be starting, and asking twice does no harm."""
     topic = names.topic(topics.COMMAND, node=config.planner.id, verb=verb)
-    reply_topic = names.topic(topics.REPLY, client=session.name)
+    reply_topic = presence.reply_topic(config, session)
     give_up = time.monotonic() + timeout_s
     while True:
         try:
@@ -241,7 +249,7 @@ def publish(
     results: queue.SimpleQueue[Message] = queue.SimpleQueue()
     with guest_session(config, "publish") as session:
         session.start(CONNECT_WAIT_S)
-        reply_topic = names.topic(topics.REPLY, client=session.name)
+        reply_topic = presence.reply_topic(config, session)
         session.subscribe([reply_topic], results.put)
         topic = names.topic(topics.FRAME, stream=stream)
         open_: set[bytes] = set()

@@ -7,12 +7,14 @@ that a section names need not exist here: one configuration serves all machines,
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from nodes.config.base import Section, Table, TierName, empty
+from nodes.config.credentials import Credentials
 from nodes.config.plan_request import LinkName, PlanRequest
 from nodes.protocol.messages import WORKER
 from pipeline.models.source import MAX_SIZE
@@ -20,6 +22,8 @@ from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
 
 _ID = r"^[a-z0-9-]+$"
+_ENDPOINT = r"^(\[[0-9A-Fa-f:.]+\]|[^\s/\[\]@:]+)(:\d{1,5})?$|^[0-9A-Fa-f:.]+$"
+_PORTS = 65_535
 _MODEL_NAME = r"^[a-z0-9_.-]+$"
 _PACKAGE = r"^[A-Za-z_][A-Za-z0-9_.]*$"
 _WEIGHTS_FILES = (".h5", ".keras")
@@ -30,6 +34,17 @@ def _beside_the_file(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str) or not value:
         raise ValueError("a path, relative to this file's folder")
     return info.context["folder"] / Path(value).expanduser() if info.context else Path(value).expanduser()
+
+
+def endpoint_of(text: str) -> tuple[str, int | None]:
+    """Host and port of `host`, `host:port`, an IPv6 address, or `[address]:port`. Raises ValueError."""
+    bracketed = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](?::(\d{1,5}))?", text)
+    if bracketed is None and text.count(":") > 1:
+        return text, None
+    host, port = (bracketed[1], bracketed[2]) if bracketed else (text.partition(":")[0], text.partition(":")[2] or None)
+    if not host or (port is not None and not 1 <= int(port) <= _PORTS):
+        raise ValueError(f"{text!r} is no host or host:port")
+    return host, int(port) if port is not None else None
 
 
 def _pair(value: Any) -> Any:
@@ -46,7 +61,7 @@ ModelKey: TypeAlias = Annotated[str, Field(pattern=_MODEL_NAME, description="a m
 
 
 class BrokerSection(Section):
-    """Where the MQTT broker listens and who we are to it."""
+    """The MQTT broker's address and our credentials."""
 
     host: str = Field(
         "127.0.0.1",
@@ -59,15 +74,50 @@ class BrokerSection(Section):
         None, repr=False, description="text, in quotes if it looks like a number, or null; needs a username"
     )
 
+    alternatives: Annotated[
+        tuple[Annotated[str, Field(pattern=_ENDPOINT, description="a host, or host:port")], ...], BeforeValidator(_pair)
+    ] = Field((), description="a list of other ways to the same broker, host or host:port, tried in turn")
+    tls: bool = Field(False, description="true (encrypted) or false; ca, certificate and key make it true")
+    ca: LocalPath | None = Field(
+        None, description="the path of the authority's certificate in PEM; left out: the system's authorities"
+    )
+    certificate: LocalPath | None = Field(None, description="the path of this client's certificate in PEM")
+    key: LocalPath | None = Field(None, description="the path of that certificate's key in PEM, without a password")
+    _credentials: Credentials | None = PrivateAttr(None)
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """An enrolled member's, in place of files."""
+        return self._credentials
+
+    def enrolled(self, credentials: Credentials, endpoints: Sequence[tuple[str, int]]) -> BrokerSection:
+        """The section of an enrolled member, for these hosts and ports of the broker."""
+        (host, port), *others = endpoints
+        alternatives = tuple(f"[{name}]:{at}" if ":" in name else f"{name}:{at}" for name, at in others)
+        section = BrokerSection(host=host, port=port, tls=True, alternatives=alternatives)
+        section._credentials = credentials
+        return section
+
+    @property
+    def endpoints(self) -> tuple[tuple[str, int], ...]:
+        """Hosts and ports, the preferred one first; an alternative without a port has the first one's."""
+        found = [(self.host, self.port)]
+        for text in self.alternatives:
+            host, port = endpoint_of(text)
+            found.append((host, port or self.port))
+        return tuple(found)
+
     @model_validator(mode="after")
     def _password_has_an_owner(self) -> BrokerSection:
         if self.password is not None and self.username is None:
             raise ValueError("a password without a username; give both or neither")
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a certificate goes with its key; give both or neither")
         return self
 
 
 class PreprocessSection(Section):
-    """How a frame becomes the model's input, where the model's own way is not wanted."""
+    """Preprocessing of frames in place of the model's own."""
 
     size: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_pair)] = Field(
         description="[height, width] in pixels, whole numbers from 1"
@@ -100,7 +150,7 @@ class ModelSection(Section):
 
     @property
     def is_file(self) -> bool:
-        """Whether `source` is a path, already resolved, and not the name of a known architecture."""
+        """True when `source` is a path, already resolved, and not the name of a known architecture."""
         return self.source.endswith(_MODEL_FILES)
 
     @model_validator(mode="before")
@@ -134,7 +184,7 @@ class ModelSection(Section):
 
 
 class SourceSection(Section):
-    """Where a device node takes frames from itself; exactly one of `images`, `video` and `camera`."""
+    """A device node's own source of frames: exactly one of `images`, `video` and `camera`."""
 
     images: LocalPath | None = Field(None, description="the path of an image or of a folder of images")
     video: str | None = Field(None, min_length=1, description="the path or URL of a video")
@@ -191,7 +241,7 @@ EngineName: TypeAlias = Literal["litert", "tensorflow"]
 
 
 class SpeedSection(Section):
-    """What a node reached in a calibration, where it is planned without having been started."""
+    """A node's calibrated speed, for planning without starting it."""
 
     macs_per_s: float = Field(gt=0, description="multiply-accumulates a second of a 3x3 convolution, above 0")
     depthwise_macs_per_s: float = Field(gt=0, description="the same of a depthwise convolution, above 0")
@@ -233,7 +283,7 @@ class NodeSection(Section):
 
     @property
     def is_worker(self) -> bool:
-        """Whether it computes tiles and never runs a stage."""
+        """True for a node that computes tiles and never runs a stage."""
         return self.role == WORKER
 
     @model_validator(mode="after")
@@ -244,7 +294,7 @@ class NodeSection(Section):
 
 
 class PlannerSection(Section):
-    """When a new plan is worth it."""
+    """Settings of the planner, such as when a new plan is worth it."""
 
     id: Annotated[NodeId, Field(pattern=_ID)] = Field(NodeId("planner"), description="an id of a-z, 0-9 and -")
     margin: float = Field(0.1, ge=0, lt=1, description="a share from 0 to below 1 by which a new plan must be faster")
@@ -262,13 +312,13 @@ class PlannerSection(Section):
 
 
 class TelemetrySection(Section):
-    """How often nodes report."""
+    """The interval of nodes' reports."""
 
     interval_s: float = Field(1.0, ge=0.1, le=3600, description="seconds from 0.1 to 3600")
 
 
 class TransportSection(Section):
-    """How tensors travel. A chunk must fit the broker's packet limit, 16 MiB for ours and 1 MB for some others."""
+    """Transport of tensors. A chunk is smaller where the broker's packet limit is: 16 MiB for ours, 1 MB elsewhere."""
 
     chunk_bytes: int = Field(
         1_048_576, ge=16_384, le=8_388_608, description="bytes from 16384 to 8388608; about 1 MiB is fastest"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from typing import Annotated, Any
 
 from pydantic import Field, Strict
@@ -23,8 +24,10 @@ from nodes.planner.machine import events as pe
 from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.offline import static_costs_of
+from nodes.protocol import versions
 from nodes.protocol.commands import OBJECTIVE, PLACE
-from nodes.protocol.messages import LifeState, MessageError, NodeName, StreamName, parse_json, to_bytes
+from nodes.protocol.messages import LifeState, MessageError, NodeInfo, NodeName, StreamName, parse_json, to_bytes
+from nodes.session import service
 from nodes.session.guard import Guard
 from nodes.session.presence import PLANNER_TIER, Presence, require_free
 from nodes.tier.machine.actions import Log, Refuse
@@ -45,7 +48,7 @@ DECIDE_S = 1.0
 
 
 class PlannerNode:
-    """The planner process; `run` serves until `stop`."""
+    """The planner process; `run` serves until `stop`. `check` is that of its id, where it has begun already."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -53,6 +56,7 @@ class PlannerNode:
         self.meter = Meter()
         self.is_serving = False
         self._guard = Guard(_log, str(config.planner.id))
+        self._version = version("trisect")
         self._inbox: queue.SimpleQueue[pe.PlannerEvent | None] = queue.SimpleQueue()
 
     def run(self) -> None:
@@ -91,7 +95,7 @@ class PlannerNode:
             self._loop()
 
     def stop(self) -> None:
-        """End; from any thread or a signal handler."""
+        """End, and say why; from any thread or a signal handler."""
         self._inbox.put(None)
 
     def _subscribe(self) -> None:
@@ -103,6 +107,9 @@ class PlannerNode:
 
     def _on_message(self, event: Callable[[NodeId, Any], pe.PlannerEvent], message: Message) -> None:
         parsed, read = self.names.parse(message.topic), self.presence.border.read(message)
+        if isinstance(read, NodeInfo) and (why := versions.refusal(read.version, self._version)) is not None:
+            self.presence.border.refuse(message.topic, why)
+            return
         if parsed is not None and read is not None:
             self._inbox.put(event(NodeId(parsed[1].get("node", "")), read))
 
@@ -115,6 +122,7 @@ class PlannerNode:
 
     def _loop(self) -> None:
         self.is_serving = True
+        service.ready()
         report_at = decided_at = 0.0
         while True:
             try:
@@ -122,7 +130,9 @@ class PlannerNode:
             except queue.Empty:
                 event = Tick()
             if event is None:
+                service.stopping()
                 return
+            service.alive()
             now = time.monotonic()
             # a decision may take longer than reports take to come, or than a node may be silent: one for all that have
             # come, so that nobody is taken for silent whose report waits behind it
@@ -157,6 +167,7 @@ class PlannerNode:
             report = self.meter.report() | {
                 "refused_total": self.presence.border.total + self.session.refused_total,
                 "internal_errors_total": self._guard.total + self.session.internal_errors_total,
+                **self.presence.certificate_report(),
             }
             self.session.publish(topic, to_bytes(report), qos=topics.TELEMETRY.qos)
 
@@ -195,7 +206,7 @@ class _Placing:
 
 @dataclass(frozen=True, slots=True)
 class _ObjectiveRequest:
-    """A request to plan a stream for something else; null stands for the configuration's wishes."""
+    """A request to plan a stream for something else; null is the configuration's request."""
 
     stream: StreamName
     plan_request: Plain | None

@@ -1,4 +1,4 @@
-"""Where messages enter a process: each is held against its type's ranges and its topic, once, or refused.
+"""The border where messages enter a process: each is checked once against its type and topic, or refused.
 
 A refusal names topic, field and limit, is counted (`refused_total`) and logged now and then, and changes nothing. What
 gets through is safe to decide on: finite, bounded, and from whom its topic says.
@@ -43,6 +43,7 @@ _READERS: dict[Topic, Callable[[bytes], Any]] = {
     topics.PLAN: lambda payload: Plan.from_json(parse_json(payload)),
     topics.PROFILE: lambda payload: Profile.from_json(parse_json(payload)),
     topics.TELEMETRY: read_report,
+    topics.PING: parse_json,
     topics.COMMAND: parse_json,
     topics.RESULT: parse_json,
     topics.REPLY: parse_json,
@@ -81,7 +82,7 @@ class Border:
         return self._refused.total
 
     def read(self, message: Message) -> Any | None:
-        """What the message says; None when it is refused, or when a retained one was cleared."""
+        """The parsed message; None when it is refused, or a retained one was cleared."""
         parsed = self._names.parse(message.topic)
         if parsed is None or not message.payload:
             return None
@@ -102,7 +103,10 @@ class Border:
         self._refused.add(sender or topic, f"{topic}: refused: {why}")
 
     def reply_to(self, message: Message) -> tuple[str | None, bytes | None]:
-        """Where an answer to the message goes, and its correlation data: nowhere, when that is no place for answers."""
+        """Topic of an answer to the message, and its correlation data; None for a topic that answers may not go to.
+
+        A command says it in its payload as well: over a bridge in MQTT 3.1.1 nothing else arrives.
+        """
         topic, correlation = message.response_topic, message.correlation
         if topic is None:
             return None, correlation

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-PING = "ping"
-"""Of every process: that it is there."""
 PING_TIMEOUT_S = 1.5
+"""Of a ping, which every process answers."""
 DRAIN = "drain"
 """Of a tier node: to finish what it holds and take nothing new, or to be back."""
 PLACE = "place"

@@ -21,10 +21,9 @@ from broker.session import Channel, Message
 from broker.throughput import Throughput
 from broker.topics import Namespace
 from nodes.config.sections import Config
-from nodes.protocol.commands import PING
 from nodes.protocol.messages import MessageError, parse_json
 from nodes.protocol.reports import FAST_BYTES_PER_S
-from nodes.session.presence import Presence
+from nodes.session.presence import Presence, reply_topic
 from pipeline import ranges
 from pipeline.ranges import Timestamp, Word
 
@@ -144,9 +143,9 @@ class LinkWatch:
             clock.learn(sent, received, answer.clock_ts, answer.session)
 
     def _ping(self, node: str) -> _Echo:
-        topic = self._names.topic(topics.COMMAND, node=node, verb=PING)
-        reply_topic = self._names.topic(topics.REPLY, client=self._session.name)
-        answer = self._session.request(topic, b"{}", reply_topic=reply_topic, timeout_s=ECHO_TIMEOUT_S)
+        topic = self._names.topic(topics.PING, node=node)
+        answers = reply_topic(self._config, self._session)
+        answer = self._session.request(topic, b"{}", reply_topic=answers, timeout_s=ECHO_TIMEOUT_S)
         return ranges.read(_Echo, parse_json(answer), error=MessageError, what="an answer to a ping")
 
 

@@ -1,7 +1,8 @@
-"""How a process is present on the broker under its id: session token, birth and will, and one process per id."""
+"""Presence of a process on the broker under its id: session token, birth and will, and one process per id."""
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -15,19 +16,23 @@ from broker import topics
 from broker.complaints import shortened
 from broker.errors import RequestTimeout, SessionTaken
 from broker.session import Address, Limits, Message, Session, Will
+from broker.tls import Tls
 from broker.topics import Namespace
-from nodes.config.sections import Config
+from nodes.config.sections import BrokerSection, Config
 from nodes.protocol.border import Border
-from nodes.protocol.commands import PING, PING_TIMEOUT_S
+from nodes.protocol.commands import PING_TIMEOUT_S
 from nodes.protocol.messages import LifeState, NodeState, parse_json, to_bytes
 from nodes.session.clock import PipelineClock
-from pipeline.errors import TrisectError
+from pipeline.errors import ConfigError, TrisectError
 from pipeline.plan import NodeId
 from pipeline.ranges import MOST_REASON
+
+_log = logging.getLogger(__name__)
 
 RETAINED_WAIT_S = 0.3
 PLANNER_TIER = "planner"
 WILL_DELAY_S = 2.0
+DAY_S = 86_400.0
 
 
 class IdInUse(TrisectError):
@@ -41,9 +46,36 @@ class IdInUse(TrisectError):
 
 
 def address_of(config: Config) -> Address:
-    """Where the configuration says the broker is."""
+    """The broker's address in the configuration."""
     section = config.broker
-    return Address(section.host, section.port, section.username, section.password)
+    (host, port), *others = section.endpoints
+    return Address(host, port, section.username, section.password, _tls_of(section), tuple(others))
+
+
+def _tls_of(section: BrokerSection) -> Tls | None:
+    if (member := section.credentials) is not None:
+        return Tls(member.authority, member.certificate, member.key)
+    files = {name: path for name in ("ca", "certificate", "key") if (path := getattr(section, name)) is not None}
+    if not files and not section.tls:
+        return None
+    texts = {}
+    for name, path in files.items():
+        try:
+            texts[name] = path.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no PEM, which is text"
+            raise ConfigError(f"broker.{name}: {path} cannot be read: {why}") from error
+    return Tls(texts.get("ca"), texts.get("certificate"), texts.get("key"))
+
+
+def _secret_of(config: Config) -> str:
+    return config.broker.credentials.secret if config.broker.credentials else ""
+
+
+def reply_topic(config: Config, session: Session) -> str:
+    """Where answers to this session go: an enrolled member may read only what goes to its own name."""
+    member = config.broker.credentials
+    return Namespace(config.pipeline).topic(topics.REPLY, client=member.name if member else session.name)
 
 
 def guest_session(config: Config, purpose: str) -> Session:
@@ -53,6 +85,7 @@ def guest_session(config: Config, purpose: str) -> Session:
         address_of(config),
         name=f"{purpose}-{token}",
         scope=config.pipeline,
+        secret=_secret_of(config),
         token=token,
         is_new_name=True,
         max_bytes=Namespace(config.pipeline).max_bytes,
@@ -60,7 +93,11 @@ def guest_session(config: Config, purpose: str) -> Session:
 
 
 def require_free(config: Config, names: Namespace, node: NodeId) -> None:
-    """Raise IdInUse when a living process answers to this id. Waits for the broker, however long."""
+    """Raise IdInUse when a living process answers to this id, StreamOwned when another device has one of `streams`.
+
+    Returns the sessions of those that claim a stream and do not answer. Waits for the broker, however long. A process
+    that was killed a moment ago is still said to live: until its will is out, or it should have answered.
+    """
     found: list[NodeState] = []
     arrived = threading.Event()
 
@@ -77,10 +114,9 @@ def require_free(config: Config, names: Namespace, node: NodeId) -> None:
         arrived.wait(RETAINED_WAIT_S)
         if not found or found[-1].state in (LifeState.LOST, LifeState.STOPPED):
             return
-        reply_topic = names.topic(topics.REPLY, client=session.name)
-        ping = names.topic(topics.COMMAND, node=node, verb=PING)
+        ping, answers = names.topic(topics.PING, node=node), reply_topic(config, session)
         try:
-            answer = session.request(ping, b"{}", reply_topic=reply_topic, timeout_s=PING_TIMEOUT_S)
+            answer = session.request(ping, b"{}", reply_topic=answers, timeout_s=PING_TIMEOUT_S)
         except RequestTimeout:
             return
         raise IdInUse(node, parse_json(answer))
@@ -94,11 +130,12 @@ def wait_up(session: Session) -> None:
 
 
 class Presence:
-    """One node's session with its states, as a context: it starts on entry and says `stopped` at the end.
+    """One node's session with its states, as a context: it starts on entry and says `stopped`, and why, at the end.
 
     `on_up` is called when all is connected and subscribed, before each birth. A birth is published each time, and its
     number counts them: who sees it change knows that what was under way to this node may be lost. What comes in goes
-    through its `border`.
+    through its `border`. `final` is retained at its end, beside that it has `stopped`; for one that `comes_back`, the
+    broker collects frames meanwhile.
     """
 
     def __init__(
@@ -121,11 +158,14 @@ class Presence:
         self._taken: SessionTaken | None = None
         self._state = LifeState.INIT
         self._births = 0
+        self._credentials = config.broker.credentials
+        self._warned_at = time.monotonic()  # at the start, whoever read the enrolment has done so
         self._lock = threading.Lock()
         self.session = Session(
             address_of(config),
             name=str(node),
             scope=config.pipeline,
+            secret=_secret_of(config),
             token=self.token,
             will=Will(topic=self.state_topic, payload=self._message(LifeState.LOST), delay_s=WILL_DELAY_S),
             takes_frames=takes_frames,
@@ -135,7 +175,7 @@ class Presence:
             limits=Limits(keepalive_s=config.transport.keepalive_s),
             max_bytes=names.max_bytes,
         )
-        self.session.subscribe([names.topic(topics.COMMAND, node=node, verb=PING)], self._on_ping)
+        self.session.subscribe([names.topic(topics.PING, node=node)], self._on_ping)
 
     def __enter__(self) -> Presence:
         self.session.start()
@@ -151,13 +191,26 @@ class Presence:
 
     @property
     def is_taken(self) -> bool:
-        """Whether another process has this id now; leaving raises SessionTaken then."""
+        """True when another process has this id now; leaving raises SessionTaken then."""
         return self._taken is not None
 
     @property
     def state_topic(self) -> str:
-        """Where this node's state is."""
+        """The topic of this node's state."""
         return self._names.topic(topics.STATE, node=self.node)
+
+    def certificate_report(self) -> dict[str, float]:
+        """Telemetry: seconds until this node's certificate ends, which is mentioned in the log once a day near its end.
+
+        Nothing for a node that was not enrolled.
+        """
+        if self._credentials is None:
+            return {}
+        now = time.monotonic()
+        if now - self._warned_at >= DAY_S and (warning := self._credentials.warning()) is not None:
+            self._warned_at = now
+            _log.warning("%s", warning)
+        return {"certificate_seconds_left": round(self._credentials.seconds_left())}
 
     def enter(self, state: LifeState) -> None:
         """Say a new state, now if connected, and at each birth from now on."""

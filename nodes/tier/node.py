@@ -29,7 +29,7 @@ from nodes.config.model_settings import check_labels, labels_of, preprocess_of, 
 from nodes.config.sections import Config
 from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
-from nodes.session import link_probe
+from nodes.session import link_probe, service
 from nodes.session.guard import Guard
 from nodes.session.link_monitor import LinkWatch
 from nodes.session.presence import Presence, require_free, wait_up
@@ -68,7 +68,7 @@ STAND_BY_AFTER_S = 10.0
 class TierNode:
     """One node of the configuration; `run` serves until `stop`. `state_dir` holds what outlives the process.
 
-    Raises ConfigError for a node that it lacks, UnknownModel.
+    `check` is that of its id, where it has begun already. Raises ConfigError for a node that it lacks, UnknownModel.
     """
 
     def __init__(self, config: Config, node: NodeId, *, state_dir: Path) -> None:
@@ -92,7 +92,7 @@ class TierNode:
         self._stand_by_at = math.inf
 
     def run(self) -> None:
-        """Come up, serve, leave. Raises IdInUse, SessionTaken, ModelError, ConfigError, BrokerError."""
+        """Come up, serve, leave. Raises IdInUse, StreamOwned, SessionTaken, ModelError, ConfigError, BrokerError."""
         require_free(self.config, self.names, self.node)
         self.presence = Presence(
             self.config,
@@ -121,7 +121,7 @@ class TierNode:
             self._serve()
 
     def stop(self) -> None:
-        """End; from any thread or a signal handler."""
+        """End, and say why; from any thread or a signal handler."""
         self._inbox.put(None)
 
     def _on_up(self) -> None:
@@ -293,11 +293,13 @@ class TierNode:
         self._inbound.subscribe(self.session)
         self.presence.enter(LifeState.READY)
         self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=DRAIN)], self._on_drain)
+        service.ready()
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
         self._watch.start()
         for source in sources:
             source.start()
         self._loop(lambda: False)
+        service.stopping()
         for source in sources:
             source.stop()
         self._drain()
@@ -321,6 +323,7 @@ class TierNode:
             event = self._next_event()
             if event is None:
                 return
+            service.alive()
             now = time.monotonic()
             actions: list[do.Action] = []
             with self._guard.over(event):
@@ -382,6 +385,7 @@ class TierNode:
             "received_bytes_total": self.session.received_bytes_total,
             "queued_bytes": self.session.queued_bytes,
             "reconnects_total": self.session.reconnects_total,
+            **self.presence.certificate_report(),
         }
         if self.session.is_up:
             self.session.publish(

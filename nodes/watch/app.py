@@ -6,7 +6,8 @@ import logging
 import queue
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -18,6 +19,7 @@ from nodes.config.sections import Config
 from nodes.display.screen import Screen
 from nodes.session.presence import guest_session
 from nodes.watch.overview import Overview, to_json
+from nodes.watch.overview.judge import faults
 from nodes.watch.overview.view import render
 
 REFRESH_S = 0.25
@@ -28,8 +30,17 @@ DROPPED = "$SYS/broker/publish/messages/dropped"
 """Where mosquitto counts what it threw away; another broker may have no such topic."""
 
 
-def run(config: Config, *, once: bool, as_json: bool, timeout_s: float, console: Console | None = None) -> None:
+def snapshot(config: Config, *, timeout_s: float) -> dict[str, Any]:
+    """All that is known of the pipeline after listening for a moment. Raises BrokerRefused, BrokerUnreachable."""
+    with _quiet("broker"), _Watcher(config) as watcher:
+        watcher.settle(timeout_s)
+        return watcher.overview.snapshot(time.monotonic())
+
+
+def run(config: Config, *, once: bool, as_json: bool, timeout_s: float, console: Console | None = None) -> int:
     """Show the pipeline until Ctrl-C; with `once` or `as_json` print one view and end.
+
+    Returns the exit code: with `once`, 1 when a stream has no plan or a node of it is gone.
 
     Raises BrokerRefused, and with `once` BrokerUnreachable when no broker answers within `timeout_s`. Live, it waits.
     """
@@ -37,16 +48,15 @@ def run(config: Config, *, once: bool, as_json: bool, timeout_s: float, console:
     with _quiet("broker"), _Watcher(config) as watcher:
         if once or as_json:
             watcher.settle(timeout_s)
-            snapshot = watcher.overview.snapshot(time.monotonic())
+            seen = watcher.overview.snapshot(time.monotonic())
             if as_json:
-                console.file.write(to_json(snapshot) + "\n")
+                console.file.write(to_json(seen) + "\n")
             else:
-                console.print(render(snapshot))
-            return
-        try:
+                console.print(render(seen))
+            return 1 if faults(seen) else 0
+        with suppress(KeyboardInterrupt):
             watcher.live(console)
-        except KeyboardInterrupt:
-            return
+        return 0
 
 
 class _Watcher:
@@ -86,7 +96,7 @@ class _Watcher:
         self.overview.connection(time.monotonic(), up=self._session.is_up)
 
     def live(self, console: Console) -> None:
-        """Draw until interrupted. Raises BrokerRefused, which waiting would not mend."""
+        """Draw until interrupted. Raises BrokerRefused, which waiting would not cure."""
         with Live(console=console, auto_refresh=False) as screen:
             while True:
                 self._connect()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
+from nodes.protocol import versions
 from nodes.protocol.messages import LinkReport, MessageError, NodeInfo, NodeState, parse_json
 
 ABSENT = "absent"
@@ -23,12 +25,12 @@ COUNTS = (
     "dropped_at_source_total",
     "plan_changes_total",
 )
-"""What a device's telemetry says of its streams."""
+"""Of what a device's telemetry says of each of its streams."""
 
 
 @dataclass(slots=True)
 class NodeRecord:
-    """What a node says beside its state. `telemetry_at` is when its newest telemetry came."""
+    """A node's messages besides its state. `telemetry_at` is when its newest telemetry came."""
 
     info: NodeInfo | None = None
     link: LinkReport | None = None
@@ -47,11 +49,11 @@ class NodeRecord:
         self.telemetry, self.telemetry_at = {}, None
 
     def age_s(self, now: float) -> float | None:
-        """How old the telemetry is, in seconds."""
+        """Age of the telemetry in seconds, None if there never was any."""
         return None if self.telemetry_at is None else round(now - self.telemetry_at, 3)
 
     def is_stale(self, now: float, stale_after_s: float) -> bool:
-        """Whether the telemetry is too old to be believed; not when there never was any."""
+        """True when the telemetry is too old to be believed; False if there never was any."""
         return self.telemetry_at is not None and now - self.telemetry_at > stale_after_s
 
     def json(self, state: NodeState | None, tier: str, now: float, stale_after_s: float) -> dict[str, Any]:
@@ -60,7 +62,7 @@ class NodeRecord:
         return {
             "tier": tier,
             "state": state.state.value if state else ABSENT,
-            "message": state.message if state else "",
+            "message": (state.message if state else "") or self._other_version(),
             "session": state.session if state else None,
             "births": state.births if state else 0,
             "host": state.host if state else "",
@@ -77,8 +79,12 @@ class NodeRecord:
             "telemetry_stale": self.is_stale(now, stale_after_s),
         }
 
+    def _other_version(self) -> str:
+        """Why the planner leaves it out, if it is of another version than this program."""
+        return (self.info and versions.refusal(self.info.version, version("trisect"))) or ""
+
     def counts_json(self, of_streams: Sequence[str], now: float, stale_after_s: float) -> dict[str, Any]:
-        """A device's counters, all of its streams together. `lost` is 0 as long as every frame is accounted for.
+        """A stream's counters at its device. `lost` is 0 as long as every frame is accounted for.
 
         The device's core takes them all at one instant, between two events, so that they fit each other exactly.
         """
@@ -98,7 +104,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _link_json(link: LinkReport, telemetry: Mapping[str, float]) -> dict[str, float | None]:
-    """What a running node sees of its link, in place of what it measured when it started."""
+    """A running node's observed link, in place of its first measurement."""
     first = {
         "up_bytes_per_s": link.up_bytes_per_s,
         "down_bytes_per_s": link.down_bytes_per_s,
