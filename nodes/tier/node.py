@@ -40,6 +40,7 @@ from nodes.session.packet_limit import check_packet_limit, chunk_bytes
 from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import sequences
+from nodes.tier.codec_ratios import CodecTrials
 from nodes.tier.compute import Compute
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.inbound import Inbound
@@ -189,6 +190,7 @@ class TierNode:
         self._watch = LinkWatch(self.config, self.names, self.presence)
         self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
         tier = self.section.tier.label
+        self._trials = CodecTrials(self.meter)
         self._prepare: Worker[Callable[[], None]] = Worker(f"{node}.prepare", lambda job: job())
         self._compute = Compute(
             node,
@@ -244,6 +246,7 @@ class TierNode:
 
     def _introduce(self) -> None:
         """Say what this node is and can do: retained, and said again at each connect."""
+        from pipeline.profiling import codec_speeds
         from pipeline.profiling.profile import hardware
 
         keep, topic = self.presence.words.keep, self.names.topic
@@ -265,6 +268,7 @@ class TierNode:
             bits=self._promise.bits,
             tiles=self._promise.tiles,
             answers=answers_where_asked(self.config, self._engine, self._models),
+            codecs=codec_speeds.measured_or_kept(self._engine),
         )
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
         for profile in self._profiles.values():
@@ -447,6 +451,8 @@ class TierNode:
             self.meter.sample("decode_seconds", seconds, action.stream)
             self.meter.count_of(action.stream, "received_bytes_total", pending_frame.nbytes)
             self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
+            for tensor, array in inputs.items():
+                self._trials.consider(action.stream, tensor, array)
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
         self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))

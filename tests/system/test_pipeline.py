@@ -164,8 +164,8 @@ def test_tensor_messages_of_nonsense_do_not_disturb_the_stream(pipeline: Pipelin
 
         good = np.zeros(tensor.shape, tensor.dtype)
         key = FrameKey("camera", plan["epoch"], 10**9, 1, 0)
-        whole = next(encode(key, tensor.id, good, chunk_bytes=1 << 23))
-        wrong_shape = next(encode(key, tensor.id, good[..., :1]))
+        whole = next(iter(encode(key, tensor.id, good, chunk_bytes=1 << 23)))
+        wrong_shape = next(iter(encode(key, tensor.id, good[..., :1])))
         for payload in (b"", b"\x92", whole[:200], whole[:-1], whole[:-1] + b"\xff", wrong_shape):
             client.session.publish(topic, payload, channel=Channel.BULK)
         stream(pipeline, client, 0, 8)

@@ -200,6 +200,60 @@ def test_a_number_that_is_none_is_refused(name: str, value: object) -> None:
         decode_chunk(with_header(chunks()[0], **{name: value}))
 
 
+# Coded tensors.
+
+SPARSE = np.maximum(np.random.default_rng(0).normal(size=(1, 16, 16, 8)), 0).astype(np.float32)
+MAP = Tensor(5, "relu1", SPARSE.shape, "float32")
+
+
+def test_a_coded_tensor_is_fewer_bytes_and_the_same_bits() -> None:
+    for codec in ("bitmap", "bitmap-zstd", "shuffle-zstd"):
+        into = assembler(MAP)
+        sent = encode(KEY, 5, SPARSE, codec=codec, chunk_bytes=1000)
+        received = [into.add("edge-1", chunk) for chunk in sent][-1]
+        assert isinstance(received, Received)
+        assert received.array.tobytes() == SPARSE.tobytes()
+        assert received.array.ctypes.data % ALIGNMENT == 0
+        assert received.nbytes == sent.nbytes < SPARSE.nbytes
+        assert sent.codec == codec
+
+
+def test_a_codec_that_saves_nothing_or_is_unknown_here_sends_the_tensor_as_it_is() -> None:
+    for codec in ("bitmap", "of another version"):
+        sent = encode(KEY, 5, ARRAY, codec=codec)
+        assert sent.codec == "none"
+        assert isinstance([assembler().add("edge-1", chunk) for chunk in sent][-1], Received)
+
+
+def test_a_codec_that_this_version_does_not_know_is_refused_by_name() -> None:
+    with pytest.raises(WireError, match=r"codec: one of none, bitmap, .* expected, not 'lzma'"):
+        decode_chunk(with_header(chunks()[0], codec="lzma"))
+
+
+def test_coded_bytes_that_would_be_as_many_as_the_tensors_are_refused_before_they_are_held() -> None:
+    into = assembler()
+    with pytest.raises(WireError, match=r"float32\[1, 12\] of 48 bytes, coded with bitmap, expected"):
+        into.add("edge-1", with_header(chunks()[0], codec="bitmap"))
+    assert into.pending_bytes == 0
+
+
+def test_chunks_of_two_codecs_under_one_name_are_refused() -> None:
+    into = assembler(MAP)
+    into.add("edge-1", next(iter(encode(KEY, 5, SPARSE, codec="bitmap", chunk_bytes=1000))))
+    with pytest.raises(WireError, match="chunks of two different tensors"):
+        into.add("edge-1", next(iter(encode(KEY, 5, SPARSE, codec="shuffle-zstd", chunk_bytes=1000))))
+
+
+def test_what_does_not_decode_is_refused_and_forgotten() -> None:
+    into = assembler(MAP)
+    (message,) = encode(KEY, 5, SPARSE, codec="bitmap-zstd")
+    broken = bytearray(message)
+    broken[-2000:-1900] = bytes(100)
+    with pytest.raises(WireError, match=r"codec|checksum"):
+        into.add("edge-1", bytes(broken))
+    assert into.pending_bytes == 0
+
+
 # Traces.
 
 
