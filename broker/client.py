@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 from typing import Any
 
 from paho.mqtt.client import Client
@@ -13,6 +12,7 @@ from paho.mqtt.packettypes import PacketTypes
 
 from broker.messages import Address, Limits, Will
 from broker.packets import expiry_s, pack
+from broker.tls import context_of
 
 
 def new_client(address: Address, *, client_id: str, manual_ack: bool, limits: Limits, will: Will | None) -> Client:
@@ -25,8 +25,8 @@ def new_client(address: Address, *, client_id: str, manual_ack: bool, limits: Li
     client.connect_timeout = limits.connect_timeout_s
     if address.username is not None:
         client.username_pw_set(address.username, address.password)
-    if address.tls or address.ca_file is not None:
-        client.tls_set_context(ssl.create_default_context(cafile=address.ca_file))
+    if address.tls is not None:
+        client.tls_set_context(context_of(address.tls))
     if will is not None:
         delay = pack(PacketTypes.WILLMESSAGE, WillDelayInterval=expiry_s(will.delay_s) if will.delay_s else None)
         client.will_set(will.topic, will.payload, qos=1, retain=True, properties=delay)

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import LogLevel
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -34,6 +35,7 @@ from broker.repetition import Repetition
 from broker.routes import Handler, Route
 from broker.subscriptions import Suback, Subscriptions, raise_refusal, wait
 from broker.throughput import Throughput
+from broker.tls import explained
 from broker.wake import Wake
 from broker.window import Window
 
@@ -86,7 +88,6 @@ class Connection:
             missed=self._missed,
         )
         self._numbers = Numbers()
-        self._max_bytes = max_bytes
         self.max_packet_bytes: int | None = None
         self.sent_bytes_total = 0
         self.up, self.down = Throughput(), Throughput()
@@ -100,6 +101,8 @@ class Connection:
         self._connected = False
         self._window = Window()
         self._last_error: BrokerError | None = None
+        self._noted = ""
+        self._endpoint = (address.host, address.port)
         self._stopping = False
         self._wake = Wake()
         self._client = new_client(address, client_id=client_id, manual_ack=policy.manual_ack, limits=limits, will=will)
@@ -201,30 +204,49 @@ class Connection:
         self._wake.close()
 
     def _attempt(self) -> bool:
-        """Connect and stay connected as long as it lasts. Returns whether there was a connection at all."""
+        """Connect to the first address that answers. Returns whether there was a connection at all."""
+        errors: list[BrokerError] = []
+        for endpoint in self._address.endpoints:
+            self._endpoint = endpoint
+            error = self._attempt_here()
+            if error is None or self._stopping:
+                return error is None
+            errors.append(error)
+        self._listener.failed(self._channel, _one_of(errors))
+        return False
+
+    def _attempt_here(self) -> BrokerError | None:
+        """Connect and stay connected as long as it lasts. Returns why there was no connection at all."""
         connects_before = self.connects_total
         self._last_error = None
+        self._noted = ""
         try:
             self._connect()
             self._stay(connects_before)
         except (OSError, ValueError) as error:  # ValueError: a host that cannot be one
-            self._last_error = self._unreachable(str(error) or repr(error))
+            self._last_error = self._unreachable(explained(error))
         except Exception as error:
             if not self._stopping:  # a callback that met a closed outbox
                 _log.exception("%s: unexpected; connecting again", self._thread.name)
             self._last_error = self._unreachable(repr(error))
-        connected = self.connects_total > connects_before
         self._mark_lost(str(self._last_error or "the connection ended"))
-        if not connected and not self._stopping:
-            self._listener.failed(
-                self._channel, self._last_error or self._unreachable("it closed the connection before CONNACK")
-            )
-        return connected
+        if self.connects_total > connects_before:
+            return None
+        return self._last_error or self._unreachable(
+            explained(self._noted or "it closed the connection before CONNACK")
+        )
+
+    def _note(self, _client: Client, _userdata: Any, level: int, text: str) -> None:
+        """What paho says only in its log: why a broker ended the connection, which TLS has words for."""
+        if level == LogLevel.MQTT_LOG_ERR:
+            self._noted = text
 
     def _connect(self) -> None:
+        self._client.on_log = self._note
+        host, port = self._endpoint
         self._client.connect_async(
-            self._address.host,
-            self._address.port,
+            host,
+            port,
             keepalive=self._limits.keepalive_s,
             clean_start=self._policy.fresh_start and self.connects_total == 0,
             properties=pack(
@@ -322,6 +344,7 @@ class Connection:
         if reason.is_failure:
             self._last_error = BrokerRefused(f"{self.client_id} at CONNECT", code=reason.value, reason=str(reason))
             return
+        self._client.on_log = None  # it is told each message
         server_window: int = getattr(properties, "ReceiveMaximum", _RECEIVE_MAXIMUM)
         self._window.connected(min(server_window, self._limits.max_inflight_messages))
         self.max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
@@ -485,11 +508,19 @@ class Connection:
             self._listener.lost(self._channel, reason)
 
     def _check_size(self, item: Outgoing) -> None:
-        most = self._max_bytes(item.topic)
-        if most is not None and len(item.payload) > most:
-            raise PayloadTooLarge(topic=item.topic, size=len(item.payload), limit=most, is_brokers=False)
         if self.max_packet_bytes is not None and item.size > self.max_packet_bytes:
             raise PayloadTooLarge(topic=item.topic, size=item.size, limit=self.max_packet_bytes)
 
     def _unreachable(self, reason: str) -> BrokerUnreachable:
-        return BrokerUnreachable(self._address.host, self._address.port, reason)
+        return BrokerUnreachable(*self._endpoint, reason)
+
+
+def _one_of(errors: Sequence[BrokerError]) -> BrokerError:
+    """The error to show for all addresses: a refusal says more than silence."""
+    refused = [error for error in errors if isinstance(error, BrokerRefused)]
+    unreachable = [error for error in errors if isinstance(error, BrokerUnreachable)]
+    if refused or len(unreachable) < len(errors) or len(errors) == 1:
+        return (refused or errors)[0]
+    first, *others = unreachable
+    also = "".join(f"; nor at {error.host}:{error.port}: {error.reason}" for error in others)
+    return BrokerUnreachable(first.host, first.port, first.reason + also)

@@ -29,10 +29,10 @@ from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
 from nodes.config.sections import Config
-from nodes.protocol.commands import DRAIN, TAKEN
+from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
 from nodes.protocol.reports import stream_metric
-from nodes.session import link_probe
+from nodes.session import link_probe, service
 from nodes.session.guard import Guard
 from nodes.session.last_run import LastRun
 from nodes.session.link_monitor import LinkWatch
@@ -308,14 +308,18 @@ class TierNode:
             worker.start()
         self._inbound.subscribe(self.session)
         self.presence.enter(LifeState.READY)
-        commands = {DRAIN: self._on_drain, TAKEN: self._on_taken_asked}
-        for verb, handler in commands.items():
-            self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=verb)], handler)
+        for topic, handler in (
+            (self.names.topic(topics.COMMAND, node=self.node, verb=DRAIN), self._on_drain),
+            (self.names.topic(topics.TAKEN, node=self.node), self._on_taken_asked),
+        ):
+            self.session.subscribe([topic], handler)
+        service.ready()
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
         self._watch.start()
         for source in sources:
             source.start()
         self._loop(lambda: False)
+        service.stopping()
         for source in sources:
             source.stop()
         self._drain()
@@ -339,6 +343,7 @@ class TierNode:
             event = self._next_event()
             if event is None:
                 return
+            service.alive()
             now = time.monotonic()
             actions: list[do.Action] = []
             with self._guard.over(event):
@@ -414,6 +419,7 @@ class TierNode:
             "received_bytes_total": self.session.received_bytes_total,
             "queued_bytes": self.session.queued_bytes,
             "reconnects_total": self.session.reconnects_total,
+            **self.presence.certificate_report(),
         }
         if self.session.is_up:
             self.session.publish(

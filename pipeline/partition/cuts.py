@@ -24,7 +24,8 @@ Floats = npt.NDArray[np.float64]
 
 def placement_of(graph: ModelGraph, edge_from: int, cloud_from: int) -> Placement:
     """The device has blocks below `edge_from` (at least 1), the edge those below `cloud_from`, the cloud the rest."""
-    return tuple(Tier((v >= edge_from) + (v >= cloud_from)) for v in range(len(graph)))
+    first, second = sorted((edge_from, cloud_from))
+    return (Tier.DEVICE,) * first + (Tier.EDGE,) * (second - first) + (Tier.CLOUD,) * (len(graph) - second)
 
 
 def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
