@@ -18,11 +18,12 @@ from pipeline.graph import ModelGraph
 from pipeline.models.graphs import shipped_graph
 from pipeline.partition import exact
 from pipeline.partition.constraints import Constraint, Forbid, MemoryLimit
+from pipeline.partition.cuts import placement_of
 from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
 from pipeline.partition.priced_plan import NodeSet
 from pipeline.partition.relaxation import best_of
 from pipeline.partition.search import NodeSetSearch, choose
-from pipeline.placement import Tier
+from pipeline.placement import Placement, Tier
 from tests.brute_force import AllPlacements
 from tests.graphs import graphs
 
@@ -132,12 +133,24 @@ def test_the_elementwise_best_of_sets_bounds_each_of_their_placements(
 ) -> None:
     made = Nodes(graph, random.Random(seed), 3, 2, slowest_codec=5).candidates()
     costs = [objective.judging(candidate.costs) for candidate in made if len(candidate.nodes) == len(Tier)]
-    best = best_of(costs)
-    for placement in map(tuple, AllPlacements(graph, best).placed.tolist()):
-        tiers = [Tier(tier) for tier in placement]
-        bound = objective.value(predict(graph, tiers, best))
-        least = min(objective.value(predict(graph, tiers, each)) for each in costs)
-        assert bound <= least * (1 + 1e-12), tiers
+    for placement in AllPlacements(graph, costs[0]).placed.tolist():
+        assert_bounded(graph, costs, objective, tuple(map(Tier, placement)))
+
+
+@pytest.mark.parametrize("seed", [8, 10, 20, 21])
+def test_a_quicker_coder_that_sends_more_bytes_leaves_the_bound_of_the_period_below(seed: int) -> None:
+    # with these seeds the elementwise best of all coders is given codecs that make the link the bottleneck
+    graph = shipped_graph("resnet18")
+    made = Nodes(graph, random.Random(seed), 3, 2, slowest_codec=5).candidates()
+    costs = [THROUGHPUT.judging(candidate.costs) for candidate in made if len(candidate.nodes) == len(Tier)]
+    for edge_from, cloud_from in ((1, 1), (1, 6), (1, 11)):
+        assert_bounded(graph, costs, THROUGHPUT, placement_of(graph, edge_from, cloud_from))
+
+
+def assert_bounded(graph: ModelGraph, costs: Sequence[Costs], objective: Objective, placement: Placement) -> None:
+    bound = objective.value(predict(graph, placement, best_of(costs)))
+    least = min(objective.value(predict(graph, placement, each)) for each in costs)
+    assert bound <= least * (1 + 1e-12), placement
 
 
 @pytest.mark.parametrize("objective", [LATENCY, THROUGHPUT], ids=str)
