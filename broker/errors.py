@@ -1,6 +1,6 @@
-"""What can go wrong between a node and its broker, named by culprit.
+"""Errors between a node and its broker, named by their cause.
 
-Knows the mend for each fault and writes it, with the numbers, into the text. Errors of paho, sockets and processes
+Knows the remedy for each fault and writes it, with the numbers, into the text. Errors of paho, sockets and processes
 are translated into these at the border of this package.
 """
 
@@ -34,7 +34,7 @@ class BrokerRefused(BrokerError):
 
     @property
     def lasting(self) -> bool:
-        """Whether trying again with the same settings cannot succeed."""
+        """True when trying again with the same settings cannot succeed."""
         return self.code in {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x90, 0x95}
 
     @property
@@ -46,6 +46,18 @@ class BrokerRefused(BrokerError):
             0x87: "correct the user name and password, or widen the ACL",
         }
         return mends.get(self.code, "see the broker's log")
+
+
+class ProtocolViolation(BrokerError):
+    """The peer sent what MQTT 5 does not allow, or what is larger than this side can take.
+
+    Attributes:
+        code: the reason code for the DISCONNECT that answers it.
+    """
+
+    def __init__(self, what: str, *, code: int) -> None:
+        self.what, self.code = what, code
+        super().__init__(f"the peer breaks MQTT 5: {what} (0x{code:02X}); is it an MQTT broker, of version 5?")
 
 
 class PayloadTooLarge(BrokerError):
@@ -117,7 +129,7 @@ class MosquittoMissing(BrokerError):
 
 
 class ServerFailed(BrokerError):
-    """mosquitto was started and did not come to answer. Carries the end of its log."""
+    """mosquitto was started and did not come to answer, or ended by itself. Carries the end of its log."""
 
     def __init__(self, why: str, log_tail: str) -> None:
         self.why, self.log_tail = why, log_tail

@@ -6,9 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
+
+from broker.mqtt.packets import Buffer
 
 MIB: Final = 1024 * 1024
+
+Payload: TypeAlias = bytes | tuple[Buffer, ...]
+"""What is published. Buffers are sent as they are, one after the other, and must not change until it is settled."""
 
 
 class Channel(Enum):
@@ -22,7 +27,7 @@ class Channel(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery:
-    """How a message with QoS 1 came. A packet id means something only within one session of the broker.
+    """The delivery of a message with QoS 1. Its packet id is valid only within one session of the broker.
 
     Attributes:
         generation: counts the broker's sessions that this process has seen; 0 is one that an earlier process began.
@@ -44,6 +49,7 @@ class Message:
         retain: it was kept by the broker and is sent because of the subscription.
         ack: on FRAMES, tells the broker that this message is finished with; may be called from any thread, once or
             more. Until then the broker keeps it. Elsewhere it does nothing.
+        payload: all of it, or its first bytes if a handler had the rest `placed`, see `inbox.Placing`.
         delivery: on FRAMES, tells a message that an earlier process of this node had from a new one.
     """
 
@@ -55,11 +61,12 @@ class Message:
     correlation: bytes | None
     ack: Callable[[], None]
     delivery: Delivery | None = None
+    placed: object = None
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the broker is and how to enter. `ca_file` turns TLS on; `tls` alone trusts the system's authorities."""
+    """The broker's address and credentials. `ca_file` turns TLS on; `tls` alone trusts the system's authorities."""
 
     host: str = "127.0.0.1"
     port: int = 1883
@@ -78,7 +85,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Will:
-    """What the broker publishes (QoS 1, retained) when the node is gone without a word for `delay_s`."""
+    """The message that the broker publishes (QoS 1, retained) `delay_s` after a node was lost without DISCONNECT."""
 
     topic: str
     payload: bytes
@@ -87,7 +94,7 @@ class Will:
 
 @dataclass(frozen=True, slots=True)
 class OwnershipToken:
-    """Which process holds a client id: a retained message with the token of the newest one.
+    """The process that holds a client id: a retained message with the token of the newest one.
 
     MQTT 5 tells the older of two clients with one id that it was taken over (0x8E), but mosquitto 2.0 only closes its
     socket, and two processes would throw each other out for ever. The older one finds a token here that is not its own.
@@ -110,7 +117,7 @@ class Limits:
             holds for results, too.
         receive_maximum: messages that the broker may send before the first of them is acknowledged.
         frames_receive_maximum: frames that this node may have open, i.e. received and not acknowledged.
-        keepalive_s: a silent peer is given up after 1.5 times this.
+        keepalive_s: a silent peer is given up after twice this.
         reconnect_min_s, reconnect_max_s: bounds of the back-off, before +-25 % of jitter.
         report_every_s: how often an absent broker is mentioned in the log.
         socket_buffer_bytes: asked of the kernel, which may give less.

@@ -1,10 +1,10 @@
-"""What one connection has yet to deliver: a queue bounded by bytes, with the messages in flight counted in.
+"""The outbox of one connection: a queue bounded by bytes, with the messages in flight counted in.
 
 Knows no socket and no paho. It is the truth about unacknowledged messages: paho's own queue resends everything at once
 after a reconnect, past the broker's Receive Maximum, and forgets QoS 0 messages without saying so.
 
 What survives a lost connection: QoS 1, in order, first in the queue again, unless it has expired. What does not: QoS 0,
-messages that are kept and therefore published anew at each connect anyway, and those that are not to be repeated.
+messages that are kept and therefore published again at each connect anyway, and those that are not to be repeated.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.errors import NotConnected, QueueFull
+from broker.messages import Payload
+from broker.mqtt.packets import Buffer
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class Outgoing:
     """
 
     topic: str
-    payload: bytes
+    payload: Payload
     qos: int
     retain: bool
     size: int
@@ -52,8 +54,13 @@ class Outgoing:
     bundle: Bundle | None = None
 
     @property
+    def parts(self) -> tuple[Buffer, ...]:
+        """The payload's buffers, in order."""
+        return self.payload if isinstance(self.payload, tuple) else (self.payload,)
+
+    @property
     def outlives_connection(self) -> bool:
-        """Whether it stays in the queue when the connection is lost."""
+        """True when it stays in the queue after the connection is lost."""
         return self.qos > 0 and self.repeated and not self.kept
 
     def remaining_s(self, now: float) -> float | None:
@@ -61,7 +68,7 @@ class Outgoing:
         return None if self.deadline is None else self.deadline - now
 
     def settle(self, delivered: bool) -> None:
-        """Tell whoever asked. What that raises is a fault of theirs, and must not cost the connection."""
+        """Call `settled`; an exception in it is logged and does not cost the connection."""
         if self.settled is not None:
             try:
                 self.settled(delivered)
@@ -170,7 +177,7 @@ class Outbox:
             item.settle(False)
 
     def wait_empty(self, timeout_s: float) -> bool:
-        """Whether everything was acknowledged in time."""
+        """Wait until all messages are acknowledged; False if they are not within `timeout_s`."""
         with self._changed:
             return self._changed.wait_for(lambda: self._bytes == 0 or self._closed, timeout_s) and self._bytes == 0
 

@@ -5,35 +5,31 @@ Knows channels, kept messages, requests and the will; knows nothing of what payl
 
 from __future__ import annotations
 
-import itertools
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from types import TracebackType
 from typing import Final
 
 from broker.complaints import Complaints
-from broker.connection import Connection, in_network_thread
+from broker.connection import Connection
 from broker.errors import (
     BrokerError,
     BrokerRefused,
     BrokerUnreachable,
     NotConnected,
-    QueueFull,
-    RequestTimeout,
     SessionTaken,
-    SubscribeTimeout,
 )
-from broker.messages import Address, Channel, Delivery, Limits, Message, OwnershipToken, Will
+from broker.messages import Address, Channel, Delivery, Limits, Message, OwnershipToken, Payload, Will
 from broker.outbox import Bundle
 from broker.packets import outgoing
 from broker.policy import policies
+from broker.requests import Requests
 from broker.routes import Handler
 from broker.throughput import Throughput
+from broker.wake import in_network_thread
 
 __all__ = ["Address", "Channel", "Delivery", "Handler", "Limits", "Message", "Session", "Will"]
 
@@ -52,12 +48,13 @@ class Session:
         name: unique in its `scope`, such as `edge-1`.
         scope: a pipeline; the client ids are `trisect.<scope>.<name>.control` and so on. Neither has a dot, so that no
             two of them make the same one.
-        token: tells this process from an earlier one of the same name.
+        token: distinguishes this process from an earlier one of the same name.
         is_new_name: nobody had this name before, as with a random one. Then no message is missed on CONTROL while a
             broker with persistence restarts.
-        max_bytes: the most that a payload on a topic may have, None for any; what has more is dropped on its arrival.
-        will: published by the broker, retained, when the node is gone without `stop`. The topic `owner` beside it
-            then tells two processes with one name apart, where the broker itself does not.
+        max_bytes: the most that a payload on a topic may have, None for any; what has more is not sent, and dropped on
+            its arrival.
+        will: published by the broker, retained, when the node is gone without `stop`. The topic `owner` next to it
+            then distinguishes two processes with one name, which the broker itself does not.
         on_up, on_down, on_taken: called one at a time, in order, in the thread `<name>.events`, where they may publish,
             subscribe and wait.
 
@@ -97,9 +94,7 @@ class Session:
         self._reported_at = 0.0
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._events_thread = threading.Thread(target=self._run_events, name=f"{name}.events", daemon=True)
-        self._request_numbers = itertools.count(1)
-        self._requests: dict[bytes, Future[bytes]] = {}
-        self._reply_topics: set[str] = set()
+        self._requests = Requests(self)
         self._connections = {
             channel: Connection(
                 address,
@@ -118,7 +113,7 @@ class Session:
 
     @property
     def is_up(self) -> bool:
-        """Whether everything stands now."""
+        """True while all connections are ready."""
         return len(self._ready) == len(self._connections)
 
     @property
@@ -128,12 +123,12 @@ class Session:
 
     @property
     def up(self) -> Throughput:
-        """How fast the bulk channel's messages reach the broker: from their first byte to their acknowledgement."""
+        """Throughput of the bulk channel to the broker, from a message's first byte to its acknowledgement."""
         return self._connections[Channel.BULK].up
 
     @property
     def down(self) -> Throughput:
-        """How fast they come from it: from a message's first byte here to its last."""
+        """Throughput of the bulk channel from the broker, from a message's first byte here to its last."""
         return self._connections[Channel.BULK].down
 
     @property
@@ -244,7 +239,7 @@ class Session:
     def publish(
         self,
         topic: str,
-        payload: bytes,
+        payload: Payload,
         *,
         qos: int = 1,
         retain: bool = False,
@@ -265,7 +260,7 @@ class Session:
         told, in some thread, whether the broker acknowledged it; False leaves open whether it has it. Returns False,
         and has queued nothing, when the rest of its `bundle` was lost before.
 
-        Raises PayloadTooLarge before a byte leaves, QueueFull, NotConnected (only when stopped).
+        Raises PayloadTooLarge and TopicOverfull before a byte leaves, QueueFull, NotConnected (only when stopped).
         """
         item = outgoing(
             topic,
@@ -295,22 +290,7 @@ class Session:
         """
         if in_network_thread():
             raise BrokerError(f"request({topic}) waits, and a handler must not; call it in another thread")
-        give_up = time.monotonic() + timeout_s
-        correlation = f"{self.token}-{next(self._request_numbers)}".encode()
-        answer = self._requests[correlation] = Future()
-        try:
-            if reply_topic not in self._reply_topics:
-                self.subscribe([reply_topic], self._on_reply, wait_s=timeout_s)
-                self._reply_topics.add(reply_topic)
-            left_s = max(0.0, give_up - time.monotonic())
-            self.publish(
-                topic, payload, expiry_s=left_s, response_topic=reply_topic, correlation=correlation, wait_s=left_s
-            )
-            return answer.result(max(0.0, give_up - time.monotonic()))
-        except (FutureTimeout, QueueFull, SubscribeTimeout) as error:
-            raise RequestTimeout(topic, timeout_s, connected=self.is_up) from error
-        finally:
-            del self._requests[correlation]
+        return self._requests.ask(topic, payload, reply_topic=reply_topic, timeout_s=timeout_s)
 
     # What the connections tell (broker.connection.Listener), in their threads.
 
@@ -384,11 +364,6 @@ class Session:
         if channel not in self._connections:
             raise NotConnected(self.name, f"it was made without {channel.name}; pass takes_frames=True")
         return self._connections[channel]
-
-    def _on_reply(self, message: Message) -> None:
-        answer = self._requests.get(message.correlation or b"")
-        if answer is not None and not answer.done():
-            answer.set_result(message.payload)
 
     def _run_events(self) -> None:
         while (call := self._events.get()) is not None:

@@ -1,4 +1,4 @@
-"""The wire format: a tensor as msgpack chunks, and their reassembly. Bytes in, message or WireError out.
+"""The wire format: a tensor as msgpack chunks. Bytes in, chunk or WireError out; `reassembly` puts chunks together.
 
 A chunk is the msgpack array `[header map, bin]`. Every header names the whole tensor, so chunks may come in any order,
 twice, or never. Nothing is allocated for what a header claims until it equals what this node expects, and nothing is
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 import msgpack
@@ -20,7 +19,7 @@ import numpy.typing as npt
 import xxhash
 
 from pipeline.errors import WireError
-from pipeline.graph import DTYPES, MOST_TENSOR_BYTES, Tensor
+from pipeline.graph import DTYPES, MOST_TENSOR_BYTES
 from pipeline.ranges import (
     ID,
     MOST_ATTEMPT,
@@ -39,8 +38,6 @@ MAX_HOPS = 16
 PARTS = 2
 MARK_WINDOW = 10**9
 """Sequences of a thousand starts of a device: as far as a low-water mark is believed."""
-ALIGNMENT = 64
-"""Bytes. An engine can read a tensor that begins at a multiple of them where it is."""
 _ID = re.compile(ID)
 _MOST_TILES = 256
 _MOST_TS = 1e11
@@ -51,7 +48,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """What one node did for a frame, in seconds on its own clock; `*_ts` are seconds since 1970.
+    """One node's work on a frame, in seconds on its own clock; `*_ts` are seconds since 1970.
 
     `arrived_ts` is when the last input was whole, `sent_ts` when the first chunk of the output was made. While a node
     was compiling (`is_compiling`), what it took is not what it usually takes.
@@ -73,7 +70,7 @@ Trace: TypeAlias = tuple[Hop, ...]
 
 @dataclass(frozen=True, slots=True)
 class FrameKey:
-    """Which computation a tensor belongs to; `attempt` counts from 1, `oldest_open` is the device's low-water mark.
+    """The computation that a tensor belongs to; `attempt` counts from 1, `oldest_open` is the device's low-water mark.
 
     Whatever a node holds of this stream for sequences below `oldest_open` will never be asked for again. `tile` counts
     the plan's tiles from 1, row by row; 0 is the whole map.
@@ -126,13 +123,21 @@ class Failed:
 def encode(
     key: FrameKey, tensor: int, array: Array, *, trace: Trace = (), chunk_bytes: int = CHUNK_BYTES
 ) -> Iterator[bytes]:
-    """The chunks of `array`, in order, each at most `chunk_bytes` of data; the last carries the trace.
+    """The chunks of `array`, in order, each at most `chunk_bytes` of data; the last carries the trace."""
+    for parts in encode_parts(key, tensor, array, trace=trace, chunk_bytes=chunk_bytes):
+        yield b"".join(parts)
+
+
+def encode_parts(
+    key: FrameKey, tensor: int, array: Array, *, trace: Trace = (), chunk_bytes: int = CHUNK_BYTES
+) -> Iterator[tuple[bytes, memoryview]]:
+    """The same chunks, each as its header and a part of the array's own memory, which is not copied.
 
     The encode seconds of the last hop are what this generator itself took, the reader's time between chunks excluded.
     """
     began = time.perf_counter()
     array = np.asarray(array, array.dtype.newbyteorder("="), order="C")  # np.ascontiguousarray makes rank 0 rank 1
-    data = _bytes_of(array)
+    data = bytes_of(array)
     header = {
         "v": WIRE_VERSION,
         **asdict(key),
@@ -148,9 +153,9 @@ def encode(
         header["offset"] = offset
         if offset + chunk_bytes >= array.nbytes:
             header["trace"] = _pack_trace(trace, spent + time.perf_counter() - began)
-        message = b"".join((b"\x92", msgpack.packb(header), b"\xc6", len(part).to_bytes(4, "big"), part))
+        head = b"".join((b"\x92", msgpack.packb(header), b"\xc6", len(part).to_bytes(4, "big")))
         spent += time.perf_counter() - began
-        yield message
+        yield head, part
         began = time.perf_counter()
 
 
@@ -173,18 +178,28 @@ def encode_failure(key: FrameKey, message: str, trace: Trace = ()) -> bytes:
 
 def decode_chunk(payload: bytes) -> Chunk:
     """Read one chunk; its data stays a view into `payload`. Raises WireError for anything that is not one."""
-    header, begin = _read_header(payload)
+    chunk, _ = decode_head(payload, len(payload))
+    return chunk
+
+
+def decode_head(first: bytes | memoryview, nbytes: int) -> tuple[Chunk, int]:
+    """Read a chunk of `nbytes` of which the first ones are here, its header among them.
+
+    Returns the chunk with as much of its data as is here, and where that begins. Raises WireError.
+    """
+    header, begin = _read_header(first, nbytes)
     try:
         if header["v"] != WIRE_VERSION:
             raise WireError(
                 f"wire version {header['v']!r}, this trisect reads {WIRE_VERSION}; run one version everywhere"
             )
-        chunk = _chunk(header, memoryview(payload)[begin:])
+        chunk = _chunk(header, memoryview(first)[begin:])
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"not a tensor chunk: header {type(error).__name__}: {error}") from error
-    if chunk.offset + len(chunk.data) > chunk.nbytes or (not chunk.data and chunk.nbytes):
-        raise WireError(f"chunk of {len(chunk.data)} bytes at {chunk.offset} is not within {chunk.nbytes} bytes")
-    return chunk
+    size = nbytes - begin
+    if chunk.offset + size > chunk.nbytes or (not size and chunk.nbytes):
+        raise WireError(f"chunk of {size} bytes at {chunk.offset} is not within {chunk.nbytes} bytes")
+    return chunk, begin
 
 
 def _chunk(header: Mapping[str, Any], data: memoryview) -> Chunk:
@@ -220,114 +235,8 @@ def _chunk(header: Mapping[str, Any], data: memoryview) -> Chunk:
     )
 
 
-ChunkKey: TypeAlias = tuple[str, FrameKey, int]
-
-
-@dataclass(slots=True)
-class _Partial:
-    chunk: Chunk
-    array: Array
-    bytes_at: dict[int, int] = field(default_factory=dict)
-    decode_seconds: float = 0.0
-    trace: Trace = ()
-
-
-Expect: TypeAlias = Callable[[FrameKey, int], Tensor | None]
-"""(key, tensor) -> what this node expects there, None when it expects nothing."""
-
-
-class Assembler:
-    """Puts chunks together, for one reader thread. Holds at most `limit_bytes` of tensors that are not yet whole.
-
-    When that is exceeded the oldest goes: its frame is submitted again by the device.
-    """
-
-    def __init__(self, expect: Expect, *, limit_bytes: int = 1 << 29) -> None:
-        self._expect = expect
-        self._limit_bytes = limit_bytes
-        self._partial: OrderedDict[ChunkKey, _Partial] = OrderedDict()
-        self._low: dict[str, int] = {}
-        self.pending_bytes = 0
-
-    def add(self, sender: str, payload: bytes) -> Received | Failed | None:
-        """Take one message; returns the tensor once it is whole. Raises WireError and forgets what was wrong."""
-        began = time.perf_counter()
-        chunk = decode_chunk(payload)
-        if chunk.error:
-            return Failed(chunk.key, chunk.error, chunk.trace)
-        key = (sender, replace(chunk.key, oldest_open=0), chunk.tensor)
-        partial = self._partial.get(key) or self._begin(key, chunk)
-        self._forget_closed(chunk.key)
-        if (chunk.checksum, chunk.nbytes) != (partial.chunk.checksum, partial.chunk.nbytes):
-            self._drop(key)
-            raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: chunks of two different tensors")
-        target = _bytes_of(partial.array)
-        target[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
-        partial.bytes_at[chunk.offset] = len(chunk.data)
-        partial.trace = chunk.trace or partial.trace
-        whole = sum(partial.bytes_at.values()) >= chunk.nbytes
-        received = self._finish(key, partial) if whole else None
-        partial.decode_seconds += time.perf_counter() - began
-        return replace(received, decode_seconds=partial.decode_seconds) if received else None
-
-    def drop_epoch(self, stream: str, epoch: int) -> None:
-        """Forget what is not whole of this epoch."""
-        self._drop_where(lambda key: key.stream == stream and key.epoch == epoch)
-
-    def clear(self) -> None:
-        """Forget everything that is not whole."""
-        self._drop_where(lambda _: True)
-
-    def _begin(self, key: ChunkKey, chunk: Chunk) -> _Partial:
-        expected = self._expect(chunk.key, chunk.tensor)
-        if expected is None:
-            raise WireError(
-                f"unexpected tensor {chunk.tensor} of stream {chunk.key.stream!r}, epoch {chunk.key.epoch}: "
-                "no plan that this node holds asks for it"
-            )
-        if (chunk.dtype, chunk.shape, chunk.nbytes) != (expected.dtype, expected.shape, expected.nbytes):
-            raise WireError(
-                f"tensor {chunk.tensor} ({expected.name}): {chunk.dtype}{list(chunk.shape)} of {chunk.nbytes} bytes, "
-                f"expected {expected.dtype}{list(expected.shape)} of {expected.nbytes}"
-            )
-        partial = _Partial(chunk, _aligned(expected))
-        self._partial[key] = partial
-        self.pending_bytes += chunk.nbytes
-        while self.pending_bytes > self._limit_bytes and len(self._partial) > 1:
-            self._drop(next(iter(self._partial)))
-        return partial
-
-    def _finish(self, key: ChunkKey, partial: _Partial) -> Received:
-        self._drop(key)
-        chunk = partial.chunk
-        seen = xxhash.xxh3_64_intdigest(_bytes_of(partial.array))
-        if seen != chunk.checksum:
-            raise WireError(
-                f"tensor {chunk.tensor} of frame {chunk.key.sequence}: checksum {seen:016x}, "
-                f"its sender had {chunk.checksum:016x}"
-            )
-        return Received(chunk.key, chunk.tensor, partial.array, partial.trace, 0.0)
-
-    def _forget_closed(self, key: FrameKey) -> None:
-        # the mark told last, not the highest: a wrong one is mended by the next, and is believed so far only
-        if key.oldest_open != self._low.get(key.stream):
-            self._low[key.stream] = key.oldest_open
-            self._drop_where(
-                lambda held: held.stream == key.stream and 0 < key.oldest_open - held.sequence <= MARK_WINDOW
-            )
-
-    def _drop_where(self, condition: Callable[[FrameKey], bool]) -> None:
-        for key in [key for key in self._partial if condition(key[1])]:
-            self._drop(key)
-
-    def _drop(self, key: ChunkKey) -> None:
-        partial = self._partial.pop(key, None)
-        if partial is not None:
-            self.pending_bytes -= partial.chunk.nbytes
-
-
-def _read_header(payload: bytes) -> tuple[Mapping[str, Any], int]:
-    """The header map and where the data begins; the bin's length must be exactly what is left."""
+def _read_header(payload: bytes | memoryview, nbytes: int) -> tuple[Mapping[str, Any], int]:
+    """The header map and where the data begins; the bin's length must be exactly what is left of `nbytes`."""
     unpacker = msgpack.Unpacker(strict_map_key=True, max_buffer_size=HEADER_LIMIT_BYTES)
     try:
         unpacker.feed(memoryview(payload)[:HEADER_LIMIT_BYTES])
@@ -342,19 +251,12 @@ def _read_header(payload: bytes) -> tuple[Mapping[str, Any], int]:
     width = _BIN_SIZES.get(payload[position], 0) if position < len(payload) else 0
     begin = position + 1 + width
     claimed = int.from_bytes(payload[position + 1 : begin], "big")
-    if not width or len(payload) - begin != claimed:
-        raise WireError(f"truncated chunk: {max(len(payload) - begin, 0)} bytes of data, its header claims {claimed}")
+    if not width or begin > len(payload) or nbytes - begin != claimed:
+        raise WireError(f"truncated chunk: {max(nbytes - begin, 0)} bytes of data, its header claims {claimed}")
     return header, begin
 
 
-def _aligned(tensor: Tensor) -> Array:
-    """Memory for it; NumPy's own begins anywhere."""
-    held = np.empty(tensor.nbytes + ALIGNMENT, np.uint8)
-    begin = -held.ctypes.data % ALIGNMENT
-    return held[begin : begin + tensor.nbytes].view(tensor.dtype).reshape(tensor.shape)
-
-
-def _bytes_of(array: Array) -> memoryview:
+def bytes_of(array: Array) -> memoryview:
     """The array's own memory as bytes, not a copy; the array is C-contiguous."""
     return array.reshape(-1).view(np.uint8).data
 

@@ -17,12 +17,13 @@ from nodes.protocol.messages import Applied, LifeState, NodeState, from_bytes, p
 from nodes.session.presence import guest_session
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.plan import NodeId, StreamId
-from pipeline.wire import Array, Assembler, FrameKey, Received
+from pipeline.reassembly import Assembler
+from pipeline.wire import Array, FrameKey, Received
 
 
 @dataclass(slots=True)
 class Collected:
-    """What came back: `results` and `outputs` by sequence, the first of each, and how many `messages` there were."""
+    """Collected answers: the first of `results` and `outputs` by sequence, and the number of `messages`."""
 
     results: dict[int, dict[str, Any]] = field(default_factory=dict)
     arrivals: dict[int, float] = field(default_factory=dict)

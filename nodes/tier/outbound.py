@@ -1,4 +1,4 @@
-"""What a tier node publishes for its frames: tensors of the cut, outputs for the device, and results."""
+"""Outbound messages of a tier node for its frames: tensors of the cut, outputs for the device, and results."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TypeAlias
 from broker import topics
 from broker.errors import BrokerError
 from broker.exactly_once import Publication
+from broker.messages import Payload
 from broker.session import Channel, Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
@@ -25,7 +26,7 @@ from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.result_json import frame_overhead_seconds, result_json
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, StreamId
-from pipeline.wire import FrameKey, encode, encode_failure
+from pipeline.wire import FrameKey, encode, encode_failure, encode_parts
 
 _log = logging.getLogger(__name__)
 
@@ -74,10 +75,10 @@ class Outbound:
             return
         chunk_bytes, nbytes, seconds = self._config.transport.chunk_bytes, 0, 0.0
         began = time.perf_counter()
-        for chunk in encode(key, action.tensor, action.array, trace=action.trace, chunk_bytes=chunk_bytes):
+        for parts in encode_parts(key, action.tensor, action.array, trace=action.trace, chunk_bytes=chunk_bytes):
             seconds += time.perf_counter() - began
-            self._publish_bulk(topic, chunk)  # which waits while the broker is slower
-            nbytes += len(chunk)
+            self._publish_bulk(topic, parts)  # which waits while the broker is slower
+            nbytes += sum(map(len, parts))
             began = time.perf_counter()
         self._note_encoded(key, seconds)
         self._meter.count_of(StreamId(key.stream), "sent_bytes_total", nbytes)
@@ -102,7 +103,7 @@ class Outbound:
             return self._names.topic(topics.TILE, **where, worker=action.worker)
         return self._names.topic(topics.TILED, **where)
 
-    def _publish_bulk(self, topic: str, payload: bytes) -> None:
+    def _publish_bulk(self, topic: str, payload: Payload) -> None:
         expiry_s = self._config.transport.expiry_s
         self._session.publish(topic, payload, channel=Channel.BULK, expiry_s=expiry_s, wait_s=TENSOR_WAIT_S)
 

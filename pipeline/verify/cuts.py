@@ -22,8 +22,9 @@ from pipeline.models.build import make
 from pipeline.placement import Placement, Stage, Tier, stages
 from pipeline.prepare.model import PreparedModel, prepared_from
 from pipeline.prepare.unsupported import check_model
+from pipeline.reassembly import Assembler
 from pipeline.tensorflow_runtime import keras, tf
-from pipeline.wire import Assembler, FrameKey, Received, encode
+from pipeline.wire import FrameKey, Received, encode
 
 TOLERANCE = 1e-5
 """Largest difference from the original model, relative to the output's largest element."""
@@ -42,10 +43,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """The unsplit prepared model beside the Keras model as it was built or loaded.
+    """The unsplit prepared model, compared with the Keras model as it was built or loaded.
 
-    `relative_error` is the largest difference over the largest element, the worst of all outputs; `same_top` whether
-    the largest element stands at the same place in each.
+    `relative_error` is the largest difference over the largest element, the worst of all outputs; `same_top` is true
+    if the largest element is at the same place in each.
     """
 
     relative_error: float
@@ -54,7 +55,7 @@ class Original:
 
     @classmethod
     def compared(cls, made: Sequence[Array], expected: Sequence[Array], began: float) -> Original:
-        """Of both models' outputs; `began` is when, by the performance counter."""
+        """Compare both models' outputs, in order; `began` is the performance counter's value at the start."""
         pairs = list(zip(made, expected, strict=True))
         return cls(
             relative_error=max(_relative_error(a, b) for a, b in pairs),
@@ -64,7 +65,7 @@ class Original:
 
     @property
     def holds(self) -> bool:
-        """Whether the law does."""
+        """True when the prepared model computes what the original does, within TOLERANCE."""
         return self.same_top and self.relative_error <= TOLERANCE
 
 
@@ -80,7 +81,7 @@ class Split:
 
     @property
     def equal(self) -> bool:
-        """Whether every bit of every output was the same."""
+        """True when every bit of every output was the same."""
         return not self.differing
 
 
@@ -89,7 +90,7 @@ Step: TypeAlias = Prepared | Original | Split
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What all steps came to, for a table or JSON."""
+    """The sum of all steps, for a table or JSON."""
 
     model: str
     digest: str
@@ -104,7 +105,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether both laws do."""
+        """True when every placement was bit-equal and the original within TOLERANCE."""
         return self.placements == self.equal and self.same_top and self.relative_error <= TOLERANCE
 
 
@@ -141,7 +142,7 @@ def verify(engine: Engine, source: ModelSource, *, placements: int = 20, seed: i
 
 
 def ready(source: ModelSource, seed: int) -> tuple[PreparedModel, dict[int, Array], list[Array]]:
-    """The prepared model, a random frame by tensor id, and what the original Keras model answers to it."""
+    """The prepared model, a random frame by tensor id, and the original Keras model's outputs for it."""
     keras_model, flat = make(source)
     frame = _frame(flat.input_names, [flat.specs[t] for t in flat.inputs], source, _words(flat.calls), seed)
     expected = _answer(keras_model, frame)
@@ -179,9 +180,10 @@ def splits(
 
 
 def random_placement(graph: ModelGraph, draw: random.Random) -> Placement:
-    """Any monotone placement may come out: a random topological order of the blocks, cut at two random places.
+    """Draw a monotone placement: a random topological order of the blocks, cut at two random places.
 
-    Every set of blocks that is closed under what it reads is the beginning of some topological order.
+    Any monotone placement may come out: every set of blocks that is closed under its inputs is the beginning of some
+    topological order.
     """
     order = _random_order(graph, draw)
     first, second = sorted((draw.randint(1, len(order)), draw.randint(1, len(order))))
@@ -192,7 +194,7 @@ def random_placement(graph: ModelGraph, draw: random.Random) -> Placement:
 
 
 def _random_order(graph: ModelGraph, draw: random.Random) -> list[int]:
-    """Between turns it stays on one branch or goes from branch to branch, so that some lag far behind others."""
+    """A topological order that now stays on one branch, now changes branches, so that some lag far behind others."""
     waits = {b.index: len({graph.producer[t] for t in b.inputs}) for b in graph.blocks}
     readers: dict[int, list[int]] = {b.index: [] for b in graph.blocks}
     for before, after in graph.edges:
@@ -266,12 +268,12 @@ def _answer(model: Any, frame: Sequence[Array]) -> list[Array]:
 
 
 def _words(calls: Sequence[Any]) -> int:
-    """How many values an integer input may take: what the smallest embedding has rows for."""
+    """Number of values that an integer input may take: the rows of the smallest embedding."""
     return min((c.operation.input_dim for c in calls if isinstance(c.operation, keras.layers.Embedding)), default=4)
 
 
 def _frame(names: Sequence[str], specs: Sequence[Any], source: ModelSource, words: int, seed: int) -> list[Array]:
-    """Each input at random: pixels, preprocessed as the model wants them, or a normal distribution, or indices."""
+    """Draw each input: pixels, preprocessed as the model wants them, or a normal distribution, or indices."""
     rng, mode = np.random.default_rng(seed), mode_of(source)
     made = []
     for number, (name, spec) in enumerate(zip(names, specs, strict=True)):

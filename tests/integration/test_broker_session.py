@@ -404,7 +404,7 @@ def test_a_new_process_with_the_id_of_a_dead_one_is_not_turned_away(
     session, received = open_session(address, "n", will=will, on_taken=taken, on_up=up), Received()
     up.wait()
     for connection in session._connections.values():
-        sock = connection._client.socket()
+        sock = connection.sock
         assert isinstance(sock, socket.socket)
         sock.shutdown(socket.SHUT_RDWR)
     up.wait()

@@ -40,8 +40,9 @@ from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
 from pipeline.profiling.profile import Profile
+from pipeline.reassembly import Assembler
 from pipeline.tiles.arrays import merge
-from pipeline.wire import Assembler, Failed, Hop, encode, encode_failure
+from pipeline.wire import Failed, Hop, encode, encode_failure
 from tests.properties.simulated_broker import Broker, Client, Step
 from tests.properties.symbolic import MODEL, model_inputs, right_outputs, run_blocks
 
@@ -339,7 +340,7 @@ class PlannerShell(Client):
 
 @dataclass(slots=True)
 class Entered:
-    """A frame that entered: which ticket, whether that stands in the device's journal, and how often it was closed."""
+    """A frame that entered: its pending frame, whether it is in the device's journal, and how often it was closed."""
 
     pending_frame: int
     recorded: bool = False

@@ -11,13 +11,12 @@ import pytest
 
 from pipeline.errors import WireError
 from pipeline.graph import Tensor
+from pipeline.reassembly import ALIGNMENT, Assembler, Place
 from pipeline.wire import (
-    ALIGNMENT,
     HEADER_LIMIT_BYTES,
     MAX_HOPS,
     WIRE_VERSION,
     Array,
-    Assembler,
     Failed,
     FrameKey,
     Hop,
@@ -297,3 +296,62 @@ def test_a_received_tensor_begins_where_an_engine_can_read_it(dtype: str) -> Non
         into = assembler(Tensor(5, "x", array.shape, dtype))
         arrays.append([into.add("edge-1", chunk) for chunk in encode(KEY, 5, array)][-1])
     assert all(isinstance(got, Received) and got.array.ctypes.data % ALIGNMENT == 0 for got in arrays)
+
+
+def placed(into: Assembler, payload: bytes, *, filled: bool = True) -> Place:
+    """As the network does: the place of a chunk, by its first bytes, and the rest written there."""
+    place = into.place("edge-1", memoryview(payload)[: len(payload) - 4], len(payload))
+    assert place is not None
+    if filled:
+        place.into[:] = payload[place.kept :]
+    return place
+
+
+def test_chunks_are_received_where_they_belong() -> None:
+    into = assembler()
+    places = [placed(into, chunk) for chunk in chunks()]
+    *early, last = [into.add("edge-1", place) for place in places]
+    assert early == [None] * len(early)
+    assert isinstance(last, Received)
+    np.testing.assert_array_equal(last.array, ARRAY)
+    assert np.shares_memory(last.array, np.frombuffer(places[0].into, np.uint8))
+    assert into.pending_bytes == 0
+
+
+def test_a_tensor_is_not_handed_out_while_a_chunk_of_it_is_still_being_written() -> None:
+    into, pieces = assembler(), chunks()
+    places = [placed(into, chunk) for chunk in pieces]
+    late = placed(into, pieces[0], filled=False)
+    received = [into.add("edge-1", place) for place in places][-1]
+    assert isinstance(received, Received)
+    late.into[:] = bytes(len(late.into))
+    np.testing.assert_array_equal(received.array, ARRAY)
+    assert into.add("edge-1", late) is None
+
+
+def test_what_was_placed_and_dropped_is_forgotten() -> None:
+    into, pieces = assembler(), chunks()
+    first = placed(into, pieces[0])
+    into.drop_epoch(KEY.stream, KEY.epoch)
+    assert into.add("edge-1", first) is None
+    assert into.pending_bytes == 0
+    received = [into.add("edge-1", placed(into, chunk)) for chunk in pieces][-1]
+    assert isinstance(received, Received)
+
+
+def test_bytes_that_were_changed_on_their_way_into_their_place_are_found() -> None:
+    into = assembler()
+    *early, last = [placed(into, chunk) for chunk in chunks()]
+    last.into[-1] ^= 1
+    for place in early:
+        into.add("edge-1", place)
+    with pytest.raises(WireError, match="checksum"):
+        into.add("edge-1", last)
+
+
+@pytest.mark.parametrize("first", [b"", b"\x92", b"no chunk at all", encode_failure(KEY, "it broke")])
+def test_what_is_no_chunk_of_an_expected_tensor_has_no_place(first: bytes) -> None:
+    assert assembler().place("edge-1", memoryview(first), 100_000) is None
+    assert assembler().place("edge-1", memoryview(first), len(first)) is None
+    unexpected = chunks(array=ARRAY[:, :1])[0]
+    assert assembler().place("edge-1", memoryview(unexpected), len(unexpected)) is None

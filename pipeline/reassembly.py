@@ -1,0 +1,218 @@
+"""Chunks of tensors put together, in memory where an engine can read them. Bytes in, tensor or WireError out.
+
+A chunk can be added when it has come, or a place be asked for it when it begins to come, so that the network writes its
+data where it belongs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+import xxhash
+
+from pipeline.errors import WireError
+from pipeline.graph import Tensor
+from pipeline.wire import (
+    MARK_WINDOW,
+    Array,
+    Chunk,
+    Failed,
+    FrameKey,
+    Received,
+    Trace,
+    bytes_of,
+    decode_chunk,
+    decode_head,
+)
+
+ALIGNMENT = 64
+"""Bytes. An engine can read a tensor that begins at a multiple of them where it is."""
+
+ChunkKey: TypeAlias = tuple[str, FrameKey, int]
+
+
+@dataclass(slots=True, eq=False)
+class _Partial:
+    chunk: Chunk
+    array: Array
+    bytes_at: dict[int, int] = field(default_factory=dict)
+    decode_seconds: float = 0.0
+    trace: Trace = ()
+    open_places: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Where a chunk's data goes: behind its first `kept` bytes, straight `into` the tensor's memory."""
+
+    kept: int
+    into: memoryview
+    sender: str
+    chunk: Chunk
+    partial: _Partial
+
+
+Expect: TypeAlias = Callable[[FrameKey, int], Tensor | None]
+"""(key, tensor) -> what this node expects there, None when it expects nothing."""
+
+
+class Assembler:
+    """Puts chunks together. Holds at most `limit_bytes` of tensors that are not yet whole.
+
+    When that is exceeded the oldest goes: its frame is submitted again by the device. One thread adds chunks. Others
+    may ask for places, so that a chunk is received where it belongs; the one thread adds the filled places.
+    """
+
+    def __init__(self, expect: Expect, *, limit_bytes: int = 1 << 29) -> None:
+        self._expect = expect
+        self._limit_bytes = limit_bytes
+        self._partial: OrderedDict[ChunkKey, _Partial] = OrderedDict()
+        self._low: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.pending_bytes = 0
+
+    def add(self, sender: str, piece: bytes | Place) -> Received | Failed | None:
+        """Take one message, or the place that it has filled; returns the tensor once it is whole.
+
+        Raises WireError and forgets what was wrong.
+        """
+        if isinstance(piece, Place):
+            return self._add_placed(piece)
+        began = time.perf_counter()
+        chunk = decode_chunk(piece)
+        if chunk.error:
+            return Failed(chunk.key, chunk.error, chunk.trace)
+        key = _key(sender, chunk)
+        with self._lock:
+            partial = self._partial_of(key, chunk)
+        bytes_of(partial.array)[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
+        return self._added(key, partial, chunk, len(chunk.data), began)
+
+    def place(self, sender: str, first: memoryview, nbytes: int) -> Place | None:
+        """Where the data of a chunk of `nbytes` goes that begins with `first`. In any thread.
+
+        None for what has no place here: failures, and all for which `add` would raise WireError, once it is whole.
+        """
+        try:
+            chunk, begin = decode_head(first, nbytes)
+            if chunk.error:
+                return None
+            with self._lock:
+                partial = self._partial_of(_key(sender, chunk), chunk)
+                partial.open_places += 1
+        except WireError:
+            return None
+        into = bytes_of(partial.array)[chunk.offset : chunk.offset + nbytes - begin]
+        return Place(begin, into, sender, replace(chunk, data=into), partial)
+
+    def drop_epoch(self, stream: str, epoch: int) -> None:
+        """Forget what is not whole of this epoch."""
+        with self._lock:
+            self._drop_where(lambda key: key.stream == stream and key.epoch == epoch)
+
+    def clear(self) -> None:
+        """Forget everything that is not whole."""
+        with self._lock:
+            self._drop_where(lambda _: True)
+
+    def _add_placed(self, place: Place) -> Received | None:
+        began = time.perf_counter()
+        key, partial = _key(place.sender, place.chunk), place.partial
+        with self._lock:
+            partial.open_places -= 1
+            if self._partial.get(key) is not partial:
+                return None  # it came whole some other way, or was dropped
+        return self._added(key, partial, place.chunk, len(place.into), began)
+
+    def _partial_of(self, key: ChunkKey, chunk: Chunk) -> _Partial:
+        """What the chunk is a part of. Raises WireError and forgets it if it cannot be."""
+        partial = self._partial.get(key) or self._begin(key, chunk)
+        self._forget_closed(chunk.key)
+        if (chunk.checksum, chunk.nbytes) != (partial.chunk.checksum, partial.chunk.nbytes):
+            self._drop(key)
+            raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: chunks of two different tensors")
+        return partial
+
+    def _added(self, key: ChunkKey, partial: _Partial, chunk: Chunk, nbytes: int, began: float) -> Received | None:
+        """Count a chunk whose data is in its place; returns the tensor if that was the last. Raises WireError."""
+        partial.bytes_at[chunk.offset] = nbytes
+        partial.trace = chunk.trace or partial.trace
+        if sum(partial.bytes_at.values()) < chunk.nbytes:
+            partial.decode_seconds += time.perf_counter() - began
+            return None
+        with self._lock:
+            self._drop(key)
+            # a chunk that comes twice may be under way into this memory still
+            array = _copied(partial.array) if partial.open_places else partial.array
+        received = _checked(partial, array)
+        return replace(received, decode_seconds=partial.decode_seconds + time.perf_counter() - began)
+
+    def _begin(self, key: ChunkKey, chunk: Chunk) -> _Partial:
+        expected = self._expect(chunk.key, chunk.tensor)
+        if expected is None:
+            raise WireError(
+                f"unexpected tensor {chunk.tensor} of stream {chunk.key.stream!r}, epoch {chunk.key.epoch}: "
+                "no plan that this node holds asks for it"
+            )
+        if (chunk.dtype, chunk.shape, chunk.nbytes) != (expected.dtype, expected.shape, expected.nbytes):
+            raise WireError(
+                f"tensor {chunk.tensor} ({expected.name}): {chunk.dtype}{list(chunk.shape)} of {chunk.nbytes} bytes, "
+                f"expected {expected.dtype}{list(expected.shape)} of {expected.nbytes}"
+            )
+        partial = _Partial(chunk, _aligned(expected.shape, expected.dtype, expected.nbytes))
+        self._partial[key] = partial
+        self.pending_bytes += chunk.nbytes
+        while self.pending_bytes > self._limit_bytes and len(self._partial) > 1:
+            self._drop(next(iter(self._partial)))
+        return partial
+
+    def _forget_closed(self, key: FrameKey) -> None:
+        # the mark told last, not the highest: a wrong one is mended by the next, and is believed so far only
+        if key.oldest_open != self._low.get(key.stream):
+            self._low[key.stream] = key.oldest_open
+            self._drop_where(
+                lambda held: held.stream == key.stream and 0 < key.oldest_open - held.sequence <= MARK_WINDOW
+            )
+
+    def _drop_where(self, condition: Callable[[FrameKey], bool]) -> None:
+        for key in [key for key in self._partial if condition(key[1])]:
+            self._drop(key)
+
+    def _drop(self, key: ChunkKey) -> None:
+        partial = self._partial.pop(key, None)
+        if partial is not None:
+            self.pending_bytes -= partial.chunk.nbytes
+
+
+def _key(sender: str, chunk: Chunk) -> ChunkKey:
+    return sender, replace(chunk.key, oldest_open=0), chunk.tensor
+
+
+def _checked(partial: _Partial, array: Array) -> Received:
+    """The whole tensor. Raises WireError where its checksum is not its sender's."""
+    chunk, seen = partial.chunk, xxhash.xxh3_64_intdigest(bytes_of(array))
+    if seen != chunk.checksum:
+        raise WireError(
+            f"tensor {chunk.tensor} of frame {chunk.key.sequence}: checksum {seen:016x}, "
+            f"its sender had {chunk.checksum:016x}"
+        )
+    return Received(chunk.key, chunk.tensor, array, partial.trace, 0.0)
+
+
+def _aligned(shape: tuple[int, ...], dtype: str, nbytes: int) -> Array:
+    """Memory for a tensor; NumPy's own begins anywhere."""
+    held = np.empty(nbytes + ALIGNMENT, np.uint8)
+    begin = -held.ctypes.data % ALIGNMENT
+    return held[begin : begin + nbytes].view(dtype).reshape(shape)
+
+
+def _copied(array: Array) -> Array:
+    copy = _aligned(array.shape, array.dtype.name, array.nbytes)
+    copy[...] = array
+    return copy
