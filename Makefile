@@ -85,4 +85,5 @@ $(STAMP): pyproject.toml requirements.lock | system
 	@echo "installing Python packages into $(VENV) (the first time about 700 MB, a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/python -m compileall -q broker nodes pipeline  # half a second of each start, where Python may not write it
 	@touch $@

@@ -32,6 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.arm_machine import CHECKOUT, CORES, PYTHONS, ArmMachine, lacking
+from pipeline import folders
 from pipeline.engines.promise import is_known, processor
 from pipeline.lite.package import Package
 from pipeline.models import PAPERS, store
@@ -95,7 +96,7 @@ class Kept:
 def main() -> None:
     """Run what is asked; exit code 1 if something differs that should not."""
     asked = _arguments()
-    folder = store.directory().parent / "aarch64"
+    folder = folders.cache() / "aarch64"
     if asked.wheels:
         sys.exit(show_wheels())
     machine = ArmMachine(folder)
@@ -104,7 +105,8 @@ def main() -> None:
         from benchmarks.arm_node import run
 
         sys.exit(run(machine, asked.cores[0], asked.models[0] if asked.models else "mobilenet_v2", asked.frames))
-    models = {name: store.load(ModelSource(name, name, "seed:0")).path for name in asked.models or MODELS}
+    packages = {name: store.load(ModelSource(name, name, "seed:0")) for name in asked.models or MODELS}
+    models = {name: package.path for name, package in packages.items()}  # which stay there while they are open here
     if asked.blocks:
         sys.exit(show_blocks(machine, models, asked.cores))
     if asked.tiles:

@@ -32,11 +32,11 @@ CUTS = ((3, 1), (3, 2), (8, 1))
 
 def run(machine: ArmMachine, core: str, model: str, frames: int) -> int:
     """Send `frames` photos for each cut; exit code 1 unless every output came and is equal."""
-    package = store.load(ModelSource(model, model, "seed:0")).path
+    package = store.load(ModelSource(model, model, "seed:0"))  # stays on the disk while it is open here
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trisect-arm-", dir="/var/tmp")))
         server = stack.enter_context(Server(ServerSettings()))
-        path = _write(folder, model, package, server.port)
+        path = _write(folder, model, package.path, server.port)
         config = load_config(path)
         processes = stack.enter_context(Processes(folder))
         began = time.monotonic()

@@ -2,10 +2,11 @@
 
 `camera` takes frames over MQTT, `folder` is the device's own source; both run on all three tiers. After each fault the
 pipeline gets time to come back, so that a gap belongs to one fault. Lost frames of `folder` are holes in the order of
-its images, which go round; at the end the device stops in order and answers what it has. Edge and cloud reach the
-broker through lines that can be cut.
+its images, which go round; at the end the device stops in order and answers what it has. Nodes reach the broker
+through lines that can be cut.
 
     python benchmarks/chaos.py --faults 100 --seed 1 --json chaos.json
+    python benchmarks/chaos.py --faults 100 --seed 1 --bridge --disk
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +37,7 @@ import yaml
 
 from benchmarks.line import Line
 from broker.server import Server, ServerSettings
+from broker.settings import Bridge
 from nodes.cli import demo, sample_images
 from nodes.client import requests
 from nodes.client.processes import Processes
@@ -64,7 +66,16 @@ KINDS = (
     *(f"starve {name}" for name in OTHERS),
     "slow consumer",
     "restart broker",
+    "limits broker",
+    *(f"gap {name}" for name in NODES),
 )
+BRIDGE_KINDS = ("cut bridge", "gap bridge")
+DISK_KINDS = ("full disk", "readonly disk")
+"""Of the folder in which nodes keep their state; they need root."""
+GAP_S = 60.0
+DISK_S = 8.0
+DISK_BYTES = 16 << 20
+SMALL = {"max_queued_messages": 20, "max_inflight_messages": 20, "max_packet_bytes": 280_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +104,7 @@ class Chaos:
         source = {"images": str(folder / "images"), "rate_hz": 4.0, "loop": True}
         settings["streams"][str(FOLDER)] = {**settings["streams"][str(demo.STREAM)], "source": source}
         self.paths = {name: self._write(name, settings, server.port) for name in ("planner", *NODES)}
-        for name, line in lines.items():
+        for name, line in ((name, line) for name, line in lines.items() if name in NODES):
             self.paths[name] = self._write(name, settings, line.address.port)
         self.config = load_config(self.paths["planner"])
         self.clients = {stream: StreamClient(self.config, stream) for stream in (demo.STREAM, FOLDER)}
@@ -160,6 +171,10 @@ class Chaos:
             "starve": self._starve,
             "slow": lambda _: self._hold_up_a_consumer(),
             "restart": lambda _: self.server.restart(),
+            "limits": lambda _: self._limit_broker(),
+            "gap": self._gap,
+            "full": lambda _: self._fill_disk(),
+            "readonly": lambda _: self._lock_disk(),
         }
         do[verb](names.split(" and "))
         time.sleep(self.random.uniform(2.0, 4.0))
@@ -198,6 +213,38 @@ class Chaos:
         for name in names:
             self.lines[name].release()
 
+    def _gap(self, names: Sequence[str]) -> None:
+        """As when a Wi-Fi is out of reach: nothing passes, then all connections have to be made again."""
+        for name in names:
+            self.lines[name].hold()
+        time.sleep(GAP_S * self.scale)
+        for name in names:
+            self.lines[name].cut()
+            self.lines[name].release()
+
+    def _limit_broker(self) -> None:
+        """Few messages and small packets for a while, which it tells at CONNECT only."""
+        usual = self.server.settings
+        self.server.restart(replace(usual, **SMALL))  # type: ignore[arg-type]  # whole numbers all
+        time.sleep(self.random.uniform(5.0, 15.0) * self.scale)
+        self.server.restart(usual)
+
+    def _fill_disk(self) -> None:
+        filler = self.folder / "state" / "filler"
+        with contextlib.suppress(OSError), filler.open("wb") as file:
+            while True:
+                file.write(bytes(1 << 16))
+        time.sleep(DISK_S * self.scale)
+        filler.unlink()
+
+    def _lock_disk(self) -> None:
+        state = str(self.folder / "state")
+        # what is open for writing keeps a file system from becoming read-only, so over it lies its own picture
+        subprocess.run(["mount", "--bind", state, state], check=True)
+        subprocess.run(["mount", "-o", "remount,ro,bind", state], check=True)
+        time.sleep(DISK_S * self.scale)
+        subprocess.run(["umount", state], check=True)
+
     def _jump(self, names: Sequence[str]) -> None:
         for name in names:
             self._set_clock(name, self.random.choice((-1.0, 1.0)) * self.random.uniform(10.0, 7200.0))
@@ -225,7 +272,7 @@ class Chaos:
 
     @staticmethod
     def _says_refused(client: StreamClient, known: set[int], name: str) -> bool:
-        """Whether the reason of a plan that was not known says that the node refused one."""
+        """True when the reason of a plan that was not known says that the node refused one."""
         return any(f"{name} refused" in plan["reason"] for epoch, plan in client.plans.items() if epoch not in known)
 
     def _hold_up_a_consumer(self) -> None:
@@ -296,12 +343,42 @@ class Chaos:
         }
 
 
-def run(kinds: Sequence[str], seed: int, folder: Path, *, scale: float = 1.0) -> Mapping[str, Any]:
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A file system of its own, in memory. Needs root."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def _brokers(stack: ExitStack, folder: Path, *, is_bridged: bool) -> tuple[Server, dict[str, Line]]:
+    """The broker, and the lines to it; the cloud's own one behind a bridge, whose line is among them."""
+    settings = ServerSettings(persistence_dir=folder / "broker")
+    if not is_bridged:
+        server = stack.enter_context(Server(settings))
+        return server, {name: stack.enter_context(Line(server.host, server.port)) for name in NODES}
+    (folder / "far").mkdir()
+    far = stack.enter_context(Server(ServerSettings(persistence_dir=folder / "far")))
+    line = stack.enter_context(Line(far.host, far.port))
+    bridge = Bridge(line.address.host, line.address.port)
+    server = stack.enter_context(Server(replace(settings, bridge=bridge)))
+    ends = {name: far if name == str(demo.CLOUD) else server for name in NODES}
+    lines = {name: stack.enter_context(Line(end.host, end.port)) for name, end in ends.items()}
+    return server, {**lines, "bridge": line}
+
+
+def run(
+    kinds: Sequence[str], seed: int, folder: Path, *, scale: float = 1.0, is_bridged: bool = False
+) -> Mapping[str, Any]:
     """These faults, in `folder`; returns the report, with `ended` saying why it ended early if it did."""
     (folder / "broker").mkdir(parents=True)
     with ExitStack() as stack:
-        server = stack.enter_context(Server(ServerSettings(persistence_dir=folder / "broker")))
-        lines = {name: stack.enter_context(Line(server.host, server.port)) for name in OTHERS}
+        if any(kind in DISK_KINDS for kind in kinds):
+            stack.enter_context(small_disk(folder / "state"))
+        server, lines = _brokers(stack, folder, is_bridged=is_bridged)
         processes = stack.enter_context(Processes(folder))
         chaos = Chaos(folder, server, processes, lines, seed, scale)
         for client in chaos.clients.values():
@@ -331,14 +408,18 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="kinds that begin with this")
+    parser.add_argument("--bridge", action="store_true", help="the cloud at a broker of its own, behind a bridge")
+    parser.add_argument("--disk", action="store_true", help="state in a small file system of its own; needs root")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--directory", type=Path, help="keep the logs here; it must not exist")
     arguments = parser.parse_args()
-    chosen = [kind for kind in KINDS if kind.startswith(arguments.only or "")]
+    known = KINDS + BRIDGE_KINDS * arguments.bridge + DISK_KINDS * arguments.disk
+    chosen = [kind for kind in known if kind.startswith(arguments.only or "")]
     kinds = [chosen[number % len(chosen)] for number in range(arguments.faults)]
     random.Random(arguments.seed).shuffle(kinds)
     with tempfile.TemporaryDirectory(prefix="trisect-chaos-") as temporary:
-        report = run(kinds, arguments.seed, arguments.directory or Path(temporary) / "run")
+        folder = arguments.directory or Path(temporary) / "run"
+        report = run(kinds, arguments.seed, folder, is_bridged=arguments.bridge)
     text = json.dumps(report, indent=2)
     print(text)
     if arguments.json:

@@ -60,9 +60,13 @@ class Line:
         while True:
             try:
                 client, _ = self._listener.accept()
-                broker = socket.create_connection(self._target)
             except OSError:
                 return
+            try:
+                broker = socket.create_connection(self._target)
+            except OSError:  # nobody is there at present
+                client.close()
+                continue
             with self._lock:
                 self._sockets += [client, broker]
             for source, sink, up in ((client, broker, True), (broker, client, False)):

@@ -20,7 +20,8 @@ from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph
 from pipeline.models import PAPERS
 from pipeline.models.graphs import shipped_graph
-from pipeline.partition.priced_plan import NodeSet, choose
+from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.search import choose
 from pipeline.placement import NodeId, Tier
 from pipeline.tiles.grid import spans
 from pipeline.tiles.split import size_of
@@ -88,7 +89,7 @@ def print_gains(models: Sequence[str], asked: argparse.Namespace) -> None:
 
 
 def row(graph: ModelGraph, pool: WorkerPool, chosen: TiledStackCost) -> str:
-    """Cells of a table about one sharing."""
+    """Cells of a table about one tiled stack."""
     tiling, priced, whole_s = chosen.tiling, cost(graph, pool, chosen), sum(pool.coordinator.seconds)
     names = f"{graph.blocks[tiling.first].name} to {graph.blocks[tiling.last].name}"
     cells = (
@@ -126,7 +127,7 @@ def print_uneven(models: Sequence[str], asked: argparse.Namespace) -> None:
 
 def print_times(models: Sequence[str], asked: argparse.Namespace) -> None:
     """Medians: all stacks and grids priced; the plan of one device, edge and cloud without tiles, and with them."""
-    print("| network | blocks | sharings | priced for 4 | priced for 8 | plan without tiles | with tiles of 8 |")
+    print("| network | blocks | tiled stacks | priced for 4 | priced for 8 | plan without tiles | with tiles of 8 |")
     print("|---|---|---|---|---|---|---|")
     for model in models:
         graph = shipped_graph(model)

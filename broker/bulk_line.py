@@ -79,6 +79,7 @@ class BulkLine:
         properties = {
             Property.SESSION_EXPIRY: opening.expiry_s or None,
             Property.RECEIVE_MAXIMUM: opening.receive_maximum,
+            Property.MAXIMUM_PACKET_SIZE: opening.max_packet_bytes,
         }
         hello = Connect(
             client_id=self._client_id,
@@ -150,10 +151,10 @@ class BulkLine:
             return
         self.write()
 
-    def publish(self, item: Outgoing, *, remaining_s: float | None) -> int:
+    def publish(self, item: Outgoing, *, remaining_s: float | None, number: str | None = None) -> int:
         """See `Line`."""
         properties = publish_properties(
-            remaining_s=remaining_s, response_topic=item.response_topic, correlation=item.correlation
+            remaining_s=remaining_s, response_topic=item.response_topic, correlation=item.correlation, number=number
         )
         return self._connected().publish(
             item.topic, item.parts, qos=item.qos, retain=item.retain, properties=properties
@@ -242,5 +243,6 @@ def _incoming(packet: Publish) -> Incoming:
         response_topic=properties.get(Property.RESPONSE_TOPIC),
         correlation=properties.get(Property.CORRELATION_DATA),
         identifiers=properties.get(Property.SUBSCRIPTION_IDENTIFIER, ()),
+        user_properties=properties.get(Property.USER_PROPERTY, ()),
         placed=packet.placed,
     )

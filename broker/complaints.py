@@ -1,4 +1,4 @@
-"""What goes wrong over and over is logged now and then, and counted always. Knows no message."""
+"""Rate-limited logging of recurring faults: each is counted, one of a kind is logged a minute. Knows no message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_TEXT: Final = 500
 
 
 def shortened(text: str, most: int = MOST_TEXT) -> str:
-    """The text, or its beginning and how long it was: a foreign text must not fill a log, or exceed a message."""
+    """The text, cut to `most` characters with its full length: foreign text must not fill a log or exceed a message."""
     return text if len(text) <= most else f"{text[: most - 40]}... ({len(text)} characters)"
 
 
@@ -32,7 +32,9 @@ class Complaints:
         self.total = 0
 
     def add(self, about: Hashable, text: str, *, error: BaseException | None = None) -> None:
-        """Count it, and log the text unless its like was logged a moment ago. An `error` comes with its traceback."""
+        """Count a fault, and log its text unless one about the same was logged within `EVERY_S`. An `error` comes with
+        its traceback.
+        """
         now = self._clock()
         with self._lock:
             self.total += 1

@@ -1,7 +1,7 @@
 """One line to the broker and the one thread that touches it.
 
 Knows how to stay connected, to deliver an outbox and to keep subscriptions. All of the line runs in one named thread;
-other threads queue what they want and nudge it.
+other threads queue what they want and wake it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from broker.line import Accepted, Incoming, Opening
 from broker.lines import new_line
 from broker.messages import Address, Channel, Limits, Message, OwnershipToken, Will
 from broker.mqtt.reasons import FAILURE, name_of
+from broker.numbering import Numbers
 from broker.outbox import Outbox, Outgoing
 from broker.ownership import Ownership
 from broker.packets import outgoing
 from broker.policy import Listener, Policy
+from broker.recovery import Recovery
+from broker.repetition import Repetition
 from broker.routes import Handler, Route
 from broker.subscriptions import Suback, Subscriptions, raise_refusal, wait
 from broker.throughput import Throughput
 from broker.wake import Wake, enter_network_thread, in_network_thread
+from broker.window import Window
 
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike  # exists for type checkers only
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _POLL_S: Final = 1.0
 _DISCONNECT_S: Final = 2.0
+_AWAY_S: Final = 0.5
+"""How long a thread that looks for the broker may take to end; it ends by itself when its attempt does."""
 
 
 class Connection:
@@ -63,7 +69,10 @@ class Connection:
             manual_ack=policy.manual_ack,
             send_ack=self._post_ack,
             max_bytes=max_bytes,
+            missed=self._missed,
         )
+        self._numbers = Numbers()
+        self._max_bytes = max_bytes
         self.max_packet_bytes: int | None = None
         self.sent_bytes_total = 0
         self.up, self.down = Throughput(), Throughput()
@@ -75,7 +84,7 @@ class Connection:
         self._kept_lock = threading.Lock()
         self._unready: set[object] = set()  # what has to be answered until this connection counts as ready
         self._connected = False
-        self._window = 1
+        self._window = Window()
         self._last_error: BrokerError | None = None
         self._stopping = False
         self._wake = Wake()
@@ -83,6 +92,13 @@ class Connection:
             address, self, client_id=client_id, policy=policy, limits=limits, place=self.inbox.place, will=will
         )
         self._subscriptions = Subscriptions(self._line)
+        self._recovery = Recovery(
+            self.inbox.routes,
+            self._subscriptions,
+            asks_again=channel is Channel.CONTROL,
+            tell=lambda: listener.missed(channel),
+        )
+        self._repetition = Repetition(ownership, self.inbox.routes, self._subscriptions, say=self._say_kept)
         self._thread = threading.Thread(target=self._run, name=thread_name, daemon=True)
 
     @property
@@ -136,24 +152,29 @@ class Connection:
         """Forget filters with all of their handlers."""
         gone = [filter_ for filter_ in filters if self.inbox.routes.remove(filter_)]
         if gone:
+            self._wake.post(partial(self.inbox.gaps.unsubscribed, gone))
             self._wake.post(partial(self._subscriptions.withdraw, gone))
 
-    def stop(self, *, wait_s: float, leave_session: bool = False) -> None:
+    def stop(self, *, wait_s: float, leave_session: bool = False, comes_back: bool = True) -> None:
         """DISCONNECT with reason 0, so that no will is sent, and join the thread. What is still queued is dropped.
 
-        With `leave_session`, whatever the broker holds for this client id stays, for another client that has it.
+        With `leave_session`, whatever the broker holds for this client id stays, for another client that has it; so it
+        does where the policy says so, for one that `comes_back`.
         """
         self._stopping = True
+        kept = self._policy.keep_on_stop and comes_back
         self.outbox.close()
         if self._thread.ident is None:  # never started
             self._wake.close()
             return
         # a clean stop needs no session to come back to, except where the broker collects work for the next process
-        keep_session = leave_session or self._policy.keep_on_stop
+        keep_session = leave_session or kept
         self._wake.post(lambda: self._line.disconnect(keep_session=keep_session))
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(wait_s)
-            if self._thread.is_alive():
+            # without a connection there is nothing to say goodbye to; a name may take most of a minute to resolve
+            was_up = self._connected
+            self._thread.join(wait_s if was_up else min(wait_s, _AWAY_S))
+            if self._thread.is_alive() and was_up:
                 _log.warning("%s did not end within %.1f s", self._thread.name, wait_s)
 
     # The rest runs in the network thread.
@@ -180,7 +201,7 @@ class Connection:
             self._last_error = self._unreachable(str(error) or repr(error))
         except Exception as error:
             if not self._stopping:  # a callback that met a closed outbox
-                _log.exception("%s: unexpected; connecting anew", self._thread.name)
+                _log.exception("%s: unexpected; connecting again", self._thread.name)
             self._last_error = self._unreachable(repr(error))
         self._line.close()
         connected = self.connects_total > connects_before
@@ -194,7 +215,12 @@ class Connection:
     def _connect(self) -> None:
         policy, is_first = self._policy, self.connects_total == 0
         self._line.open(
-            Opening(policy.fresh_start and is_first, expiry_s=policy.expiry_s, receive_maximum=policy.receive_maximum)
+            Opening(
+                policy.fresh_start and is_first,
+                expiry_s=policy.expiry_s,
+                receive_maximum=policy.receive_maximum,
+                max_packet_bytes=self._limits.max_packet_bytes,
+            )
         )
 
     def _stay(self, connects_before: int) -> None:
@@ -212,6 +238,9 @@ class Connection:
 
     def _turn(self, sock: SocketLike) -> None:
         self._wake.run_posted()
+        if self._connected:
+            self._recovery.due(time.monotonic())
+            self._repetition.due(time.monotonic())
         if self._line.wants_write:
             self._line.write()
         self._drain()
@@ -237,7 +266,10 @@ class Connection:
 
     def _drain(self) -> None:
         # one at a time: the first byte should leave before the last chunk is taken, and what is taken cannot expire
-        while self._connected and not self._line.wants_write and (item := self.outbox.take(self._window)) is not None:
+        while self._connected and not self._line.wants_write:
+            item = self.outbox.take(self._window.size)
+            if item is None:
+                return
             try:
                 self._check_size(item)
             except PayloadTooLarge as error:
@@ -247,7 +279,11 @@ class Connection:
                 continue
             self.up.began(time.monotonic())
             try:
-                mid = self._line.publish(item, remaining_s=item.remaining_s(time.monotonic()))
+                mid = self._line.publish(
+                    item,
+                    remaining_s=item.remaining_s(time.monotonic()),
+                    number=self._numbers.next(item) if item.qos else None,
+                )
             except ValueError as error:
                 # taken from the queue and not in flight: nobody else could settle it any more
                 _log.error("%s: a message on %s is not sent: %s", self._thread.name, item.topic, error)
@@ -261,9 +297,11 @@ class Connection:
 
     def accepted(self, answer: Accepted) -> None:
         """A connection stands: ask for everything that is remembered."""
-        self._window = min(answer.receive_maximum, self._limits.max_inflight_messages)
+        self._window.connected(min(answer.receive_maximum, self._limits.max_inflight_messages))
         self.max_packet_bytes = answer.max_packet_bytes
         self.inbox.redelivery.connected(resumed=answer.session_present)
+        self.inbox.gaps.connected(resumed=answer.session_present)
+        self._numbers.connected()
         self.connects_total += 1
         self._unready = {self}  # until everything below is under way
         self._connected = True
@@ -296,6 +334,7 @@ class Connection:
         item = self.outbox.acked(mid, accepted=code < FAILURE)
         if item is None:
             return
+        self._window.acked()
         self.up.moved(item.size, time.monotonic(), is_idle=self.outbox.in_flight == 0)
         if code >= FAILURE:
             _log.error("%s", BrokerRefused(f"a message on {item.topic}", code=code, reason=name_of(code)))
@@ -327,6 +366,10 @@ class Connection:
         """It is on its way out."""
         return self._stopping
 
+    def claimed(self) -> None:
+        """The broker retains our token."""
+        self._repetition.claimed(time.monotonic())
+
     def watch(self, topic: str, handler: Handler) -> None:
         """Subscribe, before this connection counts as ready."""
         self._resubscribe(self.inbox.routes.add(topic, handler, qos=1))
@@ -345,6 +388,9 @@ class Connection:
         self._mark_lost(reason)
         self._listener.taken(self._channel)
 
+    def _missed(self, topic: str) -> None:
+        self._recovery.missed(topic)
+
     def _post_ack(self, mid: int) -> None:
         connection = self.connects_total
 
@@ -354,6 +400,11 @@ class Connection:
                 self._line.acknowledge(mid)
 
         self._wake.post(send)
+
+    def _say_kept(self) -> None:
+        with self._kept_lock:
+            for topic, payload in self._kept.items():
+                self.publish_kept(topic, payload)
 
     def _resubscribe(self, route: Route) -> None:
         """Subscribe where nobody waits, except for this connection to become ready."""
@@ -385,6 +436,8 @@ class Connection:
             self.inbox.routes.remove(self._ownership.topic)  # watched again once the next connect has looked into it
         self.inbox.redelivery.lost()
         self._subscriptions.lost()
+        self._repetition.lost()
+        self._window.lost(self.outbox.in_flight)
         self.outbox.lost()
         self.up.lost()
         self.down.lost()
@@ -392,6 +445,9 @@ class Connection:
             self._listener.lost(self._channel, reason)
 
     def _check_size(self, item: Outgoing) -> None:
+        most = self._max_bytes(item.topic)
+        if most is not None and item.nbytes > most:
+            raise PayloadTooLarge(topic=item.topic, size=item.nbytes, limit=most, is_brokers=False)
         if self.max_packet_bytes is not None and item.size > self.max_packet_bytes:
             raise PayloadTooLarge(topic=item.topic, size=item.size, limit=self.max_packet_bytes)
 

@@ -7,9 +7,12 @@ are translated into these at the border of this package.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import TrisectError
 
 
-class BrokerError(Exception):
+class BrokerError(TrisectError):
     """Root of everything that this package raises."""
 
 
@@ -18,7 +21,8 @@ class BrokerUnreachable(BrokerError):
 
     def __init__(self, host: str, port: int, reason: str) -> None:
         self.host, self.port, self.reason = host, port, reason
-        super().__init__(f"no MQTT broker answers at {host}:{port}: {reason}; start it, or correct the host and port")
+        hint = "start it, or correct the host and port"
+        super().__init__(f"no MQTT broker answers at {host}:{port}: {reason}", hint=hint)
 
 
 class BrokerRefused(BrokerError):
@@ -30,7 +34,7 @@ class BrokerRefused(BrokerError):
 
     def __init__(self, what: str, *, code: int, reason: str) -> None:
         self.what, self.code, self.reason = what, code, reason
-        super().__init__(f"the broker refused {what}: {reason} (0x{code:02X}); {self._mend}")
+        super().__init__(f"the broker refused {what}: {reason} (0x{code:02X})", hint=self._remedy)
 
     @property
     def lasting(self) -> bool:
@@ -38,14 +42,14 @@ class BrokerRefused(BrokerError):
         return self.code in {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x90, 0x95}
 
     @property
-    def _mend(self) -> str:
-        mends = {
+    def _remedy(self) -> str:
+        remedies = {
             0x84: "it must speak MQTT 5 (mosquitto 1.6 or later)",
             0x85: "give the node another id",
             0x86: "correct the user name and password",
             0x87: "correct the user name and password, or widen the ACL",
         }
-        return mends.get(self.code, "see the broker's log")
+        return remedies.get(self.code, "see the broker's log")
 
 
 class ProtocolViolation(BrokerError):
@@ -57,28 +61,50 @@ class ProtocolViolation(BrokerError):
 
     def __init__(self, what: str, *, code: int) -> None:
         self.what, self.code = what, code
-        super().__init__(f"the peer breaks MQTT 5: {what} (0x{code:02X}); is it an MQTT broker, of version 5?")
+        hint = "check that the address is that of an MQTT broker, of version 5"
+        super().__init__(f"the peer breaks MQTT 5: {what} (0x{code:02X})", hint=hint)
 
 
 class PayloadTooLarge(BrokerError):
-    """A message is larger than the broker accepts. Raised before a byte of it leaves."""
+    """A message is larger than the broker accepts, or whoever reads the topic. Raised before a byte of it leaves."""
+
+    def __init__(self, *, topic: str, size: int, limit: int, is_brokers: bool = True) -> None:
+        self.topic = topic
+        if not is_brokers:
+            super().__init__(
+                f"{size:_} bytes for {topic}; a message there has {limit:_} at most",
+                size=size,
+                limit=limit,
+                hint="send less",
+            )
+            return
+        super().__init__(
+            f"a packet of {size:_} bytes for {topic} exceeds the broker's limit of {limit:_} bytes",
+            size=size,
+            limit=limit,
+            hint="raise max_packet_size in the broker (and message_size_limit, if it is set), or lower chunk_bytes",
+        )
+
+
+class TopicOverfull(BrokerError):
+    """A message is larger than anybody takes on its topic. Raised before a byte of it leaves."""
 
     def __init__(self, *, topic: str, size: int, limit: int) -> None:
         self.topic, self.size, self.limit = topic, size, limit
-        super().__init__(
-            f"a packet of {size:_} bytes for {topic} exceeds the broker's limit of {limit:_} bytes; "
-            "raise max_packet_size in the broker (and message_size_limit, if it is set), or lower chunk_bytes"
-        )
+        super().__init__(f"{size:,} bytes for {topic}, on which nobody takes more than {limit:,}; send less")
 
 
 class QueueFull(BrokerError):
     """Unacknowledged bytes stood at their bound for as long as the caller was ready to wait."""
 
     def __init__(self, *, topic: str, size: int, queued: int, limit: int, waited_s: float) -> None:
-        self.topic, self.size, self.queued, self.limit, self.waited_s = topic, size, queued, limit, waited_s
+        self.topic, self.queued, self.waited_s = topic, queued, waited_s
         super().__init__(
             f"{size:_} bytes for {topic} do not fit: {queued:_} of {limit:_} bytes are unacknowledged after "
-            f"{waited_s:.1f} s; the broker or the link is slower than the publisher: send less, or raise the bound"
+            f"{waited_s:.1f} s",
+            size=size,
+            limit=limit,
+            hint="the broker or the link is slower than the publisher: send less, or raise the bound",
         )
 
 
@@ -87,7 +113,7 @@ class NotConnected(BrokerError):
 
     def __init__(self, name: str, why: str) -> None:
         self.name, self.why = name, why
-        super().__init__(f"session {name} is not connected: {why}; start a new session")
+        super().__init__(f"session {name} is not connected: {why}", hint="start a new session")
 
 
 class RequestTimeout(BrokerError):
@@ -96,7 +122,8 @@ class RequestTimeout(BrokerError):
     def __init__(self, topic: str, timeout_s: float, *, connected: bool) -> None:
         self.topic, self.timeout_s, self.connected = topic, timeout_s, connected
         where = "its node is not running or is busy" if connected else "the broker was not reachable"
-        super().__init__(f"no reply to {topic} within {timeout_s:.1f} s: {where}; look at its state, or wait longer")
+        hint = "look at its state, or wait longer"
+        super().__init__(f"no reply to {topic} within {timeout_s:.1f} s: {where}", limit=timeout_s, hint=hint)
 
 
 class SubscribeTimeout(BrokerError):
@@ -106,7 +133,9 @@ class SubscribeTimeout(BrokerError):
         self.filters, self.wait_s = tuple(filters), wait_s
         super().__init__(
             f"no SUBACK for {', '.join(filters)} within {wait_s:.1f} s; it is remembered and sent again at the next "
-            "connect: look at the broker's load"
+            "connect",
+            limit=wait_s,
+            hint="look at the broker's load",
         )
 
 
@@ -116,7 +145,8 @@ class PortTaken(BrokerError):
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
         super().__init__(
-            f"{host}:{port} is taken by another process; use that broker, choose another port, or port 0 for a free one"
+            f"{host}:{port} is taken by another process",
+            hint="use that broker, choose another port, or port 0 for a free one",
         )
 
 
@@ -125,15 +155,17 @@ class MosquittoMissing(BrokerError):
 
     def __init__(self, searched: str) -> None:
         self.searched = searched
-        super().__init__(f"mosquitto was not found in {searched}; apt install mosquitto, or brew install mosquitto")
+        hint = "apt install mosquitto, or brew install mosquitto"
+        super().__init__(f"mosquitto was not found in {searched}", hint=hint)
 
 
 class ServerFailed(BrokerError):
     """mosquitto was started and did not come to answer, or ended by itself. Carries the end of its log."""
 
-    def __init__(self, why: str, log_tail: str) -> None:
-        self.why, self.log_tail = why, log_tail
-        super().__init__(f"mosquitto {why}; the end of its log:\n{log_tail or '(empty)'}")
+    def __init__(self, why: str, log_tail: str, log_file: Path | None = None) -> None:
+        self.why, self.log_tail, self.log_file = why, log_tail, log_file
+        where = f", which is {log_file}" if log_file else ""
+        super().__init__(f"mosquitto {why}; the end of its log{where}:\n{log_tail or '(empty)'}")
 
 
 class SettingsError(BrokerError):
@@ -146,8 +178,8 @@ class SessionTaken(BrokerError):
     def __init__(self, client_id: str) -> None:
         self.client_id = client_id
         super().__init__(
-            f"another client connected as {client_id}, and the broker closed this one; "
-            "two nodes run with one id: stop one, or give it another id"
+            f"another client connected as {client_id}, and the broker closed this one: two nodes run with one id",
+            hint="stop one, or give it another id",
         )
 
 

@@ -12,7 +12,9 @@ from broker.complaints import Complaints
 from broker.line import Incoming
 from broker.messages import Channel, Message
 from broker.mqtt.reader import Placement
+from broker.numbering import Gaps, marks_of
 from broker.redelivery import Arrival, Redelivery
+from broker.repeats import Repeats
 from broker.routes import Handler, Routes
 
 _log = logging.getLogger(__name__)
@@ -53,7 +55,8 @@ class Inbox:
     subscribed, this one has not come to it) is held, unacknowledged, until a subscription claims it. At most half of
     the receive window is given to such messages.
 
-    A message above the `max_bytes` of its topic goes no further than here.
+    A message above the `max_bytes` of its topic goes no further than here. `missed` is told the topic on which the
+    broker has dropped messages.
     """
 
     def __init__(
@@ -64,8 +67,11 @@ class Inbox:
         manual_ack: bool,
         send_ack: Callable[[int], None],
         max_bytes: Callable[[str], int | None] = lambda topic: None,
+        missed: Callable[[str], None] = lambda topic: None,
     ) -> None:
         self.routes = Routes()
+        self.gaps, self._missed = Gaps(_log), missed
+        self._repeats = Repeats()
         self.refused, self.failures = Complaints(_log), Complaints(_log)
         self._max_bytes = max_bytes
         # without manual acknowledgement paho sends the PUBACK once the handlers have returned
@@ -114,6 +120,16 @@ class Inbox:
                 self._send_ack(received.mid)
                 return
             finished = partial(self.redelivery.finished, delivery)
+        mark, first_mark = marks_of(received.user_properties)
+        if mark and self._manual_ack and delivery is not None:
+            first = self._repeats.first((first_mark, delivery.fingerprint), finished)
+            if first is None:
+                return
+            finished = first
+        # what still comes after an unsubscription begins no count: the next subscription may miss what is between
+        is_counted = bool(mark) and not received.retain and bool(self.routes.handlers(received.topic))
+        if is_counted and self.gaps.arrived(received.topic, mark):
+            self._missed(received.topic)
         if self._is_too_large(received.topic, received.nbytes):
             finished()
             return

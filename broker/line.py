@@ -17,12 +17,18 @@ RECEIVE_MAXIMUM: Final = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What CONNECT asks for. `expiry_s` is how long the broker keeps the session of a lost connection."""
+    """What CONNECT asks for.
+
+    Attributes:
+        expiry_s: how long the broker keeps the session of a lost connection.
+        max_packet_bytes: the broker sends no larger packet.
+    """
 
     clean_start: bool
     _: KW_ONLY
     expiry_s: int
     receive_maximum: int | None
+    max_packet_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +50,7 @@ class Incoming:
         placed: where the rest went, see `inbox.Placing`; None if `payload` is whole.
         nbytes: of the whole payload.
         identifiers: of the subscriptions that it comes for.
+        user_properties: name and value of each.
     """
 
     mid: int
@@ -56,6 +63,7 @@ class Incoming:
     response_topic: str | None
     correlation: bytes | None
     identifiers: Sequence[int]
+    user_properties: Sequence[tuple[str, str]] = ()
     placed: object = None
 
 
@@ -115,8 +123,10 @@ class Line(Protocol):
     def tick(self) -> None:
         """Keep the connection alive; to be called every second or oftener."""
 
-    def publish(self, item: Outgoing, *, remaining_s: float | None) -> int:
-        """Send a message. Returns the number by which `published` will tell of it. Raises ValueError."""
+    def publish(self, item: Outgoing, *, remaining_s: float | None, number: str | None = None) -> int:
+        """Send a message, with its `number` (`broker.numbering`). Returns the packet id that `published` gets. Raises
+        ValueError.
+        """
 
     def subscribe(self, filter_: str, *, qos: int, identifier: int | None) -> int | None:
         """SUBSCRIBE. Returns the number of the answer, None when it could not be sent."""

@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from broker.mqtt.packets import Buffer
+from broker.topics import LARGEST_PACKET
 
 MIB: Final = 1024 * 1024
 
 Payload: TypeAlias = bytes | tuple[Buffer, ...]
 """What is published. Buffers are sent as they are, one after the other, and must not change until it is settled."""
+
+
+def nbytes_of(payload: Payload) -> int:
+    """Bytes of a payload, whatever it is made of."""
+    return len(payload) if isinstance(payload, bytes) else sum(memoryview(part).nbytes for part in payload)
 
 
 class Channel(Enum):
@@ -47,10 +53,10 @@ class Message:
 
     Attributes:
         retain: it was kept by the broker and is sent because of the subscription.
-        ack: on FRAMES, tells the broker that this message is finished with; may be called from any thread, once or
+        ack: on FRAMES, acknowledges the message to the broker; may be called from any thread, once or
             more. Until then the broker keeps it. Elsewhere it does nothing.
         payload: all of it, or its first bytes if a handler had the rest `placed`, see `inbox.Placing`.
-        delivery: on FRAMES, tells a message that an earlier process of this node had from a new one.
+        delivery: on FRAMES, distinguishes a message that an earlier process of this node had from a new one.
     """
 
     topic: str
@@ -117,6 +123,8 @@ class Limits:
             holds for results, too.
         receive_maximum: messages that the broker may send before the first of them is acknowledged.
         frames_receive_maximum: frames that this node may have open, i.e. received and not acknowledged.
+        max_packet_bytes: packets above it the broker keeps to itself: nothing of ours reads them, and a client has a
+            packet whole in memory before it can refuse it.
         keepalive_s: a silent peer is given up after twice this.
         reconnect_min_s, reconnect_max_s: bounds of the back-off, before +-25 % of jitter.
         report_every_s: how often an absent broker is mentioned in the log.
@@ -131,6 +139,7 @@ class Limits:
     frames_expiry_s: int = 24 * 3600
     receive_maximum: int = 64
     frames_receive_maximum: int = 32
+    max_packet_bytes: int = LARGEST_PACKET
     keepalive_s: int = 15
     connect_timeout_s: float = 5.0
     reconnect_min_s: float = 0.1

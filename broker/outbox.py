@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.errors import NotConnected, QueueFull
-from broker.messages import Payload
+from broker.messages import Payload, nbytes_of
 from broker.mqtt.packets import Buffer
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ class Bundle:
 class Outgoing:
     """One message to publish. `size` counts the whole packet; `settled` is told whether the broker has it.
 
-    One that is not `repeated` is given up with its connection: the broker may have it or not.
+    One that is not `repeated` is given up with its connection: the broker may have it or not. `mark` is the number that
+    it had when it was sent first (`broker.numbering`).
     """
 
     topic: str
@@ -52,11 +53,17 @@ class Outgoing:
     repeated: bool = True
     settled: Callable[[bool], None] | None = None
     bundle: Bundle | None = None
+    mark: str = ""
 
     @property
     def parts(self) -> tuple[Buffer, ...]:
         """The payload's buffers, in order."""
         return self.payload if isinstance(self.payload, tuple) else (self.payload,)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the payload."""
+        return nbytes_of(self.payload)
 
     @property
     def outlives_connection(self) -> bool:

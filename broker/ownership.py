@@ -21,6 +21,9 @@ class Owner(Protocol):
     def publish_kept(self, topic: str, payload: bytes, *, then: Callable[[bool], None] | None = None) -> None:
         """Publish retained; with `then`, the connection is not ready before it is settled."""
 
+    def claimed(self) -> None:
+        """The broker retains this process's token."""
+
     def watch(self, topic: str, handler: Callable[[Message], None]) -> None:
         """Subscribe."""
 
@@ -47,6 +50,7 @@ class Ownership:
         """A connection stands."""
         self._is_connected = True
         if self._was_claimed and resumed:
+            self._owner.claimed()
             self._watch()  # resumed whose session? another client with this id may have come between
         else:
             self._owner.publish_kept(self._ownership.topic, self._ownership.token, then=self._owns)
@@ -60,6 +64,7 @@ class Ownership:
         if delivered and self._is_connected and not self._owner.is_stopping:
             self._was_claimed = True
             self._watch()
+            self._owner.claimed()
 
     def _watch(self) -> None:
         self._owner.watch(self._ownership.topic, self._on_owner)
@@ -68,12 +73,12 @@ class Ownership:
         """Another token than ours, in what the broker kept while we were away: another process came meanwhile.
 
         While this connection stands, nobody else has the client id: a broker closes the older of two. What comes then
-        is no claim of a client's with this id, whoever wrote it, and ours is put in its place.
+        is no token of a client with this id, whoever wrote it, and ours is put in its place.
         """
         if self._owner.is_stopping or message.payload in (b"", self._ownership.token):
             return
         if message.retain:
-            self._owner.leave("its claim holds another token")
+            self._owner.leave("its topic `owner` holds another token")
             return
-        self._owner.refuse(message, "refused a claim that is not ours, while we hold the id")
+        self._owner.refuse(message, "refused an ownership token that is not ours, while we hold the id")
         self._owner.publish_kept(self._ownership.topic, self._ownership.token)

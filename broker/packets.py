@@ -7,10 +7,11 @@ import time
 from typing import Any, Final
 
 from broker.errors import PayloadTooLarge, TopicError
-from broker.messages import Payload
+from broker.messages import Payload, nbytes_of
 from broker.mqtt.fields import MOST_VARINT
 from broker.mqtt.packets import publish_size
 from broker.mqtt.properties import Property
+from broker.numbering import PLACEHOLDER, PROPERTY
 from broker.outbox import Outgoing
 
 __all__ = ["expiry_s", "outgoing", "publish_properties"]
@@ -35,9 +36,13 @@ def expiry_s(remaining_s: float) -> int:
 
 
 def publish_properties(
-    *, remaining_s: float | None, response_topic: str | None, correlation: bytes | None
+    *,
+    remaining_s: float | None,
+    response_topic: str | None,
+    correlation: bytes | None,
+    number: str | None = None,
 ) -> dict[Property, Any]:
-    """Properties of a PUBLISH."""
+    """Properties of a PUBLISH. `number` is as `broker.numbering` has it."""
     properties: dict[Property, Any] = {}
     if remaining_s is not None:
         properties[Property.MESSAGE_EXPIRY] = expiry_s(remaining_s)
@@ -45,6 +50,8 @@ def publish_properties(
         properties[Property.RESPONSE_TOPIC] = response_topic
     if correlation is not None:
         properties[Property.CORRELATION_DATA] = correlation
+    if number is not None:
+        properties[Property.USER_PROPERTY] = [(PROPERTY, number)]
     return properties
 
 
@@ -67,9 +74,13 @@ def outgoing(
         _check_topic(response_topic)
     if correlation is not None and len(correlation) > _MOST_BYTES:
         raise TopicError(f"correlation data of {len(correlation):_} bytes; MQTT has room for {_MOST_BYTES:_}")
-    properties = publish_properties(remaining_s=expiry_s, response_topic=response_topic, correlation=correlation)
-    nbytes = len(payload) if isinstance(payload, bytes) else sum(memoryview(part).nbytes for part in payload)
-    size = publish_size(topic, nbytes, qos, properties)
+    properties = publish_properties(
+        remaining_s=expiry_s,
+        response_topic=response_topic,
+        correlation=correlation,
+        number=PLACEHOLDER if qos else None,
+    )
+    size = publish_size(topic, nbytes_of(payload), qos, properties)
     if size > _MOST_PACKET_BYTES:
         raise PayloadTooLarge(topic=topic, size=size, limit=_MOST_PACKET_BYTES)
     deadline = None if expiry_s is None else time.monotonic() + expiry_s

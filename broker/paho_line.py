@@ -85,6 +85,7 @@ class PahoLine:
                 PacketTypes.CONNECT,
                 SessionExpiryInterval=opening.expiry_s or None,
                 ReceiveMaximum=opening.receive_maximum,
+                MaximumPacketSize=opening.max_packet_bytes,
             ),
         )
         # the outbox resends what is unacknowledged; paho would do it as well, all at once
@@ -110,10 +111,10 @@ class PahoLine:
         """See `Line`."""
         self._client.loop_misc()
 
-    def publish(self, item: Outgoing, *, remaining_s: float | None) -> int:
+    def publish(self, item: Outgoing, *, remaining_s: float | None, number: str | None = None) -> int:
         """See `Line`."""
         properties = publish_properties(
-            remaining_s=remaining_s, response_topic=item.response_topic, correlation=item.correlation
+            remaining_s=remaining_s, response_topic=item.response_topic, correlation=item.correlation, number=number
         )
         info = self._client.publish(item.topic, b"".join(item.parts), item.qos, item.retain, _for_paho(properties))
         return info.mid
@@ -187,6 +188,7 @@ class PahoLine:
                 response_topic=getattr(properties, "ResponseTopic", None),
                 correlation=getattr(properties, "CorrelationData", None),
                 identifiers=getattr(properties, "SubscriptionIdentifier", []),
+                user_properties=getattr(properties, "UserProperty", ()),
             )
         )
 
@@ -195,6 +197,7 @@ _PAHO_NAMES: Final = {
     Property.MESSAGE_EXPIRY: "MessageExpiryInterval",
     Property.RESPONSE_TOPIC: "ResponseTopic",
     Property.CORRELATION_DATA: "CorrelationData",
+    Property.USER_PROPERTY: "UserProperty",
 }
 
 

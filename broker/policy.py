@@ -21,13 +21,16 @@ class Listener(Protocol):
     def failed(self, channel: Channel, error: BrokerError) -> None:
         """One attempt to connect failed, and the next will follow."""
 
+    def missed(self, channel: Channel) -> None:
+        """The broker dropped messages that were meant for this connection."""
+
     def taken(self, channel: Channel) -> None:
         """Another client has this client id; no attempt will follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How one channel treats its MQTT session.
+    """Settings of one channel's MQTT session.
 
     Attributes:
         queue_bytes: unacknowledged bytes at which publishers wait.

@@ -16,7 +16,7 @@ _LOWEST: Final = 20_000
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen on the port now."""
+    """True when a server could listen on the port now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         # as mosquitto does; otherwise closed connections of a broker that just stopped would look like a server
@@ -51,7 +51,7 @@ def _first_ephemeral() -> int:
 
 
 def answers_mqtt(host: str, port: int, *, timeout_s: float) -> bool:
-    """Whether a CONNECT is answered with a CONNACK. A refusal counts: a broker that wants a password is ready too."""
+    """True when a CONNECT is answered with a CONNACK, even a refusal: a broker that wants a password is ready, too."""
     try:
         with socket.create_connection((host, port), timeout=timeout_s) as connection:
             connection.sendall(_CONNECT)

@@ -1,4 +1,4 @@
-"""Which messages of a session that outlives its connections are open, across reconnects of one process.
+"""Redelivery: the open messages of a session that outlives its connections, across reconnects of one process.
 
 Knows packet ids, no connection. When a session is resumed, the broker sends again, with the same packet id and the DUP
 flag, what it has no PUBACK for. Such a message is either still being worked on here, and must not be handed over a
@@ -20,7 +20,7 @@ REMEMBERED = 4096
 
 
 class Arrival(Enum):
-    """What to do with a message that has arrived."""
+    """Action for a message that has arrived."""
 
     HAND_OVER = "hand over"
     ALREADY_OPEN = "already open"
@@ -60,7 +60,7 @@ class Redelivery:
     def arrived(self, mid: int, topic: str, payload: bytes, *, duplicate: bool) -> tuple[Arrival, Delivery]:
         """A message came in under packet id `mid`."""
         # a broker that reuses low packet ids may send a *new* message under an old id, with DUP because its first
-        # try was lost on the way: the contents tell
+        # try was lost on the way: the contents distinguish them
         fingerprint = zlib.crc32(payload, zlib.crc32(topic.encode()))
         with self._lock:
             for known, arrival in ((self._owed, Arrival.ACK_AGAIN), (self._open, Arrival.ALREADY_OPEN)):

@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from broker.errors import QueueFull, RequestTimeout, SubscribeTimeout
 from broker.messages import Message
+
+IdOf: TypeAlias = Callable[[bytes], bytes | None]
+"""The id in a reply's payload, None where it has none."""
 
 
 class Asker(Protocol):
@@ -20,7 +23,7 @@ class Asker(Protocol):
 
     @property
     def is_up(self) -> bool:
-        """Whether everything stands now."""
+        """True while all connections are ready."""
 
     def subscribe(self, filters: list[str], handler: Callable[[Message], None], *, wait_s: float) -> None:
         """Subscribe on CONTROL."""
@@ -37,14 +40,27 @@ class Requests:
     def __init__(self, asker: Asker) -> None:
         self._asker = asker
         self._numbers = itertools.count(1)
-        self._open: dict[bytes, Future[bytes]] = {}
+        self._open: dict[bytes, tuple[Future[bytes], IdOf]] = {}
         self._reply_topics: set[str] = set()
 
-    def ask(self, topic: str, payload: bytes, *, reply_topic: str, timeout_s: float) -> bytes:
-        """Publish and wait for the payload of the reply. Raises RequestTimeout."""
+    def ask(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        reply_topic: str,
+        timeout_s: float,
+        correlation: bytes | None = None,
+        id_of: IdOf = lambda reply: None,
+    ) -> bytes:
+        """Publish and wait for the payload of the reply. Raises RequestTimeout.
+
+        A reply without correlation data is known by `id_of` it, where `correlation` stands in the payload as well.
+        """
         give_up = time.monotonic() + timeout_s
-        correlation = f"{self._asker.token}-{next(self._numbers)}".encode()
-        answer = self._open[correlation] = Future()
+        correlation = correlation or f"{self._asker.token}-{next(self._numbers)}".encode()
+        answer: Future[bytes] = Future()
+        self._open[correlation] = answer, id_of
         try:
             if reply_topic not in self._reply_topics:
                 self._asker.subscribe([reply_topic], self._on_reply, wait_s=timeout_s)
@@ -60,6 +76,6 @@ class Requests:
             del self._open[correlation]
 
     def _on_reply(self, message: Message) -> None:
-        answer = self._open.get(message.correlation or b"")
-        if answer is not None and not answer.done():
-            answer.set_result(message.payload)
+        for correlation, (answer, id_of) in [*self._open.items()]:
+            if correlation == (message.correlation or id_of(message.payload)) and not answer.done():
+                answer.set_result(message.payload)

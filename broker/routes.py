@@ -1,4 +1,4 @@
-"""Which handlers a message goes to. Knows filters and subscription identifiers, no connection.
+"""Routes from messages to handlers. Knows filters and subscription identifiers, no connection.
 
 A broker may send one copy of a message per overlapping subscription (mosquitto 2 does), each marked with the
 identifier of its subscription; going by identifier, each handler sees the message once whatever the broker does. Where
@@ -18,7 +18,7 @@ Handler = Callable[[Message], None]
 
 @dataclass(slots=True)
 class Route:
-    """One subscription: a filter, its QoS, its identifier and whoever wants its messages."""
+    """One subscription: a filter, its QoS, its identifier and its handlers."""
 
     filter: str
     qos: int
@@ -27,7 +27,7 @@ class Route:
 
 
 def matches(filter_: str, topic: str) -> bool:
-    """Whether an MQTT filter with `+` and `#` matches a topic."""
+    """True when an MQTT filter with `+` and `#` matches a topic."""
     if "+" not in filter_ and "#" not in filter_:
         return filter_ == topic
     wanted, given = filter_.split("/"), topic.split("/")

@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from typing import Final
 
 from broker.errors import MosquittoMissing, PortTaken, ServerFailed
 from broker.ports import answers_mqtt, free_port, is_free
+from broker.server_log import ServerLog
 from broker.settings import ServerSettings, render
 
 __all__ = ["Server", "ServerSettings", "find_mosquitto", "render"]
@@ -25,7 +25,6 @@ __all__ = ["Server", "ServerSettings", "find_mosquitto", "render"]
 _log = logging.getLogger(__name__)
 # Debian puts daemons where an ordinary user's PATH does not look; Homebrew keeps them apart, too
 _SBIN: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
-_LOG_LINES: Final = 200
 _PORT_ATTEMPTS: Final = 5
 # Dies with its parent's end of the pipe, however that parent died, and takes the broker along. PR_SET_PDEATHSIG would
 # be shorter, but fires when the *thread* that forked ends, and is forgotten when mosquitto changes its user.
@@ -44,11 +43,17 @@ def find_mosquitto(path: str | None = None) -> str:
 class Server:
     """A mosquitto that lives as long as this object's `with` block, and never longer than this process.
 
-    Raises on start: MosquittoMissing, PortTaken, ServerFailed (with the end of mosquitto's log).
+    What mosquitto writes is kept in `log_file`, where one is given. Raises on start: MosquittoMissing, PortTaken,
+    ServerFailed (with the end of mosquitto's log).
     """
 
     def __init__(
-        self, settings: ServerSettings | None = None, *, executable: str | None = None, ready_s: float = 10.0
+        self,
+        settings: ServerSettings | None = None,
+        *,
+        executable: str | None = None,
+        ready_s: float = 10.0,
+        log_file: Path | None = None,
     ) -> None:
         self._settings = settings or ServerSettings()
         self._executable = executable
@@ -57,7 +62,12 @@ class Server:
         self._process: subprocess.Popen[str] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
-        self._log_lines: deque[str] = deque(maxlen=_LOG_LINES)
+        self._log = ServerLog(log_file)
+
+    @property
+    def settings(self) -> ServerSettings:
+        """What it was started with last."""
+        return self._settings
 
     @property
     def host(self) -> str:
@@ -81,13 +91,24 @@ class Server:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives."""
+        """True while the process lives."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def log_tail(self) -> str:
         """The last lines that mosquitto wrote."""
-        return "\n".join(self._log_lines)
+        return self._log.tail
+
+    @property
+    def log_file(self) -> Path | None:
+        """Where all of its lines are; None when none was asked for, or it cannot be written."""
+        return self._log.path
+
+    def check(self) -> None:
+        """Raise ServerFailed when mosquitto has ended by itself."""
+        if self._process is not None and self._process.poll() is not None:
+            self._join_reader()
+            raise ServerFailed(f"ended by itself with status {self._process.returncode}", self.log_tail, self.log_file)
 
     def start(self) -> Server:
         """Start mosquitto and wait until it answers a CONNECT."""
@@ -120,12 +141,13 @@ class Server:
                 _log.warning("mosquitto %d did not end within %.1f s of SIGTERM; killing it", process.pid, grace_s)
                 process.kill()
                 process.wait()
-        if self._reader:
-            self._reader.join(timeout=1.0)
+        self._join_reader()
+        self._log.close()  # opened again by the next line
 
-    def restart(self) -> None:
-        """Stop, then start on the same port."""
+    def restart(self, settings: ServerSettings | None = None) -> None:
+        """Stop, then start on the same port, from now on with other settings if any are given."""
         self.stop()
+        self._settings = settings or self._settings
         self.start()
 
     def kill(self) -> None:
@@ -143,12 +165,16 @@ class Server:
     ) -> None:
         self.stop()
 
+    def _join_reader(self) -> None:
+        if self._reader:
+            self._reader.join(timeout=1.0)
+
     def _launch(self, executable: str, port: int) -> None:
         if not is_free(self.host, port):
             raise PortTaken(self.host, port)
         if self._settings.persistence_dir:
             self._settings.persistence_dir.mkdir(parents=True, exist_ok=True)
-        self._log_lines.clear()
+        self._log.begin()
         with tempfile.TemporaryDirectory(prefix="trisect-broker-") as folder:
             # mosquitto reads its file once, before it answers: no need to keep it
             config = Path(folder) / "mosquitto.conf"
@@ -174,12 +200,15 @@ class Server:
                 self.stop()
                 if "Address already in use" in self.log_tail:
                     raise PortTaken(self.host, port)
-                raise ServerFailed(f"ended with status {process.returncode} before it answered", self.log_tail)
+                raise ServerFailed(
+                    f"ended with status {process.returncode} before it answered", self.log_tail, self.log_file
+                )
             if answers_mqtt(self.host, port, timeout_s=1.0):
                 return
             time.sleep(0.01)
         self.stop()
-        raise ServerFailed(f"did not answer at {self.host}:{port} within {self._ready_s:.1f} s", self.log_tail)
+        why = f"did not answer at {self.host}:{port} within {self._ready_s:.1f} s"
+        raise ServerFailed(why, self.log_tail, self.log_file)
 
     def _start_reader(self, process: subprocess.Popen[str], port: int) -> threading.Thread:
         def read() -> None:
@@ -187,8 +216,7 @@ class Server:
             assert stream is not None
             with stream:
                 for line in stream:
-                    self._log_lines.append(line.rstrip())
-                    _log.debug("mosquitto: %s", line.rstrip())
+                    self._log.add(line)
 
         reader = threading.Thread(target=read, name=f"mosquitto-{port}.log", daemon=True)
         reader.start()

@@ -21,8 +21,9 @@ from broker.errors import (
     BrokerUnreachable,
     NotConnected,
     SessionTaken,
+    TopicOverfull,
 )
-from broker.messages import Address, Channel, Delivery, Limits, Message, OwnershipToken, Payload, Will
+from broker.messages import Address, Channel, Delivery, Limits, Message, OwnershipToken, Payload, Will, nbytes_of
 from broker.outbox import Bundle
 from broker.packets import outgoing
 from broker.policy import policies
@@ -57,6 +58,7 @@ class Session:
             then distinguishes two processes with one name, which the broker itself does not.
         on_up, on_down, on_taken: called one at a time, in order, in the thread `<name>.events`, where they may publish,
             subscribe and wait.
+        on_missed: called there, too, when the broker has dropped messages for a channel: once for all within a second.
 
     Handlers given to `subscribe` run in network threads: they must hand over and return. Nothing waits in there:
     publish raises QueueFull at once, subscribe does not wait for SUBACK.
@@ -75,15 +77,16 @@ class Session:
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[str], None] = lambda reason: None,
         on_taken: Callable[[SessionTaken], None] = lambda taken: None,
+        on_missed: Callable[[Channel], None] = lambda channel: None,
         limits: Limits = _DEFAULT_LIMITS,
         max_bytes: Callable[[str], int | None] = lambda topic: None,
     ) -> None:
         self.address, self.name, self.token = address, name, token
-        self._on_up, self._on_down, self._on_taken = on_up, on_down, on_taken
-        self._limits = limits
+        self._on_up, self._on_down, self._on_taken, self._on_missed = on_up, on_down, on_taken, on_missed
+        self._limits, self._max_bytes = limits, max_bytes
         self._failures = Complaints(_log)
         full_name = ".".join(("trisect", *filter(None, (scope, name))))
-        # beside the will, so that the right to write below the node's own name is enough
+        # next to the will, so that the right to write below the node's own name is enough
         self._ownership = OwnershipToken(f"{will.topic.rpartition('/')[0]}/owner", token.encode()) if will else None
         self._state = threading.Condition()
         self._ready: set[Channel] = set()
@@ -150,6 +153,10 @@ class Session:
         """Connections made on this channel so far."""
         return self._connections[channel].connects_total
 
+    def open_total(self, channel: Channel) -> int:
+        """Messages received on this channel that are not acknowledged yet."""
+        return self._connections[channel].inbox.redelivery.open_count
+
     @property
     def dropped_total(self) -> int:
         """Messages given up: QoS 0 without a connection, expired ones, ones too large for a new broker."""
@@ -160,6 +167,11 @@ class Session:
     def refused_total(self) -> int:
         """Messages that were dropped on their arrival: too large, or an ownership token that cannot be one."""
         return sum(connection.inbox.refused.total for connection in self._connections.values())
+
+    @property
+    def missed_total(self) -> int:
+        """Messages that were meant for this session and that the broker dropped or let expire, as far as it shows."""
+        return sum(connection.inbox.gaps.total for connection in self._connections.values())
 
     @property
     def internal_errors_total(self) -> int:
@@ -187,10 +199,11 @@ class Session:
             self._await_up(wait_s)
         return self
 
-    def stop(self, final: Mapping[str, bytes] | None = None, *, wait_s: float = 5.0) -> None:
+    def stop(self, final: Mapping[str, bytes] | None = None, *, wait_s: float = 5.0, comes_back: bool = True) -> None:
         """Say goodbye: deliver what is queued, then `final` (topic -> payload, retained), then DISCONNECT; no will.
 
-        Waits at most `wait_s` for acknowledgements; without a connection it does not wait at all.
+        Waits at most `wait_s` for acknowledgements; without a connection it does not wait at all. For one that
+        `comes_back`, the broker collects frames meanwhile.
         """
         with self._state:
             if self._stopped:
@@ -207,7 +220,7 @@ class Session:
                 control.unkeep(topic)
                 control.publish(outgoing(topic, payload, retain=True), wait_s=max(0.0, give_up - time.monotonic()))
             control.outbox.wait_empty(max(0.0, give_up - time.monotonic()))
-        self._close()
+        self._close(comes_back=comes_back)
 
     def __enter__(self) -> Session:
         return self.start()
@@ -262,6 +275,9 @@ class Session:
 
         Raises PayloadTooLarge and TopicOverfull before a byte leaves, QueueFull, NotConnected (only when stopped).
         """
+        most = self._max_bytes(topic)
+        if most is not None and nbytes_of(payload) > most:
+            raise TopicOverfull(topic=topic, size=nbytes_of(payload), limit=most)
         item = outgoing(
             topic,
             payload,
@@ -278,21 +294,37 @@ class Session:
         """Publish retained on CONTROL, now and at each connect: a broker without persistence forgets."""
         self._connections[Channel.CONTROL].keep(topic, payload)
 
+    def unkeep(self, topic: str) -> None:
+        """Keep it no longer, and leave to the broker what it has."""
+        self._connections[Channel.CONTROL].unkeep(topic)
+
     def forget(self, topic: str) -> None:
         """Remove a retained message from the broker, and keep it no longer."""
         self._connections[Channel.CONTROL].unkeep(topic)
         self.publish(topic, b"", retain=True)
 
-    def request(self, topic: str, payload: bytes, *, reply_topic: str, timeout_s: float) -> bytes:
+    def request(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        reply_topic: str,
+        timeout_s: float,
+        correlation: bytes | None = None,
+        id_of: Callable[[bytes], bytes | None] = lambda reply: None,
+    ) -> bytes:
         """Publish with a response topic and correlation data, and return the payload of the reply.
 
+        A reply without correlation data is known by `id_of` it, where `correlation` stands in the payload as well.
         Raises RequestTimeout. It waits, so it must not be called in a handler.
         """
         if in_network_thread():
             raise BrokerError(f"request({topic}) waits, and a handler must not; call it in another thread")
-        return self._requests.ask(topic, payload, reply_topic=reply_topic, timeout_s=timeout_s)
+        return self._requests.ask(
+            topic, payload, reply_topic=reply_topic, timeout_s=timeout_s, correlation=correlation, id_of=id_of
+        )
 
-    # What the connections tell (broker.connection.Listener), in their threads.
+    # Callbacks of the connections (broker.policy.Listener), in their threads.
 
     def ready(self, channel: Channel) -> None:
         """A connection stands."""
@@ -328,6 +360,10 @@ class Session:
                 return
             self._reported_at = now
         _log.warning("%s: %s (keeps trying, for %.0f s now)", self.name, error, now - self._outage_since)
+
+    def missed(self, channel: Channel) -> None:
+        """The broker dropped messages that were meant for this channel."""
+        self._events.put(lambda: self._on_missed(channel))
 
     def taken(self, channel: Channel) -> None:
         """Another client has our id: leave it the field."""
@@ -370,12 +406,14 @@ class Session:
             try:
                 call()
             except Exception as error:
+                if self._stopped and isinstance(error, NotConnected):
+                    continue  # it was under way when the session was stopped, which is no failure of it
                 self._failures.add(type(error).__name__, f"{self.name}: a callback failed", error=error)
 
-    def _close(self) -> None:
+    def _close(self, *, comes_back: bool) -> None:
         # the control connection last: while it stands, a fault would still be told by the will
         for connection in reversed(self._connections.values()):
-            connection.stop(wait_s=_JOIN_S)
+            connection.stop(wait_s=_JOIN_S, comes_back=comes_back)
         with self._state:
             self._ready.clear()
             self._state.notify_all()

@@ -1,4 +1,4 @@
-"""What a mosquitto of ours is configured with, and its configuration file. Starts nothing.
+"""Settings of our own mosquitto, and its configuration file. Starts nothing.
 
 The file holds only lines that mosquitto 2.0 and 2.1 both read.
 """
@@ -6,6 +6,7 @@ The file holds only lines that mosquitto 2.0 and 2.1 both read.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,8 +18,26 @@ MIB: Final = 1024 * 1024
 # mosquitto reads its byte bounds into a C int
 _INT_MAX: Final = 2**31 - 1
 
+Protocol = Literal["mqttv311", "mqttv50"]
 LogLevel = Literal["error", "warning", "notice", "information", "debug"]
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _LEVELS: Final[tuple[LogLevel, ...]] = ("error", "warning", "notice", "information", "debug")
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """To another broker: all topics of trisect, both ways, with QoS 1.
+
+    `protocol` is mqttv311, which is mosquitto's default and takes MQTT 5 properties off, or mqttv50.
+    """
+
+    host: str
+    port: int
+    protocol: Protocol = "mqttv311"
+
+    def __post_init__(self) -> None:
+        if not _HOST.fullmatch(self.host) or not 0 < self.port < 1 << 16:
+            raise SettingsError(f"a bridge to {self.host!r}, port {self.port}: a host name and a port expected")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +48,7 @@ class ServerSettings:
         port: TCP port; 0 picks a free one.
         host: address to listen on. Anything but loopback needs a password file.
         websockets_port: a second listener for browsers, or None.
-        max_packet_bytes: the largest MQTT packet accepted; CONNACK tells it to every client.
+        max_packet_bytes: the largest MQTT packet accepted; CONNACK announces it to every client.
         max_inflight_messages: QoS 1 messages that may be on their way to one client without an acknowledgement.
         max_queued_bytes: bytes that wait for one slow or absent client; above it the broker drops silently.
         max_queued_messages: the same bound in messages. Large, so that the bound in bytes is the one that holds.
@@ -39,6 +58,7 @@ class ServerSettings:
         password_file: made with `mosquitto_passwd`; turns anonymous access off.
         acl_file: who may read and write which topics.
         log_level: the least important kind of line that is logged.
+        bridge: another broker with which it is one.
     """
 
     port: int = 0
@@ -54,6 +74,7 @@ class ServerSettings:
     password_file: Path | None = None
     acl_file: Path | None = None
     log_level: LogLevel = "notice"
+    bridge: Bridge | None = None
 
     def __post_init__(self) -> None:
         if not self.is_loopback and self.password_file is None:
@@ -73,7 +94,7 @@ class ServerSettings:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """True when only this machine can reach it."""
         if self.host == "localhost":
             return True
         try:
@@ -98,7 +119,9 @@ def render(settings: ServerSettings) -> str:
         *_access(settings),
         *_persistence(settings),
         *_user(settings),
+        *_bridge(settings.bridge),
         "log_dest stderr",
+        "log_timestamp_format %Y-%m-%dT%H:%M:%S",
         *(f"log_type {level}" for level in _LEVELS[: _LEVELS.index(settings.log_level) + 1]),
     ]
     return "\n".join(lines) + "\n"
@@ -126,6 +149,21 @@ def _persistence(settings: ServerSettings) -> list[str]:
         "persistence true",
         f"persistence_location {settings.persistence_dir.absolute()}/",
         f"autosave_interval {settings.autosave_s}",
+    ]
+
+
+def _bridge(bridge: Bridge | None) -> list[str]:
+    if bridge is None:
+        return []
+    return [
+        "connection trisect",
+        f"address {bridge.host}:{bridge.port}",
+        "topic trisect/# both 1",
+        f"bridge_protocol_version {bridge.protocol}",
+        "cleansession false",  # what is meant for the other side waits while the line is down
+        "notifications false",
+        "keepalive_interval 5",
+        "restart_timeout 1 5",
     ]
 
 

@@ -1,4 +1,4 @@
-"""How fast one direction of a connection moves bytes while it has some to move. Knows no socket and no clock.
+"""Throughput of one direction of a connection while it has bytes to move. Knows no socket and no clock.
 
 A sample is a busy time: from when bytes were due until they had passed. Pauses between messages are in none, so a slow
 producer is not mistaken for a slow line. Single samples are off, either way, whenever another process has the core, so
@@ -16,7 +16,7 @@ LONGEST_S = 0.5
 """A line that is busy without end is sampled in pieces of that length."""
 SAMPLES, LEAST_SAMPLES = 16, 3
 TURN_SAMPLES, TURN, KNOWN_SAMPLES = 3, 1.5, 6
-"""So many in a row, by that factor beyond the others, are a change, if these are enough to know their spread by."""
+"""TURN_SAMPLES in a row, beyond the others by TURN, are a change, if KNOWN_SAMPLES or more show the others' spread."""
 LEAST_S = 1e-6
 
 
@@ -28,7 +28,6 @@ class Throughput:
         self._since: float | None = None
         self._nbytes = 0
         self._opposed_s, self._opposed_until = 0.0, float("-inf")
-        self.samples_total = 0
         self.sampled_at = float("-inf")
 
     def began(self, now: float) -> None:
@@ -37,13 +36,13 @@ class Throughput:
             self._since, self._nbytes, self._opposed_s = now, 0, 0.0
 
     def opposed(self, other: Throughput, now: float) -> None:
-        """A message has come the other way of the connection: acknowledgements may have stood behind it till now."""
+        """A message has come in the other direction: acknowledgements may have waited behind it until now."""
         if self._since is not None and other._since is not None:
             self._opposed_s += max(0.0, now - max(self._since, other._since, self._opposed_until))
             self._opposed_until = now
 
     def moved(self, nbytes: int, now: float, *, is_idle: bool) -> None:
-        """So many bytes have passed; `is_idle` if no others are under way. Without a `began` before it says nothing."""
+        """Count `nbytes` that have passed; `is_idle` if no others are under way. Ignored without a `began` before."""
         if self._since is None:
             return
         self._nbytes += nbytes
@@ -52,12 +51,13 @@ class Throughput:
             known = self.bytes_per_s()
             if self._nbytes >= LEAST_BYTES and (known is not None or not self._opposed_s):
                 self._add(self._nbytes, max(self._unopposed(seconds, known), LEAST_S))
-                self.samples_total += 1
                 self.sampled_at = now
             self._since, self._nbytes, self._opposed_s = (None if is_idle else now), 0, 0.0
 
     def _unopposed(self, seconds: float, known: float | None) -> float:
-        """What the bytes took: all of it, or less by what came the other way at most; what fits `known` best."""
+        """Seconds of the bytes: those closest to the `known` rate, from all of them to those left without opposed
+        traffic.
+        """
         return seconds if known is None else min(seconds, max(self._nbytes / known, seconds - self._opposed_s))
 
     def lost(self) -> None:
@@ -65,7 +65,7 @@ class Throughput:
         self._since = None
 
     def bytes_per_s(self, without_s: float = 0.0) -> float | None:
-        """What the line does now, None before there are enough samples.
+        """Rate of the line now, None before there are LEAST_SAMPLES samples.
 
         `without_s` is the part of each sample's time that is not the bytes' own.
         """
@@ -78,7 +78,7 @@ class Throughput:
         return sum(nbytes for nbytes, _ in middle) / sum(seconds for _, seconds in middle)
 
     def may_have_turned(self, below: float) -> bool:
-        """Whether the newest sample is beyond the others, so that more of them are wanted.
+        """True when the newest sample is far from the others, so that more samples are wanted.
 
         Not when neither is `below` that rate; always before there are enough samples.
         """
@@ -100,7 +100,7 @@ def _rate(sample: tuple[int, float]) -> float:
 
 
 def _are_beyond(newest: list[float], before: list[float]) -> bool:
-    """Whether all of the newest are above, or all below, nearly all before: one outlier there does not count."""
+    """True when all of `newest` are above, or all below, nearly all of `before`: one outlier there does not count."""
     outliers = 1 if len(before) >= KNOWN_SAMPLES else 0
     inner = sorted(before)[outliers : len(before) - outliers]
     return max(newest) * TURN < inner[0] or min(newest) > inner[-1] * TURN

@@ -35,7 +35,7 @@ _ALLOWED_ELSE: Final = (_NAME, "1 to 128 of a-z, 0-9, -, _ and .")
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One kind of topic. `template` is relative to `trisect/v1/<pipeline>/`; its fields stand in braces."""
+    """One kind of topic. `template` is relative to `trisect/v1/<pipeline>/`; its fields are in braces."""
 
     template: str
     message: str
@@ -71,6 +71,7 @@ NODE_RESULT: Final = Topic("node/{node}/result/{stream}", "NodeResult", "msgpack
 PROBE: Final = Topic("node/{node}/probe/{index}", "Probe", "raw", 1, True, "node", CHUNK_LIMIT)  # cleared when measured
 FENCE: Final = Topic("node/{node}/fence", "Fence", "raw", 1, False, "node", KIB)  # see broker.exactly_once
 FRAME: Final = Topic("frame/{stream}", "Frame", "image", 1, False, "camera or user", 64 * MIB)
+STREAM_OWNER: Final = Topic("owner/{stream}", "Owner", "json", 1, True, "device", KIB)
 RESULT: Final = Topic("result/{stream}", "Result", "json", 1, False, "device", MIB)
 OUTPUT: Final = Topic("output/{stream}", "Output", "msgpack", 1, False, "device", CHUNK_LIMIT)
 COMMAND: Final = Topic("cmd/{node}/{verb}", "Command", "json", 1, False, "command line", 64 * KIB)
@@ -93,15 +94,19 @@ ALL: Final[tuple[Topic, ...]] = (
     PROBE,
     FENCE,
     FRAME,
+    STREAM_OWNER,
     RESULT,
     OUTPUT,
     COMMAND,
     REPLY,
 )
 
+LARGEST_PACKET: Final = max(topic.max_bytes for topic in ALL) + 256 * KIB
+"""With topic names, response topics and correlation data, of which each has 64 KiB at most."""
+
 
 def valid_id(text: str) -> bool:
-    """Whether `text` may name a pipeline, a node or a client: `[a-z0-9-]+`."""
+    """True for text that may name a pipeline, a node or a client: 1 to 128 of `[a-z0-9-]`."""
     return _ID.fullmatch(text) is not None
 
 
@@ -110,7 +115,7 @@ def _checked(field: str, value: str | int) -> str:
     # bool is an int to Python, and str(True) would pass for a name
     text = "" if isinstance(value, bool) else str(value)
     if pattern.fullmatch(text) is None:
-        raise TopicError(f"{field} {value!r} cannot stand in a topic; allowed: {allowed}")
+        raise TopicError(f"{field} {value!r} cannot be in a topic; allowed: {allowed}")
     return text
 
 
@@ -154,7 +159,7 @@ class Namespace:
         return parsed[0].max_bytes if parsed else None
 
     def is_reply(self, topic: str) -> bool:
-        """Whether an answer may go to `topic`: `reply/<client>` of this pipeline, and no filter.
+        """True for a topic that answers may go to: `reply/<client>` of this pipeline, and no filter.
 
         Whoever asks chooses where the answer goes. Anywhere else, it would be a command or a plan in another's name.
         """

@@ -18,7 +18,7 @@ def enter_network_thread() -> None:
 
 
 def in_network_thread() -> bool:
-    """Whether the caller runs in some connection's thread, where nothing may wait: it would wait for itself."""
+    """True in any connection's thread, where nothing may wait: it would wait for itself."""
     return getattr(_here, "network", False)
 
 

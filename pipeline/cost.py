@@ -1,4 +1,5 @@
-"""The cost model: what a placement takes, per stage and link. All planners and every printed price use it.
+"""The cost model: the seconds, bytes and money of a placement, per stage and link. All planners and every printed price
+use it.
 
 Source: D3's serial sum, with a tensor sent once to however many readers it has. The broker stands at the edge, so what
 goes from device to cloud pays both links.
@@ -32,7 +33,7 @@ def link_label(lower: Tier) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One way between neighbouring tiers: bytes per second, and seconds of latency one way."""
+    """A link between neighbouring tiers: bytes per second, and seconds of latency one way."""
 
     bandwidth_bytes_per_s: float
     latency_s: float
@@ -83,7 +84,7 @@ class TilesCost:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a planner knows: `seconds[tier][block]` for the tiers that have a node, and both links.
+    """Costs that planners work with: `seconds[tier][block]` for the tiers that have a node, and both links.
 
     `prices` are money per second of a tier's node at work, 0 where none is given. `send_receive_overhead` are seconds
     that a frame takes a tier's node, wherever it passes from node to node, to receive and to send beside what links
@@ -144,7 +145,7 @@ class LinkCost:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a placement takes: seconds of each stage by tier label, each link by `device_edge`/`edge_cloud`.
+    """The predicted cost of a placement: seconds of each stage by tier label, each link by `device_edge`/`edge_cloud`.
 
     `seconds` is the latency of one frame, the sum of these and of `frame_overhead_seconds`, in which the device reads
     it and answers it; `price` is what it costs in money.

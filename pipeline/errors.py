@@ -1,13 +1,37 @@
-"""Every error this library raises, named by whose fault it is; each carries its numbers and the mend."""
+"""The one tree of errors, named by whose fault each is. Rooms add theirs below: broker, models, session, client.
+
+An error of a library or of the system is translated into one of these once, where it enters.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class TrisectError(Exception):
-    """Root of all errors that a user can mend; their text is shown without a traceback."""
+    """Root of all errors that a user can resolve; their text is shown without a traceback.
+
+    Attributes:
+        size, limit: the value that was refused and the one that is allowed, in one unit, where it is about sizes.
+        node: id of the node that it is about.
+        file: path of the file that it is about.
+        hint: the way out, which ends the text.
+    """
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        size: float | None = None,
+        limit: float | None = None,
+        node: str | None = None,
+        file: str | Path | None = None,
+        hint: str = "",
+    ) -> None:
+        self.size, self.limit, self.node, self.file, self.hint = size, limit, node, file, hint
+        super().__init__(f"{text}; {hint}" if hint else text)
 
 
 class ConfigError(TrisectError):
@@ -25,7 +49,8 @@ class UnknownModel(ModelError):
         known = sorted(known)
         near = get_close_matches(name, known, n=3, cutoff=0.4)
         meant = f"did you mean {' or '.join(near)}? " if near else ""
-        super().__init__(f"unknown model {name!r}: {meant}known: {', '.join(known)}, or a path to a .keras file")
+        hint = f"{meant}known: {', '.join(known)}, or a path to a .keras file"
+        super().__init__(f"unknown model {name!r}", hint=hint)
         self.name = name
 
 
@@ -70,5 +95,7 @@ class DigestMismatch(TrisectError):
 
     def __init__(self, model: str, digests: Sequence[tuple[str, str]]) -> None:
         held = ", ".join(f"{node} has {digest}" for node, digest in digests)
-        super().__init__(f"model {model!r} differs between nodes: {held}; give all nodes the same weights and versions")
+        super().__init__(
+            f"model {model!r} differs between nodes: {held}", hint="give all nodes the same weights and versions"
+        )
         self.digests = tuple(digests)

@@ -15,9 +15,28 @@ def cache() -> Path:
     return _below("XDG_CACHE_HOME", ".cache")
 
 
+def packages() -> Path:
+    """The cache's folder for packages of models."""
+    return cache() / "packages"
+
+
+def profiles() -> Path:
+    """The cache's folder for what was measured on this machine."""
+    return cache() / "profiles"
+
+
 def state() -> Path:
     """`$XDG_STATE_HOME/trisect`, by default below ~/.local/state."""
     return _below("XDG_STATE_HOME", ".local/state")
+
+
+def sync(folder: Path) -> None:
+    """Have what was renamed in the folder survive a power cut. Raises OSError."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _below(variable: str, default: str) -> Path:

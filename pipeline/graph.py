@@ -66,7 +66,7 @@ class Axis(NamedTuple):
     scale: Extent = 1
 
     def made_from(self, size: int) -> int:
-        """How many outputs so many inputs give."""
+        """Number of outputs along the axis for `size` inputs."""
         return (size * self.scale + self.before + self.after - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
 
 
@@ -76,9 +76,9 @@ _FILL = f"^({'|'.join(FILLS)})$"
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one operation reads of a feature map (batch, rows, columns, channels) for each of its outputs.
+    """The inputs that one operation reads of a feature map `(batch, rows, columns, channels)` for each of its outputs.
 
-    `fill` says what stands in the padding: zeros, the lowest number (max-pooling), or nothing that counts (averages
+    `fill` is the content of the padding: zeros, the lowest number (max-pooling), or nothing that counts (averages
     divide by the count of real inputs).
     """
 

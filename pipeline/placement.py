@@ -17,7 +17,7 @@ NodeId = NewType("NodeId", str)
 
 
 class Tier(IntEnum):
-    """Where a block may run, in the order in which data flows."""
+    """Tiers on which a block may run, in the order in which data flows."""
 
     DEVICE = 0
     EDGE = 1
@@ -43,7 +43,7 @@ Placement: TypeAlias = tuple[Tier, ...]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What one tier does for a frame: block indices ascending, tensor ids ascending.
+    """One tier's part of a frame: block indices ascending, tensor ids ascending.
 
     `inputs` arrive from earlier tiers; `sends` are read by later tiers; `results` are model outputs made here.
     On the device, the model's input tensors count as made there (block 0 is one of its blocks).
@@ -70,7 +70,7 @@ class Crossing:
     readers: tuple[Tier, ...]
 
     def crosses(self, lower: Tier) -> bool:
-        """Whether it passes the link between `lower` and the next tier."""
+        """True when it passes the link between `lower` and the next tier."""
         return self.source <= lower < self.readers[-1]
 
 

@@ -14,15 +14,13 @@ from pipeline.cost import Prediction
 from pipeline.errors import PlanError, TileError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Crossing, NodeId, Placement, Stage, Tier, check, crossings, stages
+from pipeline.protocol_version import PROTOCOL_VERSION
 from pipeline.ranges import Count, Epoch, Id, IdRange, Name, Number, Plain, Sentence, TierLabel, Timestamp, Word
 from pipeline.tiles.tiling import TiledStage, Tiling, tiled_stage
 
-__all__ = ["MAX_BLOCKS", "PLAN_VERSION", "NodeId", "Plan", "StreamId"]
+__all__ = ["MAX_BLOCKS", "NodeId", "Plan", "StreamId"]
 
 StreamId = NewType("StreamId", str)
-
-PLAN_VERSION = 1
-
 
 Span = tuple[Count, Count]
 """Blocks of a stage, half-open."""
@@ -129,7 +127,7 @@ class Plan:
     def to_json(self, graph: ModelGraph) -> dict[str, Any]:
         """JSON for the plan topic: block ranges are half-open; what derives from the graph is there for people."""
         return {
-            "version": PLAN_VERSION,
+            "version": PROTOCOL_VERSION,
             "stream": self.stream,
             "epoch": self.epoch,
             "model": self.model,
@@ -168,7 +166,7 @@ class Plan:
     @classmethod
     def from_json(cls, value: Mapping[str, Any], graph: ModelGraph | None = None) -> Plan:
         """Read a plan; with `graph`, also check that it fits. Raises PlanError for anything that is not a plan."""
-        ranges.require_version(value, PLAN_VERSION, error=PlanError, what="plan")
+        ranges.require_version(value, PROTOCOL_VERSION, error=PlanError, what="plan protocol")
         written = ranges.read(_Written, value, error=PlanError, what="a plan")
         by_tier = {Tier.named(stage.tier): stage for stage in written.stages}
         if len(by_tier) < len(written.stages) or len({stage.node for stage in written.stages}) < len(written.stages):

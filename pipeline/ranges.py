@@ -1,4 +1,4 @@
-"""What a field that comes from outside may hold: ranges, lengths, characters, as types; and the check against them.
+"""Ranges of fields that come from outside: bounds, lengths, characters, as types; and the check against them.
 
 A message's frozen dataclass declares its fields with these. `read` holds a plain value against it once, where it
 enters; from there on nobody asks again. What this process makes itself is not checked.

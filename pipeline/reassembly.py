@@ -34,6 +34,9 @@ from pipeline.wire import (
 ALIGNMENT = 64
 """Bytes. An engine can read a tensor that begins at a multiple of them where it is."""
 
+_LEAST_CHUNKS, _LEAST_CHUNK_BYTES = 1_024, 4_096
+"""A tensor may come in so many chunks, or in chunks of so many bytes: each costs its reader memory of its own."""
+
 ChunkKey: TypeAlias = tuple[str, FrameKey, int]
 
 
@@ -45,6 +48,28 @@ class _Partial:
     decode_seconds: float = 0.0
     trace: Trace = ()
     open_places: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """True when each byte was in some chunk. They overlap where a tensor was sent again in other sizes.
+
+        Raises WireError for more of them than two sizes make.
+        """
+        total = sum(self.bytes_at.values())
+        if total < self.chunk.nbytes:
+            return False
+        end = 0
+        for offset, nbytes in sorted(self.bytes_at.items()):
+            if offset > end:
+                break
+            end = max(end, offset + nbytes)
+        if end < self.chunk.nbytes and total > 2 * self.chunk.nbytes:
+            raise WireError(f"chunks of {total} bytes overlap and leave a gap at {end} of {self.chunk.nbytes}")
+        return end >= self.chunk.nbytes
+
+    def is_of(self, chunk: Chunk) -> bool:
+        """True for a chunk of the same bytes, as far as its header says."""
+        return (chunk.checksum, chunk.nbytes) == (self.chunk.checksum, self.chunk.nbytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +129,9 @@ class Assembler:
             if chunk.error:
                 return None
             with self._lock:
-                partial = self._partial_of(_key(sender, chunk), chunk)
+                partial = self._held(_key(sender, chunk), chunk)
+                if not partial.is_of(chunk):
+                    return None  # `add` forgets the tensor, and says why
                 partial.open_places += 1
         except WireError:
             return None
@@ -132,24 +159,39 @@ class Assembler:
 
     def _partial_of(self, key: ChunkKey, chunk: Chunk) -> _Partial:
         """What the chunk is a part of. Raises WireError and forgets it if it cannot be."""
-        partial = self._partial.get(key) or self._begin(key, chunk)
-        self._forget_closed(chunk.key)
-        if (chunk.checksum, chunk.nbytes) != (partial.chunk.checksum, partial.chunk.nbytes):
+        partial = self._held(key, chunk)
+        if not partial.is_of(chunk):
             self._drop(key)
             raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: chunks of two different tensors")
         return partial
 
+    def _held(self, key: ChunkKey, chunk: Chunk) -> _Partial:
+        partial = self._partial.get(key) or self._begin(key, chunk)
+        self._forget_closed(chunk.key)
+        return partial
+
     def _added(self, key: ChunkKey, partial: _Partial, chunk: Chunk, nbytes: int, began: float) -> Received | None:
         """Count a chunk whose data is in its place; returns the tensor if that was the last. Raises WireError."""
-        partial.bytes_at[chunk.offset] = nbytes
+        partial.bytes_at[chunk.offset] = max(nbytes, partial.bytes_at.get(chunk.offset, 0))
         partial.trace = chunk.trace or partial.trace
-        if sum(partial.bytes_at.values()) < chunk.nbytes:
+        try:
+            if len(partial.bytes_at) > max(_LEAST_CHUNKS, chunk.nbytes // _LEAST_CHUNK_BYTES):
+                raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: too many chunks for its bytes")
+            is_whole = partial.is_whole
+        except WireError:
+            with self._lock:
+                if self._partial.get(key) is partial:
+                    self._drop(key)
+            raise
+        if not is_whole:
             partial.decode_seconds += time.perf_counter() - began
             return None
         with self._lock:
             self._drop(key)
-            # a chunk that comes twice may be under way into this memory still
-            array = _copied(partial.array) if partial.open_places else partial.array
+            has_writers = bool(partial.open_places)
+        # a chunk that comes twice, or overlaps with others, may be under way into this memory still; nobody can begin
+        # another one any more
+        array = _copied(partial.array) if has_writers else partial.array
         received = _checked(partial, array)
         return replace(received, decode_seconds=partial.decode_seconds + time.perf_counter() - began)
 

@@ -2,7 +2,7 @@
 
 A chunk is the msgpack array `[header map, bin]`. Every header names the whole tensor, so chunks may come in any order,
 twice, or never. Nothing is allocated for what a header claims until it equals what this node expects, and nothing is
-ever executed. Layout constants and the header's keys make up WIRE_VERSION.
+ever executed. Layout constants and the header's keys are part of PROTOCOL_VERSION.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from pipeline import wire_fields
 from pipeline.errors import WireError
 from pipeline.graph import DTYPES, MOST_TENSOR_BYTES
+from pipeline.protocol_version import PROTOCOL_VERSION, require_protocol
 from pipeline.ranges import (
     ID,
     MOST_ATTEMPT,
@@ -31,7 +33,6 @@ from pipeline.ranges import (
     MOST_SEQUENCE,
 )
 
-WIRE_VERSION = 2
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
 MAX_HOPS = 16
@@ -139,7 +140,7 @@ def encode_parts(
     array = np.asarray(array, array.dtype.newbyteorder("="), order="C")  # np.ascontiguousarray makes rank 0 rank 1
     data = bytes_of(array)
     header = {
-        "v": WIRE_VERSION,
+        "v": PROTOCOL_VERSION,
         **asdict(key),
         "tensor": tensor,
         "dtype": array.dtype.name,
@@ -162,7 +163,7 @@ def encode_parts(
 def encode_failure(key: FrameKey, message: str, trace: Trace = ()) -> bytes:
     """One chunk that says why there is no output for this frame."""
     header = {
-        "v": WIRE_VERSION,
+        "v": PROTOCOL_VERSION,
         **asdict(key),
         "tensor": 0,
         "dtype": "uint8",
@@ -189,10 +190,7 @@ def decode_head(first: bytes | memoryview, nbytes: int) -> tuple[Chunk, int]:
     """
     header, begin = _read_header(first, nbytes)
     try:
-        if header["v"] != WIRE_VERSION:
-            raise WireError(
-                f"wire version {header['v']!r}, this trisect reads {WIRE_VERSION}; run one version everywhere"
-            )
+        require_protocol(header["v"], error=WireError, what="a tensor")
         chunk = _chunk(header, memoryview(first)[begin:])
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"not a tensor chunk: header {type(error).__name__}: {error}") from error
@@ -206,10 +204,10 @@ def _chunk(header: Mapping[str, Any], data: memoryview) -> Chunk:
     """Each field within its range. Raises KeyError, TypeError or ValueError, which names the field and the limit."""
 
     def count(name: str, most: int) -> int:
-        return _count(name, header[name], most)
+        return wire_fields.count(name, header[name], most)
 
     key = FrameKey(
-        stream=_id("stream", header["stream"]),
+        stream=wire_fields.identifier("stream", header["stream"]),
         epoch=count("epoch", MOST_EPOCH),
         sequence=count("sequence", MOST_SEQUENCE),
         attempt=count("attempt", MOST_ATTEMPT),
@@ -218,19 +216,19 @@ def _chunk(header: Mapping[str, Any], data: memoryview) -> Chunk:
     )
     if key.oldest_open > key.sequence:
         raise ValueError(f"oldest_open {key.oldest_open} is above the frame's own sequence {key.sequence}")
-    dtype, shape = _text("dtype", header["dtype"]), header["shape"]
+    dtype, shape = wire_fields.text("dtype", header["dtype"]), header["shape"]
     if dtype not in DTYPES or not isinstance(shape, list | tuple) or len(shape) > MOST_RANK:
         raise ValueError(f"a tensor of up to {MOST_RANK} axes of a dtype known here, not {dtype!r:.40}")
     return Chunk(
         key=key,
         tensor=count("tensor", 10 * MOST_BLOCKS),
         dtype=dtype,
-        shape=tuple(_count("shape", size, 1 << 31) for size in shape),
+        shape=tuple(wire_fields.count("shape", size, 1 << 31) for size in shape),
         nbytes=count("nbytes", MOST_TENSOR_BYTES),
         offset=count("offset", MOST_TENSOR_BYTES),
         checksum=count("checksum", (1 << 64) - 1),
         trace=_read_trace(header.get("trace", ())),
-        error=_text("error", header.get("error", ""), MOST_REASON),
+        error=wire_fields.text("error", header.get("error", ""), MOST_REASON),
         data=data,
     )
 
@@ -276,31 +274,20 @@ def _read_trace(value: Any) -> Trace:
 def _read_hop(node: Any, tier: Any, *numbers: Any) -> Hop:
     *timestamps, is_compiling = numbers
     arrived, decode, queue, compute, encode, sent = timestamps
-    arrived_ts, sent_ts = _number("arrived_ts", arrived, _MOST_TS), _number("sent_ts", sent, _MOST_TS)
-    took = [_number("seconds of a hop", number, MOST_SECONDS) for number in (decode, queue, compute, encode)]
-    name = _id("node of a hop", node)
-    return Hop(name, _text("tier", tier), arrived_ts, took[0], took[1], took[2], took[3], sent_ts, is_compiling is True)
-
-
-def _number(name: str, value: Any, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise ValueError(f"{name}: a number from 0 to {most:g} expected, not {value!r:.40}")
-    return float(value)
-
-
-def _id(name: str, value: Any) -> str:
-    if not isinstance(value, str) or _ID.fullmatch(value) is None:
-        raise ValueError(f"{name}: {ID} expected, not {value!r:.40}")
-    return value
-
-
-def _text(name: str, value: Any, most: int = 64) -> str:
-    if not isinstance(value, str) or len(value) > most:
-        raise TypeError(f"{name}: a text of at most {most} characters expected, not {type(value).__name__}")
-    return value
-
-
-def _count(name: str, value: Any, most: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise TypeError(f"{name}: a number from 0 to {most} expected, not {value!r:.40}")
-    return value
+    arrived_ts, sent_ts = (
+        wire_fields.number("arrived_ts", arrived, _MOST_TS),
+        wire_fields.number("sent_ts", sent, _MOST_TS),
+    )
+    took = [wire_fields.number("seconds of a hop", number, MOST_SECONDS) for number in (decode, queue, compute, encode)]
+    name = wire_fields.identifier("node of a hop", node)
+    return Hop(
+        name,
+        wire_fields.text("tier", tier),
+        arrived_ts,
+        took[0],
+        took[1],
+        took[2],
+        took[3],
+        sent_ts,
+        is_compiling is True,
+    )

@@ -42,7 +42,7 @@ def graphs(draw: st.DrawFn, max_blocks: int = 9) -> ModelGraph:
 
 @st.composite
 def costs(draw: st.DrawFn, graph: ModelGraph) -> Costs:
-    """Times for the device and any of the other tiers, two links, what handling takes some tiers, and an intake."""
+    """Costs with the device and any of the other tiers, two links, send and receive overheads, and a frame overhead."""
     tiers = {Tier.DEVICE, *draw(st.sets(st.sampled_from([Tier.EDGE, Tier.CLOUD])))}
     if draw(st.booleans()):
         tiers = set(Tier)

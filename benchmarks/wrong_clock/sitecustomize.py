@@ -1,6 +1,7 @@
 """Python imports this at its start when this folder is on PYTHONPATH: the wall clock then goes wrong as a file says.
 
-`WRONG_CLOCK` names a file that holds seconds to add; it is read anew at most ten times a second. Monotonic clocks stay.
+`WRONG_CLOCK` names a file that holds seconds to add; it is read again at most ten times a second. Monotonic clocks
+stay.
 """
 
 from __future__ import annotations

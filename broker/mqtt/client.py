@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from broker.errors import ProtocolViolation
-from broker.mqtt.fields import MOST_TWO_BYTES, PROTOCOL_ERROR
+from broker.mqtt.fields import MOST_TWO_BYTES, MOST_VARINT, PROTOCOL_ERROR
 from broker.mqtt.outgoing import OutgoingBuffers
 from broker.mqtt.packets import (
     PINGREQ,
@@ -50,7 +50,8 @@ class MqttClient:
     def __init__(self, connect: Connect, place: Place, now: float) -> None:
         self.outgoing = OutgoingBuffers()
         self.outgoing.put([connect.encode()])
-        self._reader = Reader(place)
+        # a broker that has been told sends nothing above it
+        self._reader = Reader(place, most_bytes=connect.properties.get(Property.MAXIMUM_PACKET_SIZE, MOST_VARINT))
         self._keepalive_s = float(connect.keepalive_s)
         self._is_connected = self._is_leaving = False
         self._last_id, self._last_mark = 0, MOST_TWO_BYTES

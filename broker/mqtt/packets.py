@@ -1,6 +1,6 @@
 """The packets of a bulk connection as values, and the bytes of those that a client sends.
 
-Of MQTT 5 left out, because a bulk connection has no use for it: QoS 2, wills, AUTH, and topic aliases (beside a tensor,
+Of MQTT 5 left out, because a bulk connection has no use for it: QoS 2, wills, AUTH, and topic aliases (next to a tensor,
 a topic of some 60 bytes is nothing; CONNECT allows the broker none).
 """
 

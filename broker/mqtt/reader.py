@@ -156,7 +156,7 @@ class Reader:
         return _Body(head, bytes(first[:kept]), into, placement.token, left)
 
     def _has(self, begin: int, end: int, most: int = MOST_HEAD_BYTES) -> bool:
-        """Whether all up to `end` has come; if not, make room for it. Raises ProtocolViolation for too much."""
+        """True when all up to `end` has come; if not, make room for it. Raises ProtocolViolation for too much."""
         if end <= self._filled:
             return True
         needed = end - begin

@@ -6,11 +6,12 @@ The proof compares each result's whole output with that of the unsplit prepared 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -49,7 +50,7 @@ THREADS = 1
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What the run showed; seconds, bytes and counts."""
+    """Numbers of the run: seconds, bytes and counts."""
 
     model: str
     frames_in: int
@@ -69,7 +70,7 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing was lost, nothing came twice, and every output is the unsplit model's, bit for bit."""
+        """True when nothing was lost or came twice, and every output is the unsplit model's, bit for bit."""
         return self.frames_in == self.results == self.bit_equal and not self.lost and not self.duplicates
 
 
@@ -80,14 +81,14 @@ def run(*, model: str, frames: int, json_path: Path | None, directory: Path | No
         lookup(model)
     console = Screen()
     with ExitStack() as stack:
-        folder = directory or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trisect-demo-")))
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _made(directory) if directory else stack.enter_context(_folder_kept_on_failure(console))
         images = sample_images.frames(frames)
-        server = stack.enter_context(Server(ServerSettings(persistence_dir=_made(folder / "broker"))))
-        console.print(f"broker: mosquitto, process {server.pid}, port {server.port}")
+        settings = ServerSettings(persistence_dir=_made(folder / "broker"))
+        server = stack.enter_context(Server(settings, log_file=folder / "broker.log"))
+        console.print(f"broker: mosquitto, process {server.pid}, port {server.port}, log {server.log_file}")
         config_path = write_config(folder, model, server.port)
         config = load_config(config_path)
-        processes = stack.enter_context(Processes(folder))
+        processes = stack.enter_context(Processes(folder, also_check=server.check))
         start_nodes(processes, config_path, folder, console)
         console.print(f"watch it in another terminal: trisect watch -c {config_path}", soft_wrap=True, style="dim")
         with StreamClient(config, STREAM) as client:
@@ -131,6 +132,21 @@ def start_nodes(processes: Processes, config_path: Path, folder: Path, console: 
         console.print(f"{node}: process {processes.start(node, arguments)}")
 
 
+@contextmanager
+def _folder_kept_on_failure(console: Screen) -> Iterator[Path]:
+    """A temporary folder, whose logs stay where an error speaks of them."""
+    folder = Path(tempfile.mkdtemp(prefix="trisect-demo-"))
+    try:
+        yield folder
+    except Exception:
+        console.print(f"logs and configuration are kept in {folder}", soft_wrap=True)
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -143,7 +159,7 @@ def _await_nodes(client: StreamClient, processes: Processes, console: Screen) ->
         )
     if not ready:
         states = {node: state.state.value for node, state in client.states.items()}
-        raise TrisectError(f"not ready after {READY_WAIT_S:.0f} s: {states}; see the logs with --directory")
+        raise TrisectError(f"not ready after {READY_WAIT_S:.0f} s: {states}; see the logs")
     assert client.active is not None
     console.print(plan_table(client.plans[client.active]))
 
@@ -222,7 +238,9 @@ def compare(
     outputs: Mapping[int, Mapping[int, Array]],
     images: Sequence[bytes],
 ) -> tuple[int, float]:
-    """How many outputs equal the unsplit prepared model's by `np.array_equal`, and the median seconds of its run."""
+    """Number of outputs equal to the unsplit prepared model's by `np.array_equal`, and the median seconds of
+    its run.
+    """
     from nodes.tier.loading import load
     from pipeline import engines
 
@@ -264,7 +282,7 @@ def _epochs(results: Sequence[Mapping[str, Any]], plans: Mapping[int, Mapping[st
 
 
 def _stages_and_links_s(result: Mapping[str, Any]) -> float:
-    """What a plan predicts: computing and crossing, without decoding the photo and waiting for frames before it."""
+    """Measured seconds that a plan predicts: computing and links, without decoding and waiting for earlier frames."""
     return float(sum(stage["compute_seconds"] for stage in result["path"]) + sum(result["links"].values()))
 
 

@@ -1,4 +1,4 @@
-"""Why a plan is as it is, as tables and sentences for people."""
+"""Explanations of plans, as tables and sentences for people."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nodes.cli.explanation import explanation
+from nodes.cli.options import STDOUT
 from nodes.config.model_settings import source_of as configured_source
 from nodes.config.plan_request import PlanRequest, constraints_of, read_plan_request
 from nodes.config.sections import Config
@@ -28,7 +29,6 @@ from pipeline.partition.explain import decision_map, explain
 from pipeline.partition.objective import Objective
 from pipeline.partition.priced_plan import NodeSet
 
-STDOUT = "-"
 _MAP_SIDE = 25
 _MAP_FACTOR = 100.0
 """The map reaches from this much less than the present bandwidths to this much more."""
@@ -113,7 +113,7 @@ def plan_request_of(
     upload_limit: Sequence[str] | None,
     time_limit: Sequence[str] | None,
 ) -> PlanRequest:
-    """The wishes of a command line's options. Raises ConfigError that names the option."""
+    """The plan request of a command line's options. Raises ConfigError, which names the option."""
     forbidden: dict[str, list[str]] = {}
     for block, tier in _pairs("--forbid", forbid):
         forbidden.setdefault(block, []).append(tier)

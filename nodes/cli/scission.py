@@ -1,4 +1,4 @@
-"""`trisect plan --profiles`: Scission's queries over measured systems. Starts nothing, needs no TensorFlow."""
+"""`trisect scission`: Scission's queries over measured systems. Starts nothing, needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from nodes.cli.options import STDOUT
 from nodes.display.screen import wide_screen
 from pipeline import scission
 from pipeline.errors import ConfigError
@@ -35,7 +36,7 @@ def run(
     device_time: str | None = None,
     edge_time: str | None = None,
     cloud_time: str | None = None,
-    json_path: Path | None = None,
+    json_path: str | Path | None = None,
 ) -> int:
     """Print the best placements, and write them as a JSON list; the exit code, 1 when the filters leave none.
 
@@ -56,9 +57,14 @@ def run(
             filters.append(scission.time_filter(tier, limit))
     query = scission.Query(model, tuple(filters), input_mb * MEGABYTE, top)
     answers = scission.search(systems, table, query)
+    printed = json_path == STDOUT
     if json_path is not None:
-        _write(json_path, answers)
-    console = wide_screen()
+        text = json.dumps([answer.to_json() for answer in answers], indent=1) + "\n"
+        if printed:
+            print(text, end="")
+        else:
+            _write(Path(json_path), text)
+    console = wide_screen(stderr=printed)
     if answers:
         console.print(_table(model, answers))
     else:
@@ -77,11 +83,11 @@ def _nothing_left(filters: Sequence[scission.Filter]) -> str:
     return f"{together} together exclude every placement; change or drop one of them"
 
 
-def _write(path: Path, answers: Sequence[scission.Answer]) -> None:
+def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(json.dumps([answer.to_json() for answer in answers], indent=1) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; give --json a file that can be written") from None
+        raise ConfigError(f"{path}: {error.strerror}; give --json a file that can be written", file=path) from None
 
 
 def _table(model: str, answers: Sequence[scission.Answer]) -> Table:

@@ -43,7 +43,7 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
 
 
 def _is_between(link: str, tier: str, following: str | None) -> bool:
-    """Whether a frame takes this link on its way from a stage to the next: a tier without a stage is passed through."""
+    """True when a frame passes this link from one stage to the next; tiers without a stage are passed through."""
     order = [one.label for one in Tier]
     at = order.index(link.partition("_")[0])
     return order.index(tier) <= at < (len(order) if following is None else order.index(following))

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
@@ -21,14 +21,16 @@ class ProcessEnded(TrisectError):
 
     def __init__(self, name: str, code: int, log: Path) -> None:
         lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-        super().__init__(f"{name} ended with code {code}; the end of {log}:\n  " + "\n  ".join(lines))
+        text = f"{name} ended with code {code}; the end of {log}:\n  " + "\n  ".join(lines)
+        super().__init__(text, node=name, file=log)
 
 
 class Processes:
-    """Children by name; all are stopped when the context ends."""
+    """Children by name; all are stopped when the context ends. `check` looks after what else they need, too."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, *, also_check: Callable[[], None] = lambda: None) -> None:
         self._logs = logs
+        self._also_check = also_check
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(
@@ -54,7 +56,7 @@ class Processes:
         return self._children[name].pid
 
     def log(self, name: str) -> Path:
-        """Where a child's output is."""
+        """Path of a child's output."""
         return self._logs / f"{name}.log"
 
     def pid(self, name: str) -> int:
@@ -62,7 +64,8 @@ class Processes:
         return self._children[name].pid
 
     def check(self) -> None:
-        """Raise ProcessEnded when a child has ended by itself."""
+        """Raise ProcessEnded when a child has ended by itself, or what `also_check` raises."""
+        self._also_check()
         for name, child in self._children.items():
             code = child.poll()
             if code is not None:

@@ -1,28 +1,41 @@
-"""What the command line asks of a running pipeline: frames, placements, plans. No TensorFlow."""
+"""Requests to a running pipeline: frames, placements, plans. No TensorFlow."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from broker import topics
-from broker.errors import BrokerError, RequestTimeout
-from broker.session import Channel, Message, Session
+from broker.errors import RequestTimeout
+from broker.session import Message, Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
+from nodes.protocol.asking import ask
+from nodes.protocol.border import Border
 from nodes.protocol.commands import DRAIN, OBJECTIVE, PING, PING_TIMEOUT_S, PLACE
-from nodes.protocol.messages import Applied, LifeState, MessageError, NodeState, from_bytes, parse_json, to_bytes
+from nodes.protocol.messages import Applied, LifeState, MessageError, NodeName, NodeState, from_bytes, parse_json
 from nodes.session.presence import guest_session
+from pipeline import ranges
 from pipeline.errors import ConfigError, TrisectError
-from pipeline.plan import NodeId, StreamId
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.ranges import Epoch
 
 CONNECT_WAIT_S = 10.0
 QUIET_S = 0.5
 ASK_AGAIN_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """The planner's answer to a request that it has met."""
+
+    device: NodeName
+    epoch: Epoch
+    plan: dict[str, Any]
 
 
 class RequestRefused(TrisectError):
@@ -75,14 +88,12 @@ def _ask_for_plan(
     names = Namespace(config.pipeline)
     active: dict[str, int | None] = {}
     changed = threading.Condition()
+    border = Border(names)
 
     def on_applied(message: Message) -> None:
-        try:
-            applied = from_bytes(Applied, message.payload)
-        except MessageError:
-            return  # cleared, or from a node of another version; what counts is the device's
+        applied: Applied | None = border.read(message)
         with changed:
-            if stream in applied.streams:
+            if applied is not None and stream in applied.streams:
                 active[applied.node] = applied.streams[stream].active
                 changed.notify_all()
 
@@ -90,16 +101,16 @@ def _ask_for_plan(
         session.start(CONNECT_WAIT_S)
         answer = _request(config, session, names, verb, request, timeout_s=min(10.0, timeout_s))
         session.subscribe([names.filter(topics.APPLIED)], on_applied)
+        placed = ranges.read(_Placed, answer, error=MessageError, what="an answer of the planner")
         with changed:
             # a plan that the planner has changed once more meanwhile is never active itself
-            done = changed.wait_for(lambda: (active.get(answer["device"]) or 0) >= answer["epoch"], timeout_s)
+            done = changed.wait_for(lambda: (active.get(placed.device) or 0) >= placed.epoch, timeout_s)
     if not done:
         raise RequestRefused(
-            f"epoch {answer['epoch']} of stream {stream} was published but is not active after {timeout_s:.0f} s; "
+            f"epoch {placed.epoch} of stream {stream} was published but is not active after {timeout_s:.0f} s; "
             "see `trisect watch` for the node that is not ready"
         )
-    plan: dict[str, Any] = answer["plan"]
-    return plan
+    return placed.plan
 
 
 def drain(config: Config, node: NodeId, *, undo: bool = False, timeout_s: float = 60.0) -> None:
@@ -111,11 +122,11 @@ def drain(config: Config, node: NodeId, *, undo: bool = False, timeout_s: float 
     names = Namespace(config.pipeline)
     held: dict[str, tuple[int, ...]] = {}
     changed = threading.Condition()
+    border = Border(names)
 
     def on_applied(message: Message) -> None:
-        try:
-            applied = from_bytes(Applied, message.payload)
-        except MessageError:
+        applied: Applied | None = border.read(message)
+        if applied is None:
             return
         with changed:
             held.clear()
@@ -125,11 +136,9 @@ def drain(config: Config, node: NodeId, *, undo: bool = False, timeout_s: float 
 
     with guest_session(config, DRAIN) as session:
         session.start(CONNECT_WAIT_S)
-        reply_topic = names.topic(topics.REPLY, client=session.name)
-        command = names.topic(topics.COMMAND, node=node, verb=DRAIN)
         try:
-            payload = to_bytes({"undo": True} if undo else {})
-            answer = parse_json(session.request(command, payload, reply_topic=reply_topic, timeout_s=CONNECT_WAIT_S))
+            request = {"undo": True} if undo else {}
+            answer = ask(session, names, node, DRAIN, request, timeout_s=CONNECT_WAIT_S)
         except RequestTimeout as error:
             raise RequestRefused(f"{node} did not answer; is it running? {error}") from error
         if not answer.get("ok"):
@@ -157,10 +166,8 @@ def forget(config: Config, node: NodeId) -> list[str]:
     found: dict[str, bytes] = {}
     with guest_session(config, "forget") as session:
         session.start(CONNECT_WAIT_S)
-        reply_topic = names.topic(topics.REPLY, client=session.name)
         try:
-            ping = names.topic(topics.COMMAND, node=node, verb=PING)
-            answer = parse_json(session.request(ping, b"{}", reply_topic=reply_topic, timeout_s=PING_TIMEOUT_S))
+            answer = ask(session, names, node, PING, {}, timeout_s=PING_TIMEOUT_S)
             where = f"process {answer.get('pid')} on {answer.get('host')}"
             raise RequestRefused(f"{node} is alive: {where} answers to it; stop it first")
         except RequestTimeout:
@@ -176,8 +183,8 @@ def forget(config: Config, node: NodeId) -> list[str]:
         if not found:
             raise RequestRefused(f"the broker retains nothing of a node {node!r}")
         if state_topic in found:
-            state = from_bytes(NodeState, found[state_topic])
-            if state.state not in (LifeState.LOST, LifeState.STOPPED):
+            state = _state(found[state_topic])
+            if state is not None and state.state not in (LifeState.LOST, LifeState.STOPPED):
                 raise RequestRefused(
                     f"{node} is {state.state.value} as far as the broker knows, though it does not answer; if it is "
                     "gone, the broker says `lost` in a moment: try again then"
@@ -185,6 +192,14 @@ def forget(config: Config, node: NodeId) -> list[str]:
         for topic in found:
             session.publish(topic, b"", retain=True)
     return sorted(found)
+
+
+def _state(payload: bytes) -> NodeState | None:
+    """None for what is no state: nobody wrote it who could be alive, and it is to be cleared."""
+    try:
+        return from_bytes(NodeState, payload)
+    except MessageError:
+        return None
 
 
 def _known(config: Config, node: NodeId) -> None:
@@ -196,17 +211,14 @@ def _request(
     config: Config, session: Session, names: Namespace, verb: str, request: Mapping[str, Any], *, timeout_s: float
 ) -> dict[str, Any]:
     """Ask the planner, again and again while it does not answer: it may be starting, and asking twice does no harm."""
-    topic = names.topic(topics.COMMAND, node=config.planner.id, verb=verb)
-    reply_topic = names.topic(topics.REPLY, client=session.name)
     give_up = time.monotonic() + timeout_s
     while True:
         try:
-            reply = session.request(topic, to_bytes(request), reply_topic=reply_topic, timeout_s=ASK_AGAIN_S)
+            answer = ask(session, names, config.planner.id, verb, request, timeout_s=ASK_AGAIN_S)
             break
         except RequestTimeout as error:
             if time.monotonic() > give_up:
                 raise RequestRefused(f"the planner ({config.planner.id}) did not answer: {error}") from error
-    answer = parse_json(reply)
     if not answer.get("ok"):
         raise RequestRefused(str(answer.get("error", "refused without a reason")))
     return answer
@@ -215,8 +227,10 @@ def _request(
 def running_plans(config: Config) -> list[dict[str, Any]]:
     """The plans that are retained on the broker, by stream."""
     names = Namespace(config.pipeline)
+    border = Border(names)
     arrived: queue.SimpleQueue[Message] = queue.SimpleQueue()
     plans: dict[str, dict[str, Any]] = {}
+    border = Border(names)
     with guest_session(config, "plan") as session:
         session.start(CONNECT_WAIT_S)
         session.subscribe([names.filter(topics.PLAN)], arrived.put)
@@ -225,54 +239,6 @@ def running_plans(config: Config) -> list[dict[str, Any]]:
                 message = arrived.get(timeout=QUIET_S)
             except queue.Empty:
                 return [plans[stream] for stream in sorted(plans)]
-            if message.payload:
-                plan = parse_json(message.payload)
-                plans[str(plan["stream"])] = plan
-
-
-def publish(
-    config: Config, stream: StreamId, files: Sequence[Path], *, rate_hz: float | None, timeout_s: float
-) -> Iterator[dict[str, Any]]:
-    """Publish files as frames, and yield the result of each as it comes.
-
-    Raises ConfigError for a file that cannot be read, RequestRefused when results stay away for `timeout_s`.
-    """
-    names = Namespace(config.pipeline)
-    results: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    with guest_session(config, "publish") as session:
-        session.start(CONNECT_WAIT_S)
-        reply_topic = names.topic(topics.REPLY, client=session.name)
-        session.subscribe([reply_topic], results.put)
-        topic = names.topic(topics.FRAME, stream=stream)
-        open_: set[bytes] = set()
-        next_at = time.monotonic()
-        for number, file in enumerate(files):
-            time.sleep(max(0.0, next_at - time.monotonic()))
-            next_at = time.monotonic() + (1.0 / rate_hz if rate_hz else 0.0)
-            correlation = f"{file.name}#{number}".encode()
-            _publish_frame(session, topic, file, reply_topic, correlation)
-            open_.add(correlation)
-        while open_:
-            try:
-                message = results.get(timeout=timeout_s)
-            except queue.Empty:
-                raise RequestRefused(
-                    f"{len(open_)} of {len(files)} frames have no result after {timeout_s:.0f} s; "
-                    "is the device node running? see `trisect watch`"
-                ) from None
-            if message.correlation in open_:
-                open_.discard(message.correlation)
-                yield parse_json(message.payload)
-
-
-def _publish_frame(session: Session, topic: str, file: Path, reply_topic: str, correlation: bytes) -> None:
-    try:
-        payload = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from error
-    try:
-        session.publish(
-            topic, payload, channel=Channel.BULK, response_topic=reply_topic, correlation=correlation, wait_s=None
-        )
-    except BrokerError as error:
-        raise RequestRefused(f"{file}: {error}") from error
+            plan: Plan | None = border.read(message)
+            if plan is not None:
+                plans[plan.stream] = parse_json(message.payload)

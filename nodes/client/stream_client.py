@@ -13,10 +13,12 @@ from broker import topics
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
-from nodes.protocol.messages import Applied, LifeState, NodeState, from_bytes, parse_json
+from nodes.protocol.border import Border
+from nodes.protocol.messages import Applied, LifeState, MessageError, NodeState, from_bytes, parse_json
 from nodes.session.presence import guest_session
+from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph, Tensor
-from pipeline.plan import NodeId, StreamId
+from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.reassembly import Assembler
 from pipeline.wire import Array, FrameKey, Received
 
@@ -56,6 +58,7 @@ class StreamClient:
         self._sent = 0
         self._changed = threading.Condition()
         self._assembler = Assembler(self._expected)
+        self._border = Border(self.names)
         self.session: Session = guest_session(config, "client")
 
     def __enter__(self) -> StreamClient:
@@ -66,11 +69,11 @@ class StreamClient:
         }
         for topic, handler in handlers.items():
             # on the connection whose session the broker keeps while this client is away: no result may be missed
-            subscribe([topic], handler, channel=Channel.CONTROL)
-        subscribe([names.filter(topics.STATE)], self._on_state)
-        subscribe([names.filter(topics.APPLIED)], self._on_applied)
-        subscribe([names.topic(topics.PLAN, stream=self.stream)], self._on_plan)
-        subscribe([names.filter(topics.MODEL)], self._on_model)
+            subscribe([topic], self._guarded(handler), channel=Channel.CONTROL)
+        subscribe([names.filter(topics.STATE)], self._guarded(self._on_state))
+        subscribe([names.filter(topics.APPLIED)], self._guarded(self._on_applied))
+        subscribe([names.topic(topics.PLAN, stream=self.stream)], self._guarded(self._on_plan))
+        subscribe([names.filter(topics.MODEL)], self._guarded(self._on_model))
         self.session.start(10.0)
         return self
 
@@ -108,10 +111,23 @@ class StreamClient:
         """The nodes that say they are ready."""
         return {node for node, state in self.states.items() if state.state is LifeState.READY}
 
+    def _guarded(self, handler: Callable[[Message], None]) -> Callable[[Message], None]:
+        """A handler for which a message that is not what its topic carries is refused, and changes nothing."""
+
+        def handle(message: Message) -> None:
+            try:
+                handler(message)
+            except TrisectError as error:
+                self._border.refuse(message.topic, str(error))
+
+        return handle
+
     def _on_result(self, message: Message) -> None:
         result = parse_json(message.payload)
+        sequence = result.get("sequence")
+        if not isinstance(sequence, int) or not isinstance(result.get("ok"), bool):
+            raise MessageError("a result has a sequence and says whether it is ok")
         with self._changed:
-            sequence = int(result["sequence"])
             self.collected.messages[sequence] += 1
             self.collected.results.setdefault(sequence, result)
             self.collected.arrivals.setdefault(sequence, time.monotonic())
@@ -143,10 +159,11 @@ class StreamClient:
             self._changed.notify_all()
 
     def _on_plan(self, message: Message) -> None:
-        plan = parse_json(message.payload)
-        with self._changed:
-            self.plans[int(plan["epoch"])] = plan
-            self._changed.notify_all()
+        plan = self._border.read(message)
+        if isinstance(plan, Plan):
+            with self._changed:
+                self.plans[plan.epoch] = parse_json(message.payload)
+                self._changed.notify_all()
 
     def _on_model(self, message: Message) -> None:
         if message.payload:

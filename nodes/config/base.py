@@ -1,4 +1,4 @@
-"""What all sections of a configuration share, and the types of values that several of them have."""
+"""The base of all sections of a configuration, and types of values that several of them have."""
 
 from __future__ import annotations
 

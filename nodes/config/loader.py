@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, get_args
@@ -32,6 +33,7 @@ from nodes.config.sections import (
 )
 from nodes.display.text import plain
 from pipeline.errors import ConfigError
+from pipeline.files import read_bounded
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
 
@@ -54,6 +56,11 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_DIGITS = 40
+MAX_PROBLEMS = 20
+"""That are shown: a file of another kind has thousands."""
+_KEY_CHARACTERS = 80
 MAX_VALUES = 100_000
 """Of a file, aliases counted each time that they stand for something: aliases of aliases grow without bound."""
 _SHOWN_CHARACTERS = 200
@@ -66,9 +73,34 @@ Problem: TypeAlias = tuple[Key, str]
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader, with numbers as everyone writes them: YAML 1.1 takes `1e-3` for text."""
+    """SafeLoader, with numbers as everyone writes them, and a bound on depth: YAML 1.1 takes `1e-3` for text, and
+    `31:23` for 1883.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """As PyYAML has it, which needs time and stack for every bracket. Raises ValueError."""
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ValueError(f"sections within sections, more than {MAX_DEPTH} deep")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def fetch_flow_collection_start(self, kind: type[yaml.Token]) -> None:
+        """As PyYAML has it, which looks at all open brackets with every token. Raises ValueError."""
+        if self.flow_level > MAX_DEPTH:
+            raise ValueError(f"brackets within brackets, more than {MAX_DEPTH} deep")
+        super().fetch_flow_collection_start(kind)
+
+    def whole_number(self, node: yaml.ScalarNode) -> int | str:
+        """A whole number, of a length that can be printed again; else text, which is refused where it stands."""
+        text: str = node.value
+        return text if ":" in text or len(text) > MAX_DIGITS else self.construct_yaml_int(node)
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
@@ -81,13 +113,10 @@ def load_config(path: Path | str, *, runs: bool = True) -> Config:
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ConfigError(f"{path}: {size:,} bytes, more than the {MAX_BYTES:,} that a configuration may have")
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path, MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+        raise ConfigError(f"{path}: cannot be read: {reason}", file=path) from error
     config = parse_config(text, path, runs=runs)
     if config.broker.password is not None and path.stat().st_mode & _OTHERS_MAY_READ:
         _log.warning("%s has a password in it, and others on this machine may read it; chmod 600 %s", path, path)
@@ -101,9 +130,12 @@ def parse_config(text: str, path: Path, *, runs: bool = True) -> Config:
         try:
             config = Config.model_validate(values, context={"folder": path.resolve().parent})
         except ValidationError as error:
-            problems = [_worded(details) for details in error.errors(include_url=False)]
+            found = error.errors(include_url=False)
+            problems = [_worded(details) for details in found[:MAX_PROBLEMS]]
+            if len(found) > MAX_PROBLEMS:
+                problems.append(((), f"and {len(found) - MAX_PROBLEMS:,} more"))
         else:
-            problems = [*(_lacking(config) if runs else ()), *_loose_ends(config)]
+            problems = list(islice((*(_lacking(config) if runs else ()), *_loose_ends(config)), MAX_PROBLEMS))
             if not problems:
                 return config
     raise ConfigError("\n".join(f"{path}{_place(key, lines)}: {problem}" for key, problem in problems))
@@ -133,23 +165,25 @@ def _read_yaml(text: str, path: Path) -> tuple[Any, dict[Key, int], list[Problem
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is not None and (count := _values_in(root, {})) > MAX_VALUES:
-            raise ConfigError(f"{path}: {count:,} values with all its aliases, more than the {MAX_VALUES:,} allowed")
+            raise ConfigError(
+                f"{path}: {count:,} values with all its aliases, more than the {MAX_VALUES:,} allowed", file=path
+            )
         problems = list(_walk(root, (), lines, set())) if root is not None else []
         values = loader.construct_document(root) if root is not None and not problems else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         what = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(f"{path}{where}: not YAML: {what}") from error
+        raise ConfigError(f"{path}{where}: not YAML: {what}", file=path) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+        raise ConfigError(f"{path}: not YAML: {error}", file=path) from error
     except (ValueError, RecursionError) as error:  # a date that does not exist, brackets without end
-        raise ConfigError(f"{path}: not YAML that can be read: {error}") from error
+        raise ConfigError(f"{path}: not YAML that can be read: {error}", file=path) from error
     return values, lines, problems
 
 
 def _values_in(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for. Raises ValueError for an alias of what contains it."""
+    """Number of values in a YAML node, aliases expanded. Raises ValueError for an alias of what contains it."""
     if (count := known.get(id(node))) is not None:
         if not count:
             raise ValueError("an alias within what it stands for")
@@ -184,7 +218,8 @@ def _walk(node: yaml.Node, key: Key, lines: dict[Key, int], seen: set[int]) -> I
 def _place(key: Key, lines: Mapping[Key, int]) -> str:
     """`:line: key`, with the line of the nearest key above where it is missing itself."""
     line = next((lines[key[:end]] for end in range(len(key), 0, -1) if key[:end] in lines), None)
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
+    parts = (f"[{part}]" if isinstance(part, int) else f".{plain(part, _KEY_CHARACTERS)}" for part in key)
+    name = "".join(parts).removeprefix(".")
     return (f":{line}" if line else "") + (f": {name}" if name else "")
 
 
@@ -194,7 +229,7 @@ def _worded(details: ErrorDetails) -> Problem:
     kind, value = details["type"], details["input"]
     if key and key[-1] == "[key]":
         mend = "a-z, 0-9 and -, for models also _ and ." if isinstance(value, str) else "text; put it in quotes"
-        return (*key[:-2], str(key[-2])), f"{value!r} is not allowed as a name; {mend}"
+        return (*key[:-2], str(key[-2])), f"{plain(repr(value), _SHOWN_CHARACTERS)} is not allowed as a name; {mend}"
     section, description = _section(key), _description(key)
     if kind == "extra_forbidden":
         return key, _unknown_key(str(key[-1]), section)
@@ -235,7 +270,7 @@ def _section(key: Key) -> type[BaseModel]:
 
 
 def _description(key: Key) -> str:
-    """What the last field on the way to `key` may hold, in words."""
+    """Description of the last field on the path to `key`."""
     section: type[BaseModel] = Config
     description = ""
     for part in key:
@@ -251,7 +286,7 @@ def _unknown_key(name: str, section: type[BaseModel]) -> str:
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, known, n=2, cutoff=0.5)
+    near = get_close_matches(name[:_KEY_CHARACTERS], known, n=2, cutoff=0.5)
     return f" did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -1,4 +1,4 @@
-"""What a model's section of the configuration means on a node: its source, its preprocessing, its labels."""
+"""A model's section of the configuration, resolved on a node: its source, preprocessing and labels."""
 
 from __future__ import annotations
 
@@ -8,23 +8,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from broker.complaints import shortened
 from nodes.config.sections import ModelSection
 from pipeline.errors import ConfigError
+from pipeline.files import read_bounded
 from pipeline.frames.decode import Preprocess
 from pipeline.graph import ModelGraph
 from pipeline.lite.package import SUFFIX, Package
 from pipeline.models import PreprocessMode, lookup
 from pipeline.models.source import ModelSource
 
+MOST_LABELS_BYTES = 16 << 20
+
 
 def source_of(name: str, section: ModelSection) -> ModelSource:
-    """Where the model comes from."""
+    """The model's source, as its section has it."""
     weights = "seed:0" if section.weights is None else section.weights
     return ModelSource(name, section.source, weights, section.input_size, section.imports)
 
 
 def preprocess_of(section: ModelSection) -> Preprocess:
-    """How its frames become input: as configured, else as the zoo's model wants it; a file's default is 0 to 255."""
+    """Preprocessing of frames: as configured, else that of the zoo's model; a file's default are pixels from
+    0 to 255.
+    """
     if section.preprocess is not None:
         return Preprocess(size=section.preprocess.size, mode=section.preprocess.mode)
     if section.source.endswith(SUFFIX):
@@ -36,7 +42,7 @@ def preprocess_of(section: ModelSection) -> Preprocess:
 
 
 def _mode_of(section: ModelSection) -> PreprocessMode:
-    """How a package's own model wants its pixels. Raises ModelError for a file that is no package."""
+    """The pixel mode stored in a package. Raises ModelError for a file that is no package."""
     mode = Package(Path(section.source)).about.get("preprocess")
     known: tuple[PreprocessMode, ...] = get_args(PreprocessMode)
     return next((one for one in known if one == mode), "none")
@@ -51,8 +57,13 @@ def labels_of(section: ModelSection) -> tuple[str, ...] | None:
         return _imagenet_labels() if section.weights == "imagenet" else None
     try:
         return _read_labels(section.labels)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise ConfigError(f"models: labels: {section.labels}: {type(error).__name__}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"models: labels: {section.labels}: {error.strerror or error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        why = shortened(f"{type(error).__name__}: {error}")
+        raise ConfigError(
+            f"models: labels: {section.labels}: not labels, one a line or as Keras's index: {why}"
+        ) from error
 
 
 def check_labels(model: str, labels: Sequence[str] | None, graph: ModelGraph) -> None:
@@ -65,11 +76,13 @@ def check_labels(model: str, labels: Sequence[str] | None, graph: ModelGraph) ->
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
-    text = path.read_text(encoding="utf-8-sig")  # Windows writes a byte order mark
+    text = read_bounded(path, MOST_LABELS_BYTES).decode("utf-8-sig")  # Windows writes a byte order mark
     if path.suffix != ".json":
         return tuple(text.splitlines())
     # a class index as Keras has it: {"0": ["n01440764", "tench"], ...}
     index = json.loads(text)
+    if not isinstance(index, dict):
+        raise TypeError(f"a JSON {type(index).__name__}, no object")
     return tuple(str(index[str(number)][1]) for number in range(len(index)))
 
 

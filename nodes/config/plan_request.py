@@ -1,4 +1,4 @@
-"""What people may ask of a plan, in the file and on the command line: an objective, a planner, constraints.
+"""Plan requests, in the file and on the command line: an objective, a planner, constraints.
 
 As sections with names of blocks and nodes; `constraints_of` turns them into what planners know.
 """
@@ -78,7 +78,7 @@ Megabytes: TypeAlias = Annotated[float, Field(ge=0, le=1e9)]
 
 
 class ConstraintsSection(Section):
-    """What a plan must respect."""
+    """Constraints of a plan."""
 
     raw_stays_on: TierName | None = Field(
         None, description="device or edge: the input, and what still shows it, goes no further"
@@ -102,7 +102,7 @@ class ConstraintsSection(Section):
 
 
 class PlanRequest(Section):
-    """What a stream's plans are for."""
+    """Planner, objective and constraints of a stream's plans."""
 
     planner: Annotated[str, BeforeValidator(_planner)] = Field("exact", description=f"one of {', '.join(PLANNERS)}")
     objective: Annotated[str, BeforeValidator(_objective)] = Field(
@@ -111,12 +111,12 @@ class PlanRequest(Section):
     constraints: ConstraintsSection = Field(default_factory=ConstraintsSection)
 
     def parsed_objective(self) -> Objective:
-        """What plans are judged by."""
+        """The objective that plans are judged by."""
         return objectives.parse(self.objective)
 
 
 def constraints_of(graph: ModelGraph, section: ConstraintsSection) -> tuple[Constraint, ...]:
-    """Those that concern blocks and links. Raises ModelError for a block that the model does not have."""
+    """The constraints on blocks and links. Raises ModelError for a block that the model does not have."""
     found: list[Constraint] = []
     if section.raw_stays_on is not None:
         found.append(constraints.RawStays(section.raw_stays_on))
@@ -136,7 +136,7 @@ def constraints_of(graph: ModelGraph, section: ConstraintsSection) -> tuple[Cons
 
 
 def read_plan_request(asked: Any) -> PlanRequest:
-    """Wishes as a configuration would have them. Raises ConfigError that names each wrong part."""
+    """Read a plan request as a configuration has it. Raises ConfigError, which names each wrong part."""
     try:
         return PlanRequest.model_validate(asked)
     except ValidationError as error:
@@ -150,7 +150,7 @@ def read_plan_request(asked: Any) -> PlanRequest:
 
 
 def as_written(plan_request: PlanRequest) -> dict[str, Any]:
-    """As a configuration file would have them: plain JSON values that `PlanRequest` reads back."""
+    """A plan request as a configuration file has it: plain JSON values that `read_plan_request` reads back."""
     asked = plan_request.constraints
     written = {
         "raw_stays_on": asked.raw_stays_on.label if asked.raw_stays_on is not None else None,

@@ -6,11 +6,12 @@ that a section names need not exist here: one configuration serves all machines,
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from nodes.config.base import Section, Table, TierName, empty
 from nodes.config.plan_request import LinkName, PlanRequest
@@ -18,9 +19,10 @@ from nodes.protocol.messages import WORKER
 from pipeline.models.source import MAX_SIZE
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
+from pipeline.ranges import MOST_NODES, MOST_STREAMS
 
-_ID = r"^[a-z0-9-]+$"
-_MODEL_NAME = r"^[a-z0-9_.-]+$"
+_ID = r"^[a-z0-9-]{1,128}$"
+_MODEL_NAME = r"^[a-z0-9_.-]{1,128}$"
 _PACKAGE = r"^[A-Za-z_][A-Za-z0-9_.]*$"
 _WEIGHTS_FILES = (".h5", ".keras")
 _MODEL_FILES = (".keras", ".trisect")
@@ -45,12 +47,21 @@ NodeKey: TypeAlias = Annotated[NodeId, Field(pattern=_ID, description="a node's 
 ModelKey: TypeAlias = Annotated[str, Field(pattern=_MODEL_NAME, description="a model's name of a-z, 0-9, -, _ and .")]
 
 
-class BrokerSection(Section):
-    """Where the MQTT broker listens and who we are to it."""
+def _host_alone(value: str) -> str:
+    if ":" in value:  # in a name there is none: an address of IPv6, or a port behind the host
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            raise ValueError("a host name or address alone; the port has a key of its own") from None
+    return value
 
-    host: str = Field(
+
+class BrokerSection(Section):
+    """The MQTT broker's address and our credentials."""
+
+    host: Annotated[str, AfterValidator(_host_alone)] = Field(
         "127.0.0.1",
-        pattern=r"^[^\s/\[\]@]+$",
+        pattern=r"^[^\s/\[\]@]{1,253}$",
         description="a host name or address alone: no mqtt:// before it, no brackets around it, no port after it",
     )
     port: int = Field(1883, ge=1, le=65535, description="a port from 1 to 65535")
@@ -67,7 +78,7 @@ class BrokerSection(Section):
 
 
 class PreprocessSection(Section):
-    """How a frame becomes the model's input, where the model's own way is not wanted."""
+    """Preprocessing of frames in place of the model's own."""
 
     size: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_pair)] = Field(
         description="[height, width] in pixels, whole numbers from 1"
@@ -100,7 +111,7 @@ class ModelSection(Section):
 
     @property
     def is_file(self) -> bool:
-        """Whether `source` is a path, already resolved, and not the name of a known architecture."""
+        """True when `source` is a path, already resolved, and not the name of a known architecture."""
         return self.source.endswith(_MODEL_FILES)
 
     @model_validator(mode="before")
@@ -134,7 +145,7 @@ class ModelSection(Section):
 
 
 class SourceSection(Section):
-    """Where a device node takes frames from itself; exactly one of `images`, `video` and `camera`."""
+    """A device node's own source of frames: exactly one of `images`, `video` and `camera`."""
 
     images: LocalPath | None = Field(None, description="the path of an image or of a folder of images")
     video: str | None = Field(None, min_length=1, description="the path or URL of a video")
@@ -182,6 +193,9 @@ class StreamSection(Section):
     max_pixels: int = Field(
         24_000_000, ge=1, le=1_000_000_000, description="pixels of the largest image that is decoded, from 1"
     )
+    unrecorded: Literal["answer", "refuse"] = Field(
+        "answer", description="answer or refuse, for frames that the device cannot record on its disk: full, read-only"
+    )
     outputs: bool = Field(False, description="true (publish whole output tensors too) or false")
     source: SourceSection | None = Field(None, description="a section, or left out when frames come over MQTT only")
     plan: PlanRequest = Field(default_factory=PlanRequest, description="a section with objective and constraints")
@@ -191,7 +205,7 @@ EngineName: TypeAlias = Literal["litert", "tensorflow"]
 
 
 class SpeedSection(Section):
-    """What a node reached in a calibration, where it is planned without having been started."""
+    """A node's calibrated speed, for planning without starting it."""
 
     macs_per_s: float = Field(gt=0, description="multiply-accumulates a second of a 3x3 convolution, above 0")
     depthwise_macs_per_s: float = Field(gt=0, description="the same of a depthwise convolution, above 0")
@@ -233,7 +247,7 @@ class NodeSection(Section):
 
     @property
     def is_worker(self) -> bool:
-        """Whether it computes tiles and never runs a stage."""
+        """True for a node that computes tiles and never runs a stage."""
         return self.role == WORKER
 
     @model_validator(mode="after")
@@ -244,7 +258,7 @@ class NodeSection(Section):
 
 
 class PlannerSection(Section):
-    """When a new plan is worth it."""
+    """Settings of the planner, such as when a new plan is worth it."""
 
     id: Annotated[NodeId, Field(pattern=_ID)] = Field(NodeId("planner"), description="an id of a-z, 0-9 and -")
     margin: float = Field(0.1, ge=0, lt=1, description="a share from 0 to below 1 by which a new plan must be faster")
@@ -262,13 +276,13 @@ class PlannerSection(Section):
 
 
 class TelemetrySection(Section):
-    """How often nodes report."""
+    """The interval of nodes' reports."""
 
     interval_s: float = Field(1.0, ge=0.1, le=3600, description="seconds from 0.1 to 3600")
 
 
 class TransportSection(Section):
-    """How tensors travel. A chunk must fit the broker's packet limit, 16 MiB for ours and 1 MB for some others."""
+    """Transport of tensors. A chunk is smaller where the broker's packet limit is: 16 MiB for ours, 1 MB elsewhere."""
 
     chunk_bytes: int = Field(
         1_048_576, ge=16_384, le=8_388_608, description="bytes from 16384 to 8388608; about 1 MiB is fastest"
@@ -296,8 +310,12 @@ class Config(Section):
     )
     broker: BrokerSection = BrokerSection()
     models: Table[ModelKey, ModelSection] = Field(default_factory=empty, description="a section with models")
-    streams: Table[StreamKey, StreamSection] = Field(default_factory=empty, description="a section with streams")
-    nodes: Table[NodeKey, NodeSection] = Field(description="a section with at least one node", min_length=1)
+    streams: Table[StreamKey, StreamSection] = Field(
+        default_factory=empty, description=f"a section with at most {MOST_STREAMS} streams", max_length=MOST_STREAMS
+    )
+    nodes: Table[NodeKey, NodeSection] = Field(
+        description=f"a section with 1 to {MOST_NODES} nodes", min_length=1, max_length=MOST_NODES
+    )
     links: Table[LinkName, LinkSection] = Field(
         default_factory=empty, description="a section with device_edge or edge_cloud, left out where nodes measure"
     )

@@ -1,1 +1,1 @@
-"""What leaves for a terminal or a log: the one border where foreign text is made harmless."""
+"""Display: the one border to terminals and logs, where foreign text is made harmless."""

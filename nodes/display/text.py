@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Iterable
 from typing import Any
 
 LONGEST = 500
@@ -30,11 +31,22 @@ def plain_lines(text: str) -> str:
 
 def json_line(value: Any) -> str:
     """JSON on one line, letters of all languages as they are, whatever a terminal would obey escaped."""
-    return re.sub(r"[^\x20-\x7e]", _escaped, json.dumps(value, ensure_ascii=False))
+    return json_text(value)
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """The same, with a line for each value where `indent` asks for it."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return re.sub(r"[^\x20-\x7e\n]", _escaped, text)
 
 
 def _escaped(found: re.Match[str]) -> str:
-    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
+    # not json's own escapes: they leave DEL as it is
+    return found[0] if found[0].isprintable() else "".join(f"\\u{unit:04x}" for unit in _utf16(found[0]))
+
+
+def _utf16(char: str) -> Iterable[int]:
+    return memoryview(char.encode("utf-16-le", "surrogatepass")).cast("H")
 
 
 class LogFormatter(logging.Formatter):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
 from importlib import import_module
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ from nodes.planner.offline import static_costs_of
 from nodes.protocol.commands import OBJECTIVE, PLACE
 from nodes.protocol.messages import LifeState, MessageError, NodeName, StreamName, parse_json, to_bytes
 from nodes.session.guard import Guard
-from nodes.session.presence import PLANNER_TIER, Presence, require_free
+from nodes.session.presence import PLANNER_TIER, IdCheck, Presence
 from nodes.tier.machine.actions import Log, Refuse
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from nodes.tier.meter import Meter
@@ -40,25 +41,61 @@ _log = logging.getLogger(__name__)
 
 REPORTS_MISSED = 3
 TICK_S = 0.25
-DECIDE_S = 1.0
-"""So long a decision may wait for events that keep coming."""
+LEARN_S = 0.05
+"""So long events are taken that keep coming, before the next stream is decided for."""
+
+
+class _Stop(Enum):
+    """The end of a planner's events."""
+
+    STOP = auto()
+
+
+STOP = _Stop.STOP
+
+
+class _Inbox:
+    """Events with the times at which they came, in seconds of a clock that only advances; from any thread."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[tuple[pe.PlannerEvent, float] | _Stop] = queue.SimpleQueue()
+
+    def put(self, event: pe.PlannerEvent) -> None:
+        self._queue.put((event, time.monotonic()))
+
+    def stop(self) -> None:
+        self._queue.put(STOP)
+
+    def take(self, timeout_s: float) -> tuple[pe.PlannerEvent, float] | _Stop | None:
+        """The next event, None when none comes in time."""
+        try:
+            return self._queue.get(timeout=timeout_s) if timeout_s else self._queue.get_nowait()
+        except queue.Empty:
+            return None
+
+    @property
+    def is_empty(self) -> bool:
+        return self._queue.empty()
 
 
 class PlannerNode:
-    """The planner process; `run` serves until `stop`."""
+    """The planner process; `run` serves until `stop`. `check` is that of its id, where it has begun already."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, check: IdCheck | None = None) -> None:
         self.config = config
-        self.names = Namespace(config.pipeline)
+        self.names, self._check = Namespace(config.pipeline), check
         self.meter = Meter()
         self.is_serving = False
+        self._why_stopped = ""
         self._guard = Guard(_log, str(config.planner.id))
-        self._inbox: queue.SimpleQueue[pe.PlannerEvent | None] = queue.SimpleQueue()
+        self._inbox = _Inbox()
 
     def run(self) -> None:
         """Come up, plan, leave. Raises IdInUse, SessionTaken, BrokerError."""
         section = self.config.planner
-        require_free(self.config, self.names, section.id)
+        check = self._check or IdCheck(self.config, self.names, section.id)
+        import_module("scipy.optimize")  # a third of a second, which the first plan would wait for
+        check.result()
         self.presence = Presence(
             self.config,
             self.names,
@@ -67,6 +104,7 @@ class PlannerNode:
             on_up=lambda: self._inbox.put(ConnectionRestored()),
             on_down=lambda _: self._inbox.put(ConnectionLost()),
             on_taken=self.stop,
+            why_stopped=lambda: self._why_stopped,
         )
         self.session = self.presence.session
         self._subscribe()
@@ -87,12 +125,12 @@ class PlannerNode:
             plan_requests={id_: stream.plan for id_, stream in self.config.streams.items()},
         )
         with self.presence:
-            import_module("scipy.optimize")  # half a second, which the first plan would wait for
             self._loop()
 
-    def stop(self) -> None:
-        """End; from any thread or a signal handler."""
-        self._inbox.put(None)
+    def stop(self, why: str = "") -> None:
+        """End, and say why; from any thread or a signal handler."""
+        self._why_stopped = why
+        self._inbox.stop()
 
     def _subscribe(self) -> None:
         for kind, event in _EVENTS.items():
@@ -114,30 +152,55 @@ class PlannerNode:
             self.presence.reply(message, {"ok": False, "error": shortened(str(error), MOST_REASON)})
 
     def _loop(self) -> None:
+        """Learn what has come, and decide for one stream after the other in between, so that neither has to wait.
+
+        The machine's time is that at which the last event came while others wait behind it: nobody is taken for silent
+        whose report is among them, however long decisions take.
+        """
         self.is_serving = True
-        report_at = decided_at = 0.0
+        now = time.monotonic()
+        tick_at = report_at = decide_at = now
+        may_decide = True
         while True:
-            try:
-                event: pe.PlannerEvent | None = self._inbox.get(timeout=TICK_S)
-            except queue.Empty:
-                event = Tick()
-            if event is None:
+            item = self._inbox.take(0.0 if may_decide else TICK_S)
+            if item is STOP:
                 return
-            now = time.monotonic()
-            # a decision may take longer than reports take to come, or than a node may be silent: one for all that have
-            # come, so that nobody is taken for silent whose report waits behind it
-            more_wait = not self._inbox.empty() and now - decided_at < DECIDE_S
-            actions: list[pe.PlannerAction] = []
-            with self._guard.over(event):
-                actions = self.machine.handle(event, now, time.time(), more_wait=more_wait)
-            for action in actions:
-                with self._guard.over(action):
-                    self._perform(action)
-            decided_at = decided_at if more_wait else time.monotonic()
+            if item is not None:
+                event, now = item
+                self._handle(event, now)
+                may_decide = True
+            if self._inbox.is_empty:
+                now = max(now, time.monotonic())
+            if now >= tick_at:
+                tick_at = now + TICK_S
+                self._handle(Tick(), now)
+                may_decide = True
+            if may_decide and (item is None or time.monotonic() >= decide_at):
+                may_decide = self._decide(now)
+                decide_at = time.monotonic() + LEARN_S
             if now >= report_at:
                 report_at = now + self.config.telemetry.interval_s
                 with self._guard.over("report"):
                     self._report()
+
+    def _handle(self, event: pe.PlannerEvent, now: float) -> None:
+        actions: list[pe.PlannerAction] = []
+        with self._guard.over(event):
+            actions = self.machine.learn(event, now, time.time())
+        self._perform_all(actions)
+
+    def _decide(self, now: float) -> bool:
+        """Decide for one stream; returns whether there may be others."""
+        actions: list[pe.PlannerAction] | None = []
+        with self._guard.over("a decision"):
+            actions = self.machine.decide_next(now, time.time())
+        self._perform_all(actions or [])
+        return actions is not None
+
+    def _perform_all(self, actions: Sequence[pe.PlannerAction]) -> None:
+        for action in actions:
+            with self._guard.over(action):
+                self._perform(action)
 
     def _perform(self, action: pe.PlannerAction) -> None:
         if isinstance(action, pe.PublishPlan):
@@ -156,6 +219,7 @@ class PlannerNode:
             topic = self.names.topic(topics.TELEMETRY, node=self.config.planner.id)
             report = self.meter.report() | {
                 "refused_total": self.presence.border.total + self.session.refused_total,
+                "missed_messages_total": self.session.missed_total,
                 "internal_errors_total": self._guard.total + self.session.internal_errors_total,
             }
             self.session.publish(topic, to_bytes(report), qos=topics.TELEMETRY.qos)
@@ -195,7 +259,7 @@ class _Placing:
 
 @dataclass(frozen=True, slots=True)
 class _ObjectiveRequest:
-    """A request to plan a stream for something else; null stands for the configuration's wishes."""
+    """A request to plan a stream for something else; null is the configuration's request."""
 
     stream: StreamName
     plan_request: Plain | None

@@ -38,7 +38,7 @@ _MEGABYTE = 1e6
 
 @dataclass(slots=True)
 class Measured:
-    """What nodes said of themselves: speeds, profiles of the model, links; all by node."""
+    """Measurements of nodes: speeds, profiles of the model, links; all by node."""
 
     speeds: dict[NodeId, Speed] = field(default_factory=dict)
     profiles: dict[NodeId, Profile] = field(default_factory=dict)
@@ -59,7 +59,7 @@ def find_config(name: str) -> Config:
 
 
 def static_costs_of(config: Config) -> StaticCosts:
-    """What the configuration says of nodes and links."""
+    """Prices, memory and given links of the configuration."""
     return StaticCosts(
         prices={id_: node.price_per_s for id_, node in config.nodes.items() if node.price_per_s},
         memory_bytes={
@@ -103,7 +103,7 @@ def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = 
 
 
 def measured_by(config: Config, model: str) -> Measured:
-    """What the pipeline's nodes have left on the broker. Raises BrokerError when there is none."""
+    """Read what the pipeline's nodes have retained on the broker. Raises BrokerError when there is none."""
     names = Namespace(config.pipeline)
     found, arrived = Measured(), queue.SimpleQueue[Message]()
     with guest_session(config, "plan") as session:
@@ -139,7 +139,7 @@ def _learn(found: Measured, names: Namespace, message: Message, model: str) -> N
 
 
 def _is_lacking(config: Config, excluded: tuple[NodeId, ...]) -> bool:
-    """Whether the configuration leaves something to be measured."""
+    """True when the configuration leaves something to be measured."""
     nodes = [node for id_, node in config.nodes.items() if id_ not in excluded]
     tiers = {node.tier for node in nodes}
     needed = {lower for lower in LINKS if max(tiers) > lower}
@@ -188,14 +188,14 @@ def read_profile(path: Path, graph: ModelGraph) -> tuple[float, ...]:
         profile = Profile.from_json(report["profile"])
         names = [str(block["name"]) for block in report["graph"]["blocks"]]
     except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
-        raise PlanError(f"{path}: not a profile: {error}; write it anew with `trisect profile`") from error
+        raise PlanError(f"{path}: not a profile: {error}; write it again with `trisect profile`") from error
     wanted = [block.name for block in graph.blocks]
     if names != wanted or len(profile.seconds) != len(graph):
         lacking = next((name for name in wanted if name not in names), None)
         what = f"lacks block {lacking!r}" if lacking else f"has {len(names)} blocks and {len(profile.seconds)} times"
         raise PlanError(
             f"{path}: {what}; model {graph.name!r} has {len(graph)} blocks; "
-            f"write it anew with `trisect profile {graph.name}`"
+            f"write it again with `trisect profile {graph.name}`"
         )
     return profile.seconds
 

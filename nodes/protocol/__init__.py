@@ -1,1 +1,1 @@
-"""What processes tell each other: messages, the names in telemetry, commands, who is alive, kinds of work."""
+"""The protocol between processes: messages, the names in telemetry, commands, who is alive, kinds of work."""

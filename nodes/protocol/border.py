@@ -1,4 +1,4 @@
-"""Where messages enter a process: each is held against its type's ranges and its topic, once, or refused.
+"""The border where messages enter a process: each is checked once against its type and topic, or refused.
 
 A refusal names topic, field and limit, is counted (`refused_total`) and logged now and then, and changes nothing. What
 gets through is safe to decide on: finite, bounded, and from whom its topic says.
@@ -14,15 +14,18 @@ from broker import topics
 from broker.complaints import Complaints
 from broker.messages import Message
 from broker.topics import Namespace, Topic
+from nodes.protocol.asking import way_back
 from nodes.protocol.messages import (
     Applied,
     LinkReport,
     MessageError,
     NodeInfo,
     NodeState,
+    Owner,
     Report,
     from_bytes,
     parse_json,
+    read_result,
 )
 from nodes.protocol.reports import read_report
 from pipeline.errors import TrisectError
@@ -37,6 +40,7 @@ MOST_CORRELATION = 1_024
 _READERS: dict[Topic, Callable[[bytes], Any]] = {
     topics.STATE: lambda payload: from_bytes(NodeState, payload),
     topics.APPLIED: lambda payload: from_bytes(Applied, payload),
+    topics.STREAM_OWNER: lambda payload: from_bytes(Owner, payload),
     topics.INFO: lambda payload: from_bytes(NodeInfo, payload),
     topics.LINK: lambda payload: from_bytes(LinkReport, payload),
     topics.MODEL: lambda payload: ModelGraph.from_json(parse_json(payload)),
@@ -44,7 +48,7 @@ _READERS: dict[Topic, Callable[[bytes], Any]] = {
     topics.PROFILE: lambda payload: Profile.from_json(parse_json(payload)),
     topics.TELEMETRY: read_report,
     topics.COMMAND: parse_json,
-    topics.RESULT: parse_json,
+    topics.RESULT: read_result,
     topics.REPLY: parse_json,
 }
 _NAMED_IN_TOPIC: dict[Topic, tuple[str, ...]] = {
@@ -55,6 +59,8 @@ _NAMED_IN_TOPIC: dict[Topic, tuple[str, ...]] = {
     topics.MODEL: ("digest",),
     topics.PLAN: ("stream",),
     topics.PROFILE: ("model",),
+    topics.STREAM_OWNER: ("stream",),
+    topics.RESULT: ("stream",),
 }
 """Fields that a payload repeats from its topic. Access lists hold for topics, so a payload must not say otherwise."""
 
@@ -63,8 +69,9 @@ def read(kind: Topic, fields: dict[str, str], payload: bytes) -> Any:
     """The message on a topic of this kind. Raises TrisectError, which names the field and the limit."""
     value = _READERS[kind](payload)
     for name in _NAMED_IN_TOPIC.get(kind, ()):
-        if getattr(value, name) != fields[name]:
-            raise MessageError(f"{name}: {fields[name]!r} as in its topic expected, not {getattr(value, name)!r:.80}")
+        said = value[name] if isinstance(value, dict) else getattr(value, name)
+        if said != fields[name]:
+            raise MessageError(f"{name}: {fields[name]!r} as in its topic expected, not {said!r:.80}")
     return value
 
 
@@ -81,7 +88,7 @@ class Border:
         return self._refused.total
 
     def read(self, message: Message) -> Any | None:
-        """What the message says; None when it is refused, or when a retained one was cleared."""
+        """The parsed message; None when it is refused, or a retained one was cleared."""
         parsed = self._names.parse(message.topic)
         if parsed is None or not message.payload:
             return None
@@ -102,8 +109,13 @@ class Border:
         self._refused.add(sender or topic, f"{topic}: refused: {why}")
 
     def reply_to(self, message: Message) -> tuple[str | None, bytes | None]:
-        """Where an answer to the message goes, and its correlation data: nowhere, when that is no place for answers."""
+        """Topic of an answer to the message, and its correlation data; None for a topic that answers may not go to.
+
+        A command says it in its payload as well: over a bridge in MQTT 3.1.1 nothing else arrives.
+        """
         topic, correlation = message.response_topic, message.correlation
+        if topic is None and (parsed := self._names.parse(message.topic)) and parsed[0] is topics.COMMAND:
+            topic, correlation = way_back(message.payload)
         if topic is None:
             return None, correlation
         if not self._names.is_reply(topic):

@@ -7,6 +7,8 @@ PING = "ping"
 PING_TIMEOUT_S = 1.5
 DRAIN = "drain"
 """Of a tier node: to finish what it holds and take nothing new, or to be back."""
+TAKEN = "taken"
+"""Of a device: how many frames have come from whoever asks, and how many of them are answered."""
 PLACE = "place"
 """Of the planner: to place a stream by hand, or to hand it back."""
 OBJECTIVE = "objective"

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, Strict, ValidationError
 
 from pipeline import ranges
 from pipeline.errors import MessageError
 from pipeline.plan import NodeId, StreamId
+from pipeline.protocol_version import PROTOCOL_VERSION, require_protocol
 from pipeline.ranges import (
     Count,
     Difference,
@@ -62,7 +63,7 @@ class LifeState(str, Enum):
 class NodeState:
     """`session` is new for each process; `births` counts how often it came up on the broker in that session.
 
-    `message` says why a node stopped, when it did not by itself.
+    `message` says why a node stopped: the error, or the signal that asked for it.
     """
 
     node: NodeName
@@ -78,7 +79,7 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """What a node can do: its models by name with their digests, and the streams it owns with their model's name.
+    """A node's abilities: its models by name with their digests, and the streams it owns with their model's name.
 
     `speed` is a `pipeline.estimator.Speed` as plain values, from which a model that it has not profiled is priced; None
     if it was never measured, since all models are profiled. `role` is `worker` for a node that computes tiles only.
@@ -104,13 +105,13 @@ class NodeInfo:
 
     @property
     def is_worker(self) -> bool:
-        """Whether it computes tiles and never runs a stage."""
+        """True for a node that computes tiles and never runs a stage."""
         return self.role == WORKER
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentSeconds:
-    """What one segment computed since the node's last report of it: so many frames, the median seconds of one."""
+    """One segment since the node's last report of it: the number of frames and their median seconds."""
 
     stream: StreamName
     epoch: EpochSeen
@@ -142,7 +143,7 @@ class TileSeconds:
 
 @dataclass(frozen=True, slots=True)
 class LegSeconds:
-    """What a plan's frames took between one node's computing and the next one's since the device's last report.
+    """Median seconds of a plan's frames between one node's computing and the next one's since the device's last report.
 
     So many frames, of which none waited for another; median seconds by way, as a result's `links` has them: encode,
     broker and decode. A way compares two nodes' clocks, so it may be below 0; what these differ by cancels out in the
@@ -168,7 +169,7 @@ class LinkReport:
 
     @property
     def makes_sense(self) -> bool:
-        """Whether these are rates and a time at all."""
+        """True when rates are above 0 and the round trip is finite and at least 0."""
         rates = (self.up_bytes_per_s, self.down_bytes_per_s)
         return all(rate > 0 for rate in rates) and math.isfinite(self.round_trip_s) and self.round_trip_s >= 0
 
@@ -180,7 +181,7 @@ class LinkReport:
 
 @dataclass(frozen=True, slots=True)
 class LinkMeasured:
-    """What a running node sees of its way to the broker; None where too little has crossed to tell."""
+    """A running node's link as it observes it; None for what too few bytes have crossed to measure."""
 
     up_bytes_per_s: Rate | None = None
     down_bytes_per_s: Rate | None = None
@@ -189,7 +190,7 @@ class LinkMeasured:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What of a node's telemetry the planner goes by.
+    """The part of a node's telemetry that the planner uses.
 
     `frame_overheads` are median seconds, by stream, in which its device reads a frame and answers it: what is left of a
     frame's seconds without computing, waiting and ways between nodes. `probe_seconds` is what a small fixed computation
@@ -207,7 +208,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class StreamApplied:
-    """What a node holds of one stream: the newest plan's epoch it has `seen`, the epochs it is `ready` to run.
+    """A node's state of one stream: the newest plan's epoch it has `seen`, the epochs it is `ready` to run.
 
     Only the stream's device says `active` (the epoch stamped on new frames) and `holds` (the epochs still needed).
     """
@@ -230,12 +231,39 @@ class Applied:
     )
 
 
-T = TypeVar("T", NodeState, NodeInfo, LinkReport, Applied)
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Which device answers a stream, and which process of it."""
+
+    stream: StreamName
+    node: NodeName
+    session: Word
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What names a frame's result, of its many fields: those that anybody goes by."""
+
+    stream: StreamName
+    sequence: Annotated[int, Field(strict=True, ge=0, le=ranges.MOST_SEQUENCE)]
+    ok: Annotated[bool, Strict()]
+    correlation: Annotated[str, Field(max_length=ranges.MOST_REASON)] = ""
+    frame: Word = ""
+
+
+def read_result(payload: bytes) -> dict[str, Any]:
+    """A frame's result, as plain values. Raises MessageError."""
+    result = parse_json(payload)
+    ranges.read(_Result, result, error=MessageError, what="a result")
+    return result
+
+
+T = TypeVar("T", NodeState, NodeInfo, LinkReport, Applied, Owner)
 
 
 def to_bytes(message: Any) -> bytes:
-    """A message, or plain JSON values, as the bytes to publish."""
-    value = message if isinstance(message, Mapping) else asdict(message)
+    """The bytes to publish of a message, which then carries the `protocol` version, or of plain JSON values."""
+    value = message if isinstance(message, Mapping) else {"protocol": PROTOCOL_VERSION} | asdict(message)
     return json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace")
 
 
@@ -251,7 +279,8 @@ def parse_json(payload: bytes) -> dict[str, Any]:
 
 
 def from_bytes(kind: type[T], payload: bytes) -> T:
-    """Read a message of this kind. Raises MessageError naming what is wrong."""
+    """Read a message of this kind. Raises MessageError, which names what is wrong, or the two protocol versions."""
+    require_protocol(parse_json(payload).get("protocol"), error=MessageError, what=f"a {kind.__name__}")
     try:
         message: T = ranges.adapter(kind).validate_json(payload)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What a node knows of the others: who is alive in which session, and which epochs each is ready to run."""
+"""Peers of a node: which are alive in which session, and which epochs each is ready to run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.ranges import MOST_NODES
 
 EPOCHS_AHEAD = 10_000
-"""By how much an epoch may exceed the newest that is known: so many plans in a row a process can have missed."""
+"""By how much an epoch may exceed the newest known one: plans in a row that a process can have missed."""
 MOST_FIRST_EPOCH = 10**9
 """Where nothing is known of a stream: more plans than a planner makes in thirty years, one a second."""
 Incarnation = tuple[str, int]
@@ -18,17 +18,17 @@ Incarnation = tuple[str, int]
 
 @dataclass(slots=True)
 class Peers:
-    """All nodes of the pipeline, this one included, as their retained messages tell."""
+    """All nodes of the pipeline, this one included, as their retained messages have them."""
 
     states: dict[NodeId, NodeState] = field(default_factory=dict)
     applied: dict[NodeId, Applied] = field(default_factory=dict)
 
     def admits(self, node: NodeId) -> bool:
-        """Whether it may be told of: it is known, or there is room for one more."""
+        """True when the node is known, or there is room for one more."""
         return node in self.states or node in self.applied or len(self.states) + len(self.applied) < 2 * MOST_NODES
 
     def full(self, node: NodeId) -> str:
-        """What to say of a node that is not admitted."""
+        """The reason to refuse a node that is not admitted."""
         return f"node: {MOST_NODES} are known, and {node} would be one more; `trisect forget` those that are gone"
 
     def validate(self) -> None:
@@ -36,7 +36,7 @@ class Peers:
         assert len(self.states) + len(self.applied) <= 4 * MOST_NODES
 
     def learn_state(self, state: NodeState) -> bool:
-        """Take a state; returns whether it tells people something. An old session's will does not."""
+        """Take a state; returns True if it is new to people. An old session's will is ignored."""
         known = self.states.get(state.node)
         if state.state is LifeState.LOST and known is not None and known.session != state.session:
             return False
@@ -44,7 +44,7 @@ class Peers:
         return known is None or (known.state, known.session) != (state.state, state.session)
 
     def alive(self, node: NodeId) -> bool:
-        """Whether the node is there and takes part (a draining node still finishes what it has)."""
+        """True when the node is ready, or draining: it still finishes what it has."""
         state = self.states.get(node)
         return state is not None and state.state in (LifeState.READY, LifeState.DRAINING)
 
@@ -53,7 +53,7 @@ class Peers:
         return (self.states[node].session, self.states[node].births) if self.alive(node) else None
 
     def stream_applied(self, node: NodeId, stream: StreamId) -> StreamApplied | None:
-        """What the node holds of the stream in its present session."""
+        """The node's state of the stream, if it is of its present session, else None."""
         applied = self.applied.get(node)
         state = self.states.get(node)
         if applied is None or state is None or applied.session != state.session:
@@ -61,6 +61,6 @@ class Peers:
         return applied.streams.get(stream)
 
     def ready_for(self, node: NodeId, plan: Plan) -> bool:
-        """Whether the node is alive and has the plan's epoch compiled and subscribed."""
+        """True when the node is alive and has the plan's epoch compiled and subscribed."""
         held = self.stream_applied(node, plan.stream)
         return self.alive(node) and held is not None and plan.epoch in held.ready

@@ -31,9 +31,9 @@ _TILE_PARTS = ("transfer_seconds", "queue_seconds", "compute_seconds")
 MOST_NUMBERS = 10_000
 LEGS = ("device_edge", "device_cloud", "edge_cloud", "return")
 LEAST_FRAMES, LEAST_COMPUTED_S = 3, 0.2
-"""A median counts of so many frames or, since long ones vary less, after so long: others wait for further frames."""
+"""A median counts after LEAST_FRAMES or, since long ones vary less, LEAST_COMPUTED_S: others wait for more frames."""
 FAST_BYTES_PER_S = 5e7
-"""Between rates above it processors make the difference: to handle a message takes as long as its bytes do."""
+"""Above this rate processors make the difference: handling a message takes as long as its bytes do."""
 _SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
 _FRAME_OVERHEAD_KEY = re.compile(rf"stream\.([a-z0-9-]{{1,128}})\.{FRAME_OVERHEAD}_p50")
 _LEG_KEY = re.compile(r"leg\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
@@ -41,7 +41,7 @@ _TILE_KEY = re.compile(r"tile\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.([0-9]{1,9})\.
 
 
 def tells(frames: int, seconds: float) -> bool:
-    """Whether so many frames, which took so long in all, are enough to judge a node by."""
+    """True when this many frames, or their seconds in all, are enough to judge a node by."""
     return frames >= LEAST_FRAMES or seconds >= LEAST_COMPUTED_S
 
 
@@ -61,7 +61,7 @@ def leg_metric(stream: StreamId, epoch: int, name: str) -> str:
 
 
 def leg_seconds(leg: str) -> str:
-    """What a way's median is called."""
+    """The name of a leg's median."""
     return f"{leg}_seconds_p50"
 
 
@@ -72,30 +72,30 @@ def tile_metric(stream: StreamId, epoch: int, tile: int, worker: NodeId, name: s
 
 @dataclass(frozen=True, slots=True)
 class _Duration:
-    """What a frame takes a node."""
+    """A node's seconds per frame."""
 
     seconds: Seconds
 
 
 @dataclass(frozen=True, slots=True)
 class _Leg:
-    """What a frame takes between two nodes, by two clocks."""
+    """A frame's seconds between two nodes, by two clocks."""
 
     seconds: Difference
 
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """What a probe takes a processor."""
+    """Seconds of a probe of a processor."""
 
     seconds: Positive
 
 
 def read_report(payload: bytes) -> Report:
-    """What a node's report says of segments, tiles, ways, intakes, its link and processor.
+    """Read a node's report: segments, tiles, legs, frame overheads, its link and processor.
 
-    A number that none of them can be is left out, with all that it belongs to, and told in `wrong`: the rest is as good
-    as ever, and that the node reports says that it lives. Raises MessageError for what is no report.
+    A number that none of them can be is left out, with all that it belongs to, and named in `wrong`: the rest is as
+    good as ever, and that the node reports says that it lives. Raises MessageError for what is no report.
     """
     report = parse_json(payload)
     if len(report) > MOST_NUMBERS:
@@ -107,7 +107,7 @@ def read_report(payload: bytes) -> Report:
 
 
 class _Reader:
-    """Puts the flat numbers together; the first that is wrong is remembered."""
+    """Reader of the flat numbers of a report; keeps the first that is wrong."""
 
     def __init__(self, report: Mapping[str, Any]) -> None:
         self._report = report

@@ -33,7 +33,7 @@ class PipelineClock:
         return steady + best[0] if best else steady
 
     def learn(self, sent: float, received: float, read: float, reference: str) -> None:
-        """An echo of the reference, by `steady` here and there. A machine that slept meanwhile begins anew."""
+        """An echo of the reference, by `steady` here and there. A machine that slept meanwhile begins again."""
         ahead_s = time.time() - self.steady()
         if abs(ahead_s - self._ahead_s) > STEP_S:
             self._offset.forget()

@@ -1,4 +1,4 @@
-"""How far a reference's clock is ahead of this node's, from echoes between the two, with a bound of the error. Pure.
+"""Clock offset: seconds by which a reference's clock is ahead of this node's, from echoes, with an error bound. Pure.
 
 Source: the exchange of NTP (RFC 5905). The reference read its clock somewhere between sending and receiving; taken for
 the middle, the reading is wrong by half the round trip at most, however unlike the two ways are. So the echo with the

@@ -21,11 +21,13 @@ from broker.session import Channel, Message
 from broker.throughput import Throughput
 from broker.topics import Namespace
 from nodes.config.sections import Config
+from nodes.protocol.asking import ask
 from nodes.protocol.commands import PING
-from nodes.protocol.messages import MessageError, parse_json
+from nodes.protocol.messages import MessageError
 from nodes.protocol.reports import FAST_BYTES_PER_S
 from nodes.session.presence import Presence
 from pipeline import ranges
+from pipeline.plan import NodeId
 from pipeline.ranges import Timestamp, Word
 
 _log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ DOUBT_S = 0.2
 """After a sample that is unlike those before it, sooner."""
 PROBE_BYTES = 1 << 18
 """Several times what a line lets through in one burst before its rate shows."""
+TOPIC_BYTES = 1 << 10
+"""What a packet has beyond a probe, at most."""
 PROBE_SHARE, DOUBT_SHARE = 0.1, 0.5
 """Of the line's time that probes may take."""
 PROBE_TIMEOUT_S = 10.0
@@ -105,6 +109,9 @@ class LinkWatch:
         return any(direction.may_have_turned(below=FAST_BYTES_PER_S) for direction in self._directions)
 
     def _is_probe_due(self, now: float) -> bool:
+        limit = self._session.max_packet_bytes
+        if limit is not None and limit < PROBE_BYTES + TOPIC_BYTES:
+            return False  # what the broker takes at once says nothing of the line
         quiet_s = now - min(direction.sampled_at for direction in self._directions)
         return now >= self._probe_at and quiet_s > (DOUBT_S if self._is_in_doubt() else QUIET_S)
 
@@ -144,10 +151,8 @@ class LinkWatch:
             clock.learn(sent, received, answer.clock_ts, answer.session)
 
     def _ping(self, node: str) -> _Echo:
-        topic = self._names.topic(topics.COMMAND, node=node, verb=PING)
-        reply_topic = self._names.topic(topics.REPLY, client=self._session.name)
-        answer = self._session.request(topic, b"{}", reply_topic=reply_topic, timeout_s=ECHO_TIMEOUT_S)
-        return ranges.read(_Echo, parse_json(answer), error=MessageError, what="an answer to a ping")
+        answer = ask(self._session, self._names, NodeId(node), PING, {}, timeout_s=ECHO_TIMEOUT_S)
+        return ranges.read(_Echo, answer, error=MessageError, what="an answer to a ping")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ for more.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -33,6 +34,9 @@ LARGE_BYTES = 1 << 20
 QUICK_S = 0.05
 """When the first bytes pass quicker than this the link is fast, and more are sent for a steadier number."""
 TRIES = 7
+LEAST_TRIES = 3
+AGREED = 1.05
+"""Two quickest tries within this ratio were both undisturbed."""
 TRIES_S = 1.0
 GAP_S = 0.01
 LEAST_S = 1e-6
@@ -59,10 +63,15 @@ def measure(
 def _quickest(measure_s: Callable[[], float]) -> float:
     give_up = time.monotonic() + TRIES_S
     seconds = [measure_s()]
-    while len(seconds) < TRIES and time.monotonic() < give_up:
+    while len(seconds) < TRIES and not _agree(seconds) and time.monotonic() < give_up:
         time.sleep(GAP_S)
         seconds.append(measure_s())
     return min(seconds)
+
+
+def _agree(seconds: Sequence[float]) -> bool:
+    quickest, second = sorted(seconds)[:2] if len(seconds) >= LEAST_TRIES else (0.0, math.inf)
+    return second <= quickest * AGREED
 
 
 class _Probe:

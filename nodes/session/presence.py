@@ -1,33 +1,37 @@
-"""How a process is present on the broker under its id: session token, birth and will, and one process per id."""
+"""Presence of a process on the broker under its id: session token, birth and will, and one process per id."""
 
 from __future__ import annotations
 
 import os
+import queue
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any
 
 from broker import topics
 from broker.complaints import shortened
-from broker.errors import RequestTimeout, SessionTaken
-from broker.session import Address, Limits, Message, Session, Will
+from broker.errors import NotConnected, RequestTimeout, SessionTaken
+from broker.session import Address, Channel, Limits, Message, Session, Will
 from broker.topics import Namespace
 from nodes.config.sections import Config
+from nodes.protocol.asking import REQUEST_ID, ask
 from nodes.protocol.border import Border
 from nodes.protocol.commands import PING, PING_TIMEOUT_S
-from nodes.protocol.messages import LifeState, NodeState, parse_json, to_bytes
+from nodes.protocol.messages import LifeState, NodeState, Owner, to_bytes
 from nodes.session.clock import PipelineClock
+from nodes.session.own_words import OwnWords
 from pipeline.errors import TrisectError
-from pipeline.plan import NodeId
+from pipeline.plan import NodeId, StreamId
 from pipeline.ranges import MOST_REASON
 
 RETAINED_WAIT_S = 0.3
 PLANNER_TIER = "planner"
 WILL_DELAY_S = 2.0
+_GONE = frozenset({LifeState.LOST, LifeState.STOPPED})
 
 
 class IdInUse(TrisectError):
@@ -35,13 +39,24 @@ class IdInUse(TrisectError):
 
     def __init__(self, node: NodeId, answer: dict[str, Any]) -> None:
         super().__init__(
-            f"node id {node!r} is in use: process {answer.get('pid')} on {answer.get('host')} answers to it; "
-            "stop that one, or give this one another id"
+            f"node id {node!r} is in use: process {answer.get('pid')} on {answer.get('host')} answers to it",
+            node=node,
+            hint="stop that one, or give this one another id",
+        )
+
+
+class StreamOwned(TrisectError):
+    """Another living device answers this device's stream."""
+
+    def __init__(self, owner: Owner) -> None:
+        super().__init__(
+            f"stream {owner.stream!r} is answered by {owner.node}, which runs with another configuration than this "
+            "one; stop that device, or correct `device` of the stream in one of the two"
         )
 
 
 def address_of(config: Config) -> Address:
-    """Where the configuration says the broker is."""
+    """The broker's address in the configuration."""
     section = config.broker
     return Address(section.host, section.port, section.username, section.password)
 
@@ -59,31 +74,89 @@ def guest_session(config: Config, purpose: str) -> Session:
     )
 
 
-def require_free(config: Config, names: Namespace, node: NodeId) -> None:
-    """Raise IdInUse when a living process answers to this id. Waits for the broker, however long."""
-    found: list[NodeState] = []
-    arrived = threading.Event()
+def require_free(config: Config, names: Namespace, node: NodeId, streams: Collection[StreamId] = ()) -> set[str]:
+    """Raise IdInUse when a living process answers to this id, StreamOwned when another device has one of `streams`.
 
-    border = Border(names)
+    Returns the sessions of those that claim a stream and do not answer. Waits for the broker, however long. A process
+    that was killed a moment ago is still said to live: until its will is out, or it should have answered.
+    """
+    found: dict[str, NodeState | Owner] = {}
+    arrived, border = threading.Condition(), Border(names)
+    heard: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    asked = [
+        names.topic(topics.STATE, node=node),
+        *(names.topic(topics.STREAM_OWNER, stream=stream) for stream in streams),
+    ]
 
-    def on_state(message: Message) -> None:
-        if (state := border.read(message)) is not None:
-            found.append(state)
-        arrived.set()
+    def on_message(message: Message) -> None:
+        if (said := border.read(message)) is not None:
+            with arrived:
+                found[message.topic] = said
+                arrived.notify_all()
+            if isinstance(said, NodeState) and said.state in _GONE:
+                heard.put(None)
 
     with guest_session(config, "check") as session:
         wait_up(session)
-        session.subscribe([names.topic(topics.STATE, node=node)], on_state)
-        arrived.wait(RETAINED_WAIT_S)
-        if not found or found[-1].state in (LifeState.LOST, LifeState.STOPPED):
-            return
-        reply_topic = names.topic(topics.REPLY, client=session.name)
-        ping = names.topic(topics.COMMAND, node=node, verb=PING)
+        session.subscribe(asked, on_message)
+        with arrived:
+            arrived.wait_for(lambda: len(found) == len(asked), RETAINED_WAIT_S)
+            said = [*found.values()]
+        gone: set[str] = set()
+        for each in said:
+            is_over = isinstance(each, NodeState) and each.state in _GONE
+            if is_over or (isinstance(each, Owner) and each.node == node):
+                continue
+            if isinstance(each, Owner):
+                answer = _answer_of(session, names, each.node)
+                if answer is not None and answer.get("session") == each.session:
+                    raise StreamOwned(each)
+                gone.add(each.session)
+            elif (answer := _answer_or_end(session, names, node, heard)) is not None:
+                raise IdInUse(node, answer)
+        return gone
+
+
+def _answer_or_end(
+    session: Session, names: Namespace, node: NodeId, heard: queue.SimpleQueue[dict[str, Any] | None]
+) -> dict[str, Any] | None:
+    """The node's answer to a ping; None when there is none in time, or `heard` says first that the node is gone."""
+    name = f"{session.name}.ping"
+    threading.Thread(target=lambda: heard.put(_answer_of(session, names, node)), name=name, daemon=True).start()
+    return heard.get()
+
+
+def _answer_of(session: Session, names: Namespace, node: NodeId) -> dict[str, Any] | None:
+    try:
+        return ask(session, names, node, PING, {}, timeout_s=PING_TIMEOUT_S)
+    except (RequestTimeout, NotConnected):
+        return None
+
+
+class IdCheck:
+    """`require_free` in a thread of its own, begun at once, so that a process goes on with its imports meanwhile."""
+
+    def __init__(self, config: Config, names: Namespace, node: NodeId, streams: Collection[StreamId] = ()) -> None:
+        self._error: BaseException | None = None
+        self._gone: set[str] = set()
+        # a daemon: a process that is stopped while no broker is there does not wait for one
+        self._thread = threading.Thread(
+            target=self._run, args=(config, names, node, streams), name=f"{node}.check", daemon=True
+        )
+        self._thread.start()
+
+    def result(self) -> set[str]:
+        """Wait for what `require_free` returns. Raises IdInUse, StreamOwned, and what the connection raises."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._gone
+
+    def _run(self, config: Config, names: Namespace, node: NodeId, streams: Collection[StreamId]) -> None:
         try:
-            answer = session.request(ping, b"{}", reply_topic=reply_topic, timeout_s=PING_TIMEOUT_S)
-        except RequestTimeout:
-            return
-        raise IdInUse(node, parse_json(answer))
+            self._gone = require_free(config, names, node, streams)
+        except BaseException as error:  # is raised where it is waited for
+            self._error = error
 
 
 def wait_up(session: Session) -> None:
@@ -94,11 +167,12 @@ def wait_up(session: Session) -> None:
 
 
 class Presence:
-    """One node's session with its states, as a context: it starts on entry and says `stopped` at the end.
+    """One node's session with its states, as a context: it starts on entry and says `stopped`, and why, at the end.
 
     `on_up` is called when all is connected and subscribed, before each birth. A birth is published each time, and its
     number counts them: who sees it change knows that what was under way to this node may be lost. What comes in goes
-    through its `border`.
+    through its `border`. `final` is retained at its end, beside that it has `stopped`; for one that `comes_back`, the
+    broker collects frames meanwhile.
     """
 
     def __init__(
@@ -112,10 +186,15 @@ class Presence:
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[str], None] = lambda reason: None,
         on_taken: Callable[[], None] = lambda: None,
+        why_stopped: Callable[[], str] = lambda: "",
+        on_missed: Callable[[Channel], None] = lambda channel: None,
     ) -> None:
+        self._why_stopped = why_stopped
         self.node, self.tier, self.token = node, tier, secrets.token_hex(4)
         self.clock = PipelineClock()
         self.border = Border(names)
+        self.final: dict[str, bytes] = {}
+        self.comes_back = True
         self._names = names
         self._on_up, self._on_taken = on_up, on_taken
         self._taken: SessionTaken | None = None
@@ -132,10 +211,13 @@ class Presence:
             on_up=self._up,
             on_down=on_down,
             on_taken=self._give_way,
+            on_missed=on_missed,
             limits=Limits(keepalive_s=config.transport.keepalive_s),
             max_bytes=names.max_bytes,
         )
+        self.words = OwnWords(self.session, self.border)
         self.session.subscribe([names.topic(topics.COMMAND, node=node, verb=PING)], self._on_ping)
+        self.session.subscribe([self.state_topic], self.words.heard)
 
     def __enter__(self) -> Presence:
         self.session.start()
@@ -144,19 +226,21 @@ class Presence:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        why = str(error) if isinstance(error, Exception) else ""
-        self.session.stop({self.state_topic: self._message(LifeState.STOPPED, why)})
+        why = str(error) if isinstance(error, Exception) else self._why_stopped()
+        last = self._message(LifeState.STOPPED, why)
+        self.words.note(self.state_topic, last)  # its echo is nobody else's word
+        self.session.stop({self.state_topic: last, **self.final}, comes_back=self.comes_back)
         if self._taken is not None and error is None:
             raise self._taken
 
     @property
     def is_taken(self) -> bool:
-        """Whether another process has this id now; leaving raises SessionTaken then."""
+        """True when another process has this id now; leaving raises SessionTaken then."""
         return self._taken is not None
 
     @property
     def state_topic(self) -> str:
-        """Where this node's state is."""
+        """The topic of this node's state."""
         return self._names.topic(topics.STATE, node=self.node)
 
     def enter(self, state: LifeState) -> None:
@@ -164,20 +248,33 @@ class Presence:
         with self._lock:
             self._state = state
             if self.session.is_up:
-                self.session.publish(self.state_topic, self._message(state), retain=True)
+                self._say_state()
+
+    def renew(self) -> None:
+        """Say a birth more: what was under way to this node is lost, though its connection stands."""
+        with self._lock:
+            self._births += 1
+            if self.session.is_up:
+                self.session.publish(self.state_topic, self._message(self._state), retain=True)
 
     def reply(self, message: Message, answer: dict[str, Any]) -> None:
         """Answer a request, where answers may go."""
         topic, correlation = self.border.reply_to(message)
         if topic is not None:
-            self.session.publish(topic, to_bytes(answer), correlation=correlation)
+            request_id = {REQUEST_ID: correlation.decode(errors="replace")} if correlation else {}
+            self.session.publish(topic, to_bytes({**answer, **request_id}), correlation=correlation)
 
     def _up(self) -> None:
         with self._lock:
             self._births += 1
         self._on_up()
         with self._lock:
-            self.session.publish(self.state_topic, self._message(self._state), retain=True)
+            self._say_state()
+
+    def _say_state(self) -> None:
+        payload = self._message(self._state)
+        self.words.note(self.state_topic, payload)
+        self.session.publish(self.state_topic, payload, retain=True)
 
     def _give_way(self, taken: SessionTaken) -> None:
         self._taken = taken

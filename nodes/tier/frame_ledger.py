@@ -10,29 +10,30 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, NamedTuple
-
-from pydantic import Field
+from typing import NamedTuple
 
 from broker import topics
 from broker.exactly_once import ExactlyOncePublisher, Publication
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
 from nodes.protocol.border import Border
-from nodes.protocol.messages import MessageError, StreamName, parse_json
 from nodes.tier.journal import Journal
 from nodes.tier.machine.events import FrameOffered
 from nodes.tier.pending_frame import PendingFrame
-from pipeline import ranges
 from pipeline.plan import NodeId, StreamId
 
 _log = logging.getLogger(__name__)
+
+
+MOST_PUBLISHERS = 1_024
+"""Whose frames are counted, the newest of them."""
 
 
 class _Key(NamedTuple):
@@ -41,7 +42,7 @@ class _Key(NamedTuple):
 
 
 class FrameLedger:
-    """Of the streams of one device; a context to be entered before its session starts. `offer` takes frames.
+    """The ledger of one device's streams; a context to be entered before its session starts. `offer` takes frames.
 
     `token` is this process's; `directory` holds the journals. A frame's answer goes to its publisher as well, where
     answers may go.
@@ -63,12 +64,15 @@ class FrameLedger:
         self._journals = {stream: Journal(directory / f"{stream}.journal", token) for stream in streams}
         self._pending_frames: dict[Hashable, PendingFrame] = {}
         self._held: list[tuple[StreamId, Message]] | None = []
+        self._publishers: OrderedDict[str, _Counts] = OrderedDict()
         self._lock = threading.Lock()
+        self._session = session
         self._open_journals = ExitStack()
         fence = names.topic(topics.FENCE, node=node)
         self._results = ExactlyOncePublisher(session, fence, delivered=self._delivered, caught_up=self._caught_up)
         if self._journals:
-            self._results.recognise([names.topic(topics.RESULT, stream=stream) for stream in self._journals], _key_of)
+            results = [names.topic(topics.RESULT, stream=stream) for stream in self._journals]
+            self._results.recognise(results, self._key_of)
         for stream in self._journals:
             frames = names.topic(topics.FRAME, stream=stream)
             session.subscribe([frames], partial(self._on_frame, stream), channel=Channel.FRAMES)
@@ -89,32 +93,42 @@ class FrameLedger:
             self._results.connected()
 
     def position(self, stream: StreamId) -> int:
-        """Where the stream's own source goes on."""
+        """The position from which the stream's own source goes on."""
         return self._journals[stream].position
 
     def source_ended(self, stream: StreamId) -> None:
-        """The stream's source gave all that it has: the next process begins anew."""
+        """The stream's source gave all that it has: the next process begins again."""
         self._journals[stream].source_ended()
 
-    def entered(self, stream: StreamId, sequence: int, pending_frame: PendingFrame) -> None:
-        """A frame gets its record, before anything is computed of it. Raises OSError."""
+    def entered(self, stream: StreamId, sequence: int, pending_frame: PendingFrame) -> bool:
+        """Record a frame before anything is computed of it; False where the disk has no room for the record."""
         journal = self._journals[stream]
         if pending_frame.delivery is not None:
-            journal.delivered(sequence, pending_frame.delivery)
-        elif pending_frame.position is not None:
-            journal.entered(sequence, pending_frame.source, pending_frame.position, pending_frame.payload)
+            return journal.delivered(sequence, pending_frame.delivery)
+        if pending_frame.position is not None:
+            return journal.entered(sequence, pending_frame.source, pending_frame.position, pending_frame.payload)
+        return True  # an earlier process's, whose record stands
 
     def answer(
-        self, stream: StreamId, sequence: int, pending_frame: PendingFrame, publications: Sequence[Publication]
+        self, stream: StreamId, sequence: int, pending_frame: PendingFrame, make: Callable[[], Sequence[Publication]]
     ) -> None:
         """Publish a frame's result, once; the pending frame is done when the broker has it. Raises PayloadTooLarge.
 
-        The last of `publications` is on the stream's result topic.
+        The last of what `make` returns, perhaps more than once, is on the stream's result topic.
         """
         key = _Key(stream, sequence)
         with self._lock:
             self._pending_frames[key] = pending_frame
-        self._results.publish(key, publications)
+        self._results.publish(key, make)
+
+    def taken(self, response_topic: str | None) -> dict[str, int]:
+        """Frames that have come from whoever has its answers there, those of them that are answered, and all open ones.
+
+        As long as frames are open, the broker may hold more that are meant for this device.
+        """
+        with self._lock:
+            counts = self._publishers.get(response_topic or "", _Counts())
+            return {**asdict(counts), "open": self._session.open_total(Channel.FRAMES) if self._journals else 0}
 
     def _delivered(self, key: Hashable) -> None:
         assert isinstance(key, _Key)
@@ -124,6 +138,9 @@ class FrameLedger:
             journal.answered(sequence)
         with self._lock:
             pending_frame = self._pending_frames.pop(key, None)
+            counts = self._publishers.get(pending_frame.response_topic or "") if pending_frame is not None else None
+            if counts is not None:
+                counts.answered += 1
         if pending_frame is not None:
             pending_frame.done()  # not before its record: what is not acknowledged is delivered again
 
@@ -153,6 +170,8 @@ class FrameLedger:
             message.ack()
             return
         response_topic, correlation = self._border.reply_to(message)
+        if response_topic is not None:
+            self._note_publisher(response_topic)
         pending_frame = PendingFrame(
             payload=message.payload,
             source="mqtt",
@@ -163,15 +182,21 @@ class FrameLedger:
         )
         self._offer(FrameOffered(stream, pending_frame, sequence=earlier.sequence if earlier else None))
 
+    def _key_of(self, message: Message) -> _Key | None:
+        result = self._border.read(message)
+        return _Key(StreamId(result["stream"]), result["sequence"]) if result is not None else None
 
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """What names a result."""
+    def _note_publisher(self, response_topic: str) -> None:
+        counts = self._publishers.setdefault(response_topic, _Counts())
+        counts.taken += 1
+        self._publishers.move_to_end(response_topic)
+        if len(self._publishers) > MOST_PUBLISHERS:
+            self._publishers.popitem(last=False)
 
-    stream: StreamName
-    sequence: Annotated[int, Field(strict=True, ge=0, le=ranges.MOST_SEQUENCE)]
 
+@dataclass(slots=True)
+class _Counts:
+    """Frames of one publisher."""
 
-def _key_of(message: Message) -> _Key:
-    result = ranges.read(_Result, parse_json(message.payload), error=MessageError, what="a result")
-    return _Key(result.stream, result.sequence)
+    taken: int = 0
+    answered: int = 0

@@ -20,6 +20,16 @@ _log = logging.getLogger(__name__)
 _NAMED = 3
 
 
+def import_ahead(engine: str) -> None:
+    """Import what `load` needs for this engine, where that takes a fraction of a second: not TensorFlow."""
+    from pipeline import engines
+
+    if engine != "tensorflow" and "litert" in engines.installed():
+        import pipeline.engines.litert
+        import pipeline.models.store
+        import pipeline.profiling.calibration  # noqa: F401  (imported for later)
+
+
 def load(engine: str, sources: Mapping[str, ModelSource], threads: int, exact: str) -> tuple[Engine, dict[str, Loaded]]:
     """The engine by its name, or for `auto` litert if it has every block of all models, and the loaded models.
 

@@ -29,6 +29,7 @@ from pipeline.plan import NodeId, StreamId
 
 SAMPLES = 4096
 PROBES = 3
+LET_GO_REMEMBERED = 64
 LEAST_INTERVAL_S = 1e-3
 _TileKey = tuple[StreamId, int, int, NodeId]
 
@@ -44,6 +45,7 @@ class Meter:
         self._tiles: dict[_TileKey, deque[NoteTile]] = {}
         self._legs: dict[tuple[StreamId, int], dict[str, deque[float]]] = {}
         self._epochs: dict[StreamId, int] = {}
+        self._let_go: deque[tuple[StreamId, int]] = deque(maxlen=LET_GO_REMEMBERED)
         self._probes: deque[float] = deque(maxlen=PROBES)
         self._is_probed = False
         self._process = psutil.Process()
@@ -67,7 +69,8 @@ class Meter:
     def segment(self, stream: StreamId, epoch: int, seconds: float) -> None:
         """Keep what one frame took to compute in a plan's segment."""
         with self._lock:
-            self._segments.setdefault((stream, epoch), deque(maxlen=SAMPLES)).append(seconds)
+            if (stream, epoch) not in self._let_go:
+                self._segments.setdefault((stream, epoch), deque(maxlen=SAMPLES)).append(seconds)
             self._epochs[stream] = epoch
             self._probes.clear()
 
@@ -75,12 +78,14 @@ class Meter:
         """Keep what a tile took on its way there and back, waiting there, and computing."""
         key = StreamId(note.key.stream), note.key.epoch, note.key.tile, note.worker
         with self._lock:
-            self._tiles.setdefault(key, deque(maxlen=SAMPLES)).append(note)
+            if key[:2] not in self._let_go:
+                self._tiles.setdefault(key, deque(maxlen=SAMPLES)).append(note)
 
     def leg(self, stream: StreamId, epoch: int, seconds: Mapping[str, float]) -> None:
-        """Keep what a frame took between its nodes, way by way; nothing for one that has not left this node."""
+        """Keep a frame's seconds between its nodes, leg by leg; nothing for one that has not left this node."""
         with self._lock:
-            legs = self._legs.setdefault((stream, epoch), {}) if seconds else {}
+            is_kept = seconds and (stream, epoch) not in self._let_go
+            legs = self._legs.setdefault((stream, epoch), {}) if is_kept else {}
             for name, took_s in seconds.items():
                 legs.setdefault(name, deque(maxlen=SAMPLES)).append(took_s)
 
@@ -90,9 +95,16 @@ class Meter:
             self._probes.append(seconds)
             self._is_probed = True
 
-    def forget_segment(self, stream: StreamId, epoch: int) -> None:
-        """The epoch was let go."""
+    def expect_segment(self, stream: StreamId, epoch: int) -> None:
+        """The epoch is prepared, perhaps after it was let go."""
         with self._lock:
+            if (stream, epoch) in self._let_go:
+                self._let_go.remove((stream, epoch))
+
+    def forget_segment(self, stream: StreamId, epoch: int) -> None:
+        """The epoch was let go; what its last frames took is not kept, since nobody would take it away again."""
+        with self._lock:
+            self._let_go.append((stream, epoch))
             self._segments.pop((stream, epoch), None)
             self._legs.pop((stream, epoch), None)
             self._tiles = {key: values for key, values in self._tiles.items() if key[:2] != (stream, epoch)}
@@ -161,7 +173,7 @@ class Meter:
 
 
 def _frames_of(by_leg: Mapping[str, deque[float]]) -> int:
-    """How many frames have been on each of the ways."""
+    """Number of frames that were measured on every leg."""
     return min(map(len, by_leg.values()), default=0)
 
 

@@ -20,31 +20,38 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from typing_extensions import assert_never
 
 from broker import topics
 from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
 from nodes.config.sections import Config
-from nodes.protocol.commands import DRAIN
+from nodes.protocol.commands import DRAIN, TAKEN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
+from nodes.protocol.reports import stream_metric
 from nodes.session import link_probe
 from nodes.session.guard import Guard
+from nodes.session.last_run import LastRun
 from nodes.session.link_monitor import LinkWatch
-from nodes.session.presence import Presence, require_free, wait_up
+from nodes.session.packet_limit import check_packet_limit, chunk_bytes
+from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import sequences
 from nodes.tier.compute import Compute
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.inbound import Inbound
-from nodes.tier.loading import load
+from nodes.tier.introduction import answers_where_asked
+from nodes.tier.loading import import_ahead, load
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.stream import StreamSettings
 from nodes.tier.machine.tier import TierMachine
 from nodes.tier.meter import Meter
 from nodes.tier.outbound import Outbound
+from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.sources import Source
 from nodes.tier.tensor_topics import tensor_subscriptions
@@ -52,7 +59,6 @@ from pipeline.errors import ConfigError, FrameError, TrisectError
 from pipeline.frames.inputs import to_inputs
 from pipeline.models.host_memory import TooLarge
 from pipeline.plan import NodeId, StreamId
-from pipeline.wire import HEADER_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from pipeline.profiling.profile import Profile
@@ -68,14 +74,14 @@ STAND_BY_AFTER_S = 10.0
 class TierNode:
     """One node of the configuration; `run` serves until `stop`. `state_dir` holds what outlives the process.
 
-    Raises ConfigError for a node that it lacks, UnknownModel.
+    `check` is that of its id, where it has begun already. Raises ConfigError for a node that it lacks, UnknownModel.
     """
 
-    def __init__(self, config: Config, node: NodeId, *, state_dir: Path) -> None:
+    def __init__(self, config: Config, node: NodeId, *, state_dir: Path, check: IdCheck | None = None) -> None:
         if node not in config.nodes:
             raise ConfigError(f"no node {node!r} in the configuration; it has: {', '.join(config.nodes)}")
         self.config, self.node, self.section = config, node, config.nodes[node]
-        self.names = Namespace(config.pipeline)
+        self.names, self._check = Namespace(config.pipeline), check
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
         self._used = sorted({stream.model for stream in config.streams.values()})
@@ -85,6 +91,7 @@ class TierNode:
         self._labels = {name: labels_of(model) for name, model in named.items() if model.labels is not None}
         self._state_dir = state_dir / config.pipeline
         self.is_serving = False
+        self._why_stopped = ""
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
         self._guard = Guard(_log, str(node))
         stands_by = self.section.standby and self.section.memory_mb is None
@@ -92,8 +99,10 @@ class TierNode:
         self._stand_by_at = math.inf
 
     def run(self) -> None:
-        """Come up, serve, leave. Raises IdInUse, SessionTaken, ModelError, ConfigError, BrokerError."""
-        require_free(self.config, self.names, self.node)
+        """Come up, serve, leave. Raises IdInUse, StreamOwned, SessionTaken, ModelError, ConfigError, BrokerError."""
+        check = self._check or IdCheck(self.config, self.names, self.node, self.streams)
+        import_ahead(self.config.engine_of(self.node))
+        gone = check.result()
         self.presence = Presence(
             self.config,
             self.names,
@@ -101,7 +110,10 @@ class TierNode:
             self.section.tier.label,
             takes_frames=bool(self.streams),
             on_up=self._on_up,
+            on_down=lambda _: self._ownership.disconnected(),
             on_taken=self.stop,
+            why_stopped=lambda: self._why_stopped,
+            on_missed=self._on_missed,
         )
         self.session = self.presence.session
         self._frame_ledger = FrameLedger(
@@ -114,19 +126,31 @@ class TierNode:
             directory=self._state_dir,
             offer=self._inbox.put,
         )
-        with self._frame_ledger, self.presence:
+        self._ownership = Ownership(self.presence, self.names, self.streams, gone=gone, on_lost=self.stop)
+        with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self.presence:
             self._load()
             self._assemble()
             self._introduce()
             self._serve()
+            self.presence.final = self._ownership.farewell()
+            if self._ownership.lost is not None:
+                self.presence.comes_back = False
+                raise self._ownership.lost
 
-    def stop(self) -> None:
-        """End; from any thread or a signal handler."""
+    def stop(self, why: str = "") -> None:
+        """End, and say why; from any thread or a signal handler."""
+        self._why_stopped = why
         self._inbox.put(None)
 
     def _on_up(self) -> None:
         self._inbox.put(ev.ConnectionRestored())
         self._frame_ledger.connected()
+
+    def _on_missed(self, channel: Channel) -> None:
+        """The broker has dropped tensors: their frames come back no sooner than they are submitted again."""
+        if channel is Channel.BULK:
+            self._inbox.put(ev.ConnectionRestored())
+            self.presence.renew()
 
     # Coming up.
 
@@ -146,21 +170,6 @@ class TierNode:
     @property
     def _threads(self) -> int:
         return self.section.threads or os.cpu_count() or 1
-
-    def _answers(self) -> dict[str, str]:
-        """Answers to seeded frames, where other engines' are compared with them."""
-        if self.config.exact != "close":
-            return {}
-        from pipeline.engines.answers import answers
-        from pipeline.profiling import profile
-
-        found = {}
-        for name, model in self._models.items():
-            key = f"answers-{model.graph.digest}"
-            known = profile.kept(key, self._engine, lambda value: str(value["answers"]))
-            found[name] = known or answers(self._engine, model)
-            profile.keep_if_possible(key, self._engine, {"answers": found[name]})
-        return found
 
     def _assemble(self) -> None:
         node, graphs, clock = self.node, self.graphs, self.presence.clock
@@ -194,23 +203,34 @@ class TierNode:
         for name, profile in self._profiles.items():
             if profile is None:
                 self._prepare.put(partial(self._measure, name))
-        self._performers: dict[type, Callable[[Any], object]] = {
-            do.Prepare: lambda action: self._prepare.put(partial(self._prepare_epoch, action)),
-            do.Release: lambda action: self._prepare.put(partial(self._release_epoch, action)),
-            do.AnnounceApplied: self._announce,
-            do.Run: self._compute.put,
-            do.SendTensor: self._outbound.worker.put,
-            do.SendTile: self._outbound.worker.put,
-            do.SendOutput: self._outbound.worker.put,
-            do.SendFailure: self._outbound.worker.put,
-            do.CloseFrame: self._outbound.worker.put,
-            do.DecodeFrame: self._frames.put,
-            do.DropFrame: lambda action: action.pending_frame.done(),
-            do.NoteTile: lambda action: None if self._prepare.is_busy else self.meter.tile(action),
-            do.Count: lambda action: self.meter.count(action.name),
-            do.Refuse: lambda action: self.presence.border.refuse(action.about, action.why),
-            do.Log: lambda action: _log.log(action.level, "%s", action.text),
-        }
+
+    def _perform(self, action: do.Action) -> None:
+        match action:
+            case do.Prepare():
+                self._prepare.put(partial(self._prepare_epoch, action))
+            case do.Release():
+                self._prepare.put(partial(self._release_epoch, action))
+            case do.AnnounceApplied():
+                self._announce(action)
+            case do.Run():
+                self._compute.put(action)
+            case do.SendTensor() | do.SendTile() | do.SendOutput() | do.SendFailure() | do.CloseFrame():
+                self._outbound.worker.put(action)
+            case do.DecodeFrame():
+                self._frames.put(action)
+            case do.DropFrame():
+                action.pending_frame.done()
+            case do.NoteTile():
+                if not self._prepare.is_busy:
+                    self.meter.tile(action)
+            case do.Count():
+                self._count(action)
+            case do.Refuse():
+                self.presence.border.refuse(action.about, action.why)
+            case do.Log():
+                _log.log(action.level, "%s", action.text)
+            case _:
+                assert_never(action)
 
     def _settings_of(self, name: StreamId) -> StreamSettings:
         section = self.streams[name]
@@ -226,7 +246,7 @@ class TierNode:
         """Say what this node is and can do: retained, and said again at each connect."""
         from pipeline.profiling.profile import hardware
 
-        keep, topic = self.session.keep, self.names.topic
+        keep, topic = self.presence.words.keep, self.names.topic
         for graph in self.graphs.values():
             keep(topic(topics.MODEL, digest=graph.digest), to_bytes(graph.to_json()))
         info = NodeInfo(
@@ -244,7 +264,7 @@ class TierNode:
             role=self.section.role,
             bits=self._promise.bits,
             tiles=self._promise.tiles,
-            answers=self._answers(),
+            answers=answers_where_asked(self.config, self._engine, self._models),
         )
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
         for profile in self._profiles.values():
@@ -252,23 +272,15 @@ class TierNode:
                 self._publish_profile(profile)
         self._announce(do.AnnounceApplied({}))
         wait_up(self.session)
-        self._check_packet_limit()
-        report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=self.config.transport.chunk_bytes)
+        check_packet_limit(self.session)
+        most = chunk_bytes(self.config.transport, self.session)
+        report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=most)
         keep(topic(topics.LINK, node=self.node), to_bytes(report))
         _log.info("link: %s", report.describe())
 
     def _publish_profile(self, profile: Profile) -> None:
         topic = self.names.topic(topics.PROFILE, node=self.node, model=profile.model)
-        self.session.keep(topic, to_bytes(profile.to_json()))
-
-    def _check_packet_limit(self) -> None:
-        limit, chunk_bytes = self.session.max_packet_bytes, self.config.transport.chunk_bytes
-        if limit is not None and limit < chunk_bytes + HEADER_LIMIT_BYTES:
-            raise ConfigError(
-                f"transport.chunk_bytes is {chunk_bytes:,}; with a header of up to {HEADER_LIMIT_BYTES:,} bytes it "
-                f"exceeds the {limit:,} bytes that the broker at {self.session.address} accepts in a packet; "
-                f"raise max_packet_size there, or set chunk_bytes to {limit - HEADER_LIMIT_BYTES:,} or less"
-            )
+        self.presence.words.keep(topic, to_bytes(profile.to_json()))
 
     # Serving.
 
@@ -292,7 +304,9 @@ class TierNode:
             worker.start()
         self._inbound.subscribe(self.session)
         self.presence.enter(LifeState.READY)
-        self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=DRAIN)], self._on_drain)
+        commands = {DRAIN: self._on_drain, TAKEN: self._on_taken_asked}
+        for verb, handler in commands.items():
+            self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=verb)], handler)
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
         self._watch.start()
         for source in sources:
@@ -307,7 +321,7 @@ class TierNode:
 
     def _drain(self) -> None:
         """Finish the open frames, those that can be, before leaving."""
-        if not self.presence.is_taken and self._open_frames():
+        if not self.presence.is_taken and self._ownership.lost is None and self._open_frames():
             self.presence.enter(LifeState.DRAINING)
             give_up = time.monotonic() + DRAIN_S
             self._loop(lambda: not self._open_frames() or time.monotonic() > give_up)
@@ -327,7 +341,7 @@ class TierNode:
                 actions = self.machine.handle(event, now)
             for action in actions:
                 with self._guard.over(action):
-                    self._performers[type(action)](action)
+                    self._perform(action)
             if now >= report_at:
                 # on a grid: a report that is a tick late does not make all later ones late
                 report_at = max(report_at + self.config.telemetry.interval_s, now)
@@ -354,6 +368,11 @@ class TierNode:
         self.presence.enter(LifeState.READY if undo else LifeState.DRAINING)
         self.presence.reply(message, {"ok": True})
 
+    def _on_taken_asked(self, message: Message) -> None:
+        """How many frames of whoever asks have come here, and how many of them are answered."""
+        counts = self._frame_ledger.taken(self.presence.border.reply_to(message)[0])
+        self.presence.reply(message, {"ok": True, "session": self.presence.token, **counts})
+
     def _next_event(self) -> ev.Event | None:
         try:
             return self._inbox.get(timeout=TICK_S)
@@ -363,20 +382,29 @@ class TierNode:
     def _offer(self, stream: StreamId, pending_frame: PendingFrame, live: bool) -> None:
         self._inbox.put(ev.FrameOffered(stream, pending_frame, live))
 
+    def _count(self, action: do.Count) -> None:
+        self.meter.count(action.name)
+        if action.stream is not None:
+            self.meter.count_of(action.stream, action.name)
+
     def _announce(self, action: do.AnnounceApplied) -> None:
         applied = Applied(self.node, self.presence.token, action.streams)
-        self.session.keep(self.names.topic(topics.APPLIED, node=self.node), to_bytes(applied))
+        self.presence.words.keep(self.names.topic(topics.APPLIED, node=self.node), to_bytes(applied))
 
     def _report(self) -> None:
-        owners = self.machine.owners.values()
+        owners = self.machine.owners
+        self.presence.words.say_again()
         report = {
             **self.meter.report(),
             **self.presence.clock.report(),
             **self._watch.report(),
             "refused_total": self.presence.border.total + self.session.refused_total,
+            "missed_messages_total": self.session.missed_total,
             "internal_errors_total": self._internal_errors(),
             "in_flight": self._open_frames(),
-            "backlog": sum(len(owner.backlog) for owner in owners),
+            "backlog": sum(len(owner.backlog) for owner in owners.values()),
+            **{stream_metric(name, "in_flight"): len(owner.open) for name, owner in owners.items()},
+            **{stream_metric(name, "backlog"): len(owner.backlog) for name, owner in owners.items()},
             "queue_depth": len(self._compute.worker),
             "sent_bytes_total": self.session.sent_bytes_total,
             "received_bytes_total": self.session.received_bytes_total,
@@ -401,8 +429,10 @@ class TierNode:
         pending_frame: PendingFrame = action.pending_frame
         began = time.perf_counter()
         pending_frame.entered_at = time.monotonic()
-        self._frame_ledger.entered(action.stream, action.sequence, pending_frame)
+        is_recorded = self._frame_ledger.entered(action.stream, action.sequence, pending_frame)
         try:
+            if not is_recorded and section.unrecorded == "refuse":
+                raise FrameError("the device cannot record frames on its disk, and its stream has unrecorded: refuse")
             inputs = to_inputs(pending_frame.payload, graph, self._preprocess[model], section.max_pixels)
         except FrameError as error:
             self._undecodable(action, error)
@@ -441,6 +471,7 @@ class TierNode:
     def _prepare_epoch(self, action: do.Prepare) -> None:
         plan = action.plan
         self._stand_by_at = min(self._stand_by_at, time.monotonic() + STAND_BY_AFTER_S)
+        self.meter.expect_segment(plan.stream, plan.epoch)
         try:
             self._compute.prepare(action)
             subscribed = self._subscribed.setdefault((plan.stream, plan.epoch), [])

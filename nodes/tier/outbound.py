@@ -18,6 +18,7 @@ from nodes.config.sections import Config
 from nodes.protocol.messages import to_bytes
 from nodes.protocol.reports import FRAME_OVERHEAD
 from nodes.session.clock import PipelineClock
+from nodes.session.packet_limit import chunk_bytes
 from nodes.session.worker_thread import Worker
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
@@ -73,15 +74,19 @@ class Outbound:
         if isinstance(action, SendFailure):
             self._publish_bulk(topic, encode_failure(key, action.message, action.trace))
             return
-        chunk_bytes, nbytes, seconds = self._config.transport.chunk_bytes, 0, 0.0
+        most, nbytes, seconds = self._chunk_bytes, 0, 0.0
         began = time.perf_counter()
-        for parts in encode_parts(key, action.tensor, action.array, trace=action.trace, chunk_bytes=chunk_bytes):
+        for parts in encode_parts(key, action.tensor, action.array, trace=action.trace, chunk_bytes=most):
             seconds += time.perf_counter() - began
             self._publish_bulk(topic, parts)  # which waits while the broker is slower
             nbytes += sum(map(len, parts))
             began = time.perf_counter()
         self._note_encoded(key, seconds)
         self._meter.count_of(StreamId(key.stream), "sent_bytes_total", nbytes)
+
+    @property
+    def _chunk_bytes(self) -> int:
+        return chunk_bytes(self._config.transport, self._session)
 
     def _note_encoded(self, key: FrameKey, seconds: float) -> None:
         """Add up what a frame's tensors take; they come one after the other, so the next frame ends this one."""
@@ -125,20 +130,22 @@ class Outbound:
             close, self._graphs[stream.model], self._labels[stream.model], pending_frame, self._clock.now()
         )
         payload = to_bytes(result)
-        publications = list(self._output_publications(close)) if stream.outputs else []
-        if pending_frame.response_topic:
-            publications.append(Publication(pending_frame.response_topic, payload, pending_frame.correlation))
-        publications.append(Publication(self._names.topic(topics.RESULT, stream=close.stream), payload))
+
+        def publications() -> Sequence[Publication]:
+            made = list(self._output_publications(close)) if stream.outputs else []
+            if pending_frame.response_topic:
+                made.append(Publication(pending_frame.response_topic, payload, pending_frame.correlation))
+            return [*made, Publication(self._names.topic(topics.RESULT, stream=close.stream), payload)]
+
         self._frame_ledger.answer(close.stream, close.sequence, pending_frame, publications)
         if close.was_alone and not close.error and not any(hop.is_compiling for hop in close.trace):
             self._meter.leg(close.stream, close.epoch, result["links"])
             self._meter.sample(FRAME_OVERHEAD, frame_overhead_seconds(result), close.stream)
         self._meter.sample("latency_seconds", result["seconds"], close.stream)
-        self._meter.count_of(close.stream, "results_total")
 
     def _output_publications(self, close: CloseFrame) -> Iterator[Publication]:
         topic = self._names.topic(topics.OUTPUT, stream=close.stream)
         key = FrameKey(close.stream, close.epoch, close.sequence, close.attempt, oldest_open=0)
         for tensor, array in close.outputs.items():
-            for chunk in encode(key, tensor, array, chunk_bytes=self._config.transport.chunk_bytes):
+            for chunk in encode(key, tensor, array, chunk_bytes=self._chunk_bytes):
                 yield Publication(topic, chunk)

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
+import xxhash
+
 from nodes.tier.machine.actions import CloseFrame
 from nodes.tier.pending_frame import PendingFrame
 from pipeline.frames.decode import top_k
@@ -36,6 +38,9 @@ def result_json(
     }
     if pending_frame.correlation:
         result["correlation"] = pending_frame.correlation.decode(errors="replace")
+    if isinstance(pending_frame.payload, bytes):
+        # by which a publisher finds its result where its correlation data was lost: over a bridge in MQTT 3.1.1
+        result["frame"] = xxhash.xxh3_64_hexdigest(pending_frame.payload)
     if close.error:
         result["error"] = close.error
     elif len(graph.outputs) == 1:
@@ -60,7 +65,7 @@ def link_seconds(trace: Trace, closed_ts: float) -> dict[str, float]:
 
 
 def frame_overhead_seconds(result: Mapping[str, Any]) -> float:
-    """Of a result: what its device took to read the frame and to answer it, which is all that is in no other part."""
+    """Seconds in which a result's device read the frame and answered it: all that is in no other part of it."""
     at_nodes = sum(stage[name] for stage in result["path"] for name in ("queue_seconds", "compute_seconds"))
     return float(max(0.0, result["seconds"] - at_nodes - sum(result["links"].values())))
 

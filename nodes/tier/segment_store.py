@@ -23,7 +23,7 @@ SegmentKey = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class SegmentStore:
-    """Which segments run an epoch. `hold` may take seconds; `segment_of` may be called meanwhile, from
+    """Segments by epoch. `hold` may take seconds; `segment_of` may be called meanwhile, from
     another thread.
     """
 

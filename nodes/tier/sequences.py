@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 
+from nodes.tier.durable_file import sync_folder, write_whole
 from nodes.tier.machine.stream import SEQUENCES_A_START
 
 _log = logging.getLogger(__name__)
@@ -27,11 +27,9 @@ def reserve(path: Path) -> int:
         first = _kept(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(".new")
-        with new.open("w", encoding="ascii") as file:
-            file.write(f"{first + RESERVED}\n")
-            file.flush()
-            os.fsync(file.fileno())
+        write_whole(new, f"{first + RESERVED}\n".encode("ascii"))
         new.replace(path)
+        sync_folder(path.parent)
     except (OSError, ValueError) as error:
         first = int(time.time()) * RESERVED
         _log.warning("%s: %s; frames are numbered by the clock, from %d on", path, error, first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -12,15 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from broker import topics
 from nodes.config.sections import SourceSection
 from nodes.tier.pending_frame import PendingFrame
 from pipeline.errors import ConfigError
+from pipeline.files import read_bounded
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import Array
 
 _log = logging.getLogger(__name__)
 
 NOTHING_TO_READ_S = 1.0
+RETRY_S = 1.0
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".npy")
 
 Frames = Iterator[tuple[str, bytes | Array | None]]
@@ -110,7 +114,7 @@ class Source:
 def open_frames(section: SourceSection, *, start_at: int = 0) -> Frames:
     """(name, encoded bytes or RGB array) one after the other. Raises ConfigError when there is nothing to read.
 
-    Images go on after `start_at` frames; a video begins anew.
+    Images go on after `start_at` frames; a video begins again.
     """
     if section.images is not None:
         return _images(section.images, section.loop, start_at)
@@ -131,7 +135,7 @@ def _read(files: Sequence[Path], loop: bool, start_at: int) -> Frames:
     unreadable: set[Path] = set()
     for number, file in enumerate(itertools.islice(itertools.cycle(files) if loop else files, start_at, None)):
         try:
-            content = file.read_bytes()
+            content = read_bounded(file, topics.FRAME.max_bytes)
             unreadable.discard(file)
         except OSError as error:
             if file not in unreadable:
@@ -147,35 +151,101 @@ def _read(files: Sequence[Path], loop: bool, start_at: int) -> Frames:
 def _video(section: SourceSection) -> Frames:
     source = section.video if section.video is not None else section.camera
     try:
-        import cv2
+        import cv2  # noqa: F401  # said here, where the configuration is at hand
     except ImportError:
         raise ConfigError("a video or camera needs OpenCV: pip install 'trisect[video]'") from None
-    capture = cv2.VideoCapture(source)
-    if not capture.isOpened():
-        raise ConfigError(f"streams: source: {source!r} cannot be opened as a video or camera")
-    frames = _captured(capture, source, section.loop)
-    live_file = section.video is not None and section.policy == "freshest" and section.rate_hz is None
-    return _paced(frames, capture.get(cv2.CAP_PROP_FPS)) if live_file else frames
+    is_file = isinstance(source, str) and "://" not in source
+    recording = Recording(source, loop=section.loop, is_file=is_file)
+    if is_file and not recording.open():
+        raise ConfigError(f"streams: source: {source!r} cannot be opened as a video")
+    as_camera = section.video is not None and section.policy == "freshest" and section.rate_hz is None
+    return _paced(recording) if as_camera else recording.frames()
 
 
-def _captured(capture: Any, source: str | int | None, loop: bool) -> Frames:
-    import cv2
+class Recording:
+    """A video or camera, read by OpenCV. A file has an end; a camera that gives no image is opened again and again.
 
-    try:
-        for number in itertools.count():
-            read, image = capture.read()
-            if not read and loop and number:
-                capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
-                read, image = capture.read()
-            if not read:
-                return
-            yield f"{source}#{number}", np.ascontiguousarray(image[:, :, ::-1])
-    finally:
-        capture.release()  # also when the source is stopped: another process may want the camera
+    So is a file in a loop that cannot be read any more, and a URL that does not say how many frames it has.
+    """
+
+    def __init__(self, source: str | int | None, *, loop: bool, is_file: bool) -> None:
+        self._source, self._loop, self._is_file = source, loop, is_file
+        self._capture: Any = None
+        self._has_end = is_file
+
+    def open(self) -> bool:
+        """Open it, or open it again. Returns whether there is something to read."""
+        import cv2
+
+        self.release()
+        capture = cv2.VideoCapture(self._source)
+        if not capture.isOpened():
+            capture.release()
+            return False
+        self._capture = capture
+        self._has_end = self._is_file or (isinstance(self._source, str) and self._value(cv2.CAP_PROP_FRAME_COUNT) > 0)
+        return True
+
+    @property
+    def rate_hz(self) -> float:
+        """Frames a second at which it was taken; 0 where that is not known."""
+        import cv2
+
+        return self._value(cv2.CAP_PROP_FPS)
+
+    def _value(self, name: int) -> float:
+        value = float(self._capture.get(name)) if self._capture is not None else 0.0
+        return value if math.isfinite(value) else 0.0
+
+    def release(self) -> None:
+        """Let it go: another process may want the camera."""
+        if self._capture is not None:
+            self._capture.release()
+        self._capture = None
+
+    def frames(self) -> Frames:
+        """Names and RGB arrays; None at each attempt while there is nothing to be had."""
+        number, is_away = 0, False
+        try:
+            while True:
+                image = self._read(number)
+                if image is not None:
+                    if is_away:
+                        _log.info("source: %s is back", self._source)
+                    is_away = False
+                    yield f"{self._source}#{number}", image
+                    number += 1
+                elif self._has_end and not self._loop:
+                    return
+                else:
+                    if not is_away:
+                        _log.warning("source: no image from %s; it is opened again every %g s", self._source, RETRY_S)
+                    is_away = True
+                    time.sleep(RETRY_S)
+                    yield f"{self._source}#{number}", None
+                    self.open()
+        finally:
+            self.release()
+
+    def _read(self, number: int) -> Array | None:
+        import cv2
+
+        if self._capture is None and not self.open():
+            return None
+        try:
+            read, image = self._capture.read()
+            if not read and self._loop and number:
+                self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+                read, image = self._capture.read()
+            return np.ascontiguousarray(image[:, :, ::-1]) if read else None
+        except (cv2.error, IndexError, TypeError) as error:  # a driver's, or what is no image of three channels
+            _log.debug("source: %s: %s", self._source, error)
+            return None
 
 
-def _paced(frames: Frames, rate_hz: float) -> Frames:
+def _paced(recording: Recording) -> Frames:
     """A recording that stands for a camera comes at the rate at which it was taken, not as fast as it can be read."""
-    for frame in frames:
+    for frame in recording.frames():
+        rate_hz = recording.rate_hz
         time.sleep(1.0 / rate_hz if rate_hz > 0 else 0.0)
         yield frame

@@ -1,4 +1,4 @@
-"""Which tensor topics a node reads for an epoch: what crosses to its stage, its tiles, and what came of the tiles."""
+"""Tensor topics that a node reads for an epoch: inputs of its stage, its tiles, and outputs of workers' tiles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TensorSubscription:
 def tensor_subscriptions(
     names: Namespace, me: NodeId, graph: ModelGraph, part: Prepare
 ) -> Iterator[TensorSubscription]:
-    """What this node's part in a plan is fed with."""
+    """Yield the subscriptions of this node's part in a plan."""
     plan, stage = part.plan, part.stage
     epoch: dict[str, str | int] = {"stream": plan.stream, "epoch": plan.epoch}
     if stage is None:

@@ -25,7 +25,7 @@ TileKey = tuple[str, Hashable]
 
 
 class TileStore:
-    """Which segment computes a tile of an epoch. To hold one may take seconds; `segment_of` may be called meanwhile."""
+    """Tile segments by epoch. `hold` may take seconds; `segment_of` may be called meanwhile."""
 
     def __init__(self, engine: Engine, models: Mapping[str, Loaded]) -> None:
         self._engine = engine
@@ -33,6 +33,7 @@ class TileStore:
         self._compiled: dict[TileKey, TileSegment] = {}
         self._held: dict[tuple[str, int], dict[int, TileKey]] = {}
         self._equivalence: tuple[str, TileEquivalence] | None = None
+        self._proved_for: set[tuple[str, int]] = set()  # the epochs that it was used for
         self._lock = threading.Lock()
 
     def hold(self, stream: str, epoch: int, model: str, tiled: TiledStage, tiles: Iterable[int]) -> None:
@@ -49,24 +50,29 @@ class TileStore:
             segment = self._compiled.get(key)
             if segment is None:
                 check_room(self._models[model], tiled.stack.blocks)
-                segment = self._compile(model, tiled, tile)
+                segment = self._compile((stream, epoch), model, tiled, tile)
             self._keep(stream, epoch, number, key, segment)
 
-    def _compile(self, model: str, tiled: TiledStage, tile: Tile) -> TileSegment:
+    def _compile(self, epoch: tuple[str, int], model: str, tiled: TiledStage, tile: Tile) -> TileSegment:
         if self._engine.promise().tiles == EXACT:
             return self._engine.compile_tile(self._models[model], tile, tiled.stack)
-        return self._equivalence_of(model, tiled).compile_tile(tiled.tile_map, tile)
+        return self._equivalence_of(epoch, model, tiled).compile_tile(tiled.tile_map, tile)
 
-    def _equivalence_of(self, model: str, tiled: TiledStage) -> TileEquivalence:
+    def _equivalence_of(self, epoch: tuple[str, int], model: str, tiled: TiledStage) -> TileEquivalence:
         from pipeline.engines.tiling import TileEquivalence  # loads the framework
 
         known = self._equivalence
         if known is None or (known[0], known[1].stack) != (model, tiled.stack):
-            known = self._equivalence = model, TileEquivalence(self._engine, self._models[model], tiled.stack)
+            known = model, TileEquivalence(self._engine, self._models[model], tiled.stack)
+        with self._lock:
+            if known is not self._equivalence:
+                self._equivalence, self._proved_for = known, set()
+            if epoch in self._held:  # it may have been let go meanwhile
+                self._proved_for.add(epoch)
         return known[1]
 
     def holds(self, stream: str, epoch: int) -> bool:
-        """Whether anything is held for the epoch."""
+        """True when tiles are held for the epoch."""
         with self._lock:
             return (stream, epoch) in self._held
 
@@ -81,7 +87,11 @@ class TileStore:
         with self._lock:
             self._held.pop((stream, epoch), None)
             used = {key for held in self._held.values() for key in held.values()}
-            unused = [self._compiled.pop(key) for key in set(self._compiled) - used]
+            unused: list[object] = [self._compiled.pop(key) for key in set(self._compiled) - used]
+            self._proved_for.discard((stream, epoch))
+            if not self._proved_for:  # it holds the stack's weights and its whole outputs
+                unused.append(self._equivalence)
+                self._equivalence = None
         del unused  # its memory is freed here, where nobody waits for the lock
 
     def _keep(self, stream: str, epoch: int, number: int, key: TileKey, segment: TileSegment) -> None:

@@ -6,7 +6,7 @@ import logging
 import queue
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.live import Live
@@ -28,9 +28,10 @@ DROPPED = "$SYS/broker/publish/messages/dropped"
 """Where mosquitto counts what it threw away; another broker may have no such topic."""
 
 
-def run(config: Config, *, once: bool, as_json: bool, timeout_s: float, console: Console | None = None) -> None:
+def run(config: Config, *, once: bool, as_json: bool, timeout_s: float, console: Console | None = None) -> list[str]:
     """Show the pipeline until Ctrl-C; with `once` or `as_json` print one view and end.
 
+    Returns what that view shows to be wrong: nodes of the configuration that are not there, streams that do not run.
     Raises BrokerRefused, and with `once` BrokerUnreachable when no broker answers within `timeout_s`. Live, it waits.
     """
     console = console or Screen()
@@ -42,11 +43,11 @@ def run(config: Config, *, once: bool, as_json: bool, timeout_s: float, console:
                 console.file.write(to_json(snapshot) + "\n")
             else:
                 console.print(render(snapshot))
-            return
-        try:
+            problems: list[str] = snapshot["problems"]
+            return problems
+        with suppress(KeyboardInterrupt):
             watcher.live(console)
-        except KeyboardInterrupt:
-            return
+    return []
 
 
 class _Watcher:
@@ -86,7 +87,7 @@ class _Watcher:
         self.overview.connection(time.monotonic(), up=self._session.is_up)
 
     def live(self, console: Console) -> None:
-        """Draw until interrupted. Raises BrokerRefused, which waiting would not mend."""
+        """Draw until interrupted. Raises BrokerRefused, which waiting would not cure."""
         with Live(console=console, auto_refresh=False) as screen:
             while True:
                 self._connect()

@@ -1,4 +1,6 @@
-"""What runs blocks: the seam between a prepared model and a library of kernels. Imports none of them itself."""
+"""Engines, which run blocks: the seam between a prepared model and a library of kernels. Imports none of them
+itself.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ __all__ = [
 
 NAMES = ("litert", "tensorflow")
 _PACKAGES = {"litert": "ai_edge_litert", "tensorflow": "tensorflow"}
-"""The package of each engine; tensorflow's is an extra of that name."""
+"""The package of each engine."""
+_INSTALLED_BY = {"litert": "ai-edge-litert", "tensorflow": "'trisect[tensorflow]'"}
+"""LiteRT comes with trisect itself, so who lacks it has lost it."""
 
 
 def create(name: str, threads: int, *, everywhere: bool = True) -> Engine:
@@ -34,7 +38,7 @@ def create(name: str, threads: int, *, everywhere: bool = True) -> Engine:
     if name not in NAMES:
         raise ConfigError(f"unknown engine {name!r}: known: {', '.join(NAMES)}")
     if name not in installed():
-        raise ConfigError(f"engine {name!r} is not installed; pip install 'trisect[{name}]'")
+        raise ConfigError(f"engine {name!r} is not installed; pip install {_INSTALLED_BY[name]}")
     if name == "litert":
         from pipeline.engines.litert import LiteRTEngine
 

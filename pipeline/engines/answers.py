@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FRAMES = 2
 _MOST_VALUES = 4096
-"""Of all outputs of one frame, evenly chosen: a feature map tells no more than a part of it."""
+"""Of all outputs of one frame, evenly chosen: a feature map shows no more than a part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def _drawn(draw: np.random.Generator, tensor: Tensor) -> Array:
 
 
 def distance(first: str, second: str) -> Distance:
-    """How far two nodes' answers to the same frames are apart. Raises ModelError for text that is none of `answers`."""
+    """Distance between two nodes' answers to the same frames. Raises ModelError for text that is none of `answers`."""
     mine, theirs = _read(first), _read(second)
     if mine.shape != theirs.shape or not mine.size:
         raise ModelError(f"answers of {mine.size} and {theirs.size} values cannot be compared")

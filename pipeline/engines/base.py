@@ -1,4 +1,4 @@
-"""What engines are: the seam between a prepared model and a library of kernels. Imports none of them."""
+"""Protocols of engines: the seam between a prepared model and a library of kernels. Imports none of them."""
 
 from __future__ import annotations
 
@@ -101,17 +101,17 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """As configuration names it."""
+        """The engine's name in a configuration."""
         ...
 
     @property
     def version(self) -> str:
-        """Of the library: profiles and bits may differ between versions."""
+        """The library's version: profiles and bits may differ between versions."""
         ...
 
     @property
     def threads(self) -> int:
-        """It computes on."""
+        """Number of threads that it computes on."""
         ...
 
     def compile(self, model: Loaded, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]) -> Segment:
@@ -133,7 +133,7 @@ class Engine(Protocol):
         ...
 
     def promise(self, models: Iterable[Loaded] = ()) -> Promise:
-        """Which answers to these models are equal to this engine's, here."""
+        """The promise that this engine makes here for these models: which other nodes' answers are equal to its own."""
         ...
 
     def sketched(self, sketch: Sketch) -> Loaded:

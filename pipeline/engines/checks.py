@@ -1,4 +1,4 @@
-"""What every engine checks before it compiles or runs, and tensors to try a segment on. Knows no kernels."""
+"""Checks of every engine before it compiles or runs, and tensors to try a segment on. Knows no kernels."""
 
 from __future__ import annotations
 

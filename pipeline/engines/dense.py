@@ -1,4 +1,4 @@
-"""How an engine's graph makes what a Keras call makes: as Keras does, but for large dense layers."""
+"""Outputs of Keras calls in an engine's graph: computed as Keras does, except for large dense layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SLICES = 16
 
 
 def perform(call: Call, tensors: Mapping[int, Any], *, constant: bool = False) -> list[Any]:
-    """What the call makes. A large dense layer over one row is computed in slices of its weights.
+    """Outputs of the call. A large dense layer over one row is computed in slices of its weights.
 
     Keras's own, one fused kernel, would have the weights once more, in oneDNN's order (VGG-16: 470 MB a segment). A
     product over the whole row has no copy and is as fast, but it adds up 25,088 terms one after another and is 7 times

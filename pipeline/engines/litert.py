@@ -210,7 +210,7 @@ class _Part:
     def written(
         cls, file: FlatFile, inputs: Mapping[int, Ref], outputs: Mapping[int, Ref], model: str, threads: int
     ) -> _Part:
-        """Of a file in the making."""
+        """Write the file, and make an interpreter of it; outputs that are inputs are passed through."""
         sources = {ref.index: tensor for tensor, ref in inputs.items()}
         passed = {t: (sources[ref.index], ref.shape) for t, ref in outputs.items() if ref.index in sources}
         made = {t: ref for t, ref in outputs.items() if t not in passed}
@@ -227,7 +227,7 @@ class _Part:
     def foreign(
         cls, content: Array, inputs: Sequence[int], outputs: Sequence[int], graph: ModelGraph, threads: int
     ) -> _Part:
-        """Of the converter's own file."""
+        """Make an interpreter of the converter's own file."""
         with tempfile.NamedTemporaryFile(prefix="trisect-litert-", dir=SPACIOUS) as held:
             held.write(content.data)
             held.flush()

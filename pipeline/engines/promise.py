@@ -26,7 +26,7 @@ class Promise:
     tiles: str
 
     def __str__(self) -> str:
-        """As a node says it when it starts."""
+        """The promise in words, for a node's log."""
         return f"tiles: {self.tiles}; bits equal on all nodes with: {self.bits}"
 
 

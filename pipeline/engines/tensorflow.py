@@ -167,7 +167,7 @@ def _short_turns() -> Iterator[None]:
 
 
 def _run_seconds(segment: Segment, frame: Mapping[int, Array], repeats: int) -> list[float]:
-    """Of half of all whole runs."""
+    """Uncontended seconds of whole runs, about half of `repeats` of them."""
     most, least, budget_s = max(repeats // 2, 1), min(repeats, _LEAST_RUNS - 1), _UNTRACED_SECONDS / 2
     seconds: list[float] = []
     while len(seconds) < least or (len(seconds) < most and sum(seconds) < budget_s):

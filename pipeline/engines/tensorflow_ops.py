@@ -1,4 +1,4 @@
-"""What TensorFlow's segments and tile segments share: how functions are called, what its optimiser must not fuse."""
+"""Helpers of TensorFlow's segments and tile segments: calls of functions, and what its optimiser must not fuse."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pipeline.tensorflow_runtime import tf
 
 
 def caller(function: Any) -> Callable[..., Sequence[Any]]:
-    """Calls the function, tensors in and out, and spares what TensorFlow does to bind and pack arguments by name.
+    """Wrap a function to be called without TensorFlow's binding and packing of arguments by name.
 
-    That takes 0.1 ms a call, as much as a small block; where TensorFlow has moved the way round, it is not taken.
+    That takes 0.1 ms a call, as much as a small block; where TensorFlow no longer allows it, the function itself is
+    returned.
     """
     flat = getattr(getattr(function, "_inference_function", None), "call_flat", None)
     if flat is None:
@@ -23,7 +24,7 @@ def caller(function: Any) -> Callable[..., Sequence[Any]]:
 
 
 def pads_widely(block: Block) -> bool:
-    """Whether a convolution stands behind an explicit padding of more than its kernel reaches over.
+    """True when a convolution follows an explicit padding wider than its kernel reaches.
 
     TensorFlow fuses the two, and oneDNN then adds in another order than without padding, where a tile inside has none.
     """

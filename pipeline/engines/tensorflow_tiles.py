@@ -107,7 +107,7 @@ def _padded(tensor: Any, pads: list[tuple[int, int]], value: float) -> Any:
 
 
 def _averaged(call: Call, given: Any, window: Window, fits: tuple[Fit, Fit]) -> Any:
-    """What the pool itself makes of a map whose borders and strides fall where the whole map's would."""
+    """The average pool of a map padded so that borders and strides fall where the whole map's would."""
     sizes = given.shape[1:3]
     places = [placed(axis, one, n) for axis, one, n in zip((window.rows, window.columns), fits, sizes, strict=True)]
     (made,) = call.perform({call.inputs[0]: _padded(given, [(before, after) for before, after, _, _ in places], 0.0)})

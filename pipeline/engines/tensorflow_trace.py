@@ -27,7 +27,7 @@ _PS_PER_S = 1e12
 
 
 class Event(NamedTuple):
-    """What the profiler saw, in picoseconds."""
+    """An event of the profiler, in picoseconds."""
 
     start_ps: int
     duration_ps: int

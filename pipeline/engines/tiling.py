@@ -86,7 +86,7 @@ def first_difference(
 ) -> tuple[Block, Tile] | None:
     """The first block with another bit in one of these tiles than the stack in one piece has there, and such a tile.
 
-    Slow: the stack is compiled anew up to each block.
+    Slow: the stack is compiled again up to each block.
     """
     graph, stack = model.graph, tile_map.stack
     made_by = [graph.blocks[index].outputs[0] for index in stack.blocks]
@@ -107,7 +107,7 @@ def _kinds(tiles: Sequence[Tile]) -> list[Tile]:
 
 
 def refusal(engine: Engine, model: Loaded, tile_map: TileMap, found: tuple[Block, Tile] | None) -> TileError:
-    """What to say of a stack and grid that change a bit."""
+    """The error to raise for a stack and grid that change a bit; `found` is the first such block with a tile."""
     graph, stack = model.graph, tile_map.stack
     first, last = graph.blocks[stack.first].name, graph.blocks[stack.last].name
     grid = f"{len(tile_map.rows)}x{len(tile_map.columns)}"

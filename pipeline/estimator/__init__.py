@@ -19,13 +19,13 @@ __all__ = ["Coefficients", "Speed", "estimate", "fit", "price", "shipped_coeffic
 
 @cache
 def shipped_coefficients() -> Coefficients:
-    """Fitted by `benchmarks/estimator.py` to our own profiles."""
+    """Load the coefficients that `benchmarks/estimator.py` fitted to our own profiles."""
     text = files("pipeline.estimator").joinpath("coefficients.json").read_text(encoding="utf-8")
     return {str(name): float(value) for name, value in json.loads(text)["coefficients"].items()}
 
 
 def estimate(graph: ModelGraph, speed: Speed, coefficients: Coefficients | None = None) -> tuple[float, ...]:
-    """Seconds of each block on a node of this speed; block 0, the input, takes 0.0."""
+    """Seconds of each block by index on a node of this speed; 0.0 for block 0, the input."""
     factors = shipped_coefficients() if coefficients is None else coefficients
     units = speed.unit_seconds()
     return tuple(price(amounts(graph, block), factors, units) for block in graph.blocks)

@@ -1,4 +1,4 @@
-"""What of a block takes time, counted: amounts by feature, each in a unit that a node's speed prices.
+"""A block's work: amounts by feature (MACs, bytes, operations), each in a unit that a node's speed prices.
 
 Source of the idea: D3's regression of a layer's latency on its configuration. The features here are what a kernel
 spends time on (MACs by kind of kernel, bytes moved, weights read, operations started), so that blocks' amounts add up.
@@ -55,7 +55,7 @@ _FREE = {"input", "InputLayer", "Flatten", "Reshape", "Dropout"}
 
 
 def amounts(graph: ModelGraph, block: Block) -> Amounts:
-    """The block's features; those that it does not have are missing."""
+    """The block's amounts by feature; features that it does not have are missing."""
     if block.kind in _FREE:
         return Counter()
     if block.kind in {"SeparableConv1D", "SeparableConv2D"}:
@@ -118,7 +118,7 @@ def _pooling(graph: ModelGraph, block: Block) -> Amounts:
 
 
 def _elementwise(graph: ModelGraph, block: Block) -> Amounts:
-    """An activation that ends the block is a pass of its own over what the block made."""
+    """Amounts of an activation at the block's end: one more pass over its output."""
     made = sum(graph.tensors[t].nbytes for t in block.outputs)
     passes = min(len(block.layers), 2) or 1
     nbytes = _moved(graph, block) + (passes - 1) * 2 * made

@@ -18,7 +18,7 @@ _RIDGE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The amounts of one or several blocks of a model, and what they took on a node."""
+    """The amounts of one or several blocks of a model, and their seconds on a node."""
 
     model: str
     amounts: Amounts
@@ -30,7 +30,7 @@ Coefficients = Mapping[str, float]
 
 
 def price(amounts: Amounts, coefficients: Coefficients, unit_seconds: Mapping[str, float]) -> float:
-    """Estimated seconds."""
+    """Estimated seconds: amounts times coefficients times the node's seconds per unit, summed."""
     return sum(
         amount * coefficients.get(name, 0.0) * unit_seconds[UNITS[name]] for name, amount in sorted(amounts.items())
     )

@@ -1,4 +1,4 @@
-"""What a node can do, in the five numbers that a calibration measures. Knows no model."""
+"""A node's speed: the five numbers that a calibration measures. Knows no model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Speed:
     """Rates that one engine reaches on one machine, with its threads. Raises ModelError unless all are above 0.
 
     `macs_per_s` in a 3x3 convolution, `bytes_per_s` read and written by a sum of two tensors, `weight_bytes_per_s` of a
-    dense layer larger than the caches; `operation_s` is what a layer takes that has nothing to compute.
+    dense layer larger than the caches; `operation_s` are the seconds of a layer that has nothing to compute.
     """
 
     macs_per_s: Rate

@@ -1,4 +1,4 @@
-"""Whether an image file asks for more work than its size suggests: counted in its bytes before a library reads it.
+"""Bounds on image files that ask for more work than their size suggests, found in their bytes before decoding.
 
 Neither libjpeg nor zlib can be stopped once they run, so what they will have to do is bounded beforehand.
 """

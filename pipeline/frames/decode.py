@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -23,6 +24,9 @@ from pipeline.frames.bounds import check_jpeg, check_png
 from pipeline.graph import Tensor
 
 Array: TypeAlias = npt.NDArray[Any]
+
+# said to standard error for each such picture, whatever it is refused with
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 MAX_PIXELS = 24_000_000
 """Of an image, where its stream says nothing else: about a second of work, and 240 MB while it is decoded."""
@@ -160,7 +164,7 @@ _READERS: dict[bytes, Callable[[bytes, int], Array]] = {
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """How pixels become inputs.
+    """Preprocessing of pixels into inputs.
 
     `size` is (height, width), None for the model's own. `mode` is that of keras.applications (`tf`: -1 to 1, `torch`:
     ImageNet mean and deviation, `caffe`: BGR minus means), `unit` for 0 to 1, `none` for 0 to 255. `crop` cuts the

@@ -121,7 +121,7 @@ class Emitter:
         return x, (rows, columns)
 
     def _averaged(self, op: Op, x: Ref, fits: tuple[Fit, Fit], window: Window) -> Ref:
-        """What the pool makes of a map whose borders and strides fall where the whole map's would."""
+        """Append the average pool of a map padded so that borders and strides fall where the whole map's would."""
         axes: tuple[Axis, Axis] = (window.rows, window.columns)
         rows, columns = (
             placed(axis, fit, x.shape[1 + i]) for i, (axis, fit) in enumerate(zip(axes, fits, strict=True))
@@ -147,13 +147,13 @@ class _Pads:
         }
 
     def postpone(self, op: Op, pads: Pads) -> bool:
-        """Whether the padding waits for the operation after it."""
+        """Keep the padding for the operation after it, if that can take it over; returns True then."""
         if op.outputs[0] in self._taken:
             self._waiting[op.outputs[0]] = pads
         return op.outputs[0] in self._taken
 
     def has_postponed(self, op: Op) -> bool:
-        """Whether a padding waits for this operation."""
+        """True when a padding was kept for this operation."""
         return op.inputs[0] in self._waiting
 
     def with_postponed(self, op: Op, pads: Pads) -> Pads:

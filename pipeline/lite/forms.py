@@ -38,7 +38,7 @@ _LONGEST_APART = 9
 
 
 class Geometry(NamedTuple):
-    """How a window moves: along rows and columns."""
+    """Stride, dilation and padding of a window, along rows and columns."""
 
     stride: Pair = (1, 1)
     dilation: Pair = (1, 1)
@@ -71,7 +71,7 @@ class Forms:
         return self.file.constant(self._weights(index), ("array", index))
 
     def derived(self, index: int, how: object, make: Callable[[Array], Array]) -> Ref:
-        """What is made of a package's array; `how` None leaves it as it is."""
+        """A constant that `make` derives from a package's array, once for each key `how`; None leaves it as it is."""
         if how is None:
             return self.array(index)
         key = ("array", index, how)

@@ -47,7 +47,7 @@ _SEGMENT_BYTES = 2_000_000
 
 
 class Stored(NamedTuple):
-    """Where an array is in the file, what it holds, and the XXH3 of its bytes."""
+    """An array in the file: its place, dtype and shape, and the XXH3 of its bytes."""
 
     offset: int
     shape: tuple[int, ...]
@@ -79,20 +79,24 @@ class Package:
                 header = _header(path, file)
                 self._held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
-            raise ModelError(f"package {path}: {error.strerror or error}") from error
+            raise ModelError(f"package {path}: {error.strerror or error}", file=path) from error
         try:
             self._arrays = tuple(_stored(value) for value in header["arrays"])
             graph = ModelGraph.from_json(header["graph"])
             blocks = tuple(tuple(map(op_from_json, ops)) for ops in header["blocks"])
             self.about: Mapping[str, Any] = dict(header["about"])
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-            raise ModelError(f"package {path} is damaged: {type(error).__name__}: {str(error)[:200]}") from error
+            raise ModelError(
+                f"package {path} is damaged: {type(error).__name__}: {str(error)[:200]}", file=path
+            ) from error
         if digest is not None and graph.digest != digest:
-            raise ModelError(f"package {path} holds model {graph.digest}, {digest} was asked for; pack it again")
+            raise ModelError(
+                f"package {path} holds model {graph.digest}, {digest} was asked for; pack it again", file=path
+            )
         if short := [one for one in self._arrays if one.offset + one.nbytes > len(self._held)]:
             ends = max(one.offset + one.nbytes for one in short)
             raise ModelError(
-                f"package {path} is cut short: {len(self._held):,} bytes of at least {ends:,}; copy it again"
+                f"package {path} is cut short: {len(self._held):,} bytes of at least {ends:,}; copy it again", file=path
             )
         self.program = Program(graph if name is None else replace(graph, name=name), blocks, len(self._arrays))
         self._known: set[int] = set()
@@ -128,7 +132,8 @@ class Package:
         if index not in self._known:
             if xxhash.xxh3_64_intdigest(data) != one.checksum:
                 raise ModelError(
-                    f"package {self.path} is damaged: array {index} is not as it was written; copy it again"
+                    f"package {self.path} is damaged: array {index} is not as it was written; copy it again",
+                    file=self.path,
                 )
             self._known.add(index)
         return np.frombuffer(data, one.dtype).reshape(one.shape)
@@ -154,7 +159,7 @@ def write(path: Path, draft: Draft, about: Mapping[str, Any]) -> None:
                 Path(file.name).unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise ModelError(f"package {path} cannot be written: {error.strerror or error}") from error
+        raise ModelError(f"package {path} cannot be written: {error.strerror or error}", file=path) from error
 
 
 def _write(file: IO[bytes], draft: Draft, about: Mapping[str, Any]) -> None:
@@ -179,26 +184,29 @@ def _header(path: Path, file: IO[bytes]) -> Mapping[str, Any]:
     size = os.fstat(file.fileno()).st_size
     preamble = file.read(_PREAMBLE.size)
     if len(preamble) < _PREAMBLE.size or not preamble.startswith(_MAGIC):
-        raise ModelError(f"{path} is no package; `trisect pack MODEL -o FILE` writes one")
+        raise ModelError(f"{path} is no package; `trisect pack MODEL -o FILE` writes one", file=path)
     _, version, _, begin, length, checksum = _PREAMBLE.unpack(preamble)
     if version != FORMAT_VERSION:
         raise ModelError(
-            f"package {path} has format {version}, this trisect reads {FORMAT_VERSION}; pack the model again with it"
+            f"package {path} has format {version}, this trisect reads {FORMAT_VERSION}; pack the model again with it",
+            file=path,
         )
     if length > _HEADER_LIMIT_BYTES:
-        raise ModelError(f"package {path}: a header of {length:,} bytes, at most {_HEADER_LIMIT_BYTES:,} are read")
+        raise ModelError(
+            f"package {path}: a header of {length:,} bytes, at most {_HEADER_LIMIT_BYTES:,} are read", file=path
+        )
     if begin + length > size:
-        raise ModelError(f"package {path} is cut short: {size:,} bytes of {begin + length:,}; copy it again")
+        raise ModelError(f"package {path} is cut short: {size:,} bytes of {begin + length:,}; copy it again", file=path)
     file.seek(begin)
     text = file.read(length)
     if xxhash.xxh3_64_intdigest(text) != checksum:
-        raise ModelError(f"package {path} is damaged: its header is not as it was written; copy it again")
+        raise ModelError(f"package {path} is damaged: its header is not as it was written; copy it again", file=path)
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"package {path} is damaged: {str(error)[:200]}") from error
+        raise ModelError(f"package {path} is damaged: {str(error)[:200]}", file=path) from error
     if not isinstance(header, dict):
-        raise ModelError(f"package {path} is damaged: its header is no map")
+        raise ModelError(f"package {path} is damaged: its header is no map", file=path)
     return header
 
 

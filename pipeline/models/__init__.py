@@ -102,5 +102,5 @@ def lookup(name: str) -> ZooModel:
 
 
 def mode_of(source: ModelSource) -> PreprocessMode | None:
-    """How the zoo's model wants its pixels; None for a file, which does not say. Raises UnknownModel."""
+    """Pixel mode of a model of the zoo; None for a file, which does not say. Raises UnknownModel."""
     return None if source.is_file else lookup(source.source).preprocess

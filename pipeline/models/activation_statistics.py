@@ -136,7 +136,7 @@ def after(
     shrink: float = 1.0,
     target: float = 1.0,
 ) -> ActivationStatistics:
-    """Moments of what an operation makes of `inputs`, which have `sizes` elements, and of plain numbers.
+    """Statistics of what an operation makes of `inputs`, which have `sizes` elements, and of plain numbers.
 
     `shrink` is how many times fewer elements it makes than it reads; `target` the variance that its weights were scaled
     for, if it has any.
@@ -216,7 +216,9 @@ def _pool(operation: Any, x: ActivationStatistics, shrink: float) -> ActivationS
 
 
 def _largest(count: int) -> ActivationStatistics:
-    """Of so many independent standard normal values. In whole numbers up to the last division, so exact."""
+    """Statistics of the largest of `count` independent standard normal values. In whole numbers up to the last
+    division, so exact.
+    """
     values = sorted((*_NODES, *(-node for node in _NODES)))
     n, count = len(values), min(count, _MOST_DRAWN)
     shares = [((i + 1) ** count - i**count) / n**count for i in range(n)]

@@ -1,4 +1,4 @@
-"""Whether a model file is what it may be, asked before Keras reads it: sizes that unpack to bounded memory.
+"""Checks of a model file before Keras reads it: sizes that unpack to bounded memory.
 
 A .keras file is a ZIP archive: its configuration is text that Keras reads at once, however much it unpacks to.
 """

@@ -1,4 +1,4 @@
-"""What people ask of a model before they run it: sizes and counts. Shipped for the zoo, so no TensorFlow is needed.
+"""Facts of models: sizes and counts, for people. Shipped for the zoo, so no TensorFlow is needed.
 
 `trisect models --all --load --json > pipeline/models/facts.json` renews what is shipped.
 """
@@ -28,7 +28,7 @@ class NamedBytes:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """Of one model, independent of its weights' values.
+    """Facts of one model, independent of its weights' values.
 
     `parameters` are counted as papers do: before folding, without batch norm's moving statistics. `macs` are those of
     one frame. `largest` are the three largest tensors that leave a block, `narrowest` the three smallest that
@@ -47,7 +47,7 @@ class ModelFacts:
     memory_bytes: int
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Plain JSON values."""
         return asdict(self)
 
     @classmethod
@@ -58,7 +58,7 @@ class ModelFacts:
 
 
 def facts_of(graph: ModelGraph, *, parameters: int, memory_bytes: int) -> ModelFacts:
-    """Of a prepared model's graph, and what only its preparing knows."""
+    """Facts of a prepared model's graph, with the two that only its preparation knows."""
     by_size = sorted(graph.tensors, key=lambda tensor: (tensor.nbytes, tensor.id))
     through = sorted(_single_cuts(graph), key=lambda tensor: (tensor.nbytes, tensor.id))
     return ModelFacts(
@@ -91,6 +91,6 @@ def _single_cuts(graph: ModelGraph) -> list[Tensor]:
 
 @cache
 def shipped() -> dict[str, ModelFacts]:
-    """Those of the zoo, by name; measured by the version of Keras that this release was made with."""
+    """Facts of the zoo's models by name, measured by the version of Keras that this release was made with."""
     known = (ModelFacts.from_json(value) for value in json.loads(_SHIPPED.read_text(encoding="utf-8")))
     return {facts.name: facts for facts in known}

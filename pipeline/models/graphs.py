@@ -34,7 +34,7 @@ def graph_of(source: ModelSource) -> ModelGraph:
 
 
 def shipped_graph(name: str) -> ModelGraph:
-    """That of a network of the zoo, with the digest `NO_WEIGHTS`. Raises KeyError."""
+    """The graph of a network of the zoo, with the digest `NO_WEIGHTS`. Raises KeyError."""
     with zipfile.ZipFile(_SHIPPED) as archive:
         return ModelGraph.from_json(json.loads(archive.read(f"{name}.json")))
 

@@ -1,4 +1,4 @@
-"""Whether a model fits into memory, asked beforehand: else the kernel ends the process.
+"""Checks that a model fits into memory, before the kernel would kill the process.
 
 From a model's shipped facts, or its file, and from this machine alone.
 
@@ -36,41 +36,40 @@ _MEGABYTE = 1_000_000
 
 
 class TooLarge(ModelError):
-    """It would need more memory than there is."""
+    """More memory would be needed than there is; `needed` and `available` are bytes."""
 
-    def __init__(self, what: str, needed: int, available: int, mend: str) -> None:
+    def __init__(self, what: str, needed: int, available: int, hint: str) -> None:
         there = f"{available / _MEGABYTE:,.0f} MB are available"
-        super().__init__(f"{what} about {needed / _MEGABYTE:,.0f} MB of memory, {there}; {mend}")
-        self.needed = needed
-        self.available = available
+        text = f"{what} about {needed / _MEGABYTE:,.0f} MB of memory, {there}"
+        super().__init__(text, size=needed, limit=available, hint=hint)
 
 
 def check_fits(source: ModelSource) -> None:
     """Raise TooLarge when loading and running would take more bytes than are available."""
-    mend = "use a smaller model, or a machine with more memory"
-    require(needed_bytes(source), f"to load and run model {source.name!r} takes", mend)
+    remedy = "use a smaller model, or a machine with more memory"
+    require(needed_bytes(source), f"to load and run model {source.name!r} takes", remedy)
 
 
 def check_room(model: Loaded, blocks: Sequence[int], times: int = 1) -> None:
     """Raise TooLarge when one more segment of a loaded model, these blocks in order, would take more than there is.
 
-    With `times`, when so many would.
+    With `times`, when that many would.
     """
     over = f", {times} times over," if times > 1 else ""
     first = model.graph.blocks[blocks[0]].name
     what = f"{len(blocks)} blocks of model {model.graph.name!r} from {first!r} on{over} take"
-    mend = "free some, or give the node's memory_mb, so that plans keep within it"
-    require(times * model.segment_bytes(blocks), what, mend)
+    remedy = "free some, or give the node's memory_mb, so that plans keep within it"
+    require(times * model.segment_bytes(blocks), what, remedy)
 
 
-def require(needed: int, what: str, mend: str) -> None:
+def require(needed: int, what: str, remedy: str) -> None:
     """Raise TooLarge when `needed` bytes, for `what`, are more than are available."""
     if needed > (available := available_bytes()):
-        raise TooLarge(what, needed, available, mend)
+        raise TooLarge(what, needed, available, remedy)
 
 
 def needed_bytes(source: ModelSource) -> int:
-    """What loading and running takes at its peak; 0 where that cannot be told without loading."""
+    """Peak bytes of loading and running; 0 where they are not known without loading."""
     if not source.is_file:
         return shipped()[source.source].memory_bytes if source.source in shipped() else 0
     path = Path(source.source).expanduser()

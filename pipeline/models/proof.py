@@ -73,7 +73,7 @@ def _difference(model: PreparedModel, made: Sequence[Array], expected: Sequence[
 
 
 def agree(made: Array, expected: Array) -> bool:
-    """Whether two outputs are one but for rounding."""
+    """True when two outputs are equal except for rounding, by their dtype's TOLERANCE."""
     if made.shape != expected.shape or made.dtype != expected.dtype:
         return False
     if expected.dtype.kind != "f":

@@ -1,4 +1,4 @@
-"""Where a model comes from, as a configuration names it. Imports nothing heavy."""
+"""Sources of models, as a configuration names them. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class ModelSource:
 
     @property
     def is_file(self) -> bool:
-        """Whether `source` is a path and no name of the zoo."""
+        """True when `source` is a path and no name of the zoo."""
         return self.source.endswith((".keras", ".h5", ".hdf5", ".trisect")) or "/" in self.source
 
     @property
     def is_package(self) -> bool:
-        """Whether `source` is the path of a package."""
+        """True when `source` is the path of a package."""
         return self.source.endswith(".trisect")
 
 

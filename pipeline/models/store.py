@@ -1,4 +1,4 @@
-"""Where packages are kept on a machine, each written once: by what was packed, in the cache folder.
+"""The store of packages on a machine, each written once: by what was packed, in the cache folder, which is bounded.
 
 A package is made in a process of its own, so that who asks for it never loads TensorFlow. Knows no network.
 """
@@ -23,6 +23,7 @@ from pathlib import Path
 from pipeline import folders
 from pipeline.errors import ModelError, NoKernel
 from pipeline.lite.package import FORMAT_VERSION, SUFFIX, Package
+from pipeline.models import kept
 from pipeline.models.source import ModelSource
 
 _log = logging.getLogger(__name__)
@@ -32,32 +33,33 @@ _MAKES = ("models", "prepare", "lite")
 _SERVE = "from pipeline.models.pack import serve; serve()"
 
 
-def directory() -> Path:
-    """`$XDG_CACHE_HOME/trisect/packages`, by default below ~/.cache."""
-    return folders.cache() / "packages"
-
-
 def path_of(source: ModelSource) -> Path:
-    """Where the package of a source is, or will be. Raises ModelError for a file that is not there."""
+    """Path of a source's package, whether it exists yet or not. Raises ModelError for a file that is not there."""
     named = [FORMAT_VERSION, _code(), _version("keras"), _identity(source.source), _identity(source.weights)]
     named += [source.input_size, [_identity_of_package(package) for package in source.imports]]
     key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
-    return directory() / f"{Path(source.source).stem}-{key}{SUFFIX}"
+    return folders.packages() / f"{Path(source.source).stem}-{key}{SUFFIX}"
 
 
 def load(source: ModelSource) -> Package:
     """The package that a source is, or the one made of it here before; else a new one, which takes seconds.
 
-    Raises ModelError, for a source that has to be packed also where TensorFlow is not installed.
+    One that was made here stays on the disk while it is in use; others may have to go for it (`kept.prune`). Raises
+    ConfigError for a limit that is none, and ModelError, for a source that has to be packed also where TensorFlow is
+    not installed.
     """
     if source.is_package:
         return Package(Path(source.source).expanduser(), name=source.name)
     path = path_of(source)
-    if not path.exists():
+    package = kept.opened(path, source.name)
+    while package is None:
+        most_bytes = kept.limit_bytes()
         with _alone(path):
             if not path.exists():
                 make(source, path)
-    return Package(path, name=source.name)
+            package = kept.opened(path, source.name)  # not there: another process needed its room in this very moment
+        kept.prune(path.parent, most_bytes)
+    return package
 
 
 def make(source: ModelSource, path: Path) -> None:
@@ -120,7 +122,7 @@ def _identity_of_package(package: str) -> list[str]:
 
 @cache
 def _code() -> str:
-    """What the code that makes packages is: a package of other code is not used."""
+    """Hash of the code that makes packages: a package of other code is not used."""
     found = hashlib.sha256()
     for room in _MAKES:
         for file in sorted((_root() / "pipeline" / room).rglob("*.py")):
@@ -137,7 +139,7 @@ def _version(package: str) -> str:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Of the nodes that start on one machine, one packs and the others wait. Raises ModelError."""
+    """Hold the package's lock: one node of a machine packs, the others wait. Raises ModelError."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = path.with_suffix(".lock").open("a", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What every plan is compared with: the single tiers, and the planners of earlier papers. Each has the same signature.
+"""Baselines for every plan: the single tiers, and the planners of earlier papers. Each has the same signature.
 
 The two-tier planners take the best of the pairs of tiers that have nodes, which is more than their papers claim.
 """
@@ -74,7 +74,7 @@ def dads_heavy(
 def scission(
     graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint] = NOTHING, objective: Objective = LATENCY
 ) -> Placement:
-    """The best of what Scission looks at (Lockhart et al., UCC 2020). Raises Infeasible."""
+    """The best placement that Scission considers (Lockhart et al., UCC 2020). Raises Infeasible."""
     return scission_best(graph, costs, constraints, objective, count=1)[0]
 
 

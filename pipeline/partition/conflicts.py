@@ -1,4 +1,4 @@
-"""Why there is no placement: a smallest set of constraints that cannot all be respected.
+"""Conflicts: a smallest set of constraints that no placement respects together.
 
 The implicit hitting set algorithm (Ignatiev et al., "Smallest MUS extraction with minimal hitting set dualization",
 CP 2015): a conflict must hit every set of constraints whose release makes the rest feasible; a smallest set that hits
@@ -24,7 +24,10 @@ Feasible = Callable[[Sequence[Constraint]], Placement | None]
 def smallest_conflict(
     graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], feasible: Feasible
 ) -> tuple[Constraint, ...]:
-    """As few of the constraints as possible that no placement respects together; all of them must be infeasible."""
+    """A smallest set of the constraints that no placement respects together.
+
+    All of them together must be infeasible; `feasible` finds a placement for a subset, or None.
+    """
     constraints = list(dict.fromkeys(constraints))
     corrections: list[list[int]] = []
     while True:
@@ -37,13 +40,13 @@ def smallest_conflict(
 
 
 def explained(graph: ModelGraph, costs: Costs, conflict: Sequence[Constraint]) -> Infeasible:
-    """The error that names them."""
+    """The error to raise for a conflict: names its constraints, the facts they meet, and the way out."""
     absent = [f"the {tier.label} has no node" for tier in Tier if tier not in costs.seconds]
     described = "; ".join(constraint.describe(graph) for constraint in conflict)
     which = "this cannot be had" if len(conflict) == 1 else f"these {len(conflict)} constraints conflict"
-    mend = "release it" if len(conflict) == 1 else "release one of them"
+    remedy = "release it" if len(conflict) == 1 else "release one of them"
     facts = ", ".join(["data only flows device -> edge -> cloud", "the input stands on the device", *absent])
-    return Infeasible(f"no placement: {which}: {described} ({facts}); {mend}")
+    return Infeasible(f"no placement: {which}: {described} ({facts}); {remedy}")
 
 
 def _released(

@@ -1,4 +1,4 @@
-"""What a placement must respect besides the direction of data, each wish a small value of its own.
+"""Constraints on placements, besides the direction of data; each is a small value.
 
 A constraint says which blocks may not run where, and which sums over a placement have a limit; planners know no more
 of it than that. Knows no prices.
@@ -48,7 +48,7 @@ class Limit:
     peaks: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
 
     def is_met(self, graph: ModelGraph, placement: Placement) -> bool:
-        """Whether the placement keeps within it, up to rounding."""
+        """True when the placement keeps the sum within `bound`, up to rounding."""
         terms = [weights[v] for tier, weights in self.blocks.items() for v, at in enumerate(placement) if at == tier]
         for tier, weights in self.peaks.items():
             terms.append(max((weights[v] for v, at in enumerate(placement) if at == tier), default=0.0))
@@ -61,14 +61,16 @@ class Limit:
 
 @dataclass(frozen=True)
 class Constraint:
-    """One wish. Its subclasses say what it rules out."""
+    """Base of all constraints: rules out nothing."""
 
     def forbidden(self, graph: ModelGraph) -> Iterable[Blocked]:
-        """Blocks and the tiers on which they may not run. Raises PlanError when it names a block that is not there."""
+        """Pairs of a block and a tier on which it may not run. Raises PlanError for a block that the graph does not
+        have.
+        """
         return ()
 
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
-        """The sums that it bounds."""
+        """Upper bounds on sums over a placement."""
         return ()
 
     def describe(self, graph: ModelGraph) -> str:
@@ -84,7 +86,7 @@ class Pin(Constraint):
     tier: Tier
 
     def forbidden(self, graph: ModelGraph) -> Iterable[Blocked]:
-        """All other tiers."""
+        """The block with each other tier. Raises PlanError for a block that the graph does not have."""
         return [(_index(graph, self.block), tier) for tier in Tier if tier != self.tier]
 
     def describe(self, graph: ModelGraph) -> str:
@@ -100,7 +102,7 @@ class Forbid(Constraint):
     tier: Tier
 
     def forbidden(self, graph: ModelGraph) -> Iterable[Blocked]:
-        """That one."""
+        """The block with its tier. Raises PlanError for a block that the graph does not have."""
         return [(_index(graph, self.block), self.tier)]
 
     def describe(self, graph: ModelGraph) -> str:
@@ -115,7 +117,7 @@ class RawStays(Constraint):
     tier: Tier
 
     def forbidden(self, graph: ModelGraph) -> Iterable[Blocked]:
-        """Whatever reads it, on later tiers."""
+        """Readers of the input, or of what still shows it, on later tiers."""
         return _readers_stay(graph, depth=1, tier=self.tier)
 
     def describe(self, graph: ModelGraph) -> str:
@@ -125,12 +127,12 @@ class RawStays(Constraint):
 
 @dataclass(frozen=True)
 class MinDepth(Constraint):
-    """Whatever leaves the device has passed at least so many blocks that compute something, on every way to it."""
+    """Every tensor that leaves the device has at least `blocks` computing blocks on each path from the input to it."""
 
     blocks: int
 
     def forbidden(self, graph: ModelGraph) -> Iterable[Blocked]:
-        """Whatever reads something shallower, beyond the device."""
+        """Readers of shallower tensors, on later tiers than the device."""
         return _readers_stay(graph, depth=self.blocks, tier=Tier.DEVICE)
 
     def describe(self, graph: ModelGraph) -> str:
@@ -140,7 +142,7 @@ class MinDepth(Constraint):
 
 @dataclass(frozen=True)
 class UploadLimit(Constraint):
-    """So many bytes of a frame go up the link above `lower`."""
+    """At most `nbytes` bytes of a frame go up the link above `lower`."""
 
     lower: Tier
     nbytes: float
@@ -156,7 +158,7 @@ class UploadLimit(Constraint):
 
 @dataclass(frozen=True)
 class TimeLimit(Constraint):
-    """A tier computes for so many seconds a frame."""
+    """A tier computes for at most `seconds` a frame."""
 
     tier: Tier
     seconds: float
@@ -178,7 +180,7 @@ class ShareLimit(Constraint):
     share: float
 
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
-        """What the tier takes, less its share of everybody's."""
+        """One sum, at most 0: the tier's seconds less its share of all tiers'."""
         weights = {
             tier: [((tier == self.tier) - self.share) * s for s in times] for tier, times in costs.seconds.items()
         }
@@ -191,7 +193,7 @@ class ShareLimit(Constraint):
 
 @dataclass(frozen=True)
 class MemoryLimit(Constraint):
-    """A tier's node holds its blocks' weights, and what its largest block reads and makes, in so many bytes.
+    """A tier's node holds its blocks' weights, and what its largest block reads and makes, in `nbytes` bytes.
 
     An engine's own memory is not counted: give what is left for networks.
     """
@@ -202,7 +204,7 @@ class MemoryLimit(Constraint):
     """Of each weight: as loaded, and in the order that the engine's kernels want."""
 
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
-        """Weights add up; of what passes through, the largest block's counts."""
+        """One sum in bytes: all weights, and the inputs and outputs of the largest block."""
         weights = [float(self.copies * WEIGHT_BYTES * block.parameters) for block in graph.blocks]
         working = [float(sum(graph.tensors[t].nbytes for t in (*b.inputs, *b.outputs))) for b in graph.blocks]
         return [Limit(self.nbytes, blocks={self.tier: weights}, peaks={self.tier: working})]
@@ -219,7 +221,7 @@ class Uses(Constraint):
     tier: Tier
 
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
-        """The number of its blocks, from below."""
+        """One sum: the negated number of the tier's blocks, at most -1."""
         return [Limit(-1.0, blocks={self.tier: [0.0, *[-1.0] * (len(graph) - 1)]})]
 
     def describe(self, graph: ModelGraph) -> str:
@@ -230,7 +232,7 @@ class Uses(Constraint):
 def broken(
     graph: ModelGraph, placement: Placement, costs: Costs, constraints: Iterable[Constraint]
 ) -> list[Constraint]:
-    """Those that the placement does not respect."""
+    """The constraints that the placement does not respect. Raises PlanError for one on a block that is not there."""
     return [
         constraint
         for constraint in constraints

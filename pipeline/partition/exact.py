@@ -66,7 +66,10 @@ def solve(
     *,
     explain: bool = True,
 ) -> Solution:
-    """As `partition`, with how far the optimum was proved; `explain` says to look for the conflict if there is none."""
+    """Plan like `partition`, and give the gap to which the optimum was proved.
+
+    Raises Infeasible (which names a smallest conflict only with `explain`, since finding it takes time), PlanError.
+    """
     costs.check(graph)
     try:
         return _solve(graph, costs, constraints, objective)
@@ -98,24 +101,33 @@ def _solve(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], o
         without = _solve_uncharged(graph, replace(costs, seconds=others), constraints, objective)
     except Infeasible:
         return found
-    return min(found, without, key=lambda solution: objective.value(predict(graph, solution.placement, costs)))
+    values = {s.placement: objective.value(predict(graph, s.placement, costs)) for s in (found, without)}
+    best = min(values, key=lambda placement: values[placement])
+    # the one that is dearer may still hide a better one than the best
+    bound = min(values[solution.placement] * (1 - solution.gap) for solution in (found, without))
+    return Solution(best, gap_between(bound, values[best]))
+
+
+def gap_between(bound: float, value: float) -> float:
+    """By what share of `value` something better could be better, when nothing is worth less than `bound`."""
+    gap = max(0.0, 1 - bound / value) if value > 0 else 0.0
+    return gap if gap > PROOF else 0.0
 
 
 def _solve_uncharged(
     graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective
 ) -> Solution:
-    """The best if the edge's handling cost nothing; so, the best where it is without blocks in it."""
+    """The optimum without the edge's send and receive overhead, so the true optimum if the edge has no blocks."""
     limits = [limit for constraint in constraints for limit in constraint.limits(graph, costs)]
     known = _best_known(graph, costs, constraints, objective)
-    judged = _with_latency(objective, graph, known.guide, costs)
+    judged = _judged_by(objective, graph, known.guide, costs)
     for _ in range(_MOST_REPAIRS):
         placement, bound = _solve_program(graph, costs, constraints, limits, judged, known)
         exceeded = [number for number, limit in enumerate(limits) if not limit.is_met(graph, placement)]
         if not exceeded:
             value = judged.value(predict(graph, placement, costs))
             bound += judged.latency * costs.send_receive_overhead.get(Tier.EDGE, 0.0) * (Tier.EDGE in placement)
-            gap = max(0.0, 1 - bound / value) if value > 0 else 0.0
-            return Solution(placement, gap if gap > PROOF else 0.0)
+            return Solution(placement, gap_between(bound, value))
         # within the solver's tolerance of a limit, but beyond it
         for number in exceeded:
             limits[number] = replace(limits[number], bound=_a_little_less(limits[number].bound))
@@ -124,7 +136,9 @@ def _solve_uncharged(
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known before: a placement that the constraints allow, if any, and one that may break them as a scale."""
+    """Placements known before solving: one that the constraints allow, if any, and one that may break them as
+    a scale.
+    """
 
     allowed: Placement | None
     guide: Placement
@@ -136,7 +150,12 @@ def _best_known(graph: ModelGraph, costs: Costs, constraints: Sequence[Constrain
     return _Known(allowed, candidates[0])
 
 
-def _with_latency(objective: Objective, graph: ModelGraph, guide: Placement, costs: Costs) -> Objective:
+def with_latency(graph: ModelGraph, costs: Costs, objective: Objective) -> Objective:
+    """The objective with a little weight on latency, which decides where all else is about equal."""
+    return _judged_by(objective, graph, _best_known(graph, costs, (), objective).guide, costs)
+
+
+def _judged_by(objective: Objective, graph: ModelGraph, guide: Placement, costs: Costs) -> Objective:
     if objective.latency:
         return objective
     predicted = predict(graph, guide, costs)
@@ -256,7 +275,7 @@ def _ups(program: Program, lower: Tier, weights: Sequence[float] | None = None) 
 
 
 def _answers(program: Program, lower: Tier) -> Expression:
-    """The bytes of outputs that come down it."""
+    """The bytes of outputs that come down the link above `lower`."""
     steps, graph = program.steps, program.steps.graph
     outputs = set(graph.outputs)
     return steps.reduced(
@@ -265,7 +284,7 @@ def _answers(program: Program, lower: Tier) -> Expression:
 
 
 def _overhead_s(costs: Costs, lower: Tier) -> float:
-    """What is paid with the first block beyond a link: the device sends and receives, or the cloud does."""
+    """Seconds charged with the first block beyond a link: the device's send and receive overhead, or the cloud's."""
     return costs.send_receive_overhead.get(Tier.DEVICE if lower == Tier.DEVICE else Tier.CLOUD, 0.0)
 
 

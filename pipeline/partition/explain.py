@@ -1,5 +1,5 @@
-"""Why a plan is as it is: every baseline's price beside it, what splitting loses, where the decision turns, and what
-each constraint costs. Needs neither broker nor TensorFlow.
+"""Explanations of a plan: the price of every baseline, the loss from splitting, the breakpoints of the decision, and
+the shadow price of each constraint. Needs neither broker nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS
 from pipeline.partition.constraints import Constraint, Uses
 from pipeline.partition.objective import LATENCY, Objective
-from pipeline.partition.priced_plan import NodeSet, PricedPlan, choose, priced, rank
+from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced, rank
+from pipeline.partition.search import choose
 from pipeline.placement import Placement, Tier
 
 _SPAN = 1000.0
@@ -29,7 +30,7 @@ _NOTHING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """What a planner would do with the same nodes; `why_not` says why it can't, and the rest is None then."""
+    """Another planner's plan on the same nodes, or None with the reason in `why_not`."""
 
     planner: str
     priced_plan: PricedPlan | None
@@ -48,7 +49,7 @@ class Breakpoint:
 
 @dataclass(frozen=True, slots=True)
 class ShadowPrice:
-    """What respecting a constraint costs: the objective's value without it, in words which one."""
+    """A constraint, in words, with the objective's value of the best plan without it."""
 
     constraint: str
     value_without: float
@@ -56,7 +57,7 @@ class ShadowPrice:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Of the best choice: the next best, all baselines, the best split if one tier wins, turning points, tolls."""
+    """The best plan, the next best, all baselines, the best split if one tier wins, breakpoints and shadow prices."""
 
     best: PricedPlan
     runner_up: PricedPlan | None
@@ -156,7 +157,7 @@ def explain(
     *,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Explanation:
-    """Plan and explain. Raises Infeasible with the conflict, PlanError for bad costs."""
+    """Plan and explain; `progress` is told each step. Raises Infeasible with the conflict, PlanError for bad costs."""
     progress("plan")
     priced_plans = choose(graph, node_sets, constraints, objective)
     best = priced_plans[0]
@@ -232,7 +233,7 @@ def _breakpoints(
     best: PricedPlan,
     lower: Tier,
 ) -> list[Breakpoint]:
-    """The nearest turning points below and above the present bandwidth of a link, all its node sets scaled alike."""
+    """The nearest breakpoints below and above the present bandwidth of a link, scaled alike for all node sets."""
     here = best.costs.link(lower).bandwidth_bytes_per_s
     kind = kind_of(best.placement)
     if here == float("inf"):
@@ -275,7 +276,7 @@ def _shadow_prices(
     objective: Objective,
     best: PricedPlan,
 ) -> list[ShadowPrice]:
-    """Of each constraint that is in the way of something better; of several pins and so on, each alone."""
+    """The shadow prices of the binding constraints, each released alone."""
     shadow_prices = []
     for released in constraints:
         without = choose(graph, node_sets, [c for c in constraints if c != released], objective)[0]

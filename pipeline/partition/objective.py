@@ -1,4 +1,4 @@
-"""What a plan is judged by: one number from what a placement takes, so that unlike things can be weighed."""
+"""Objectives: one number for a placement's costs, so that unlike costs can be weighed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Objective:
             raise PlanError(f"an objective needs weights of at least 0, one of them above, not {weights}")
 
     def value(self, prediction: Prediction) -> float:
-        """What is to be as small as possible."""
+        """The weighted sum to minimise, in the weights' unit."""
         return float(
             self.latency * prediction.seconds
             + self.period * prediction.period_s

@@ -24,7 +24,9 @@ TIE = 1e-9
 PROOF = 1e-6
 """A mixed-integer program ends when no placement can be better by more than this share..."""
 MOST_WORK = 30_000
-"""...or after so many branches times columns, about half a second of work; how far it was proved is known then."""
+"""...or after this many branches times columns, about half a second of work; the gap that is proved by then
+is known.
+"""
 
 _SCALE = 1e6  # the best known value in the linear solver's units; its tolerances are absolute, 1e-10
 _INTEGRAL = 1e-6

@@ -63,33 +63,37 @@ def best(
 
     `whole_s` is the objective's value of the best placement without tiles.
     """
-    tried = sorted(tiled_stack_costs, key=lambda s: -_promise(objective, s))[:MOST_RANKED]
+    by_promise = sorted(tiled_stack_costs, key=lambda s: -_promise(objective, s))
+    tried = by_promise[:MOST_RANKED]
     ranked = sorted(((_cut_value(graph, costs, objective, s), place) for place, s in enumerate(tried)))
     found: tuple[float, TiledStackCost, Placement] | None = None
-    solved, passed = 0, np.inf
+    solved = 0
+    passed = min((least(costs, objective, given, whole_s) for given in by_promise[MOST_RANKED:]), default=np.inf)
     for _, place in ranked:
         given = tried[place]
-        least = _least(costs, objective, given, whole_s)
-        if found is not None and least >= found[0]:
+        bound = least(costs, objective, given, whole_s)
+        if found is not None and bound >= found[0]:
             continue
         if solved == MOST_SOLVED:
-            passed = min(passed, least)
+            passed = min(passed, bound)
             continue
         solved += 1
-        placement = _placed(graph, _priced(graph, costs, given), given.tiling, constraints, objective)
-        if placement is not None:
-            value = objective.value(predict(graph, placement, _priced(graph, costs, given)))
-            found = min(found, (value, given, placement), key=lambda f: f[0]) if found else (value, given, placement)
+        solution = _placed(graph, _priced(graph, costs, given), given.tiling, constraints, objective)
+        if solution is not None:
+            value = objective.value(predict(graph, solution.placement, _priced(graph, costs, given)))
+            passed = min(passed, value * (1 - solution.gap))
+            new = value, given, solution.placement
+            found = min(found, new, key=lambda f: f[0]) if found else new
     if found is None:
         return None
-    gap = max(0.0, 1 - passed / found[0]) if found[0] else 0.0
     even = balanced(graph, pool, found[1], latency=objective.latency, period=objective.period)
     priced = with_tiles(graph, costs, even.tiling, cost(graph, pool, even))
-    placement = _placed(graph, priced, even.tiling, constraints, objective)
+    balance = _placed(graph, priced, even.tiling, constraints, objective)
     # balance is of the stack by itself: a coordinator whose other blocks are the bottleneck may have got too much of it
-    if placement is None or objective.value(predict(graph, placement, priced)) > found[0]:
+    if balance is None or (value := objective.value(predict(graph, balance.placement, priced))) > found[0]:
+        gap = exact.gap_between(passed, found[0])
         return Tiled(found[2], found[1].tiling, _priced(graph, costs, found[1]), gap)
-    return Tiled(placement, even.tiling, priced, gap)
+    return Tiled(balance.placement, even.tiling, priced, exact.gap_between(passed, value))
 
 
 def kept(
@@ -101,22 +105,22 @@ def kept(
     objective: Objective,
     found: Tiled,
 ) -> Tiled:
-    """The stack in use with its grid on its nodes, borders balanced anew, if that is nearly as good as what was found.
+    """The stack in use with its grid on its nodes, borders balanced again, if that is nearly as good as what was found.
 
     The nodes are all in the pool.
     """
     present = tiled_stack_cost(graph, pool, in_use)
     even = balanced(graph, pool, present, latency=objective.latency, period=objective.period)
     priced = with_tiles(graph, costs, even.tiling, cost(graph, pool, even))
-    placement = _placed(graph, priced, even.tiling, constraints, objective)
+    solution = _placed(graph, priced, even.tiling, constraints, objective)
     least = objective.value(predict(graph, found.placement, found.costs))
-    if placement is None or objective.value(predict(graph, placement, priced)) > (1 + KEPT) * least:
+    if solution is None or (value := objective.value(predict(graph, solution.placement, priced))) > (1 + KEPT) * least:
         return found
-    return Tiled(placement, even.tiling, priced, found.gap)
+    return Tiled(solution.placement, even.tiling, priced, exact.gap_between(least * (1 - found.gap), value))
 
 
 def pins(graph: ModelGraph, tiling: Tiling) -> list[Pin]:
-    """What a tiling asks of a placement."""
+    """Constraints that keep a tiling's stack on the edge."""
     return [Pin(block, Tier.EDGE) for block in tiling.stack(graph).blocks]
 
 
@@ -127,10 +131,10 @@ def _priced(graph: ModelGraph, costs: Costs, given: TiledStackCost) -> Costs:
 
 def _placed(
     graph: ModelGraph, costs: Costs, tiling: Tiling, constraints: Sequence[Constraint], objective: Objective
-) -> Placement | None:
+) -> exact.Solution | None:
     asked = [*constraints, *pins(graph, tiling)]
     try:
-        return exact.solve(graph, costs, asked, objective, explain=False).placement
+        return exact.solve(graph, costs, asked, objective, explain=False)
     except Infeasible:
         return None
 
@@ -141,8 +145,8 @@ def _promise(objective: Objective, given: TiledStackCost) -> float:
     )
 
 
-def _least(costs: Costs, objective: Objective, given: TiledStackCost, whole: float) -> float:
-    """What no placement with this stack shared out can be below."""
+def least(costs: Costs, objective: Objective, given: TiledStackCost, whole: float) -> float:
+    """A lower bound on the objective of placements with this stack in tiles, if none without them is below `whole`."""
     if objective.period:
         return objective.period * given.period_s
     per_second = objective.latency + objective.price * costs.prices.get(Tier.EDGE, 0.0)

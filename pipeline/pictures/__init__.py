@@ -1,4 +1,4 @@
-"""Profiles, placements and choices as pictures for people: each a function from plain values to an SVG document.
+"""Pictures of profiles, placements and decisions: each a function from plain values to an SVG document.
 
 Knows no TensorFlow, and no way to draw but strings. Colours are told apart with any colour vision; what is too small to
 be written is in the titles, which browsers show as tooltips.

@@ -15,7 +15,8 @@ _HATCH = {Tier.DEVICE: "device-edge", Tier.EDGE: "edge-cloud"}
 
 
 def placement_bars(graph: ModelGraph, placement: Placement, costs: Costs) -> str:
-    """The SVG document: blocks by tier and then index, in log milliseconds; a bar's title tells all about it.
+    """The SVG document: blocks by tier and then index, in log milliseconds; a bar's title has its name, kind, seconds
+    and bytes.
 
     Raises PlanError when the placement does not fit the graph or uses a tier that `costs` has no node for.
     """

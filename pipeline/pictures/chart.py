@@ -63,7 +63,7 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What was drawn, and how far it goes to the right and down."""
+    """The parts of a chart as SVG elements, and its extent to the right and down in pixels."""
 
     parts: list[str]
     width: float
@@ -71,7 +71,7 @@ class Chart:
 
 
 def chart(bars: Sequence[Bar], top: float, *, with_bytes: bool) -> Chart:
-    """The bars from `top` down, in their order; `with_bytes` marks their bytes, on an axis at the right."""
+    """Draw the bars from `top` down, in order; `with_bytes` marks their bytes, on an axis at the right."""
     named = sum(bar.index is not None for bar in bars) <= _MOST_NAMED
     rows = _rows(bars, named)
     length = max([_LEAST_WIDTH, *(row[-1].x + row[-1].width for row in rows)])

@@ -75,7 +75,7 @@ _NUMBERED = _Style(
 
 
 def placement_graph(graph: ModelGraph, placement: Placement, prediction: Prediction) -> str:
-    """The SVG document; a title tells a block's name, kind and tier, a line's its tensor and bytes.
+    """The SVG document; a block's title has its name, kind and tier, a line's its tensor and bytes.
 
     Data flows along rows, the first from left to right, the next back, and so on. Boxes hold names as long as the
     picture stays within bounds with them, else indices. Raises PlanError when the placement does not fit the graph.
@@ -120,7 +120,7 @@ def _label_width(graph: ModelGraph, tensor: int, style: _Style) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Drawing:
-    """What is known when lines are drawn; `sent` are the crossing tensors of each block, `widths` those of boxes."""
+    """State for drawing lines; `sent` are the crossing tensors of each block, `widths` the boxes' widths in pixels."""
 
     graph: ModelGraph
     placement: Placement
@@ -141,7 +141,7 @@ class _Drawing:
         yield from (self.label(edge_path) for edge_path in thick)
 
     def later(self, edge_path: EdgePath) -> set[tuple[int, int]]:
-        """The steps of a tensor's way that lead to a later tier."""
+        """The steps of a tensor's path that lead to a later tier."""
         here = self.placement[edge_path.source]
         readers = (block for block in self.graph.consumers[edge_path.tensor] if self.placement[block] > here)
         return {step for block in readers for step in edge_path.to(block)}
@@ -178,7 +178,7 @@ class _Drawing:
         )
 
     def shift(self, edge_path: EdgePath) -> float:
-        """Tensors that leave one block for another tier leave it one below the other."""
+        """Vertical offset in pixels: tensors that leave one block for other tiers start one below the other."""
         sent = self.sent[edge_path.source]
         return (sent.index(edge_path.tensor) - (len(sent) - 1) / 2) * self.style.label
 

@@ -1,4 +1,4 @@
-"""Layers folded into rows, to and fro like an ox at the plough, so that a deep network fits a page. Pixels, no SVG.
+"""Folded layout: layers in boustrophedon rows, so that a deep network fits a page. Pixels, no SVG.
 
 Every second row runs from right to left and has its lanes upside down: what leaves one row at its top comes in at the
 bottom of the next, and tensors that turn together do not cross.
@@ -60,7 +60,7 @@ class FoldedLayout:
         return self.margin + (along if self.forwards(layer) else self.length - along)
 
     def forwards(self, layer: int) -> bool:
-        """Whether this layer's row runs from left to right."""
+        """True if this layer's row runs from left to right."""
         return self.columns[layer].row % 2 == 0
 
     def centre(self, layer: int) -> float:
@@ -69,7 +69,7 @@ class FoldedLayout:
         return self.x(layer, (column.start + column.end) / 2)
 
     def path(self, parent: int, point: int, *, out: float, into: float, shift: float = 0.0) -> str:
-        """SVG path data from `out` beside the parent's middle to `into` before the point's; `shift` moves its start."""
+        """SVG path data from `out` off the parent's middle to `into` before the point's; `shift` moves its start."""
         layer, after = self.layers.layer[parent], self.layers.layer[point]
         sign, sign_after = (1 if self.forwards(at) else -1 for at in (layer, after))
         x, y = self.centre(layer) + sign * out, self.y[parent] + shift
@@ -111,7 +111,7 @@ def fold(layers: Layers, boxes: Sequence[float], labels: Sequence[float], spacin
 
 
 def _gaps(layers: Layers, spacing: Spacing) -> list[float]:
-    """Wider where a line goes to a lane far away."""
+    """Gaps after each layer in pixels, wider where a line goes to a distant lane."""
     gaps = [spacing.gap] * len(layers.order)
     for edge_path in layers.edge_paths:
         for parent, point in edge_path.parents:
@@ -122,7 +122,7 @@ def _gaps(layers: Layers, spacing: Spacing) -> list[float]:
 
 
 def _lines(layers: Layers) -> list[int]:
-    """How many points of each layer are joined to the next one."""
+    """For each layer, the number of points joined to the next one."""
     parents = {parent for edge_path in layers.edge_paths for parent, _ in edge_path.parents}
     return [sum(point in parents for point in points) for points in layers.order]
 

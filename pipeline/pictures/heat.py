@@ -1,4 +1,4 @@
-"""Which kind of plan is best at which bandwidths: a map over both links."""
+"""Decision map: the kind of the best plan over the bandwidths of both links."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def heat_map(
     here: tuple[float, float] | None,
     value_text: Callable[[float], str] = seconds_text,
 ) -> str:
-    """The SVG document; a cell's title tells bandwidths, kind and the plan's value, seconds unless told otherwise.
+    """The SVG document; a cell's title has bandwidths, kind and the plan's value, in seconds by default.
 
     Bandwidths are in bytes per second, ascending. `kinds[i][j]` and `values[i][j]` are of the best plan at
     `device_edge[i]` and `edge_cloud[j]`. `here` marks the present bandwidths, at the border if beyond it. Raises
@@ -87,7 +87,7 @@ def heat_map(
 
 
 class _Plane:
-    """Where bandwidths stand: both axes, and the pixels of the cells' borders."""
+    """The plane of bandwidths: both axes, and the pixels of the cells' borders."""
 
     def __init__(self, device_edge: Sequence[float], edge_cloud: Sequence[float], top: float) -> None:
         self.across = LogAxis(device_edge[0], device_edge[-1], _LEFT, _LEFT + _WIDTH)
@@ -97,7 +97,7 @@ class _Plane:
 
 
 def _borders(bandwidths: Sequence[float]) -> list[float]:
-    """Where each cell ends and the next begins: halfway between neighbours by logarithm."""
+    """Borders between cells: halfway between neighbours by logarithm."""
     ascending = all(a < b for a, b in pairwise(bandwidths))
     if not bandwidths or not ascending or bandwidths[0] <= 0 or not math.isfinite(bandwidths[-1]):
         raise ValueError(f"bandwidths must ascend from above 0 and be finite, not {list(bandwidths)}")
@@ -189,7 +189,7 @@ def _mbit(bytes_per_s: float) -> str:
 
 
 def _pointers(x: float, y: float, plane: _Plane) -> Iterator[str]:
-    """From both axes towards the mark."""
+    """Short lines from both axes towards the mark."""
     for ends in ((plane.across.start, y, plane.across.start + 12, y), (x, plane.up.start, x, plane.up.start - 12)):
         yield line(*ends, stroke="white", width=5)
         yield line(*ends, stroke=INK, width=2.2)

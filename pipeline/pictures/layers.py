@@ -1,4 +1,4 @@
-"""Where the blocks of a DAG stand: layers, the order within them, and lanes. Geometry in units, no pixels, no SVG.
+"""Layered layout of a DAG: layers, the order within them, and lanes. Geometry in units, no pixels, no SVG.
 
 The steps are Sugiyama's (Sugiyama, Tagawa, Toda, 1981): layer by longest distance from the input, split tensors that
 pass layers into one point on each, order by barycentres, then move what is ordered towards its neighbours. All
@@ -21,7 +21,7 @@ _BENT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class EdgePath:
-    """How a tensor goes from its producer to its readers: (point before, point) pairs, in order of layers.
+    """A tensor's path from its producer to its readers: (point before, point) pairs, in order of layers.
 
     A point below the number of blocks is that block; all others are where the tensor passes a layer. A tensor that
     several blocks read is one tree.
@@ -43,7 +43,7 @@ class EdgePath:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """The points of each layer from first lane to last; each point's layer, lane and size in lanes; all ways."""
+    """The points of each layer from first lane to last; each point's layer, lane and size in lanes; all edge paths."""
 
     order: tuple[tuple[int, ...], ...]
     layer: tuple[int, ...]
@@ -139,7 +139,7 @@ def _inversions(upper: Sequence[int], lower: Sequence[int], after: list[list[int
 def _lanes(
     order: list[list[int]], before: list[list[int]], after: list[list[int]], sizes: Sequence[float], blocks: int
 ) -> list[float]:
-    """Each point moves to its neighbours' mean, as far as order and sizes allow; tensors that pass stay straight."""
+    """Lane of each point: its neighbours' mean, as far as order and sizes allow; passing tensors stay straight."""
     lane = [0.0] * len(before)
     for points in order:
         apart = _offsets(points, sizes)
@@ -164,7 +164,7 @@ def _weight(one: int, other: int, blocks: int) -> float:
 
 
 def _offsets(points: Sequence[int], sizes: Sequence[float]) -> list[float]:
-    """How far each is from the first when all stand as close as they may."""
+    """Distance of each point from the first when all are as close as their sizes allow."""
     found = [0.0] * len(points)
     for i in range(1, len(points)):
         found[i] = found[i - 1] + (sizes[points[i - 1]] + sizes[points[i]]) / 2

@@ -30,7 +30,7 @@ _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED, YELLOW, SKY)
 
 
 def picture(graph: ModelGraph, profile: Profile) -> str:
-    """The SVG document. A bar's title tells its block's name, kind, time and bytes."""
+    """The SVG document. A bar's title has its block's name, kind, seconds and bytes."""
     colours = _colours(graph)
     bars = []
     for block, seconds in zip(graph.blocks, profile.seconds, strict=True):

@@ -1,4 +1,4 @@
-"""What all pictures share: text and its width, shapes with tooltips, legends, log axes, units. Strings, nothing else.
+"""Elements of all pictures: text and its width, shapes with tooltips, legends, log axes, units. Strings only.
 
 Knows no model. Every text that comes from outside goes through `escaped`.
 """
@@ -31,12 +31,12 @@ _LEAST_SECONDS = 1e-6
 
 
 def escaped(text: str) -> str:
-    """Text as XML may hold it, between tags or in an attribute; what XML has no way to write becomes U+FFFD."""
+    """Escape text for XML, between tags or in an attribute; characters that XML cannot have become U+FFFD."""
     return escape(_NOT_XML.sub("\ufffd", text), {'"': "&quot;"})
 
 
 def text_width(text: str, size: float = 11) -> float:
-    """Pixels that the text takes at most, about: those of DejaVu Sans, which is wider than most."""
+    """Width of a text in pixels, an estimate from above: that of DejaVu Sans, which is wider than most."""
     per_mille = (
         380 if c in _NARROW else 900 if c in _WIDE else 1000 if c > "\u02ff" else 690 if c.isupper() else 620
         for c in text
@@ -140,7 +140,9 @@ class LogAxis:
 
     @classmethod
     def around(cls, values: Iterable[float], start: float, end: float, *, least: float) -> LogAxis:
-        """From a decade to a 1, 2 or 5 beyond all finite values, those below `least` counted as `least`."""
+        """Make an axis from a decade below to a 1, 2 or 5 above all finite values; those below `least` count as
+        `least`.
+        """
         held = [max(value, least) for value in values if math.isfinite(value)] or [least]
         low = 10.0 ** math.floor(math.log10(min(held)))
         decade = 10.0 ** math.floor(math.log10(max(held)))

@@ -1,4 +1,4 @@
-"""How a tier and a link look and what a legend says of them, in every picture of a placement."""
+"""Styles and legend texts of tiers and links, the same in every picture of a placement."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pipeline.pictures.svg import BLUE, GREEN, ORANGE, bytes_text, counted, seco
 from pipeline.placement import Placement, Tier
 
 COLOURS: Mapping[Tier, str] = MappingProxyType({Tier.DEVICE: GREEN, Tier.EDGE: BLUE, Tier.CLOUD: ORANGE})
-"""One for each tier: those of docs/pipeline.svg, so far as any colour vision tells them apart."""
+"""A colour for each tier, those of docs/pipeline.svg as far as they differ in any colour vision."""
 ON_COLOURS: Mapping[Tier, str] = MappingProxyType({Tier.DEVICE: "black", Tier.EDGE: "white", Tier.CLOUD: "black"})
-"""What is read best on these."""
+"""The text colour with most contrast on each."""
 
 
 def heading(graph: ModelGraph, prediction: Prediction) -> str:
@@ -22,7 +22,7 @@ def heading(graph: ModelGraph, prediction: Prediction) -> str:
 
 
 def tier_text(tier: Tier, placement: Placement, prediction: Prediction) -> str:
-    """How many blocks a tier has, and the seconds of its node."""
+    """Legend text of a tier: the number of its blocks and its node's seconds."""
     blocks = placement.count(tier)
     if not blocks:
         return f"{tier.label}: no block"
@@ -35,6 +35,6 @@ def link_name(label: str) -> str:
 
 
 def link_text(label: str, cost: LinkCost) -> str:
-    """What passes a link up and back, and its seconds."""
+    """Legend text of a link: bytes up and back, and its seconds."""
     back = f" and {bytes_text(cost.result_nbytes)} back" if cost.result_nbytes else ""
     return f"{link_name(label)}: {bytes_text(cost.nbytes)}{back}, {seconds_text(cost.seconds)}"

@@ -1,4 +1,4 @@
-"""A stack in tiles: what each worker is given of the stack's input, halo included, and what it makes of its output."""
+"""A stack in tiles: each worker's region of the stack's input, halo included, and of its output."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SIDE, _LEFT, _GAP, _TOP = 360.0, 24.0, 48.0, 64.0
 
 
 def tile_picture(graph: ModelGraph, tiling: Tiling, tiles: TilesCost) -> str:
-    """The SVG document: the map that the stack reads, with each tile's region and halo, beside the map that it makes.
+    """The SVG document: the map that the stack reads, with each tile's region and halo, next to the map that it makes.
 
     Of several maps that it reads the largest is shown. Raises TileError for a tiling that the graph does not have.
     """

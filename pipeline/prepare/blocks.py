@@ -89,7 +89,7 @@ def describe(flat: FlatModel, groups: Sequence[Sequence[Call]]) -> tuple[list[Te
 
 
 def _read(calls: Sequence[Call]) -> set[int]:
-    """What a block reads from others."""
+    """Ids of the tensors that a block reads from others."""
     made = {tensor for call in calls for tensor in call.outputs}
     return {tensor for call in calls for tensor in call.inputs} - made
 

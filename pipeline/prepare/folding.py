@@ -46,7 +46,7 @@ class Given(keras.initializers.Initializer):  # type: ignore[misc]  # keras has 
 
 
 class Affine(keras.layers.Layer):  # type: ignore[misc]  # keras has no annotations
-    """`x * scale + shift`, along one axis: what is left of a batch norm that nothing could take."""
+    """`x * scale + shift`, along one axis: the rest of a batch norm that could not be folded."""
 
     def __init__(self, scale: Array, shift: Array, axis: int, name: str) -> None:
         super().__init__(name=name)
@@ -67,7 +67,7 @@ class Affine(keras.layers.Layer):  # type: ignore[misc]  # keras has no annotati
         return x * self.scale + self.shift
 
     def get_config(self) -> dict[str, Any]:
-        """What the digest needs beside the weights."""
+        """The configuration that the digest covers besides the weights."""
         return {"axis": self.axis}
 
 

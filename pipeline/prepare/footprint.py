@@ -38,5 +38,5 @@ def _reordered(call: Call) -> list[Any]:
 
 
 def nbytes_of(variable: Any) -> int:
-    """Of a variable's value."""
+    """Bytes of a variable's value."""
     return int(math.prod(variable.shape)) * int(variable.value.dtype.size)

@@ -34,7 +34,7 @@ class Masks(keras.Operation):  # type: ignore[misc]  # keras has no annotations
         return [_get_mask(made[place]) for place in self._places]
 
     def get_config(self) -> dict[str, Any]:
-        """What the digest needs."""
+        """The configuration that the digest covers."""
         kind = type(self._layer)
         return {
             "layer": [kind.__module__, kind.__qualname__, self._layer.get_config()],
@@ -89,7 +89,7 @@ def record_declared(flat: FlatModel, function: Any, inputs: Sequence[tuple[Any, 
 
 @dataclass
 class _Recorder:
-    """What is known while Keras runs: the id of each symbol, by its name in TensorFlow's graph."""
+    """State while Keras runs: the id of each symbol, by its name in TensorFlow's graph."""
 
     flat: FlatModel
     tensors: dict[int, Any] = field(default_factory=dict)
@@ -189,7 +189,7 @@ class _Recorder:
         self.flat.calls.append(Call(operation, (name,), (value,), {}, (self.number(after, name),)))
 
     def _node(self, operation: Any, perform: Any) -> Any:
-        """What Keras calls at a node: a nested model, which is opened, or a layer, which is written down."""
+        """Wrap the call at a node of Keras's graph: a nested model is opened, a layer is recorded."""
         if self._within:
             return perform
         name = self._prefix + operation.name
@@ -262,5 +262,5 @@ class _Recorder:
 
 
 def _is_symbol(leaf: Any) -> bool:
-    """Whether it is a dense tensor of a graph in the making, or of Keras's."""
+    """True for a dense tensor of a graph in the making, or of Keras's."""
     return isinstance(leaf, keras.KerasTensor) or (isinstance(leaf, tf.Tensor) and hasattr(leaf, "op"))

@@ -1,4 +1,4 @@
-"""What cannot be cut, and why: every reason for which a Keras model is refused.
+"""Unsupported models: every reason for which a Keras model is refused.
 
 Knows Keras's classes; decides nothing but yes or NotFunctional.
 """

@@ -1,4 +1,4 @@
-"""What a Keras operation reads of a feature map for each of its outputs: the manifest's windows, from the classes.
+"""Windows of Keras operations, from their classes: the inputs that each output reads of a feature map.
 
 Knows Keras's layers and operations, and only those of which it is sure: of any other, an output may depend on the whole
 map. Knows no tile and no kernel.
@@ -68,7 +68,7 @@ def windows_of(flat: FlatModel, calls: Sequence[Call]) -> tuple[Window, ...] | N
 
 
 def _fits(given: Sequence[int], made: Sequence[int]) -> bool:
-    """Whether a tensor lies place by place under what is made of it, or is repeated over an axis."""
+    """True when a tensor's rows and columns match those made of it, or are repeated over an axis."""
     aligned = (1,) * (_MAP_RANK - len(given)) + tuple(given)
     return all(a in {1, b} for a, b in zip(aligned[_SPATIAL], made[_SPATIAL], strict=True))
 
@@ -81,7 +81,7 @@ def _by_register(layer: Any) -> bool:
 
 
 def is_local(call: Call) -> bool:
-    """Whether each output of the call hangs on its inputs at the same row and column only, in the same way at each."""
+    """True when each output depends on its inputs at the same row and column only, in the same way everywhere."""
     layer = call.operation
     kind, module = type(layer).__name__, type(layer).__module__
     if not _constants_are_everywhere_alike(call):
@@ -111,7 +111,7 @@ def _is_last(axis: Any) -> bool:
 
 
 def _constants_are_everywhere_alike(call: Call) -> bool:
-    """Whether no argument is an array that has an own value for each row or column."""
+    """True when no argument is an array with values of its own for each row or column."""
     leaves = keras.tree.flatten((call.args, dict(call.kwargs)))
     return all(_has_no_places(getattr(leaf, "shape", ())) for leaf in leaves)
 

@@ -1,1 +1,1 @@
-"""How fast a machine runs a model, and any model: profiles, calibration, a probe of the processor."""
+"""Measured speed: profiles of models, calibration of engines, a probe of the processor."""

@@ -1,6 +1,6 @@
-"""How fast a node's engine is, from a few seconds with one small network: a block for each way a block can be slow.
+"""Calibration: an engine's speed, from a few seconds with one small network with a block for each feature.
 
-The network is fixed; what was measured with another one cannot be compared.
+The network is fixed; measurements of another one cannot be compared.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NETWORK = _sketch()
 
 
 def calibrate(engine: Engine) -> Speed:
-    """Measure the engine as it will run. Takes about a second on a desktop processor."""
+    """Measure the engine's speed as it will run. Takes about a second on a desktop processor."""
     model = engine.sketched(NETWORK)
     times = engine.profile(model, _REPEATS)
     blocks = {block.name: block for block in model.graph.blocks}
@@ -58,12 +58,12 @@ def calibrate(engine: Engine) -> Speed:
 
 
 def load_cached(engine: Engine) -> Speed | None:
-    """The speed measured before on such a machine, or None."""
+    """The speed measured before with this engine on such a machine, or None."""
     return profile.kept(_KEPT, engine, Speed.from_json)
 
 
 def calibrate_or_load(engine: Engine) -> Speed:
-    """The speed measured before on such a machine, else a new one; of the nodes of one machine, one measures."""
+    """The speed measured before on such a machine, else a new one; one node of a machine measures, the others wait."""
     if (speed := load_cached(engine)) is not None:
         return speed  # before the lock, which a neighbour may hold for as long as a large model takes
     with profile.alone():

@@ -1,4 +1,4 @@
-"""What is left of a processor right now: one small convolution, timed on an engine. Only ratios of it mean anything."""
+"""A probe of the processor's free capacity: one small convolution, timed on an engine. Only ratios have a meaning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_ROUNDS = 64
 
 
 class ProcessorProbe:
-    """Takes some tens of milliseconds, as many rounds each time as filled these when it was made.
+    """Times as many convolutions as took some tens of milliseconds when it was made.
 
     For one thread at a time.
     """
@@ -36,7 +36,7 @@ class ProcessorProbe:
         self._rounds = min(max(round(_LEAST_S / quickest_s), 1), _MOST_ROUNDS)
 
     def seconds(self) -> float:
-        """What the convolutions take now."""
+        """Seconds of the convolutions now."""
         began = time.perf_counter()
         for _ in range(self._rounds):
             self._segment.run(self._given)

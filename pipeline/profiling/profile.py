@@ -1,4 +1,4 @@
-"""What a node measured about itself: seconds per block, kept on disk and shared by the nodes of one machine.
+"""Profiles: measured seconds per block, kept on disk and shared by the nodes of one machine.
 
 Knows no kernel: it asks an engine. A profile fits one model, engine, version, number of threads and kind of machine.
 Whatever else is measured once for an engine on a machine (its speed) is kept here too, under the same lock.
@@ -78,7 +78,7 @@ class Profile:
 
 
 def hardware() -> str:
-    """What decides speed and is the same for equal machines: `<machine> <processor> x<cores>`, and a CPU quota."""
+    """The hardware that decides speed, equal for equal machines: `<machine> <processor> x<cores>`, and a CPU quota."""
     quota = cpu_quota.cores()
     limited = f", {quota:g} of them" if quota is not None else ""
     return f"{platform.machine()} {_processor()} x{os.cpu_count() or 1}{limited}"
@@ -91,11 +91,6 @@ def _processor() -> str:
         return platform.processor() or "unknown"
     named = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     return named.get("model name") or named.get("model") or named.get("hardware") or platform.processor() or "unknown"
-
-
-def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/trisect/profiles`, by default below ~/.cache."""
-    return folders.cache() / "profiles"
 
 
 def load_cached(digest: str, engine: Engine) -> Profile | None:
@@ -118,7 +113,7 @@ def cached(engine: Engine, model: Loaded) -> Profile | None:
 
 
 def kept(name: str, engine: Engine, read: Callable[[Any], T]) -> T | None:
-    """What was kept under this name for such an engine on such a machine, or None; what cannot be read is logged."""
+    """The value kept under this name for such an engine on such a machine, or None; an unreadable file is logged."""
     path = _path(name, engine)
     try:
         return read(json.loads(path.read_bytes()))
@@ -140,7 +135,7 @@ def keep(name: str, engine: Engine, value: Mapping[str, Any]) -> Path:
 
 
 def keep_if_possible(name: str, engine: Engine, value: Mapping[str, Any]) -> None:
-    """The same; a cache that cannot be written costs only the cache."""
+    """Keep plain JSON values if the cache can be written, else log a warning."""
     try:
         keep(name, engine, value)
     except OSError as error:
@@ -148,7 +143,7 @@ def keep_if_possible(name: str, engine: Engine, value: Mapping[str, Any]) -> Non
 
 
 def _foreign(profile: Profile, digest: str, engine: Engine) -> str:
-    """What the profile is of that this is not; empty if it fits."""
+    """Differences of the profile's model, engine and hardware from these, in words; empty if it fits."""
     pairs = (
         ("digest", profile.digest, digest),
         ("engine", profile.engine, engine.name),
@@ -161,16 +156,11 @@ def _foreign(profile: Profile, digest: str, engine: Engine) -> str:
 
 def _path(name: str, engine: Engine) -> Path:
     key = json.dumps([engine.name, engine.version, engine.threads, hardware()])
-    return cache_directory() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-
-
-def store(profile: Profile, engine: Engine) -> Path:
-    """Keep a profile for later. Raises OSError."""
-    return keep(profile.digest, engine, profile.to_json())
+    return folders.profiles() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 def measure(engine: Engine, model: Loaded, repeats: int = 10) -> Profile:
-    """Profile a model now, on this machine, in at most so many runs."""
+    """Profile a model now, on this machine, in at most `repeats` runs."""
     times = engine.profile(model, repeats)
     return Profile(
         model=model.graph.name,
@@ -190,7 +180,7 @@ def measure(engine: Engine, model: Loaded, repeats: int = 10) -> Profile:
 def measure_or_load(engine: Engine, model: Loaded) -> Profile:
     """The cached profile, else a new one. Of the nodes that start on one machine, one measures and the others wait.
 
-    Measuring side by side would give times that no node has when it runs alone.
+    Measuring at the same time would give seconds that no node takes when it runs alone.
     """
     with alone():
         profile = cached(engine, model)
@@ -205,7 +195,7 @@ def alone() -> Iterator[None]:
     """Hold the machine's lock for measuring; the kernel frees it when its holder dies. Without a lock file, go on."""
     with contextlib.ExitStack() as stack:
         try:
-            directory = cache_directory()
+            directory = folders.profiles()
             directory.mkdir(parents=True, exist_ok=True)
             fcntl.flock(stack.enter_context(open(directory / "lock", "a", encoding="utf-8")), fcntl.LOCK_EX)
         except OSError as error:

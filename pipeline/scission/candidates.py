@@ -49,11 +49,11 @@ class Candidates:
 
     @property
     def seconds(self) -> Floats:
-        """What each takes in all, of `shape`."""
+        """Seconds of each placement in all, float64 of `shape`."""
         return np.broadcast_to(sum(self.hops.values(), self.computing), self.shape)
 
     def uses(self, tier: Tier) -> Flags:
-        """Where the tier has layers."""
+        """Mask of the placements in which the tier has layers."""
         return self.first[tier] >= 0
 
     def along(self, tier: Tier, values: Sequence[bool]) -> Flags:
@@ -64,7 +64,7 @@ class Candidates:
 def candidates(
     systems: Mapping[Tier, tuple[System, ...]], model: str, network: Network, input_bytes: float
 ) -> Iterator[Candidates]:
-    """Every placement once. Raises ConfigError when the network table lacks a pair of these systems."""
+    """Yield every placement once. Raises ConfigError when the network table lacks a pair of these systems."""
     edges, clouds = systems[Tier.EDGE], systems[Tier.CLOUD]
     for device in systems[Tier.DEVICE]:
         for on_edge in [edges, ()] if edges else [()]:
@@ -134,5 +134,5 @@ def _pairs(lower: Tier, upper: Tier, values: Sequence[Sequence[float]]) -> Float
 
 
 def _along(tier: Tier) -> tuple[int, int, int]:
-    """How to reshape what is per system of a tier."""
+    """Shape that puts values per system of a tier on that tier's axis."""
     return {Tier.DEVICE: (1, 1, 1), Tier.EDGE: (-1, 1, 1), Tier.CLOUD: (1, -1, 1)}[tier]

@@ -1,4 +1,4 @@
-"""What a query asks of a placement, each wish a small value; Scission's words for them, and how they are read.
+"""Filters of placements, each a small value, and the parser of Scission's notation for them.
 
 Given for a tier, comma-separated: a number n (layer n runs there), !n (it does not), -1 (the tier is unused), !-1 (it
 is used), a name (the tier is used, with that system; several names: with one of them), !name (the tier is used, with
@@ -27,20 +27,20 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Filter:
-    """One wish, as it was given. Its subclasses say what it rules out."""
+    """One filter, as it was given. Its subclasses say which placements it allows."""
 
     tier: Tier
     text: str
 
     def allows(self, found: Candidates) -> Flags:
-        """What remains, broadcastable to the candidates' shape."""
+        """Mask of the placements that it allows, broadcastable to the candidates' shape."""
         raise NotImplementedError
 
     def check(self, names: Sequence[str], last_layer: int) -> None:
         """Raise PlanError for a layer or system that is not there; `names` are the tier's systems."""
 
     def note(self, names: Sequence[str]) -> str | None:
-        """What the user may not have meant."""
+        """A warning that the user may have meant something else, or None."""
         return None
 
 
@@ -52,18 +52,21 @@ class OnLayer(Filter):
     wanted: bool
 
     def allows(self, found: Candidates) -> Flags:
-        """Where the tier's layers include it, or not; those of an unused tier are -1 to -1."""
+        """Mask of placements whose layers on the tier include it, or do not; an unused tier has layers -1 to -1."""
         inside: Flags = (found.first[self.tier] <= self.layer) & (self.layer <= found.last[self.tier])
         return inside if self.wanted else ~inside
 
     def check(self, names: Sequence[str], last_layer: int) -> None:
-        """A layer beyond the last one can be meant only as a system's name, and then forbidding it forbids nothing."""
+        """Raise PlanError for a layer beyond the last one.
+
+        Not for a negated one that is a system's name: it may be meant so, and then it excludes nothing.
+        """
         if self.layer <= last_layer or (str(self.layer) in names and not self.wanted):
             return
         raise PlanError(f"{self.text}: no layer {self.layer}: they are 0 to {last_layer}" + self._meant(names))
 
     def note(self, names: Sequence[str]) -> str | None:
-        """A system may be called like the layer."""
+        """A warning if a system's name is the layer's number, else None."""
         return f"{self.text} is read as layer {self.layer}" + self._meant(names) if str(self.layer) in names else None
 
     def _meant(self, names: Sequence[str]) -> str:
@@ -79,13 +82,13 @@ class OnSystems(Filter):
     wanted: bool
 
     def allows(self, found: Candidates) -> Flags:
-        """Where it is used, by such a system."""
+        """Mask of placements that use the tier with such a system."""
         systems = found.systems[self.tier]
         fitting = [system is not None and (system.name in self.names) == self.wanted for system in systems]
         return found.along(self.tier, fitting) & found.uses(self.tier)
 
     def check(self, names: Sequence[str], last_layer: int) -> None:
-        """Each is a system with a profile of the model."""
+        """Raise PlanError unless each name is a system with a profile of the model."""
         for name in self.names:
             if name not in names:
                 known = f"known: {', '.join(names)}" if names else "none has a profile of this model"
@@ -94,23 +97,25 @@ class OnSystems(Filter):
 
 @dataclass(frozen=True)
 class Upload(Filter):
-    """At most so many bytes go up from the tier, which is device or edge."""
+    """At most `nbytes` bytes go up from the tier, which is device or edge."""
 
     nbytes: float
 
     def allows(self, found: Candidates) -> Flags:
-        """Where no more than that is sent."""
+        """Mask of placements that send no more."""
         return found.sent[self.tier] <= self.nbytes * (1 + _ROUNDING)
 
 
 @dataclass(frozen=True)
 class Seconds(Filter):
-    """The tier computes for at most so many seconds."""
+    """The tier computes for at most `seconds`."""
 
     seconds: float
 
     def allows(self, found: Candidates) -> Flags:
-        """Where it takes no longer; sums of many blocks are off by some rounding of the whole."""
+        """Mask of placements in which the tier takes no longer, with a tolerance for rounding in sums of many
+        blocks.
+        """
         slack = _ROUNDING * np.maximum(self.seconds, found.computing)
         return found.stages[self.tier] <= self.seconds + slack
 
@@ -122,12 +127,12 @@ class Share(Filter):
     share: float
 
     def allows(self, found: Candidates) -> Flags:
-        """Where it takes no more."""
+        """Mask of placements in which the tier takes no more."""
         return found.stages[self.tier] <= (self.share + _ROUNDING) * found.computing
 
 
 def tier_filters(tier: Tier, given: Sequence[str]) -> tuple[Filter, ...]:
-    """What is asked of a tier: each text a comma-separated list, several texts like one long list. Raises PlanError."""
+    """Parse a tier's filters: each text a comma-separated list, several like one long list. Raises PlanError."""
     filters: list[Filter] = []
     names: list[str] = []
     for word in (word.strip() for text in given for word in text.split(",")):
@@ -148,7 +153,7 @@ def tier_filters(tier: Tier, given: Sequence[str]) -> tuple[Filter, ...]:
 
 
 def upload_filter(tier: Tier, megabytes: float) -> Filter:
-    """A limit on what the tier (device or edge) sends up. Raises PlanError."""
+    """Limit the megabytes that the tier (device or edge) sends up. Raises PlanError."""
     text = f"--{tier.label}-upload {megabytes:g}"
     try:
         return Upload(tier, text, bounded(megabytes, 0, MOST_BYTES / MEGABYTE) * MEGABYTE)
@@ -157,7 +162,7 @@ def upload_filter(tier: Tier, megabytes: float) -> Filter:
 
 
 def time_filter(tier: Tier, limit: str) -> Filter:
-    """A limit on what the tier computes: seconds (0.5), or a share (30%) of all tiers' computing. Raises PlanError."""
+    """Limit the tier's computing: seconds (0.5), or a share (30%) of all tiers'. Raises PlanError."""
     text = f"--{tier.label}-time {limit}"
     number = limit.strip().removesuffix("%")
     is_share = number != limit.strip()

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.files import read_bounded
 from pipeline.placement import Tier
 from pipeline.scission import formats
 from pipeline.scission.system import Blocks, System
 
+MAX_BYTES = 32 << 20
+"""Of one file; a profile of 1,041 blocks has some hundred kilobytes."""
 _PASSED_OVER = frozenset({".csv", ".svg", ".png"})
 _LAYOUT = "DIR/TIER/SYSTEM/MODEL.json (TIER is device, edge or cloud)"
 
@@ -30,7 +33,9 @@ def load_systems(directory: Path) -> tuple[System, ...]:
     for path, system in _systems(directory):
         before, _ = found.setdefault((system.tier, system.name), (path, system))
         if before != path:
-            raise ConfigError(f"{path}: {system.tier.label} {system.name!r} is in {before} already; remove one of them")
+            raise ConfigError(
+                f"{path}: {system.tier.label} {system.name!r} is in {before} already; remove one of them", file=path
+            )
     if not found:
         raise ConfigError(
             f"{directory}: no profiles; run `trisect profile MODEL -o {directory}/TIER/SYSTEM` on each machine, or put "
@@ -44,7 +49,7 @@ def _systems(directory: Path) -> Iterator[tuple[Path, System]]:
         if path.is_dir():
             if path.name not in {tier.label for tier in Tier}:
                 raise ConfigError(
-                    f"{path}: a directory here is called device, edge or cloud; profiles are in {_LAYOUT}"
+                    f"{path}: a directory here is called device, edge or cloud; profiles are in {_LAYOUT}", file=path
                 )
             for below in _entries(path):
                 if not below.is_dir():
@@ -61,7 +66,7 @@ def _file(path: Path) -> System | None:
     if formats.is_scission_json(value):
         return formats.scission_json(str(path), value)
     if formats.is_own_profile(value):
-        raise ConfigError(f"{path}: a profile that says neither tier nor system; move it to {_LAYOUT}")
+        raise ConfigError(f"{path}: a profile that says neither tier nor system; move it to {_LAYOUT}", file=path)
     if formats.is_query_list(value):
         return None
     raise _foreign(path)
@@ -75,7 +80,7 @@ def _own_profiles(directory: Path) -> dict[str, Blocks]:
             raise _foreign(path)
         model, blocks = formats.own_profile(str(path), value)
         if model in models:
-            raise ConfigError(f"{path}: {models[model].source} is of the same model; remove one of them")
+            raise ConfigError(f"{path}: {models[model].source} is of the same model; remove one of them", file=path)
         models[model] = blocks
     if not models:
         raise ConfigError(f"{directory}: no profiles; run `trisect profile MODEL -o {directory}` on that machine")
@@ -99,13 +104,15 @@ def _entries(directory: Path) -> list[Path]:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bounded(path, MAX_BYTES)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: {error.strerror}", file=path) from None
 
 
 def _json(path: Path) -> Any:
     try:
         return json.loads(_content(path))
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: no JSON: {error}; write it again, or take it out of the directory") from None
+        raise ConfigError(
+            f"{path}: no JSON: {error}; write it again, or take it out of the directory", file=path
+        ) from None

@@ -1,4 +1,4 @@
-"""A system's models from what a file holds: trisect's own profile, Scission's data as JSON, Scission's `.dat`.
+"""Readers of measured systems' files: trisect's own profile, Scission's data as JSON, Scission's `.dat`.
 
 Knows no directory. Raises ConfigError that begins with the file.
 """
@@ -23,17 +23,17 @@ _DAT_KEYS = ("input_layer", "output_layer", "second_prediction", "output_size")
 
 
 def is_own_profile(value: object) -> TypeGuard[Mapping[str, Any]]:
-    """Whether it looks like what `trisect profile` writes."""
+    """True for an object that looks like a profile of `trisect profile`."""
     return isinstance(value, dict) and "profile" in value and "graph" in value
 
 
 def is_scission_json(value: object) -> TypeGuard[Mapping[str, Any]]:
-    """Whether it looks like Scission's data as JSON."""
+    """True for an object that looks like Scission's data as JSON."""
     return isinstance(value, dict) and {"system", "tier", "models"} <= value.keys()
 
 
 def is_query_list(value: object) -> bool:
-    """Whether it looks like queries with their expected answers, which lie beside such data."""
+    """True for a list that looks like queries with expected answers, which are kept next to such data."""
     keys = {"model", "network", "args", "top"}
     return isinstance(value, list) and bool(value) and all(isinstance(q, dict) and keys <= q.keys() for q in value)
 
@@ -63,7 +63,9 @@ def own_profile(source: str, value: Mapping[str, Any]) -> tuple[str, Blocks]:
 
 
 def _boundaries(graph: ModelGraph) -> Iterator[tuple[int, int]]:
-    """Where one tensor is all that is still needed, never after the input alone; and the end: last block and bytes."""
+    """Pairs of a last block and its bytes, where one tensor is all that is still needed; never after the
+    input alone.
+    """
     needed_until = [max(readers, default=-1) for readers in graph.consumers]
     for output in graph.outputs:
         needed_until[output] = len(graph)

@@ -46,7 +46,9 @@ def read_network(path: Path) -> Network:
             return Network(dict(_links(str(path), csv.reader(file, strict=True))), str(path))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{path}: {reason}; give a network table, a CSV file of {', '.join(COLUMNS)}") from None
+        raise ConfigError(
+            f"{path}: {reason}; give a network table, a CSV file of {', '.join(COLUMNS)}", file=path
+        ) from None
 
 
 def _links(source: str, lines: Iterable[list[str]]) -> Iterator[tuple[Pair, Link]]:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.errors import ModelError
+
 CLASS = ("__main__", "LayerBenchmark")
 
 MAX_STEPS = 500_000
@@ -36,8 +38,8 @@ _GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
 _SILENT = frozenset({"PROTO", "FRAME", "STOP"})
 
 
-class ForeignPickle(ValueError):
-    """The file names a class or does a thing that Scission's files do not."""
+class ForeignPickle(ModelError, ValueError):
+    """The file has a class or an opcode that Scission's files do not have."""
 
 
 @dataclass
@@ -48,11 +50,11 @@ class LayerBenchmark:
 
 
 class _Mark:
-    """Where a run of items begins on the stack."""
+    """Marks the beginning of a run of items on the stack."""
 
 
 def read(content: bytes) -> Any:
-    """Plain values and `LayerBenchmark`s. Raises ForeignPickle; ValueError for what is damaged or no pickle."""
+    """Read plain values and `LayerBenchmark`s. Raises ForeignPickle, and ValueError for damaged files or no pickle."""
     machine = _Machine()
     try:
         for count, (opcode, argument, position) in enumerate(pickletools.genops(content)):
@@ -95,8 +97,9 @@ class _Machine:
         else:
             module, _, name = argument.partition(" ")
         if (module, name) != CLASS:
+            shown = f"{module}.{name}"[:100]
             raise ForeignPickle(
-                f"it names {module}.{name}; only {'.'.join(CLASS)}, Scission's own, is admitted; nothing was run"
+                f"it names {shown}; only {'.'.join(CLASS)}, Scission's own, is admitted; nothing was run"
             )
         self.stack.append(LayerBenchmark)
 

@@ -28,7 +28,7 @@ _BITS = 63
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked: the `top` best placements of a model that pass all filters. Raises PlanError on nonsense.
+    """A query for the `top` best placements of a model that pass all filters. Raises PlanError for impossible values.
 
     `input_bytes` is what the device sends when it computes nothing: the image's file.
     """
@@ -58,7 +58,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """What goes up from one system to the next; 0 of both where nothing goes."""
+    """A transfer from one system up to the next: seconds and megabytes, both 0 where nothing is sent."""
 
     seconds: float
     megabytes: float
@@ -66,7 +66,7 @@ class Hop:
 
 @dataclass(frozen=True)
 class Answer:
-    """A placement, what it takes in seconds and megabytes sent in all, and the parts that add up to both."""
+    """A placement with its seconds and the megabytes sent in all, and the parts that add up to both."""
 
     seconds: float
     megabytes: float
@@ -102,7 +102,7 @@ def search(systems: Iterable[System], network: Network, query: Query) -> list[An
 
 
 def explain(systems: Iterable[System], network: Network, query: Query) -> tuple[Filter, ...]:
-    """As few of the filters as possible that together leave nothing. Raises ValueError when something passes."""
+    """A smallest set of filters that together exclude every placement. Raises ValueError when one passes."""
     numbers = range(len(query.filters))
     bits = np.asarray([1 << number for number in numbers], np.int64 if len(numbers) < _BITS else object)
     excluding: set[frozenset[int]] = set()
@@ -121,7 +121,7 @@ def explain(systems: Iterable[System], network: Network, query: Query) -> tuple[
 
 
 def notes(systems: Iterable[System], query: Query) -> list[str]:
-    """What the user may not have meant or not have seen: a number that is also a system's name, systems left out."""
+    """Warnings for the user: numbers that are also systems' names, and systems that were left out."""
     systems = tuple(systems)
     measured = _by_tier(systems, query.model)
     said = [one.note([system.name for system in measured[one.tier]]) for one in query.filters]
@@ -131,7 +131,7 @@ def notes(systems: Iterable[System], query: Query) -> list[str]:
 
 
 def _candidates(systems: Iterable[System], network: Network, query: Query) -> Iterator[Candidates]:
-    """All placements, after everything that can be wrong was looked at."""
+    """Check the query and the systems, then give all placements."""
     measured = _by_tier(systems, query.model)
     last_layer = measured[Tier.DEVICE][0].models[query.model].last_layer[-1]
     for one in query.filters:

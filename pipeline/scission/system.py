@@ -15,7 +15,7 @@ MOST_LAYERS = 10**9
 
 
 def bounded(value: object, least: float, most: float) -> float:
-    """A number within bounds, both of them allowed. Raises ValueError for anything else, NaN among it.
+    """Check that a value is a number from `least` to `most`. Raises ValueError for anything else, NaN included.
 
     The bounds keep every sum finite; they are far beyond what can be measured.
     """
@@ -73,7 +73,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class System:
-    """A machine on a tier, and what was measured on it: blocks by model."""
+    """A machine on a tier, with its measured blocks by model."""
 
     name: str
     tier: Tier

@@ -1,4 +1,4 @@
-"""How a map is divided: so many rows and columns of tiles, even or in given shares. Knows no block."""
+"""Grids: a map divided into rows and columns of tiles, equal or in given shares. Knows no block."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Grid:
 
     @classmethod
     def parse(cls, text: str) -> Grid:
-        """Of `2x3` (rows x columns of equal tiles) or, with shares, `3,5,8x1`. Raises TileError."""
+        """Parse `2x3` (rows x columns of equal tiles) or, with shares, `3,5,8x1`. Raises TileError."""
         found = _SIDES.fullmatch(text)
         try:
             if found is None:
@@ -65,7 +65,7 @@ def _written(shares: Sequence[int]) -> str:
 
 
 def spans(shares: Sequence[int], size: int, what: str) -> tuple[Span, ...]:
-    """The axis in these shares, each rounded so that the whole comes out and no tile is empty.
+    """Divide an axis of `size` places into these shares, rounded so that they cover it and no tile is empty.
 
     Raises TileError when there are more tiles than places; `what` names them (`rows of conv2d_7's map`).
     """

@@ -18,11 +18,11 @@ class Span(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many."""
+        """Number of positions."""
         return self.stop - self.start
 
     def clipped(self, size: int) -> Span:
-        """What of it lies on a map of this size; empty if nothing does."""
+        """The part that lies on a map of this size; empty if none does."""
         start = min(max(self.start, 0), size)
         return Span(start, max(start, min(self.stop, size)))
 
@@ -39,7 +39,7 @@ class Region(NamedTuple):
 
     @property
     def area(self) -> int:
-        """How many places."""
+        """Number of places: rows times columns."""
         return self.rows.size * self.columns.size
 
     def union(self, other: Region) -> Region:
@@ -48,7 +48,7 @@ class Region(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """How a tile's part of a map becomes what an operation without padding reads, along one axis.
+    """Steps from a tile's part of a map to the input of an operation without padding, along one axis.
 
     Take `start:stop` of what the tile holds, repeat each `scale` times, take `first:last` of that, put `before` and
     `after` of the filling around it. All relative to the tile: tiles of one shape and border have equal fits.
@@ -80,7 +80,10 @@ def needed(axis: Axis, made: Span, size: int) -> Span:
 
 
 def fit(axis: Axis, made: Span, held: Span, size: int) -> Fit:
-    """How the inputs `held` (of a map of this size) become what the outputs `made` read. `held` covers `needed`."""
+    """The steps from the inputs `held` (of a map of this size) to the inputs of the outputs `made`.
+
+    `held` must cover `needed(axis, made, size)`.
+    """
     read = read_span(axis, made)
     real = read.clipped(size * axis.scale)
     start, stop = real.start // axis.scale, -(-real.stop // axis.scale)
@@ -95,7 +98,7 @@ def fit(axis: Axis, made: Span, held: Span, size: int) -> Fit:
 def placed(axis: Axis, one: Fit, held: int) -> tuple[int, int, int, int]:
     """For averages of real inputs only: rows to put around what a tile holds, and the outputs that then are its own.
 
-    Under `same`, where windows stand hangs on the size of the map modulo the stride, which the padding tells.
+    Under `same` the windows' positions depend on the size of the map modulo the stride, which follows from the padding.
     """
     count = (held + one.before + one.after - axis.kernel) // axis.stride + 1
     padding = axis.before + axis.after

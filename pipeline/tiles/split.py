@@ -49,25 +49,12 @@ class TileMap:
     columns: tuple[Span, ...]
     tiles: tuple[Tile, ...]
     extra_work: float
-    """What the tiles compute beyond the stack in one piece, as a share of it: 0.25 is a quarter more.
+    """Computing that tiles add to the stack in one piece, as a share of it: 0.25 is a quarter more.
 
     Below zero where strides jump over places between two tiles, which then nobody computes.
     """
     extra_input: float
-    """What the tiles are given beyond the inputs once, in bytes, as a share of them; below zero likewise."""
-
-    def halo(self, tile: Tile, tensor: int) -> tuple[int, int, int, int]:
-        """Rows above and below, columns left and right, of a tensor's region that the neighbours hold, too."""
-        at = {(t.row, t.column): t.regions[tensor] for t in self.tiles}
-        own = tile.regions[tensor]
-        above, below = at.get((tile.row - 1, tile.column)), at.get((tile.row + 1, tile.column))
-        left, right = at.get((tile.row, tile.column - 1)), at.get((tile.row, tile.column + 1))
-        return (
-            max(0, above.rows.stop - own.rows.start) if above else 0,
-            max(0, own.rows.stop - below.rows.start) if below else 0,
-            max(0, left.columns.stop - own.columns.start) if left else 0,
-            max(0, own.columns.stop - right.columns.start) if right else 0,
-        )
+    """Bytes of input that tiles read more than once, as a share of the inputs; below zero likewise."""
 
 
 def split(graph: ModelGraph, stack: Stack, grid: Grid) -> TileMap:
@@ -112,7 +99,7 @@ def size_of(graph: ModelGraph, tensor: int) -> tuple[int, int]:
 
 
 def size_in(graph: ModelGraph, tile: Tile, tensor: int) -> tuple[int, ...]:
-    """The shape of what a tile holds of a tensor."""
+    """Shape of a tile's part of a tensor: `(batch, height, width, channels)` for a map, else the whole shape."""
     whole, region = graph.tensors[tensor].shape, tile.regions[tensor]
     return (whole[0], region.rows.size, region.columns.size, whole[3]) if len(whole) == _MAP_RANK else whole
 
@@ -151,7 +138,7 @@ def _tile(graph: ModelGraph, stack: Stack, place: tuple[int, int], made: Region)
 
 
 def _reads(graph: ModelGraph, block: Block, made: Region) -> list[tuple[int, Region]]:
-    """What a block reads of each input for a region of its output."""
+    """The region of each input that a block reads for a region of its output."""
     if not block.windows:
         return [(tensor, _under(graph, block, tensor, made)) for tensor in block.inputs]
     (tensor,) = block.inputs

@@ -1,4 +1,4 @@
-"""Which blocks can be computed tile by tile: sub-graphs of feature maps with one exit.
+"""Stacks, the blocks that can be computed tile by tile: sub-graphs of feature maps with one exit.
 
 Works on the manifest alone.
 """
@@ -40,7 +40,7 @@ def stacks(graph: ModelGraph) -> Iterator[Stack]:
 
 
 def stack_named(graph: ModelGraph, text: str) -> Stack:
-    """Of `FROM:TO`, two blocks' names or indices, both inclusive. Raises ModelError, TileError."""
+    """Parse `FROM:TO`, two blocks' names or indices, both inclusive. Raises ModelError, TileError."""
     first_name, colon, last_name = text.partition(":")
     if not colon or not first_name or not last_name:
         raise TileError(f"stack {text!r} is not one: give FROM:TO, the names or indices of its first and last block")
@@ -67,7 +67,7 @@ def stack_between(graph: ModelGraph, first: int, last: int) -> Stack:
 
 
 def _hindrance(graph: ModelGraph, taken: set[int], block: int, last: int) -> str | None:
-    """Why this block cannot be in a stack whose later blocks are `taken`; None if it can."""
+    """The reason that this block cannot be in a stack whose later blocks are `taken`; None if it can."""
     named = f"block {block} ({graph.blocks[block].name!r}, {graph.blocks[block].kind})"
     if graph.blocks[block].windows is None:
         return f"{named} makes no feature map, or looks at whole maps" if block else "the input is not computed"

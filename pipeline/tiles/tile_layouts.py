@@ -1,4 +1,4 @@
-"""The ways to share a map out to a pool: who takes part, in which grid, each side divided in proportion to speed."""
+"""Tile layouts of a worker pool: which nodes take part, in which grid, with sides in proportion to their speed."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class TileLayout:
 
 
 def tile_layouts(pool: WorkerPool) -> tuple[TileLayout, ...]:
-    """The fastest one, two, ... workers with the coordinator and without it, in every grid of so many tiles.
+    """Layouts of the fastest one, two, ... workers, with the coordinator and without it, in every grid of that many
+    tiles.
 
-    None wider than high: a map's rows lie together in memory, and maps are about as wide as high.
+    Grids are never wider than high: a map's rows are contiguous in memory, and maps are about as wide as high.
     """
     seconds = {member.node: sum(member.seconds) for member in (pool.coordinator, *pool.workers)}
     fastest = min(seconds.values())
@@ -60,7 +61,7 @@ def _reduced(shares: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class LayoutArrays:
-    """Ways as arrays: the distinct divisions of each side one after the other, and where each tile finds its span.
+    """Layouts as arrays: the distinct divisions of each side in a row, and the place of each tile's span among them.
 
     `rows` and `columns` are `[layout, tile]`, places among the spans of `spans`; `tile_workers` has who computes.
     """
@@ -72,7 +73,7 @@ class LayoutArrays:
 
     @classmethod
     def from_layouts(cls, pool: WorkerPool, found: Sequence[TileLayout]) -> LayoutArrays:
-        """Of ways that a pool can go."""
+        """Pack layouts of the pool's nodes; tiles beyond a layout's own have no node."""
         most = max(len(tile_layout.nodes) for tile_layout in found)
         divisions = (
             tuple(dict.fromkeys(tile_layout.grid.rows for tile_layout in found)),
@@ -90,7 +91,9 @@ class LayoutArrays:
         return cls(divisions, rows, columns, tile_workers)
 
     def spans(self, graph: ModelGraph, lasts: Ints) -> Ints:
-        """The spans of each last block's output, `[job, axis, (start, stop), span]`; empty on too short a side."""
+        """Spans of each last block's output, int64 `[job, axis, (start, stop), span]`; empty where a side is
+        too short.
+        """
         width = max(sum(map(len, side)) for side in self.divisions)
         found = np.zeros((len(lasts), 2, 2, width), np.int64)
         known: dict[tuple[int, int], Ints] = {}

@@ -1,7 +1,7 @@
-"""Which stacks are worth sharing out, and how: every stack and grid priced for a pool, without cutting anything.
+"""Prices of tiled stacks: every stack in every layout of a worker pool, without cutting anything.
 
 A tile's seconds at a block are the block's in one piece times the tile's part of its map, halo included.
-`tiled_stack_costs` prices all stacks of a network in one walk; `balanced` then moves one sharing's borders.
+`tiled_stack_costs` prices all stacks of a network in one walk; `balanced` then moves one tiling's borders.
 """
 
 from __future__ import annotations
@@ -31,11 +31,9 @@ _MOST_ROUNDS = 12
 
 @dataclass(frozen=True, slots=True)
 class TiledStackCost:
-    """A stack shared out, and what it takes: `alone_seconds` are the coordinator's for all of it, `seconds` with the
-    tiles.
+    """The cost of a stack in tiles: `seconds` until it is whole, and `alone_seconds` on the coordinator in one piece.
 
-    Of those the coordinator computes for `own_seconds`; the busiest worker or way between them is taken for
-    `busy_seconds`.
+    The coordinator computes for `own_seconds` of them; the busiest worker or link is occupied for `busy_seconds`.
     """
 
     tiling: Tiling
@@ -46,7 +44,7 @@ class TiledStackCost:
 
     @property
     def gain_s(self) -> float:
-        """Seconds of a frame that sharing out saves."""
+        """Seconds of a frame that the tiles save."""
         return self.alone_seconds - self.seconds
 
     @property
@@ -90,7 +88,7 @@ def tiled_stack_cost(graph: ModelGraph, pool: WorkerPool, tiling: Tiling) -> Til
 
 
 def cost(graph: ModelGraph, pool: WorkerPool, given: TiledStackCost) -> TilesCost:
-    """A sharing's price with those of its tiles."""
+    """The price of a tiled stack with those of its tiles."""
     tiling, tile_map = given.tiling, given.tiling.tile_map(graph)
     tile_workers, priced = TileWorkers.from_pool(pool, [tiling.workers]), []
     for place, (node, tile) in enumerate(zip(tiling.workers, tile_map.tiles, strict=True)):
@@ -117,7 +115,7 @@ def cost(graph: ModelGraph, pool: WorkerPool, given: TiledStackCost) -> TilesCos
 
 
 def tile_seconds(graph: ModelGraph, blocks: Sequence[int], tile: Tile, seconds: Sequence[float]) -> float:
-    """What a tile takes a node whose blocks take `seconds` in one piece."""
+    """Seconds of a tile on a node whose blocks take `seconds` in one piece."""
     found = 0.0
     for block in blocks:
         (output,) = graph.blocks[block].outputs
@@ -183,7 +181,7 @@ def _begins(graph: ModelGraph, lasts: Ints) -> Bools:
 
 
 def _needed_after(graph: ModelGraph) -> list[int]:
-    """How many tensors made up to each block are needed after it."""
+    """For each block, the number of tensors made up to it that later blocks or the result need."""
     made = [0] * (len(graph) + 1)
     for tensor, readers in enumerate(graph.consumers):
         until = len(graph) if tensor in graph.outputs else max(readers, default=graph.producer[tensor])

@@ -1,4 +1,4 @@
-"""How a plan's edge stage is shared out: which stack its tiles are cut from, where, and which node computes which."""
+"""A plan's tiling: the stack of the edge's stage that is cut, where, and the node that computes each tile."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class Tiling:
         return len(self.rows) * len(self.columns)
 
     def backup(self, tile: int) -> NodeId | None:
-        """Who is asked first for a tile (counted from 1) that its worker does not bring: the next, if there is one."""
+        """The worker asked next when a tile (counted from 1) is late: the one after its own, None if there is
+        no other.
+        """
         names = list(dict.fromkeys(self.workers))
         after = names[(names.index(self.workers[tile - 1]) + 1) % len(names)]
         return after if len(names) > 1 else None
@@ -66,7 +68,7 @@ class Tiling:
         return stack_between(graph, self.first, self.last)
 
     def tile_map(self, graph: ModelGraph) -> TileMap:
-        """What each tile reads, pads and makes. Raises TileError for a stack or sizes that the graph does not have."""
+        """The tiles' regions and padding. Raises TileError for a stack or sizes that the graph does not have."""
         return split_at(graph, self.stack(graph), heights(self.rows), heights(self.columns))
 
     def to_json(self, graph: ModelGraph) -> dict[str, Any]:
@@ -98,8 +100,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class TiledStage:
-    """The edge's stage in three: what the coordinator does `before`, the tiles, and what it does `after` with all of
-    them.
+    """The edge's stage in three: the coordinator's part `before`, the tiles, and its part `after` all of them.
 
     `before` are the stage's blocks on which the stack hangs. Its outputs are all that is needed later, inputs of the
     stage among them; `after` takes those and the stack's output, and gives all that the stage hands on.
@@ -115,7 +116,9 @@ class TiledStage:
         return self.tile_map.stack
 
     def region(self, graph: ModelGraph, tile: int, tensor: int) -> Tensor | None:
-        """What a tile (counted from 1) holds of an input or of the output of the stack; None for anything else."""
+        """A tile's part of an input or of the output of the stack, tiles counted from 1; None for any other tensor or
+        tile.
+        """
         if not 0 < tile <= len(self.tile_map.tiles) or tensor not in (*self.stack.inputs, self.stack.output):
             return None
         whole, held = graph.tensors[tensor], self.tile_map.tiles[tile - 1].regions[tensor]

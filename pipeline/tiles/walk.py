@@ -1,4 +1,4 @@
-"""Regions of many ways to cut at once, from a stack's last block back: `split`'s arithmetic over arrays of spans.
+"""Regions of many divisions at once, from a stack's last block back: `split`'s arithmetic over arrays of spans.
 
 A *job* is a last block with spans of its output. Jobs are walked together, block by block, so that every stack of a
 network is sized in one pass over its blocks.
@@ -38,7 +38,7 @@ class Step:
 
 
 def legal(graph: ModelGraph, lasts: Ints) -> tuple[Bools, Bools]:
-    """`[block, job]`: whether the block is in the job's stacks, and whether a stack begins at it (`stacks`' rules)."""
+    """Two masks `[block, job]`: the block is in the job's stacks; a stack begins at it (by the rules of `stacks`)."""
     n, outputs = len(graph), set(graph.outputs)
     taken, begins = np.zeros((n, len(lasts)), bool), np.zeros((n, len(lasts)), bool)
     alive = np.ones(len(lasts), bool)
@@ -67,7 +67,7 @@ class Walk:
         self._regions: dict[int, Ints] = {}
 
     def steps(self, down_to: int = 1) -> Iterator[Step]:
-        """From the last block of all to block `down_to`."""
+        """Walk from the last block of all jobs back to block `down_to`."""
         for index in range(int(self._lasts.max()), down_to - 1, -1):
             jobs = np.flatnonzero(self._taken[index])
             if not jobs.size:

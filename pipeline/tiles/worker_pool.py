@@ -1,9 +1,8 @@
-"""What tiles take on a coordinator and its workers: computing, the way there and back, and what limits a stream of
-them.
+"""The seconds of tiles on a coordinator and its workers: computing, transfers, and the bottleneck of a stream of them.
 
-Model: the coordinator sends the tiles' inputs one after the other, in the tiles' order, over its one way to the broker;
-the broker hands each on when it has it; a worker computes its tile whole; results come down the coordinator's one way
-from the broker as they arrive. A tile of the coordinator itself goes nowhere and is computed meanwhile.
+Model: the coordinator sends the tiles' inputs one after the other, in the tiles' order, over its one link to the
+broker; the broker hands each on when it has it; a worker computes its tile whole; results come down the coordinator's
+one link from the broker as they arrive. A tile of the coordinator itself goes nowhere and is computed meanwhile.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class TileNode:
-    """A node that computes tiles: `seconds` of each block in one piece, and its way to the broker.
+    """A node that computes tiles: `seconds` of each block in one piece, and its link to the broker.
 
-    Rates in bytes per second, `latency_s` one way. Raises PlanError for what cannot be.
+    `latency_s` is one way. Raises PlanError unless rates are above 0 and the latency is finite and at least 0.
     """
 
     node: NodeId
@@ -57,8 +56,8 @@ class WorkerPool:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Of ways to tile a stack, an array each: seconds until all tiles are there (`seconds`), those in which the
-    coordinator computes its own (`own_seconds`), and those of the busiest worker or way between them (`busy_seconds`).
+    """Times of tile layouts, float64 `[..., layout]`: seconds until all tiles are gathered (`seconds`), of the
+    coordinator's own tiles (`own_seconds`), and of the busiest worker or link (`busy_seconds`).
     """
 
     seconds: Floats
@@ -68,9 +67,9 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class TileWorkers:
-    """Who has which tile, as arrays over the tiles (last axis): what `timed` needs of a pool.
+    """The node of each tile and its rates, as arrays `[layout, tile]`.
 
-    A place that nobody has is nobody's tile: it computes, sends and returns nothing.
+    A place without a node (`member` is `nobody`) computes, sends and returns nothing.
     """
 
     is_remote: Bools
@@ -85,7 +84,7 @@ class TileWorkers:
 
     @classmethod
     def from_pool(cls, pool: WorkerPool, tiles: Sequence[Sequence[NodeId | None]]) -> TileWorkers:
-        """Of nodes by way and tile; all rows are of one length, filled with None."""
+        """Look up the nodes of `tiles`, a row for each layout, all of one length, filled with None."""
         members = {member.node: place for place, member in enumerate((pool.coordinator, *pool.workers))}
         nobody = len(members)
         member = np.array([[nobody if n is None else members[n] for n in row] for row in tiles], np.int64)
@@ -107,12 +106,12 @@ class TileWorkers:
         )
 
     def seconds(self, pool: WorkerPool, block: int) -> Floats:
-        """What the block in one piece takes the node of each tile."""
+        """Seconds of the block in one piece on the node of each tile, `[layout, tile]`."""
         of_members = [member.seconds[block] for member in (pool.coordinator, *pool.workers)]
         return np.array([*of_members, 0.0])[self.member]
 
     def __getitem__(self, tile_layouts: Ints) -> TileWorkers:
-        """These ways, in this order."""
+        """The layouts of these indices, in this order."""
         return replace(
             self,
             is_remote=self.is_remote[tile_layouts],
@@ -125,7 +124,7 @@ class TileWorkers:
 
 
 def timed(tile_workers: TileWorkers, computed: Floats, sent: Floats, returned: Floats) -> Timed:
-    """What ways to tile take: `computed` seconds, `sent` and `returned` bytes are `[..., layout, tile]`."""
+    """Time layouts: `computed` are seconds, `sent` and `returned` bytes of each tile, `[..., layout, tile]`."""
     sent, returned = sent * tile_workers.is_remote, returned * tile_workers.is_remote
     own = (computed * tile_workers.is_own).sum(axis=-1)
     back = arrivals(tile_workers, computed, sent, returned)
@@ -147,8 +146,8 @@ def timed(tile_workers: TileWorkers, computed: Floats, sent: Floats, returned: F
 
 
 def arrivals(tile_workers: TileWorkers, computed: Floats, sent: Floats, returned: Floats) -> Floats:
-    """Seconds from the first send until each result is at the broker's end of the coordinator's way; -inf for no remote
-    tile.
+    """Seconds from the first send until each result is at the broker's end of the coordinator's link; -inf for no
+    remote tile.
 
     A worker that has several tiles computes them in order.
     """

@@ -1,7 +1,7 @@
-"""How long this process's threads were ready to run while others had the cores.
+"""Seconds that this process's threads were ready to run while others had the cores.
 
-A node measures itself while its neighbours start on the same machine; what they took is not the model's time. What a
-CPU quota took is: under the same quota the model will run.
+A node measures itself while its neighbours start on the same machine: the seconds they take are not the model's. Those
+that a CPU quota takes are, since the model will run under the same quota.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ def uncontended_seconds(run: Callable[[], object]) -> float:
 
 
 def typical_of(measure: Callable[[], Seconds]) -> tuple[Seconds, Seconds]:
-    """Take runs x blocks; returns what each block takes by `typical_seconds`, and the runs."""
+    """Call `measure` for seconds, float64 `[run, block]`; returns `typical_seconds` of each block, and the runs."""
     throttled_s = throttled_seconds()
     runs = measure()
     return typical_seconds(runs, throttled_seconds() - throttled_s), runs
 
 
 def typical_seconds(runs: Seconds, throttled_s: float) -> Seconds:
-    """Of runs x blocks, what each block takes: the median of its runs, which outliers do not move.
+    """Seconds of each block from `runs`, float64 `[run, block]`: the median, which outliers do not move.
 
-    Not so under a CPU quota that held the runs up, for `throttled_s` in all: it stops the process every few
-    milliseconds, long blocks in each run and short ones in hardly any, so that medians make these look free. The mean
-    has the stops spread over all blocks by their length.
+    The mean, if a CPU quota stopped the runs for `throttled_s` in all: it stops the process every few milliseconds,
+    long blocks in each run and short ones in hardly any, so that medians make these look free. In the mean the stops
+    are spread over all blocks by their length.
     """
     is_throttled = throttled_s > _THROTTLED * float(runs.sum())
     return runs.mean(axis=0) if is_throttled else np.median(runs, axis=0)

@@ -1,4 +1,4 @@
-"""What share of the processor this process may use, where Linux's control groups (version 1 or 2) limit it.
+"""The share of the processor that Linux's control groups (version 1 or 2) leave to this process.
 
 A container with a quota is a slower machine: the time for which it stands still is its own, not its neighbours'.
 """
@@ -15,13 +15,13 @@ _GROUPS = Path("/proc/self/cgroup")
 
 
 def cores() -> float | None:
-    """How many cores' worth of time the tightest limit leaves; None without a limit below what there is."""
+    """Cores that the tightest quota leaves, as a float; None without a quota below the number of cores."""
     limits = [limit for folder in _folders() if (limit := _limit(folder)) is not None]
     return min((limit for limit in limits if limit < (os.cpu_count() or 1)), default=None)
 
 
 def throttled_seconds() -> float:
-    """For how long this process's own group has been stopped by its quota; 0 without one."""
+    """Seconds for which its quota has stopped this process's own group so far; 0 without one."""
     for folder in _folders():
         lines = (line.partition(" ") for line in _text(folder / "cpu.stat").splitlines())
         stat = {name: value for name, _, value in lines}

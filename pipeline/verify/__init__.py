@@ -1,1 +1,1 @@
-"""Bit for bit: split and tiled networks against the whole one."""
+"""Verification: split and tiled networks compared bit for bit with the whole one."""

@@ -17,7 +17,7 @@ FRAMES = 8
 
 
 def fingerprint(engine: Engine, model: Loaded, frames: int = FRAMES) -> str:
-    """SHA-256, in hex, of all outputs of the unsplit network for so many seeded frames."""
+    """SHA-256, in hex, of all outputs of the unsplit network for `frames` seeded frames."""
     segment, found = _whole(engine, model), hashlib.sha256()
     for seed in range(frames):
         made = segment.run(frame(model.graph, seed))
@@ -27,7 +27,7 @@ def fingerprint(engine: Engine, model: Loaded, frames: int = FRAMES) -> str:
 
 
 def _whole(engine: Engine, model: Loaded) -> Segment:
-    """Without a first run on zeros where the engine has such segments: in an emulator a run takes minutes."""
+    """Compile the whole network, without a first run on zeros if the engine can: in an emulator a run takes minutes."""
     if engine.name != "litert":
         return unsplit(engine, model)
     from pipeline.engines.litert import LiteRTEngine
@@ -38,6 +38,6 @@ def _whole(engine: Engine, model: Loaded) -> Segment:
 
 
 def _plain(array: Array) -> Array:
-    """Little endian, and every NaN the same: processors set its sign differently."""
+    """Make an array little endian and its NaNs equal: processors set their signs differently."""
     array = array.astype(array.dtype.newbyteorder("<"))
     return np.where(np.isnan(array), np.nan, array).astype(array.dtype) if array.dtype.kind == "f" else array

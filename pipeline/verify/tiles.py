@@ -45,7 +45,7 @@ class Tiled:
 
     @property
     def equal(self) -> bool:
-        """Whether every bit of the stack's output was the same."""
+        """True when every bit of the stack's output was the same."""
         return not self.differing
 
 
@@ -54,7 +54,7 @@ TileStep: TypeAlias = Prepared | Original | Tiled
 
 @dataclass(frozen=True, slots=True)
 class TileVerdict:
-    """What all steps came to, for a table or JSON."""
+    """The sum of all steps, for a table or JSON."""
 
     model: str
     digest: str
@@ -70,7 +70,7 @@ class TileVerdict:
 
     @property
     def holds(self) -> bool:
-        """Whether no tiling changed a bit."""
+        """True when no tiling changed a bit."""
         return self.tilings == self.equal
 
 
@@ -122,7 +122,7 @@ def verify_tiles(
 
 
 def random_stacks(graph: ModelGraph, grids: Sequence[Grid], count: int, seed: int) -> list[Stack]:
-    """Different ones, on whose maps every grid has room. Raises TileError when there is none."""
+    """At most `count` different stacks with room for every grid on their maps. Raises TileError when there is none."""
     height, width = max(len(grid.rows) for grid in grids), max(len(grid.columns) for grid in grids)
     found = [one for one in stacks(graph) if _has_room(size_of(graph, one.output), (height, width))]
     if not found:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from dataclasses import replace
+
 import pytest
 
-from broker.errors import TopicError
-from broker.session import Address, Channel, Will
+from broker.errors import BrokerUnreachable, TopicError, TopicOverfull
+from broker.session import Address, Channel, Session, Will
 from broker.topics import COMMAND, FRAME, STATE, Namespace
-from tests.integration.conftest import OpenSession, Received, Signal
+from tests.integration.conftest import PATIENCE_S, QUICK, OpenSession, Received, Signal
 
 LIMIT = 100
 
@@ -39,7 +43,7 @@ def test_a_message_above_its_topics_limit_goes_no_further(address: Address, open
     assert session.refused_total == 1
 
 
-def test_a_claim_that_a_stranger_writes_ends_nobody(address: Address, open_session: OpenSession) -> None:
+def test_an_ownership_token_that_a_stranger_writes_ends_nobody(address: Address, open_session: OpenSession) -> None:
     taken, received = Signal(), Received()
     will = Will(topic="node/cloud-1/state", payload=b"lost")
     session = open_session(address, "cloud-1", will=will, on_taken=taken)
@@ -83,3 +87,44 @@ def test_an_answer_goes_below_reply_of_its_pipeline_only() -> None:
         "",
     ):
         assert not names.is_reply(topic)
+
+
+def test_a_packet_that_nobody_reads_stays_at_the_broker(address: Address, open_session: OpenSession) -> None:
+    """It would be whole in memory before it could be refused."""
+    received, limits = Received(), replace(QUICK, max_packet_bytes=100_000)
+    device = open_session(address, "device", limits=limits, takes_frames=True)
+    for channel in (Channel.CONTROL, Channel.BULK, Channel.FRAMES):
+        device.subscribe([f"big/{channel.value}"], received, channel=channel)
+    other = open_session(address, "camera")
+    for channel in (Channel.CONTROL, Channel.BULK, Channel.FRAMES):
+        for nbytes in (300_000, 10):
+            other.publish(f"big/{channel.value}", bytes(nbytes), channel=Channel.BULK)
+    assert [len(payload) for payload in received.payloads(3)] == [10, 10, 10]
+    assert device.received_bytes_total == 30
+    assert device.reconnects_total == 0
+
+
+def test_what_nobody_takes_is_refused_to_the_sender(address: Address, open_session: OpenSession) -> None:
+    session = open_session(address, "camera", max_bytes=lambda topic: LIMIT)
+    with pytest.raises(TopicOverfull, match="101 bytes for small/1, on which nobody takes more than 100"):
+        session.publish("small/1", bytes(LIMIT + 1))
+
+
+def test_a_session_whose_brokers_name_resolves_slowly_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolving, done = threading.Event(), threading.Event()
+
+    def slowly(*arguments: object, **more: object) -> list[object]:
+        resolving.set()
+        done.wait(PATIENCE_S)
+        raise OSError("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    session = Session(Address("nowhere.example"), name="guest", token="t", limits=QUICK)
+    with pytest.raises(BrokerUnreachable):
+        session.start(0.1)
+    assert resolving.is_set()
+    stopped = threading.Thread(target=session.stop)
+    stopped.start()
+    stopped.join(PATIENCE_S / 3)
+    assert not stopped.is_alive(), "it waits for the name"
+    done.set()

@@ -44,7 +44,7 @@ class Device:
         self.session.start(PATIENCE_S)
 
     def publish(self, number: int) -> None:
-        self.results.publish(number, [Publication(RESULT, str(number).encode())])
+        self.results.publish(number, lambda: [Publication(RESULT, str(number).encode())])
 
 
 def wait(condition: Callable[[], bool]) -> None:

@@ -148,3 +148,23 @@ def test_a_websockets_listener_answers_beside_the_other(tmp_path: Path) -> None:
         assert connected.wait(10)
         client.disconnect()
         client.loop_stop()
+
+
+def test_its_log_is_kept_in_a_file_of_its_owner_and_named_when_it_ends(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "broker.log"
+    with Server(log_file=log) as server:
+        assert server.log_file == log
+        server.check()
+        server.kill()
+        with pytest.raises(ServerFailed, match=f"status -9; the end of its log, which is {log}"):
+            server.check()
+    assert "trisect-probe" in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_log_file_that_cannot_be_written_does_not_cost_the_broker(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with Server(log_file=tmp_path / "file" / "broker.log") as server:
+        assert server.log_file is None
+        assert server.is_running
+        assert "trisect-probe" in server.log_tail

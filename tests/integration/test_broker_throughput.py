@@ -96,9 +96,9 @@ def test_each_ways_rate_is_seen_though_pauses_lie_between_messages(
     edge.subscribe(["tensors/down"], lambda message: None, channel=Channel.BULK)
 
     def pass_one(sender: Session, topic: str, direction: Throughput) -> None:
-        before = direction.samples_total
+        before = direction.sampled_at
         sender.publish(topic, bytes(TENSOR_BYTES), channel=Channel.BULK)
-        until(lambda: direction.samples_total > before)
+        until(lambda: direction.sampled_at > before)
         time.sleep(0.05)
 
     def cross() -> None:
@@ -117,9 +117,9 @@ def test_acknowledgements_behind_tensors_do_not_make_the_way_up_slow(
         node.subscribe(["tensors/mine"], lambda message: None, channel=Channel.BULK)
 
         def cross(topic: str) -> None:
-            before = node.up.samples_total
+            before = node.up.sampled_at
             node.publish(topic, bytes(TENSOR_BYTES), channel=Channel.BULK)
-            until(lambda: node.up.samples_total > before and node.queued_bytes == 0)
+            until(lambda: node.up.sampled_at > before and node.queued_bytes == 0)
 
         until(lambda: is_close(node.up, DOWN_BYTES_PER_S), lambda: cross("tensors/up"))
         for _ in range(2 * TURN_SAMPLES):

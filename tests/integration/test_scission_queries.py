@@ -15,7 +15,8 @@ from benchmarks.scission_queries import differences, query_of
 from pipeline import scission
 from pipeline.cost import Costs, Link
 from pipeline.graph import Block, ModelGraph, Tensor
-from pipeline.partition.priced_plan import NodeSet, choose
+from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.search import choose
 from pipeline.placement import Tier
 
 SHARED = Path(os.environ.get("TRISECT_SHARED") or Path(__file__).parents[3] / "shared")

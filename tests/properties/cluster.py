@@ -18,6 +18,7 @@ import numpy as np
 from broker import topics
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
+from nodes.planner.machine.stream import assignment
 from nodes.protocol import border
 from nodes.protocol.messages import (
     WORKER,
@@ -38,11 +39,11 @@ from pipeline.errors import WireError
 from pipeline.estimator import Speed
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
-from pipeline.plan import NodeId, StreamId
+from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
 from pipeline.reassembly import Assembler
 from pipeline.tiles.arrays import merge
-from pipeline.wire import Failed, Hop, encode, encode_failure
+from pipeline.wire import Failed, FrameKey, Hop, encode, encode_failure
 from tests.properties.simulated_broker import Broker, Client, Step
 from tests.properties.symbolic import MODEL, model_inputs, right_outputs, run_blocks
 
@@ -303,6 +304,7 @@ class PlannerShell(Client):
     def begin(self) -> None:
         settings = PlannerSettings(margin=0.1, min_seconds_between_plans=1.0, settle_s=0.5, lost_after_s=LOST_AFTER_S)
         self.machine = PlannerMachine(settings, started_at=self.cluster.now)
+        self.newest: Plan | None = None
         self.state = LifeState.READY
         self.subscribe("state", "applied", "info", "link", "model", "plan", "profile", "telemetry")
 
@@ -318,8 +320,16 @@ class PlannerShell(Client):
 
     def handle(self, event: pe.PlannerEvent) -> None:
         wall_ts = WALL_TS + self.cluster.now
-        for action in self.machine.handle(event, self.cluster.now, wall_ts, more_wait=self.more_wait):
+        actions = self.machine.handle(event, self.cluster.now, wall_ts, more_wait=self.more_wait)
+        self.machine.validate()
+        for action in actions:
             if isinstance(action, pe.PublishPlan):
+                action.plan.check(action.graph)
+                if self.newest is not None:
+                    assert action.plan.epoch >= self.newest.epoch, "epochs only grow"
+                    is_same = action.plan.epoch == self.newest.epoch
+                    assert not is_same or assignment(action.plan) == assignment(self.newest), "an epoch is one plan"
+                self.newest = action.plan
                 self.cluster.plans_total += 1
                 self.keep(f"plan/{STREAM}", to_bytes(action.plan.to_json(action.graph)))
 
@@ -433,6 +443,25 @@ class Cluster:
             self.device.handle(ev.FrameOffered(STREAM, pending_frame, live))
         elif live:
             self.dropped(pending_frame)
+
+    def forge(self, pick: int, sender: NodeId, epochs_on: int, attempts_on: int, *, fails: bool) -> None:
+        """An answer to an open frame in a node's name, other than the one that is asked of it."""
+        owner = self.device.machine.owners[STREAM]
+        submitted = [sequence for sequence, frame in owner.open.items() if frame.submitted]
+        if not submitted:
+            return
+        sequence = submitted[pick % len(submitted)]
+        frame = owner.open[sequence]
+        epoch, attempt = max(1, frame.epoch + epochs_on), max(1, frame.attempt + attempts_on)
+        asked = frame.submitted.get(attempt)
+        if asked is not None and asked.epoch == epoch and sender in asked.nodes.values():
+            return
+        key = FrameKey(STREAM, epoch, sequence, attempt, oldest_open=min(owner.open))
+        tensor = self.graph.outputs[pick % len(self.graph.outputs)]
+        array = np.zeros(self.graph.tensors[tensor].shape, self.graph.tensors[tensor].dtype)
+        forged = [encode_failure(key, "forged")] if fails else encode(key, tensor, array, chunk_bytes=CHUNK_BYTES)
+        for chunk in forged:
+            self.broker.publish(f"result/{sender}", chunk)
 
     def node_came(self, shell: TierShell) -> None:
         if shell is self.device:

@@ -179,6 +179,24 @@ class Faults(RuleBasedStateMachine):
             client, topic = waiting[pick % len(waiting)]
             client.lose(topic)
 
+    @event(pick=which, later=st.booleans())
+    def a_bridge_repeats_a_message(self, pick: int, later: bool) -> None:
+        waiting = [
+            queue for client in self.cluster.clients if client.connected for queue in client.queues.values() if queue
+        ]
+        queue = self._pick(waiting, pick)
+        if queue is not None:
+            queue.insert(len(queue) if later else 1, queue[0])
+
+    @event(pick=which, sender=which, epoch=st.integers(-1, 1), attempt=st.integers(-1, 2), fails=st.booleans())
+    def a_stranger_answers(self, pick: int, sender: int, epoch: int, attempt: int, fails: bool) -> None:
+        """For a frame that is open, but not as the node, under the epoch and the attempt that are asked for."""
+        device = self.cluster.device
+        if device.running and not device.loading:
+            node = self._pick([*self.cluster.tiers], sender)
+            assert node is not None
+            self.cluster.forge(pick, node, epoch, attempt, fails=fails)
+
     @event(pick=which, times=st.integers(1, 4))
     def a_node_will_fail_to_compute(self, pick: int, times: int) -> None:
         shell = self._pick([shell for shell in self.cluster.tiers.values() if shell.running], pick)

@@ -13,7 +13,8 @@ from pipeline.cost import Costs, Link, TilesCost, predict
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact, tiled
 from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
-from pipeline.partition.priced_plan import NodeSet, choose
+from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.search import choose
 from pipeline.placement import NodeId, Tier
 from pipeline.tiles import Grid, split, stacks
 from pipeline.tiles.split import heights, nbytes, size_of

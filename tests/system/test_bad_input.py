@@ -11,10 +11,13 @@ import pytest
 
 from broker.ports import free_port
 from broker.server import Server, ServerSettings
+from broker.session import Address, Session
 from nodes.cli import demo, sample_images
 from nodes.client.processes import Processes
 from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
+from nodes.session.packet_limit import check_packet_limit
+from pipeline.errors import ConfigError
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -95,11 +98,12 @@ m = Net(); m(keras.ops.zeros((1, 4))); m.save(sys.argv[1])
         assert_error(trisect("node", "--id", "edge-1", "-c", str(path)), "net.keras")
 
 
-def test_a_packet_limit_below_the_chunk_size_is_said_with_both_numbers(tmp_path: Path) -> None:
-    with Server(ServerSettings(max_packet_bytes=500_000)) as server:
-        path = demo.write_config(tmp_path, "mobilenet_v2", server.port)
-        run = trisect("node", "--id", "edge-1", "-c", str(path))
-        assert_error(run, "1,048,576", "500,000", "chunk_bytes", "max_packet_size")
+def test_a_packet_limit_below_any_chunk_is_said_with_both_numbers() -> None:
+    with Server(ServerSettings(max_packet_bytes=17_000)) as server:
+        session = Session(Address(server.host, server.port), name="edge-1", token="1").start(30.0)
+        with pytest.raises(ConfigError, match=r"accepts 17,000 bytes .* need 17,408: raise max_packet_size"):
+            check_packet_limit(session)
+        session.stop()
 
 
 def test_an_unknown_node_and_stream_are_named_with_the_known_ones(tmp_path: Path) -> None:

@@ -147,3 +147,32 @@ def test_a_drained_node_may_stop_without_losing_a_frame_and_can_be_forgotten(pip
         pipeline.assert_proven(client, 16)
         pipeline.start(demo.CLOUD)
         pipeline.wait(client, lambda: client.states[demo.CLOUD].state is LifeState.READY)
+
+
+def test_a_device_that_cannot_write_its_journal_starts_and_refuses_frames_where_it_is_told_to(
+    pipeline: Pipeline,
+) -> None:
+    settings = yaml.safe_load(pipeline.config_path.read_text())
+    settings["streams"][str(demo.STREAM)]["unrecorded"] = "refuse"
+    refusing = pipeline.folder / "refusing.yaml"
+    refusing.write_text(yaml.safe_dump(settings))
+    (pipeline.folder / "no-folder").write_text("")
+
+    def start_with(path: Path) -> None:
+        pipeline.processes.stop(demo.DEVICE)
+        state = str(pipeline.folder / "no-folder")
+        pipeline.processes.start(demo.DEVICE, ["node", "-c", str(path), "--id", demo.DEVICE, "--state-dir", state])
+
+    with pipeline.client() as client:
+        start_with(refusing)
+        client.publish(pipeline.images[0], "0")
+        pipeline.wait(client, lambda: len(client.collected.results) == 1)
+        (refused,) = client.collected.results.values()
+        assert "cannot record frames" in refused["error"]
+        start_with(pipeline.config_path)
+        client.publish(pipeline.images[1], "1")
+        pipeline.wait(client, lambda: len(client.collected.results) == 2)
+        assert [result["ok"] for result in client.collected.results.values()] == [False, True]
+    assert pipeline.processes.log(demo.DEVICE).read_text().count("cannot be written") == 2
+    pipeline.processes.stop(demo.DEVICE)
+    pipeline.start(demo.DEVICE)

@@ -26,13 +26,13 @@ PATIENCE_S = 120.0
 
 def config_of(folder: Path, port: int) -> Path:
     nodes = {str(node): {"tier": str(node).split("-")[0], "threads": 1} for node in (*STREAMS.values(), *EDGES)}
-    wishes = {"constraints": {"pin": {"predictions": "edge"}}}
+    plan = {"constraints": {"pin": {"predictions": "edge"}}}
     settings = {
         "pipeline": "streams",
         "broker": {"port": port},
         "models": {MODEL: {"source": MODEL, "weights": "seed:0"}},
         "streams": {
-            str(stream): {"device": str(device), "model": MODEL, "outputs": True, "plan": wishes}
+            str(stream): {"device": str(device), "model": MODEL, "outputs": True, "plan": plan}
             for stream, device in STREAMS.items()
         },
         "nodes": nodes,

@@ -11,6 +11,8 @@ import typer
 
 from broker.topics import ALL
 from nodes.cli.app import app
+from nodes.planner.machine.publish_rules import table_of_rules
+from nodes.tier.machine.frame_life import diagram_of_life
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +23,14 @@ def test_the_table_of_topics_is_that_of_the_declarations() -> None:
         template = topic.template.replace("{", "<").replace("}", ">")
         row = f"| `{template}` | {topic.message} | {topic.encoding} | {topic.qos} | {'yes' if topic.retain else 'no'} |"
         assert row in page
+
+
+def test_the_rules_for_publishing_a_plan_are_those_of_the_planner() -> None:
+    assert table_of_rules() in (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_the_life_of_a_frame_is_that_of_its_table() -> None:
+    assert f"```mermaid\n{diagram_of_life()}\n```" in (ROOT / "docs" / "architecture.md").read_text()
 
 
 def commands() -> list[str]:

@@ -17,7 +17,7 @@ COMMANDS = {
     "watch": "nodes.cli.app, nodes.config.loader, nodes.watch.app",
     "plan, of a running pipeline": "nodes.cli.app, nodes.config.loader, nodes.client.requests, nodes.cli.tables",
     "plan MODEL": "nodes.cli.app, nodes.config.loader, nodes.cli.plan, pipeline.pictures",
-    "plan --profiles": "nodes.cli.app, nodes.cli.scission",
+    "scission": "nodes.cli.app, nodes.cli.scission",
 }
 
 

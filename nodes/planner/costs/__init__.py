@@ -1,1 +1,1 @@
-"""What the planner learns of nodes and ways: seconds, rates, and when they have changed. Pure."""
+"""Costs that the planner learns: nodes' seconds, links' rates, and their drift. Pure."""

@@ -1,4 +1,4 @@
-"""What each block of a model takes on each node: measured by the node, else estimated, corrected by telemetry. Pure."""
+"""Seconds of each block on each node: measured by the node, else estimated, corrected by telemetry. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.errors import ModelError, TileError
 from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
-from pipeline.plan import NodeId, Plan
+from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
 from pipeline.tiles.tiled_stack_cost import tile_seconds
 
@@ -60,10 +60,14 @@ class ComputeSeconds:
     _estimates: dict[tuple[str, Speed], tuple[float, ...]] = field(default_factory=dict)
     _corrections: Corrections = field(default_factory=Corrections)
     _calls: Constants[NodeId] = field(default_factory=Constants)
+    _bases: dict[tuple[NodeId, str, str], Basis | None] = field(default_factory=dict)
+    _biases: dict[tuple[str, str], float] = field(default_factory=dict)
+    _stages: dict[tuple[StreamId, Tier], tuple[Plan, Basis, float]] = field(default_factory=dict)
 
     def learn_speed(self, info: NodeInfo) -> str:
-        """Take a node's speed; returns what is wrong with it, and it is then as good as none."""
+        """Take a node's speed; returns what is wrong with it, if anything, and ignores it then."""
         self._speeds.pop(info.node, None)
+        self.forget_bases()
         try:
             if info.speed is not None:
                 self._speeds[info.node] = Speed.from_json(info.speed)
@@ -72,22 +76,23 @@ class ComputeSeconds:
         return ""
 
     def learn_profile(self, node: NodeId, profile: Profile) -> None:
-        """Take a node's profile; what telemetry corrected was the time foreseen without it."""
+        """Take a node's profile, and forget corrections of what was foreseen without it."""
         if self._profiles.get((node, profile.model)) != profile:
             self._profiles[node, profile.model] = profile
+            self.forget_bases()
             self._corrections.forget(node, profile.model)
 
     def has_room_for(self, node: NodeId, profile: Profile) -> bool:
-        """Whether one more profile of the node can be kept."""
+        """True when this profile can be kept: it replaces one, or there is room for one more of the node."""
         known = [model for owner, model in self._profiles if owner == node]
         return profile.model in known or len(known) < MOST_PROFILES
 
     def learn_telemetry(
         self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Sequence[Plan], probe_s: float | None = None
     ) -> None:
-        """Set what a node measured under the present plans beside what is foreseen for those blocks.
+        """Compare a node's measured seconds under the present plans with those foreseen.
 
-        `probe_s` is what a probe of its processor takes it, which says how it is doing while it is not in use.
+        `probe_s` are the seconds of a probe of its processor, which show its speed while it is not in use.
         """
         telling = [s for s in segments if tells(s.frames, s.frames * s.compute_seconds)]
         measured = {(s.stream, s.epoch): s.compute_seconds for s in telling}
@@ -97,7 +102,7 @@ class ComputeSeconds:
             if tier is None or basis is None:
                 continue
             foreseen_s, is_coordinator = (
-                sum(self.of_stage(basis, plan, tier)),
+                self.stage_seconds(basis, plan, tier),
                 tier is Tier.EDGE and plan.tiles is not None,
             )
             if foreseen_s < (LEAST_REST_SECONDS if is_coordinator else LEAST_SECONDS):
@@ -115,9 +120,9 @@ class ComputeSeconds:
         self._corrections.fade(node, but=watched, probe_s=probe_s)
 
     def _learn_stage(self, node: NodeId, model: str, basis: Basis, foreseen_s: float, took_s: float) -> None:
-        """Divide what was not foreseen between the node's factor and its calls, as the segment's length has it.
+        """Divide the unforeseen seconds between the node's factor and its calls, by the segment's length.
 
-        That is the least change of both that explains it, if a factor is as likely off by 1 as a call by `CALL_S`.
+        This is the least change of both that explains them, if a factor is as likely off by 1 as a call by `CALL_S`.
         """
         factor = self._corrections.smoothed(node, model, basis)
         missing_s = took_s - factor * foreseen_s - self._calls.smoothed(node)
@@ -127,7 +132,7 @@ class ComputeSeconds:
             self._corrections.learn(node, model, basis, factor + (1 - of_calls) * missing_s / foreseen_s)
 
     def learn_tiles(self, tiles: Iterable[TileSeconds], plans: Iterable[Plan]) -> None:
-        """Set what tiles took their workers under the present plans beside what is foreseen for them.
+        """Compare tiles' measured seconds on their workers under the present plans with those foreseen.
 
         A worker with several tiles is judged by their sum, and only once all of them have been seen.
         """
@@ -153,17 +158,22 @@ class ComputeSeconds:
                 if foreseen_s >= LEAST_SECONDS:
                     self._corrections.learn(node, plan.model, basis, sum(took) / foreseen_s)
 
-    def of_stage(self, basis: Basis, plan: Plan, tier: Tier) -> Iterator[float]:
-        """What is foreseen for the blocks that the tier's node runs by itself: those in tiles are not among them."""
+    def stage_seconds(self, basis: Basis, plan: Plan, tier: Tier) -> float:
+        """Foreseen seconds of the blocks that the tier's node runs by itself: those in tiles are not among them."""
+        known = self._stages.get((plan.stream, tier))
+        if known is None or known[0] is not plan or known[1] is not basis:
+            known = plan, basis, sum(self._stage(basis, plan, tier))
+            self._stages[plan.stream, tier] = known
+        return known[2]
+
+    def _stage(self, basis: Basis, plan: Plan, tier: Tier) -> Iterator[float]:
         stack = self._shared_out(plan) if tier is Tier.EDGE else ()
         for block, (seconds, placed) in enumerate(zip(self.foreseen(basis, plan.digest), plan.placement, strict=False)):
             if placed is tier and block not in stack:
                 yield seconds
 
     def _shared_out(self, plan: Plan) -> Sequence[int]:
-        """The blocks of tiles: a coordinator's segments are what is left. None of a plan that does not fit
-        its graph.
-        """
+        """Blocks in tiles, which the coordinator's segments do not have; empty if the plan does not fit its graph."""
         graph = self.graphs.get(plan.digest)
         with contextlib.suppress(TileError):
             return plan.tiles.stack(graph).blocks if plan.tiles is not None and graph is not None else ()
@@ -171,21 +181,36 @@ class ComputeSeconds:
 
     def basis(self, node: NodeId, model: str, digest: str) -> Basis | None:
         """The node's fitting profile, else an estimate, None without either."""
+        key = node, model, digest
+        if key not in self._bases:
+            self._bases[key] = self._find_basis(node, model, digest)
+        return self._bases[key]
+
+    def forget_bases(self) -> None:
+        """Find anew what seconds follow from: a node, a profile or a graph has come."""
+        self._bases.clear()
+        self._biases.clear()
+
+    def pooled(self, model: str) -> tuple[float, float]:
+        """What nodes that are not measured are charged because others are: a factor, and seconds a call."""
+        return self._corrections.common(model), min(self._calls.least, CALL_S)
+
+    def _find_basis(self, node: NodeId, model: str, digest: str) -> Basis | None:
         profile, speed = self._profiles.get((node, model)), self._speeds.get(node)
         if profile is not None and not self.why_unfit(node, model, digest):
             return profile
         return Estimate(speed, self._bias(model, digest)) if speed and self._estimated(speed, digest) else None
 
     def call_seconds(self, node: NodeId) -> float:
-        """What a frame takes the node beside its blocks' seconds because it is called at all."""
+        """Seconds per frame of the node's calls, besides its blocks' seconds."""
         return self._calls.seconds_of(node, most_shared_s=CALL_S)
 
     def factor(self, node: NodeId, model: str, basis: Basis) -> float:
-        """What telemetry says to multiply the node's seconds with."""
+        """The factor by which telemetry corrects the node's foreseen seconds."""
         return self._corrections.factor_of(node, model, basis)
 
     def why_unfit(self, node: NodeId, model: str, digest: str) -> str:
-        """Why the node's profile of the model is of no use, empty if it is of use or there is none."""
+        """The reason that the node's profile of the model cannot be used; empty if it can, or there is none."""
         profile, info, graph = self._profiles.get((node, model)), self.infos.get(node), self.graphs.get(digest)
         if profile is None or info is None:
             return ""
@@ -205,7 +230,7 @@ class ComputeSeconds:
         return tuple(basis.bias * seconds for seconds in self._estimated(basis.speed, digest))
 
     def _estimated(self, speed: Speed, digest: str) -> tuple[float, ...]:
-        """Empty without the graph, and for a speed at which it would take forever."""
+        """Estimated seconds by block; empty without the graph, and for a speed at which they are not finite."""
         if digest not in self.graphs:
             return ()
         key = digest, speed
@@ -215,6 +240,11 @@ class ComputeSeconds:
         return self._estimates[key]
 
     def _bias(self, model: str, digest: str) -> float:
+        if (model, digest) not in self._biases:
+            self._biases[model, digest] = self._find_bias(model, digest)
+        return self._biases[model, digest]
+
+    def _find_bias(self, model: str, digest: str) -> float:
         ratios = []
         for node, speed in self._speeds.items():
             profile, estimated_s = self._profiles.get((node, model)), sum(self._estimated(speed, digest))

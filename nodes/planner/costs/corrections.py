@@ -1,4 +1,4 @@
-"""How much slower (or faster) nodes compute a model than was foreseen: telemetry beside profile or estimate. Pure.
+"""Corrections: factors by which nodes compute a model slower or faster than profile or estimate foresaw. Pure.
 
 One factor for each node and model, by which all its blocks' seconds are multiplied: blocks that were not measured move
 with those that were. The planner prices with it, so the trap is that only nodes in use are ever measured. Frames of a
@@ -8,8 +8,9 @@ alone, that would drive its blocks to nodes that would be just as cold. Three ru
 - What all measured nodes share is not theirs: the value nearest to 1 in the range of their factors is charged to nodes
   that are not measured as well. A stream on one node cannot tell cold from loaded: up to `COLDNESS` it is taken for
   cold and charged to all; the further beyond, the less of it, and what is several times too slow is this node's alone.
-- A factor stays until the smoothed one is a tenth off. So plans do not follow noise, and nothing is solved anew for it;
-  the planner's margin then stands on top.
+- A factor stays until the smoothed one is a tenth off. So plans do not follow noise, and nothing is solved again for
+it;
+  the planner's margin then comes on top.
 - The factor of a node that is not measured any more (its blocks went elsewhere) follows probes of its idle processor:
   by what they change, it has changed. Besides, it fades with each of its reports while others are measured, though not
   below what these share, so that it gets its blocks back some time after it was slow for a reason that no probe sees.
@@ -22,7 +23,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipeline.plan import NodeId
@@ -35,14 +37,16 @@ DEAD_BAND = 1.1
 COLDNESS = 1.5
 LARGEST = 100.0
 WINDOWS, LEAST_WINDOWS = 5, 3
-"""Reports whose median counts; before there are so many it counts as 1."""
+"""Reports whose median counts; before there are LEAST_WINDOWS the factor is 1."""
 TURN, TURN_WINDOWS = 1.5, 2
-"""So many reports in a row, by that factor beyond the smoothed one, are a change: what was before is forgotten."""
+"""TURN_WINDOWS reports in a row, beyond the smoothed one by TURN, are a change: earlier ones are forgotten."""
 FADING = 0.95
-"""What each report leaves of a factor that is not measured: half is gone after 14, nine tenths after 45."""
+"""The share that each report leaves of a factor that is not measured: half is gone after 14, nine tenths after 45."""
 MOST_RELAPSES = 5
 PROBE_TURN = 1.8
-"""What probes differ by less says nothing: on a processor that is shared out by the millisecond they vary by 1.5."""
+"""A smaller factor between probes has no meaning: on a processor that is shared out by the millisecond they vary by
+1.5.
+"""
 
 
 @dataclass(slots=True)
@@ -59,7 +63,7 @@ class _Correction:
 
     @property
     def is_measured(self) -> bool:
-        """Whether the node's newest reports tell."""
+        """True when enough of the node's newest reports are measured."""
         return len(self.ratios) >= LEAST_WINDOWS
 
     def learn(self, ratio: float) -> None:
@@ -100,61 +104,82 @@ class _Correction:
 
 
 class Corrections:
-    """By node and model."""
+    """By model and node. `common` is kept until a factor on which it rests changes."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[NodeId, str], _Correction] = {}
+        self._known: dict[str, dict[NodeId, _Correction]] = {}
+        self._shared_by: dict[str, float | None] = {}
 
     def learn(self, node: NodeId, model: str, basis: object, ratio: float) -> None:
-        """A report's measured seconds, divided by those foreseen; another basis than before begins anew."""
-        known = self._known.get((node, model))
+        """A report's measured seconds, divided by those foreseen; another basis than before begins again."""
+        known = self._find(node, model)
         if known is None or known.basis != basis:
-            known = self._known[node, model] = _Correction(basis)
-        known.learn(ratio)
+            known = self._known.setdefault(model, {})[node] = _Correction(basis)
+        with self._watching(model, known):
+            known.learn(ratio)
 
     def smoothed(self, node: NodeId, model: str, basis: object) -> float:
-        """What has been learned so far, if only now and again; 1 without anything."""
-        known = self._known.get((node, model))
+        """The smoothed factor, measured at present or not; 1 without any."""
+        known = self._find(node, model)
         return known.smoothed if known and known.basis == basis else 1.0
 
     def forget(self, node: NodeId, model: str) -> None:
-        """What was foreseen is foreseen no longer."""
-        self._known.pop((node, model), None)
+        """Forget the node's factor for the model, whose foreseen seconds have changed."""
+        if self._known.get(model, {}).pop(node, None) is not None:
+            self._shared_by.pop(model, None)
 
     def fade(self, node: NodeId, but: Collection[str], probe_s: float | None = None) -> None:
-        """The node reported, maybe what a probe of its processor took; it is not measured on any model `but` these."""
-        for (which, model), known in self._known.items():
-            if which == node and model not in but:
-                known.ratios.clear()
-                if probe_s is not None:
-                    known.follow_probe(probe_s, self.common(model))
-                if (shared := self._shared(model)) is not None:
-                    known.fade(self.common(model), shared)
+        """Fade factors of a node that reported, maybe with a probe's seconds, on all models `but` those
+        measured now.
+        """
+        for model in self._known.keys() - set(but):
+            known = self._find(node, model)
+            if known is not None:
+                with self._watching(model, known):
+                    known.ratios.clear()
+                with self._watching(model, known):
+                    if probe_s is not None:
+                        known.follow_probe(probe_s, self.common(model))
+                    if (shared := self._shared(model)) is not None:
+                        known.fade(self.common(model), shared)
 
     def common(self, model: str) -> float:
-        """What is charged to nodes that are not measured."""
+        """The factor charged to nodes that are not measured."""
         far = math.log(self._shared(model) or 1.0)
         cold = min(abs(far), max(0.0, 2 * math.log(COLDNESS) - abs(far)))
         return round(math.exp(math.copysign(cold, far)), 3)
 
-    def _shared(self, model: str) -> float | None:
-        used = [known.used for (_, which), known in self._known.items() if which == model and known.is_measured]
-        return min(max(min(used), 1.0), max(used)) if used else None
-
     def factor_of(self, node: NodeId, model: str, basis: object) -> float:
-        """What to multiply the node's seconds with, when they rest on this."""
-        known, common = self._known.get((node, model)), self.common(model)
+        """The factor for the node's seconds if they rest on `basis`."""
+        known, common = self._find(node, model), self.common(model)
         if known is None or known.basis != basis or not (known.is_measured or not close(known.used, common)):
             return common
         return known.used
 
+    def _find(self, node: NodeId, model: str) -> _Correction | None:
+        return self._known.get(model, {}).get(node)
+
+    def _shared(self, model: str) -> float | None:
+        if model not in self._shared_by:
+            used = [known.used for known in self._known.get(model, {}).values() if known.is_measured]
+            self._shared_by[model] = min(max(min(used), 1.0), max(used)) if used else None
+        return self._shared_by[model]
+
+    @contextmanager
+    def _watching(self, model: str, known: _Correction) -> Iterator[None]:
+        """What nodes share is found anew if this correction counts in it otherwise than before."""
+        before = known.used, known.is_measured
+        yield
+        if (known.used, known.is_measured) != before:
+            self._shared_by.pop(model, None)
+
 
 def turned(probe_s: float, before_s: float | None) -> float | None:
-    """By what factor a probe is another one than that before, 1 if it is the first; None if it says nothing new."""
+    """The factor between a probe's seconds and the ones before, 1 for the first; None if it is no change."""
     changed = probe_s / (before_s or probe_s)
     return None if before_s is not None and 1 / PROBE_TURN < changed < PROBE_TURN else changed
 
 
 def close(one: float, other: float) -> bool:
-    """Whether two factors are within the dead band of each other."""
+    """True when two factors are within the dead band of each other."""
     return abs(math.log(one / other)) <= math.log(DEAD_BAND)

@@ -1,12 +1,13 @@
-"""When what a plan rests on is no longer so. Pure.
+"""Drift: costs that have left the band around what a plan assumed. Pure.
 
 D3's rule: a plan was made for certain times and bandwidths, and as long as each stays within a band around what was
-assumed, nothing is decided anew. So noise is not followed, nor is anything solved for it.
+assumed, nothing is decided again. So noise is not followed, nor is anything solved for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from nodes.planner.costs.snapshot import NodeSnapshot
 from pipeline.plan import NodeId
@@ -16,9 +17,9 @@ LEAST_ROUND_TRIP_S = 2e-3
 
 
 def drift(node: NodeId, assumed: NodeSnapshot, now: NodeSnapshot, band: float) -> Iterator[str]:
-    """What has left its band, in words; `band` is a share of the assumed value."""
+    """Yield what has left its band, in words; `band` is a share of the assumed value."""
     if now.basis != assumed.basis:
-        yield f"{node} has been measured anew"
+        yield f"{node} has been measured again"
     elif _is_outside(now.slowness, assumed.slowness, band):
         yield f"{node} takes {now.slowness / assumed.slowness:.2f} times as long as assumed"
     was, is_ = assumed.available_link, now.available_link
@@ -41,3 +42,29 @@ def drift(node: NodeId, assumed: NodeSnapshot, now: NodeSnapshot, band: float) -
 
 def _is_outside(new: float, old: float, band: float) -> bool:
     return abs(new - old) > band * old
+
+
+def is_news(before: NodeSnapshot, now: NodeSnapshot, band: float) -> bool:
+    """Whether streams may decide otherwise: what is learned comes in steps, what others take may go a quarter band."""
+    if replace(now, utilisation=before.utilisation) != before:
+        return True
+    left = zip(_left(before), _left(now), strict=True)
+    return any(_is_outside(new, old, band / 4) for old, new in left)
+
+
+def is_nowhere_better(before: NodeSnapshot, now: NodeSnapshot) -> bool:
+    """Whether no stream that does without the node has a reason to look at it again."""
+    return (
+        now.basis == before.basis
+        and now.slowness >= before.slowness
+        and now.available_link.up_bytes_per_s <= before.available_link.up_bytes_per_s
+        and now.available_link.down_bytes_per_s <= before.available_link.down_bytes_per_s
+        and now.link.round_trip_s >= before.link.round_trip_s
+        and now.overhead_s >= before.overhead_s
+        and now.frame_overhead_s >= before.frame_overhead_s
+    )
+
+
+def _left(snapshot: NodeSnapshot) -> tuple[float, float, float]:
+    taken = snapshot.utilisation
+    return 1 - taken.compute, 1 - taken.up, 1 - taken.down

@@ -1,7 +1,7 @@
-"""Each node's way to the broker as plans go by it: measured at its start, then as its telemetry sees it. Pure.
+"""Rates and round trips of each node's link to the broker: measured at its start, then by its telemetry. Pure.
 
 A running node's numbers are medians of what crossed (`broker.throughput`). They are taken up when two reports in a row
-agree that a value lies elsewhere, so that one bad moment is none of the plan's business. Where values go to and fro, as
+agree that a value lies elsewhere, so that one bad moment changes no plan. Where values go to and fro, as
 on a node whose processor is short, more and more have to agree, unless they are far beyond all that was usual.
 """
 
@@ -18,10 +18,10 @@ from nodes.protocol.reports import FAST_BYTES_PER_S
 from pipeline.plan import NodeId
 
 CLOSE = 0.05
-"""Values that differ by a smaller share are not worth a word, let alone a plan."""
+"""Values that differ by a smaller share are equal here."""
 LEAST_AGREEING, MOST_AGREEING = 2, 16
 RESTLESS_REPORTS = 30
-"""A value that turns back within so many reports needs twice as many to agree the next time."""
+"""A value that turns back within this many reports needs twice as many to agree the next time."""
 TURN = 1.5
 """The factor beyond all values of so many reports that makes a value another one, however restless they were."""
 RATES = ("up_bytes_per_s", "down_bytes_per_s")
@@ -76,12 +76,12 @@ class Links:
     _values: dict[tuple[NodeId, str], _Value] = field(default_factory=dict)
 
     def learn_report(self, report: LinkReport) -> None:
-        """What a node measured when it started holds at first; said again, at each connect, it is no news."""
+        """Take a node's first measurement; the same one again, as at each connect, changes nothing."""
         if self._first.get(report.node) != report:
             self._first[report.node] = self.known[report.node] = report
 
     def learn_measured(self, node: NodeId, measured: LinkMeasured) -> None:
-        """What a running node sees; of a node that has not measured its link by itself nothing is taken."""
+        """Take a running node's values, if it has measured its link before."""
         link = self.known.get(node)
         if link is not None and link.makes_sense:
             changes: dict[str, Any] = dict(self._changes(link, measured))

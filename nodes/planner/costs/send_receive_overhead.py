@@ -1,10 +1,10 @@
-"""What a node takes to send a frame's tensors on, or to receive them, beside what the link takes. Pure.
+"""Send and receive overhead: a node's seconds to send or receive a frame's tensors, besides the link's. Pure.
 
 The device knows what passed between one node's computing and the next one's, and back again. Less what the bytes take
-at the links' rates, that is what the two nodes at the ends took, each about as much for sending as for receiving. Each
-such way is an equation in two unknowns; the unknowns follow by Cimmino's method (1938), a step for each report. Three
-nodes in a circle are determined; what two nodes share is halved until one of them is seen with another. Clocks that
-differ make one way look longer and another shorter, which cancels out in the sum for a frame.
+at the links' rates, that is the overhead of the two nodes of the leg, each about as much for sending as for receiving.
+Each such leg is an equation in two unknowns; the unknowns follow by Cimmino's method (1938), a step for each report.
+Three nodes in a circle are determined; what two nodes share is halved until one of them is seen with another. Clocks
+that differ make one leg look longer and another shorter, which cancels out in the sum for a frame.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nodes.planner.costs.tile_overhead import LEAST_REPORTS, REPORTS
 from pipeline.plan import NodeId
 
 GAIN = 0.5
-"""The part of what a way is short of that one report adds to its ends."""
+"""The part of a leg's missing seconds that one report adds to its nodes."""
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class SendReceiveOverhead:
     _known: Constants[NodeId] = field(default_factory=Constants)
 
     def learn(self, beside_s: Mapping[tuple[NodeId, NodeId], float]) -> None:
-        """What ways from node to node took more than their bytes; below 0 where the clocks of two nodes differ."""
+        """Take seconds of legs beyond those of their bytes; below 0 where the clocks of two nodes differ."""
         added: dict[NodeId, float] = {}
         for leg, seconds in beside_s.items():
             seen = self._seen.setdefault(leg, deque(maxlen=REPORTS))
@@ -43,10 +43,15 @@ class SendReceiveOverhead:
             self._known.add(node, seconds)
 
     def rest(self, node: NodeId, probe_s: float | None = None) -> None:
-        """The node reported, maybe what a probe of its processor took, and has no part in any frame's way."""
+        """Fade a node that reported, maybe with a probe's seconds, and is on no frame's path."""
         self._seen = {leg: seen for leg, seen in self._seen.items() if node not in leg}
         self._known.rest(node, probe_s)
 
     def seconds_of(self, node: NodeId) -> float:
-        """What to charge; a node that was never seen takes the least of what the others do."""
+        """Seconds to charge for sending or receiving once; for an unknown node the least of the others'."""
         return self._known.seconds_of(node)
+
+    @property
+    def least(self) -> float:
+        """What a node that was never seen is charged."""
+        return self._known.least

@@ -1,4 +1,4 @@
-"""What a plan rests on, node by node. Pure."""
+"""Snapshots of the costs that a plan rests on, node by node. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nodes.protocol.messages import LinkReport
 
 @dataclass(frozen=True, slots=True)
 class Utilisation:
-    """Shares, from 0 to below 1, of a node's processor and of its ways to and from the broker that others have."""
+    """Shares, from 0 to below 1, of a node's processor and of its link up and down that other streams use."""
 
     compute: float = 0.0
     up: float = 0.0
@@ -33,12 +33,12 @@ class NodeSnapshot:
 
     @property
     def slowness(self) -> float:
-        """What to multiply foreseen seconds with: what others take of a shared processor is missing for this stream."""
+        """The factor for foreseen seconds: telemetry's, over the share of the processor that others leave."""
         return self.factor / (1 - self.utilisation.compute)
 
     @property
     def available_link(self) -> LinkReport:
-        """What is left of the node's way to the broker and back."""
+        """The node's link with the rates that other streams leave."""
         return replace(
             self.link,
             up_bytes_per_s=self.link.up_bytes_per_s * (1 - self.utilisation.up),

@@ -1,4 +1,4 @@
-"""What a tile's way takes beside its bytes: packing, threads and unpacking, at its worker and at the coordinator. Pure.
+"""Tile overhead: seconds of a tile's transfer besides its bytes', at its worker and at the coordinator. Pure.
 
 Links' rates say what the bytes take. What a coordinator measures between asking for a tile and having it, without
 waiting and computing at the worker, is more; on nodes whose processor is short it may be most. The difference is
@@ -17,7 +17,9 @@ from pipeline.plan import NodeId
 REPORTS, LEAST_REPORTS = 5, 3
 """Whose median counts."""
 FADING = 0.99
-"""What each report of a worker without tiles leaves: half is gone after 69, so that it is tried again some day."""
+"""The share that each report of a worker without tiles leaves: half is gone after 69, so that it is tried again some
+day.
+"""
 
 
 @dataclass(slots=True)
@@ -29,7 +31,7 @@ class TileOverhead:
     _used: dict[NodeId, float] = field(default_factory=dict)
 
     def learn(self, worker: NodeId, beside_s: float) -> None:
-        """What a tile's way took more than its bytes; less than nothing is nothing."""
+        """Take a tile's transfer seconds beyond those of its bytes; negative ones count as 0."""
         seen = self._seen.setdefault(worker, deque(maxlen=REPORTS))
         seen.append(max(0.0, beside_s))
         if len(seen) >= LEAST_REPORTS:
@@ -37,15 +39,20 @@ class TileOverhead:
             self._follow(worker)
 
     def fade(self, worker: NodeId) -> None:
-        """It reported, and has no tiles."""
+        """Fade the overhead of a worker that reported and has no tiles."""
         self._seen.pop(worker, None)
         if worker in self._smoothed:
             self._smoothed[worker] *= FADING
             self._follow(worker)
 
     def seconds_of(self, worker: NodeId) -> float:
-        """What to charge."""
-        return self._used.get(worker, min(self._used.values(), default=0.0))
+        """Seconds per tile to charge; for an unknown worker the least of the others'."""
+        return self._used.get(worker, self.least)
+
+    @property
+    def least(self) -> float:
+        """The least that any worker is charged; 0 before anything was learned."""
+        return min(self._used.values(), default=0.0)
 
     def _follow(self, worker: NodeId) -> None:
         now, used = self._smoothed[worker], self._used.get(worker)

@@ -21,7 +21,7 @@ class Equality:
     tolerance: float = 1e-4
 
     def why_apart(self, device: NodeInfo | None, other: NodeInfo, model: str) -> str:
-        """Why the other node's answers must not be mixed with the device's; "" if they may."""
+        """The reason not to mix the other node's answers with the device's; "" if they may be mixed."""
         if device is None or device.node == other.node or device.bits == other.bits:
             return ""
         both = f"{other.node} computes with {other.bits or 'an older trisect'}, {device.node} with {device.bits}"

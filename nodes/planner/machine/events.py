@@ -1,4 +1,4 @@
-"""What can happen to the planner, and what it asks of its shell."""
+"""Events of the planner's machine, and actions for its shell."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pipeline.profiling.profile import Profile
 
 @dataclass(frozen=True, slots=True)
 class InfoArrived:
-    """A node said what it can do."""
+    """A node published its info."""
 
     info: NodeInfo
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileArrived:
-    """A node said what each block of a model takes it."""
+    """A node published its profile of a model."""
 
     node: NodeId
     profile: Profile
@@ -32,7 +32,7 @@ class ProfileArrived:
 
 @dataclass(frozen=True, slots=True)
 class LinkArrived:
-    """A node said how fast its way to the broker is."""
+    """A node published its link's rates and round trip."""
 
     report: LinkReport
 
@@ -85,7 +85,7 @@ class PlaceRequested:
 
 @dataclass(frozen=True, slots=True)
 class PlanRequested:
-    """A person wants plans for something else from now on, or (`None`) what the configuration says."""
+    """A person sent a plan request, or (`None`) wants the configured one again. `request` is what to answer to."""
 
     stream: StreamId
     request: Any
@@ -94,7 +94,7 @@ class PlanRequested:
 
 @dataclass(frozen=True, slots=True)
 class PublishPlan:
-    """Publish the plan, retained. One that `stays` says its price and reason anew; to nodes that is no news."""
+    """Publish the plan, retained. One that `stays` has only a new price and reason, which nodes ignore."""
 
     plan: Plan
     graph: ModelGraph
@@ -109,7 +109,7 @@ class Reply:
     answer: Mapping[str, Any]
 
 
-PlannerEvent: TypeAlias = (
+Told: TypeAlias = (
     PeerStateArrived
     | PeerAppliedArrived
     | InfoArrived
@@ -118,10 +118,10 @@ PlannerEvent: TypeAlias = (
     | TelemetryArrived
     | ManifestArrived
     | PlanSeen
-    | PlaceRequested
-    | PlanRequested
     | ConnectionLost
     | ConnectionRestored
     | Tick
 )
+"""All but a person's requests."""
+PlannerEvent: TypeAlias = Told | PlaceRequested | PlanRequested
 PlannerAction: TypeAlias = PublishPlan | Reply | Log | Refuse

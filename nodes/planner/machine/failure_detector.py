@@ -1,4 +1,4 @@
-"""Which living nodes have said nothing for too long: they hang, or their line is cut, and the broker does not know yet.
+"""Failure detector: suspects living nodes that hang or are cut off, before the broker notices.
 
 Nodes report in regular intervals. Nobody is silent while the listener itself is cut off, nor right after: nodes that
 were cut off as well may need as long as their longest back-off to be back.
@@ -35,6 +35,6 @@ class FailureDetector:
         self.listening_since = now
 
     def suspects(self, node: NodeId, now: float) -> bool:
-        """Whether the node, if it is alive, is silent."""
+        """True when the node, if it is alive, has been silent for longer than `patience_s`."""
         heard = self._heard.get(node, -math.inf)
         return now - (heard if heard >= self.listening_since else self.listening_since + BACK_OFF_S) > self.patience_s

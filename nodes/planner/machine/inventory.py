@@ -1,16 +1,20 @@
-"""What the planner takes from events: of nodes, of streams, of plans that are there already."""
+"""The planner's inventory: what it learns from events about nodes, streams and plans that exist already."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from typing_extensions import assert_never
 
 from nodes.config.plan_request import PlanRequest, read_plan_request
 from nodes.planner.costs.compute_seconds import MOST_PROFILES
+from nodes.planner.costs.drift import is_news, is_nowhere_better
+from nodes.planner.costs.snapshot import NodeSnapshot
+from nodes.planner.machine.agenda import Agenda, Need
 from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.events import (
     InfoArrived,
@@ -21,6 +25,7 @@ from nodes.planner.machine.events import (
     PlanSeen,
     ProfileArrived,
     TelemetryArrived,
+    Told,
 )
 from nodes.planner.machine.failure_detector import FailureDetector
 from nodes.planner.machine.registry import MOST_GRAPHS, Registry, StreamBinding
@@ -35,6 +40,10 @@ from pipeline.errors import TrisectError
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.ranges import MOST_NODES, MOST_STREAMS
+
+SILENCE_S = 0.25
+"""Between two looks at who has fallen silent."""
+_TIERS = frozenset(tier.label for tier in Tier)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +66,7 @@ class PlannerSettings:
 
 
 def _sender(event: PlannerEvent) -> NodeId | None:
-    """The node that an event tells of."""
+    """The node that an event is about, None for none."""
     match event:
         case PeerStateArrived(state):
             return state.node
@@ -74,7 +83,7 @@ def _sender(event: PlannerEvent) -> NodeId | None:
 
 
 class Inventory:
-    """All that the planner knows; `learn` takes an event, and whoever decides reads the rest."""
+    """The planner's state; `learn` takes an event, and the rules read the rest."""
 
     def __init__(
         self,
@@ -99,32 +108,34 @@ class Inventory:
         self.streams: dict[StreamId, PlannedStream] = {}
         self.nodes: set[NodeId] = set()
         self.rivals_logged: dict[StreamId, list[NodeId]] = {}
-        self._learn: dict[type, Callable[[Any, float], list[PlannerAction]]] = {
-            PeerStateArrived: self._state_arrived,
-            PeerAppliedArrived: self._applied_arrived,
-            InfoArrived: self._info_arrived,
-            ProfileArrived: self._profile_arrived,
-            LinkArrived: self._link_arrived,
-            TelemetryArrived: self._telemetry_arrived,
-            ManifestArrived: self._manifest_arrived,
-            PlanSeen: self._plan_seen,
-            ConnectionLost: self._connection_lost,
-            ConnectionRestored: self._connection_restored,
-            Tick: lambda _event, _now: [],
-        }
+        self.agenda = Agenda()
+        self._silence_seen_at = -math.inf
+        self._members: dict[NodeId, set[StreamId]] = {}
+        self._models: dict[str, set[StreamId]] = {}
+        self._devices: dict[NodeId, set[StreamId]] = {}
+        self._marked: dict[tuple[NodeId, str], NodeSnapshot] = {}
+        self._pooled: dict[str, tuple[float, ...]] = {}
 
-    def learn(self, event: PlannerEvent, now: float, *, more_wait: bool = False) -> list[PlannerAction]:
+    def learn(self, event: Told, now: float, *, more_wait: bool = False) -> list[PlannerAction]:
         """Take one event that is no person's request, and see who has fallen silent.
 
         Not while more events wait: what a node has said meanwhile may be among them.
         """
         if why_not := self._why_not(event):
             return [Refuse(type(event).__name__, why_not)]
-        actions = self._learn[type(event)](event, now) + self._take_over()
-        return actions if more_wait else actions + self._fall_silent(now)
+        actions = self._take(event, now)
+        if isinstance(event, (InfoArrived, PeerStateArrived)):
+            actions += self._take_over(self._named_by(_sender(event)))
+        if more_wait:
+            return actions
+        sender = _sender(event)
+        if now >= self._silence_seen_at + SILENCE_S:
+            self._silence_seen_at = now
+            return actions + self._fall_silent(now, self.registry.peers.states)
+        return actions + self._fall_silent(now, [sender]) if sender in self.registry.silent else actions
 
-    def _why_not(self, event: PlannerEvent) -> str:
-        """Why there is no room for what an event tells of, empty if there is."""
+    def _why_not(self, event: Told) -> str:
+        """The reason to refuse an event for which there is no room, empty if there is room."""
         node = _sender(event)
         if node is not None:
             if node not in self.nodes and len(self.nodes) >= MOST_NODES:
@@ -150,61 +161,182 @@ class Inventory:
                 return f"stream: {MOST_STREAMS} are known, and {event.plan.stream} would be one more"
         return ""
 
+    def _take(self, event: Told, now: float) -> list[PlannerAction]:
+        match event:
+            case PeerStateArrived():
+                return self._state_arrived(event, now)
+            case PeerAppliedArrived():
+                return self._applied_arrived(event, now)
+            case InfoArrived():
+                return self._info_arrived(event, now)
+            case ProfileArrived():
+                return self._profile_arrived(event, now)
+            case LinkArrived():
+                return self._link_arrived(event, now)
+            case TelemetryArrived():
+                return self._telemetry_arrived(event, now)
+            case ManifestArrived():
+                return self._manifest_arrived(event, now)
+            case PlanSeen():
+                return self._plan_seen(event, now)
+            case ConnectionLost():
+                return self._connection_lost(event, now)
+            case ConnectionRestored():
+                return self._connection_restored(event, now)
+            case Tick():
+                return []
+        assert_never(event)
+
+    def validate(self) -> None:
+        """Assert what always holds."""
+        self.registry.validate()
+        told_of = (self.registry.peers.states, self.registry.peers.applied, self.registry.infos, self.registry.links)
+        for table in (*told_of, self.lost_at):
+            assert table.keys() <= self.nodes, f"{table.keys() - self.nodes} are known and not counted"
+        assert len(self.nodes) <= MOST_NODES
+        assert len(self.streams) <= MOST_STREAMS
+        assert len(self.seen_plans) <= MOST_STREAMS
+        assert not math.isnan(self.decide_after)
+        for name, stream in self.streams.items():
+            stream.validate()
+            assert stream.plan is None or stream.plan.stream == name
+            assert stream.binding.device in self.registry.infos
+
     def newest_believable(self, name: StreamId) -> int:
         """The highest epoch of the stream that a node can have seen."""
         stream, seen = self.streams.get(name), self.seen_plans.get(name)
         known = [plan.epoch for plan in (stream.plan if stream is not None else None, seen) if plan is not None]
         return max(known) + EPOCHS_AHEAD if known else MOST_FIRST_EPOCH
 
+    def _named_by(self, node: NodeId | None) -> list[StreamId]:
+        """The streams that the node says are its own."""
+        info = self.registry.infos.get(node) if node is not None else None
+        return [name for name in info.streams if name in self.streams] if info is not None else []
+
+    def hold(self, stream: PlannedStream, plan: Plan) -> None:
+        """Make a plan the stream's present one."""
+        for node in stream.plan.members if stream.plan is not None else ():
+            self._members.get(node, set()).discard(stream.name)
+        for node in plan.members:
+            self._members.setdefault(node, set()).add(stream.name)
+        stream.plan = plan
+        self._count_load(stream)
+
+    def _count_load(self, stream: PlannedStream) -> None:
+        """Take what the stream's frames take of its nodes, and have other streams looked at that this concerns."""
+        plan, load = stream.plan, None
+        if plan is not None and self.registry.peers.alive(stream.binding.device):
+            load = self.registry.stream_load(stream.binding, plan, self.rates.rate_of(stream.name, self.now))
+        for node in self.registry.loads.take(stream.name, load):
+            self._look_at(node, but=stream.name)
+
+    def _look_at(self, node: NodeId, *, but: StreamId | None = None) -> None:
+        """Have the streams looked at for which the node is worth more or less than when they were last."""
+        info = self.registry.infos.get(node)
+        for model, digest in info.models.items() if info is not None else ():
+            if model not in self._models:
+                continue
+            now, before = self.registry.measured(node, model, digest), self._marked.get((node, model))
+            if now is None or before is None or is_news(before, now, self.settings.band):
+                if now is not None:
+                    self._marked[node, model] = now
+                worse = now is None or (before is not None and is_nowhere_better(before, now))
+                self._mark(node, model, only_members=worse, but=but)
+            if (pooled := self.registry.pooled(model)) != self._pooled.get(model):
+                self._pooled[model] = pooled
+                self.agenda.mark(self._models[model])
+
+    def _mark(self, node: NodeId, model: str, *, only_members: bool, but: StreamId | None) -> None:
+        """A device concerns its own streams, a node that gets worse those that have it in their plan, others all."""
+        if info_of_device := self._devices.get(node):
+            names: Collection[StreamId] = info_of_device
+        else:
+            names = self._members.get(node, set()) if only_members else self._models[model]
+        self.agenda.mark(name for name in sorted(names) if name != but and name in self.streams)
+
+    def _node_changed(self, node: NodeId) -> None:
+        """A node came, went or became another: streams whose plan has it first."""
+        self.agenda.mark(sorted(self._members.get(node, ())), Need.URGENT)
+        own = self._devices.get(node)
+        if own is not None:
+            self.agenda.mark(sorted(own))
+        elif self.registry.peers.alive(node):
+            self.agenda.mark(self.streams)
+
     def _connection_lost(self, event: ConnectionLost, now: float) -> list[PlannerAction]:
         self.decide_after = math.inf
         self.failure_detector.cut_off()
         return []
 
-    def _fall_silent(self, now: float) -> list[PlannerAction]:
+    def _fall_silent(self, now: float, nodes: Iterable[NodeId]) -> list[PlannerAction]:
+        """See which of these nodes have said nothing for too long, or are heard again."""
         peers, before = self.registry.peers, self.registry.silent
-        self.registry.silent = frozenset(
-            n for n in peers.states if peers.alive(n) and self.failure_detector.suspects(n, now)
-        )
+        # a planner's own reports are nobody's business here, least of all this one's
+        living = {n for n in nodes if peers.alive(n) and peers.states[n].tier in _TIERS}
+        suspects = {n for n in living if self.failure_detector.suspects(n, now)}
+        self.registry.silent = frozenset((before - set(nodes)) | suspects)
         after_s = self.settings.lost_after_s
-        fallen = [Log(logging.WARNING, f"nothing from {n} for {after_s:g} s") for n in self.registry.silent - before]
-        back = [Log(logging.INFO, f"{n} is heard again") for n in before - self.registry.silent if peers.alive(n)]
-        return [*fallen, *back]
+        fallen, back = self.registry.silent - before, before - self.registry.silent
+        for node in fallen | back:
+            self._node_changed(node)
+        return [
+            *(Log(logging.WARNING, f"nothing from {n} for {after_s:g} s") for n in sorted(fallen)),
+            *(Log(logging.INFO, f"{n} is heard again") for n in sorted(back) if peers.alive(n)),
+        ]
 
     def _connection_restored(self, event: ConnectionRestored, now: float) -> list[PlannerAction]:
         self.decide_after = now + self.settings.settle_s
         self.failure_detector.listening(now)
         for stream in self.streams.values():
             stream.preparing.clear()
+        self.agenda.mark(self.streams)
         return []
 
     def _state_arrived(self, event: PeerStateArrived, now: float) -> list[PlannerAction]:
         state = event.state
         self.failure_detector.heard(state.node, now)
-        has_changed = self.registry.peers.learn_state(state)
+        before = self.registry.peers.states.get(state.node)
+        has_changed = self.registry.learn_state(state)
         if has_changed and state.state is LifeState.LOST:
             self.lost_at[state.node] = now
+        if self.registry.peers.states.get(state.node) != before:
+            self._node_changed(state.node)
+            for name in self._devices.get(state.node, ()):
+                self._count_load(self.streams[name])
         return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")] if has_changed else []
 
     def _info_arrived(self, event: InfoArrived, now: float) -> list[PlannerAction]:
         info = event.info
+        is_new = self.registry.infos.get(info.node) != info
         wrong = self.registry.learn_info(info)
         for name, model in info.streams.items():
             known = self.streams.get(name)
             if known is None or (known.binding.device == info.node and known.binding.model != model):
                 self._serve(name, info.node, model)
+        if is_new:
+            self._node_changed(info.node)
         return [Log(logging.WARNING, wrong)] if wrong else []
 
     def _serve(self, name: StreamId, device: NodeId, model: str) -> None:
         configured = self.plan_requests.get(name) or PlanRequest()
-        self.streams[name] = PlannedStream(StreamBinding(device, model), configured)
+        before = self.streams.get(name)
+        if before is not None:
+            self._models[before.binding.model].discard(name)
+            self._devices[before.binding.device].discard(name)
+            for node in before.plan.members if before.plan is not None else ():
+                self._members[node].discard(name)
+        self.streams[name] = PlannedStream(name, StreamBinding(device, model), configured)
+        self._models.setdefault(model, set()).add(name)
+        self._devices.setdefault(device, set()).add(name)
         self._adopt(name)
+        self._count_load(self.streams[name])
+        self.agenda.mark([name], Need.URGENT)
 
-    def _take_over(self) -> list[PlannerAction]:
+    def _take_over(self, names: Iterable[StreamId]) -> list[PlannerAction]:
         """A stream has one device: who had it first, while it lives. Another one that has it, too, is told of."""
         actions: list[PlannerAction] = []
-        for name, stream in list(self.streams.items()):
-            device = stream.binding.device
+        for name in names:
+            device = self.streams[name].binding.device
             rivals = [node for node in self.registry.devices_of(name) if node != device]
             if rivals and not self.registry.peers.alive(device):
                 self._serve(name, rivals[0], self.registry.infos[rivals[0]].streams[name])
@@ -216,47 +348,61 @@ class Inventory:
         return actions
 
     def _profile_arrived(self, event: ProfileArrived, now: float) -> list[PlannerAction]:
-        self.registry.compute.learn_profile(event.node, event.profile)
+        self.registry.learn_profile(event.node, event.profile)
+        self._look_at(event.node)
         return []
 
     def _link_arrived(self, event: LinkArrived, now: float) -> list[PlannerAction]:
         self.registry.link_rates.learn_report(event.report)
+        self._look_at(event.report.node)
         return []
 
     def _telemetry_arrived(self, event: TelemetryArrived, now: float) -> list[PlannerAction]:
         self.failure_detector.heard(event.node, now)
-        plans = [stream.plan for stream in self.streams.values() if stream.plan is not None]
-        report = event.report
-        self.registry.compute.learn_telemetry(event.node, report.segments, plans, report.probe_seconds)
-        self.registry.learn_tiles(event.node, report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == event.node])
-        if not any(event.node in plan.workers for plan in plans):
-            self.registry.tile_overhead.fade(event.node)
-        self.registry.learn_legs(report.legs, [p for p in plans if p.device == event.node])
-        if not any(event.node in plan.nodes.values() and len(plan.nodes) > 1 for plan in plans):
-            self.registry.send_receive_overhead.rest(event.node, report.probe_seconds)
-        self.registry.link_rates.learn_measured(event.node, report.link)
-        own = {name: stream.binding for name, stream in self.streams.items() if stream.binding.device == event.node}
+        node, report, registry = event.node, event.report, self.registry
+        named = sorted(self._members.get(node, set()) | self._devices.get(node, set()))
+        plans = [plan for name in named if (plan := self.streams[name].plan) is not None]
+        registry.compute.learn_telemetry(node, report.segments, plans, report.probe_seconds)
+        registry.learn_tiles(node, report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == node])
+        if not any(node in plan.workers for plan in plans):
+            registry.tile_overhead.fade(node)
+        registry.learn_legs(report.legs, [p for p in plans if p.device == node])
+        if not any(node in plan.nodes.values() and len(plan.nodes) > 1 for plan in plans):
+            registry.send_receive_overhead.rest(node, report.probe_seconds)
+        registry.link_rates.learn_measured(node, report.link)
+        own = {name: self.streams[name] for name in sorted(self._devices.get(node, ()))}
         for segment in report.segments:
             if segment.stream in own:
                 self.rates.counted(segment.stream, segment.frames, now)
-        for name in own.keys() & report.frame_overheads.keys():
-            self.registry.learn_frame_overhead(own[name], report.frame_overheads[name])
+        for name, stream in own.items():
+            if name in report.frame_overheads:
+                registry.learn_frame_overhead(stream.binding, report.frame_overheads[name])
+        touched = {n for p in plans if p.device == node for n in p.members} | {tile.worker for tile in report.tiles}
+        for other in (node, *sorted(touched - {node})):  # a device's legs and tiles say something of others as well
+            self._look_at(other)
+        for stream in own.values():
+            self._count_load(stream)
         return []
 
     def _manifest_arrived(self, event: ManifestArrived, now: float) -> list[PlannerAction]:
-        self.registry.graphs[event.graph.digest] = event.graph
+        if event.graph.digest not in self.registry.graphs:
+            self.registry.learn_graph(event.graph)
+            self.agenda.mark(self.streams)
         return []
 
     def _plan_seen(self, event: PlanSeen, now: float) -> list[PlannerAction]:
         self.seen_plans.setdefault(event.plan.stream, event.plan)
         self._adopt(event.plan.stream)
+        if event.plan.stream in self.streams:
+            self.agenda.mark([event.plan.stream])
         return []
 
     def _adopt(self, name: StreamId) -> None:
         """Go on with the plan of an earlier planner, and with what a person had placed by hand."""
         stream, plan = self.streams.get(name), self.seen_plans.get(name)
         if stream is not None and stream.plan is None and plan is not None and plan.device == stream.binding.device:
-            stream.plan, stream.adopted = plan, True
+            self.hold(stream, plan)
+            stream.adopted = True
             if plan.planner == FORCED:
                 stream.forced, stream.forced_tiles = plan.placement, plan.tiles
             if plan.plan_request is not None:
@@ -264,10 +410,11 @@ class Inventory:
                     stream.requested = read_plan_request(plan.plan_request)
 
     def _applied_arrived(self, event: PeerAppliedArrived, now: float) -> list[PlannerAction]:
-        self.registry.peers.applied[event.applied.node] = event.applied
-        for name, stream in self.streams.items():
-            held = event.applied.streams.get(name)
+        applied = event.applied
+        for name in sorted(self.registry.learn_applied(applied) & self.streams.keys()):
+            stream, held = self.streams[name], applied.streams.get(name)
             active = held is not None and stream.plan is not None and held.active == stream.plan.epoch
-            if active and event.applied.node == stream.binding.device:
+            if active and applied.node == stream.binding.device:
                 stream.last_good = stream.plan
+            self.agenda.mark([name])
         return []

@@ -1,46 +1,61 @@
-"""A stream's plans, one after the other: decided, published under their epochs, priced anew, refused or overdue."""
+"""A stream's plans, one after the other: decided, published under their epochs, priced again, refused or overdue."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
+from nodes.planner.machine.agenda import Need
 from nodes.planner.machine.events import (
     PlannerAction,
     PublishPlan,
 )
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.problem import PlanningProblem
+from nodes.planner.machine.publish_rules import Publish, Situation, verdict
 from nodes.planner.machine.rules import (
+    LOST_GRACE_S,
     estimated_nodes,
     fallback_of,
     has_lost_a_node,
     is_measured_now,
     is_refused_by_device,
-    why_publish,
 )
 from nodes.planner.machine.solving import priced_plans_of, priced_today, why_not
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of
 from nodes.tier.machine.actions import Log
 from pipeline.errors import PlanError, TrisectError
+from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import PricedPlan
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
+
+LEAST_NEWS = 0.01
+"""A price that differs by a smaller share from what was said last is said again only..."""
+SAME_NEWS_S = 60.0
+"""...so long after it: what leaves its band to and fro would fill the log."""
+COMPARED = 2
+"""Plans that are looked at: the best, and the next best, which is named beside it."""
 
 
 def _refusals(inventory: Inventory, name: StreamId, stream: PlannedStream) -> list[PlannerAction]:
     """A node that refuses the present plan is left out of this stream for as long as its process lives.
 
     Not so the device, without which there is no stream: what it refuses is not asked of it again, and the plan that
-    it had is published anew.
+    it had is published again.
     """
     actions: list[PlannerAction] = []
-    for node, applied in inventory.registry.peers.applied.items():
+    for node in stream.plan.members if stream.plan else ():
+        applied = inventory.registry.peers.applied.get(node)
+        if applied is None:
+            continue
         held = applied.streams.get(name)
         refused = held.refused.get(stream.plan.epoch) if held and stream.plan else None
         if refused is not None and stream.plan and _refuses_tiles(stream, node, applied.session):
-            text = f"{node} refuses epoch {stream.plan.epoch}: {refused}: it shares out no tiles until it starts anew"
+            text = f"{node} refuses epoch {stream.plan.epoch}: {refused}: it shares out no tiles until it restarts"
             actions += _say(stream, text)
         elif refused is not None and stream.plan and stream.binding.banned.get(node) != applied.session:
             stream.binding.banned[node] = applied.session
@@ -66,54 +81,99 @@ def _overdue(inventory: Inventory, stream: PlannedStream, now: float) -> list[Pl
         if late and stream.binding.banned.get(node) != session:
             stream.binding.banned[node] = session
             text = f"{node} has not prepared epoch {epoch} within {inventory.settings.prepare_timeout_s:.0f} s"
-            actions.append(Log(logging.WARNING, f"{text}: it is left out until it starts anew"))
+            actions.append(Log(logging.WARNING, f"{text}: it is left out until it restarts"))
     return actions
 
 
 def decide(
-    inventory: Inventory, name: StreamId, stream: PlannedStream, now: float, wall_ts: float
+    inventory: Inventory, name: StreamId, stream: PlannedStream, now: float, wall_ts: float, *, quick: bool = False
 ) -> list[PlannerAction]:
-    """Publish a plan for the stream if there is a reason to, or say the present one's price, or what is lacking."""
+    """Publish a plan for the stream if there is a reason to, or say the present one's price, or what is lacking.
+
+    A `quick` plan is not proved; the stream is looked at again when nothing else waits.
+    """
+    actions = _decided(inventory, name, stream, now, wall_ts, quick=quick)
+    if quick:
+        inventory.agenda.mark([name], Need.UNPROVED)
+    for when in _look_again(inventory, stream, now):
+        inventory.agenda.at(when, name)
+    return actions
+
+
+def _look_again(inventory: Inventory, stream: PlannedStream, now: float) -> Iterator[float]:
+    """When time alone may change what is decided."""
+    settings, plan = inventory.settings, stream.plan
+    if plan is None:
+        return
+    if stream.published_at == now:
+        yield now  # as soon as anything happens: from then on its nodes are expected to prepare it
+    for since in stream.preparing.values():
+        if now < (late := since + settings.prepare_timeout_s):
+            yield late
+    if now < (patient := stream.published_at + settings.min_seconds_between_plans):
+        yield patient
+    if stream.drift_reasons and now < (news := stream.priced_at + settings.min_seconds_between_plans):
+        yield news
+    for node in plan.members:
+        if now < (gone := inventory.lost_at.get(node, -math.inf) + LOST_GRACE_S):
+            yield gone
+
+
+def _decided(
+    inventory: Inventory, name: StreamId, stream: PlannedStream, now: float, wall_ts: float, *, quick: bool
+) -> list[PlannerAction]:
     actions = _refusals(inventory, name, stream) + _overdue(inventory, stream, now)
     try:
         graph = inventory.registry.graph_of(stream.binding)
-        lacking, (problem, priced_plans) = "", priced_plans_of(inventory, stream, graph, stream.forced)
+        lacking, (problem, priced_plans) = "", priced_plans_of(inventory, stream, graph, stream.forced, quick=quick)
         if not priced_plans and stream.forced is not None:
             lacking = f"not as placed by hand, since {why_not(inventory, stream, stream.forced)}; "
             problem, priced_plans = priced_plans_of(inventory, stream, graph, None)
         if not priced_plans:
             raise PlanError(why_not(inventory, stream, None))
-        priced_plans = [
+        acceptable = (
             priced_plan
             for priced_plan in priced_plans
             if not is_refused_by_device(inventory, stream, assignment_of(priced_plan))
-        ]
+        )
+        priced_plans = list(islice(acceptable, COMPARED))
         if not (fallback := fallback_of(inventory, stream, graph)) and not priced_plans:
             raise PlanError(f"{stream.binding.device} has refused all there are")
     except TrisectError as error:
         return actions + _say(stream, f"no plan for stream {name} yet: {error}")
     best = fallback or priced_plans[0]
-    why = why_publish(inventory, stream, graph, best, now)
+    decided = verdict(Situation(inventory, stream, graph, best, now))
     registry, binding = inventory.registry, stream.binding
-    wrong = [registry.mismatch(binding), registry.apart(binding), registry.unfit_profiles(binding)]
-    if any(wrong):
-        actions += _say(stream, "; ".join(filter(None, wrong)))
-    if why:
-        return actions + _publish(inventory, name, stream, problem, best, priced_plans, lacking + why, now, wall_ts)
+    if wrong := registry.remarks(binding):
+        actions += _say(stream, wrong)
+    if isinstance(decided, Publish):
+        why = lacking + decided.reason
+        return actions + _publish(inventory, name, stream, problem, best, priced_plans, why, now, wall_ts)
     if stream.plan is not None and is_measured_now(inventory, stream):
         was = f"estimated at {stream.plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
         stream.unsure = frozenset()
         return actions + _price_anew(inventory, name, stream, problem, priced_plans, was, now)
     is_time = now - max(stream.published_at, stream.priced_at) >= inventory.settings.min_seconds_between_plans
     if stream.drift_reasons and is_time and not has_lost_a_node(inventory, stream):
-        stays = f"the present plan stays, none is better by {inventory.settings.margin:.0%}"
-        return actions + _price_anew(
-            inventory, name, stream, problem, priced_plans, f"{'; '.join(stream.drift_reasons)}: {stays}", now
-        )
+        if not _is_worth_saying(inventory, stream, graph, now):
+            stream.drift_reasons = ()
+            return actions
+        why = f"{'; '.join(stream.drift_reasons)}: the present plan stays, {decided.reason}"
+        return actions + _price_anew(inventory, name, stream, problem, priced_plans, why, now)
     if stream.adopted and stream.plan is not None:
         stream.adopted = False
         actions.append(PublishPlan(stream.plan, graph))
     return actions
+
+
+def _is_worth_saying(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, now: float) -> bool:
+    """Whether the present plan's price has changed since it was said last, or nothing has been said for a while."""
+    plan = stream.plan
+    assert plan is not None
+    if now - max(stream.published_at, stream.priced_at) >= SAME_NEWS_S or not stream.priced_at:
+        return True
+    said = stream.plan_request.parsed_objective().value(plan.predicted)
+    return abs(priced_today(inventory, stream, graph, plan).value - said) > LEAST_NEWS * said
 
 
 def _publish(
@@ -146,7 +206,8 @@ def _publish(
         plan_request=stream.requested_as_written,
         tiles=best.tiling,
     )
-    stream.plan, stream.published_at, stream.unsure, stream.drift_reasons = plan, now, frozenset(unsure), ()
+    inventory.hold(stream, plan)
+    stream.published_at, stream.unsure, stream.drift_reasons = now, frozenset(unsure), ()
     text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
     return [PublishPlan(plan, problem.graph), Log(logging.INFO, text)]
 
@@ -166,10 +227,11 @@ def _price_anew(
     present = priced_today(inventory, stream, problem.graph, plan)
     compared, runner_up = problem.compared(present, priced_plans)
     reason = f"{why}; {compared}"
-    stream.plan = replace(plan, predicted=present.predicted, reason=reason, runner_up=runner_up)
+    again = replace(plan, predicted=present.predicted, reason=reason, runner_up=runner_up)
+    inventory.hold(stream, again)
     stream.drift_reasons, stream.priced_at = (), now
     text = f"stream {name}: epoch {plan.epoch}: {reason}"
-    return [PublishPlan(stream.plan, problem.graph, stays=True), Log(logging.INFO, text)]
+    return [PublishPlan(again, problem.graph, stays=True), Log(logging.INFO, text)]
 
 
 def _next_epoch(inventory: Inventory, name: StreamId, stream: PlannedStream) -> int:
@@ -184,7 +246,7 @@ def _next_epoch(inventory: Inventory, name: StreamId, stream: PlannedStream) -> 
 
 
 def _refuses_tiles(stream: PlannedStream, node: NodeId, session: str) -> bool:
-    """Whether a coordinator has just refused a plan with tiles: it may run the same blocks in one piece."""
+    """True when a coordinator has just refused a plan with tiles: it may run the same blocks in one piece."""
     plan = stream.plan
     is_coordinator = plan is not None and plan.tiles is not None and plan.nodes[Tier.EDGE] == node
     if is_coordinator:

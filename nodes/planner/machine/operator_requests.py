@@ -1,4 +1,4 @@
-"""What a person asks of the planner: to place a stream by hand, or to plan it for something else."""
+"""Operators' requests: to place a stream by hand, or to plan it for another objective."""
 
 from __future__ import annotations
 

@@ -1,10 +1,13 @@
-"""What the planner knows of nodes: who can serve a stream at present, why not, and what it would cost there."""
+"""The planner's registry of nodes: which can serve a stream at present, why others cannot, and its costs there."""
 
 from __future__ import annotations
 
+import math
+from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 from nodes.planner.costs.compute_seconds import ComputeSeconds, Estimate
 from nodes.planner.costs.constants import Constants
@@ -13,14 +16,15 @@ from nodes.planner.costs.send_receive_overhead import SendReceiveOverhead
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.costs.tile_overhead import TileOverhead
 from nodes.planner.machine.equality import Equality
-from nodes.planner.machine.utilisation import StreamLoad, utilisation_of
-from nodes.protocol.messages import LegSeconds, LifeState, LinkReport, NodeInfo, TileSeconds
+from nodes.planner.machine.utilisation import Loads, StreamLoad
+from nodes.protocol.messages import Applied, LegSeconds, LifeState, LinkReport, NodeInfo, NodeState, TileSeconds
 from nodes.protocol.peers import Peers
 from pipeline.cost import Costs, Link, link_label
 from pipeline.errors import DigestMismatch, ModelError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.profiling.profile import Profile
 from pipeline.tiles.worker_pool import TileNode
 
 MOST_GRAPHS = 128
@@ -54,15 +58,71 @@ class Registry:
     tile_overhead: TileOverhead = field(default_factory=TileOverhead)
     send_receive_overhead: SendReceiveOverhead = field(default_factory=SendReceiveOverhead)
     frame_overheads: Constants[tuple[NodeId, str]] = field(default_factory=Constants)
+    loads: Loads = field(default_factory=Loads)
+    _by_tier: dict[tuple[str, bool], list[NodeId]] = field(default_factory=dict)
+    _owners: dict[StreamId, set[NodeId]] = field(default_factory=dict)
+    _epochs_seen: dict[StreamId, dict[NodeId, int]] = field(default_factory=dict)
+    _remarks: dict[Any, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.link_rates = Links(self.links)
         self.compute = ComputeSeconds(self.infos, self.graphs)
 
+    def validate(self) -> None:
+        """Assert what always holds."""
+        self.peers.validate()
+        assert len(self.graphs) <= MOST_GRAPHS
+        assert all(digest == graph.digest for digest, graph in self.graphs.items())
+        assert all(node == info.node for node, info in self.infos.items())
+        assert all(self.peers.alive(node) for node in self.silent), "who is gone does not fall silent"
+        for node in self.infos:
+            charged = (
+                self.send_receive_overhead.seconds_of(node),
+                self.tile_overhead.seconds_of(node),
+                self.compute.call_seconds(node),
+            )
+            assert all(math.isfinite(seconds) and seconds >= 0 for seconds in charged), f"{node}: {charged}"
+
     def learn_info(self, info: NodeInfo) -> str:
         """Take what a node says it can do; returns what is wrong with it, empty if nothing is."""
+        before = self.infos.get(info.node)
         self.infos[info.node] = info
+        if before is not None:
+            self._by_tier[before.tier, before.is_worker].remove(before.node)
+        for name in before.streams if before is not None else ():
+            self._owners[name].discard(info.node)
+        for name in info.streams:
+            self._owners.setdefault(name, set()).add(info.node)
+        insort(self._by_tier.setdefault((info.tier, info.is_worker), []), info.node)
+        self._remarks.clear()
         return self.compute.learn_speed(info)
+
+    def learn_state(self, state: NodeState) -> bool:
+        """Take a node's state; returns whether it says something new."""
+        self._remarks.clear()
+        return self.peers.learn_state(state)
+
+    def learn_profile(self, node: NodeId, profile: Profile) -> None:
+        """Take a node's profile of a model."""
+        self._remarks.clear()
+        self.compute.learn_profile(node, profile)
+
+    def learn_graph(self, graph: ModelGraph) -> None:
+        """Take a model's graph."""
+        self.graphs[graph.digest] = graph
+        self._remarks.clear()
+        self.compute.forget_bases()
+
+    def learn_applied(self, applied: Applied) -> set[StreamId]:
+        """Take what a node holds of its streams' plans; returns the streams of which it says something new."""
+        before = self.peers.applied.get(applied.node)
+        known = before.streams if before is not None and before.session == applied.session else {}
+        self.peers.applied[applied.node] = applied
+        for name in known.keys() - applied.streams.keys():
+            self._epochs_seen.get(name, {}).pop(applied.node, None)
+        for name, held in applied.streams.items():
+            self._epochs_seen.setdefault(name, {})[applied.node] = held.seen
+        return {n for n in known.keys() | applied.streams.keys() if known.get(n) != applied.streams.get(n)}
 
     def learn_tiles(self, coordinator: NodeId, tiles: Sequence[TileSeconds], plans: Sequence[Plan]) -> None:
         """Take what tiles of these plans took, as their coordinator measured it."""
@@ -98,7 +158,7 @@ class Registry:
         self.frame_overheads.add(key, FRAME_OVERHEAD_GAIN * (seconds - self.frame_overheads.smoothed(key)))
 
     def has_room_for(self, graph: ModelGraph) -> bool:
-        """Whether one more manifest can be kept; those that no node's model has are given up for it."""
+        """True when one more manifest can be kept; drops those that no node's model has for it."""
         if graph.digest not in self.graphs and len(self.graphs) >= MOST_GRAPHS:
             used = {digest for info in self.infos.values() for digest in info.models.values()}
             for digest in [digest for digest in self.graphs if digest not in used]:
@@ -107,7 +167,7 @@ class Registry:
 
     def devices_of(self, name: StreamId) -> list[NodeId]:
         """The living nodes that say that the stream is theirs, by id."""
-        return [node for node, info in sorted(self.infos.items()) if name in info.streams and self.peers.alive(node)]
+        return sorted(node for node in self._owners.get(name, ()) if self.peers.alive(node))
 
     def graph_of(self, stream: StreamBinding) -> ModelGraph:
         """The graph of the model that the stream's device holds. Raises ModelError while it is unknown."""
@@ -116,24 +176,26 @@ class Registry:
             raise ModelError(f"the manifest of model {stream.model!r} ({digest}) has not arrived yet; try again")
         return self.graphs[digest]
 
+    def nodes_of(self, tier: Tier, *, workers: bool = False) -> list[NodeId]:
+        """The tier's nodes that run stages or, if so asked, its workers, by id."""
+        return self._by_tier.get((tier.label, workers), [])
+
     def usable(self, stream: StreamBinding, tier: Tier) -> list[NodeId]:
         """The tier's nodes that can run a stage of the stream, by id."""
-        return [
-            node
-            for node, info in sorted(self.infos.items())
-            if info.tier == tier.label
-            and not info.is_worker
-            and (node == stream.device or tier is not Tier.DEVICE)
-            and not self.why_unusable(stream, node)
-        ]
+        nodes = self.nodes_of(tier) if tier is not Tier.DEVICE else [stream.device]
+        return [node for node in nodes if self._is_of(tier, node) and not self.why_unusable(stream, node)]
 
     def usable_workers(self, stream: StreamBinding) -> list[NodeId]:
         """The nodes that compute tiles only and can for the stream, by id."""
-        workers = (node for node, info in sorted(self.infos.items()) if info.is_worker)
+        workers = sorted(node for (_, works), nodes in self._by_tier.items() if works for node in nodes)
         return [node for node in workers if not self.why_unusable(stream, node)]
 
+    def _is_of(self, tier: Tier, node: NodeId) -> bool:
+        info = self.infos.get(node)
+        return info is not None and info.tier == tier.label and not info.is_worker
+
     def why_unusable(self, stream: StreamBinding, node: NodeId) -> str:
-        """Why the node cannot serve the stream at present, empty if it can."""
+        """The reason that the node cannot serve the stream at present, empty if it can."""
         state, info = self.peers.states.get(node), self.infos.get(node)
         digest = self._digest(stream)
         if state is None or info is None or state.state is not LifeState.READY:
@@ -151,17 +213,20 @@ class Registry:
         return self._why_unmeasured(stream, node, digest or "")
 
     def why_gone(self, stream: StreamBinding, tier: Tier, node: NodeId) -> str:
-        """Why the node cannot go on with a stage of this tier, empty if it can: it may have started as another."""
+        """The reason that the node cannot go on with a stage of this tier, empty if it can; its tier may have
+        changed.
+        """
         why = self.why_unusable(stream, node)
-        return why or ("" if node in self.usable(stream, tier) else f"{node} is no node of the {tier.label} any more")
+        is_there = self._is_of(tier, node) and (tier is not Tier.DEVICE or node == stream.device)
+        return why or ("" if is_there else f"{node} is no node of the {tier.label} any more")
 
     def is_banned(self, stream: StreamBinding, node: NodeId) -> bool:
-        """Whether the node's present process refused a plan of the stream, or never prepared it."""
+        """True when the node's present process refused a plan of the stream, or never prepared it."""
         state = self.peers.states.get(node)
         return state is not None and stream.banned.get(node) == state.session and node != stream.device
 
     def why_no_tiles(self, stream: StreamBinding, node: NodeId) -> str:
-        """Why a worker must not keep the tiles that it has under a plan, empty if it may, or is only lost."""
+        """The reason that a worker must not keep its tiles under a plan; empty if it may, or is only lost."""
         if self.is_banned(stream, node):
             return f"{node} refuses its tiles"
         state = self.peers.states.get(node)
@@ -181,15 +246,26 @@ class Registry:
         parts = []
         for tier in sorted(tiers):
             if not self.usable(stream, tier):
-                infos = sorted(self.infos.items())
-                nodes = [node for node, info in infos if info.tier == tier.label and not info.is_worker]
+                nodes = self.nodes_of(tier) if tier is not Tier.DEVICE else [stream.device]
                 reasons = [reason for node in nodes if (reason := self.why_unusable(stream, node))]
                 parts.append(f"there is no usable {tier.label} node ({'; '.join(reasons) or 'none has come'})")
         return " and ".join(parts)
 
-    def mismatch(self, stream: StreamBinding) -> str:
+    def remarks(self, stream: StreamBinding) -> str:
+        """What people have to know about living nodes that do not serve the stream; empty if there is nothing.
+
+        Kept until a node says something new of itself, by all that it depends on.
+        """
+        device, digest = self.infos.get(stream.device), self._digest(stream) or ""
+        promise = (device.bits, tuple(device.answers.items())) if device is not None else None
+        key = stream.model, digest, promise
+        if key not in self._remarks:
+            found = [self._mismatch(stream, digest), self._apart(stream), self._unfit_profiles(stream, digest)]
+            self._remarks[key] = "; ".join(filter(None, found))
+        return self._remarks[key]
+
+    def _mismatch(self, stream: StreamBinding, digest: str) -> str:
         """What to say when living nodes hold different models under the stream's name, empty if none does."""
-        digest = self._digest(stream) or ""
         others = [
             (str(node), held)
             for node, info in sorted(self.infos.items())
@@ -197,7 +273,7 @@ class Registry:
         ]
         return str(DigestMismatch(stream.model, [(stream.device, digest), *others])) if others else ""
 
-    def apart(self, stream: StreamBinding) -> str:
+    def _apart(self, stream: StreamBinding) -> str:
         """What to say of living nodes whose answers must not be mixed with the device's, empty if there is none."""
         device = self.infos.get(stream.device)
         living = [info for node, info in sorted(self.infos.items()) if self.peers.alive(node)]
@@ -205,52 +281,58 @@ class Registry:
         return "; ".join(filter(None, found))
 
     def difference(self, model: str, nodes: Mapping[Tier, str]) -> str:
-        """How far the answers of a plan's nodes are apart, in words; empty where their bits are equal."""
+        """The largest difference between answers of a plan's nodes, in words; empty if their bits are equal."""
         infos = [self.infos[NodeId(node)] for node in nodes.values() if node in self.infos]
         found = self.equality.largest_difference(infos, model)
         return f"; answers of its engines differ by at most {found:.1e} of the largest" if found else ""
 
-    def unfit_profiles(self, stream: StreamBinding) -> str:
+    def _unfit_profiles(self, stream: StreamBinding, digest: str) -> str:
         """What to say of living nodes' profiles that are of no use for the stream, empty if all are."""
-        digest = self._digest(stream) or ""
         living = [node for node, info in sorted(self.infos.items()) if info.models.get(stream.model) == digest]
         return "; ".join(why for node in living if (why := self.compute.why_unfit(node, stream.model, digest)))
 
     def is_estimated(self, stream: StreamBinding, node: NodeId) -> bool:
-        """Whether the node's price for the stream's model rests on its speed, for want of a profile."""
+        """True when the node's price for the stream's model is estimated from its speed, without a profile."""
         return isinstance(self.compute.basis(node, stream.model, self._digest(stream) or ""), Estimate)
 
-    def snapshot(self, stream: StreamBinding, node: NodeId, stream_loads: Iterable[StreamLoad] = ()) -> NodeSnapshot:
-        """All that the node's part in `costs` follows from, beside these streams; the node is usable."""
-        basis = self.compute.basis(node, stream.model, self._digest(stream) or "")
-        assert basis is not None
-        link = self.links[node]
-        is_worker = self.infos[node].is_worker
+    def snapshot(self, stream: StreamBinding, node: NodeId, name: StreamId | None = None) -> NodeSnapshot:
+        """All that the node's part in `costs` follows from, with what streams but `name` take of it; it is usable."""
+        found = self.measured(node, stream.model, self._digest(stream) or "", but=name)
+        assert found is not None
+        return found if node == stream.device else replace(found, frame_overhead_s=0.0)
+
+    def measured(self, node: NodeId, model: str, digest: str, but: StreamId | None = None) -> NodeSnapshot | None:
+        """What is known of the node for a model, with what streams but one take of it; None before it has measured."""
+        basis, link, info = self.compute.basis(node, model, digest), self.links.get(node), self.infos.get(node)
+        if basis is None or link is None or info is None or not link.makes_sense:
+            return None
         overhead_s = (
             self.tile_overhead.seconds_of(node)
-            if is_worker
+            if info.is_worker
             else 2 * self.send_receive_overhead.seconds_of(node) + self.compute.call_seconds(node)
         )
-        factor = self.compute.factor(node, stream.model, basis)
-        frame_overhead_s = (
-            self.frame_overheads.seconds_of((node, stream.model), most_shared_s=0.0) if node == stream.device else 0.0
-        )
-        return NodeSnapshot(basis, factor, link, utilisation_of(node, link, stream_loads), overhead_s, frame_overhead_s)
+        frame_overhead_s = self.frame_overheads.seconds_of((node, model), most_shared_s=0.0)
+        factor, taken = self.compute.factor(node, model, basis), self.loads.utilisation_of(node, link, but=but)
+        return NodeSnapshot(basis, factor, link, taken, overhead_s, frame_overhead_s)
+
+    def pooled(self, model: str) -> tuple[float, ...]:
+        """What nodes of which nothing was learned are charged because of others."""
+        return *self.compute.pooled(model), self.send_receive_overhead.least, self.tile_overhead.least
 
     def stream_load(self, stream: StreamBinding, plan: Plan, rate_hz: float) -> StreamLoad:
-        """What the stream takes under its plan; nodes that cannot be priced at present are left out."""
+        """The stream's load under its plan; nodes that cannot be priced at present are left out."""
         seconds = {}
         for tier, node in plan.nodes.items():
             basis = self.compute.basis(node, stream.model, plan.digest)
             if basis is not None:
                 factor = self.compute.factor(node, stream.model, basis)
-                seconds[tier] = factor * sum(self.compute.of_stage(basis, plan, tier))
+                seconds[tier] = factor * self.compute.stage_seconds(basis, plan, tier)
         return StreamLoad(plan, rate_hz, seconds)
 
     def costs(
         self, stream: StreamBinding, nodes: Mapping[Tier, NodeId], snapshots: Mapping[NodeId, NodeSnapshot]
     ) -> Costs:
-        """What the stream's model costs on these nodes and between them, under these conditions of theirs."""
+        """Costs of the stream's model on these nodes and between them, under these snapshots."""
         digest = self._digest(stream) or ""
         found = {tier: snapshots[node] for tier, node in nodes.items()}
         reports = {tier: snapshot.available_link for tier, snapshot in found.items()}
@@ -266,7 +348,7 @@ class Registry:
         )
 
     def tile_node(self, stream: StreamBinding, node: NodeId, snapshot: NodeSnapshot) -> TileNode:
-        """What tiles of the stream's model take the node under this condition."""
+        """The node's seconds and link for tiles of the stream's model, under this snapshot."""
         foreseen, link = self.compute.foreseen(snapshot.basis, self._digest(stream) or ""), snapshot.available_link
         seconds = tuple(snapshot.slowness * s for s in foreseen)
         # a worker's is its coordinator's as well
@@ -276,8 +358,7 @@ class Registry:
 
     def highest_seen(self, name: StreamId, most: int) -> int:
         """The highest epoch of the stream, up to `most`, that a node says it has seen; 0 for none."""
-        held = [applied.streams[name].seen for applied in self.peers.applied.values() if name in applied.streams]
-        return max((seen for seen in held if seen <= most), default=0)
+        return max((seen for seen in self._epochs_seen.get(name, {}).values() if seen <= most), default=0)
 
     def _digest(self, stream: StreamBinding) -> str | None:
         info = self.infos.get(stream.device)
@@ -285,7 +366,7 @@ class Registry:
 
 
 def _transfer_seconds(coordinator: LinkReport, worker: LinkReport, sent: int, nbytes: int, result_nbytes: int) -> float:
-    """What a tile's bytes take there and back, those `sent` before it and with it included."""
+    """Seconds of a tile's bytes there and back, including those `sent` up to and with it."""
     there_s = sent / coordinator.up_bytes_per_s + nbytes / worker.down_bytes_per_s
     back_s = result_nbytes * (1 / worker.up_bytes_per_s + 1 / coordinator.down_bytes_per_s)
     return there_s + back_s + coordinator.round_trip_s + worker.round_trip_s

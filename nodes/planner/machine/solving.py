@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nodes.config.plan_request import as_written
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.problem import HPA, PlanningProblem, planning_problem
 from nodes.planner.machine.stream import PlannedStream, fits
-from nodes.planner.machine.utilisation import StreamLoad
 from nodes.planner.machine.worker_pools import WorkerPools, priced_with
 from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import PricedPlan
@@ -18,21 +18,24 @@ from pipeline.tiles.tiling import Tiling
 
 
 def priced_plans_of(
-    inventory: Inventory, stream: PlannedStream, graph: ModelGraph, forced: Placement | None
-) -> tuple[PlanningProblem, list[PricedPlan]]:
-    """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
+    inventory: Inventory, stream: PlannedStream, graph: ModelGraph, forced: Placement | None, *, quick: bool = False
+) -> tuple[PlanningProblem, Sequence[PricedPlan]]:
+    """The best choice for each combination of nodes; solved again only when something that it rests on changed.
+
+    `quick` plans are not proved (see `PlanningProblem.quick_plans`).
+    """
     tiers = {tier: inventory.registry.usable(stream.binding, tier) for tier in Tier}
-    stream_loads = _other_stream_loads(inventory, stream)
     workers = workers_of(inventory, stream)
     nodes = [*(node for usable in tiers.values() for node in usable), *workers]
     stream.assume(
-        {n: inventory.registry.snapshot(stream.binding, n, stream_loads) for n in nodes}, inventory.settings.band
+        {n: inventory.registry.snapshot(stream.binding, n, stream.name) for n in nodes}, inventory.settings.band
     )
     tiles = _forced_tiles(inventory, stream) if forced is not None and forced == stream.forced else None
     whole = frozenset(node for node in nodes if is_untiled_only(inventory, stream, node))
     in_use = stream.plan.tiles if stream.plan is not None else None
     where = tuple((tier, tuple(usable)) for tier, usable in tiers.items())
-    rests_on = (graph.digest, as_written(stream.plan_request), tiles, whole, in_use, where, *stream.assumed.items())
+    asked = graph.digest, as_written(stream.plan_request)
+    rests_on = (*asked, tiles, quick, whole, in_use, where, *stream.assumed.items())
     solved = stream.solved.get(forced)
     if solved is None or solved[0] != rests_on:
         known = stream.assumed
@@ -43,11 +46,24 @@ def priced_plans_of(
         same_problem = solved is not None and solved[0][:2] == rests_on[:2] and forced is None
         is_changed = same_problem and stream.before.keys() == stream.assumed.keys()
         adjusted = _adjusted(inventory, stream, graph, problem) if is_changed else None
-        solved = rests_on, problem, [adjusted] if adjusted else problem.priced_plans(forced, tiles)
+        solved = rests_on, problem, _plans(problem, adjusted, forced, tiles, quick=quick)
         # the planner's own, and the last one by hand
         stream.solved = {placement: known for placement, known in stream.solved.items() if placement is None}
         stream.solved[forced] = solved
     return solved[1:]
+
+
+def _plans(
+    problem: PlanningProblem,
+    adjusted: PricedPlan | None,
+    forced: Placement | None,
+    tiles: Tiling | None,
+    *,
+    quick: bool,
+) -> Sequence[PricedPlan]:
+    if adjusted is not None:
+        return [adjusted]
+    return (problem.quick_plans() if quick and forced is None else []) or problem.priced_plans(forced, tiles)
 
 
 def workers_of(inventory: Inventory, stream: PlannedStream) -> list[NodeId]:
@@ -70,15 +86,6 @@ def _tiles_in_use(inventory: Inventory, stream: PlannedStream) -> tuple[NodeId, 
     if plan is None or plan.tiles is None or graph is None or not fits(plan, graph):
         return None
     return plan.nodes[Tier.EDGE], plan.tiles
-
-
-def _other_stream_loads(inventory: Inventory, stream: PlannedStream) -> list[StreamLoad]:
-    """The other streams whose devices are there."""
-    return [
-        inventory.registry.stream_load(other.binding, other.plan, inventory.rates.rate_of(name, inventory.now))
-        for name, other in inventory.streams.items()
-        if other is not stream and other.plan is not None and inventory.registry.peers.alive(other.binding.device)
-    ]
 
 
 def _adjusted(
@@ -108,18 +115,18 @@ def priced_today(inventory: Inventory, stream: PlannedStream, graph: ModelGraph,
 
 
 def why_not(inventory: Inventory, stream: PlannedStream, forced: Placement | None) -> str:
-    """What is lacking for a placement, that by hand or any."""
+    """The tiers that lack usable nodes for the forced placement, or any, with reasons, in words."""
     return inventory.registry.why_no_plan(stream.binding, set(forced or ()) | {Tier.DEVICE})
 
 
 def is_untiled_only(inventory: Inventory, stream: PlannedStream, node: NodeId) -> bool:
-    """Whether the node's present process has refused to be the coordinator of tiles."""
+    """True when the node's present process has refused to coordinate tiles."""
     state = inventory.registry.peers.states.get(node)
     return state is not None and stream.untiled_only.get(node) == state.session
 
 
 def _forced_tiles(inventory: Inventory, stream: PlannedStream) -> Tiling | None:
-    """Those placed by hand, while none of their workers refuses; for one that is lost the coordinator stands in."""
+    """The tiles placed by hand, None once a worker refuses; the coordinator computes those of a lost one."""
     tiles = stream.forced_tiles
     refusing = any(inventory.registry.why_no_tiles(stream.binding, node) for node in tiles.workers) if tiles else False
     coordinator = stream.plan.nodes.get(Tier.EDGE) if stream.plan else None

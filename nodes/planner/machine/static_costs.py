@@ -1,4 +1,4 @@
-"""What the configuration says of nodes and links beside what they measure: prices, memory, and links that are given."""
+"""Static costs: prices, memory and given links, from the configuration rather than from measurements."""
 
 from __future__ import annotations
 

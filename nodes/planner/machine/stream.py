@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -15,7 +15,7 @@ from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import PricedPlan
 from pipeline.placement import Placement, Tier
-from pipeline.plan import NodeId, Plan
+from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.tiles.tiling import Tiling
 
 FORCED = "forced"
@@ -28,13 +28,14 @@ Assignment: TypeAlias = tuple[Placement, tuple[tuple[Tier, str], ...], Tiling | 
 class PlannedStream:
     """`unsure` are nodes that were priced by an estimate when the present plan was published.
 
-    `requested` are wishes that a person has sent, in place of the configuration's. `last_good` is the last plan that
+    `requested` is the request that a person sent, in place of the configured one. `last_good` is the last plan that
     its device made active, `refused_by_device` what its device refused, with its session; `preparing` since when each
     node is at it. `untiled_only` are coordinators that refused tiles, with their sessions. `priced_at` is when the
     present plan's price was last said. `assumed` is what the last decision went by, `before` the one before it;
     `drift_reasons` says what has left its band since the last word on it.
     """
 
+    name: StreamId
     binding: StreamBinding
     configured: PlanRequest
     requested: PlanRequest | None = None
@@ -54,7 +55,7 @@ class PlannedStream:
     assumed: Mapping[NodeId, NodeSnapshot] = field(default_factory=dict)
     before: Mapping[NodeId, NodeSnapshot] = field(default_factory=dict)
     drift_reasons: tuple[str, ...] = ()
-    solved: dict[Placement | None, tuple[Any, PlanningProblem, list[PricedPlan]]] = field(default_factory=dict)
+    solved: dict[Placement | None, tuple[Any, PlanningProblem, Sequence[PricedPlan]]] = field(default_factory=dict)
 
     def assume(self, now: Mapping[NodeId, NodeSnapshot], band: float) -> None:
         """Go by what holds now, if other nodes are there or something has left its band."""
@@ -65,14 +66,25 @@ class PlannedStream:
             self.drift_reasons = tuple(left)
         self.before, self.assumed = self.assumed, now
 
+    def validate(self) -> None:
+        """Assert what always holds."""
+        assert self.forced is not None or self.forced_tiles is None
+        if self.plan is None:
+            assert not self.preparing
+            return
+        assert self.plan.epoch >= 1
+        assert self.plan.device == self.binding.device == self.plan.nodes[Tier.DEVICE]
+        assert self.last_good is None or self.last_good.epoch <= self.plan.epoch
+        assert all(epoch <= self.plan.epoch for _, _, epoch in self.preparing)
+
     @property
     def plan_request(self) -> PlanRequest:
-        """What its plans are for."""
+        """The request that its plans follow: a person's, else the configured one."""
         return self.requested or self.configured
 
     @property
     def requested_as_written(self) -> Mapping[str, Any] | None:
-        """The wishes that a person has sent, as the plan remembers them for the next planner process."""
+        """The request that a person sent, as the plan keeps it for the next planner process; None if there is none."""
         return as_written(self.requested) if self.requested is not None else None
 
     def planner_of(self, best: PricedPlan) -> str:
@@ -80,7 +92,7 @@ class PlannedStream:
         return FORCED if best.placement == self.forced else self.plan_request.planner
 
     def by_whom(self, best: PricedPlan) -> str:
-        """Why it is published at once, in words."""
+        """The reason to publish it at once, in words."""
         if best.placement == self.forced:
             return "placed by hand"
         planned_by_hand = self.plan is not None and self.plan.planner == FORCED
@@ -88,17 +100,17 @@ class PlannedStream:
 
 
 def assignment(plan: Plan) -> Assignment:
-    """How it runs the stream."""
+    """The plan's placement, nodes and tiles."""
     return plan.placement, _nodes(plan), plan.tiles
 
 
 def assignment_of(priced_plan: PricedPlan) -> Assignment:
-    """How it would run the stream."""
+    """The priced plan's placement, nodes and tiles."""
     return priced_plan.placement, _nodes(priced_plan), priced_plan.tiling
 
 
 def fits(plan: Plan, graph: ModelGraph) -> bool:
-    """Whether the plan is one of this graph."""
+    """True when the plan fits this graph and names its digest."""
     try:
         plan.check(graph)
     except PlanError:

@@ -1,4 +1,4 @@
-"""What streams take of the nodes that they share: frames per second, measured, by what each frame is predicted to take.
+"""Utilisation of shared nodes: streams' measured frames per second, times the predicted cost of each frame.
 
 A stream is planned with what the others leave. A processor of which a share is taken works for one more stream as if it
 were that much slower, which holds exactly for a shared one and roughly for one that serves frames in turn.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nodes.planner.costs.snapshot import Utilisation
@@ -36,7 +36,7 @@ class Rates:
         self._known: dict[StreamId, _Rate] = {}
 
     def counted(self, stream: StreamId, frames: int, now: float) -> None:
-        """So many frames since this was said last; the first time only begins to count."""
+        """Count `frames` since the last call; the first call only starts the clock."""
         known = self._known.get(stream)
         if known is None or now - known.counted_at > STALE_S:
             self._known[stream] = _Rate(now)
@@ -63,27 +63,65 @@ class StreamLoad:
     seconds: Mapping[Tier, float]
 
 
-def utilisation_of(node: NodeId, link: LinkReport, stream_loads: Iterable[StreamLoad]) -> Utilisation:
-    """What these streams take of the node and of its ways."""
-    compute = up = down = 0.0
-    for stream_load in stream_loads:
-        for tile in stream_load.plan.predicted.tiles.tiles if stream_load.plan.predicted.tiles else ():
-            if tile.worker == node:
-                compute += stream_load.rate_hz * tile.compute_seconds
-                up += stream_load.rate_hz * tile.result_nbytes / link.up_bytes_per_s
-                down += stream_load.rate_hz * tile.nbytes / link.down_bytes_per_s
-        tier = stream_load.plan.tier_of(node)
-        if tier is None:
-            continue
-        sent, received = _bytes(stream_load.plan, tier)
-        compute += stream_load.rate_hz * stream_load.seconds.get(tier, 0.0)
-        up += stream_load.rate_hz * sent / link.up_bytes_per_s
-        down += stream_load.rate_hz * received / link.down_bytes_per_s
-    return Utilisation(*(round(min(share, MOST), 3) for share in (compute, up, down)))
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one stream takes of one node: seconds of its processor, bytes sent and received, each per second."""
+
+    compute: float = 0.0
+    sent: float = 0.0
+    received: float = 0.0
+
+    def plus(self, other: _Share, sign: float = 1.0) -> _Share:
+        return _Share(
+            self.compute + sign * other.compute, self.sent + sign * other.sent, self.received + sign * other.received
+        )
+
+    def utilisation(self, link: LinkReport) -> Utilisation:
+        shares = (self.compute, self.sent / link.up_bytes_per_s, self.received / link.down_bytes_per_s)
+        return Utilisation(*(round(min(max(share, 0.0), MOST), 3) for share in shares))
+
+
+class Loads:
+    """What all streams together take of each node, kept as running sums: a stream's change costs its own nodes only."""
+
+    def __init__(self) -> None:
+        self._streams: dict[StreamId, dict[NodeId, _Share]] = {}
+        self._totals: dict[NodeId, _Share] = {}
+
+    def take(self, stream: StreamId, load: StreamLoad | None) -> set[NodeId]:
+        """Take a stream's load in place of its last one, None for none; returns the nodes on which it is or was."""
+        before, now = self._streams.pop(stream, {}), _shares(load) if load is not None else {}
+        if now:
+            self._streams[stream] = now
+        for node in before.keys() | now.keys():
+            total = self._totals.get(node, _Share()).plus(before.get(node, _Share()), -1.0)
+            self._totals[node] = total.plus(now.get(node, _Share()))
+        for node in before.keys() - now.keys():
+            if not any(node in shares for shares in self._streams.values()):
+                del self._totals[node]  # no rest of rounding stays behind
+        return before.keys() | now.keys()
+
+    def utilisation_of(self, node: NodeId, link: LinkReport, but: StreamId | None = None) -> Utilisation:
+        """What all streams `but` one take of the node and of its link."""
+        own = self._streams.get(but, {}).get(node, _Share()) if but is not None else _Share()
+        return self._totals.get(node, _Share()).plus(own, -1.0).utilisation(link)
+
+
+def _shares(load: StreamLoad) -> dict[NodeId, _Share]:
+    found: dict[NodeId, _Share] = {}
+    for tile in load.plan.predicted.tiles.tiles if load.plan.predicted.tiles else ():
+        worker = NodeId(tile.worker)
+        taken = _Share(*(load.rate_hz * each for each in (tile.compute_seconds, tile.result_nbytes, tile.nbytes)))
+        found[worker] = found.get(worker, _Share()).plus(taken)
+    for tier, node in load.plan.nodes.items():
+        sent, received = _bytes(load.plan, tier)
+        taken = _Share(*(load.rate_hz * each for each in (load.seconds.get(tier, 0.0), sent, received)))
+        found[node] = found.get(node, _Share()).plus(taken)
+    return found
 
 
 def _bytes(plan: Plan, tier: Tier) -> tuple[int, int]:
-    """What the tier's node sends and receives for a frame: the tensors of its cuts and, from the last tier, results."""
+    """Bytes that the tier's node sends and receives per frame: its cuts' tensors and, from the last tier, results."""
     nothing = LinkCost(0.0, 0, 0, 0.0)
     above = plan.predicted.links.get(link_label(tier), nothing) if tier is not Tier.CLOUD else nothing
     below = plan.predicted.links.get(link_label(Tier(tier - 1)), nothing) if tier is not Tier.DEVICE else nothing

@@ -1,4 +1,4 @@
-"""What the planner makes of tile workers: a pool for each edge node, and the price of tiles in use. Pure."""
+"""Worker pools of the planner: one for each edge node, and the price of tiles in use. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.tiles.worker_pool import TileNode, WorkerPool
 
 @dataclass(frozen=True, slots=True)
 class WorkerPools:
-    """Those that can compute tiles, by what is known of them, and those that may share them out.
+    """Nodes that can compute tiles, with their costs, and those that may coordinate them.
 
     `in_use` are the tiles that a coordinator has now, some of whose workers may be gone.
     """
@@ -39,7 +39,7 @@ class WorkerPools:
         coordinators: Collection[NodeId],
         in_use: tuple[NodeId, Tiling] | None,
     ) -> WorkerPools:
-        """Under these conditions, which have the workers and all edge nodes."""
+        """Make pools from these snapshots, which have the workers and all edge nodes."""
         nodes = {node: registry.tile_node(binding, node, now) for node, now in snapshots.items()}
         return cls(nodes, workers, coordinators, in_use)
 
@@ -78,7 +78,9 @@ class WorkerPools:
 def priced_with(
     graph: ModelGraph, placement: Placement, node_set: NodeSet, objective: Objective, tiling: Tiling | None
 ) -> PricedPlan:
-    """A placement with these tiles; the coordinator stands in for workers that are not in the node set's pool."""
+    """A placement with these tiles; the coordinator computes the tiles of workers that are not in the node
+    set's pool.
+    """
     if tiling is None:
         return priced(graph, placement, node_set, objective)
     coordinator = NodeId(node_set.nodes[Tier.EDGE])
@@ -91,7 +93,7 @@ def priced_with(
 
 
 def words(graph: ModelGraph, priced_plan: PricedPlan) -> str:
-    """What is shared out, and what for; empty without tiles."""
+    """The stack, its tiles and what they save, in words; empty without tiles."""
     tiling, tiles = priced_plan.tiling, priced_plan.predicted.tiles
     if tiling is None or tiles is None:
         return ""

@@ -1,4 +1,4 @@
-"""What a tier node's machines ask of the shell. Actions are values; only the shell performs them."""
+"""Actions of a tier node's machines. They are values; only the shell performs them."""
 
 from __future__ import annotations
 
@@ -149,9 +149,10 @@ class NoteTile:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Add one to a counter of the telemetry."""
+    """Add one to a counter of the telemetry: the node's, and that of the stream, if it is about one."""
 
     name: str
+    stream: StreamId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from pipeline.tiles.tiling import TiledStage
 
 
 class Phase(Enum):
-    """How far a node is with an epoch."""
+    """Phases of an epoch on a node."""
 
     WAITING = "waiting"
     PREPARING = "preparing"
@@ -67,7 +67,7 @@ class _Stream:
     epochs: dict[int, Epoch] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     jobs: list[Epoch] = field(default_factory=list)
-    """What is being prepared, in order, though some may have been let go or replaced since."""
+    """Epochs being prepared, in order, though some may have been let go or replaced since."""
 
     @property
     def newest_allowed(self) -> int:
@@ -89,7 +89,7 @@ class EpochTable:
         return held.epochs.get(epoch) if held else None
 
     def applied(self) -> dict[StreamId, StreamApplied]:
-        """What to announce, by stream."""
+        """The state to announce, by stream."""
         return {
             name: StreamApplied(
                 seen=stream.seen,
@@ -126,7 +126,7 @@ class EpochTable:
         return actions + self._prepare_next(stream)
 
     def why_not(self, plan: Plan) -> str:
-        """Why a plan is not even looked at, empty if it is."""
+        """The reason to ignore a plan, empty if there is none."""
         stream = self._streams.get(plan.stream) or _Stream()
         if plan.epoch > stream.newest_allowed:
             return f"epoch: at most {stream.newest_allowed} after epoch {stream.seen}, not {plan.epoch}"

@@ -1,4 +1,4 @@
-"""What can happen to a tier node. Events are values; the shell makes them, the machines read them."""
+"""Events of a tier node. They are values; the shell makes them, the machines read them."""
 
 from __future__ import annotations
 

@@ -119,5 +119,5 @@ class Joins:
 
 
 def is_closed(sequence: int, oldest_open: int) -> bool:
-    """Whether a low-water mark says that the frame is closed: it is below, and not from another age."""
+    """True when a low-water mark has the frame closed: it is below the mark, by at most MARK_WINDOW."""
     return 0 < oldest_open - sequence <= MARK_WINDOW

@@ -92,7 +92,7 @@ class StreamOwner:
         self.backlog: deque[FrameOffered] = deque()
 
     def applied(self, own: StreamApplied) -> StreamApplied:
-        """What this node says of the stream: its readiness, and what the other nodes must keep."""
+        """The state to announce of the stream: this node's readiness, and the epochs that other nodes must keep."""
         return replace(own, active=self.active, holds=tuple(sorted(self._plans)))
 
     def plan_arrived(self, plan: Plan) -> None:
@@ -109,7 +109,7 @@ class StreamOwner:
             self.backlog.remove(waiting)
         self.backlog.append(event)
         drops: list[Action] = [DropFrame(self.settings.stream, waiting.pending_frame) for waiting in stale]
-        return drops + [Count("dropped_at_source_total") for _ in stale]
+        return drops + [self._count("dropped_at_source_total") for _ in stale]
 
     def frame_decoded(self, event: FrameDecoded) -> None:
         """An entered frame is ready to be submitted."""
@@ -128,9 +128,9 @@ class StreamOwner:
         """Take an output; with the last one missing, the frame closes."""
         frame = self.open.get(event.key.sequence)
         if frame is None:
-            return [Count("duplicates_ignored_total")]
+            return [self._count("duplicates_ignored_total")]
         if not self._is_asked(frame, event):
-            return [Count("unasked_answers_total")]
+            return [self._count("unasked_answers_total")]
         frame.outputs[event.tensor] = event.array
         frame.trace = merge(frame.trace, event.trace)
         if not frame.outputs.keys() >= set(self._graph.outputs):
@@ -139,14 +139,14 @@ class StreamOwner:
         return self._close(event.key, "")
 
     def _is_asked(self, frame: Frame, event: OutputArrived) -> bool:
-        """Whether this attempt's plan has the sender make this output."""
+        """True when this attempt's plan has the sender make this output."""
         plan = frame.submitted.get(event.key.attempt)
         if plan is None or plan.epoch != event.key.epoch or event.tensor not in self._graph.outputs:
             return False
         return plan.nodes[plan.placement[self._graph.producer[event.tensor]]] == event.sender
 
     def _learn_latency(self, frame: Frame, taken: float) -> None:
-        """Only from frames whose way stood all the time: what an outage took says nothing about the next frame."""
+        """Learn from frames whose nodes all stayed: an outage's seconds are not the next frame's."""
         plan = self._plans.get(frame.epoch)
         if plan is not None and frame.incarnation == self._incarnations(plan):
             self._latency_s = max(taken, LATENCY_MEMORY * self._latency_s + (1 - LATENCY_MEMORY) * taken)
@@ -158,7 +158,7 @@ class StreamOwner:
         if frame is None or event.key.attempt != frame.attempt or frame.failed_attempt == frame.attempt:
             return []
         if plan is None or plan.epoch != event.key.epoch or event.sender not in plan.nodes.values():
-            return [Count("unasked_answers_total")]
+            return [self._count("unasked_answers_total")]
         frame.failed_attempt = frame.attempt
         frame.failures += 1
         if frame.failures >= MAX_FAILURES:
@@ -168,7 +168,7 @@ class StreamOwner:
         return [Log(logging.WARNING, text)]
 
     def connection_restored(self, now: float) -> None:
-        """What was under way to this node may be lost."""
+        """Have open frames submitted again soon: messages to this node may be lost."""
         for frame in self.open.values():
             frame.due_at = min(frame.due_at, now + GRACE_S)
 
@@ -201,7 +201,7 @@ class StreamOwner:
         plan = self._plans[newest]
         return [
             Log(logging.INFO, f"stream {plan.stream}: epoch {newest} is active ({plan.planner}: {plan.reason})"),
-            Count("plan_changes_total"),
+            self._count("plan_changes_total"),
         ]
 
     def _ready(self, plan: Plan) -> bool:
@@ -239,11 +239,11 @@ class StreamOwner:
                 before = ATTEMPTS_SET_ASIDE * (self.settings.first_sequence // SEQUENCES_A_START)
             self.open[sequence] = Frame(offered.pending_frame, due_at=now, attempts_before=before, attempt=before)
             entered = "replayed_total" if offered.sequence is not None else "frames_in_total"
-            actions += [DecodeFrame(self.settings.stream, sequence, offered.pending_frame), Count(entered)]
+            actions += [DecodeFrame(self.settings.stream, sequence, offered.pending_frame), self._count(entered)]
         return actions
 
     def _hasten_disturbed(self, now: float) -> None:
-        """A frame whose way led through a node that has left or started anew since will not come back by itself."""
+        """A frame whose way led through a node that has left or restarted since will not come back by itself."""
         for frame in self.open.values():
             plan = self._plans.get(frame.epoch)
             if plan is not None and frame.incarnation != self._incarnations(plan):
@@ -254,7 +254,7 @@ class StreamOwner:
         for sequence, frame in self.open.items():
             if frame.inputs is not None and frame.due_at <= now:
                 if frame.attempt > frame.attempts_before:
-                    actions.append(Count("resubmitted_total"))
+                    actions.append(self._count("resubmitted_total"))
                 actions.append(self._submit(sequence, frame, now))
         return actions
 
@@ -294,7 +294,10 @@ class StreamOwner:
             error=shortened(error, MOST_REASON),
             was_alone=frame.was_alone,
         )
-        return [close, Count("error_results_total" if error else "results_total")]
+        return [close, self._count("error_results_total" if error else "results_total")]
+
+    def _count(self, name: str) -> Count:
+        return Count(name, self.settings.stream)
 
     def _retire(self) -> None:
         needed = {frame.epoch for frame in self.open.values()} | {self.active, max(self._plans, default=0)}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+
+from typing_extensions import assert_never
 
 from nodes.protocol.messages import StreamApplied
 from nodes.protocol.peers import Peers
@@ -49,29 +50,10 @@ class TierMachine:
             for settings in streams
         }
         self._announced: dict[StreamId, StreamApplied] = {}
-        self._handlers: dict[type, Callable[[Any, float], list[Action]]] = {
-            ev.PlanArrived: self._plan_arrived,
-            ev.Prepared: lambda event, _: self.epochs.prepared(event),
-            ev.PrepareFailed: lambda event, _: self.epochs.prepared(event),
-            ev.PeerStateArrived: self._peer_state_arrived,
-            ev.PeerAppliedArrived: self._peer_applied_arrived,
-            ev.TensorArrived: self._tensor_arrived,
-            ev.SegmentRan: self._segment_ran,
-            ev.SegmentFailed: self._segment_failed,
-            ev.TileArrived: self.tile_gathers.arrived,
-            ev.TileFailed: self.tile_gathers.failed,
-            ev.FrameOffered: lambda event, _: self.owners[event.stream].frame_offered(event),
-            ev.FrameDecoded: self._frame_decoded,
-            ev.FrameUndecodable: lambda event, _: self.owners[event.stream].frame_undecodable(event),
-            ev.OutputArrived: self._output_arrived,
-            ev.OutputFailed: self._output_failed,
-            ev.ConnectionRestored: self._connection_restored,
-            ev.Tick: lambda _event, _now: [],
-        }
 
     def handle(self, event: ev.Event, now: float) -> list[Action]:
         """Take one event; returns what to do."""
-        actions = self._handlers[type(event)](event, now)
+        actions = self._take(event, now)
         for owner in self.owners.values():
             actions += owner.refresh(now)
         actions += self.tile_gathers.refresh(now)
@@ -81,6 +63,36 @@ class TierMachine:
                 self.joins.drop_epoch(action.stream, action.epoch)
                 self.tile_gathers.drop_epoch(action.stream, action.epoch)
         return actions
+
+    def _take(self, event: ev.Event, now: float) -> list[Action]:
+        match event:
+            case ev.PlanArrived():
+                return self._plan_arrived(event)
+            case ev.Prepared() | ev.PrepareFailed():
+                return self.epochs.prepared(event)
+            case ev.PeerStateArrived():
+                return self._peer_state_arrived(event)
+            case ev.PeerAppliedArrived():
+                return self._peer_applied_arrived(event)
+            case ev.TensorArrived():
+                return self._tensor_arrived(event)
+            case ev.SegmentRan():
+                return self._segment_ran(event, now)
+            case ev.SegmentFailed():
+                return self._segment_failed(event, now)
+            case ev.TileArrived():
+                return self.tile_gathers.arrived(event, now)
+            case ev.TileFailed():
+                return self.tile_gathers.failed(event, now)
+            case ev.FrameOffered() | ev.FrameDecoded() | ev.FrameUndecodable():
+                return self._frame_event(event)
+            case ev.OutputArrived() | ev.OutputFailed():
+                return self._output_event(event, now)
+            case ev.ConnectionRestored():
+                return self._connection_restored(now)
+            case ev.Tick():
+                return []
+        assert_never(event)
 
     def expected(self, key: FrameKey, tensor: int) -> Tensor | None:
         """The input that this node waits for under these names, if any; what the wire is checked against."""
@@ -123,7 +135,7 @@ class TierMachine:
             actions.append(AnnounceApplied(applied))
         return actions
 
-    def _plan_arrived(self, event: ev.PlanArrived, now: float) -> list[Action]:
+    def _plan_arrived(self, event: ev.PlanArrived) -> list[Action]:
         if why_not := self.epochs.why_not(event.plan):
             return [Refuse(f"plan/{event.plan.stream}", why_not)]
         owner = self.owners.get(event.plan.stream)
@@ -136,7 +148,7 @@ class TierMachine:
             actions += self.epochs.let_go(event.plan.device, event.plan.stream, held)
         return actions
 
-    def _peer_state_arrived(self, event: ev.PeerStateArrived, now: float) -> list[Action]:
+    def _peer_state_arrived(self, event: ev.PeerStateArrived) -> list[Action]:
         state = event.state
         if not self.peers.admits(state.node):
             return [Refuse("node/+/state", self.peers.full(state.node))]
@@ -144,7 +156,7 @@ class TierMachine:
             return []
         return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")]
 
-    def _peer_applied_arrived(self, event: ev.PeerAppliedArrived, now: float) -> list[Action]:
+    def _peer_applied_arrived(self, event: ev.PeerAppliedArrived) -> list[Action]:
         applied = event.applied
         if not self.peers.admits(applied.node):
             return [Refuse("node/+/applied", self.peers.full(applied.node))]
@@ -157,7 +169,7 @@ class TierMachine:
             for action in self.epochs.let_go(applied.node, stream, held)
         ]
 
-    def _tensor_arrived(self, event: ev.TensorArrived, now: float) -> list[Action]:
+    def _tensor_arrived(self, event: ev.TensorArrived) -> list[Action]:
         held = self.epochs.find(event.key.stream, event.key.epoch)
         if held is None or held.phase is not Phase.READY:
             return [Count("stale_tensors_total")]
@@ -179,7 +191,7 @@ class TierMachine:
         for tensor in held.stage.results:
             if held.stage.tier is Tier.DEVICE:
                 output = ev.OutputArrived(event.key, self.me, tensor, event.outputs[tensor], event.trace)
-                actions += self._output_arrived(output, now)
+                actions += self._output_event(output, now)
             else:
                 actions.append(SendOutput(event.key, tensor, event.outputs[tensor], event.trace))
         return actions
@@ -203,19 +215,27 @@ class TierMachine:
         held = self.epochs.find(key.stream, key.epoch)
         return held is not None and held.stage is not None
 
-    def _frame_decoded(self, event: ev.FrameDecoded, now: float) -> list[Action]:
-        self.owners[event.stream].frame_decoded(event)
-        return []
+    def _frame_event(self, event: ev.FrameOffered | ev.FrameDecoded | ev.FrameUndecodable) -> list[Action]:
+        owner = self.owners[event.stream]
+        match event:
+            case ev.FrameOffered():
+                return owner.frame_offered(event)
+            case ev.FrameDecoded():
+                owner.frame_decoded(event)
+                return []
+            case ev.FrameUndecodable():
+                return owner.frame_undecodable(event)
+        assert_never(event)
 
-    def _output_arrived(self, event: ev.OutputArrived, now: float) -> list[Action]:
+    def _output_event(self, event: ev.OutputArrived | ev.OutputFailed, now: float) -> list[Action]:
         owner = self.owners.get(StreamId(event.key.stream))
-        return owner.output_arrived(event, now) if owner else [Count("stale_tensors_total")]
+        if owner is None:
+            return [Count("stale_tensors_total")]
+        return (
+            owner.output_arrived(event, now) if isinstance(event, ev.OutputArrived) else owner.output_failed(event, now)
+        )
 
-    def _output_failed(self, event: ev.OutputFailed, now: float) -> list[Action]:
-        owner = self.owners.get(StreamId(event.key.stream))
-        return owner.output_failed(event, now) if owner else [Count("stale_tensors_total")]
-
-    def _connection_restored(self, event: ev.ConnectionRestored, now: float) -> list[Action]:
+    def _connection_restored(self, now: float) -> list[Action]:
         for owner in self.owners.values():
             owner.connection_restored(now)
         return []

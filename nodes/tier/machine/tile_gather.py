@@ -1,6 +1,6 @@
 """A coordinator's half of the tile protocol: who computes each tile of a frame, and when another one is asked.
 
-Each tile is asked of its worker under the plan. When that one is not there, is lost or starts anew, fails or stays away
+Each tile is asked of its worker under the plan. When that one is not there, is lost or restarts, fails or stays away
 for several times its usual seconds, another worker of the plan is asked, and in the end the coordinator does it itself.
 The answers are equal, so the first one counts. A worker is never asked twice for one attempt at a frame: what it has,
 it will answer, and what was lost on the way it would take for a repetition.
@@ -32,7 +32,7 @@ USUAL_MEMORY = 0.9
 MOST_ASKED = 4_096
 MOST_OPEN = 1_024
 SHUN_S = 5.0
-"""A worker that was late comes last for so long, or until it answers: each frame would wait for it anew."""
+"""A worker that was late comes last for so long, or until it answers: each frame would wait for it again."""
 
 FrameId = tuple[str, int, int]
 """Stream, epoch and sequence."""
@@ -72,14 +72,14 @@ class _TileGather:
         return [] if self.is_whole else [n for n in self.tiles if n not in self.parts]
 
     def asked_at(self, attempt: int, tile: int, worker: NodeId) -> float | None:
-        """When the worker was asked for this tile at this attempt, None if it was not."""
+        """The time at which the worker was asked for this tile at this attempt, None if it was not."""
         if attempt != self.key.attempt:
             return self.asked_before.get((attempt, tile, worker))
         asked = self.asked.get(tile, {}).get(worker)
         return asked.at if asked is not None else None
 
     def asked_so_far(self) -> dict[tuple[int, int, NodeId], float]:
-        """What the next attempt at the frame needs to know of this one and of those before."""
+        """Times of requests by attempt, tile and worker, of this attempt and earlier ones, for the next attempt."""
         now = {
             (self.key.attempt, tile, worker): asked.at
             for tile, workers in self.asked.items()

@@ -1,4 +1,4 @@
-"""What `trisect watch` knows: what nodes, the planner and devices say, collected into one snapshot of plain JSON.
+"""The overview of `trisect watch`: messages of nodes, planner and devices, collected into one snapshot of plain JSON.
 
 Knows no socket, clock or screen. Messages come in with the moment of their arrival, on any clock that only advances;
 ages and rates are reckoned on it alone, since the nodes' own clocks may differ.
@@ -6,13 +6,13 @@ ages and rates are reckoned on it alone, since the nodes' own clocks may differ.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from broker import topics
 from broker.topics import Topic
 from nodes.config.sections import Config
+from nodes.display.text import json_text
 from nodes.protocol.messages import Applied, LinkReport, MessageError, NodeInfo, NodeState, from_bytes, parse_json
 from nodes.protocol.reports import read_report
 from nodes.watch.overview.known import Known
@@ -24,7 +24,7 @@ from pipeline.plan import NodeId, Plan
 
 
 class Overview:
-    """Takes messages, gives snapshots. The configuration tells which nodes and streams are awaited."""
+    """Takes messages, gives snapshots. The configuration names the nodes and streams to expect."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -54,7 +54,7 @@ class Overview:
     # What comes in.
 
     def connection(self, now: float, *, up: bool, why: str = "") -> None:
-        """Whether the broker is there, and if not, why."""
+        """Note that the connection to the broker is up, or why it is not."""
         self._connected, self._disconnected_why = up, why
         if up and self._since is None:
             self._since = now
@@ -74,12 +74,12 @@ class Overview:
             self._last_bad = (kind.template.format(**fields), str(error), now)
 
     def learn_dropped(self, payload: bytes) -> None:
-        """Take mosquitto's count of dropped messages; anything but a number is no news."""
+        """Take mosquitto's count of dropped messages; anything but a number is ignored."""
         if payload.isdigit() and len(payload) <= len(str(int(MAX_NUMBER))):
             self._dropped_total = int(payload)
 
     def all_reported(self) -> bool:
-        """Whether every node that is ready has sent telemetry."""
+        """True when every node that is ready has sent telemetry."""
         return self._known.all_reported()
 
     def _state(self, fields: Mapping[str, str], payload: bytes, _: float) -> None:
@@ -135,7 +135,7 @@ class Overview:
     # What comes out.
 
     def snapshot(self, now: float) -> dict[str, Any]:
-        """All that is known, as plain JSON values: the keys are stable, a value that is not known (yet) is None.
+        """The snapshot, as plain JSON values: the keys are stable, a value that is not known (yet) is None.
 
         Seconds are seconds, ages are counted back from `now`, and `_p50`, `_p95` are over the newest 64 results.
         """
@@ -148,6 +148,7 @@ class Overview:
                 "why": self._disconnected_why,
                 "dropped_messages_total": self._dropped_total,
             },
+            "problems": self._problems(now),
             "bad_messages_total": self._bad_total,
             "last_bad_message": self._last_bad and _bad_json(*self._last_bad, now),
             "nodes": {node: self._known.node_json(node, now) for node in self._known.node_ids()},
@@ -155,10 +156,15 @@ class Overview:
             "streams": {name: self._known.stream_json(name, now, self._since) for name in sorted(self._known.streams)},
         }
 
+    def _problems(self, now: float) -> list[str]:
+        if not self._connected:
+            return [f"the broker is not there: {self._disconnected_why or 'the connection ended'}"]
+        return self._known.problems(now)
+
 
 def to_json(snapshot: Mapping[str, Any]) -> str:
     """A snapshot as the text that scripts read."""
-    return json.dumps(snapshot, indent=2, allow_nan=False)
+    return json_text(snapshot, indent=2)
 
 
 def _require(named: str, said: str) -> None:

@@ -21,7 +21,7 @@ DIGEST_SHOWN = 12
 
 
 def stream_panel(name: str, stream: Mapping[str, Any], models: Mapping[str, Any]) -> Panel:
-    """What a person wants to know of one stream of a snapshot."""
+    """The panel of one stream of a snapshot, for people."""
     shown = stream["active"] or stream["coming"]
     parts: list[RenderableType] = [*_stream_lines(stream, models)]
     if shown is not None:
@@ -48,15 +48,12 @@ def _stream_lines(stream: Mapping[str, Any], models: Mapping[str, Any]) -> Itera
     yield Text(
         f"submitted again {number(counts['resubmitted_total'])}  "
         f"duplicates ignored {number(counts['duplicates_ignored_total'])}  "
-        f"dropped at source {number(counts['dropped_at_source_total'])}",
+        f"dropped at source {number(counts['dropped_at_source_total'])}  "
+        f"after a restart {number(counts['replayed_total'])}",
         "dim",
     )
     if counts["stale"]:
         yield Text(f"these counts are {counts['age_seconds']:.0f} s old", "yellow")
-    if len(counts["of_streams"]) > 1:
-        device, names = plain(stream["device"]), plain(", ".join(counts["of_streams"]))
-        watched = f"{stream['results_watched_total']:,} results, {stream['error_results_watched_total']:,} errors"
-        yield Text(f"counts are {device}'s, of {names} together; of this stream {watched} were watched", "yellow")
     for problem in stream["problems"]:
         yield Text(plain(problem), "red")
     if error := stream["last_error"]:

@@ -1,4 +1,4 @@
-"""What `trisect watch` knows of nodes, models and streams together, and the JSON that follows from it. Pure."""
+"""The state of `trisect watch` over nodes, models and streams, and its JSON. Pure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 
+RUNNING = "running"
+"""The state of a stream whose plan is active on nodes that are all there."""
+_STATE_TEXTS = {"no_plan": "no plan"}
 STALE_INTERVALS = 3
 STALE_AT_LEAST_S = 2.0
 _TIER_ORDER = [*(tier.label for tier in Tier), PLANNER_TIER]
@@ -32,7 +35,7 @@ class Known:
     streams: dict[StreamId, StreamRecord] = field(default_factory=dict)
 
     def node(self, node: str) -> NodeRecord:
-        """What the node says, to be added to."""
+        """The node's record, to be added to."""
         return self.nodes.setdefault(NodeId(node), NodeRecord())
 
     def stream(self, stream: str) -> StreamRecord:
@@ -40,7 +43,7 @@ class Known:
         return self.streams.setdefault(StreamId(stream), StreamRecord())
 
     def all_reported(self) -> bool:
-        """Whether every node that is ready has sent telemetry."""
+        """True when every node that is ready has sent telemetry."""
         ready = [node for node, state in self.peers.states.items() if state.state is LifeState.READY]
         return all(self._record(node).telemetry_at is not None for node in ready)
 
@@ -101,11 +104,11 @@ class Known:
             "coming": coming,
             "frames_per_second": record.rate_hz(now, since),
             **record.seen_json(active, now),
-            "counts": self._record(device).counts_json(self._streams_of(device), now, self._stale_after_s),
+            "counts": self._record(device).counts_json(name, now, self._stale_after_s),
         }
 
     def _device_of(self, name: StreamId) -> NodeId:
-        """Who owns the stream: who says so and is there; else as the plan, or the configuration, has it."""
+        """The stream's device: a living node that says so, else the plan's, else the configuration's."""
         for node, record in sorted(self.nodes.items()):
             if record.info is not None and name in record.info.streams and self.peers.alive(node):
                 return node
@@ -135,16 +138,36 @@ class Known:
 
     def _absences(self, device: NodeId, plan: Plan | None) -> list[str]:
         used = [*plan.nodes.values()] if plan else [device]
-        return [f"{node} is {self._life(node)}" for node in used if not self.peers.alive(node)]
+        return [self._life_text(node) for node in used if not self.peers.alive(node)]
 
     def _stood_in_for(self, plan: Plan | None) -> list[str]:
         """Workers that are gone; the stream goes on without them."""
         lost = [node for node in plan.workers if not self.peers.alive(node)] if plan else []
-        return [f"{node} is {self._life(node)}: others compute its tiles" for node in lost]
+        return [f"{self._life_text(node)}; others compute its tiles" for node in lost]
 
     def _life(self, node: NodeId) -> str:
         state = self.peers.states.get(node)
         return state.state.value if state else ABSENT
+
+    def _life_text(self, node: NodeId) -> str:
+        state = self.peers.states.get(node)
+        return f"{node} is {self._life(node)}" + (f": {state.message}" if state and state.message else "")
+
+    def problems(self, now: float) -> list[str]:
+        """What keeps the pipeline from doing what the configuration asks for, in words; empty when all is well."""
+        awaited = [*self.config.nodes, self.config.planner.id]
+        gone = [self._life_text(node) for node in awaited if not self.peers.alive(node)]
+        mute = [
+            f"{node} has not reported for {record.age_s(now):.0f} s"
+            for node, record in sorted(self.nodes.items())
+            if self.peers.alive(node) and record.is_stale(now, self._stale_after_s)
+        ]
+        streams = {name: self.stream_json(name, now, None)["state"] for name in sorted(self.config.streams)}
+        return [
+            *gone,
+            *mute,
+            *(f"stream {name}: {_STATE_TEXTS.get(s, s)}" for name, s in streams.items() if s != RUNNING),
+        ]
 
     def _stream_state(
         self, device: NodeId, active: int | None, plan: Plan | None, coming: Mapping[str, Any] | None
@@ -152,7 +175,7 @@ class Known:
         if self._life(device) == LifeState.STOPPED.value:
             return LifeState.STOPPED.value
         if active is not None:
-            return "interrupted" if self._absences(device, plan) else "running"
+            return "interrupted" if self._absences(device, plan) else RUNNING
         return str(coming["state"]) if coming else "no_plan"
 
     def _coming_json(self, plan: Plan, record: StreamRecord) -> dict[str, Any]:
@@ -168,12 +191,6 @@ class Known:
                 nodes[node] = "ready" if held is not None and plan.epoch in held.ready else "preparing"
         described = record.describe(plan, self.graphs.get(plan.digest))
         return {**described, "state": "refused" if refused else "preparing", "nodes": nodes, "refused": refused}
-
-    def _streams_of(self, device: NodeId) -> list[str]:
-        info = self._record(device).info
-        if info is not None:
-            return sorted(info.streams)
-        return sorted(name for name, section in self.config.streams.items() if section.device == device)
 
 
 def _mismatch_text(model: str, digests: Mapping[str, str]) -> str:

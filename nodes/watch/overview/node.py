@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from nodes.protocol.messages import LinkReport, MessageError, NodeInfo, NodeState, parse_json
+from nodes.protocol.reports import stream_metric
+from pipeline.plan import StreamId
 
 ABSENT = "absent"
 """The state of a node that the configuration has and that the broker has never heard of."""
 MAX_NUMBER = 1e18
 COUNTS = (
     "frames_in_total",
+    "replayed_total",
     "results_total",
     "error_results_total",
     "in_flight",
@@ -23,12 +26,12 @@ COUNTS = (
     "dropped_at_source_total",
     "plan_changes_total",
 )
-"""What a device's telemetry says of its streams."""
+"""Of what a device's telemetry says of each of its streams."""
 
 
 @dataclass(slots=True)
 class NodeRecord:
-    """What a node says beside its state. `telemetry_at` is when its newest telemetry came."""
+    """A node's messages besides its state. `telemetry_at` is when its newest telemetry came."""
 
     info: NodeInfo | None = None
     link: LinkReport | None = None
@@ -47,11 +50,11 @@ class NodeRecord:
         self.telemetry, self.telemetry_at = {}, None
 
     def age_s(self, now: float) -> float | None:
-        """How old the telemetry is, in seconds."""
+        """Age of the telemetry in seconds, None if there never was any."""
         return None if self.telemetry_at is None else round(now - self.telemetry_at, 3)
 
     def is_stale(self, now: float, stale_after_s: float) -> bool:
-        """Whether the telemetry is too old to be believed; not when there never was any."""
+        """True when the telemetry is too old to be believed; False if there never was any."""
         return self.telemetry_at is not None and now - self.telemetry_at > stale_after_s
 
     def json(self, state: NodeState | None, tier: str, now: float, stale_after_s: float) -> dict[str, Any]:
@@ -77,19 +80,19 @@ class NodeRecord:
             "telemetry_stale": self.is_stale(now, stale_after_s),
         }
 
-    def counts_json(self, of_streams: Sequence[str], now: float, stale_after_s: float) -> dict[str, Any]:
-        """A device's counters, all of its streams together. `lost` is 0 as long as every frame is accounted for.
+    def counts_json(self, stream: StreamId, now: float, stale_after_s: float) -> dict[str, Any]:
+        """A stream's counters at its device. `lost` is 0 as long as every frame is accounted for.
 
         The device's core takes them all at one instant, between two events, so that they fit each other exactly.
         """
         counts: dict[str, int | None] = dict.fromkeys((*COUNTS, "lost"))
         if self.telemetry:
             # a counter that never counted is not in the report
-            known = {name: int(self.telemetry.get(name, 0)) for name in COUNTS}
+            known = {name: int(self.telemetry.get(stream_metric(stream, name), 0)) for name in COUNTS}
+            entered = known["frames_in_total"] + known["replayed_total"]
             closed = known["results_total"] + known["error_results_total"]
-            counts = {**known, "lost": known["frames_in_total"] - closed - known["in_flight"]}
-        stale = self.is_stale(now, stale_after_s)
-        return {**counts, "age_seconds": self.age_s(now), "stale": stale, "of_streams": list(of_streams)}
+            counts = {**known, "lost": entered - closed - known["in_flight"]}
+        return {**counts, "age_seconds": self.age_s(now), "stale": self.is_stale(now, stale_after_s)}
 
 
 def _is_number(value: Any) -> bool:
@@ -98,7 +101,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _link_json(link: LinkReport, telemetry: Mapping[str, float]) -> dict[str, float | None]:
-    """What a running node sees of its link, in place of what it measured when it started."""
+    """A running node's observed link, in place of its first measurement."""
     first = {
         "up_bytes_per_s": link.up_bytes_per_s,
         "down_bytes_per_s": link.down_bytes_per_s,

@@ -42,7 +42,7 @@ class StageSeconds:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a result message says about time; see nodes.tier.result_json for the whole of it."""
+    """The times in a result message; see nodes.tier.result_json for the whole of it."""
 
     sequence: int
     epoch: int
@@ -81,7 +81,7 @@ class StreamRecord:
 
     @property
     def newest_plan(self) -> Plan | None:
-        """What the plan topic holds now."""
+        """The plan that the plan topic holds now."""
         return None if self.newest is None else self.plans.get(self.newest)
 
     def learn_plan(self, plan: Plan) -> None:
@@ -125,7 +125,7 @@ class StreamRecord:
             self._arrivals.popleft()
 
     def seen_json(self, active: int | None, now: float) -> dict[str, Any]:
-        """What the results that were watched say; seconds are of the newest results of the active epoch."""
+        """Statistics of the watched results; seconds are of the newest results of the active epoch."""
         results = self.results.get(active, ()) if active is not None else ()
         seconds = sorted(result.seconds for result in results)
         return {
@@ -173,7 +173,7 @@ class StreamRecord:
 
 
 def _frame_overhead_seconds(result: Result) -> float:
-    """What the device took to read the frame and to answer it: all that is in no other part."""
+    """Seconds in which the device read the frame and answered it: all that is in no other part."""
     at_nodes = sum(part.queue_seconds + part.compute_seconds for part in result.path)
     return result.seconds - at_nodes - sum(result.links.values())
 
@@ -188,7 +188,7 @@ def _measured_stage(tier: str, results: Sequence[Result] | deque[Result]) -> dic
 
 
 def _parts(plan: Plan, graph: ModelGraph | None) -> dict[str, Any]:
-    """What does not change about a plan. Names and tensors come from the manifest, and are left out without it."""
+    """The parts of a plan that do not change. Names and tensors come from the manifest, and are left out without it."""
     problem = "" if graph is not None else "the model's manifest is not on the broker: no names, no tensors"
     if graph is not None:
         try:

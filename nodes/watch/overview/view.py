@@ -15,6 +15,8 @@ from nodes.watch.overview.flow import stream_panel
 from nodes.watch.overview.text import UNKNOWN, joined, milliseconds, nbytes, state_text
 
 WIDE_COLUMNS = 96
+LIVING = ("init", "ready", "draining")
+"""States of nodes that will report, or report again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class View:
 
 
 def render(snapshot: Mapping[str, Any]) -> RenderableType:
-    """What to print for a snapshot of `Overview`."""
+    """The view to print for a snapshot of `Overview`."""
     return View(snapshot)
 
 
@@ -92,8 +94,8 @@ def _processor(node: Mapping[str, Any]) -> Text:
 
 def _age(node: Mapping[str, Any]) -> Text:
     age_s = node["telemetry_age_seconds"]
-    if age_s is None:
-        return Text("never", "dim")
+    if age_s is None:  # a report is not retained: one that has gone may have sent thousands
+        return Text("none yet" if node["state"] in LIVING else UNKNOWN, "dim")
     text = f"{age_s:.0f} s ago" if age_s >= 1 else "now"
     return Text(f"stale, {text}", "bold yellow") if node["telemetry_stale"] else Text(text)
 

@@ -63,7 +63,7 @@ def test_a_line_that_breaks_among_the_messages_of_a_result_loses_none_of_them(br
     line.breaks_after = breaks_after
     once = ExactlyOncePublisher(line, "fence", delivered=delivered.append, caught_up=lambda: None)
     publications = [Publication("output/cam", b"o"), Publication("reply/client", b"r"), Publication(LAST, b"R")]
-    once.publish("frame 7", publications)
+    once.publish("frame 7", lambda: publications)
     line.deliver()
     assert line.sent == [publication.topic for publication in publications]
     assert delivered == ["frame 7"]
@@ -73,7 +73,7 @@ def test_a_result_whose_line_broke_after_all_was_queued_waits_for_the_fence() ->
     line, delivered = Line(), list[Hashable]()
     line.breaks_after = 2
     once = ExactlyOncePublisher(line, "fence", delivered=delivered.append, caught_up=lambda: None)
-    once.publish("frame 7", [Publication("reply/client", b"r"), Publication(LAST, b"R")])
+    once.publish("frame 7", lambda: [Publication("reply/client", b"r"), Publication(LAST, b"R")])
     line.deliver()
     assert not line.sent
     assert not delivered, "whether the broker has it is known when the fence is back"

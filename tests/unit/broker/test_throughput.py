@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from broker.throughput import LEAST_BYTES, LEAST_SAMPLES, LONGEST_S, SAMPLES, TURN_SAMPLES, Throughput
 
+NEVER = float("-inf")
 NBYTES = 1_000_000
 
 
@@ -28,22 +29,25 @@ def test_pauses_between_messages_do_not_make_a_line_slow() -> None:
 
 
 def test_chunks_that_follow_each_other_are_one_busy_time() -> None:
-    direction = Throughput()
+    direction, sampled = Throughput(), set()
     for at in (0.0, 1.0, 2.0):
         direction.began(at)
         direction.began(at + 0.1)
         direction.moved(NBYTES, at + 0.2, is_idle=False)
+        assert direction.sampled_at < at
         direction.moved(NBYTES, at + 0.4, is_idle=True)
-    assert direction.samples_total == 3
+        sampled.add(direction.sampled_at)
+    assert sampled == {0.4, 1.4, 2.4}
     assert direction.bytes_per_s() == pytest.approx(2 * NBYTES / 0.4)
 
 
 def test_a_line_that_never_rests_is_sampled_all_the_same() -> None:
-    direction = Throughput()
+    direction, sampled = Throughput(), set()
     direction.began(0.0)
     for number in range(1, 21):
         direction.moved(NBYTES, number * LONGEST_S / 4, is_idle=False)
-    assert direction.samples_total == 5
+        sampled.add(direction.sampled_at)
+    assert len(sampled - {NEVER}) == 5
     assert direction.bytes_per_s() == pytest.approx(4 * NBYTES / LONGEST_S)
 
 
@@ -84,7 +88,7 @@ def answered_late(up: Throughput, seconds: float, received_s: float, at: float) 
 def test_acknowledgements_behind_what_came_the_other_way_do_not_make_a_line_slow() -> None:
     direction = Throughput()
     answered_late(direction, 0.2, received_s=0.15, at=-1.0)
-    assert direction.samples_total == 0  # nothing is known yet that it could be held against
+    assert direction.sampled_at == NEVER  # nothing is known yet that it could be held against
     for number in range(SAMPLES):
         cross(direction, 0.1, at=number)
     for number in range(SAMPLES):
@@ -143,4 +147,4 @@ def test_small_messages_and_lost_connections_say_nothing() -> None:
     direction.began(5.0)
     direction.lost()
     direction.moved(NBYTES, 100.0, is_idle=True)
-    assert direction.samples_total == 0
+    assert direction.sampled_at == NEVER

@@ -11,11 +11,11 @@ import pytest
 
 from pipeline.errors import WireError
 from pipeline.graph import Tensor
+from pipeline.protocol_version import PROTOCOL_VERSION
 from pipeline.reassembly import ALIGNMENT, Assembler, Place
 from pipeline.wire import (
     HEADER_LIMIT_BYTES,
     MAX_HOPS,
-    WIRE_VERSION,
     Array,
     Failed,
     FrameKey,
@@ -107,10 +107,12 @@ def test_a_tensor_of_another_shape_or_dtype_is_refused_with_both(array: Array) -
     assert into.pending_bytes == 0
 
 
-def test_another_wire_version_is_refused_with_both_numbers() -> None:
-    said = f"wire version {WIRE_VERSION + 1}, this trisect reads {WIRE_VERSION}; run one version"
+def test_another_protocol_version_is_refused_with_both_numbers() -> None:
+    said = (
+        f"a tensor of protocol version {PROTOCOL_VERSION + 1}, this trisect speaks {PROTOCOL_VERSION}; run one version"
+    )
     with pytest.raises(WireError, match=said):
-        decode_chunk(with_header(chunks()[0], v=WIRE_VERSION + 1))
+        decode_chunk(with_header(chunks()[0], v=PROTOCOL_VERSION + 1))
 
 
 def test_flipped_data_is_found_by_the_checksum_and_forgotten() -> None:
@@ -136,13 +138,29 @@ def test_a_chunk_beyond_its_tensor_is_refused_with_the_numbers() -> None:
         decode_chunk(with_header(chunks()[0], offset=30))
 
 
-def test_overlapping_chunks_that_leave_a_gap_are_found_by_the_checksum() -> None:
+def test_a_tensor_that_is_sent_again_in_chunks_of_another_size_is_put_together() -> None:
+    # a broker that was restarted with another packet limit lies between the two
+    larger, smaller = chunks(), [*encode(KEY, 5, ARRAY, chunk_bytes=7)]
+    for part in range(len(larger)):
+        into = assembler()
+        for chunk in larger[:part]:
+            assert into.add("edge-1", chunk) is None
+        received = [into.add("edge-1", chunk) for chunk in smaller]
+        whole = next(tensor for tensor in received if tensor is not None)
+        assert isinstance(whole, Received)
+        assert np.array_equal(whole.array, ARRAY)
+
+
+def test_overlapping_chunks_that_leave_a_gap_are_refused_and_forgotten() -> None:
     into = assembler()
     first, second, _ = chunks()
     into.add("edge-1", first)
     into.add("edge-1", second)
-    with pytest.raises(WireError, match="checksum"):
-        into.add("edge-1", with_header(second, offset=10))
+    for offset in (10, 11):
+        assert into.add("edge-1", with_header(second, offset=offset)) is None
+    with pytest.raises(WireError, match="overlap and leave a gap at 40 of 48"):
+        into.add("edge-1", with_header(second, offset=12))
+    assert into.pending_bytes == 0
 
 
 def test_data_that_is_not_as_long_as_claimed_is_refused_with_both_lengths() -> None:

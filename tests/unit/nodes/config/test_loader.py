@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -280,3 +281,43 @@ def test_a_configuration_with_a_password_that_others_may_read_is_said(
     path.chmod(0o600)
     load_config(path)
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("deep: " + "[" * 20_000, "brackets within brackets, more than"),
+        ("deep:\n" + "\n".join(" " * n + "- " for n in range(1, 100)) + "1", "sections within sections, more than"),
+        ("tolerance: 0x" + "f" * 100_000, "tolerance: '0xfff"),
+        ("tolerance: " + "9" * 100_000, "tolerance: '999"),
+        ("broker: {port: 31:23}", "broker.port: '31:23' is not allowed"),
+        ("broker: {host: 'broker:1883'}", "the port has a key of its own"),
+        ("broker: {host: '[::1]'}", "no brackets around it"),
+        ("broker: {host: " + "x" * 300 + "}", "a host name or address alone"),
+        ("tolerance: .nan", "tolerance: nan is not allowed"),
+        ("? " + "k" * 5_000 + "\n: 1", "unknown key"),
+        ("more: {" + ", ".join(f"k{n}" for n in range(2_000)) + "}", "unknown key"),
+    ],
+)
+def test_what_is_made_to_cost_much_is_refused_in_few_words(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "trisect.yaml"
+    path.write_text(f"{line}\npipeline: lab\nnodes: {{d: {{tier: device}}}}\n")
+    with pytest.raises(ConfigError) as found:
+        load_config(path, runs=False)
+    assert said in str(found.value)
+    assert len(str(found.value)) < 3_000
+
+
+def test_a_thousand_wrong_keys_are_counted_and_not_listed(tmp_path: Path) -> None:
+    path = tmp_path / "trisect.yaml"
+    path.write_text("\n".join(f"wrong{n}: 1" for n in range(1_000)))
+    with pytest.raises(ConfigError, match="and 982 more"):
+        load_config(path)
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_and_a_device_are_no_configurations(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ConfigError, match="no ordinary file"):
+            load_config(path)

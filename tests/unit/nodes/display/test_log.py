@@ -6,8 +6,9 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+import pytest
 
 from nodes.display.log import WAITING_LINES, NonBlockingLog
 
@@ -18,18 +19,17 @@ def _record(text: str) -> logging.LogRecord:
     return logging.LogRecord("x", logging.INFO, "f", 1, text, (), None)
 
 
+@pytest.mark.timeout(60)
 def test_a_pipe_that_nobody_reads_stops_nobody_and_what_is_dropped_is_said() -> None:
     reader, writer = os.pipe()
     log = NonBlockingLog(writer)
-    began = time.perf_counter()
     for number in range(2 * WAITING_LINES):
-        log.handle(_record(f"{number:04} {'x' * 500}"))
-    assert time.perf_counter() - began < 2.0
+        log.handle(_record(f"{number:04} {'x' * 500}"))  # would stop here
     seen = b""
     while b"0100" not in seen:
         seen += os.read(reader, 1 << 20)
-    log.handle(_record("last"))
     while b"last" not in seen:
+        log.handle(_record("last"))  # there may be no room for it yet
         seen += os.read(reader, 1 << 20)
     assert b"lines before this one were dropped" in seen
     assert seen.startswith(b"0000 xxx")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from nodes.protocol.messages import (
 )
 from pipeline.errors import TrisectError
 from pipeline.plan import NodeId, StreamId
+from pipeline.protocol_version import PROTOCOL_VERSION
 from tests.unit.pipeline.test_graph import values
 
 KINDS: list[type[Any]] = [NodeState, NodeInfo, LinkReport, Applied]
@@ -109,7 +109,7 @@ def test_any_json_is_a_message_or_a_message_error(kind: type[Any], value: object
 
 @given(messages, st.data())
 def test_a_mutated_message_is_a_message_or_a_message_error(message: Any, data: st.DataObject) -> None:
-    mutated = asdict(message)
+    mutated = json.loads(to_bytes(message))
     mutated[data.draw(st.sampled_from(sorted(mutated)))] = data.draw(values)
     reads_or_refuses(type(message), json.dumps(mutated).encode())
 
@@ -133,20 +133,48 @@ def test_brackets_without_end_are_a_message_error(kind: type[Any]) -> None:
 
 def test_a_message_error_names_the_field_and_is_a_trisect_error() -> None:
     with pytest.raises(MessageError, match=r"not a NodeState: state: .*'init'") as caught:
-        from_bytes(NodeState, b'{"node":"a","tier":"edge","state":"asleep","session":"s"}')
+        from_bytes(NodeState, b'{"protocol":3,"node":"a","tier":"edge","state":"asleep","session":"s"}')
     assert isinstance(caught.value, TrisectError)
     with pytest.raises(MessageError, match=r"not a Applied: streams\.cam\.seen: "):
-        from_bytes(Applied, b'{"node":"a","session":"s","streams":{"cam":{"seen":"many"}}}')
+        from_bytes(Applied, b'{"protocol":3,"node":"a","session":"s","streams":{"cam":{"seen":"many"}}}')
 
 
 def test_a_newer_nodes_message_is_read_without_what_is_unknown_here() -> None:
-    state = from_bytes(NodeState, b'{"node":"a","tier":"edge","state":"ready","session":"s","mood":"good"}')
+    newer = json.loads(to_bytes(NodeState(NodeId("a"), "edge", LifeState.READY, "s"))) | {"mood": "good"}
+    state = from_bytes(NodeState, json.dumps(newer).encode())
     assert (state.node, state.state, state.births) == ("a", LifeState.READY, 0)
 
 
 def test_a_node_that_does_not_know_its_speed_yet_says_none() -> None:
-    older = b'{"node":"a","tier":"edge","session":"s","version":"1","engine":"e","engine_version":"1","threads":1,'
-    assert from_bytes(NodeInfo, older + b'"hardware":"h","models":{}}').speed is None
+    info: dict[str, Any] = {
+        "node": "a",
+        "tier": "edge",
+        "session": "s",
+        "version": "1",
+        "engine": "e",
+        "engine_version": "1",
+    }
+    info |= {"protocol": PROTOCOL_VERSION, "threads": 1, "hardware": "h", "models": {}}
+    assert from_bytes(NodeInfo, json.dumps(info).encode()).speed is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("theirs", "named"),
+    [
+        ({}, "2 or earlier"),
+        ({"protocol": PROTOCOL_VERSION + 1}, "4"),
+        ({"protocol": "3"}, "'3'"),
+        ({"protocol": [9] * 99}, r"\[9, 9"),
+    ],
+)
+def test_a_message_of_another_protocol_version_is_refused_with_both(
+    kind: type[Any], theirs: dict[str, Any], named: str
+) -> None:
+    said = rf"^a {kind.__name__} of protocol version {named}.*, this trisect speaks 3; run one version everywhere$"
+    with pytest.raises(MessageError, match=said) as caught:
+        from_bytes(kind, json.dumps(theirs | {"node": "a", "session": "s"}).encode())
+    assert len(str(caught.value)) < 150
 
 
 def test_a_will_reads_as_the_words_on_the_topic() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from broker.session import Delivery
+from nodes.tier.durable_file import write_whole
 from nodes.tier.journal import ANSWERED_KEPT, TIDY_BYTES, Earlier, Journal
 
 
@@ -125,8 +127,62 @@ def test_answered_frames_do_not_fill_the_disk(tmp_path: Path) -> None:
         for sequence in range(64):
             first.entered(sequence, "a", sequence, payload)
             first.answered(sequence)
+            assert (tmp_path / "cam.journal").stat().st_size <= 2 * (TIDY_BYTES + len(payload))
     assert (tmp_path / "cam.journal").stat().st_size <= TIDY_BYTES + len(payload) + 100
+    assert [path.name for path in tmp_path.iterdir()] == ["cam.journal"]
     assert journal(tmp_path).position == 63
+
+
+def test_what_is_recorded_while_the_journal_is_rewritten_is_in_the_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = b"x" * (TIDY_BYTES // 4)
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(path: Path, data: bytes) -> int:
+        size = write_whole(path, data)
+        begun.set()
+        assert may_end.wait(30.0)
+        return size
+
+    with journal(tmp_path) as first:
+        monkeypatch.setattr("nodes.tier.journal.write_whole", slow)
+        first.entered(0, "open", 0, b"still open")
+        for sequence in range(1, 5):
+            first.entered(sequence, "a", sequence, payload)
+            first.answered(sequence)
+        assert begun.wait(30.0)
+        first.entered(6, "b", 6, b"meanwhile")
+        first.answered(0)
+        first.entered(7, "c", 7, b"answered meanwhile")
+        first.answered(7)
+        may_end.set()
+    assert (tmp_path / "cam.journal").stat().st_size < 1_000
+    again = journal(tmp_path)
+    assert unfinished(again) == [6]
+    assert again.position == 7
+
+
+def test_a_rewriting_that_fails_loses_nothing_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Event()
+
+    def full(path: Path, data: bytes) -> int:
+        path.write_bytes(data[:10])
+        tried.set()
+        raise OSError(28, "No space left on device")
+
+    with journal(tmp_path) as first:
+        monkeypatch.setattr("nodes.tier.journal.write_whole", full)
+        for sequence in range(1, 6):
+            first.entered(sequence, "a", sequence, b"x" * (TIDY_BYTES // 4))
+            first.answered(sequence)
+        assert tried.wait(30.0)
+        first.entered(6, "b", 6, b"last")
+    assert [path.name for path in tmp_path.iterdir()] == ["cam.journal"]
+    monkeypatch.undo()
+    assert unfinished(journal(tmp_path)) == [6]
 
 
 def test_answered_deliveries_are_kept_for_a_while_and_not_for_ever(tmp_path: Path) -> None:
@@ -212,12 +268,12 @@ def test_a_write_that_failed_in_the_middle_hides_no_later_record(
         return written
 
     with journal(tmp_path) as first:
-        first.entered(1, "a", 1, b"one")
+        assert first.entered(1, "a", 1, b"one")
         monkeypatch.setattr(os, "write", full)
-        first.entered(2, "b", 2, bytes(1_000))
-        first.entered(3, "c", 3, bytes(1_000))
+        assert not first.entered(2, "b", 2, bytes(1_000))
+        assert not first.delivered(3, delivery(11, 100))
         monkeypatch.setattr(os, "write", write)
-        first.entered(4, "d", 4, b"four")
+        assert first.entered(4, "d", 4, b"four")
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
     assert "frames are answered all the same" in caplog.text
     assert unfinished(journal(tmp_path)) == [1, 4]

@@ -140,7 +140,7 @@ def test_what_frames_took_between_nodes_comes_back_from_the_report_once_there_ar
     assert read_report(to_bytes(meter.report())).legs == ()
 
 
-def test_a_streams_intake_comes_back_from_the_report() -> None:
+def test_a_streams_frame_overhead_comes_back_from_the_report() -> None:
     meter = Meter()
     for seconds in (0.01, 0.02, 0.03):
         meter.sample(FRAME_OVERHEAD, seconds, CAM)
@@ -190,3 +190,18 @@ def test_a_report_is_flat_and_durations_start_anew_with_each() -> None:
     assert all(isinstance(value, int | float) for value in report.values())
     assert "compute_seconds_p50" not in meter.report()
     assert meter.report()["frames_total"] == 3
+
+
+def test_frames_of_an_epoch_that_was_let_go_leave_nothing_behind() -> None:
+    meter = Meter()
+    meter.segment(CAM, 3, 0.01)
+    meter.forget_segment(CAM, 3)
+    for _ in range(9):
+        meter.segment(CAM, 3, 0.01)
+        meter.leg(CAM, 3, {"return": 0.1})
+    assert not meter._segments
+    assert not meter._legs
+    meter.expect_segment(CAM, 3)
+    for _ in range(9):
+        meter.segment(CAM, 3, 0.01)
+    assert read_report(to_bytes(meter.report())).segments[0].frames == 9

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import queue
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from nodes.config.sections import SourceSection
+from nodes.tier import sources
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.sources import Source, open_frames
 from pipeline.errors import ConfigError
@@ -142,3 +145,66 @@ def test_an_emptied_folder_that_is_filled_again_goes_on(tmp_path: Path, caplog: 
     folder_of(tmp_path, 2)
     assert {next(frames)[1] for _ in range(2)} == {b"\x00", b"\x01"}
     assert sum("is passed over" in record.message for record in caplog.records) == 2
+
+
+class FakeCapture:
+    """A camera that gives two images each time it is opened, and cannot be opened every second time."""
+
+    opened: list[FakeCapture]
+
+    def __init__(self, source: object) -> None:
+        self.is_open = len(self.opened) % 2 == 0
+        self.left, self.released = 2, False
+        self.opened.append(self)
+
+    def isOpened(self) -> bool:  # noqa: N802  # OpenCV's name
+        return self.is_open
+
+    def get(self, name: int) -> float:
+        return -1.0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        self.left -= 1
+        return (True, np.zeros((4, 4, 3), np.uint8)) if self.left >= 0 else (False, None)
+
+    def release(self) -> None:
+        self.released = True
+
+
+@pytest.fixture
+def camera(monkeypatch: pytest.MonkeyPatch) -> list[FakeCapture]:
+    """OpenCV with that camera; all that were opened."""
+    opened: list[FakeCapture] = []
+    monkeypatch.setattr(FakeCapture, "opened", opened, raising=False)
+    fake = SimpleNamespace(
+        VideoCapture=FakeCapture, error=RuntimeError, CAP_PROP_FRAME_COUNT=7, CAP_PROP_FPS=5, CAP_PROP_POS_FRAMES=1
+    )
+    monkeypatch.setitem(sys.modules, "cv2", fake)
+    monkeypatch.setattr(sources, "RETRY_S", 0.01)
+    return opened
+
+
+@pytest.mark.parametrize("values", [{"camera": 0}, {"video": "rtsp://camera/live"}])
+def test_a_camera_that_fails_is_opened_again_and_the_source_goes_on(
+    camera: list[FakeCapture], values: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    source, offered = source_of(section(**values, policy="freshest"), window=1)
+    names = [offered.get(timeout=PATIENCE_S)[0].source for _ in range(6)]
+    assert [name.rpartition("#")[2] for name in names] == ["0", "1", "2", "3", "4", "5"]
+    source.stop()
+    assert all(capture.released for capture in camera), "a camera is held that nobody reads"
+    assert "no image from" in caplog.text
+
+
+def test_a_camera_that_is_not_there_at_the_start_is_waited_for(camera: list[FakeCapture]) -> None:
+    camera.append(FakeCapture.__new__(FakeCapture))
+    camera[0].released = True
+    source, offered = source_of(section(camera=0), window=1)
+    assert offered.get(timeout=PATIENCE_S)[0].source == "0#0"
+    assert not camera[1].is_open
+    source.stop()
+
+
+def test_a_file_ends_where_it_cannot_be_read_further(camera: list[FakeCapture], tmp_path: Path) -> None:
+    assert len(list(open_frames(section(video=tmp_path / "clip.avi")))) == 2
+    assert [capture.released for capture in camera] == [True]

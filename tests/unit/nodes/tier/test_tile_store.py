@@ -108,3 +108,7 @@ def test_else_each_tile_is_proven_and_the_stack_in_one_piece_runs_once_for_grids
     wrong = mock.patch("pipeline.engines.tensorflow_tiles.TensorFlowTileSegment.run", return_value=np.zeros(1))
     with wrong, pytest.raises(TileError, match="not bit-equal"):
         store.hold(CAM, 3, "small", tiled(pools, 5, 7), [1])
+    assert store._equivalence is not None
+    for epoch in (1, 2, 3):
+        store.release(CAM, epoch)
+    assert store._equivalence is None, "the stack's whole output is kept after its last epoch"

@@ -49,13 +49,13 @@ CONFIG = Config.model_validate(
 )
 TELEMETRY = {
     "ts": 1e9,
-    "frames_in_total": 110,
-    "results_total": 100,
-    "error_results_total": 2,
-    "in_flight": 8,
-    "resubmitted_total": 3,
-    "duplicates_ignored_total": 1,
-    "dropped_at_source_total": 5,
+    "stream.camera.frames_in_total": 110,
+    "stream.camera.results_total": 100,
+    "stream.camera.error_results_total": 2,
+    "stream.camera.in_flight": 8,
+    "stream.camera.resubmitted_total": 3,
+    "stream.camera.duplicates_ignored_total": 1,
+    "stream.camera.dropped_at_source_total": 5,
     "compute_seconds_p50": 0.0213,
     "resident_bytes": 812_000_000,
     "processor_share": 0.98,
@@ -333,18 +333,56 @@ def test_every_frame_is_accounted_for(running: Feed) -> None:
         1,
         5,
     )
-    running.telemetry(DEVICE, frames_in_total=112)
+    running.telemetry(DEVICE, **{"stream.camera.frames_in_total": 112})
     assert running.stream()["counts"]["lost"] == 2
     assert "lost 2" in running.text(80)
 
 
-def test_counts_of_several_streams_together_are_said_to_be(running: Feed) -> None:
-    running.info(DEVICE, streams={CAMERA: MODEL, StreamId("door"): MODEL})
-    running.results(4, epoch=3)
-    stream = running.stream()
-    assert stream["counts"]["of_streams"] == ["camera", "door"]
-    assert stream["results_watched_total"] == 4
-    assert "of this stream 4 results" in running.flat(80)
+def test_frames_of_the_journal_are_accounted_for_as_well(running: Feed) -> None:
+    running.telemetry(DEVICE, **{"stream.camera.frames_in_total": 104, "stream.camera.replayed_total": 6})
+    assert running.stream()["counts"]["lost"] == 0
+
+
+def test_each_stream_of_a_device_has_its_own_counts(running: Feed) -> None:
+    door = StreamId("door")
+    running.info(DEVICE, streams={CAMERA: MODEL, door: MODEL})
+    running.send(topics.PLAN, replace(plan_of(3), stream=door).to_json(GRAPH), stream=door)
+    running.telemetry(DEVICE, **{"frames_in_total": 117, "stream.door.frames_in_total": 7, "stream.door.in_flight": 7})
+    counts = {name: stream["counts"] for name, stream in running.snapshot()["streams"].items()}
+    assert [(c["frames_in_total"], c["in_flight"], c["lost"]) for c in counts.values()] == [(110, 8, 0), (7, 7, 0)]
+
+
+def test_all_is_well_when_every_node_and_stream_of_the_configuration_is_there(running: Feed) -> None:
+    assert running.snapshot()["problems"] == []
+    running.state(EDGE, LifeState.DRAINING)
+    assert running.snapshot()["problems"] == []
+
+
+def test_what_is_not_well_is_said_with_the_reason(running: Feed) -> None:
+    stopped = NodeState(EDGE, "edge", LifeState.STOPPED, "s1", 1, "pi", 42, 1e9, "SIGTERM came")
+    running.send(topics.STATE, stopped, node=EDGE)
+    running.state(PLANNER, LifeState.LOST)
+    assert running.snapshot()["problems"] == [
+        "edge-1 is stopped: SIGTERM came",
+        "planner is lost",
+        "stream camera: interrupted",
+    ]
+    assert "edge-1 is stopped: SIGTERM came" in running.flat(80)
+
+
+def test_a_stream_without_a_plan_and_a_broker_that_is_gone_are_problems(feed: Feed) -> None:
+    assert "stream camera: no plan" in feed.snapshot()["problems"]
+    assert "device-1 is absent" in feed.snapshot()["problems"]
+    feed.overview.connection(feed.now, up=False, why="refused")
+    assert feed.snapshot()["problems"] == ["the broker is not there: refused"]
+
+
+def test_a_node_that_has_gone_is_not_said_to_have_never_reported(feed: Feed) -> None:
+    feed.state(DEVICE)
+    assert "none yet" in feed.text()
+    feed.state(DEVICE, LifeState.STOPPED)
+    assert "none yet" not in feed.text()
+    assert "never" not in feed.text()
 
 
 def test_frames_per_second_are_of_the_last_five_seconds(running: Feed) -> None:
@@ -526,5 +564,5 @@ def test_tiles_are_shown_with_their_places_workers_and_seconds(running: Feed) ->
     ]
     text = running.flat(120)
     assert "tile 1 worker-1 rows 0-1, columns 0-2; there and back 14.0 ms 200.0 ms 1.0 ms" in text
-    assert "worker-1 is absent: others compute its tiles" in text
+    assert "worker-1 is absent; others compute its tiles" in text
     assert running.stream()["state"] == "running"

@@ -20,6 +20,7 @@ from pipeline.models.source import ModelSource
 from pipeline.prepare.unsupported import check_model
 from pipeline.tensorflow_runtime import keras, tf
 from pipeline.verify.cuts import splits
+from tests import wilder_models
 from tests.networks import trained
 from tests.wild_models import RUN, Doubled
 
@@ -74,12 +75,15 @@ def _agrees(path: Path, sizes: tuple[int, ...] = (), tolerance: float = 1e-5) ->
     assert all(split.equal for split in splits(ENGINE, prepared, given, made, placements=1, seed=seed))
 
 
-@pytest.mark.parametrize("kind", RUN)
+ALL = {**RUN, **wilder_models.RUN}
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_a_model_from_the_wild_answers_as_keras_does(kind: str, tmp_path: Path) -> None:
-    build, sizes = RUN[kind]
+    build, sizes = ALL[kind]
     keras.utils.set_random_seed(3)
     trained(build()).save(tmp_path / "m.keras")
-    _agrees(tmp_path / "m.keras", sizes, 2e-3 if kind == "mixed precision" else 1e-5)
+    _agrees(tmp_path / "m.keras", sizes, 2e-3 if kind.startswith("mixed precision") else 1e-5)
 
 
 @pytest.mark.parametrize("script", CASES, ids=lambda path: path.stem)

@@ -14,7 +14,8 @@ from pipeline.partition import PLANNERS, exact
 from pipeline.partition.constraints import MemoryLimit, RawStays, TimeLimit
 from pipeline.partition.explain import decision_map, explain, kind_of, with_bandwidth
 from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective, parse
-from pipeline.partition.priced_plan import NodeSet, choose
+from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.search import choose
 from pipeline.placement import Tier
 
 GRAPH = shipped_graph("resnet18")

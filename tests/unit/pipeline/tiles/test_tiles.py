@@ -133,8 +133,6 @@ def test_halo_and_extra_work_of_two_halves() -> None:
     tile_map = split(graph, stack_named(graph, "stem:join"), Grid.parse("2x1"))
     upper, lower = tile_map.tiles
     assert (upper.regions[0].rows, lower.regions[0].rows) == (Span(0, 10), Span(6, 16))
-    assert tile_map.halo(upper, 0) == (0, 4, 0, 0)
-    assert tile_map.halo(lower, 0) == (4, 0, 0, 0)
     assert tile_map.extra_input == pytest.approx(4 / 16)
     stem, left = graph.blocks[1].macs, graph.blocks[2].macs
     adds = 16 * 12 * 8

@@ -13,8 +13,9 @@ from nodes.config.plan_request import PlanRequest
 from nodes.planner.costs.drift import LEAST_ROUND_TRIP_S, drift
 from nodes.planner.costs.snapshot import NodeSnapshot, Utilisation
 from nodes.planner.machine import events as pe
+from nodes.planner.machine.lifecycle import SAME_NEWS_S
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
-from nodes.planner.machine.utilisation import MOST, STALE_S, Rates, StreamLoad, utilisation_of
+from nodes.planner.machine.utilisation import MOST, STALE_S, Loads, Rates, StreamLoad
 from nodes.protocol.messages import LifeState, LinkReport, NodeInfo, NodeState, Report, SegmentSeconds
 from nodes.protocol.reports import LEAST_FRAMES
 from nodes.tier.machine.events import PeerStateArrived, Tick
@@ -56,7 +57,7 @@ ASSUMED = NodeSnapshot(PROFILE, 1.0, LINK)
         (replace(ASSUMED, link=replace(LINK, round_trip_s=5e-3)), ["edge-1 has a round trip of 5 ms, not 2"]),
         (replace(ASSUMED, overhead_s=2e-3), []),
         (replace(ASSUMED, overhead_s=5e-3), ["edge-1 takes 5 ms to receive and send, not 0"]),
-        (replace(ASSUMED, basis=replace(PROFILE, seconds=(0.2,))), ["edge-1 has been measured anew"]),
+        (replace(ASSUMED, basis=replace(PROFILE, seconds=(0.2,))), ["edge-1 has been measured again"]),
     ],
 )
 def test_what_differs_by_more_than_the_band_is_said(now: NodeSnapshot, said: list[str]) -> None:
@@ -93,11 +94,22 @@ def test_a_link_that_changes_without_another_plan_being_better_is_said_once_in_t
 def test_a_plan_that_stays_is_priced_anew_no_more_often_than_plans_may_follow_each_other() -> None:
     planner = planning(DEVICE, EDGE, CLOUD)
     planner.tick(PATIENCE_S)
-    assert len(published(planner.link(CLOUD, bytes_per_s=0.5e6), stays=True)) == 1
-    assert planner.link(CLOUD, bytes_per_s=0.9e6) == []
+    assert len(published(planner.link(CLOUD, round_trip_s=6e-3), stays=True)) == 1
+    assert planner.link(CLOUD, round_trip_s=12e-3) == []
     assert planner.tick(PATIENCE_S - 0.1) == []
     (plan,) = published(planner.tick(0.1), stays=True)
-    assert plan.reason.startswith("cloud-1 has 0.9 MB/s to the broker, not 0.5")
+    assert plan.reason.startswith("cloud-1 has a round trip of 12 ms, not 6")
+
+
+def test_a_price_that_is_still_the_same_is_not_said_again_within_a_minute() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner.tick(PATIENCE_S)
+    assert len(published(planner.link(CLOUD, bytes_per_s=0.5e6), stays=True)) == 1
+    for megabytes_per_s in (0.7, 0.5) * 4:
+        assert planner.link(CLOUD, bytes_per_s=megabytes_per_s * 1e6) == []
+        assert planner.tick(PATIENCE_S) == []
+    planner.tick(SAME_NEWS_S)
+    assert len(published(planner.link(CLOUD, bytes_per_s=0.7e6), stays=True)) == 1
 
 
 def test_news_wait_while_a_node_of_the_plan_may_only_blink() -> None:
@@ -180,14 +192,21 @@ def test_rates_are_medians_of_windows_and_fade_when_nothing_is_said() -> None:
 
 def test_a_stream_takes_its_frames_times_what_one_takes() -> None:
     on = plan(1, (D, E, E, C))
-    stream_load = StreamLoad(on, 10.0, {Tier.DEVICE: 0.01, Tier.EDGE: 0.03, Tier.CLOUD: 0.002})
-    nothing = utilisation_of(EDGE_2, LINK, [stream_load])
-    assert nothing == Utilisation()
-    edge, cloud = utilisation_of(EDGE, LINK, [stream_load]), utilisation_of(CLOUD, LINK, [stream_load])
+    stream_load, loads = StreamLoad(on, 10.0, {Tier.DEVICE: 0.01, Tier.EDGE: 0.03, Tier.CLOUD: 0.002}), Loads()
+    assert loads.take(CAM, stream_load) == {DEVICE, EDGE, CLOUD}
+    assert loads.utilisation_of(EDGE_2, LINK) == loads.utilisation_of(EDGE, LINK, but=CAM) == Utilisation()
+    edge, cloud = loads.utilisation_of(EDGE, LINK), loads.utilisation_of(CLOUD, LINK)
     assert (edge.compute, cloud.compute) == (0.3, 0.02)
     links = on.predicted.links
     assert edge.down == pytest.approx(10.0 * links["device_edge"].nbytes / 1e6, abs=1e-3) if links else edge.down == 0.0
-    assert utilisation_of(EDGE, LINK, [stream_load] * 10).compute == MOST
+    for number in range(9):
+        loads.take(StreamId(f"other-{number}"), stream_load)
+    assert loads.utilisation_of(EDGE, LINK).compute == MOST
+    for number in range(9):
+        loads.take(StreamId(f"other-{number}"), None)
+    assert loads.utilisation_of(EDGE, LINK) == edge
+    assert loads.take(CAM, None) == {DEVICE, EDGE, CLOUD}
+    assert loads.utilisation_of(EDGE, LINK) == Utilisation()
 
 
 # Several streams.
@@ -210,7 +229,9 @@ class Streams:
         self.changes = 0
 
     def __call__(self, event: pe.PlannerEvent) -> None:
-        for action in self.machine.handle(event, self.now, self.now):
+        actions = self.machine.handle(event, self.now, self.now)
+        self.machine.validate()
+        for action in actions:
             if isinstance(action, pe.PublishPlan):
                 self.changes += self.plans.get(action.plan.stream) is not None
                 self.plans[action.plan.stream] = action.plan

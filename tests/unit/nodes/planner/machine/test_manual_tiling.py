@@ -62,7 +62,9 @@ class Planner:
 
     def __call__(self, *events: pe.PlannerEvent) -> None:
         for event in events:
-            for action in self.machine.handle(event, self.now, self.now):
+            actions = self.machine.handle(event, self.now, self.now)
+            self.machine.validate()
+            for action in actions:
                 if isinstance(action, pe.PublishPlan):
                     self.plans.append(action.plan)
                 elif isinstance(action, pe.Reply):

@@ -57,6 +57,7 @@ class Planner:
     def __call__(self, event: pe.PlannerEvent, after: float = 0.0) -> list[Plan]:
         self.now += after
         actions = self.machine.handle(event, self.now, self.now)
+        self.machine.validate()
         plans = [action.plan for action in actions if isinstance(action, pe.PublishPlan)]
         self.plans += plans
         return plans

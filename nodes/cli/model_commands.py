@@ -1,0 +1,187 @@
+"""Commands for models: what they are, how fast they run, where they would be cut, whether cutting changes a bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nodes.cli.options import ImportOption, InputSizeOption, JsonFile, JsonFlag, TierFilters, TimeFilter, json_target
+
+
+def scission(
+    profiles: Annotated[Path, typer.Option(help="A folder of measured systems, see above.")],
+    network: Annotated[Path, typer.Option(help="CSV: source,destination,ping(ms),bandwidth(mbps).")],
+    model: Annotated[str, typer.Option(help="The model, as the profiles call it.")],
+    file: JsonFile = None,
+    device: TierFilters = None,
+    edge: TierFilters = None,
+    cloud: TierFilters = None,
+    top: Annotated[int, typer.Option(help="How many answers.", min=1)] = 5,
+    input_mb: Annotated[float, typer.Option(help="Megabytes of a frame.")] = 0.15,
+    device_upload: Annotated[float | None, typer.Option(help="At most, in MB.")] = None,
+    edge_upload: Annotated[float | None, typer.Option(help="At most, in MB.")] = None,
+    device_time: TimeFilter = None,
+    edge_time: TimeFilter = None,
+    cloud_time: TimeFilter = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Answer Scission's queries over measured systems: the best placements that its filters leave.
+
+    --profiles has TIER/SYSTEM/MODEL.json as `trisect profile -o DIR/TIER/SYSTEM` writes them, Scission's
+    TIER-SYSTEM.dat, or its measurements as JSON. Filters: a number pins that layer to the tier, !number forbids it, -1
+    leaves the tier unused, !-1 uses it, NAME or !NAME selects systems (@2500 if the name is a number). In the JSON,
+    layers are half-open, and null for an unused tier.
+    """
+    from nodes.cli import scission as scission_commands
+
+    code = scission_commands.run(
+        profiles,
+        network,
+        model,
+        device=device,
+        edge=edge,
+        cloud=cloud,
+        top=top,
+        input_mb=input_mb,
+        device_upload=device_upload,
+        edge_upload=edge_upload,
+        device_time=device_time,
+        edge_time=edge_time,
+        cloud_time=cloud_time,
+        json_path=json_target(as_json, file),
+    )
+    raise typer.Exit(code)
+
+
+def profile(
+    models: Annotated[list[str], typer.Argument(help="Models of the zoo, .keras files, or `all`: the papers' 22.")],
+    directory: Annotated[Path, typer.Option("-o", "--output", help="Where the files go.")] = Path("profiles"),
+    threads: Annotated[int | None, typer.Option(help="Left out: one per core.", min=1)] = None,
+    repeats: Annotated[int, typer.Option(help="At most so many runs; a slow model takes fewer.", min=1)] = 10,
+    engine: Annotated[str, typer.Option(help="What computes: litert or tensorflow.")] = "litert",
+    weights: Annotated[str | None, typer.Option(help="seed:N, imagenet or a weights file.")] = None,
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
+) -> None:
+    """Measure models block by block on this machine: a JSON file and a picture for each, and a table."""
+    from nodes.cli import profile as profile_commands
+
+    code = profile_commands.run(
+        models,
+        directory=directory,
+        engine=engine,
+        threads=threads,
+        repeats=repeats,
+        weights=weights,
+        input_size=input_size,
+        imports=imports or (),
+    )
+    raise typer.Exit(code)
+
+
+def models(
+    names: Annotated[list[str] | None, typer.Argument(help="Names of the zoo, or .keras files.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="The whole zoo, not only both papers' networks.")] = False,
+    load: Annotated[bool, typer.Option("--load", help="Load each model instead of printing what is known.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
+) -> None:
+    """List models: blocks, tensors, parameters, MACs, input, the largest and the narrowest tensors."""
+    from nodes.cli.models import show_models
+
+    show_models(
+        names or [], everything=everything, load=load, as_json=as_json, input_size=input_size, imports=imports or ()
+    )
+
+
+def verify(
+    names: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names of the zoo, or .keras files.")],
+    weights: Annotated[str, typer.Option(help="seed:N, imagenet, or a weights file.")] = "seed:0",
+    placements: Annotated[int, typer.Option(help="How many random placements, or stacks of blocks.", min=1)] = 20,
+    tiles: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Cut stacks into tiles, not models: rows x columns, 2x2, or shares, 3,5,8x1. May be repeated."
+        ),
+    ] = None,
+    stack: Annotated[
+        str | None, typer.Option(metavar="FROM:TO", help="Tile only this one: its first and last block, both in it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of placements, stacks and of the frame.", min=0)] = 0,
+    engine: Annotated[str, typer.Option(help="What runs the blocks: litert or tensorflow.")] = "litert",
+    threads: Annotated[int, typer.Option(help="The engine's threads.", min=1)] = 1,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the outcome here.")] = None,
+    fingerprint: Annotated[
+        bool, typer.Option("--fingerprint", help="Only print a hash of the answers to seeded frames.")
+    ] = False,
+    frames: Annotated[int, typer.Option(help="Of --fingerprint: equal hashes need equal numbers.", min=1)] = 8,
+    exact: Annotated[str, typer.Option(help="everywhere (the same bits on x86 and ARM) or machine.")] = "everywhere",
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
+) -> None:
+    """Cut models at random places and compare bit for bit with the unsplit model; exit code 1 if they ever differ."""
+    from nodes.cli.models import run_fingerprint, run_verify
+
+    if fingerprint:
+        raise typer.Exit(
+            run_fingerprint(
+                names,
+                weights=weights,
+                engine=engine,
+                threads=threads,
+                exact=exact,
+                frames=frames,
+                input_size=input_size,
+                imports=imports or (),
+            )
+        )
+    raise typer.Exit(
+        run_verify(
+            names,
+            weights=weights,
+            placements=placements,
+            seed=seed,
+            engine=engine,
+            threads=threads,
+            json_path=json_path,
+            tiles=tiles or (),
+            stack=stack,
+            exact=exact,
+            input_size=input_size,
+            imports=imports or (),
+        )
+    )
+
+
+def pack(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the zoo, or a .keras file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The package to write: FILE.trisect.")],
+    weights: Annotated[str, typer.Option(help="seed:N, imagenet, or a weights file.")] = "seed:0",
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
+) -> None:
+    """Write a model into one file, which nodes load without TensorFlow. Takes TensorFlow, once."""
+    from nodes.cli.models import run_pack
+
+    raise typer.Exit(run_pack(model, output, weights=weights, input_size=input_size, imports=imports or ()))
+
+
+def bench_engines(
+    models: Annotated[list[str], typer.Argument(help="Models of the zoo, or .keras files.")],
+    threads: Annotated[int | None, typer.Option(help="Left out: one per core.", min=1)] = None,
+    weights: Annotated[str | None, typer.Option(help="seed:N, imagenet or a weights file.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")] = None,
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
+) -> None:
+    """Compare all installed engines: compile seconds, unsplit milliseconds, and how far answers differ."""
+    from nodes.cli import bench as bench_commands
+
+    raise typer.Exit(
+        bench_commands.run(
+            models, threads=threads, weights=weights, json_path=json_path, input_size=input_size, imports=imports or ()
+        )
+    )

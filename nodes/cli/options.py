@@ -1,0 +1,89 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypedDict, get_type_hints
+
+import typer
+
+ConfigOption = Annotated[
+    Path,
+    typer.Option("--config", "-c", envvar="TRISECT_CONFIG", help="The pipeline's YAML file, the same on all machines."),
+]
+StreamOption = Annotated[str | None, typer.Option("--stream", help="The stream; may be left out if there is one.")]
+STDOUT = "-"
+DEFAULT_CONFIG = Path("configs/demo.yaml")
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, or write it into FILE.")]
+JsonFile = Annotated[str | None, typer.Argument(metavar="FILE", help="With --json: where it goes, - to print it.")]
+ObjectiveOption = Annotated[
+    str | None,
+    typer.Option(help="latency, throughput, backbone, price, or weights such as latency=1,backbone=0.05."),
+]
+InputSizeOption = Annotated[
+    str, typer.Option(metavar="HxW", help="Of a .keras file that leaves its input's size open: 256x256.")
+]
+ImportOption = Annotated[
+    list[str] | None,
+    typer.Option("--import", metavar="PACKAGE", help="Registers the layers of a .keras file; may be repeated."),
+]
+TierFilters = Annotated[list[str] | None, typer.Option(help="Filters of the tier; may be repeated.")]
+TimeFilter = Annotated[str | None, typer.Option(help="At most, in seconds or as a share: 30%.")]
+
+
+class Constraints(TypedDict):
+    """What a plan may not do, as options say it; see `nodes.cli.plan.plan_request_of`."""
+
+    raw_stays_on: Annotated[str | None, typer.Option(help="device or edge: the input goes no further.")]
+    min_depth: Annotated[int | None, typer.Option(help="Computing blocks before anything leaves the device.")]
+    pin: Annotated[list[str] | None, typer.Option(metavar="BLOCK=TIER", help="Must run there; may be repeated.")]
+    forbid: Annotated[list[str] | None, typer.Option(metavar="BLOCK=TIER", help="Must not; may be repeated.")]
+    exclude: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Gets no blocks; may be repeated.")]
+    upload_limit: Annotated[
+        list[str] | None, typer.Option(metavar="LINK=MB", help="Megabytes a frame up device_edge or edge_cloud.")
+    ]
+    time_limit: Annotated[
+        list[str] | None, typer.Option(metavar="TIER=LIMIT", help="Seconds a frame, or a share of all computing: 30%.")
+    ]
+
+
+NO_CONSTRAINTS: Constraints = {
+    "raw_stays_on": None,
+    "min_depth": None,
+    "pin": None,
+    "forbid": None,
+    "exclude": None,
+    "upload_limit": None,
+    "time_limit": None,
+}
+
+
+def json_target(as_json: bool, file: str | None) -> str | None:
+    """Where JSON goes: a path, STDOUT, or None for no JSON. Raises BadParameter for a file without --json."""
+    if file is not None and not as_json:
+        raise typer.BadParameter(f"{file}: a second name is where JSON goes, with --json", param_hint="FILE")
+    return (file or STDOUT) if as_json else None
+
+
+def with_constraints(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `Constraints`, in the place of its parameter `constraints`."""
+    options = get_type_hints(Constraints, include_extras=True)
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if parameter.name == "constraints":
+            parameters += [parameter.replace(name=name, default=None, annotation=options[name]) for name in options]
+        else:
+            parameters.append(parameter)
+
+    def with_options(**given: Any) -> None:
+        command(constraints={name: given.pop(name) for name in options}, **given)
+
+    del hints["constraints"]
+    for name in ("__name__", "__doc__", "__module__"):
+        setattr(with_options, name, getattr(command, name))
+    with_options.__annotations__ = hints | options
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return with_options

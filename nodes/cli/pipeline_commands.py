@@ -1,0 +1,214 @@
+"""Commands for a pipeline that runs: its plans, its frames, its nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nodes.cli.options import (
+    DEFAULT_CONFIG,
+    NO_CONSTRAINTS,
+    STDOUT,
+    ConfigOption,
+    Constraints,
+    ImportOption,
+    InputSizeOption,
+    JsonFile,
+    JsonFlag,
+    ObjectiveOption,
+    StreamOption,
+    json_target,
+    with_constraints,
+)
+from nodes.display.text import json_line
+
+
+def place(
+    config: ConfigOption = DEFAULT_CONFIG,
+    stream: StreamOption = None,
+    edge_from: Annotated[str | None, typer.Option(help="The first block (name or number) on the edge.")] = None,
+    cloud_from: Annotated[str | None, typer.Option(help="The first block in the cloud.")] = None,
+    tiles: Annotated[str | None, typer.Option(help="A grid of tiles for --stack: 2x2, or shares as 3,5x1.")] = None,
+    stack: Annotated[str | None, typer.Option(help="The blocks on the edge to share out: FROM:TO.")] = None,
+    workers: Annotated[str | None, typer.Option(help="Who computes the tiles, with commas; all that can.")] = None,
+    auto: Annotated[bool, typer.Option("--auto", help="Hand the stream back to the planner.")] = False,
+    timeout_s: Annotated[float, typer.Option(help="How long to wait until the plan is active.")] = 60.0,
+) -> None:
+    """Force a placement on a running pipeline, or hand it back to the planner; waits until it is active."""
+    from nodes.cli.tables import plan_table
+    from nodes.client import requests
+    from nodes.config.loader import load_config
+    from nodes.display.screen import Screen
+
+    if auto == bool(edge_from or cloud_from):
+        raise typer.BadParameter("give --edge-from and/or --cloud-from to place by hand, or --auto alone")
+    if (tiles is None) != (stack is None) or (workers is not None and tiles is None):
+        raise typer.BadParameter("give --tiles and --stack together, and --workers only with them")
+    settings = load_config(config)
+    name = requests.require_stream(settings, stream)
+    named = workers.split(",") if workers else []
+    plan = requests.place(
+        settings,
+        name,
+        edge_from=edge_from,
+        cloud_from=cloud_from,
+        auto=auto,
+        tiles={"grid": tiles, "stack": stack, "workers": named} if tiles else None,
+        timeout_s=timeout_s,
+    )
+    Screen().print(plan_table(plan))
+
+
+@with_constraints
+def objective(
+    objective: Annotated[
+        str | None,
+        typer.Argument(help="latency, throughput, backbone, price, or weights such as latency=1,backbone=0.05."),
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    stream: StreamOption = None,
+    planner: Annotated[str | None, typer.Option(help="exact, hpa, or another; default: exact.")] = None,
+    constraints: Constraints = NO_CONSTRAINTS,
+    reset: Annotated[bool, typer.Option("--reset", help="Back to what the configuration asks for.")] = False,
+    timeout_s: Annotated[float, typer.Option(help="How long to wait until the plan is active.")] = 60.0,
+) -> None:
+    """Say what a running stream is planned for: objective and constraints, all at once; waits until it is so.
+
+    What is not given is at its default, not as it was. It holds until it is changed again, also for a planner that is
+    started anew.
+    """
+    from nodes.cli import plan as plan_commands
+    from nodes.cli.tables import plan_table
+    from nodes.client import requests
+    from nodes.config.loader import load_config
+    from nodes.config.plan_request import as_written
+    from nodes.display.screen import Screen
+
+    plan_request = plan_commands.plan_request_of(objective=objective, planner=planner, **constraints)
+    given = plan_request.model_fields_set - {"constraints"} or plan_request.constraints.model_fields_set
+    if reset == bool(given):
+        raise typer.BadParameter("give an objective and/or constraints, or --reset alone")
+    settings = load_config(config)
+    name = requests.require_stream(settings, stream)
+    found = requests.request_plan(settings, name, None if reset else as_written(plan_request), timeout_s=timeout_s)
+    Screen().print(plan_table(found))
+
+
+@with_constraints
+def plan(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="Plan this one without running it; left out: show running plans."),
+    ] = None,
+    file: JsonFile = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    nodes: Annotated[
+        str | None,
+        typer.Option(
+            help="Nodes and links to plan for: a file, or d3-wifi, d3-4g, d3-5g, d3-optical; default: --config."
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+    objective: ObjectiveOption = None,
+    constraints: Constraints = NO_CONSTRAINTS,
+    map_path: Annotated[
+        Path | None, typer.Option("--map", help="Write an SVG of the best kind of plan over both bandwidths.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Write SVGs into this folder: the graph by tier, and the blocks' times.")
+    ] = None,
+    tiles_picture: Annotated[
+        Path | None, typer.Option(help="Write an SVG of the map that tile workers share, with tiles and halos.")
+    ] = None,
+    input_size: InputSizeOption = "",
+    imports: ImportOption = None,
+) -> None:
+    """Show the running plans; or plan a MODEL for given nodes, without running it, and say why."""
+    if model == STDOUT:
+        model, file = None, STDOUT
+    json_path = json_target(as_json, file)
+    if model is not None:
+        from nodes.cli import plan as plan_commands
+
+        plan_request = plan_commands.plan_request_of(objective=objective, **constraints)
+        where = nodes or str(config)
+        raise typer.Exit(
+            plan_commands.run(
+                model,
+                where,
+                plan_request,
+                json_path=json_path,
+                map_path=map_path,
+                pictures=pictures,
+                tiles_picture=tiles_picture,
+                input_size=input_size,
+                imports=imports or (),
+            )
+        )
+    from nodes.cli.tables import plan_table
+    from nodes.client import requests
+    from nodes.config.loader import load_config
+    from nodes.display.screen import Screen
+
+    plans = requests.running_plans(load_config(config))
+    lines = [json_line(found) for found in plans]
+    if json_path is not None and json_path != STDOUT:
+        Path(json_path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    for found, line in zip(plans, lines, strict=True):
+        if json_path == STDOUT:
+            print(line)
+        else:
+            Screen().print(plan_table(found))
+    if not plans:
+        raise requests.RequestRefused("no plan is published; are the planner and the device node running?")
+
+
+def drain(
+    node: Annotated[str, typer.Argument(help="An edge or cloud node.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    undo: Annotated[bool, typer.Option("--undo", help="Let plans use it again.")] = False,
+    timeout_s: Annotated[float, typer.Option(help="How long to wait until it is empty.")] = 60.0,
+) -> None:
+    """Empty a node without losing a frame: plans leave it out, and when it says `drained` it may stop."""
+    from nodes.client import requests
+    from nodes.config.loader import load_config
+    from pipeline.plan import NodeId
+
+    requests.drain(load_config(config), NodeId(node), undo=undo, timeout_s=timeout_s)
+    print(f"{node} takes part again" if undo else f"{node} is drained; it may stop")
+
+
+def forget(
+    node: Annotated[str, typer.Argument(help="A node that is gone for good.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Clear what the broker retains of a node that is gone; refused while it lives."""
+    from nodes.client import requests
+    from nodes.config.loader import load_config
+    from pipeline.plan import NodeId
+
+    cleared = requests.forget(load_config(config), NodeId(node))
+    print(f"{node} is forgotten: {len(cleared)} topics cleared")
+
+
+def publish(
+    files: Annotated[list[Path], typer.Argument(help="JPEG, PNG or NPY files.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    stream: StreamOption = None,
+    rate_hz: Annotated[float | None, typer.Option(help="Frames per second; left out: at once.", min=0.001)] = None,
+    timeout_s: Annotated[float, typer.Option(help="How long to wait for a result.")] = 60.0,
+) -> None:
+    """Publish images as frames of a stream and print the result of each, one JSON object a line."""
+    from nodes.client import publishing, requests
+    from nodes.config.loader import load_config
+
+    settings = load_config(config)
+    name = requests.require_stream(settings, stream)
+    failed = 0
+    for result in publishing.publish(settings, name, files, rate_hz=rate_hz, timeout_s=timeout_s):
+        failed += not result["ok"]
+        print(json_line(result), flush=True)
+    if failed:
+        raise typer.Exit(1)

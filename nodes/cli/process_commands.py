@@ -1,0 +1,183 @@
+"""Commands that start the processes of a pipeline: broker, nodes, planner, and the view of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from nodes.cli.options import DEFAULT_CONFIG, ConfigOption
+from nodes.display.log import NonBlockingLog
+from nodes.display.text import LogFormatter, plain
+from pipeline import folders
+
+if TYPE_CHECKING:
+    from nodes.config.sections import Config
+    from nodes.session.presence import IdCheck
+    from pipeline.plan import NodeId
+
+
+class Stoppable(Protocol):
+    """A process's node; `is_serving` when `run` looks at what `stop` says."""
+
+    is_serving: bool
+
+    def run(self) -> None:
+        """Serve until stopped."""
+
+    def stop(self, why: str = "") -> None:
+        """End soon, and say why."""
+
+
+def broker(
+    port: Annotated[int, typer.Option(help="The port; 0 picks a free one.")] = 1883,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; not loopback only with passwords.")
+    ] = "127.0.0.1",
+    websockets_port: Annotated[int | None, typer.Option(help="A second listener, for browsers.")] = None,
+    max_packet_bytes: Annotated[int, typer.Option(help="The largest message; above transport.chunk_bytes.")] = 16 << 20,
+    persistence_dir: Annotated[Path | None, typer.Option(help="Keep queued and retained messages here.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="Made with mosquitto_passwd.")] = None,
+    log_file: Annotated[
+        Path | None, typer.Option(help="Keep its log here; broker-PORT.log in the state folder, if left out.")
+    ] = None,
+) -> None:
+    """Start mosquitto, set up for tensors, and wait until it answers; Ctrl-C stops it."""
+    from broker.server import Server, ServerSettings
+
+    settings = ServerSettings(
+        port=port,
+        host=host,
+        websockets_port=websockets_port,
+        max_packet_bytes=max_packet_bytes,
+        persistence_dir=persistence_dir,
+        password_file=password_file,
+    )
+    if persistence_dir is not None:
+        persistence_dir.mkdir(parents=True, exist_ok=True)
+    with Server(settings, log_file=log_file or folders.state() / f"broker-{port}.log") as server:
+        print(f"mosquitto (process {server.pid}) listens on {host}:{server.port}", flush=True)
+        print(f"its log: {plain(server.log_file or 'not kept')}", flush=True)
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            while True:
+                server.check()
+                time.sleep(0.2)
+        except KeyboardInterrupt:
+            print("stopping")
+
+
+def node(
+    id_: Annotated[str, typer.Option("--id", help="Which node of the configuration this process is.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    tier: Annotated[
+        str | None, typer.Option(help="Join with an id that the configuration lacks, on this tier.")
+    ] = None,
+    role: Annotated[str, typer.Option(help="With --tier edge: worker, for tiles only.")] = "",
+    threads: Annotated[int | None, typer.Option(help="With --tier: threads to compute on; one per core.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Where a device keeps what outlives it.")] = None,
+) -> None:
+    """Run one tier node: device, edge, cloud or a worker of the edge, as the configuration says."""
+    from nodes.config.loader import load_config, with_node
+    from pipeline.plan import NodeId
+
+    if tier is None and (role or threads):
+        raise typer.BadParameter("--role and --threads go with --tier; a node of the configuration has its own")
+    settings = load_config(config)
+    if tier is not None:
+        settings = with_node(settings, NodeId(id_), {"tier": tier, "role": role, "threads": threads})
+    _log_to_stderr(id_)
+    check = _check_id(settings, NodeId(id_))
+    from nodes.tier.node import TierNode
+
+    _serve(TierNode(settings, NodeId(id_), state_dir=state_dir or folders.state(), check=check))
+
+
+def planner(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run the planner: it turns what nodes measure into plans."""
+    from nodes.config.loader import load_config
+
+    settings = load_config(config)
+    _log_to_stderr(settings.planner.id)
+    check = _check_id(settings, settings.planner.id)
+    from nodes.planner.node import PlannerNode
+
+    _serve(PlannerNode(settings, check=check))
+
+
+def watch(
+    config: ConfigOption = DEFAULT_CONFIG,
+    once: Annotated[bool, typer.Option("--once", help="Print one view and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --once: as JSON, for scripts.")] = False,
+    timeout_s: Annotated[float, typer.Option(help="With --once: how long to wait for the broker and nodes.")] = 10.0,
+) -> None:
+    """Show nodes, plans, predicted beside measured seconds, and what is in flight, live.
+
+    With --once the exit code is 1 when a node of the configuration is not there or a stream does not run.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    from nodes.config.loader import load_config
+    from nodes.watch import app as view
+
+    problems = view.run(load_config(config), once=once or as_json, as_json=as_json, timeout_s=timeout_s)
+    for problem in problems:
+        print(f"problem: {plain(problem)}", file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)
+
+
+def demo(
+    model: Annotated[str, typer.Option(help="A model of the zoo, or a .keras file.")] = "mobilenet_v2",
+    frames: Annotated[int, typer.Option(help="How many photos to stream.", min=8)] = 60,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")] = None,
+    directory: Annotated[Path | None, typer.Option(help="Keep logs, photos and configuration here.")] = None,
+) -> None:
+    """Start broker, planner and three nodes here, stream photos, change the plan in mid-stream, prove the results."""
+    from nodes.cli.demo import run
+
+    raise typer.Exit(run(model=model, frames=frames, json_path=json_path, directory=directory))
+
+
+def _check_id(config: Config, node: NodeId) -> IdCheck:
+    """Ask the broker whether the id is free while the rest is imported: it takes a third of a second either way."""
+    from broker.topics import Namespace
+    from nodes.session.presence import IdCheck
+
+    streams = [name for name, section in config.streams.items() if section.device == node]
+    return IdCheck(config, Namespace(config.pipeline), node, streams)
+
+
+def _serve(process: Stoppable) -> None:
+    """Run until SIGTERM or Ctrl-C; the first one ends in order, the second at once.
+
+    What it writes (journals with photos, caches) is for its user only.
+    """
+    os.umask(0o077)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        process.stop(f"{signal.Signals(number).name} came" + ("" if process.is_serving else " while it loaded"))
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, _interrupt)
+        if not process.is_serving:  # it loads, or waits for the broker: what it began is undone on the way out
+            raise SystemExit(0)
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, on_signal)
+    process.run()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> Any:
+    raise KeyboardInterrupt
+
+
+def _log_to_stderr(name: str) -> None:
+    handler = NonBlockingLog()
+    handler.setFormatter(LogFormatter(f"%(asctime)s {name} %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=os.environ.get("TRISECT_LOG", "INFO").upper(), handlers=[handler])

@@ -1,0 +1,62 @@
+"""Which streams have to be looked at, the most needed first, and when others will have to be. Pure.
+
+An event touches the streams whose plans may change by it; time touches those that wait for something. All others are
+left alone, so work goes with what changed and not with how many streams there are.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from enum import IntEnum
+
+from pipeline.plan import StreamId
+
+
+class Need(IntEnum):
+    """How soon a stream is looked at, the first value first: it has no plan that runs, something changed, a plan that
+    was made in haste is to be proved.
+    """
+
+    URGENT = 0
+    CHANGED = 1
+    UNPROVED = 2
+
+
+class Agenda:
+    """Streams by need, each once, first come first served. `now` only advances."""
+
+    def __init__(self) -> None:
+        self._due: dict[Need, dict[StreamId, None]] = {need: {} for need in Need}
+        self._timers: list[tuple[float, StreamId]] = []
+
+    def mark(self, names: Iterable[StreamId], need: Need = Need.CHANGED) -> None:
+        """Have these streams looked at; one that is due already keeps its place unless it is needed sooner now."""
+        for name in names:
+            if any(name in self._due[sooner] for sooner in Need if sooner <= need):
+                continue
+            for later in Need:
+                self._due[later].pop(name, None)
+            self._due[need][name] = None
+
+    def at(self, when: float, name: StreamId) -> None:
+        """Have a stream looked at when it is that late."""
+        heapq.heappush(self._timers, (when, name))
+
+    def ring(self, now: float) -> None:
+        """Mark the streams whose time has come."""
+        while self._timers and self._timers[0][0] <= now:
+            self.mark([heapq.heappop(self._timers)[1]])
+
+    def next(self) -> tuple[StreamId, Need] | None:
+        """Take the stream that is needed most, None when there is nothing to do."""
+        for need, streams in self._due.items():
+            if streams:
+                name = next(iter(streams))
+                del streams[name]
+                return name, need
+        return None
+
+    def waiting(self, need: Need) -> int:
+        """How many streams are due that are needed as soon as that."""
+        return len(self._due[need])

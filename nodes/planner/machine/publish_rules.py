@@ -1,0 +1,188 @@
+"""The table by which a plan is published: the first rule that says something decides. Pure.
+
+docs/architecture.md has this table as `table_of_rules` prints it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from nodes.config.plan_request import constraints_of
+from nodes.planner.machine.inventory import Inventory
+from nodes.planner.machine.rules import is_refused_by_device, may_only_blink
+from nodes.planner.machine.solving import is_untiled_only, priced_today
+from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of, fits
+from pipeline.graph import ModelGraph
+from pipeline.partition.constraints import broken
+from pipeline.partition.priced_plan import PricedPlan
+from pipeline.placement import Tier
+from pipeline.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """The best plan of today takes the present one's place."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """The present plan stays."""
+
+    reason: str
+
+
+Verdict: TypeAlias = Publish | Stay
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """A stream, its model, the best plan of today for it, and the moment in seconds of the planner's clock."""
+
+    inventory: Inventory
+    stream: PlannedStream
+    graph: ModelGraph
+    best: PricedPlan
+    now: float
+
+    @property
+    def plan(self) -> Plan:
+        """The present plan: there is one after the first rule."""
+        assert self.stream.plan is not None
+        return self.stream.plan
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`judge` says nothing (None) of what the rule is not about. `when` and `then` are its row in the docs."""
+
+    name: str
+    when: str
+    then: str
+    judge: Callable[[Situation], Verdict | None]
+
+
+def _first_plan(situation: Situation) -> Verdict | None:
+    plan, stream = situation.stream.plan, situation.stream
+    if plan is None or plan.device != stream.binding.device or not fits(plan, situation.graph):
+        return Publish("first plan")
+    return None
+
+
+def _epoch_seen(situation: Situation) -> Verdict | None:
+    inventory, plan = situation.inventory, situation.plan
+    seen = inventory.registry.highest_seen(plan.stream, inventory.newest_believable(plan.stream))
+    return Publish(f"a node has seen epoch {seen} and ignores {plan.epoch}") if seen > plan.epoch else None
+
+
+def _device_refuses(situation: Situation) -> Verdict | None:
+    plan = situation.plan
+    if is_refused_by_device(situation.inventory, situation.stream, assignment(plan)):
+        return Publish(f"{plan.device} refuses epoch {plan.epoch}")
+    return None
+
+
+def _same_plan(situation: Situation) -> Verdict | None:
+    plan, stream, best = situation.plan, situation.stream, situation.best
+    if assignment(plan) != assignment_of(best):
+        return None
+    wanted = (stream.planner_of(best), stream.plan_request.objective, stream.requested_as_written)
+    changed = stream.force and (plan.planner, plan.objective, plan.plan_request) != wanted
+    return Publish(stream.by_whom(best)) if changed else Stay(_none_better(situation))
+
+
+def _may_blink(situation: Situation) -> Verdict | None:
+    lost = [node for node in situation.plan.nodes.values() if may_only_blink(situation.inventory, node, situation.now)]
+    return Stay(f"{', '.join(lost)} was lost a moment ago, and may be back in another") if lost else None
+
+
+def _node_gone(situation: Situation) -> Verdict | None:
+    inventory, plan, binding = situation.inventory, situation.plan, situation.stream.binding
+    gone = [why for tier, node in plan.nodes.items() if (why := inventory.registry.why_gone(binding, tier, node))]
+    if plan.tiles is not None and is_untiled_only(inventory, situation.stream, plan.nodes[Tier.EDGE]):
+        gone.append(f"{plan.nodes[Tier.EDGE]} refuses tiles")
+    gone += [why for node in plan.workers if (why := inventory.registry.why_no_tiles(binding, node))]
+    return Publish("; ".join(gone)) if gone else None
+
+
+def _by_hand(situation: Situation) -> Verdict | None:
+    stream, best = situation.stream, situation.best
+    return Publish(stream.by_whom(best)) if stream.force or best.placement == stream.forced else None
+
+
+def _too_soon(situation: Situation) -> Verdict | None:
+    since_s, least_s = (
+        situation.now - situation.stream.published_at,
+        situation.inventory.settings.min_seconds_between_plans,
+    )
+    return (
+        Stay(f"it is {since_s:.1f} s old, plans follow each other after {least_s:g} s") if since_s < least_s else None
+    )
+
+
+def _breaks_constraint(situation: Situation) -> Verdict | None:
+    inventory, stream, graph, plan = situation.inventory, situation.stream, situation.graph, situation.plan
+    plan_request = stream.plan_request.constraints
+    node_set = inventory.static_costs.node_set(
+        plan.nodes, inventory.registry.costs(stream.binding, plan.nodes, stream.assumed)
+    )
+    asked = (*constraints_of(graph, plan_request), *node_set.constraints)
+    against = [constraint.describe(graph) for constraint in broken(graph, plan.placement, node_set.costs, asked)]
+    against += [f"{n} gets no blocks" for t, n in plan.nodes.items() if t and n in plan_request.exclude_nodes]
+    return Publish(f"the present plan breaks what is asked: {'; '.join(against)}") if against else None
+
+
+def _better_by_margin(situation: Situation) -> Verdict | None:
+    inventory, stream = situation.inventory, situation.stream
+    present = priced_today(inventory, stream, situation.graph, situation.plan).value
+    gain = 1 - situation.best.value / present if present else 0.0
+    if gain < inventory.settings.margin:
+        return Stay(_none_better(situation))
+    less = f"{gain:.0%} less than the present plan's {stream.plan_request.parsed_objective().text(present)}"
+    return Publish("; ".join([*stream.drift_reasons, less]))
+
+
+def _none_better(situation: Situation) -> str:
+    return f"none is better by {situation.inventory.settings.margin:.0%}"
+
+
+RULES: Final = (
+    Rule("FirstPlan", "there is no plan, or one of another device or model", "publish", _first_plan),
+    Rule("EpochSeen", "a node has seen a higher epoch, and ignores this one", "publish", _epoch_seen),
+    Rule("DeviceRefuses", "the device has refused the plan", "publish", _device_refuses),
+    Rule(
+        "SamePlan",
+        "the best plan runs on the same nodes in the same way",
+        "stay; publish when a person has asked for it under another objective or planner",
+        _same_plan,
+    ),
+    Rule("MayBlink", "a node of the plan was lost less than half a second ago", "stay", _may_blink),
+    Rule(
+        "NodeGone",
+        "a node of the plan or a worker of its tiles is gone, drained or left out",
+        "publish",
+        _node_gone,
+    ),
+    Rule("ByHand", "a person has asked just now, or has placed the stream by hand", "publish", _by_hand),
+    Rule("TooSoon", "the plan is younger than `min_seconds_between_plans`", "stay", _too_soon),
+    Rule("BreaksConstraint", "the plan breaks a constraint, at today's costs", "publish", _breaks_constraint),
+    Rule("BetterByMargin", "always", "publish when the best is better by `margin`, else stay", _better_by_margin),
+)
+"""In the order in which they are asked."""
+
+
+def verdict(situation: Situation) -> Verdict:
+    """The first rule's that says something; the last one always does."""
+    for rule in RULES:
+        if (found := rule.judge(situation)) is not None:
+            return found
+    raise AssertionError("the last rule says something of every situation")
+
+
+def table_of_rules() -> str:
+    """The rules as a table in Markdown."""
+    rows = [f"| {number} | `{rule.name}` | {rule.when} | {rule.then} |" for number, rule in enumerate(RULES, start=1)]
+    return "\n".join(("| | rule | when | then |", "|---|---|---|---|", *rows))

@@ -1,0 +1,32 @@
+"""How large a tensor's chunks are: as configured, or smaller, as the broker takes them."""
+
+from __future__ import annotations
+
+import logging
+
+from broker.session import Session
+from nodes.config.sections import TransportSection
+from pipeline.errors import ConfigError
+from pipeline.wire import HEADER_LIMIT_BYTES
+
+_log = logging.getLogger(__name__)
+
+LEAST_CHUNK_BYTES = 1_024
+
+
+def chunk_bytes(transport: TransportSection, session: Session) -> int:
+    """Bytes of a chunk that the broker takes at present, with its header; at most what is configured."""
+    limit = session.max_packet_bytes
+    if limit is None:
+        return transport.chunk_bytes
+    return max(LEAST_CHUNK_BYTES, min(transport.chunk_bytes, limit - HEADER_LIMIT_BYTES))
+
+
+def check_packet_limit(session: Session) -> None:
+    """Raise ConfigError when the broker takes packets so small that no chunk fits into one."""
+    limit, least = session.max_packet_bytes, LEAST_CHUNK_BYTES + HEADER_LIMIT_BYTES
+    if limit is not None and limit < least:
+        raise ConfigError(
+            f"the broker at {session.address} accepts {limit:,} bytes in a packet; a tensor's chunk and its header "
+            f"need {least:,}: raise max_packet_size there"
+        )

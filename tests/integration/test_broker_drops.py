@@ -1,0 +1,117 @@
+"""A broker with small limits drops what it has acknowledged: receivers notice, and fetch again what is retained."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from benchmarks.line import Line
+from broker.server import Server, ServerSettings
+from broker.session import Address, Channel, Message, Session
+from tests.integration.conftest import PATIENCE_S, OpenSession, Received, Signal
+
+FRAMES = 200
+SMALL = ServerSettings(max_queued_messages=20, max_inflight_messages=20)
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+class Slow:
+    """A handler that keeps its network thread until it is let go, so that the broker's queue for it fills up."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.payloads: list[bytes] = []
+
+    def __call__(self, message: Message) -> None:
+        self.go_on.wait(PATIENCE_S)
+        self.payloads.append(message.payload)
+
+
+def flood(session: Session, *, channel: Channel, nbytes: int) -> None:
+    for number in range(FRAMES):
+        session.publish("t", number.to_bytes(4, "big") + bytes(nbytes), channel=channel, wait_s=None)
+    wait(lambda: session.queued_bytes == 0)
+
+
+def test_a_full_queue_of_the_broker_is_noticed_and_counted(open_session: OpenSession) -> None:
+    with Server(SMALL) as server:
+        address, slow, missed = Address(server.host, server.port), Slow(), Signal()
+        reader = open_session(address, "reader", on_missed=missed)
+        reader.subscribe(["t"], slow, channel=Channel.BULK)
+        writer = open_session(address, "writer")
+        flood(writer, channel=Channel.BULK, nbytes=100_000)
+        slow.go_on.set()
+        wait(lambda: slow.payloads != [])
+        writer.publish("t", b"last", channel=Channel.BULK)
+        wait(lambda: slow.payloads[-1] == b"last")
+        lost = FRAMES + 1 - len(slow.payloads)
+        assert lost > 0
+        assert reader.missed_total == lost
+        assert missed.wait() == (Channel.BULK,)
+
+
+def test_a_broker_at_its_memory_limit_gets_everything_in_the_end(open_session: OpenSession) -> None:
+    # mosquitto closes the line of a publisher for whose message it has no memory, with all that is on its way
+    with Server(ServerSettings(memory_limit_bytes=4 << 20, max_packet_bytes=1 << 20)) as server:
+        address, slow = Address(server.host, server.port), Slow()
+        reader = open_session(address, "reader")
+        reader.subscribe(["t"], slow, channel=Channel.BULK)
+        writer = open_session(address, "writer")
+        for number in range(FRAMES):
+            writer.publish("t", number.to_bytes(4, "big") + bytes(200_000), channel=Channel.BULK, wait_s=None)
+        wait(lambda: writer.reconnects_total > 2)
+        slow.go_on.set()
+        wait(lambda: writer.queued_bytes == 0)
+        wait(lambda: len({payload[:4] for payload in slow.payloads}) + reader.missed_total >= FRAMES)
+
+
+def test_a_frame_sent_again_on_a_new_connection_is_one_frame(address: Address, open_session: OpenSession) -> None:
+    received = Received()
+    device = open_session(address, "device-1", start=False, takes_frames=True)
+    device.subscribe(["frame"], received, channel=Channel.FRAMES)
+    device.start(PATIENCE_S)
+    with Line(address.host, address.port) as line:
+        camera = open_session(line.address, "camera")
+        line.loses_down = True  # the broker takes it, and its acknowledgement does not come back
+        camera.publish("frame", b"1", channel=Channel.BULK)
+        first = received.next()
+        line.cut()
+        wait(lambda: camera.queued_bytes == 0)
+    camera = open_session(address, "camera-2")
+    camera.publish("frame", b"1", channel=Channel.BULK)
+    second = received.next()
+    assert received.empty()
+    assert [first.payload, second.payload] == [b"1", b"1"]
+    assert device.open_total(Channel.FRAMES) == 3
+    first.ack()
+    assert device.open_total(Channel.FRAMES) == 1, "the repeat is acknowledged with the frame"
+
+
+def test_what_is_retained_on_a_topic_with_a_gap_is_fetched_again(open_session: OpenSession) -> None:
+    with Server(SMALL) as server:
+        address, received, slow = Address(server.host, server.port), Received(), Slow()
+        reader = open_session(address, "reader", start=False, is_new_name=True)
+        reader.subscribe(["blocks"], slow)
+        reader.subscribe(["state/+"], received)
+        reader.start(PATIENCE_S)
+        writer = open_session(address, "writer")
+        writer.publish("state/1", b"0", retain=True)
+        assert received.next().payload == b"0"
+        writer.publish("blocks", b"")  # nothing more is read from here on
+        for number in range(1, FRAMES):
+            writer.publish("state/1", b"%d" % number, retain=True)
+        wait(lambda: writer.queued_bytes == 0)
+        slow.go_on.set()
+        wait(lambda: received.next().payload == b"40" or True)
+        writer.publish("state/1", b"newest", retain=True)
+        received.until(b"newest")
+        again = received.next()
+        assert (again.payload, again.retain) == (b"newest", True)
+        assert reader.missed_total > 0

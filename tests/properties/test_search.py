@@ -1,0 +1,120 @@
+"""Plans over many sets of nodes: the order is that of planning each, and few are planned."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.cost import Costs, Link, predict
+from pipeline.errors import Infeasible
+from pipeline.graph import ModelGraph
+from pipeline.models.graphs import shipped_graph
+from pipeline.partition import exact
+from pipeline.partition.constraints import Constraint, Forbid, MemoryLimit
+from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
+from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.search import NodeSetSearch, choose
+from pipeline.placement import Tier
+from tests.graphs import graphs
+
+MODEST = 30
+"""Programs for 169 sets, whatever they are: a bound that says nothing would need more than that."""
+
+
+class Nodes:
+    """Nodes drawn from a seed, and the candidates that their combinations make."""
+
+    def __init__(self, graph: ModelGraph, draw: random.Random, edges: int, clouds: int) -> None:
+        self._draw = draw
+        self._work = [block.macs + 1e5 for block in graph.blocks]
+        self._names = {Tier.DEVICE: ["device"]}
+        self._names |= {t: [f"{t.label}-{n}" for n in range(k)] for t, k in ((Tier.EDGE, edges), (Tier.CLOUD, clouds))}
+        self._seconds = {n: self._times(tier) for tier, names in self._names.items() for n in names}
+        self._rates = {n: (10 ** draw.uniform(6.3, 8), 10 ** draw.uniform(6.3, 8)) for n in self._seconds}
+        self._round_trips = {n: 10 ** draw.uniform(-3.3, -1.7) for n in self._seconds}
+        self._handling = {n: draw.choice([0.0, 1e-3]) for n in self._seconds}
+
+    def _times(self, tier: Tier) -> tuple[float, ...]:
+        speed = 10 ** self._draw.uniform(*((9, 9), (9.3, 10.7), (10, 12))[tier])
+        return tuple(work / speed * self._draw.uniform(0.8, 1.2) for work in self._work)
+
+    def candidates(self) -> list[NodeSet]:
+        others = ([*self._names[tier], None] for tier in (Tier.EDGE, Tier.CLOUD))
+        made = []
+        for nodes in product(self._names[Tier.DEVICE], *others):
+            there = {tier: node for tier, node in zip(Tier, nodes, strict=True) if node is not None}
+            limits = (MemoryLimit(Tier.EDGE, 1e6),) if Tier.EDGE in there and self._draw.random() < 0.2 else ()
+            made.append(NodeSet(there, self._costs(there), limits))
+        return made
+
+    def _costs(self, nodes: dict[Tier, str]) -> Costs:
+        return Costs(
+            {tier: self._seconds[node] for tier, node in nodes.items()},
+            self._link(nodes[Tier.DEVICE], nodes.get(Tier.EDGE)),
+            self._link(nodes.get(Tier.EDGE), nodes.get(Tier.CLOUD)),
+            send_receive_overhead={tier: self._handling[node] for tier, node in nodes.items()},
+        )
+
+    def _link(self, lower: str | None, upper: str | None) -> Link:
+        rates = ([self._rates[lower][0]] if lower else []) + ([self._rates[upper][1]] if upper else [])
+        latency_s = sum(self._round_trips[node] / 2 for node in (lower, upper) if node)
+        return Link(1 / sum(1 / rate for rate in rates) if rates else 1e12, latency_s)
+
+
+def one_by_one(
+    graph: ModelGraph, candidates: Sequence[NodeSet], constraints: Sequence[Constraint], objective: Objective
+) -> list[float]:
+    values = []
+    for candidate in candidates:
+        try:
+            found = exact.partition(graph, candidate.costs, [*constraints, *candidate.constraints], objective)
+        except Infeasible:
+            continue
+        values.append(objective.value(predict(graph, found, candidate.costs)))
+    return sorted(values)
+
+
+@settings(max_examples=25)
+@given(st.data(), st.integers(0, 2**32 - 1), st.sampled_from([LATENCY, THROUGHPUT, Objective(latency=1, period=1)]))
+def test_the_order_is_that_of_planning_each(data: st.DataObject, seed: int, objective: Objective) -> None:
+    graph = data.draw(graphs(max_blocks=7))
+    candidates = Nodes(graph, random.Random(seed), 3, 3).candidates()
+    forbidden = data.draw(st.lists(st.tuples(st.integers(0, len(graph) - 1), st.sampled_from(Tier)), max_size=2))
+    constraints = [Forbid(*pair) for pair in forbidden]
+    values = one_by_one(graph, candidates, constraints, objective)
+    if not values:
+        with pytest.raises(Infeasible):
+            choose(graph, candidates, constraints, objective)
+        return
+    found = choose(graph, candidates, constraints, objective)
+    assert found[0].value == pytest.approx(values[0], rel=1e-5)
+    assert [plan.value for plan in found] == pytest.approx(sorted(plan.value for plan in found), rel=1e-5)
+    assert {round(plan.value, 12) for plan in found} <= {round(value, 12) for value in values}
+
+
+@pytest.mark.parametrize("objective", [LATENCY, THROUGHPUT], ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_few_of_many_sets_are_planned(objective: Objective, seed: int) -> None:
+    graph = shipped_graph("resnet18")
+    candidates = Nodes(graph, random.Random(seed), 12, 12).candidates()
+    search = NodeSetSearch(graph, candidates, (), objective)
+    best = next(search.ranked())
+    assert search.solved <= MODEST, f"{search.solved} of {len(candidates)}"
+    if seed == 0:
+        assert best.value == pytest.approx(one_by_one(graph, candidates, (), objective)[0], rel=1e-5)
+
+
+def test_plans_are_made_when_they_are_looked_at() -> None:
+    graph = shipped_graph("alexnet")
+    candidates = Nodes(graph, random.Random(1), 4, 4).candidates()
+    search = NodeSetSearch(graph, candidates, (), LATENCY)
+    plans = search.ranked()
+    next(plans)
+    solved = search.solved
+    assert len(list(plans)) > 0
+    assert search.solved > solved

@@ -1,0 +1,23 @@
+"""Pipelines over a bridge and over a broker with small limits, as in benchmarks/brokers.py, with fewer frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import brokers
+from broker.settings import Protocol
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize("protocol", ["mqttv311", "mqttv50"])
+def test_a_pipeline_over_two_brokers_survives_the_cut_of_their_bridge(tmp_path: Path, protocol: Protocol) -> None:
+    report = brokers.run_bridge(protocol, 40, tmp_path, cut_s=3.0)
+    assert brokers.holds(report), report
+
+
+def test_chunks_follow_a_broker_that_comes_back_with_smaller_packets(tmp_path: Path) -> None:
+    report = brokers.run_limits(40, tmp_path)
+    assert brokers.holds(report), report
