@@ -31,9 +31,26 @@ class Packet:
 
     @property
     def payload(self) -> bytes:
-        """Of a PUBLISH with QoS 1 and without properties."""
-        topic = int.from_bytes(self.body[:2], "big")
-        return self.body[5 + topic :]
+        """Of a PUBLISH with QoS 1."""
+        return self.body[self._properties[1] :]
+
+    @property
+    def properties(self) -> bytes:
+        """Of a PUBLISH with QoS 1, without their length."""
+        begin, end = self._properties
+        return self.body[begin:end]
+
+    @property
+    def _properties(self) -> tuple[int, int]:
+        """Where they begin and end; section 1.5.5 of the standard."""
+        at = 4 + int.from_bytes(self.body[:2], "big")
+        nbytes = shift = 0
+        while True:
+            byte, at = self.body[at], at + 1
+            nbytes |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return at, at + nbytes
+            shift += 7
 
 
 class Client:

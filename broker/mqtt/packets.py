@@ -1,7 +1,7 @@
 """The packets of a bulk connection as values, and the bytes of those that a client sends.
 
-Of MQTT 5 left out, because a bulk connection has no use for it: QoS 2, wills, AUTH, and topic aliases (next to a tensor,
-a topic of some 60 bytes is nothing; CONNECT allows the broker none).
+Of MQTT 5 left out, because a bulk connection has no use for it: QoS 2, wills, AUTH, and topic aliases (a topic has some
+60 bytes, nothing next to a tensor; CONNECT allows the broker none).
 """
 
 from __future__ import annotations

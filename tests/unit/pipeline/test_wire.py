@@ -347,6 +347,58 @@ def test_a_tensor_is_not_handed_out_while_a_chunk_of_it_is_still_being_written()
     assert into.add("edge-1", late) is None
 
 
+def test_placed_chunks_of_another_size_are_put_together_with_those_before() -> None:
+    larger, smaller = chunks(), [*encode(KEY, 5, ARRAY, chunk_bytes=7)]
+    for part in range(len(larger)):
+        into = assembler()
+        for chunk in larger[:part]:
+            assert into.add("edge-1", placed(into, chunk)) is None
+        received = []
+        for chunk in smaller:
+            received.append(into.add("edge-1", placed(into, chunk)))
+            if isinstance(received[-1], Received):
+                break
+        np.testing.assert_array_equal(received[-1].array, ARRAY)
+        assert into.pending_bytes == 0
+
+
+def test_placed_chunks_that_overlap_and_leave_a_gap_are_not_taken_for_whole() -> None:
+    into = assembler()
+    first, second, third = chunks()
+    into.add("edge-1", placed(into, first))
+    into.add("edge-1", placed(into, second))
+    shifted = with_header(second, offset=10)
+    assert into.add("edge-1", placed(into, shifted)) is None
+    # the same bytes again, where they belong
+    assert into.add("edge-1", placed(into, second)) is None
+    received = into.add("edge-1", placed(into, third))
+    assert isinstance(received, Received)
+    np.testing.assert_array_equal(received.array, ARRAY)
+
+
+def test_a_tensor_is_copied_while_a_chunk_that_overlaps_is_still_being_written() -> None:
+    into, pieces = assembler(), chunks()
+    late = placed(into, [*encode(KEY, 5, ARRAY, chunk_bytes=7)][1], filled=False)
+    received = [into.add("edge-1", chunk) for chunk in pieces][-1]
+    assert isinstance(received, Received)
+    assert not np.shares_memory(received.array, np.frombuffer(late.into, np.uint8))
+    late.into[:] = bytes(len(late.into))
+    np.testing.assert_array_equal(received.array, ARRAY)
+    assert into.add("edge-1", late) is None
+    assert into.pending_bytes == 0
+
+
+def test_a_chunk_of_another_tensor_has_no_place_and_forgets_nothing_before_it_is_whole() -> None:
+    into, pieces = assembler(), chunks()
+    into.add("edge-1", pieces[0])
+    other = with_header(pieces[1], checksum=1)
+    assert into.place("edge-1", memoryview(other), len(other)) is None
+    assert into.pending_bytes == ARRAY.nbytes
+    with pytest.raises(WireError, match="two different tensors"):
+        into.add("edge-1", other)
+    assert into.pending_bytes == 0
+
+
 def test_what_was_placed_and_dropped_is_forgotten() -> None:
     into, pieces = assembler(), chunks()
     first = placed(into, pieces[0])
