@@ -41,6 +41,7 @@ from broker.mqtt.reader import Placement
 from broker.ports import free_port
 from broker.server import find_mosquitto
 from broker.session import Address, Channel, Limits, Message, Session
+from broker.tls import Tls
 
 _SIZES_BYTES = (1_000, 64_000, 602_112, 12_845_056)
 _TIMES = struct.Struct("dd")
@@ -384,7 +385,7 @@ def main() -> None:
         files = make_certificate(folder) if options.tls else None
         port, broker = stack.enter_context(mosquitto(files, folder))
         time.sleep(0.5)
-        address = Address("127.0.0.1", port, ca_file=Path(files[0]) if files else None)
+        address = Address("127.0.0.1", port, tls=Tls(Path(files[0]).read_text()) if files else None)
         ways, sessions = [], {}
         for name in options.ways:
             if name == "raw":

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from broker.errors import ProtocolViolation
-from broker.line import RECEIVE_MAXIMUM, Accepted, Incoming, LineUser, Opening
+from broker.line import BROKEN, RECEIVE_MAXIMUM, Accepted, Incoming, LineUser, Opening
 from broker.messages import Address, Limits
 from broker.mqtt.client import MqttClient, Silent
 from broker.mqtt.packets import Connack, Connect, Disconnect, Packet, Puback, Publish, Suback
@@ -21,7 +21,8 @@ from broker.mqtt.reader import Placement
 from broker.mqtt.reasons import TAKEN_OVER, name_of
 from broker.outbox import Outgoing
 from broker.packets import publish_properties
-from broker.sockets import Stream, connect, tls_context
+from broker.sockets import Stream, connect
+from broker.tls import context_of
 
 if TYPE_CHECKING:
     import socket
@@ -50,6 +51,7 @@ class BulkLine:
     ) -> None:
         self._address, self._user, self._limits, self._clock = address, user, limits, clock
         self._client_id, self._manual_ack, self._place = client_id, manual_ack, place
+        self._context = None if address.tls is None else context_of(address.tls)
         self._stream: Stream | None = None
         self._client: MqttClient | None = None
 
@@ -90,8 +92,9 @@ class BulkLine:
             properties={each: value for each, value in properties.items() if value is not None},
         )
         self._stream = connect(
-            self._address,
-            tls_context(self._address),
+            opening.host,
+            opening.port,
+            self._context,
             timeout_s=self._limits.connect_timeout_s,
             buffer_bytes=self._limits.socket_buffer_bytes,
         )
@@ -111,12 +114,12 @@ class BulkLine:
             try:
                 nbytes = self._stream.recv_into(buffer)
             except OSError as error:
-                self._end(str(error) or "the line broke")
+                self._end(str(error) or BROKEN)
                 return total
             if nbytes is None:
                 break
             if nbytes == 0:
-                self._end("the line broke")
+                self._end(BROKEN)
                 return total
             total += nbytes
             self._take(self._client, nbytes)
@@ -131,7 +134,7 @@ class BulkLine:
             try:
                 nbytes = self._stream.send(self._client.outgoing.next())
             except OSError as error:
-                self._end(str(error) or "the line broke")
+                self._end(str(error) or BROKEN)
                 return
             if not nbytes:
                 return

@@ -11,7 +11,8 @@ from paho.mqtt.properties import Properties
 
 from broker.messages import Address, Limits, Will
 from broker.packets import expiry_s
-from broker.sockets import tls_context, tune
+from broker.sockets import tune
+from broker.tls import context_of
 
 
 def pack(packet_type: int, **values: object) -> Properties:
@@ -33,8 +34,8 @@ def new_client(address: Address, *, client_id: str, manual_ack: bool, limits: Li
     client.connect_timeout = limits.connect_timeout_s
     if address.username is not None:
         client.username_pw_set(address.username, address.password)
-    if (context := tls_context(address)) is not None:
-        client.tls_set_context(context)
+    if address.tls is not None:
+        client.tls_set_context(context_of(address.tls))
     if will is not None:
         delay = pack(PacketTypes.WILLMESSAGE, WillDelayInterval=expiry_s(will.delay_s) if will.delay_s else None)
         client.will_set(will.topic, will.payload, qos=1, retain=True, properties=delay)

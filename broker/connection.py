@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, PayloadTooLarge
 from broker.inbox import Inbox
-from broker.line import Accepted, Incoming, Opening
+from broker.line import BROKEN, Accepted, Incoming, Opening
 from broker.lines import new_line
 from broker.messages import Address, Channel, Limits, Message, OwnershipToken, Will
 from broker.mqtt.reasons import FAILURE, name_of
@@ -31,6 +31,7 @@ from broker.repetition import Repetition
 from broker.routes import Handler, Route
 from broker.subscriptions import Suback, Subscriptions, raise_refusal, wait
 from broker.throughput import Throughput
+from broker.tls import explained
 from broker.wake import Wake, enter_network_thread, in_network_thread
 from broker.window import Window
 
@@ -72,7 +73,6 @@ class Connection:
             missed=self._missed,
         )
         self._numbers = Numbers()
-        self._max_bytes = max_bytes
         self.max_packet_bytes: int | None = None
         self.sent_bytes_total = 0
         self.up, self.down = Throughput(), Throughput()
@@ -86,6 +86,8 @@ class Connection:
         self._connected = False
         self._window = Window()
         self._last_error: BrokerError | None = None
+        self._noted = ""
+        self._endpoint = (address.host, address.port)
         self._stopping = False
         self._wake = Wake()
         self._line = new_line(
@@ -191,32 +193,45 @@ class Connection:
         self._wake.close()
 
     def _attempt(self) -> bool:
-        """Connect and stay connected as long as it lasts. Returns whether there was a connection at all."""
+        """Connect to the first address that answers. Returns whether there was a connection at all."""
+        errors: list[BrokerError] = []
+        for endpoint in self._address.endpoints:
+            self._endpoint = endpoint
+            error = self._attempt_here()
+            if error is None or self._stopping:
+                return error is None
+            errors.append(error)
+        self._listener.failed(self._channel, _one_of(errors))
+        return False
+
+    def _attempt_here(self) -> BrokerError | None:
+        """Connect and stay connected as long as it lasts. Returns why there was no connection at all."""
         connects_before = self.connects_total
         self._last_error = None
+        self._noted = ""
         try:
             self._connect()
             self._stay(connects_before)
         except (OSError, ValueError) as error:  # ValueError: a host that cannot be one
-            self._last_error = self._unreachable(str(error) or repr(error))
+            self._last_error = self._unreachable(explained(error))
         except Exception as error:
             if not self._stopping:  # a callback that met a closed outbox
                 _log.exception("%s: unexpected; connecting again", self._thread.name)
             self._last_error = self._unreachable(repr(error))
         self._line.close()
-        connected = self.connects_total > connects_before
         self._mark_lost(str(self._last_error or "the connection ended"))
-        if not connected and not self._stopping:
-            self._listener.failed(
-                self._channel, self._last_error or self._unreachable("it closed the connection before CONNACK")
-            )
-        return connected
+        if self.connects_total > connects_before:
+            return None
+        return self._last_error or self._unreachable(
+            explained(self._noted or "it closed the connection before CONNACK")
+        )
 
     def _connect(self) -> None:
         policy, is_first = self._policy, self.connects_total == 0
         self._line.open(
             Opening(
-                policy.fresh_start and is_first,
+                *self._endpoint,
+                clean_start=policy.fresh_start and is_first,
                 expiry_s=policy.expiry_s,
                 receive_maximum=policy.receive_maximum,
                 max_packet_bytes=self._limits.max_packet_bytes,
@@ -321,6 +336,8 @@ class Connection:
 
     def ended(self, reason: str, *, is_taken_over: bool) -> None:
         """The connection is gone."""
+        if not self._connected and reason != BROKEN:
+            self._noted = reason  # such as what TLS has words for
         if is_taken_over:
             self._give_way(reason)
         self._mark_lost(reason)
@@ -445,11 +462,19 @@ class Connection:
             self._listener.lost(self._channel, reason)
 
     def _check_size(self, item: Outgoing) -> None:
-        most = self._max_bytes(item.topic)
-        if most is not None and item.nbytes > most:
-            raise PayloadTooLarge(topic=item.topic, size=item.nbytes, limit=most, is_brokers=False)
         if self.max_packet_bytes is not None and item.size > self.max_packet_bytes:
             raise PayloadTooLarge(topic=item.topic, size=item.size, limit=self.max_packet_bytes)
 
     def _unreachable(self, reason: str) -> BrokerUnreachable:
-        return BrokerUnreachable(self._address.host, self._address.port, reason)
+        return BrokerUnreachable(*self._endpoint, reason)
+
+
+def _one_of(errors: Sequence[BrokerError]) -> BrokerError:
+    """The error to show for all addresses: a refusal says more than silence."""
+    refused = [error for error in errors if isinstance(error, BrokerRefused)]
+    unreachable = [error for error in errors if isinstance(error, BrokerUnreachable)]
+    if refused or len(unreachable) < len(errors) or len(errors) == 1:
+        return (refused or errors)[0]
+    first, *others = unreachable
+    also = "".join(f"; nor at {error.host}:{error.port}: {error.reason}" for error in others)
+    return BrokerUnreachable(first.host, first.port, first.reason + also)

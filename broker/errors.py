@@ -66,18 +66,10 @@ class ProtocolViolation(BrokerError):
 
 
 class PayloadTooLarge(BrokerError):
-    """A message is larger than the broker accepts, or whoever reads the topic. Raised before a byte of it leaves."""
+    """A message is larger than the broker accepts. Raised before a byte of it leaves."""
 
-    def __init__(self, *, topic: str, size: int, limit: int, is_brokers: bool = True) -> None:
+    def __init__(self, *, topic: str, size: int, limit: int) -> None:
         self.topic = topic
-        if not is_brokers:
-            super().__init__(
-                f"{size:_} bytes for {topic}; a message there has {limit:_} at most",
-                size=size,
-                limit=limit,
-                hint="send less",
-            )
-            return
         super().__init__(
             f"a packet of {size:_} bytes for {topic} exceeds the broker's limit of {limit:_} bytes",
             size=size,
@@ -90,8 +82,13 @@ class TopicOverfull(BrokerError):
     """A message is larger than anybody takes on its topic. Raised before a byte of it leaves."""
 
     def __init__(self, *, topic: str, size: int, limit: int) -> None:
-        self.topic, self.size, self.limit = topic, size, limit
-        super().__init__(f"{size:,} bytes for {topic}, on which nobody takes more than {limit:,}; send less")
+        self.topic = topic
+        super().__init__(
+            f"{size:,} bytes for {topic}, on which nobody takes more than {limit:,}",
+            size=size,
+            limit=limit,
+            hint="send less",
+        )
 
 
 class QueueFull(BrokerError):

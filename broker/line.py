@@ -14,18 +14,23 @@ if TYPE_CHECKING:
 RECEIVE_MAXIMUM: Final = 65_535
 """What MQTT 5 says when CONNACK is silent."""
 
+BROKEN: Final = "the line broke"
+"""Why a connection ended whose peer or network gave no reason."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What CONNECT asks for.
+    """Where to connect, and what CONNECT asks for.
 
     Attributes:
         expiry_s: how long the broker keeps the session of a lost connection.
         max_packet_bytes: the broker sends no larger packet.
     """
 
-    clean_start: bool
+    host: str
+    port: int
     _: KW_ONLY
+    clean_start: bool
     expiry_s: int
     receive_maximum: int | None
     max_packet_bytes: int | None = None

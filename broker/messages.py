@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Final, TypeAlias
 
 from broker.mqtt.packets import Buffer
+from broker.tls import Tls
 from broker.topics import LARGEST_PACKET
 
 MIB: Final = 1024 * 1024
@@ -72,17 +72,26 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The broker's address and credentials. `ca_file` turns TLS on; `tls` alone trusts the system's authorities."""
+    """Where the broker is and how to enter.
+
+    Attributes:
+        alternatives: other ways to the same broker, as host and port, tried in turn when the first does not answer.
+    """
 
     host: str = "127.0.0.1"
     port: int = 1883
     username: str | None = None
     password: str | None = None
-    tls: bool = False
-    ca_file: Path | None = None
+    tls: Tls | None = None
+    alternatives: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def endpoints(self) -> tuple[tuple[str, int], ...]:
+        """All hosts and ports, the preferred one first."""
+        return ((self.host, self.port), *self.alternatives)
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return " or ".join(f"{host}:{port}" for host, port in self.endpoints)
 
     def __repr__(self) -> str:
         # a dataclass would print the password into logs and tracebacks

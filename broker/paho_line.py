@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import LogLevel
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from broker.client import new_client, pack
-from broker.line import RECEIVE_MAXIMUM, Accepted, Incoming, LineUser, Opening
+from broker.line import BROKEN, RECEIVE_MAXIMUM, Accepted, Incoming, LineUser, Opening
 from broker.messages import Address, Limits, Will
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import TAKEN_OVER
@@ -43,8 +44,9 @@ class PahoLine:
         limits: Limits,
         will: Will | None,
     ) -> None:
-        self._address, self._limits, self._user = address, limits, user
+        self._limits, self._user = limits, user
         self._received_bytes = 0
+        self._noted = ""
         self._client = new_client(address, client_id=client_id, manual_ack=manual_ack, limits=limits, will=will)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
@@ -76,9 +78,11 @@ class PahoLine:
 
     def open(self, opening: Opening) -> None:
         """See `Line`."""
+        self._noted = ""
+        self._client.on_log = self._note
         self._client.connect_async(
-            self._address.host,
-            self._address.port,
+            opening.host,
+            opening.port,
             keepalive=self._limits.keepalive_s,
             clean_start=opening.clean_start,
             properties=pack(
@@ -140,12 +144,18 @@ class PahoLine:
         ends = None if keep_session else pack(PacketTypes.DISCONNECT, SessionExpiryInterval=0)
         self._client.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=0), ends)
 
+    def _note(self, _client: Client, _userdata: Any, level: int, text: str) -> None:
+        """Keep what paho says only in its log: why a broker ended the connection, which TLS has words for."""
+        if level == LogLevel.MQTT_LOG_ERR:
+            self._noted = text
+
     def _on_connect(
         self, _client: Client, _userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
         if reason.is_failure:
             self._user.refused(reason.value)
             return
+        self._client.on_log = None  # it is told each message
         self._user.accepted(
             Accepted(
                 session_present=flags.session_present,
@@ -162,7 +172,7 @@ class PahoLine:
         # paho calls an end of file "Unspecified error"
         said_why = by_server or reason.value != _UNSPECIFIED
         self._user.ended(
-            str(reason) if said_why else "the line broke", is_taken_over=by_server and reason.value == TAKEN_OVER
+            str(reason) if said_why else self._noted or BROKEN, is_taken_over=by_server and reason.value == TAKEN_OVER
         )
 
     def _on_subscribe(

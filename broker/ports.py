@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +49,20 @@ def _first_ephemeral() -> int:
     except (OSError, ValueError, IndexError):
         first = 32_768
     return first if first > _LOWEST + 1_000 else 32_768
+
+
+def answers_tls(host: str, port: int, *, timeout_s: float) -> bool:
+    """Whether a server there speaks TLS. Nothing is verified: one that asks for a certificate is ready, too."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port), timeout=timeout_s) as connection:
+            context.wrap_socket(connection).close()
+    except ssl.SSLError as error:
+        return "ALERT" in str(error)
+    except OSError:
+        return False
+    return True
 
 
 def answers_mqtt(host: str, port: int, *, timeout_s: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,11 @@ from types import TracebackType
 from typing import Final
 
 from broker.errors import MosquittoMissing, PortTaken, ServerFailed
-from broker.ports import answers_mqtt, free_port, is_free
+from broker.ports import answers_mqtt, answers_tls, free_port, is_free
 from broker.server_log import ServerLog
-from broker.settings import ServerSettings, render
+from broker.settings import EVERYWHERE, ServerSettings, render
 
-__all__ = ["Server", "ServerSettings", "find_mosquitto", "render"]
+__all__ = ["Server", "ServerSettings", "find_mosquitto", "find_plugins", "render"]
 
 _log = logging.getLogger(__name__)
 # Debian puts daemons where an ordinary user's PATH does not look; Homebrew keeps them apart, too
@@ -38,6 +39,22 @@ def find_mosquitto(path: str | None = None) -> str:
     if found is None:
         raise MosquittoMissing(searched)
     return found
+
+
+def find_plugins(executable: str) -> Path | None:
+    """The folder with the plugins of mosquitto 2.1 or later; None for 2.0, which has options in their place."""
+    said = subprocess.run([executable, "-h"], capture_output=True, text=True, check=False, timeout=10).stdout
+    version = re.search(r"version (\d+)\.(\d+)", said)
+    if version is None or (int(version[1]), int(version[2])) < (2, 1):
+        return None
+    prefix = Path(executable).resolve().parents[1]
+    folders = [
+        prefix / "lib",
+        *sorted((prefix / "lib").glob("*/")),
+        Path("/usr/lib"),
+        *sorted(Path("/usr/lib").glob("*/")),
+    ]
+    return next((folder for folder in folders if (folder / "mosquitto_acl_file.so").exists()), None)
 
 
 class Server:
@@ -62,6 +79,7 @@ class Server:
         self._process: subprocess.Popen[str] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._log = ServerLog(log_file)
 
     @property
@@ -73,6 +91,10 @@ class Server:
     def host(self) -> str:
         """The address it listens on."""
         return self._settings.host
+
+    @property
+    def _near(self) -> str:
+        return "127.0.0.1" if self.host == EVERYWHERE else self.host
 
     @property
     def port(self) -> int:
@@ -120,7 +142,7 @@ class Server:
             return self
         for attempt in range(_PORT_ATTEMPTS):
             try:
-                self._launch(executable, free_port(self.host))
+                self._launch(executable, free_port(self._near))
                 return self
             except PortTaken:  # somebody was faster between the choice and mosquitto's bind
                 if attempt == _PORT_ATTEMPTS - 1:
@@ -130,6 +152,9 @@ class Server:
     def stop(self, *, grace_s: float = 5.0) -> None:
         """SIGTERM, then SIGKILL after `grace_s`. Does nothing when it is not running."""
         self._dismiss_watcher()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
         process = self._process
         if process is None:
             return
@@ -149,6 +174,11 @@ class Server:
         self.stop()
         self._settings = settings or self._settings
         self.start()
+
+    def reload(self) -> None:
+        """Have it read certificates, revocations, passwords and access lists again; connections stay."""
+        if self.is_running and self._process:
+            self._process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
         """SIGKILL: what a power cut looks like to the clients."""
@@ -170,28 +200,35 @@ class Server:
             self._reader.join(timeout=1.0)
 
     def _launch(self, executable: str, port: int) -> None:
-        if not is_free(self.host, port):
+        if not is_free(self._near, port):
             raise PortTaken(self.host, port)
         if self._settings.persistence_dir:
             self._settings.persistence_dir.mkdir(parents=True, exist_ok=True)
         self._log.begin()
-        with tempfile.TemporaryDirectory(prefix="trisect-broker-") as folder:
-            # mosquitto reads its file once, before it answers: no need to keep it
-            config = Path(folder) / "mosquitto.conf"
-            config.write_text(render(replace(self._settings, port=port)))
-            self._process = subprocess.Popen(
-                [executable, "-c", str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                start_new_session=True,  # Ctrl-C at a terminal is for the nodes; they stop the broker last
-            )
-            self._reader = self._start_reader(self._process, port)
-            self._watcher = self._start_watcher(self._process.pid)
-            self._await_answer(self._process, port)
+        self._process = subprocess.Popen(
+            [executable, "-c", str(self._write_config(port))],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C at a terminal is for the nodes; they stop the broker last
+        )
+        self._reader = self._start_reader(self._process, port)
+        self._watcher = self._start_watcher(self._process.pid)
+        self._await_answer(self._process, port)
         self._port = port
+
+    def _write_config(self, port: int) -> Path:
+        """Mosquitto reads its file again when it reloads, then perhaps as a user of its own."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="trisect-broker-")
+        config = Path(self._folder.name) / "mosquitto.conf"
+        config.write_text(render(replace(self._settings, port=port)))
+        if self._settings.tls:
+            config.parent.chmod(0o755)  # it names files, and holds no secret
+            config.chmod(0o644)
+        return config
 
     def _await_answer(self, process: subprocess.Popen[str], port: int) -> None:
         give_up = time.monotonic() + self._ready_s
@@ -203,7 +240,7 @@ class Server:
                 raise ServerFailed(
                     f"ended with status {process.returncode} before it answered", self.log_tail, self.log_file
                 )
-            if answers_mqtt(self.host, port, timeout_s=1.0):
+            if (answers_tls if self._settings.tls else answers_mqtt)(self._near, port, timeout_s=1.0):
                 return
             time.sleep(0.01)
         self.stop()

@@ -49,6 +49,8 @@ class Session:
         name: unique in its `scope`, such as `edge-1`.
         scope: a pipeline; the client ids are `trisect.<scope>.<name>.control` and so on. Neither has a dot, so that no
             two of them make the same one.
+        secret: ends the client ids, where a broker lets other clients in that must not take this one's place: with
+            another user's client id they would end its connection, and no mosquitto binds client ids to certificates.
         token: distinguishes this process from an earlier one of the same name.
         is_new_name: nobody had this name before, as with a random one. Then no message is missed on CONTROL while a
             broker with persistence restarts.
@@ -71,6 +73,7 @@ class Session:
         name: str,
         token: str,
         scope: str = "",
+        secret: str = "",
         will: Will | None = None,
         takes_frames: bool = False,
         is_new_name: bool = False,
@@ -101,7 +104,7 @@ class Session:
         self._connections = {
             channel: Connection(
                 address,
-                client_id=f"{full_name}.{channel.value}",
+                client_id=".".join((full_name, channel.value, *filter(None, (secret,)))),
                 thread_name=f"{name}.{channel.value}",
                 channel=channel,
                 policy=policy,

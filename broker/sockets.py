@@ -8,15 +8,6 @@ import ssl
 from collections.abc import Sequence
 from typing import Protocol
 
-from broker.messages import Address
-
-
-def tls_context(address: Address) -> ssl.SSLContext | None:
-    """How to verify the broker; None where it speaks without TLS."""
-    if not address.tls and address.ca_file is None:
-        return None
-    return ssl.create_default_context(cafile=address.ca_file)
-
 
 def tune(sock: socket.socket, buffer_bytes: int) -> None:
     """Send at once, and ask for large buffers."""
@@ -108,14 +99,14 @@ class TlsStream:
         return self.sock.pending()
 
 
-def connect(address: Address, context: ssl.SSLContext | None, *, timeout_s: float, buffer_bytes: int) -> Stream:
-    """A connection to the address, encrypted if there is a context. Waits; raises OSError, ValueError."""
-    sock = socket.create_connection((address.host, address.port), timeout=timeout_s)
+def connect(host: str, port: int, context: ssl.SSLContext | None, *, timeout_s: float, buffer_bytes: int) -> Stream:
+    """A connection, encrypted if there is a context. Waits; raises OSError, ValueError."""
+    sock = socket.create_connection((host, port), timeout=timeout_s)
     try:
         tune(sock, buffer_bytes)
         if context is None:
             return PlainStream(sock)
-        return TlsStream(context.wrap_socket(sock, server_hostname=address.host))
+        return TlsStream(context.wrap_socket(sock, server_hostname=host))
     except BaseException:
         sock.close()
         raise

@@ -1,14 +1,15 @@
-"""Every topic, declared once: its name, message, encoding, QoS, retain flag and writer.
+"""Every topic, declared once: its name, message, encoding, QoS, retain flag, writers and readers.
 
-Knows how names are built and taken apart, and nothing of what the messages hold. Subscriptions, the ACL file and the
-table in the docs derive from `ALL`. A message above its topic's `max_bytes` is refused where it comes in.
+Knows how names are built and taken apart, and nothing of what the messages hold. Subscriptions, the access list
+(`broker.acl`) and the table in the docs derive from `ALL`. A message above its topic's `max_bytes` is refused where it
+comes in.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias, cast
 
 from broker.errors import TopicError
 
@@ -33,6 +34,10 @@ _ALLOWED: Final = {
 _ALLOWED_ELSE: Final = (_NAME, "1 to 128 of a-z, 0-9, -, _ and .")
 
 
+Who: TypeAlias = Literal["own", "device", "node", "planner", "operator", "camera", "viewer"]
+"""Who writes or reads a topic: members of a role; "own": whose id its node or client is; "device": its stream's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """One kind of topic. `template` is relative to `trisect/v1/<pipeline>/`; its fields are in braces."""
@@ -42,7 +47,8 @@ class Topic:
     encoding: Literal["json", "msgpack", "image", "raw"]
     qos: int
     retain: bool
-    writer: str
+    writers: tuple[Who, ...]
+    readers: tuple[Who, ...]
     max_bytes: int
 
     @property
@@ -51,31 +57,63 @@ class Topic:
         return tuple(_FIELD.findall(self.template))
 
 
-PLAN: Final = Topic("plan/{stream}", "Plan", "json", 1, True, "planner", 4 * MIB)
-STATE: Final = Topic("node/{node}/state", "NodeState", "json", 1, True, "node", 16 * KIB)
-OWNER: Final = Topic(
-    "node/{node}/owner", "OwnershipToken", "raw", 1, True, "node", KIB
-)  # see broker.messages.OwnershipToken
-INFO: Final = Topic("node/{node}/info", "NodeInfo", "json", 1, True, "node", 4 * MIB)
-MODEL: Final = Topic("model/{digest}", "Manifest", "json", 1, True, "node", 32 * MIB)
-PROFILE: Final = Topic("node/{node}/profile/{model}", "Profile", "json", 1, True, "node", 4 * MIB)
-LINK: Final = Topic("node/{node}/link", "LinkReport", "json", 1, True, "node", 16 * KIB)
-APPLIED: Final = Topic("node/{node}/applied", "Applied", "json", 1, True, "node", MIB)
-TELEMETRY: Final = Topic("node/{node}/telemetry", "Telemetry", "json", 0, False, "node", MIB)
-OUT: Final = Topic("node/{node}/out/{stream}/{epoch}/{tensor}", "TensorChunk", "msgpack", 1, False, "node", CHUNK_LIMIT)
-TILE: Final = Topic(
-    "node/{node}/tile/{worker}/{stream}/{epoch}", "TensorChunk", "msgpack", 1, False, "node", CHUNK_LIMIT
+def _topic(
+    template: str,
+    message: str,
+    encoding: Literal["json", "msgpack", "image", "raw"],
+    *,
+    by: str,
+    to: str,
+    most: int,
+    qos: int = 1,
+    retain: bool = False,
+) -> Topic:
+    writers, readers = (cast("tuple[Who, ...]", tuple(names.split())) for names in (by, to))
+    return Topic(template, message, encoding, qos, retain, writers, readers, most)
+
+
+_ALL: Final = "node planner operator viewer"
+_PEOPLE: Final = "own planner operator viewer"
+
+PLAN: Final = _topic("plan/{stream}", "Plan", "json", by="planner", to=_ALL, most=4 * MIB, retain=True)
+STATE: Final = _topic("node/{node}/state", "NodeState", "json", by="own", to=_ALL, most=16 * KIB, retain=True)
+OWNER: Final = _topic(  # see broker.messages.OwnershipToken
+    "node/{node}/owner", "OwnershipToken", "raw", by="own", to="own", most=KIB, retain=True
 )
-TILED: Final = Topic("node/{node}/tiled/{stream}/{epoch}", "TensorChunk", "msgpack", 1, False, "node", CHUNK_LIMIT)
-NODE_RESULT: Final = Topic("node/{node}/result/{stream}", "NodeResult", "msgpack", 1, False, "node", CHUNK_LIMIT)
-PROBE: Final = Topic("node/{node}/probe/{index}", "Probe", "raw", 1, True, "node", CHUNK_LIMIT)  # cleared when measured
-FENCE: Final = Topic("node/{node}/fence", "Fence", "raw", 1, False, "node", KIB)  # see broker.exactly_once
-FRAME: Final = Topic("frame/{stream}", "Frame", "image", 1, False, "camera or user", 64 * MIB)
-STREAM_OWNER: Final = Topic("owner/{stream}", "Owner", "json", 1, True, "device", KIB)
-RESULT: Final = Topic("result/{stream}", "Result", "json", 1, False, "device", MIB)
-OUTPUT: Final = Topic("output/{stream}", "Output", "msgpack", 1, False, "device", CHUNK_LIMIT)
-COMMAND: Final = Topic("cmd/{node}/{verb}", "Command", "json", 1, False, "command line", 64 * KIB)
-REPLY: Final = Topic("reply/{client}", "Reply", "json", 1, False, "node", 8 * MIB)
+INFO: Final = _topic("node/{node}/info", "NodeInfo", "json", by="own", to=_PEOPLE, most=4 * MIB, retain=True)
+MODEL: Final = _topic(  # a digest names one manifest, and another one under it is refused
+    "model/{digest}", "Manifest", "json", by="node", to=_ALL, most=32 * MIB, retain=True
+)
+PROFILE: Final = _topic(
+    "node/{node}/profile/{model}", "Profile", "json", by="own", to=_PEOPLE, most=4 * MIB, retain=True
+)
+LINK: Final = _topic("node/{node}/link", "LinkReport", "json", by="own", to=_PEOPLE, most=16 * KIB, retain=True)
+APPLIED: Final = _topic("node/{node}/applied", "Applied", "json", by="own", to=_ALL, most=MIB, retain=True)
+TELEMETRY: Final = _topic("node/{node}/telemetry", "Telemetry", "json", by="own", to=_PEOPLE, most=MIB, qos=0)
+OUT: Final = _topic(
+    "node/{node}/out/{stream}/{epoch}/{tensor}", "TensorChunk", "msgpack", by="own", to="node", most=CHUNK_LIMIT
+)
+TILE: Final = _topic(
+    "node/{node}/tile/{worker}/{stream}/{epoch}", "TensorChunk", "msgpack", by="own", to="node", most=CHUNK_LIMIT
+)
+TILED: Final = _topic(
+    "node/{node}/tiled/{stream}/{epoch}", "TensorChunk", "msgpack", by="own", to="node", most=CHUNK_LIMIT
+)
+NODE_RESULT: Final = _topic(
+    "node/{node}/result/{stream}", "NodeResult", "msgpack", by="own", to="device", most=CHUNK_LIMIT
+)
+PROBE: Final = _topic(  # cleared when measured
+    "node/{node}/probe/{index}", "Probe", "raw", by="own", to="own", most=CHUNK_LIMIT, retain=True
+)
+FENCE: Final = _topic("node/{node}/fence", "Fence", "raw", by="own", to="own", most=KIB)  # see broker.exactly_once
+FRAME: Final = _topic("frame/{stream}", "Frame", "image", by="camera device", to="device", most=64 * MIB)
+STREAM_OWNER: Final = _topic("owner/{stream}", "Owner", "json", by="device", to=_ALL, most=KIB, retain=True)
+RESULT: Final = _topic("result/{stream}", "Result", "json", by="device", to="device operator viewer", most=MIB)
+OUTPUT: Final = _topic("output/{stream}", "Output", "msgpack", by="device", to="operator viewer", most=CHUNK_LIMIT)
+PING: Final = _topic("ping/{node}", "Ping", "json", by="node planner operator", to="own", most=64 * KIB)
+TAKEN: Final = _topic("taken/{node}", "Taken", "json", by="camera operator", to="own", most=64 * KIB)
+COMMAND: Final = _topic("cmd/{node}/{verb}", "Command", "json", by="operator", to="own", most=64 * KIB)
+REPLY: Final = _topic("reply/{client}", "Reply", "json", by="node planner", to="own", most=8 * MIB)
 
 ALL: Final[tuple[Topic, ...]] = (
     PLAN,
@@ -97,6 +135,8 @@ ALL: Final[tuple[Topic, ...]] = (
     STREAM_OWNER,
     RESULT,
     OUTPUT,
+    PING,
+    TAKEN,
     COMMAND,
     REPLY,
 )

@@ -1,8 +1,8 @@
 """The cost model: the seconds, bytes and money of a placement, per stage and link. All planners and every printed price
 use it.
 
-Source: D3's serial sum, with a tensor sent once to however many readers it has. The broker stands at the edge, so what
-goes from device to cloud pays both links.
+Source: D3's serial sum, with a tensor sent once to however many readers it has, coded where that is cheaper. The broker
+stands at the edge, so what goes from device to cloud pays both links.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipeline import ranges
+from pipeline.codecs import NONE
+from pipeline.coding import QUICKEST, CodecCosts, Coding, CodingWorth, Way, given, least
 from pipeline.errors import PlanError
-from pipeline.graph import ModelGraph
-from pipeline.placement import Tier, crossings
+from pipeline.graph import ModelGraph, Tensor
+from pipeline.placement import Crossing, Tier, crossings
 from pipeline.ranges import Count, Id, Label, Sum
 
 MOST_TILES = 256
@@ -90,7 +92,9 @@ class Costs:
     that a frame takes a tier's node, wherever it passes from node to node, to receive and to send beside what links
     take, `frame_overhead_s` those that it takes the device to read the frame and to answer it, whatever the placement.
     With `tiles` all holds for placements that have a certain stack on the edge, shared out: `seconds` are then what its
-    blocks take so, waiting included.
+    blocks take so, waiting included. `codecs` is what is known of codecs, None to send all tensors as they are, and
+    `worth` by what the codec of each tensor is chosen; `fixed` are the codecs by tensor that a plan has, whatever is
+    cheapest now.
     """
 
     seconds: Mapping[Tier, Sequence[float]]
@@ -100,6 +104,9 @@ class Costs:
     send_receive_overhead: Mapping[Tier, float] = field(default_factory=lambda: MappingProxyType({}))
     frame_overhead_s: float = 0.0
     tiles: TilesCost | None = None
+    codecs: CodecCosts | None = None
+    worth: CodingWorth = QUICKEST
+    fixed: Mapping[int, str] | None = None
 
     def check(self, graph: ModelGraph) -> None:
         """Raise PlanError unless there is a finite, non-negative time for each block of each tier with a node."""
@@ -128,19 +135,36 @@ class Costs:
         """The link from `lower` to the next tier."""
         return self.device_edge if lower == Tier.DEVICE else self.edge_cloud
 
+    def coding(self, tensor: Tensor, way: Way) -> Coding:
+        """How the tensor is sent from one tier to another."""
+        if self.fixed is not None:
+            return given(tensor, way, self.codecs, self.fixed.get(tensor.id, NONE))
+        bandwidths = {lower: self.link(lower).bandwidth_bytes_per_s for lower in LINKS}
+        return least(tensor, way, self.codecs, bandwidths, self.worth)
+
 
 @dataclass(frozen=True, slots=True)
 class LinkCost:
-    """Tensors going up a link and the result coming down it: seconds and bytes of both.
+    """Tensors going up a link and the result coming down it: seconds and bytes of both, as they are sent.
 
     In `seconds` is also what the nodes at its ends take to send and receive: the edge's between device and edge.
-    `busy_seconds` are those in which the link is taken and no other frame's bytes can pass.
+    `busy_seconds` are those in which the link is taken and no other frame's bytes can pass. `uncoded_nbytes` are the
+    tensors as they are; `encode_seconds` those of tensors that begin their way here, `decode_seconds` of those that end
+    it.
     """
 
     seconds: Sum
     nbytes: Count
     result_nbytes: Count
     busy_seconds: Sum
+    uncoded_nbytes: Count = 0
+    encode_seconds: Sum = 0.0
+    decode_seconds: Sum = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """How many times fewer bytes go up than the tensors have."""
+        return self.uncoded_nbytes / self.nbytes if self.nbytes and self.uncoded_nbytes else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +184,12 @@ class Prediction:
 
     @property
     def period_s(self) -> float:
-        """Seconds between the frames of a stream at full load: those of its busiest stage, tile worker or link."""
-        busy = [link.busy_seconds for link in self.links.values()]
+        """Seconds between a stream's frames at full load: those of its busiest stage, tile worker, coder or link."""
+        busy = [
+            seconds
+            for link in self.links.values()
+            for seconds in (link.busy_seconds, link.encode_seconds, link.decode_seconds)
+        ]
         stages = dict(self.stages)
         if self.tiles is not None:
             stages[Tier.EDGE.label] -= self.tiles.seconds - self.tiles.own_seconds
@@ -211,15 +239,18 @@ def critical_path_s(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) 
     A lower bound for how branches may overlap: each tensor crosses on its own, and the answer's way back is not in it.
     """
     done = [0.0] * len(graph)
+    codings = {c.tensor: coding_of(graph, costs, c) for c in crossings(graph, placement)}
     for block in graph.blocks:
         tier, ready = placement[block.index], 0.0
         for tensor in block.inputs:
             producer = graph.producer[tensor]
             arrives = done[producer]
+            if placement[producer] < tier:
+                arrives += codings[tensor].encode_s + codings[tensor].decode_s
             for lower in LINKS:
                 if placement[producer] <= lower < tier:
                     link = costs.link(lower)
-                    arrives += graph.tensors[tensor].nbytes / link.bandwidth_bytes_per_s + link.latency_s
+                    arrives += codings[tensor].nbytes / link.bandwidth_bytes_per_s + link.latency_s
             ready = max(ready, arrives)
         done[block.index] = ready + costs.seconds[tier][block.index]
     return max(done[graph.producer[tensor]] for tensor in graph.outputs)
@@ -229,10 +260,27 @@ def _link_cost(graph: ModelGraph, placement: Sequence[Tier], costs: Costs, lower
     if max(placement) <= lower:
         return None
     link = costs.link(lower)
-    nbytes = sum(graph.tensors[c.tensor].nbytes for c in crossings(graph, placement) if c.crosses(lower))
+    crossing = [c for c in crossings(graph, placement) if c.crosses(lower)]
+    codings = {c.tensor: coding_of(graph, costs, c) for c in crossing}
+    nbytes = sum(coding.nbytes for coding in codings.values())
+    encode_s = sum(codings[c.tensor].encode_s for c in crossing if c.source == lower)
+    decode_s = sum(codings[c.tensor].decode_s for c in crossing if c.readers[-1] == lower + 1)
     returning = [t for t in set(graph.outputs) if placement[graph.producer[t]] > lower]
     result_nbytes = sum(graph.tensors[t].nbytes for t in returning)
     busy = (nbytes + result_nbytes) / link.bandwidth_bytes_per_s
     handled_by = {Tier.DEVICE, Tier.EDGE} & {Tier.DEVICE, *placement} if lower == Tier.DEVICE else {Tier.CLOUD}
     overhead_s = sum(costs.send_receive_overhead.get(tier, 0.0) for tier in handled_by)
-    return LinkCost(busy + link.latency_s * (2 if returning else 1) + overhead_s, nbytes, result_nbytes, busy)
+    return LinkCost(
+        seconds=encode_s + busy + decode_s + link.latency_s * (2 if returning else 1) + overhead_s,
+        nbytes=nbytes,
+        result_nbytes=result_nbytes,
+        busy_seconds=busy,
+        uncoded_nbytes=sum(graph.tensors[c.tensor].nbytes for c in crossing),
+        encode_seconds=encode_s,
+        decode_seconds=decode_s,
+    )
+
+
+def coding_of(graph: ModelGraph, costs: Costs, crossing: Crossing) -> Coding:
+    """How a tensor that leaves its tier is sent: one way for all its readers."""
+    return costs.coding(graph.tensors[crossing.tensor], (crossing.source, crossing.readers[-1]))

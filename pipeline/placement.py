@@ -26,7 +26,7 @@ class Tier(IntEnum):
     @property
     def label(self) -> str:
         """The tier's name as configuration and JSON write it."""
-        return self.name.lower()
+        return _LABELS[self]
 
     @classmethod
     def named(cls, label: str) -> Tier:
@@ -37,6 +37,7 @@ class Tier(IntEnum):
             raise PlanError(f"unknown tier {label!r}: device, edge or cloud") from None
 
 
+_LABELS = tuple(tier.name.lower() for tier in Tier)
 Placement: TypeAlias = tuple[Tier, ...]
 """One tier for each block, by block index; block 0 (the input) is always on the device."""
 

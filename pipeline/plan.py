@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, NewType
 
 from pydantic import Field
 
 from pipeline import ranges
+from pipeline.codecs import CODECS, NONE
 from pipeline.cost import Prediction
 from pipeline.errors import PlanError, TileError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Crossing, NodeId, Placement, Stage, Tier, check, crossings, stages
 from pipeline.protocol_version import PROTOCOL_VERSION
-from pipeline.ranges import Count, Epoch, Id, IdRange, Name, Number, Plain, Sentence, TierLabel, Timestamp, Word
+from pipeline.ranges import Count, Epoch, Id, IdRange, Index, Name, Number, Plain, Sentence, TierLabel, Timestamp, Word
 from pipeline.tiles.tiling import TiledStage, Tiling, tiled_stage
 
 __all__ = ["MAX_BLOCKS", "NodeId", "Plan", "StreamId"]
@@ -33,6 +34,14 @@ class _WrittenStage:
     tier: TierLabel
     node: Annotated[NodeId, IdRange]
     blocks: Annotated[tuple[Span, ...], Field(min_length=1, max_length=ranges.MOST_BLOCKS)]
+
+
+@dataclass(frozen=True, slots=True)
+class _WrittenTensor:
+    """A tensor that crosses as JSON has it."""
+
+    tensor: Index
+    codec: Word = NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,7 @@ class _Written:
     runner_up: _WrittenRunnerUp | None = None
     plan_request: Plain | None = None
     tiles: Tiling | None = None
+    tensors: Annotated[tuple[_WrittenTensor, ...], Field(max_length=10 * ranges.MOST_BLOCKS)] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,8 @@ class Plan:
     `nodes` names a node for each tier that `placement` uses, the device always among them. `planner` is the algorithm
     (`exact`, `forced`), `reason` a sentence for people, `created_ts` seconds since 1970. `objective` is what it was
     judged by, `runner_up` the next best choice (kind, nodes, value, prediction), and `plan_request` what a person asked
-    for in place of the configuration, as plain JSON values. `tiles` shares a stack of the edge's blocks out.
+    for in place of the configuration, as plain JSON values. `tiles` shares a stack of the edge's blocks out. `codecs`
+    says how tensors that cross are coded, by tensor id; all others go as they are.
     """
 
     stream: StreamId
@@ -88,6 +99,7 @@ class Plan:
     runner_up: Mapping[str, Any] | None = None
     plan_request: Mapping[str, Any] | None = None
     tiles: Tiling | None = None
+    codecs: Mapping[int, str] = field(default_factory=dict)
 
     @cached_property
     def device(self) -> NodeId:
@@ -153,7 +165,7 @@ class Plan:
                     "from": crossing.source.label,
                     "to": [tier.label for tier in crossing.readers],
                     "nbytes": graph.tensors[crossing.tensor].nbytes,
-                    "codec": "raw",
+                    "codec": self.codecs.get(crossing.tensor, NONE),
                 }
                 for crossing in self.crossings(graph)
             ],
@@ -186,6 +198,7 @@ class Plan:
             runner_up=value.get("runner_up"),
             plan_request=written.plan_request,
             tiles=written.tiles,
+            codecs={t.tensor: t.codec for t in written.tensors if t.codec in CODECS},
         )
         if Tier.DEVICE not in plan.nodes:
             raise PlanError("a plan needs a device node")

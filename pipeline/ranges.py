@@ -66,6 +66,7 @@ Sum: TypeAlias = Annotated[float, Strict(), Field(ge=0, le=MOST_SECONDS * MOST_B
 Timestamp: TypeAlias = Annotated[float, Strict(), Field(ge=0, le=1e11, allow_inf_nan=False)]
 """Seconds since 1970."""
 Rate: TypeAlias = Annotated[float, Strict(), Field(ge=1e-3, le=MOST_RATE, allow_inf_nan=False)]
+Ratio: TypeAlias = Annotated[float, Strict(), Field(ge=1e-3, le=1e6, allow_inf_nan=False)]
 Number: TypeAlias = Annotated[float, Strict(), Field(ge=-1e18, le=1e18, allow_inf_nan=False)]
 
 

@@ -16,6 +16,9 @@ from typing import TypeAlias
 import numpy as np
 import xxhash
 
+from pipeline import codecs
+from pipeline.codecs import NONE
+from pipeline.codecs.base import bytes_of
 from pipeline.errors import WireError
 from pipeline.graph import Tensor
 from pipeline.wire import (
@@ -26,7 +29,6 @@ from pipeline.wire import (
     FrameKey,
     Received,
     Trace,
-    bytes_of,
     decode_chunk,
     decode_head,
 )
@@ -42,8 +44,11 @@ ChunkKey: TypeAlias = tuple[str, FrameKey, int]
 
 @dataclass(slots=True, eq=False)
 class _Partial:
+    """`expected` is the tensor, `held` the memory that its chunks go to: its own where they are not coded."""
+
     chunk: Chunk
-    array: Array
+    expected: Tensor
+    held: Array
     bytes_at: dict[int, int] = field(default_factory=dict)
     decode_seconds: float = 0.0
     trace: Trace = ()
@@ -68,8 +73,8 @@ class _Partial:
         return end >= self.chunk.nbytes
 
     def is_of(self, chunk: Chunk) -> bool:
-        """True for a chunk of the same bytes, as far as its header says."""
-        return (chunk.checksum, chunk.nbytes) == (self.chunk.checksum, self.chunk.nbytes)
+        """True for a chunk of the same coded bytes, as far as its header says."""
+        return _content(chunk) == _content(self.chunk)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +121,7 @@ class Assembler:
         key = _key(sender, chunk)
         with self._lock:
             partial = self._partial_of(key, chunk)
-        bytes_of(partial.array)[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
+        bytes_of(partial.held)[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
         return self._added(key, partial, chunk, len(chunk.data), began)
 
     def place(self, sender: str, first: memoryview, nbytes: int) -> Place | None:
@@ -135,7 +140,7 @@ class Assembler:
                 partial.open_places += 1
         except WireError:
             return None
-        into = bytes_of(partial.array)[chunk.offset : chunk.offset + nbytes - begin]
+        into = bytes_of(partial.held)[chunk.offset : chunk.offset + nbytes - begin]
         return Place(begin, into, sender, replace(chunk, data=into), partial)
 
     def drop_epoch(self, stream: str, epoch: int) -> None:
@@ -191,8 +196,7 @@ class Assembler:
             has_writers = bool(partial.open_places)
         # a chunk that comes twice, or overlaps with others, may be under way into this memory still; nobody can begin
         # another one any more
-        array = _copied(partial.array) if has_writers else partial.array
-        received = _checked(partial, array)
+        received = _decoded(partial, _copied(partial.held) if has_writers else partial.held)
         return replace(received, decode_seconds=partial.decode_seconds + time.perf_counter() - began)
 
     def _begin(self, key: ChunkKey, chunk: Chunk) -> _Partial:
@@ -202,12 +206,15 @@ class Assembler:
                 f"unexpected tensor {chunk.tensor} of stream {chunk.key.stream!r}, epoch {chunk.key.epoch}: "
                 "no plan that this node holds asks for it"
             )
-        if (chunk.dtype, chunk.shape, chunk.nbytes) != (expected.dtype, expected.shape, expected.nbytes):
+        is_whole = chunk.nbytes == expected.nbytes if chunk.codec == NONE else chunk.nbytes < expected.nbytes
+        if (chunk.dtype, chunk.shape) != (expected.dtype, expected.shape) or not is_whole:
+            coded = "" if chunk.codec == NONE else f", coded with {chunk.codec}"
             raise WireError(
-                f"tensor {chunk.tensor} ({expected.name}): {chunk.dtype}{list(chunk.shape)} of {chunk.nbytes} bytes, "
-                f"expected {expected.dtype}{list(expected.shape)} of {expected.nbytes}"
+                f"tensor {chunk.tensor} ({expected.name}): {chunk.dtype}{list(chunk.shape)} of {chunk.nbytes} bytes"
+                f"{coded}, expected {expected.dtype}{list(expected.shape)} of {expected.nbytes}"
             )
-        partial = _Partial(chunk, _aligned(expected.shape, expected.dtype, expected.nbytes))
+        held = _aligned_to(expected) if chunk.codec == NONE else np.empty(chunk.nbytes, np.uint8)
+        partial = _Partial(chunk, expected, held)
         self._partial[key] = partial
         self.pending_bytes += chunk.nbytes
         while self.pending_bytes > self._limit_bytes and len(self._partial) > 1:
@@ -236,15 +243,24 @@ def _key(sender: str, chunk: Chunk) -> ChunkKey:
     return sender, replace(chunk.key, oldest_open=0), chunk.tensor
 
 
-def _checked(partial: _Partial, array: Array) -> Received:
-    """The whole tensor. Raises WireError where its checksum is not its sender's."""
-    chunk, seen = partial.chunk, xxhash.xxh3_64_intdigest(bytes_of(array))
+def _content(chunk: Chunk) -> tuple[int, int, str]:
+    """What all chunks of a tensor agree in."""
+    return chunk.checksum, chunk.nbytes, chunk.codec
+
+
+def _decoded(partial: _Partial, held: Array) -> Received:
+    """The whole tensor, of all its coded bytes. Raises WireError where its checksum is not its sender's."""
+    chunk, array = partial.chunk, held
+    if chunk.codec != NONE:
+        array = _aligned_to(partial.expected)
+        codecs.decode(chunk.codec, bytes_of(held), array)
+    seen = xxhash.xxh3_64_intdigest(bytes_of(array))
     if seen != chunk.checksum:
         raise WireError(
             f"tensor {chunk.tensor} of frame {chunk.key.sequence}: checksum {seen:016x}, "
             f"its sender had {chunk.checksum:016x}"
         )
-    return Received(chunk.key, chunk.tensor, array, partial.trace, 0.0)
+    return Received(chunk.key, chunk.tensor, array, partial.trace, 0.0, chunk.nbytes)
 
 
 def _aligned(shape: tuple[int, ...], dtype: str, nbytes: int) -> Array:
@@ -252,6 +268,10 @@ def _aligned(shape: tuple[int, ...], dtype: str, nbytes: int) -> Array:
     held = np.empty(nbytes + ALIGNMENT, np.uint8)
     begin = -held.ctypes.data % ALIGNMENT
     return held[begin : begin + nbytes].view(dtype).reshape(shape)
+
+
+def _aligned_to(tensor: Tensor) -> Array:
+    return _aligned(tensor.shape, tensor.dtype, tensor.nbytes)
 
 
 def _copied(array: Array) -> Array:

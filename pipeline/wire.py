@@ -1,16 +1,16 @@
 """The wire format: a tensor as msgpack chunks. Bytes in, chunk or WireError out; `reassembly` puts chunks together.
 
 A chunk is the msgpack array `[header map, bin]`. Every header names the whole tensor, so chunks may come in any order,
-twice, or never. Nothing is allocated for what a header claims until it equals what this node expects, and nothing is
-ever executed. Layout constants and the header's keys are part of PROTOCOL_VERSION.
+twice, or never. Their bytes are coded (`pipeline.codecs`) as the header says; the checksum is that of the tensor's own
+bytes. Nothing is allocated for what a header claims until it equals what this node expects, and coded bytes are fewer
+than the tensor's. Nothing is ever executed. Layout constants and the header's keys are part of PROTOCOL_VERSION.
 """
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import msgpack
@@ -18,55 +18,47 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from pipeline import wire_fields
+from pipeline import codecs, wire_fields
+from pipeline.codecs import CODECS, NONE, Buffer
+from pipeline.codecs.base import bytes_of
 from pipeline.errors import WireError
 from pipeline.graph import DTYPES, MOST_TENSOR_BYTES
 from pipeline.protocol_version import PROTOCOL_VERSION, require_protocol
 from pipeline.ranges import (
-    ID,
     MOST_ATTEMPT,
     MOST_BLOCKS,
     MOST_EPOCH,
     MOST_RANK,
     MOST_REASON,
-    MOST_SECONDS,
     MOST_SEQUENCE,
 )
+from pipeline.trace import MAX_HOPS, Hop, Trace, pack_trace, read_trace
+
+__all__ = [
+    "MAX_HOPS",
+    "Array",
+    "Chunk",
+    "Encoded",
+    "Failed",
+    "FrameKey",
+    "Hop",
+    "Received",
+    "Trace",
+    "decode_chunk",
+    "decode_head",
+    "encode",
+    "encode_failure",
+]
 
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
-MAX_HOPS = 16
 PARTS = 2
 MARK_WINDOW = 10**9
 """Sequences of a thousand starts of a device: as far as a low-water mark is believed."""
-_ID = re.compile(ID)
 _MOST_TILES = 256
-_MOST_TS = 1e11
 _BIN_SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 
 Array: TypeAlias = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """One node's work on a frame, in seconds on its own clock; `*_ts` are seconds since 1970.
-
-    `arrived_ts` is when the last input was whole, `sent_ts` when the first chunk of the output was made. While a node
-    was compiling (`is_compiling`), what it took is not what it usually takes.
-    """
-
-    node: str
-    tier: str
-    arrived_ts: float
-    decode_seconds: float = 0.0
-    queue_seconds: float = 0.0
-    compute_seconds: float = 0.0
-    encode_seconds: float = 0.0
-    sent_ts: float = 0.0
-    is_compiling: bool = False
-
-
-Trace: TypeAlias = tuple[Hop, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +79,13 @@ class FrameKey:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A decoded chunk: `data` is the part of the tensor's bytes from `offset` on."""
+    """A chunk that was read: `data` is the part from `offset` on of the `nbytes` that `codec` made of the tensor."""
 
     key: FrameKey
     tensor: int
     dtype: str
     shape: tuple[int, ...]
+    codec: str
     nbytes: int
     offset: int
     checksum: int
@@ -103,13 +96,14 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A whole tensor, its trace, and the seconds spent putting it together."""
+    """A whole tensor, its trace, and the seconds spent putting it together. `nbytes` came for it, coded."""
 
     key: FrameKey
     tensor: int
     array: Array
     trace: Trace
     decode_seconds: float
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,43 +115,81 @@ class Failed:
     trace: Trace
 
 
+class Encoded:
+    """A coded tensor: iterate once for its chunks. `codec` is what coded it, `nbytes` what that made of it.
+
+    The encode seconds of the trace's last hop are what coding and making the chunks took, the reader's time between
+    chunks excluded.
+    """
+
+    def __init__(
+        self, key: FrameKey, tensor: int, array: Array, codec: str, trace: Trace, chunk_bytes: int, began: float
+    ) -> None:
+        coded = codecs.encode(codec, array)
+        self.codec, self.nbytes = coded.codec, coded.nbytes
+        self._buffers, self._trace, self._chunk_bytes, self._began = coded.buffers, trace, chunk_bytes, began
+        self._header = {
+            "v": PROTOCOL_VERSION,
+            **asdict(key),
+            "tensor": tensor,
+            "dtype": array.dtype.name,
+            "shape": array.shape,
+            "codec": coded.codec,
+            "nbytes": coded.nbytes,
+            "checksum": xxhash.xxh3_64_intdigest(bytes_of(array)),
+        }
+        self._spent = time.perf_counter() - began
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(b"".join, self.parts())
+
+    def parts(self) -> Iterator[tuple[Buffer, ...]]:
+        """The same chunks, each as its header and parts of the coded tensor's own memory, which is not copied."""
+        header, spent = self._header, self._spent
+        began = time.perf_counter()
+        for offset, parts in _cut(self._buffers, self._chunk_bytes):
+            header["offset"] = offset
+            size = sum(map(len, parts))
+            if offset + size >= self.nbytes:
+                header["trace"] = pack_trace(self._trace, spent + time.perf_counter() - began)
+            head = b"".join((b"\x92", msgpack.packb(header), b"\xc6", size.to_bytes(4, "big")))
+            spent += time.perf_counter() - began
+            yield (head, *parts)
+            began = time.perf_counter()
+
+
 def encode(
-    key: FrameKey, tensor: int, array: Array, *, trace: Trace = (), chunk_bytes: int = CHUNK_BYTES
-) -> Iterator[bytes]:
-    """The chunks of `array`, in order, each at most `chunk_bytes` of data; the last carries the trace."""
-    for parts in encode_parts(key, tensor, array, trace=trace, chunk_bytes=chunk_bytes):
-        yield b"".join(parts)
+    key: FrameKey,
+    tensor: int,
+    array: Array,
+    *,
+    codec: str = NONE,
+    trace: Trace = (),
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Encoded:
+    """The chunks of `array`, in order, each at most `chunk_bytes` of data; the last carries the trace.
 
-
-def encode_parts(
-    key: FrameKey, tensor: int, array: Array, *, trace: Trace = (), chunk_bytes: int = CHUNK_BYTES
-) -> Iterator[tuple[bytes, memoryview]]:
-    """The same chunks, each as its header and a part of the array's own memory, which is not copied.
-
-    The encode seconds of the last hop are what this generator itself took, the reader's time between chunks excluded.
+    Where `codec` saves nothing, the array is sent as it is.
     """
     began = time.perf_counter()
     array = np.asarray(array, array.dtype.newbyteorder("="), order="C")  # np.ascontiguousarray makes rank 0 rank 1
-    data = bytes_of(array)
-    header = {
-        "v": PROTOCOL_VERSION,
-        **asdict(key),
-        "tensor": tensor,
-        "dtype": array.dtype.name,
-        "shape": array.shape,
-        "nbytes": array.nbytes,
-        "checksum": xxhash.xxh3_64_intdigest(data),
-    }
-    spent = 0.0
-    for offset in range(0, max(array.nbytes, 1), chunk_bytes):
-        part = data[offset : offset + chunk_bytes]
-        header["offset"] = offset
-        if offset + chunk_bytes >= array.nbytes:
-            header["trace"] = _pack_trace(trace, spent + time.perf_counter() - began)
-        head = b"".join((b"\x92", msgpack.packb(header), b"\xc6", len(part).to_bytes(4, "big")))
-        spent += time.perf_counter() - began
-        yield head, part
-        began = time.perf_counter()
+    return Encoded(key, tensor, array, codec, trace, chunk_bytes, began)
+
+
+def _cut(buffers: Sequence[Buffer], chunk_bytes: int) -> Iterator[tuple[int, list[memoryview]]]:
+    """Where a chunk begins, and the parts of the buffers that are in it; one empty chunk where there is nothing."""
+    begin, parts, room = 0, [], chunk_bytes
+    for buffer in buffers:
+        rest = memoryview(buffer)
+        while len(rest) >= room:
+            parts.append(rest[:room])
+            yield begin, parts
+            begin, rest, parts, room = begin + chunk_bytes, rest[room:], [], chunk_bytes
+        if rest:
+            parts.append(rest)
+            room -= len(rest)
+    if parts or not begin:
+        yield begin, parts
 
 
 def encode_failure(key: FrameKey, message: str, trace: Trace = ()) -> bytes:
@@ -168,10 +200,11 @@ def encode_failure(key: FrameKey, message: str, trace: Trace = ()) -> bytes:
         "tensor": 0,
         "dtype": "uint8",
         "shape": (0,),
+        "codec": NONE,
         "nbytes": 0,
         "checksum": xxhash.xxh3_64_intdigest(b""),
         "offset": 0,
-        "trace": _pack_trace(trace, 0.0),
+        "trace": pack_trace(trace, 0.0),
         "error": message[:MOST_REASON] or "no reason given",
     }
     return b"".join((b"\x92", msgpack.packb(header), b"\xc6", (0).to_bytes(4, "big")))
@@ -219,15 +252,19 @@ def _chunk(header: Mapping[str, Any], data: memoryview) -> Chunk:
     dtype, shape = wire_fields.text("dtype", header["dtype"]), header["shape"]
     if dtype not in DTYPES or not isinstance(shape, list | tuple) or len(shape) > MOST_RANK:
         raise ValueError(f"a tensor of up to {MOST_RANK} axes of a dtype known here, not {dtype!r:.40}")
+    codec = wire_fields.text("codec", header["codec"])
+    if codec != NONE and codec not in CODECS:
+        raise ValueError(f"codec: one of {', '.join((NONE, *CODECS))} expected, not {codec!r:.40}")
     return Chunk(
         key=key,
         tensor=count("tensor", 10 * MOST_BLOCKS),
         dtype=dtype,
         shape=tuple(wire_fields.count("shape", size, 1 << 31) for size in shape),
+        codec=codec,
         nbytes=count("nbytes", MOST_TENSOR_BYTES),
         offset=count("offset", MOST_TENSOR_BYTES),
         checksum=count("checksum", (1 << 64) - 1),
-        trace=_read_trace(header.get("trace", ())),
+        trace=read_trace(header.get("trace", ())),
         error=wire_fields.text("error", header.get("error", ""), MOST_REASON),
         data=data,
     )
@@ -252,42 +289,3 @@ def _read_header(payload: bytes | memoryview, nbytes: int) -> tuple[Mapping[str,
     if not width or begin > len(payload) or nbytes - begin != claimed:
         raise WireError(f"truncated chunk: {max(nbytes - begin, 0)} bytes of data, its header claims {claimed}")
     return header, begin
-
-
-def bytes_of(array: Array) -> memoryview:
-    """The array's own memory as bytes, not a copy; the array is C-contiguous."""
-    return array.reshape(-1).view(np.uint8).data
-
-
-def _pack_trace(trace: Trace, encode_seconds: float) -> list[list[Any]]:
-    if trace:
-        trace = (*trace[:-1], replace(trace[-1], encode_seconds=encode_seconds))
-    return [list(asdict(hop).values()) for hop in trace]
-
-
-def _read_trace(value: Any) -> Trace:
-    if len(value) > MAX_HOPS:
-        raise ValueError(f"a trace of {len(value)} hops, at most {MAX_HOPS}")
-    return tuple(_read_hop(*hop) for hop in value)
-
-
-def _read_hop(node: Any, tier: Any, *numbers: Any) -> Hop:
-    *timestamps, is_compiling = numbers
-    arrived, decode, queue, compute, encode, sent = timestamps
-    arrived_ts, sent_ts = (
-        wire_fields.number("arrived_ts", arrived, _MOST_TS),
-        wire_fields.number("sent_ts", sent, _MOST_TS),
-    )
-    took = [wire_fields.number("seconds of a hop", number, MOST_SECONDS) for number in (decode, queue, compute, encode)]
-    name = wire_fields.identifier("node of a hop", node)
-    return Hop(
-        name,
-        wire_fields.text("tier", tier),
-        arrived_ts,
-        took[0],
-        took[1],
-        took[2],
-        took[3],
-        sent_ts,
-        is_compiling is True,
-    )

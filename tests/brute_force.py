@@ -61,17 +61,61 @@ class AllPlacements:
                 if tensor.id in graph.outputs:
                     self.down[lower] += tensor.nbytes * producer
 
+    def sent(self, objective: Objective) -> tuple[dict[Tier, Floats], list[Floats]]:
+        """Bytes up each link with the best codec of each tensor, and seconds of each node's coding."""
+        nothing = np.zeros(len(self.placed))
+        up = {lower: nothing.copy() for lower in (Tier.DEVICE, Tier.EDGE)}
+        encoding, decoding = {tier: nothing.copy() for tier in Tier}, {tier: nothing.copy() for tier in Tier}
+        for tensor in self.graph.tensors:
+            readers = list(self.graph.consumers[tensor.id])
+            if not readers:
+                continue
+            source = self.placed[:, self.graph.producer[tensor.id]]
+            furthest = self.placed[:, readers].max(axis=1)
+            for way in ((0, 1), (0, 2), (1, 2)):
+                goes = (source == way[0]) & (furthest == way[1])
+                nbytes, encode_s, decode_s = self._best_codec(tensor, way, objective)
+                for lower in range(*way):
+                    up[Tier(lower)] += nbytes * goes
+                encoding[Tier(way[0])] += encode_s * goes
+                decoding[Tier(way[1])] += decode_s * goes
+        return up, [*encoding.values(), *decoding.values()]
+
+    def _best_codec(self, tensor: Tensor, way: tuple[int, int], objective: Objective) -> tuple[float, float, float]:
+        """Bytes, seconds to encode, seconds to decode, of all codecs that both ends (and what is between) have."""
+        known, size = self.costs.codecs, tensor.nbytes
+        rates = [(self.costs.device_edge, self.costs.edge_cloud)[n].bandwidth_bytes_per_s for n in range(*way)]
+        found = [(float(size), 0.0, 0.0)]
+        if known is not None and {Tier(end) for end in way} <= known.speeds.keys():
+            between = [known.speeds[t] for t in range(way[0], way[1] + 1) if t in known.speeds]  # type: ignore[index]
+            for codec, ratio in known.ratios.get(tensor.id, {}).items():
+                if ratio > 1 and all(codec in speeds for speeds in between):
+                    encode_s = size / between[0][codec].encode_bytes_per_s
+                    decode_s = size / between[-1][codec].decode_bytes_per_s
+                    found.append((float(-(-size // ratio)), encode_s, decode_s))
+
+        def cost(option: tuple[float, float, float]) -> float:
+            nbytes, encode_s, decode_s = option
+            sent_s = [nbytes / rate for rate in rates]
+            total = max(objective.latency, 1e-6) * (encode_s + sum(sent_s) + decode_s)
+            total += objective.period * max(encode_s, decode_s, *sent_s)
+            return total + objective.backbone * nbytes / 1e6 * (way[1] == 2)
+
+        return min(found, key=cost)
+
     def values(self, objective: Objective) -> Floats:
         """The objective of each."""
         costs, latency, price = self.costs, np.zeros(len(self.placed)), np.zeros(len(self.placed))
-        busy = list(self.seconds.values())
+        up, coding = self.sent(objective)
+        busy = [*self.seconds.values(), *coding]
+        latency = latency + np.sum(coding, axis=0)
         for tier, seconds in self.seconds.items():
             latency = latency + seconds
             price = price + costs.prices.get(tier, 0.0) * seconds
         for lower, link in ((Tier.DEVICE, costs.device_edge), (Tier.EDGE, costs.edge_cloud)):
-            busy.append((self.up[lower] + self.down[lower]) / link.bandwidth_bytes_per_s)
+            busy.append((up[lower] + self.down[lower]) / link.bandwidth_bytes_per_s)
             latency = latency + busy[-1] + link.latency_s * (1.0 * self.used[lower] + self.back[lower])
-        backbone = (self.up[Tier.EDGE] + self.down[Tier.EDGE]) / 1e6
+        backbone = (up[Tier.EDGE] + self.down[Tier.EDGE]) / 1e6
         period = np.max(busy, axis=0)
         return np.asarray(
             objective.latency * latency

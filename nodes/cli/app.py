@@ -10,9 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from nodes.cli import broker as broker_commands
+from nodes.cli import enrol as enrolling
 from nodes.cli import model_commands as models
 from nodes.cli import pipeline_commands as running
 from nodes.cli import process_commands as processes
+from nodes.cli import supervise as supervising
 from nodes.display.log import open_standard_files
 from nodes.display.text import plain_lines
 from pipeline.errors import TrisectError
@@ -60,7 +63,9 @@ def options(
 
 
 for _command in (
-    *(processes.broker, processes.node, processes.planner, processes.watch),
+    *(processes.node, processes.planner, processes.watch),
+    *(enrolling.init, enrolling.enrol, enrolling.renew, enrolling.revoke, enrolling.members),
+    *(supervising.health, supervising.doctor, supervising.check),
     *(running.place, running.objective, running.plan, running.drain, running.forget, running.publish),
     *(models.scission, processes.demo, models.profile, models.models, models.verify, models.pack),
 ):
@@ -68,6 +73,8 @@ for _command in (
 _bench = typer.Typer(help="Measure what this machine can do.", no_args_is_help=True)
 _bench.command("engines")(models.bench_engines)
 app.add_typer(_bench, name="bench")
+app.add_typer(broker_commands.app, name="broker")
+app.add_typer(supervising.service, name="service")
 
 
 def _leave(number: int, frame: FrameType | None) -> Any:

@@ -11,7 +11,11 @@ import typer
 
 ConfigOption = Annotated[
     Path,
-    typer.Option("--config", "-c", envvar="TRISECT_CONFIG", help="The pipeline's YAML file, the same on all machines."),
+    typer.Option(
+        *("--config", "-c", "--enrolment"),
+        envvar="TRISECT_CONFIG",
+        help="The pipeline's YAML file, the same on all machines; or this machine's enrolment.",
+    ),
 ]
 StreamOption = Annotated[str | None, typer.Option("--stream", help="The stream; may be left out if there is one.")]
 STDOUT = "-"

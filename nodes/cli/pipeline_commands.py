@@ -183,13 +183,20 @@ def drain(
 def forget(
     node: Annotated[str, typer.Argument(help="A node that is gone for good.")],
     config: ConfigOption = DEFAULT_CONFIG,
+    folder: Annotated[Path | None, typer.Option(help="Of `trisect init`, where nodes are enrolled.")] = None,
 ) -> None:
     """Clear what the broker retains of a node that is gone; refused while it lives."""
     from nodes.client import requests
     from nodes.config.loader import load_config
     from pipeline.plan import NodeId
 
-    cleared = requests.forget(load_config(config), NodeId(node))
+    if folder is not None:
+        from nodes.enrolment.folder import PipelineFolder
+
+        settings = PipelineFolder(folder).config_as(node)
+    else:
+        settings = load_config(config)
+    cleared = requests.forget(settings, NodeId(node))
     print(f"{node} is forgotten: {len(cleared)} topics cleared")
 
 

@@ -1,4 +1,4 @@
-"""Commands that start the processes of a pipeline: broker, nodes, planner, and the view of them."""
+"""Commands that start the processes of a pipeline: nodes, planner, the view of them, and the demo."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -36,46 +35,10 @@ class Stoppable(Protocol):
         """End soon, and say why."""
 
 
-def broker(
-    port: Annotated[int, typer.Option(help="The port; 0 picks a free one.")] = 1883,
-    host: Annotated[
-        str, typer.Option(help="The address to listen on; not loopback only with passwords.")
-    ] = "127.0.0.1",
-    websockets_port: Annotated[int | None, typer.Option(help="A second listener, for browsers.")] = None,
-    max_packet_bytes: Annotated[int, typer.Option(help="The largest message; above transport.chunk_bytes.")] = 16 << 20,
-    persistence_dir: Annotated[Path | None, typer.Option(help="Keep queued and retained messages here.")] = None,
-    password_file: Annotated[Path | None, typer.Option(help="Made with mosquitto_passwd.")] = None,
-    log_file: Annotated[
-        Path | None, typer.Option(help="Keep its log here; broker-PORT.log in the state folder, if left out.")
-    ] = None,
-) -> None:
-    """Start mosquitto, set up for tensors, and wait until it answers; Ctrl-C stops it."""
-    from broker.server import Server, ServerSettings
-
-    settings = ServerSettings(
-        port=port,
-        host=host,
-        websockets_port=websockets_port,
-        max_packet_bytes=max_packet_bytes,
-        persistence_dir=persistence_dir,
-        password_file=password_file,
-    )
-    if persistence_dir is not None:
-        persistence_dir.mkdir(parents=True, exist_ok=True)
-    with Server(settings, log_file=log_file or folders.state() / f"broker-{port}.log") as server:
-        print(f"mosquitto (process {server.pid}) listens on {host}:{server.port}", flush=True)
-        print(f"its log: {plain(server.log_file or 'not kept')}", flush=True)
-        signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            while True:
-                server.check()
-                time.sleep(0.2)
-        except KeyboardInterrupt:
-            print("stopping")
-
-
 def node(
-    id_: Annotated[str, typer.Option("--id", help="Which node of the configuration this process is.")],
+    id_: Annotated[
+        str, typer.Option("--id", help="Which node of the configuration this process is; an enrolment says it.")
+    ] = "",
     config: ConfigOption = DEFAULT_CONFIG,
     tier: Annotated[
         str | None, typer.Option(help="Join with an id that the configuration lacks, on this tier.")
@@ -85,12 +48,13 @@ def node(
     state_dir: Annotated[Path | None, typer.Option(help="Where a device keeps what outlives it.")] = None,
 ) -> None:
     """Run one tier node: device, edge, cloud or a worker of the edge, as the configuration says."""
-    from nodes.config.loader import load_config, with_node
+    from nodes.config.loader import identity_of, load_config, with_node
     from pipeline.plan import NodeId
 
     if tier is None and (role or threads):
         raise typer.BadParameter("--role and --threads go with --tier; a node of the configuration has its own")
     settings = load_config(config)
+    id_ = identity_of(settings, id_)
     if tier is not None:
         settings = with_node(settings, NodeId(id_), {"tier": tier, "role": role, "threads": threads})
     _log_to_stderr(id_)

@@ -81,7 +81,7 @@ def profile_one(engine: Engine, speed: Speed, source: ModelSource, repeats: int,
     """Load, measure and write `<name>.json` and `<name>.svg`; the report. Raises ModelError."""
     from pipeline.models.load import load
     from pipeline.pictures.profile import picture
-    from pipeline.profiling import profile
+    from pipeline.profiling import codec_speeds, profile
 
     gc.collect()
     reset_peak_memory()
@@ -96,6 +96,7 @@ def profile_one(engine: Engine, speed: Speed, source: ModelSource, repeats: int,
         "weight_bytes": model.nbytes,
         "peak_memory_bytes": peak_memory_bytes(),
         "speed": speed.to_json(),
+        "codecs": {name: known.to_json() for name, known in codec_speeds.measured_or_kept(engine).items()},
     }
     (directory / f"{source.name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (directory / f"{source.name}.svg").write_text(picture(model.graph, measured), encoding="utf-8")

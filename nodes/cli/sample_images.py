@@ -1,26 +1,28 @@
-"""Photos for demos and tests, cut out of those that scikit-image brings along: no download, different each time."""
+"""Photos for demos and tests, cut out of those that come with trisect: no download, different each time."""
 
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pipeline.errors import ConfigError
-
-BUNDLED = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg", "motorcycle_left.png")
+PHOTOS = Path(__file__).parents[1] / "photos"
+"""Four photos that may be copied freely; see the file README.md there."""
 
 
 def bundled_photos() -> list[Image.Image]:
-    """The photos themselves, RGB. Raises ConfigError when scikit-image is not installed."""
-    try:
-        import skimage
-    except ImportError:
-        raise ConfigError("the photos come with scikit-image: pip install 'trisect[demo]'") from None
-    folder = Path(skimage.__file__).parent / "data"
-    return [Image.open(folder / name).convert("RGB") for name in BUNDLED if (folder / name).exists()]
+    """The photos themselves, RGB."""
+    return [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
+
+
+def put_photos(folder: Path) -> None:
+    """Copy the photos into a new folder."""
+    folder.mkdir()
+    for photo in sorted(PHOTOS.glob("*.jpg")):
+        shutil.copy(photo, folder)
 
 
 def frames(count: int, *, seed: int = 0) -> list[bytes]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from pipeline.codecs import NONE
 from pipeline.placement import Tier
 
 NAMED = 2
@@ -42,6 +43,12 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
     return table
 
 
+def _ratio(link: Mapping[str, Any]) -> str:
+    """How many times fewer bytes a link's tensors are sent in, where codecs save any."""
+    sent, uncoded = link["nbytes"], link.get("uncoded_nbytes", 0)
+    return f", {uncoded / sent:.2g}x fewer" if 0 < sent < uncoded else ""
+
+
 def _is_between(link: str, tier: str, following: str | None) -> bool:
     """True when a frame passes this link from one stage to the next; tiers without a stage are passed through."""
     order = [one.label for one in Tier]
@@ -66,7 +73,7 @@ def _cut(plan: Mapping[str, Any], name: str, link: Mapping[str, Any]) -> tuple[s
     order = ["device", "edge", "cloud"]
     lower = order.index(name.partition("_")[0])
     tensors = [
-        t["name"]
+        t["name"] + ("" if t["codec"] == NONE else f" ({t['codec']})")
         for t in plan["tensors"]
         if order.index(t["from"]) <= lower < max(order.index(tier) for tier in t["to"])
     ]
@@ -75,6 +82,6 @@ def _cut(plan: Mapping[str, Any], name: str, link: Mapping[str, Any]) -> tuple[s
     return (
         f"{len(tensors)} tensor{'s' if len(tensors) > 1 else ''}",
         shown,
-        f"{link['nbytes'] / 1e3:,.0f} kB",
+        f"{link['nbytes'] / 1e3:,.0f} kB" + _ratio(link),
         f"{link['seconds'] * 1e3:.1f} ms",
     )

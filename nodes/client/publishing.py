@@ -21,7 +21,7 @@ from nodes.protocol.asking import ask
 from nodes.protocol.border import Border
 from nodes.protocol.commands import PING_TIMEOUT_S, TAKEN
 from nodes.protocol.messages import MessageError
-from nodes.session.presence import guest_session
+from nodes.session.presence import guest_session, reply_topic
 from pipeline import ranges
 from pipeline.errors import ConfigError
 from pipeline.plan import StreamId
@@ -56,6 +56,8 @@ class _Frames:
         correlation = result.get("correlation")
         if correlation is None:  # over a bridge in MQTT 3.1.1: equal frames have equal results
             correlation = next((c for c, digest in self.open.items() if digest == result.get("frame")), None)
+        if result.get("frame") not in (None, self.open.get(correlation or "")):
+            return False  # of another publisher: all of an enrolled member have one reply topic
         return self.open.pop(correlation or "", None) is not None
 
 
@@ -80,7 +82,7 @@ class _Publisher:
         self._border = Border(self._names)
         self._device = config.streams[stream].device
         self._topic = self._names.topic(topics.FRAME, stream=stream)
-        self._reply_topic = self._names.topic(topics.REPLY, client=session.name)
+        self._reply_topic = reply_topic(config, session)
         self._result_topic = self._names.topic(topics.RESULT, stream=stream)
         self._results: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._frames = _Frames(total)
@@ -155,7 +157,15 @@ class _Publisher:
     def _ask(self) -> Utilisation | None:
         """What has come at the device; None when it does not answer, or is of an earlier version."""
         try:
-            answer = ask(self._session, self._names, self._device, TAKEN, {}, timeout_s=PING_TIMEOUT_S)
+            answer = ask(
+                self._session,
+                self._names,
+                self._device,
+                TAKEN,
+                {},
+                reply_topic=self._reply_topic,
+                timeout_s=PING_TIMEOUT_S,
+            )
             return ranges.read(Utilisation, answer, error=MessageError, what="an answer of a device")
         except (RequestTimeout, MessageError):
             return None
@@ -173,7 +183,7 @@ class _Publisher:
             return ""
         if now.open or self._session.queued_bytes or now.answered < now.taken:
             return ""  # the broker may have more for the device than it takes at once
-        if dropped := max(0, self._frames.sent - now.taken):
+        if dropped := max(0, self._frames.sent - (now.taken - self._first.taken)):
             return (
                 f"the broker at {self._session.address} dropped {dropped} of {self._frames.total} frames before they "
                 f"reached {self._device}; {ADVICE}"

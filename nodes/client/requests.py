@@ -18,7 +18,7 @@ from nodes.protocol.asking import ask
 from nodes.protocol.border import Border
 from nodes.protocol.commands import DRAIN, OBJECTIVE, PING, PING_TIMEOUT_S, PLACE
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeName, NodeState, from_bytes, parse_json
-from nodes.session.presence import guest_session
+from nodes.session.presence import guest_session, reply_topic
 from pipeline import ranges
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.plan import NodeId, Plan, StreamId
@@ -136,9 +136,10 @@ def drain(config: Config, node: NodeId, *, undo: bool = False, timeout_s: float 
 
     with guest_session(config, DRAIN) as session:
         session.start(CONNECT_WAIT_S)
+        answers = reply_topic(config, session)
         try:
             request = {"undo": True} if undo else {}
-            answer = ask(session, names, node, DRAIN, request, timeout_s=CONNECT_WAIT_S)
+            answer = ask(session, names, node, DRAIN, request, reply_topic=answers, timeout_s=CONNECT_WAIT_S)
         except RequestTimeout as error:
             raise RequestRefused(f"{node} did not answer; is it running? {error}") from error
         if not answer.get("ok"):
@@ -158,16 +159,24 @@ def drain(config: Config, node: NodeId, *, undo: bool = False, timeout_s: float 
 def forget(config: Config, node: NodeId) -> list[str]:
     """Clear what the broker retains of a node that is gone for good; returns the topics.
 
-    Raises RequestRefused when a living process answers to its id, or nothing is retained.
+    Raises RequestRefused when a living process answers to its id, or nothing is retained, or the broker has an access
+    list that lets the node alone clear its topics.
     """
+    member = config.broker.credentials
+    if member is not None and member.name != node:
+        raise RequestRefused(
+            f"only {node} itself may clear its topics at this broker, or who enrolled it: trisect forget {node} "
+            "--folder FOLDER, with the folder that `trisect init` made"
+        )
     names = Namespace(config.pipeline)
     state_topic = names.topic(topics.STATE, node=node)
     arrived: queue.SimpleQueue[Message] = queue.SimpleQueue()
     found: dict[str, bytes] = {}
     with guest_session(config, "forget") as session:
         session.start(CONNECT_WAIT_S)
+        answers = reply_topic(config, session)
         try:
-            answer = ask(session, names, node, PING, {}, timeout_s=PING_TIMEOUT_S)
+            answer = ask(session, names, node, PING, {}, reply_topic=answers, timeout_s=PING_TIMEOUT_S)
             where = f"process {answer.get('pid')} on {answer.get('host')}"
             raise RequestRefused(f"{node} is alive: {where} answers to it; stop it first")
         except RequestTimeout:
@@ -211,10 +220,11 @@ def _request(
     config: Config, session: Session, names: Namespace, verb: str, request: Mapping[str, Any], *, timeout_s: float
 ) -> dict[str, Any]:
     """Ask the planner, again and again while it does not answer: it may be starting, and asking twice does no harm."""
+    answers = reply_topic(config, session)
     give_up = time.monotonic() + timeout_s
     while True:
         try:
-            answer = ask(session, names, config.planner.id, verb, request, timeout_s=ASK_AGAIN_S)
+            answer = ask(session, names, config.planner.id, verb, request, reply_topic=answers, timeout_s=ASK_AGAIN_S)
             break
         except RequestTimeout as error:
             if time.monotonic() > give_up:
@@ -227,7 +237,6 @@ def _request(
 def running_plans(config: Config) -> list[dict[str, Any]]:
     """The plans that are retained on the broker, by stream."""
     names = Namespace(config.pipeline)
-    border = Border(names)
     arrived: queue.SimpleQueue[Message] = queue.SimpleQueue()
     plans: dict[str, dict[str, Any]] = {}
     border = Border(names)

@@ -6,6 +6,7 @@ Reads no other file and starts nothing. What the keys may hold stands in `nodes.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from broker.topics import valid_id
+from nodes.config import enrolment
 from nodes.config.sections import (
     BrokerSection,
     Config,
@@ -48,6 +50,7 @@ __all__ = [
     "StreamSection",
     "TelemetrySection",
     "TransportSection",
+    "identity_of",
     "load_config",
     "parse_config",
     "with_node",
@@ -55,6 +58,8 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+FILES = "TRISECT_FILES"
+"""Names the folder that an enrolment's relative paths begin at, where that is not its own: a service's is a copy."""
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_DIGITS = 40
@@ -107,7 +112,9 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(path: Path | str, *, runs: bool = True) -> Config:
-    """Read the YAML file at `path`. Raises ConfigError with every problem in it, each on its line.
+    """Read the YAML file at `path`, a configuration or an enrolment with one.
+
+    Raises ConfigError with every problem in it, each on its line.
 
     A pipeline that `runs` needs models and streams; one that is only planned for does not.
     """
@@ -117,10 +124,32 @@ def load_config(path: Path | str, *, runs: bool = True) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read: {reason}", file=path) from error
+    if enrolment.is_enrolment(text):
+        return _enrolled(enrolment.parse(text, path), path, runs=runs)
     config = parse_config(text, path, runs=runs)
     if config.broker.password is not None and path.stat().st_mode & _OTHERS_MAY_READ:
         _log.warning("%s has a password in it, and others on this machine may read it; chmod 600 %s", path, path)
     return config
+
+
+def identity_of(config: Config, name: str) -> str:
+    """Who a process is: the name that it was given, or its enrolment's. Raises ConfigError for none, or two."""
+    member = config.broker.credentials
+    if member is None and not name:
+        raise ConfigError(f"which node is this? give --id, one of {', '.join(config.nodes)}, or --enrolment FILE")
+    if member is not None and name and name != member.name:
+        raise ConfigError(f"this is the enrolment of {member.name!r}, so that --id cannot be {name!r}; leave it out")
+    return name or (member.name if member else "")
+
+
+def _enrolled(member: enrolment.Enrolment, path: Path, *, runs: bool) -> Config:
+    """The configuration that an enrolment carries, with the member's way into the broker."""
+    folder = os.environ.get(FILES)
+    config = parse_config(member.configuration, Path(folder) / path.name if folder else path, runs=runs)
+    warning = member.credentials.warning()
+    if warning is not None:
+        _log.warning("%s", warning)
+    return config.model_copy(update={"broker": member.enter(config.broker)})
 
 
 def parse_config(text: str, path: Path, *, runs: bool = True) -> Config:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from nodes.config.base import Section, Table, TierName, empty
+from nodes.config.credentials import Credentials
 from nodes.config.plan_request import LinkName, PlanRequest
 from nodes.protocol.messages import WORKER
 from pipeline.models.source import MAX_SIZE
@@ -22,6 +24,8 @@ from pipeline.plan import NodeId, StreamId
 from pipeline.ranges import MOST_NODES, MOST_STREAMS
 
 _ID = r"^[a-z0-9-]{1,128}$"
+_ENDPOINT = r"^(\[[0-9A-Fa-f:.]+\]|[^\s/\[\]@:]{1,253})(:\d{1,5})?$|^[0-9A-Fa-f:.]{1,64}$"
+_PORTS = 65_535
 _MODEL_NAME = r"^[a-z0-9_.-]{1,128}$"
 _PACKAGE = r"^[A-Za-z_][A-Za-z0-9_.]*$"
 _WEIGHTS_FILES = (".h5", ".keras")
@@ -32,6 +36,17 @@ def _beside_the_file(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str) or not value:
         raise ValueError("a path, relative to this file's folder")
     return info.context["folder"] / Path(value).expanduser() if info.context else Path(value).expanduser()
+
+
+def endpoint_of(text: str) -> tuple[str, int | None]:
+    """Host and port of `host`, `host:port`, an IPv6 address, or `[address]:port`. Raises ValueError."""
+    bracketed = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](?::(\d{1,5}))?", text)
+    if bracketed is None and text.count(":") > 1:
+        return text, None
+    host, port = (bracketed[1], bracketed[2]) if bracketed else (text.partition(":")[0], text.partition(":")[2] or None)
+    if not host or (port is not None and not 1 <= int(port) <= _PORTS):
+        raise ValueError(f"{text!r} is no host or host:port")
+    return host, int(port) if port is not None else None
 
 
 def _pair(value: Any) -> Any:
@@ -70,10 +85,45 @@ class BrokerSection(Section):
         None, repr=False, description="text, in quotes if it looks like a number, or null; needs a username"
     )
 
+    alternatives: Annotated[
+        tuple[Annotated[str, Field(pattern=_ENDPOINT, description="a host, or host:port")], ...], BeforeValidator(_pair)
+    ] = Field((), description="a list of other ways to the same broker, host or host:port, tried in turn")
+    tls: bool = Field(False, description="true (encrypted) or false; ca, certificate and key make it true")
+    ca: LocalPath | None = Field(
+        None, description="the path of the authority's certificate in PEM; left out: the system's authorities"
+    )
+    certificate: LocalPath | None = Field(None, description="the path of this client's certificate in PEM")
+    key: LocalPath | None = Field(None, description="the path of that certificate's key in PEM, without a password")
+    _credentials: Credentials | None = PrivateAttr(None)
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """An enrolled member's, in place of files."""
+        return self._credentials
+
+    def enrolled(self, credentials: Credentials, endpoints: Sequence[tuple[str, int]]) -> BrokerSection:
+        """The section of an enrolled member, for these hosts and ports of the broker."""
+        (host, port), *others = endpoints
+        alternatives = tuple(f"[{name}]:{at}" if ":" in name else f"{name}:{at}" for name, at in others)
+        section = BrokerSection(host=host, port=port, tls=True, alternatives=alternatives)
+        section._credentials = credentials
+        return section
+
+    @property
+    def endpoints(self) -> tuple[tuple[str, int], ...]:
+        """Hosts and ports, the preferred one first; an alternative without a port has the first one's."""
+        found = [(self.host, self.port)]
+        for text in self.alternatives:
+            host, port = endpoint_of(text)
+            found.append((host, port or self.port))
+        return tuple(found)
+
     @model_validator(mode="after")
     def _password_has_an_owner(self) -> BrokerSection:
         if self.password is not None and self.username is None:
             raise ValueError("a password without a username; give both or neither")
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a certificate goes with its key; give both or neither")
         return self
 
 

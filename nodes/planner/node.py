@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from typing import Annotated, Any
 
 from pydantic import Field, Strict
@@ -24,8 +25,10 @@ from nodes.planner.machine import events as pe
 from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.offline import static_costs_of
+from nodes.protocol import versions
 from nodes.protocol.commands import OBJECTIVE, PLACE
-from nodes.protocol.messages import LifeState, MessageError, NodeName, StreamName, parse_json, to_bytes
+from nodes.protocol.messages import LifeState, MessageError, NodeInfo, NodeName, StreamName, parse_json, to_bytes
+from nodes.session import service
 from nodes.session.guard import Guard
 from nodes.session.presence import PLANNER_TIER, IdCheck, Presence
 from nodes.tier.machine.actions import Log, Refuse
@@ -88,6 +91,7 @@ class PlannerNode:
         self.is_serving = False
         self._why_stopped = ""
         self._guard = Guard(_log, str(config.planner.id))
+        self._version = version("trisect")
         self._inbox = _Inbox()
 
     def run(self) -> None:
@@ -141,6 +145,9 @@ class PlannerNode:
 
     def _on_message(self, event: Callable[[NodeId, Any], pe.PlannerEvent], message: Message) -> None:
         parsed, read = self.names.parse(message.topic), self.presence.border.read(message)
+        if isinstance(read, NodeInfo) and (why := versions.refusal(read.version, self._version)) is not None:
+            self.presence.border.refuse(message.topic, why)
+            return
         if parsed is not None and read is not None:
             self._inbox.put(event(NodeId(parsed[1].get("node", "")), read))
 
@@ -158,12 +165,15 @@ class PlannerNode:
         whose report is among them, however long decisions take.
         """
         self.is_serving = True
+        service.ready()
         now = time.monotonic()
         tick_at = report_at = decide_at = now
         may_decide = True
         while True:
             item = self._inbox.take(0.0 if may_decide else TICK_S)
+            service.alive()
             if item is STOP:
+                service.stopping()
                 return
             if item is not None:
                 event, now = item
@@ -221,6 +231,7 @@ class PlannerNode:
                 "refused_total": self.presence.border.total + self.session.refused_total,
                 "missed_messages_total": self.session.missed_total,
                 "internal_errors_total": self._guard.total + self.session.internal_errors_total,
+                **self.presence.certificate_report(),
             }
             self.session.publish(topic, to_bytes(report), qos=topics.TELEMETRY.qos)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.loader import load_config
 from nodes.config.sections import Config, LinkSection, SpeedSection
+from nodes.planner.costs.ratios import Ratios
 from nodes.planner.machine.registry import link_between
 from nodes.planner.machine.static_costs import StaticCosts, combinations
 from nodes.planner.machine.worker_pools import WorkerPools
 from nodes.protocol.messages import LinkReport, NodeInfo, from_bytes, parse_json
 from nodes.session.presence import guest_session
+from pipeline.coding import CodecCosts, CodecSpeed
 from pipeline.cost import LINKS, Costs, Link, link_label
 from pipeline.errors import ConfigError, ModelError, PlanError, TrisectError
 from pipeline.estimator import Speed, estimate
@@ -38,10 +40,11 @@ _MEGABYTE = 1e6
 
 @dataclass(slots=True)
 class Measured:
-    """Measurements of nodes: speeds, profiles of the model, links; all by node."""
+    """Measurements of nodes: speeds, also of codecs, profiles of the model, links; all by node."""
 
     speeds: dict[NodeId, Speed] = field(default_factory=dict)
     profiles: dict[NodeId, Profile] = field(default_factory=dict)
+    codecs: dict[NodeId, Mapping[str, CodecSpeed]] = field(default_factory=dict)
     reports: dict[NodeId, LinkReport] = field(default_factory=dict)
 
 
@@ -87,11 +90,11 @@ def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = 
     }
     workers = [node for node in config.tile_workers if node not in excluded]
     seconds |= {node: _seconds(config, node, graph, measured) for node in workers}
-    static_costs = static_costs_of(config)
+    static_costs, codecs = static_costs_of(config), _codec_costs(config, graph, measured)
     found = []
     for nodes in combinations(tiers, excluded):
         links = [_link_of(config, lower, nodes, measured) for lower in LINKS]
-        costs = Costs({tier: seconds[node] for tier, node in nodes.items()}, links[0], links[1])
+        costs = Costs({tier: seconds[node] for tier, node in nodes.items()}, links[0], links[1], codecs=codecs(nodes))
         costs.check(graph)
         found.append(static_costs.node_set(nodes, costs))
     if not workers:
@@ -130,6 +133,7 @@ def _learn(found: Measured, names: Namespace, message: Message, model: str) -> N
         info = from_bytes(NodeInfo, message.payload)
         if info.speed is not None:
             found.speeds[node] = Speed.from_json(info.speed)
+        found.codecs[node] = info.codecs
     elif kind == topics.LINK:
         found.reports[node] = from_bytes(LinkReport, message.payload)
     else:
@@ -166,6 +170,32 @@ def _seconds(config: Config, node: NodeId, graph: ModelGraph, measured: Measured
             f"{config.broker.port}; run `trisect profile {graph.name} -o DIR` on it and give profiles: DIR, or start it"
         )
     return estimate(graph, speed)
+
+
+def _codec_costs(
+    config: Config, graph: ModelGraph, measured: Measured
+) -> Callable[[Mapping[Tier, NodeId]], CodecCosts]:
+    """What is known of codecs between nodes: of the first that has profiled the model, how far it shrinks."""
+    files = {node: read_codecs(path) for node in config.nodes if (path := _profile_path(config, node, graph)).exists()}
+    profiles = [profile for profile, _ in files.values()] + [*measured.profiles.values()]
+    ratios = Ratios()
+    ratios.assume(graph, next((p for p in profiles if p.ratios and p.digest == graph.digest), None), band=0.0)
+    speeds = {**measured.codecs, **{node: speeds for node, (_, speeds) in files.items()}}
+    return lambda nodes: CodecCosts(ratios.assumed, {tier: speeds.get(node, {}) for tier, node in nodes.items()})
+
+
+def _profile_path(config: Config, node: NodeId, graph: ModelGraph) -> Path:
+    return (config.nodes[node].profiles or Path()) / f"{graph.name}.json"
+
+
+def read_codecs(path: Path) -> tuple[Profile, dict[str, CodecSpeed]]:
+    """A profile as `trisect profile` has written it, with the speeds of codecs. Raises PlanError."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        speeds = {str(name): CodecSpeed.from_json(speed) for name, speed in report.get("codecs", {}).items()}
+        return Profile.from_json(report["profile"]), speeds
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError) as error:
+        raise PlanError(f"{path}: not a profile: {error}; write it anew with `trisect profile`") from error
 
 
 def _tile_node(config: Config, node: NodeId, seconds: tuple[float, ...], measured: Measured) -> TileNode:

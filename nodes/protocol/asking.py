@@ -13,24 +13,33 @@ from typing import Any, Final
 from broker import topics
 from broker.session import Session
 from broker.topics import Namespace
+from nodes.protocol.commands import PING, TAKEN
 from nodes.protocol.messages import MessageError, parse_json, to_bytes
 from pipeline.plan import NodeId
 
 REPLY_TO: Final = "reply_to"
 REQUEST_ID: Final = "request_id"
+_OWN_TOPICS: Final = {PING: topics.PING, TAKEN: topics.TAKEN}
+REQUESTS: Final = (topics.COMMAND, *_OWN_TOPICS.values())
+"""Kinds of topics whose messages are answered."""
 
 
 def ask(
-    session: Session, names: Namespace, node: NodeId, verb: str, request: Mapping[str, Any], *, timeout_s: float
+    session: Session,
+    names: Namespace,
+    node: NodeId,
+    verb: str,
+    request: Mapping[str, Any],
+    *,
+    reply_topic: str,
+    timeout_s: float,
 ) -> dict[str, Any]:
-    """Send a command to a node and return its answer. Raises RequestTimeout, MessageError. Not in a network thread."""
-    reply_topic = names.topic(topics.REPLY, client=session.name)
+    """Send a request to a node and return its answer. Raises RequestTimeout, MessageError. Not in a network thread."""
     request_id = secrets.token_hex(8)
     payload = to_bytes({**request, REPLY_TO: reply_topic, REQUEST_ID: request_id})
-    command = names.topic(topics.COMMAND, node=node, verb=verb)
     return parse_json(
         session.request(
-            command,
+            request_topic(names, node, verb),
             payload,
             reply_topic=reply_topic,
             timeout_s=timeout_s,
@@ -38,6 +47,13 @@ def ask(
             id_of=_id_of,
         )
     )
+
+
+def request_topic(names: Namespace, node: NodeId, verb: str) -> str:
+    """The topic of requests of this kind to a node: others may write a ping than may command."""
+    if verb in _OWN_TOPICS:
+        return names.topic(_OWN_TOPICS[verb], node=node)
+    return names.topic(topics.COMMAND, node=node, verb=verb)
 
 
 def way_back(payload: bytes) -> tuple[str | None, bytes | None]:

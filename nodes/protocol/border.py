@@ -14,7 +14,7 @@ from broker import topics
 from broker.complaints import Complaints
 from broker.messages import Message
 from broker.topics import Namespace, Topic
-from nodes.protocol.asking import way_back
+from nodes.protocol.asking import REQUESTS, way_back
 from nodes.protocol.messages import (
     Applied,
     LinkReport,
@@ -47,6 +47,8 @@ _READERS: dict[Topic, Callable[[bytes], Any]] = {
     topics.PLAN: lambda payload: Plan.from_json(parse_json(payload)),
     topics.PROFILE: lambda payload: Profile.from_json(parse_json(payload)),
     topics.TELEMETRY: read_report,
+    topics.PING: parse_json,
+    topics.TAKEN: parse_json,
     topics.COMMAND: parse_json,
     topics.RESULT: read_result,
     topics.REPLY: parse_json,
@@ -111,10 +113,10 @@ class Border:
     def reply_to(self, message: Message) -> tuple[str | None, bytes | None]:
         """Topic of an answer to the message, and its correlation data; None for a topic that answers may not go to.
 
-        A command says it in its payload as well: over a bridge in MQTT 3.1.1 nothing else arrives.
+        A request says it in its payload as well: over a bridge in MQTT 3.1.1 nothing else arrives.
         """
         topic, correlation = message.response_topic, message.correlation
-        if topic is None and (parsed := self._names.parse(message.topic)) and parsed[0] is topics.COMMAND:
+        if topic is None and (parsed := self._names.parse(message.topic)) and parsed[0] in REQUESTS:
             topic, correlation = way_back(message.payload)
         if topic is None:
             return None, correlation

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 from pydantic import Field, Strict, ValidationError
 
 from pipeline import ranges
+from pipeline.coding import CodecSpeed
 from pipeline.errors import MessageError
 from pipeline.plan import NodeId, StreamId
 from pipeline.protocol_version import PROTOCOL_VERSION, require_protocol
@@ -30,6 +31,7 @@ from pipeline.ranges import (
     Number,
     Positive,
     Rate,
+    Ratio,
     Reason,
     Seconds,
     Timestamp,
@@ -84,7 +86,8 @@ class NodeInfo:
     `speed` is a `pipeline.estimator.Speed` as plain values, from which a model that it has not profiled is priced; None
     if it was never measured, since all models are profiled. `role` is `worker` for a node that computes tiles only.
     `bits` and `tiles` are the promise of its engine on its processor (`pipeline.engines.promise`). `answers` are those
-    to seeded frames, by model, where engines may differ (`pipeline.engines.answers`).
+    to seeded frames, by model, where engines may differ (`pipeline.engines.answers`). `codecs` are those that the node
+    can encode and decode, with its speed: no other is used between it and another node.
     """
 
     node: NodeName
@@ -102,6 +105,7 @@ class NodeInfo:
     bits: Word = ""
     tiles: Word = ""
     answers: Annotated[Mapping[Name, Answers], Field(max_length=ranges.MOST_STREAMS)] = field(default_factory=dict)
+    codecs: Annotated[Mapping[Name, CodecSpeed], Field(max_length=32)] = field(default_factory=dict)
 
     @property
     def is_worker(self) -> bool:
@@ -157,6 +161,20 @@ class LegSeconds:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorRatio:
+    """How many times fewer bytes a codec made of a stream's tensor: the mean of the newest frames that it was tried on,
+    and the standard deviation of them.
+    """
+
+    stream: StreamName
+    tensor: Index
+    codec: Name
+    frames: Frames
+    ratio: Ratio
+    deviation: Number = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class LinkReport:
     """A node's way to the broker and back, measured: bytes per second each way, seconds there and back."""
 
@@ -204,6 +222,7 @@ class Report:
     link: LinkMeasured = LinkMeasured()
     probe_seconds: Positive | None = None
     wrong: str = ""
+    ratios: tuple[TensorRatio, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

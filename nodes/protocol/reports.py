@@ -13,6 +13,7 @@ from nodes.protocol.messages import (
     MessageError,
     Report,
     SegmentSeconds,
+    TensorRatio,
     TileSeconds,
     parse_json,
 )
@@ -22,6 +23,7 @@ from pipeline.ranges import Difference, Positive, Seconds
 
 T = TypeVar("T")
 
+RATIO, RATIO_DEVIATION = "ratio", "ratio_deviation"
 FRAMES, SECONDS = "frames", "compute_seconds_p50"
 PROBE = "processor.probe_seconds"
 FRAME_OVERHEAD = "frame_overhead_seconds"
@@ -37,7 +39,13 @@ FAST_BYTES_PER_S = 5e7
 _SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
 _FRAME_OVERHEAD_KEY = re.compile(rf"stream\.([a-z0-9-]{{1,128}})\.{FRAME_OVERHEAD}_p50")
 _LEG_KEY = re.compile(r"leg\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
+_RATIO_KEY = re.compile(r"tensor\.([a-z0-9-]{1,128})\.([0-9]{1,9})\.([a-z0-9-]{1,32})\.frames")
 _TILE_KEY = re.compile(r"tile\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.([0-9]{1,9})\.([a-z0-9-]{1,128})\.frames")
+
+
+def ratio_metric(stream: StreamId, tensor: int, codec: str, name: str) -> str:
+    """The key of what a codec makes of a stream's tensor: `frames`, `ratio` or `ratio_deviation`."""
+    return f"tensor.{stream}.{tensor}.{codec}.{name}"
 
 
 def tells(frames: int, seconds: float) -> bool:
@@ -114,6 +122,7 @@ class _Reader:
         self._segments: list[SegmentSeconds] = []
         self._tiles: list[TileSeconds] = []
         self._legs: list[LegSeconds] = []
+        self._ratios: list[TensorRatio] = []
         self._frame_overheads: dict[StreamId, float] = {}
         self._wrong = ""
 
@@ -126,6 +135,8 @@ class _Reader:
                 self._frame_overheads[StreamId(named[1])] = took.seconds
         elif named := _LEG_KEY.fullmatch(key):
             self._take_leg(key, StreamId(named[1]), int(named[2]))
+        elif named := _RATIO_KEY.fullmatch(key):
+            self._take_ratio(key, StreamId(named[1]), int(named[2]), named[3])
         elif named := _TILE_KEY.fullmatch(key):
             self._take_tile(key, StreamId(named[1]), int(named[2]), int(named[3]), NodeId(named[4]))
 
@@ -146,6 +157,7 @@ class _Reader:
             link,
             probe.seconds if probe is not None else None,
             self._wrong,
+            tuple(self._ratios),
         )
 
     def _take_segment(self, key: str, stream: StreamId, epoch: int) -> None:
@@ -153,6 +165,13 @@ class _Reader:
         values = {"stream": stream, "epoch": epoch, "frames": self._report[key], "compute_seconds": seconds}
         if (segment := self._read(SegmentSeconds, key, **values)) is not None:
             self._segments.append(segment)
+
+    def _take_ratio(self, key: str, stream: StreamId, tensor: int, codec: str) -> None:
+        named = {"stream": stream, "tensor": tensor, "codec": codec, "frames": self._report[key]}
+        ratio = self._report.get(ratio_metric(stream, tensor, codec, RATIO))
+        deviation = self._report.get(ratio_metric(stream, tensor, codec, RATIO_DEVIATION), 0.0)
+        if (read := self._read(TensorRatio, key, **named, ratio=ratio, deviation=deviation)) is not None:
+            self._ratios.append(read)
 
     def _take_leg(self, key: str, stream: StreamId, epoch: int) -> None:
         names = {leg: leg_metric(stream, epoch, leg_seconds(leg)) for leg in LEGS}

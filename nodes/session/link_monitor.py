@@ -151,7 +151,8 @@ class LinkWatch:
             clock.learn(sent, received, answer.clock_ts, answer.session)
 
     def _ping(self, node: str) -> _Echo:
-        answer = ask(self._session, self._names, NodeId(node), PING, {}, timeout_s=ECHO_TIMEOUT_S)
+        answers = self._presence.reply_topic
+        answer = ask(self._session, self._names, NodeId(node), PING, {}, reply_topic=answers, timeout_s=ECHO_TIMEOUT_S)
         return ranges.read(_Echo, answer, error=MessageError, what="an answer to a ping")
 
 

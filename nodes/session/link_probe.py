@@ -26,7 +26,7 @@ from pipeline.errors import TrisectError
 from pipeline.graph import Tensor
 from pipeline.plan import NodeId
 from pipeline.reassembly import Assembler
-from pipeline.wire import FrameKey, Received, encode_parts
+from pipeline.wire import FrameKey, Received, encode
 
 SMALL_BYTES = 4096
 FIRST_BYTES = 1 << 17
@@ -141,7 +141,8 @@ class _Probe:
         """In a thread of its own, as a node publishes. A retained tensor has a topic for each chunk."""
         retain, nbytes = request
         array = np.zeros(nbytes, np.uint8)
-        for index, chunk in enumerate(encode_parts(_KEY, 0, array, chunk_bytes=self._chunk_bytes), start=int(retain)):
+        encoded = encode(_KEY, 0, array, chunk_bytes=self._chunk_bytes)
+        for index, chunk in enumerate(encoded.parts(), start=int(retain)):
             topic = self._topic(index)
             self._session.publish(topic, chunk, retain=retain, expiry_s=EXPIRY_S, channel=Channel.BULK)
             if retain and topic not in self._retained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import secrets
@@ -16,22 +17,26 @@ from broker import topics
 from broker.complaints import shortened
 from broker.errors import NotConnected, RequestTimeout, SessionTaken
 from broker.session import Address, Channel, Limits, Message, Session, Will
+from broker.tls import Tls
 from broker.topics import Namespace
-from nodes.config.sections import Config
+from nodes.config.sections import BrokerSection, Config
 from nodes.protocol.asking import REQUEST_ID, ask
 from nodes.protocol.border import Border
 from nodes.protocol.commands import PING, PING_TIMEOUT_S
 from nodes.protocol.messages import LifeState, NodeState, Owner, to_bytes
 from nodes.session.clock import PipelineClock
 from nodes.session.own_words import OwnWords
-from pipeline.errors import TrisectError
+from pipeline.errors import ConfigError, TrisectError
 from pipeline.plan import NodeId, StreamId
 from pipeline.ranges import MOST_REASON
+
+_log = logging.getLogger(__name__)
 
 RETAINED_WAIT_S = 0.3
 PLANNER_TIER = "planner"
 WILL_DELAY_S = 2.0
 _GONE = frozenset({LifeState.LOST, LifeState.STOPPED})
+DAY_S = 86_400.0
 
 
 class IdInUse(TrisectError):
@@ -58,7 +63,34 @@ class StreamOwned(TrisectError):
 def address_of(config: Config) -> Address:
     """The broker's address in the configuration."""
     section = config.broker
-    return Address(section.host, section.port, section.username, section.password)
+    (host, port), *others = section.endpoints
+    return Address(host, port, section.username, section.password, _tls_of(section), tuple(others))
+
+
+def _tls_of(section: BrokerSection) -> Tls | None:
+    if (member := section.credentials) is not None:
+        return Tls(member.authority, member.certificate, member.key)
+    files = {name: path for name in ("ca", "certificate", "key") if (path := getattr(section, name)) is not None}
+    if not files and not section.tls:
+        return None
+    texts = {}
+    for name, path in files.items():
+        try:
+            texts[name] = path.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no PEM, which is text"
+            raise ConfigError(f"broker.{name}: {path} cannot be read: {why}") from error
+    return Tls(texts.get("ca"), texts.get("certificate"), texts.get("key"))
+
+
+def _secret_of(config: Config) -> str:
+    return config.broker.credentials.secret if config.broker.credentials else ""
+
+
+def reply_topic(config: Config, session: Session) -> str:
+    """Where answers to this session go: an enrolled member may read only what goes to its own name."""
+    member = config.broker.credentials
+    return Namespace(config.pipeline).topic(topics.REPLY, client=member.name if member else session.name)
 
 
 def guest_session(config: Config, purpose: str) -> Session:
@@ -68,6 +100,7 @@ def guest_session(config: Config, purpose: str) -> Session:
         address_of(config),
         name=f"{purpose}-{token}",
         scope=config.pipeline,
+        secret=_secret_of(config),
         token=token,
         is_new_name=True,
         max_bytes=Namespace(config.pipeline).max_bytes,
@@ -108,27 +141,27 @@ def require_free(config: Config, names: Namespace, node: NodeId, streams: Collec
             if is_over or (isinstance(each, Owner) and each.node == node):
                 continue
             if isinstance(each, Owner):
-                answer = _answer_of(session, names, each.node)
+                answer = _answer_of(config, session, names, each.node)
                 if answer is not None and answer.get("session") == each.session:
                     raise StreamOwned(each)
                 gone.add(each.session)
-            elif (answer := _answer_or_end(session, names, node, heard)) is not None:
+            elif (answer := _answer_or_end(config, session, names, node, heard)) is not None:
                 raise IdInUse(node, answer)
         return gone
 
 
 def _answer_or_end(
-    session: Session, names: Namespace, node: NodeId, heard: queue.SimpleQueue[dict[str, Any] | None]
+    config: Config, session: Session, names: Namespace, node: NodeId, heard: queue.SimpleQueue[dict[str, Any] | None]
 ) -> dict[str, Any] | None:
     """The node's answer to a ping; None when there is none in time, or `heard` says first that the node is gone."""
     name = f"{session.name}.ping"
-    threading.Thread(target=lambda: heard.put(_answer_of(session, names, node)), name=name, daemon=True).start()
+    threading.Thread(target=lambda: heard.put(_answer_of(config, session, names, node)), name=name, daemon=True).start()
     return heard.get()
 
 
-def _answer_of(session: Session, names: Namespace, node: NodeId) -> dict[str, Any] | None:
+def _answer_of(config: Config, session: Session, names: Namespace, node: NodeId) -> dict[str, Any] | None:
     try:
-        return ask(session, names, node, PING, {}, timeout_s=PING_TIMEOUT_S)
+        return ask(session, names, node, PING, {}, reply_topic=reply_topic(config, session), timeout_s=PING_TIMEOUT_S)
     except (RequestTimeout, NotConnected):
         return None
 
@@ -200,11 +233,14 @@ class Presence:
         self._taken: SessionTaken | None = None
         self._state = LifeState.INIT
         self._births = 0
+        self._credentials = config.broker.credentials
+        self._warned_at = time.monotonic()  # at the start, whoever read the enrolment has done so
         self._lock = threading.Lock()
         self.session = Session(
             address_of(config),
             name=str(node),
             scope=config.pipeline,
+            secret=_secret_of(config),
             token=self.token,
             will=Will(topic=self.state_topic, payload=self._message(LifeState.LOST), delay_s=WILL_DELAY_S),
             takes_frames=takes_frames,
@@ -215,8 +251,9 @@ class Presence:
             limits=Limits(keepalive_s=config.transport.keepalive_s),
             max_bytes=names.max_bytes,
         )
+        self.reply_topic = reply_topic(config, self.session)
         self.words = OwnWords(self.session, self.border)
-        self.session.subscribe([names.topic(topics.COMMAND, node=node, verb=PING)], self._on_ping)
+        self.session.subscribe([names.topic(topics.PING, node=node)], self._on_ping)
         self.session.subscribe([self.state_topic], self.words.heard)
 
     def __enter__(self) -> Presence:
@@ -242,6 +279,19 @@ class Presence:
     def state_topic(self) -> str:
         """The topic of this node's state."""
         return self._names.topic(topics.STATE, node=self.node)
+
+    def certificate_report(self) -> dict[str, float]:
+        """Telemetry: seconds until this node's certificate ends, which is mentioned in the log once a day near its end.
+
+        Nothing for a node that was not enrolled.
+        """
+        if self._credentials is None:
+            return {}
+        now = time.monotonic()
+        if now - self._warned_at >= DAY_S and (warning := self._credentials.warning()) is not None:
+            self._warned_at = now
+            _log.warning("%s", warning)
+        return {"certificate_seconds_left": round(self._credentials.seconds_left())}
 
     def enter(self, state: LifeState) -> None:
         """Say a new state, now if connected, and at each birth from now on."""

@@ -103,7 +103,7 @@ class Inbound:
         if got is None:
             return
         if not isinstance(got, Failed):
-            self._meter.count_of(StreamId(got.key.stream), "received_bytes_total", got.array.nbytes)
+            self._meter.count_of(StreamId(got.key.stream), "received_bytes_total", got.nbytes)
         self._emit(self._event(assembler, sender, got))
 
     def _event(self, assembler: Assembler, sender: NodeId, got: Received | Failed) -> ev.Event:

@@ -15,10 +15,13 @@ from nodes.protocol.reports import (
     FRAMES,
     LEAST_FRAMES,
     PROBE,
+    RATIO,
+    RATIO_DEVIATION,
     SECONDS,
     TILE_SECONDS,
     leg_metric,
     leg_seconds,
+    ratio_metric,
     segment_metric,
     stream_metric,
     tells,
@@ -28,6 +31,8 @@ from nodes.tier.machine.actions import NoteTile
 from pipeline.plan import NodeId, StreamId
 
 SAMPLES = 4096
+RATIOS = 64
+"""Newest frames over which a ratio's mean runs."""
 PROBES = 3
 LET_GO_REMEMBERED = 64
 LEAST_INTERVAL_S = 1e-3
@@ -44,6 +49,8 @@ class Meter:
         self._segments: dict[tuple[StreamId, int], deque[float]] = {}
         self._tiles: dict[_TileKey, deque[NoteTile]] = {}
         self._legs: dict[tuple[StreamId, int], dict[str, deque[float]]] = {}
+        self._ratios: dict[tuple[StreamId, int, str], deque[float]] = {}
+        self._told_ratios: set[tuple[StreamId, int, str]] = set()
         self._epochs: dict[StreamId, int] = {}
         self._let_go: deque[tuple[StreamId, int]] = deque(maxlen=LET_GO_REMEMBERED)
         self._probes: deque[float] = deque(maxlen=PROBES)
@@ -89,6 +96,13 @@ class Meter:
             for name, took_s in seconds.items():
                 legs.setdefault(name, deque(maxlen=SAMPLES)).append(took_s)
 
+    def ratio(self, stream: StreamId, tensor: int, codec: str, ratio: float) -> None:
+        """Keep how many times smaller a codec made a tensor of one frame."""
+        key = stream, tensor, codec
+        with self._lock:
+            self._ratios.setdefault(key, deque(maxlen=RATIOS)).append(1 / ratio)
+            self._told_ratios.discard(key)
+
     def processor(self, seconds: float) -> None:
         """Keep what a probe of the idle processor took."""
         with self._lock:
@@ -123,7 +137,9 @@ class Meter:
         its `transfer_seconds`, `queue_seconds` and `compute_seconds`, and of frames whose tiles were out by themselves
         `alone_transfer_seconds`. Of frames that had the way between their nodes to
         themselves, `leg.<stream>.<epoch>.frames` and by way, as `device_edge` or `return`, its
-        `leg.<stream>.<epoch>.<leg>_seconds_p50`. `processor_share` is in cores: 1.0 is one core
+        `leg.<stream>.<epoch>.<leg>_seconds_p50`. Of each codec tried on a tensor since the last report,
+        `tensor.<stream>.<tensor>.<codec>.frames`, and over the newest frames `.ratio` (bytes before by bytes after) and
+        `.ratio_deviation`. `processor_share` is in cores: 1.0 is one core
         kept busy since the last report. `resident_bytes` is the process's memory.
         """
         with self._lock:
@@ -136,6 +152,8 @@ class Meter:
             legs = {key: parts for key, parts in self._legs.items() if _frames_of(parts) >= LEAST_FRAMES}
             self._legs = {key: parts for key, parts in self._legs.items() if key not in legs}
             probes, self._is_probed = list(self._probes) if self._is_probed else [], False
+            ratios = {key: list(values) for key, values in self._ratios.items() if key not in self._told_ratios}
+            self._told_ratios |= ratios.keys()
             self._samples = {}
             self._segments = {key: values for key, values in self._segments.items() if key not in segments}
             self._tiles = {key: notes for key, notes in self._tiles.items() if key not in tiles}
@@ -157,6 +175,11 @@ class Meter:
                 report[tile_metric(*tile_key, part)] = round(float(median), 6)
             if alone := [note.transfer_seconds for note in notes if note.was_alone]:
                 report[tile_metric(*tile_key, ALONE_SECONDS)] = round(float(np.median(np.array(alone))), 6)
+        for ratio_key, parts_left in sorted(ratios.items()):
+            left = np.array(parts_left)
+            report[ratio_metric(*ratio_key, FRAMES)] = len(left)
+            report[ratio_metric(*ratio_key, RATIO)] = round(1 / float(left.mean()), 4)
+            report[ratio_metric(*ratio_key, RATIO_DEVIATION)] = round(float((1 / left).std()), 4)
         if len(probes) == PROBES:
             report[PROBE] = round(float(np.median(np.array(probes))), 6)
         report["resident_bytes"] = self._process.memory_info().rss

@@ -29,10 +29,10 @@ from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
 from nodes.config.sections import Config
-from nodes.protocol.commands import DRAIN, TAKEN
+from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
 from nodes.protocol.reports import stream_metric
-from nodes.session import link_probe
+from nodes.session import link_probe, service
 from nodes.session.guard import Guard
 from nodes.session.last_run import LastRun
 from nodes.session.link_monitor import LinkWatch
@@ -40,6 +40,7 @@ from nodes.session.packet_limit import check_packet_limit, chunk_bytes
 from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import sequences
+from nodes.tier.codec_ratios import CodecTrials
 from nodes.tier.compute import Compute
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.inbound import Inbound
@@ -189,6 +190,7 @@ class TierNode:
         self._watch = LinkWatch(self.config, self.names, self.presence)
         self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
         tier = self.section.tier.label
+        self._trials = CodecTrials(self.meter)
         self._prepare: Worker[Callable[[], None]] = Worker(f"{node}.prepare", lambda job: job())
         self._compute = Compute(
             node,
@@ -244,6 +246,7 @@ class TierNode:
 
     def _introduce(self) -> None:
         """Say what this node is and can do: retained, and said again at each connect."""
+        from pipeline.profiling import codec_speeds
         from pipeline.profiling.profile import hardware
 
         keep, topic = self.presence.words.keep, self.names.topic
@@ -265,6 +268,7 @@ class TierNode:
             bits=self._promise.bits,
             tiles=self._promise.tiles,
             answers=answers_where_asked(self.config, self._engine, self._models),
+            codecs=codec_speeds.measured_or_kept(self._engine),
         )
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
         for profile in self._profiles.values():
@@ -304,14 +308,18 @@ class TierNode:
             worker.start()
         self._inbound.subscribe(self.session)
         self.presence.enter(LifeState.READY)
-        commands = {DRAIN: self._on_drain, TAKEN: self._on_taken_asked}
-        for verb, handler in commands.items():
-            self.session.subscribe([self.names.topic(topics.COMMAND, node=self.node, verb=verb)], handler)
+        for topic, handler in (
+            (self.names.topic(topics.COMMAND, node=self.node, verb=DRAIN), self._on_drain),
+            (self.names.topic(topics.TAKEN, node=self.node), self._on_taken_asked),
+        ):
+            self.session.subscribe([topic], handler)
+        service.ready()
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
         self._watch.start()
         for source in sources:
             source.start()
         self._loop(lambda: False)
+        service.stopping()
         for source in sources:
             source.stop()
         self._drain()
@@ -335,6 +343,7 @@ class TierNode:
             event = self._next_event()
             if event is None:
                 return
+            service.alive()
             now = time.monotonic()
             actions: list[do.Action] = []
             with self._guard.over(event):
@@ -410,6 +419,7 @@ class TierNode:
             "received_bytes_total": self.session.received_bytes_total,
             "queued_bytes": self.session.queued_bytes,
             "reconnects_total": self.session.reconnects_total,
+            **self.presence.certificate_report(),
         }
         if self.session.is_up:
             self.session.publish(
@@ -441,6 +451,8 @@ class TierNode:
             self.meter.sample("decode_seconds", seconds, action.stream)
             self.meter.count_of(action.stream, "received_bytes_total", pending_frame.nbytes)
             self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
+            for tensor, array in inputs.items():
+                self._trials.consider(action.stream, tensor, array)
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
         self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))

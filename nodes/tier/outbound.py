@@ -20,14 +20,16 @@ from nodes.protocol.reports import FRAME_OVERHEAD
 from nodes.session.clock import PipelineClock
 from nodes.session.packet_limit import chunk_bytes
 from nodes.session.worker_thread import Worker
+from nodes.tier.codec_ratios import CodecTrials
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
 from nodes.tier.meter import Meter
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.result_json import frame_overhead_seconds, result_json
+from pipeline.codecs import NONE
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, StreamId
-from pipeline.wire import FrameKey, encode, encode_failure, encode_parts
+from pipeline.wire import FrameKey, encode, encode_failure
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Outbound:
         self._clock = clock
         self._names = Namespace(config.pipeline)
         self._graphs, self._labels, self._meter = graphs, labels, meter
+        self._trials = CodecTrials(meter)
         self._encoded: tuple[FrameKey, float] | None = None
         self.worker: Worker[Outgoing] = Worker(f"{node}.publish", self._publish)
 
@@ -76,13 +79,19 @@ class Outbound:
             return
         most, nbytes, seconds = self._chunk_bytes, 0, 0.0
         began = time.perf_counter()
-        for parts in encode_parts(key, action.tensor, action.array, trace=action.trace, chunk_bytes=most):
+        codec = action.codec if isinstance(action, SendTensor) else NONE
+        encoded = encode(key, action.tensor, action.array, codec=codec, trace=action.trace, chunk_bytes=most)
+        for parts in encoded.parts():
             seconds += time.perf_counter() - began
             self._publish_bulk(topic, parts)  # which waits while the broker is slower
             nbytes += sum(map(len, parts))
             began = time.perf_counter()
         self._note_encoded(key, seconds)
         self._meter.count_of(StreamId(key.stream), "sent_bytes_total", nbytes)
+        if isinstance(action, SendTensor) and encoded.nbytes:
+            stream = StreamId(key.stream)
+            self._trials.sent(stream, action.tensor, codec, action.array.nbytes / encoded.nbytes)
+            self._trials.consider(stream, action.tensor, action.array)
 
     @property
     def _chunk_bytes(self) -> int:

@@ -109,9 +109,9 @@ class Ownership:
             self._presence.border.refuse(about, f"{claim.node} claims this device's stream, and does not answer")
 
     def _answers(self, claim: Owner) -> bool:
-        session = self._presence.session
+        session, answers = self._presence.session, self._presence.reply_topic
         try:
-            answer = ask(session, self._names, claim.node, PING, {}, timeout_s=PING_TIMEOUT_S)
+            answer = ask(session, self._names, claim.node, PING, {}, reply_topic=answers, timeout_s=PING_TIMEOUT_S)
         except (RequestTimeout, MessageError):
             return False
         return answer.get("session") == claim.session

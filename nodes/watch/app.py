@@ -7,6 +7,7 @@ import queue
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -28,6 +29,13 @@ DROPPED = "$SYS/broker/publish/messages/dropped"
 """Where mosquitto counts what it threw away; another broker may have no such topic."""
 
 
+def snapshot(config: Config, *, timeout_s: float) -> dict[str, Any]:
+    """All that is known of the pipeline after listening for a moment. Raises BrokerRefused, BrokerUnreachable."""
+    with _quiet("broker"), _Watcher(config) as watcher:
+        watcher.settle(timeout_s)
+        return watcher.overview.snapshot(time.monotonic())
+
+
 def run(config: Config, *, once: bool, as_json: bool, timeout_s: float, console: Console | None = None) -> list[str]:
     """Show the pipeline until Ctrl-C; with `once` or `as_json` print one view and end.
 
@@ -38,12 +46,12 @@ def run(config: Config, *, once: bool, as_json: bool, timeout_s: float, console:
     with _quiet("broker"), _Watcher(config) as watcher:
         if once or as_json:
             watcher.settle(timeout_s)
-            snapshot = watcher.overview.snapshot(time.monotonic())
+            seen = watcher.overview.snapshot(time.monotonic())
             if as_json:
-                console.file.write(to_json(snapshot) + "\n")
+                console.file.write(to_json(seen) + "\n")
             else:
-                console.print(render(snapshot))
-            problems: list[str] = snapshot["problems"]
+                console.print(render(seen))
+            problems: list[str] = seen["problems"]
             return problems
         with suppress(KeyboardInterrupt):
             watcher.live(console)

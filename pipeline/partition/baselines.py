@@ -48,7 +48,7 @@ def neurosurgeon(
     graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint] = NOTHING, objective: Objective = LATENCY
 ) -> Placement:
     """The best single cut of the blocks' order, two tiers (Kang et al., ASPLOS 2017). Raises Infeasible."""
-    costs.check(graph)
+    costs = _judged(graph, costs, objective)
     n = len(graph)
     at = np.arange(1, n + 1)
     # device and cloud, device and edge, edge and cloud
@@ -87,7 +87,7 @@ def scission_best(
     count: int = 5,
 ) -> list[Placement]:
     """The best `count` placements that cut the blocks' order where a single tensor crosses. Raises Infeasible."""
-    costs.check(graph)
+    costs = _judged(graph, costs, objective)
     at = single_tensor_cuts(graph)
     first, second = np.repeat(at, len(at)), np.tile(at, len(at))
     values = cuts.values(graph, costs, objective)[first - 1, second - 1]
@@ -130,6 +130,11 @@ def _cheapest_cuts(
     return list(found)
 
 
+def _judged(graph: ModelGraph, costs: Costs, objective: Objective) -> Costs:
+    costs.check(graph)
+    return objective.judging(costs)
+
+
 def _only(tier: Tier, graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint]) -> Placement:
     costs.check(graph)
     if tier not in costs.seconds:
@@ -151,7 +156,7 @@ def _dads(
     graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective, own: Objective
 ) -> Placement:
     """Its own objective within each pair of tiers; the objective at hand chooses between the pairs."""
-    costs.check(graph)
+    costs = _judged(graph, costs, objective)
     found = []
     for pair in _pairs(costs):
         try:

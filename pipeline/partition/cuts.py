@@ -10,8 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.coding import WAYS
 from pipeline.cost import LINKS, Costs
 from pipeline.graph import ModelGraph
+from pipeline.partition.codings import Codings, Shares
 from pipeline.partition.objective import MEGABYTE, Objective
 from pipeline.placement import Placement, Tier
 
@@ -22,7 +24,8 @@ Floats = npt.NDArray[np.float64]
 
 def placement_of(graph: ModelGraph, edge_from: int, cloud_from: int) -> Placement:
     """The device has blocks below `edge_from` (at least 1), the edge those below `cloud_from`, the cloud the rest."""
-    return tuple(Tier((v >= edge_from) + (v >= cloud_from)) for v in range(len(graph)))
+    first, second = sorted((edge_from, cloud_from))
+    return (Tier.DEVICE,) * first + (Tier.EDGE,) * (second - first) + (Tier.CLOUD,) * (len(graph) - second)
 
 
 def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
@@ -45,16 +48,22 @@ def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
         total = total + seconds * (objective.latency + objective.price * costs.prices.get(tier, 0.0))
         waiting_s = costs.tiles.seconds - costs.tiles.own_seconds if costs.tiles and tier == Tier.EDGE else 0.0
         period = np.maximum(period, seconds - waiting_s) if objective.period else period
-    moved, answers = crossing_bytes(graph)
+    codings = Codings.under(graph, costs)
+    seconds = Shares.adding(*(codings.seconds(costs, way) for way in WAYS))
+    backbone = Shares.adding(*(codings.backbone(way) for way in WAYS))
+    weight = objective.backbone / MEGABYTE
+    total = total + objective.latency * crossing(graph, seconds) + weight * crossing(graph, backbone)
+    answers = _answers(graph)
     for lower, at in zip(LINKS, (first, second), strict=True):
         link = costs.link(lower)
-        nbytes = moved + answers
         uses = (np.arange(n + 1) < n).astype(float) + (answers > 0)
-        backbone = objective.backbone / MEGABYTE if lower == Tier.EDGE else 0.0
-        latency = nbytes / link.bandwidth_bytes_per_s + uses * link.latency_s
-        total = total + (objective.latency * latency + backbone * nbytes)[at]
+        latency = answers / link.bandwidth_bytes_per_s + uses * link.latency_s
+        total = total + (objective.latency * latency + (weight if lower == Tier.EDGE else 0.0) * answers)[at]
         if objective.period:
-            period = np.maximum(period, (nbytes / link.bandwidth_bytes_per_s)[at])
+            sent = crossing(graph, link_bytes(codings, lower)) + answers[at]
+            period = np.maximum(period, sent / link.bandwidth_bytes_per_s)
+    for coder in coders(codings) if objective.period and codings.is_coded else ():
+        period = np.maximum(period, crossing(graph, coder))
     used = {Tier.DEVICE: first < n, Tier.EDGE: second > first, Tier.CLOUD: second < n}
     for tier, overhead_s in costs.send_receive_overhead.items():
         total = total + objective.latency * overhead_s * used[tier]
@@ -79,16 +88,45 @@ def best_cuts(graph: ModelGraph, costs: Costs, objective: Objective) -> Iterator
             yield placement_of(graph, at // n + 1, at % n + 1)
 
 
-def crossing_bytes(graph: ModelGraph) -> tuple[Floats, Floats]:
-    """`[i]`, i from 0 to len(graph): bytes made below block i and read at or above it, and of outputs made above."""
-    moved, answers = np.zeros(len(graph) + 1), np.zeros(len(graph) + 1)
+def crossing(graph: ModelGraph, shares: Shares) -> Floats:
+    """`[i - 1, j - 1]`: the sum over what crosses if the device has blocks below i and the cloud those from j on."""
+    n = len(graph)
+    below, above, beyond = np.zeros(n + 1), np.zeros(n + 1), np.zeros((n + 1, n + 1))
     for tensor, readers in enumerate(graph.consumers):
-        producer, nbytes = graph.producer[tensor], graph.tensors[tensor].nbytes
+        producer = graph.producer[tensor]
         if readers:
-            moved[producer + 1 : readers[-1] + 1] += nbytes
-        if tensor in graph.outputs:
-            answers[: producer + 1] += nbytes
-    return moved, answers
+            below[producer + 1 : readers[-1] + 1] += shares.below[tensor]
+            above[producer + 1 : readers[-1] + 1] += shares.above[tensor]
+            beyond[producer + 1, readers[-1]] += shares.beyond[tensor]
+    found: Floats = below[1:, None] + above[None, 1:]
+    if shares.beyond.any():  # of what is made below i and read from j on
+        found += np.cumsum(np.cumsum(beyond, axis=0)[:, ::-1], axis=1)[1:, ::-1][:, 1:]
+    return found
+
+
+def link_bytes(codings: Codings, lower: Tier) -> Shares:
+    """Bytes that go up a link."""
+    below, whole, above = (codings.ways[way].nbytes for way in WAYS)
+    nothing = np.zeros_like(whole)
+    return Shares.adding(below, whole, nothing) if lower == Tier.DEVICE else Shares.adding(nothing, whole, above)
+
+
+def coders(codings: Codings) -> Iterator[Shares]:
+    """Seconds of those who encode (device, edge) and of those who decode (edge, cloud)."""
+    below, whole, above = (codings.ways[way] for way in WAYS)
+    nothing = np.zeros_like(whole.nbytes)
+    yield Shares.adding(below.encode_s, whole.encode_s, nothing)
+    yield Shares.adding(nothing, nothing, above.encode_s)
+    yield Shares.adding(below.decode_s, nothing, nothing)
+    yield Shares.adding(nothing, whole.decode_s, above.decode_s)
+
+
+def _answers(graph: ModelGraph) -> Floats:
+    """`[i]`, i from 0 to len(graph): bytes of outputs made at or above block i."""
+    answers = np.zeros(len(graph) + 1)
+    for tensor in set(graph.outputs):
+        answers[: graph.producer[tensor] + 1] += graph.tensors[tensor].nbytes
+    return answers
 
 
 def _sums(costs: Costs, tier: Tier, n: int) -> Floats:

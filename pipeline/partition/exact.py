@@ -8,6 +8,11 @@ its corners are placements (the polytope is that of Ishikawa's min-cut, PAMI 200
 mixed-integer. What the edge takes to handle a frame, if it has a block at all, no such row can say: the program is
 solved once with it and once without the edge.
 
+A tensor's cheapest codec, and what it takes with it, is a constant for each of its three ways, device to edge, edge to
+cloud and device to cloud, so placement and codecs are chosen together. Where the last is not the sum of the other two
+(nothing is decoded and encoded again at the edge), the product of "made on the device" and "read in the cloud" is an
+unknown of its own.
+
 What no placement as good as the best known one can do is settled before: a tensor that alone takes longer to send than
 there is left does not cross.
 """
@@ -20,11 +25,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.coding import WAYS, Way
 from pipeline.cost import LINKS, Costs, predict
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
+from pipeline.partition import cuts
+from pipeline.partition.codings import Codings, Floats, Shares
 from pipeline.partition.conflicts import explained, smallest_conflict
 from pipeline.partition.constraints import Constraint, Limit, broken
+from pipeline.partition.crossing import Crossings, over_link
 from pipeline.partition.cuts import best_cuts
 from pipeline.partition.objective import LATENCY, MEGABYTE, Objective
 from pipeline.partition.program import PROOF, Program
@@ -71,6 +80,7 @@ def solve(
     Raises Infeasible (which names a smallest conflict only with `explain`, since finding it takes time), PlanError.
     """
     costs.check(graph)
+    costs = objective.judging(costs)
     try:
         return _solve(graph, costs, constraints, objective)
     except Infeasible:
@@ -211,13 +221,13 @@ def _rule_out(steps: Steps, costs: Costs, objective: Objective, most: float) -> 
     most -= objective.latency * costs.frame_overhead_s
     per_second = {tier: objective.latency + objective.price * costs.prices.get(tier, 0.0) for tier in tiers}
     taken = np.array([np.asarray(costs.seconds[tier]) * per_second[tier] for tier in tiers]).min(axis=0).sum()
+    codings = Codings.under(graph, costs)
     for lower in LINKS:
-        link = costs.link(lower)
-        per_byte = objective.latency / link.bandwidth_bytes_per_s + _backbone_weight(objective, lower)
-        busy = objective.period / link.bandwidth_bytes_per_s
+        over = [way for way in WAYS if way[0] <= lower < way[1]]
+        least = np.min([_way_weights(codings, costs, objective, way) for way in over], axis=0)
+        busy = np.min([codings.ways[way].nbytes for way in over], axis=0) / costs.link(lower).bandwidth_bytes_per_s
         for tensor, readers in enumerate(graph.consumers):
-            nbytes = graph.tensors[tensor].nbytes
-            if taken + per_byte * nbytes > most or busy * nbytes > most:
+            if taken + least[tensor] > most or objective.period * busy[tensor] > most:
                 producer = steps.passed(lower, graph.producer[tensor])
                 for reader in readers:
                     steps.tie(steps.passed(lower, reader), producer)
@@ -230,6 +240,12 @@ def _rule_out(steps: Steps, costs: Costs, objective: Objective, most: float) -> 
                 # who is on the device has all before it there, who is in the cloud all after it
                 busy_s = order @ np.asarray(costs.seconds[tier], float)
                 steps.forbid((v, tier) for v in np.flatnonzero(busy_s * objective.period > most).tolist())
+
+
+def _way_weights(codings: Codings, costs: Costs, objective: Objective, way: Way) -> Floats:
+    """What each tensor adds to the objective on a way, but for the period."""
+    per_byte = objective.backbone / MEGABYTE
+    return objective.latency * codings.seconds(costs, way) + per_byte * codings.backbone(way)
 
 
 def _backbone_weight(objective: Objective, lower: Tier) -> float:
@@ -248,30 +264,24 @@ def _price(program: Program, costs: Costs, objective: Objective, most: float) ->
         busy.append(_sum(computed, {steps.one: -waiting_s}))
     if costs.tiles is not None:
         busy.append({steps.one: costs.tiles.busy_seconds})
+    codings = Codings.under(steps.graph, costs)
+    crossing = Crossings(program, is_peaked=objective.period > 0)
+    weights = Shares.adding(*(_way_weights(codings, costs, objective, way) for way in WAYS))
+    program.add_cost(crossing.sum(weights))
     for lower in LINKS:
         link = costs.link(lower)
-        moved = _sum(_ups(program, lower), _answers(program, lower))
-        program.add_cost(moved, objective.latency / link.bandwidth_bytes_per_s + _backbone_weight(objective, lower))
+        answers = _answers(program, lower)
+        program.add_cost(answers, objective.latency / link.bandwidth_bytes_per_s + _backbone_weight(objective, lower))
         program.add_cost(_used(program, lower), objective.latency * (link.latency_s + _overhead_s(costs, lower)))
         program.add_cost(_used_back(program, lower), objective.latency * link.latency_s)
-        busy.append({unknown: nbytes / link.bandwidth_bytes_per_s for unknown, nbytes in moved.items()})
+        if objective.period:
+            moved = _sum(crossing.sum(cuts.link_bytes(codings, lower)), answers)
+            busy.append({unknown: nbytes / link.bandwidth_bytes_per_s for unknown, nbytes in moved.items()})
+    if objective.period and codings.is_coded:
+        busy += [crossing.sum(coder) for coder in cuts.coders(codings)]
     if objective.period:
         unit = program.scale / objective.period
         program.add_cost(program.peak(busy, unit, max(most, _LEAST) / objective.period), objective.period)
-
-
-def _ups(program: Program, lower: Tier, weights: Sequence[float] | None = None) -> Expression:
-    """The bytes (or other weights) of the tensors that go up a link."""
-    steps, graph = program.steps, program.steps.graph
-    parts = []
-    for tensor, readers in enumerate(graph.consumers):
-        weight = graph.tensors[tensor].nbytes if weights is None else weights[tensor]
-        reach = program.largest(steps.passed(lower, reader) for reader in readers)
-        producer = steps.find(steps.passed(lower, graph.producer[tensor]))
-        if readers and reach.keys() != {producer}:
-            parts.append({unknown: weight * factor for unknown, factor in reach.items()})
-            parts.append({producer: -float(weight)})
-    return steps.reduced(_sum(*parts))
 
 
 def _answers(program: Program, lower: Tier) -> Expression:
@@ -304,10 +314,11 @@ def _used_back(program: Program, lower: Tier) -> Expression:
 def _add_limit(program: Program, limit: Limit) -> None:
     steps = program.steps
     total: Expression = {}
+    crossings = Crossings(program)
     for tier, weights in limit.blocks.items():
         total = _sum(total, steps.stage(tier, weights))
     for lower, weights in limit.tensors.items():
-        total = _sum(total, _ups(program, lower, weights))
+        total = _sum(total, crossings.sum(over_link(lower, weights)))
     for tier, weights in limit.peaks.items():
         single = (steps.on(tier, block, weight) for block, weight in enumerate(weights))
         total = _sum(total, program.peak(single, max(limit.bound, 1.0)))

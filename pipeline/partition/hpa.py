@@ -82,6 +82,7 @@ class Heuristic:
     costs: Costs
     constraints: Sequence[Constraint] = ()
     _at: list[int] = field(init=False)
+    _sent_s: dict[tuple[int, int, int], float] = field(init=False, default_factory=dict)
 
     @cached_property
     def _seconds(self) -> dict[int, Sequence[float]]:
@@ -144,20 +145,34 @@ class Heuristic:
         graph, seconds = self.graph, self._seconds
         total = seconds[tier][block]
         for tensor in graph.blocks[block].inputs:
-            total += self._send_s(graph.tensors[tensor].nbytes, self._at[graph.producer[tensor]], tier)
-        sent = sum(graph.tensors[t].nbytes for t in graph.blocks[block].outputs)
+            total += self._send_s(tensor, self._at[graph.producer[tensor]], tier)
+        sent = graph.blocks[block].outputs
         for successor in graph.successors[block]:
             total += min(
-                seconds[later][successor] + self._send_s(sent, tier, later) for later in seconds if later >= tier
+                seconds[later][successor] + self._send_all_s(sent, tier, later) for later in seconds if later >= tier
             )
         return total
 
-    def _send_s(self, nbytes: int, source: int, target: int) -> float:
-        total = 0.0
-        for lower in range(source, target):
-            link = self.costs.device_edge if lower == Tier.DEVICE else self.costs.edge_cloud
-            total += nbytes / link.bandwidth_bytes_per_s + link.latency_s
-        return total
+    def _send_all_s(self, tensors: Sequence[int], source: int, target: int) -> float:
+        """They share their messages' latency."""
+        return sum(self._coded_s(t, source, target) for t in tensors) + self._latency_s(source, target)
+
+    def _send_s(self, tensor: int, source: int, target: int) -> float:
+        return self._coded_s(tensor, source, target) + self._latency_s(source, target)
+
+    def _latency_s(self, source: int, target: int) -> float:
+        return sum(self.costs.link(Tier(lower)).latency_s for lower in range(source, target))
+
+    def _coded_s(self, tensor: int, source: int, target: int) -> float:
+        """Seconds to encode, send and decode; 0 within a tier."""
+        if source >= target:
+            return 0.0
+        key = tensor, source, target
+        if key not in self._sent_s:
+            coding = self.costs.coding(self.graph.tensors[tensor], (Tier(source), Tier(target)))
+            rates = (self.costs.link(Tier(lower)).bandwidth_bytes_per_s for lower in range(source, target))
+            self._sent_s[key] = coding.encode_s + sum(coding.nbytes / rate for rate in rates) + coding.decode_s
+        return self._sent_s[key]
 
     def _reconsider_siblings(self, layer: Sequence[int]) -> None:
         """Move siblings to v's tier where that pays: their inputs are there already, so they cost only their own time
@@ -171,8 +186,7 @@ class Heuristic:
                 if there < self._floor(sibling) or (self._free and there not in self._free[sibling]):
                     continue
                 incoming = sum(
-                    self._send_s(self.graph.tensors[t].nbytes, self._at[self.graph.producer[t]], there)
-                    for t in self.graph.blocks[sibling].inputs
+                    self._send_s(t, self._at[self.graph.producer[t]], there) for t in self.graph.blocks[sibling].inputs
                 )
                 if self._price(sibling, there) - incoming < self._price(sibling, at):
                     self._at[sibling] = there

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 
-from pipeline.cost import Prediction
+from pipeline.coding import LEAST_LATENCY, CodingWorth
+from pipeline.cost import Costs, Prediction
 from pipeline.errors import PlanError
 
 MEGABYTE = 1e6
@@ -41,6 +42,15 @@ class Objective:
             + self.backbone * prediction.backbone_nbytes / MEGABYTE
             + self.price * prediction.price
         )
+
+    def judging(self, costs: Costs) -> Costs:
+        """The same costs with codecs chosen for this objective.
+
+        Seconds, bytes and money add up, so the codecs are the best for every placement. The period is the largest of
+        several sums: for it each tensor gets the codec with which it is itself least of a bottleneck.
+        """
+        worth = CodingWorth(max(self.latency, LEAST_LATENCY), self.period, self.backbone / MEGABYTE)
+        return costs if costs.worth == worth else replace(costs, worth=worth)
 
     def text(self, value: float) -> str:
         """A frame's value with its unit, if it has a plain one."""

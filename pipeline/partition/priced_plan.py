@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.cost import Costs, Prediction, predict
+from pipeline.codecs import NONE
+from pipeline.cost import Costs, Prediction, coding_of, predict
 from pipeline.graph import ModelGraph
 from pipeline.partition.constraints import Constraint
 from pipeline.partition.objective import LATENCY, Objective
-from pipeline.placement import Placement, Tier
+from pipeline.placement import Placement, Tier, crossings
 from pipeline.tiles.tiled_stack_cost import TiledStackCost
 from pipeline.tiles.tiling import Tiling
 from pipeline.tiles.worker_pool import WorkerPool
@@ -47,14 +48,20 @@ class PricedPlan:
     gap: float = 0.0
     tiling: Tiling | None = None
 
+    def codecs(self, graph: ModelGraph) -> dict[int, str]:
+        """The codec of each tensor that is sent coded, by tensor id."""
+        codings = {c.tensor: coding_of(graph, self.costs, c) for c in crossings(graph, self.placement)}
+        return {tensor: coding.codec for tensor, coding in codings.items() if coding.codec != NONE}
+
 
 def priced(
     graph: ModelGraph, placement: Placement, node_set: NodeSet, objective: Objective = LATENCY, gap: float = 0.0
 ) -> PricedPlan:
-    """The placement on the node set's nodes, those without blocks left out."""
-    predicted = predict(graph, placement, node_set.costs)
+    """The placement on the node_set's nodes, those without blocks left out."""
+    costs = objective.judging(node_set.costs)
+    predicted = predict(graph, placement, costs)
     used = {tier: node_set.nodes[tier] for tier in sorted({*placement, Tier.DEVICE})}
-    return PricedPlan(placement, used, predicted, node_set.costs, objective.value(predicted), gap)
+    return PricedPlan(placement, used, predicted, costs, objective.value(predicted), gap)
 
 
 def rank(priced_plan: PricedPlan) -> tuple[float, float, int]:

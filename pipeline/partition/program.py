@@ -46,6 +46,7 @@ class Program:
     _constant: float = 0.0
     _rows: list[tuple[list[int], list[float], float]] = field(init=False, default_factory=list)
     _largest: dict[frozenset[int], int] = field(init=False, default_factory=dict)
+    _products: dict[tuple[int, int], int] = field(init=False, default_factory=dict)
     _is_linear: bool = True
 
     def __post_init__(self) -> None:
@@ -69,6 +70,37 @@ class Program:
             for unknown in merged:
                 self._rows.append(([self._column[unknown], self._column[self._largest[key]]], [1.0, -1.0], 0.0))
         return {self._largest[key]: 1.0}
+
+    def product(self, reach: Expression, inside: int, *, is_up: bool, is_down: bool) -> Expression:
+        """1 where `reach`, of one unknown at most, is 1 and `inside` is 0: right where it is pulled up, down, or both.
+
+        Where it is pulled up (its cost is below 0) the rows are no differences any more: the solution of the linear
+        program may be no corner of placements then, which is seen, and solved as a mixed-integer one.
+        """
+        steps = self.steps
+        if not reach or inside == steps.one:
+            return {}
+        (of,) = reach
+        if inside == steps.zero:
+            return {of: 1.0}
+        if of == steps.one:
+            return {steps.one: 1.0, inside: -1.0}
+        if (of, inside) not in self._products:
+            self._products[of, inside] = self._new_column()
+        made = self._products[of, inside]
+        if is_down:
+            self._add_row({of: 1.0, inside: -1.0, made: -1.0}, 0.0)
+        if is_up:
+            self._add_row({made: 1.0, of: -1.0}, 0.0)
+            self._add_row({made: 1.0, inside: 1.0}, 1.0)
+        return {made: 1.0}
+
+    def no_larger_than_sum(self, reach: Expression, unknowns: Iterable[int]) -> None:
+        """The largest of the unknowns, as `largest` has it, is none that stands above all of them."""
+        of = {self.steps.find(unknown) for unknown in unknowns} - {self.steps.zero}
+        if len(of) > 1 and self.steps.one not in reach:
+            (largest,) = reach
+            self._add_row({largest: 1.0, **dict.fromkeys(of, -1.0)}, 0.0)
 
     def peak(self, sums: Iterable[Expression], unit: float, most: float = np.inf) -> Expression:
         """The largest of some sums, right wherever it is to be small; about as large as `unit`, at most `most`."""

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from pipeline.cost import LINKS, Costs, Link, predict
+from pipeline.coding import CodecCosts, CodecSpeed
+from pipeline.cost import LINKS, Costs, Link, coding_of, predict
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact, tiled
@@ -25,7 +26,8 @@ from pipeline.partition.constraints import Constraint, broken
 from pipeline.partition.objective import LATENCY, Objective
 from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced
 from pipeline.partition.program import PROOF
-from pipeline.placement import Placement, Tier, crossings
+from pipeline.placement import Crossing, Placement, Tier, crossings
+from pipeline.ranges import MOST_RATE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,6 +132,7 @@ class NodeSetSearch:
         Plans of equal placement on the same nodes come once.
         """
         self._judged = self._with_latency()
+        self.candidates = [replace(c, costs=self._judged.judging(c.costs)) for c in self.candidates]
         order, queue = count(), list[tuple[float, int, int, _Group | PricedPlan]]()
 
         def push(bound: float, item: _Group | PricedPlan) -> None:
@@ -285,10 +288,16 @@ class NodeSetSearch:
             )
         for lower in LINKS:
             crossed = [crossing for crossing in crossings(self.graph, placement) if crossing.crosses(lower)]
-            nbytes, used = sum(self.graph.tensors[c.tensor].nbytes for c in crossed), max(placement) > lower
-            links = [c.link(lower) for c in costs]
-            rows.append([used * (nbytes / link.bandwidth_bytes_per_s + 2 * link.latency_s) for link in links])
+            used = max(placement) > lower
+            rows.append([used * (self._sent_s(c, crossed, lower) + 2 * c.link(lower).latency_s) for c in costs])
         return np.array(rows)
+
+    def _sent_s(self, costs: Costs, crossed: Sequence[Crossing], lower: Tier) -> float:
+        """Seconds of tensors on a link, and of the coding that begins or ends their way there."""
+        codings = [(crossing, coding_of(self.graph, costs, crossing)) for crossing in crossed]
+        coding_s = sum(coding.encode_s for crossing, coding in codings if crossing.source == lower)
+        coding_s += sum(coding.decode_s for crossing, coding in codings if crossing.readers[-1] == lower + 1)
+        return coding_s + sum(coding.nbytes for _, coding in codings) / costs.link(lower).bandwidth_bytes_per_s
 
     def _approximate(self, terms: NDArray[np.float64]) -> NDArray[np.float64]:
         latency, period = self._judged.latency, self._judged.period
@@ -317,4 +326,41 @@ def _best_of(costs: Sequence[Costs]) -> Costs:
         for lower in LINKS
     }
     frame_overhead_s = min(c.frame_overhead_s for c in costs)
-    return Costs(seconds, links[Tier.DEVICE], links[Tier.EDGE], prices, send_receive_overhead, frame_overhead_s)
+    return Costs(
+        seconds,
+        links[Tier.DEVICE],
+        links[Tier.EDGE],
+        prices,
+        send_receive_overhead,
+        frame_overhead_s,
+        codecs=_best_codecs([c.codecs for c in costs if c.codecs is not None], by_sums=not costs[0].worth.period),
+        worth=costs[0].worth,
+    )
+
+
+def _best_codecs(known: Sequence[CodecCosts], *, by_sums: bool) -> CodecCosts | None:
+    """Codecs with which no tensor takes more on any way than with any of these.
+
+    Objectives that are sums choose the least, so it is enough that each codec is nowhere slower. By the period a
+    quicker coder may be given another codec with more bytes: there coding takes nothing, and the fewest bytes win.
+    """
+    if not known:
+        return None
+    ratios: dict[int, dict[str, float]] = {}
+    speeds: dict[Tier, dict[str, CodecSpeed]] = {}
+    for codecs in known:
+        for tensor, by_codec in codecs.ratios.items():
+            for codec, ratio in by_codec.items():
+                of_tensor = ratios.setdefault(tensor, {})
+                of_tensor[codec] = max(ratio, of_tensor.get(codec, 0.0))
+        for tier, by_name in codecs.speeds.items():
+            for codec, speed in by_name.items():
+                best = speeds.setdefault(tier, {}).get(codec, speed)
+                speeds[tier][codec] = CodecSpeed(
+                    max(best.encode_bytes_per_s, speed.encode_bytes_per_s),
+                    max(best.decode_bytes_per_s, speed.decode_bytes_per_s),
+                )
+    if by_sums:
+        return CodecCosts(ratios, speeds)
+    at_once = CodecSpeed(MOST_RATE, MOST_RATE)
+    return CodecCosts(ratios, {tier: dict.fromkeys(by_name, at_once) for tier, by_name in speeds.items()})

@@ -17,7 +17,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -25,7 +25,7 @@ from pydantic import Field
 
 from pipeline import folders, ranges
 from pipeline.errors import ModelError
-from pipeline.ranges import Count, Name, Seconds, Sum, Timestamp, Word
+from pipeline.ranges import Count, Name, Ratio, Seconds, Sum, Timestamp, Word
 from pipeline.timing import cpu_quota
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class Profile:
 
     `spread` is the distance between the quartiles of each, `total_seconds` the median of whole runs without the
     profiler, which `seconds` is scaled to add up to; `unscaled_seconds` is what it added up to before (None: unknown).
-    `measured_ts` is in seconds since 1970. Raises ModelError on nonsense.
+    `ratios` are how many times each codec
+    shrank each tensor, by tensor id. `measured_ts` is in seconds since 1970. Raises ModelError on nonsense.
     """
 
     model: Name
@@ -58,6 +59,9 @@ class Profile:
     total_seconds: Sum
     measured_ts: Timestamp
     unscaled_seconds: Sum | None = None
+    ratios: Annotated[
+        Mapping[Word, Annotated[tuple[Ratio, ...], Field(max_length=10 * ranges.MOST_BLOCKS)]], Field(max_length=32)
+    ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         times = (*self.seconds, *self.spread, self.total_seconds, self.unscaled_seconds or 0.0)
@@ -107,7 +111,7 @@ def load_cached(digest: str, engine: Engine) -> Profile | None:
 def cached(engine: Engine, model: Loaded) -> Profile | None:
     """The profile of this model that was measured before on such a machine, or None."""
     profile = load_cached(model.graph.digest, engine)
-    if profile is None or len(profile.seconds) != len(model.graph):
+    if profile is None or len(profile.seconds) != len(model.graph) or not profile.ratios:
         return None
     return replace(profile, model=model.graph.name)  # it may go by another name here
 
@@ -161,6 +165,8 @@ def _path(name: str, engine: Engine) -> Path:
 
 def measure(engine: Engine, model: Loaded, repeats: int = 10) -> Profile:
     """Profile a model now, on this machine, in at most `repeats` runs."""
+    from pipeline.profiling.tensor_ratios import expected_ratios
+
     times = engine.profile(model, repeats)
     return Profile(
         model=model.graph.name,
@@ -174,6 +180,7 @@ def measure(engine: Engine, model: Loaded, repeats: int = 10) -> Profile:
         total_seconds=times.total_seconds,
         measured_ts=time.time(),
         unscaled_seconds=times.unscaled_seconds,
+        ratios=expected_ratios(engine, model),
     )
 
 

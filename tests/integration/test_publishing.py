@@ -137,5 +137,5 @@ def test_a_frame_that_is_larger_than_a_frame_may_be_is_refused_to_its_publisher(
         file = tmp_path / "large.jpg"
         with file.open("wb") as sparse:
             sparse.truncate((64 << 20) + 1)
-        with pytest.raises(RequestRefused, match=r"67_108_865 bytes .* 67_108_864 at most"):
+        with pytest.raises(RequestRefused, match=r"67,108,865 bytes .* more than 67,108,864"):
             list(results(made.config, [file]))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 
+from pipeline.coding import CodecCosts, CodecSpeed
 from pipeline.cost import Costs, Link, predict
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
@@ -41,7 +42,26 @@ def random_costs(rng: np.random.Generator, graph: ModelGraph) -> Costs:
     for times in seconds.values():
         times[0] = 0.0
     below, above = (Link(float(10 ** rng.uniform(5, 8)), float(rng.choice([0.0, 1e-3, 2e-2]))) for _ in range(2))
-    return Costs(seconds, below, above, prices={tier: float(rng.uniform(0, 1)) for tier in tiers})
+    prices = {tier: float(rng.uniform(0, 1)) for tier in tiers}
+    return Costs(seconds, below, above, prices=prices, codecs=random_codecs(rng, graph, tiers))
+
+
+def random_codecs(rng: np.random.Generator, graph: ModelGraph, tiers: Sequence[Tier]) -> CodecCosts | None:
+    """Some codecs on some tensors; some nodes do not know one, some are much slower than the next tier's."""
+    if rng.random() < 0.3:
+        return None
+    names = ["bitmap", "bitmap-zstd", "shuffle-zstd"]
+    ratios = {
+        tensor.id: {name: float(rng.uniform(0.8, 6)) for name in names if rng.random() < 0.7}
+        for tensor in graph.tensors
+        if rng.random() < 0.8
+    }
+    speeds = {
+        tier: {name: CodecSpeed(*(10 ** rng.uniform(5, 9.5, 2)).tolist()) for name in names if rng.random() < 0.8}
+        for tier in tiers
+        if rng.random() < 0.9
+    }
+    return CodecCosts(ratios, speeds)
 
 
 def random_constraints(rng: np.random.Generator, graph: ModelGraph, costs: Costs) -> list[Constraint]:
@@ -80,10 +100,10 @@ def test_exact_equals_brute_force_for_every_objective_and_under_constraints(shar
         constraints = random_constraints(rng, graph, costs)
         allowed = every.allowed(constraints)
         for objective in (LATENCY, THROUGHPUT, WEIGHTED):
-            values = every.values(objective)
+            values, judged = every.values(objective), objective.judging(costs)
             chosen = exact.partition(graph, costs, (), objective)
             check(graph, chosen)
-            assert objective.value(predict(graph, chosen, costs)) == pytest.approx(values.min(), rel=TOLERANCE)
+            assert objective.value(predict(graph, chosen, judged)) == pytest.approx(values.min(), rel=TOLERANCE)
             if not allowed.any():
                 infeasible += 1
                 with pytest.raises(Infeasible):
@@ -91,7 +111,9 @@ def test_exact_equals_brute_force_for_every_objective_and_under_constraints(shar
                 continue
             chosen = exact.partition(graph, costs, constraints, objective)
             check(graph, chosen)
-            assert objective.value(predict(graph, chosen, costs)) == pytest.approx(values[allowed].min(), rel=TOLERANCE)
+            assert objective.value(predict(graph, chosen, judged)) == pytest.approx(
+                values[allowed].min(), rel=TOLERANCE
+            )
             assert allowed[(every.placed == np.array(chosen)).all(axis=1)].all()
     assert 0 < infeasible < 3 * GRAPHS / SHARDS / 2
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import reassembly, wire
+from pipeline.codecs import CODECS
 from pipeline.errors import WireError
 from pipeline.graph import DTYPES, Tensor
 from pipeline.reassembly import Assembler
@@ -38,15 +39,26 @@ keys = st.builds(
 
 
 @st.composite
-def arrays(draw: st.DrawFn) -> Array:
+def arrays(draw: st.DrawFn, most: int = 5) -> Array:
     """Any tensor of a model, of any bits: NaNs with their payloads and negative zeros among them."""
     dtype = np.dtype(draw(st.sampled_from(sorted(DTYPES))))
-    shape = (1, *draw(st.lists(st.integers(0, 5), max_size=3)))
+    shape = (1, *draw(st.lists(st.integers(0, most), max_size=3 if most <= 5 else 2)))
     nbytes = int(np.prod(shape)) * dtype.itemsize
     data = draw(st.binary(min_size=nbytes, max_size=nbytes))
     if dtype == np.bool_:
         data = bytes(byte & 1 for byte in data)
     return np.frombuffer(data, dtype).reshape(shape)
+
+
+@laws
+@given(arrays(most=40), st.sampled_from(sorted(CODECS)), st.integers(1, 400))
+def test_a_coded_tensor_comes_back_bit_by_bit(array: Array, codec: str, chunk_bytes: int) -> None:
+    sent = encode(KEY, 5, array, codec=codec, chunk_bytes=chunk_bytes)
+    assert sent.nbytes <= array.nbytes
+    assembler = expecting(array)
+    received = [assembler.add("edge-1", chunk) for chunk in sent][-1]
+    assert isinstance(received, Received)
+    assert same_bits(received.array, array)
 
 
 def expecting(array: Array) -> Assembler:

@@ -182,7 +182,7 @@ def test_a_tile_of_the_wrong_shape_or_place_is_no_answer(pipeline: Pipeline) -> 
             wrong = np.zeros((1, side, side, 16), np.float32)
             for sequence in range(10**6, 10**6 + 30):
                 key = FrameKey(demo.STREAM, plan["epoch"], sequence, 1, 0, tile)
-                client.session.publish(topic, next(encode(key, tensor, wrong)), channel=Channel.BULK)
+                client.session.publish(topic, next(iter(encode(key, tensor, wrong))), channel=Channel.BULK)
         stream(pipeline, client, 0, 8)
         pipeline.assert_proven(client, 8)
 

@@ -22,7 +22,7 @@ def test_the_table_of_topics_is_that_of_the_declarations() -> None:
     for topic in ALL:
         template = topic.template.replace("{", "<").replace("}", ">")
         row = f"| `{template}` | {topic.message} | {topic.encoding} | {topic.qos} | {'yes' if topic.retain else 'no'} |"
-        assert row in page
+        assert f"{row} {', '.join(topic.writers)} | {', '.join(topic.readers)} |" in page
 
 
 def test_the_rules_for_publishing_a_plan_are_those_of_the_planner() -> None:

@@ -82,6 +82,15 @@ class ComputeSeconds:
             self.forget_bases()
             self._corrections.forget(node, profile.model)
 
+    def profile_of(self, model: str, digest: str) -> Profile | None:
+        """The profile of the model by the first node that has one, by id."""
+        fitting = {
+            node: profile
+            for (node, name), profile in self._profiles.items()
+            if name == model and profile.digest == digest and profile.ratios
+        }
+        return fitting[min(fitting)] if fitting else None
+
     def has_room_for(self, node: NodeId, profile: Profile) -> bool:
         """True when this profile can be kept: it replaces one, or there is room for one more of the node."""
         known = [model for owner, model in self._profiles if owner == node]

@@ -374,6 +374,10 @@ class Inventory:
         for segment in report.segments:
             if segment.stream in own:
                 self.rates.counted(segment.stream, segment.frames, now)
+        for ratio in report.ratios:
+            coded = self.streams.get(ratio.stream)
+            if coded is not None and coded.binding.ratios.learn(ratio, self.settings.band):
+                self.agenda.mark([coded.name])
         for name, stream in own.items():
             if name in report.frame_overheads:
                 registry.learn_frame_overhead(stream.binding, report.frame_overheads[name])

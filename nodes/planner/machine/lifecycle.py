@@ -205,6 +205,7 @@ def _publish(
         runner_up=runner_up,
         plan_request=stream.requested_as_written,
         tiles=best.tiling,
+        codecs=best.codecs(problem.graph),
     )
     inventory.hold(stream, plan)
     stream.published_at, stream.unsure, stream.drift_reasons = now, frozenset(unsure), ()

@@ -89,7 +89,7 @@ class PlanningProblem:
         found = []
         for node_set in self.node_sets if self.plan_request.planner == EXACT else ():
             asked = (*constraints, *node_set.constraints)
-            for placement in best_cuts(self.graph, node_set.costs, objective):
+            for placement in best_cuts(self.graph, objective.judging(node_set.costs), objective):
                 if not broken(self.graph, placement, node_set.costs, asked):
                     found.append(priced(self.graph, placement, node_set, objective))
                     break

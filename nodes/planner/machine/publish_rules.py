@@ -89,6 +89,8 @@ def _same_plan(situation: Situation) -> Verdict | None:
     plan, stream, best = situation.plan, situation.stream, situation.best
     if assignment(plan) != assignment_of(best):
         return None
+    if not stream.force and plan.codecs != best.codecs(situation.graph):
+        return None
     wanted = (stream.planner_of(best), stream.plan_request.objective, stream.requested_as_written)
     changed = stream.force and (plan.planner, plan.objective, plan.plan_request) != wanted
     return Publish(stream.by_whom(best)) if changed else Stay(_none_better(situation))
@@ -110,7 +112,8 @@ def _node_gone(situation: Situation) -> Verdict | None:
 
 def _by_hand(situation: Situation) -> Verdict | None:
     stream, best = situation.stream, situation.best
-    return Publish(stream.by_whom(best)) if stream.force or best.placement == stream.forced else None
+    is_forced = best.placement == stream.forced and assignment(situation.plan) != assignment_of(best)
+    return Publish(stream.by_whom(best)) if stream.force or is_forced else None
 
 
 def _too_soon(situation: Situation) -> Verdict | None:
@@ -155,7 +158,7 @@ RULES: Final = (
     Rule("DeviceRefuses", "the device has refused the plan", "publish", _device_refuses),
     Rule(
         "SamePlan",
-        "the best plan runs on the same nodes in the same way",
+        "the best plan runs on the same nodes in the same way, with the same codecs",
         "stay; publish when a person has asked for it under another objective or planner",
         _same_plan,
     ),

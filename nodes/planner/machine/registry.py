@@ -12,6 +12,7 @@ from typing import Any
 from nodes.planner.costs.compute_seconds import ComputeSeconds, Estimate
 from nodes.planner.costs.constants import Constants
 from nodes.planner.costs.links import Links
+from nodes.planner.costs.ratios import Ratios
 from nodes.planner.costs.send_receive_overhead import SendReceiveOverhead
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.costs.tile_overhead import TileOverhead
@@ -19,6 +20,7 @@ from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.utilisation import Loads, StreamLoad
 from nodes.protocol.messages import Applied, LegSeconds, LifeState, LinkReport, NodeInfo, NodeState, TileSeconds
 from nodes.protocol.peers import Peers
+from pipeline.coding import CodecCosts
 from pipeline.cost import Costs, Link, link_label
 from pipeline.errors import DigestMismatch, ModelError
 from pipeline.graph import ModelGraph
@@ -36,11 +38,12 @@ UNMEASURED_BYTES_PER_S = 1e12
 
 @dataclass(frozen=True, slots=True)
 class StreamBinding:
-    """A stream as the registry sees it: its device, its model, and nodes that refused it, by their session."""
+    """A stream as the registry sees it: its device and model, nodes that refused it, by session, and codecs' ratios."""
 
     device: NodeId
     model: str
     banned: dict[NodeId, str] = field(default_factory=dict)
+    ratios: Ratios = field(default_factory=Ratios, compare=False)
 
 
 @dataclass(slots=True)
@@ -145,10 +148,10 @@ class Registry:
         took = {(leg.stream, leg.epoch): leg.seconds for leg in legs}
         for plan in plans:
             seconds, beside_s = took.get((plan.stream, plan.epoch), {}), {}
-            for name, sender, receiver, nbytes in _legs_of(plan):
+            for name, sender, receiver, nbytes, coding_s in _legs_of(plan):
                 if name in seconds and {sender, receiver} <= self.links.keys():
                     link = link_between(self.links[sender], self.links[receiver])
-                    bytes_s = nbytes / link.bandwidth_bytes_per_s + link.latency_s
+                    bytes_s = nbytes / link.bandwidth_bytes_per_s + link.latency_s + coding_s
                     beside_s[sender, receiver] = seconds[name] - bytes_s
             self.send_receive_overhead.learn(beside_s)
 
@@ -345,6 +348,7 @@ class Registry:
             edge_cloud=link_between(reports.get(Tier.EDGE), reports.get(Tier.CLOUD)),
             send_receive_overhead={tier: snapshot.overhead_s for tier, snapshot in found.items()},
             frame_overhead_s=sum(snapshot.frame_overhead_s for snapshot in found.values()),
+            codecs=CodecCosts(stream.ratios.assumed, {tier: self.infos[node].codecs for tier, node in nodes.items()}),
         )
 
     def tile_node(self, stream: StreamBinding, node: NodeId, snapshot: NodeSnapshot) -> TileNode:
@@ -372,15 +376,30 @@ def _transfer_seconds(coordinator: LinkReport, worker: LinkReport, sent: int, nb
     return there_s + back_s + coordinator.round_trip_s + worker.round_trip_s
 
 
-def _legs_of(plan: Plan) -> Iterator[tuple[str, NodeId, NodeId, int]]:
-    """From each of a plan's nodes to the next and from the last to the device: its name, both ends, and its bytes."""
+def _legs_of(plan: Plan) -> Iterator[tuple[str, NodeId, NodeId, int, float]]:
+    """From each of a plan's nodes to the next and from the last to the device.
+
+    Its name, both ends, its bytes, and the seconds that these take to encode and decode.
+    """
     used = sorted({*plan.placement, Tier.DEVICE})
     for lower, upper in pairwise(used):
         cost = plan.predicted.links.get(link_label(lower))
         if cost is not None:
-            yield f"{lower.label}_{upper.label}", plan.nodes[lower], plan.nodes[upper], cost.nbytes
+            yield (
+                f"{lower.label}_{upper.label}",
+                plan.nodes[lower],
+                plan.nodes[upper],
+                cost.nbytes,
+                _coding_s(plan, lower, upper),
+            )
             if upper == used[-1]:
-                yield "return", plan.nodes[upper], plan.device, cost.result_nbytes
+                yield "return", plan.nodes[upper], plan.device, cost.result_nbytes, 0.0
+
+
+def _coding_s(plan: Plan, lower: Tier, upper: Tier) -> float:
+    """Encoding at one end and decoding at the other, over one link or both."""
+    first, last = (plan.predicted.links.get(link_label(link)) for link in (lower, Tier(upper - 1)))
+    return (first.encode_seconds if first else 0.0) + (last.decode_seconds if last else 0.0)
 
 
 def link_between(lower: LinkReport | None, upper: LinkReport | None) -> Link:

@@ -30,12 +30,15 @@ def priced_plans_of(
     stream.assume(
         {n: inventory.registry.snapshot(stream.binding, n, stream.name) for n in nodes}, inventory.settings.band
     )
+    profile = inventory.registry.compute.profile_of(stream.binding.model, graph.digest)
+    stream.drift_reasons += stream.binding.ratios.assume(graph, profile, inventory.settings.band)
     tiles = _forced_tiles(inventory, stream) if forced is not None and forced == stream.forced else None
     whole = frozenset(node for node in nodes if is_untiled_only(inventory, stream, node))
     in_use = stream.plan.tiles if stream.plan is not None else None
+    ratios = stream.binding.ratios.assumed
     where = tuple((tier, tuple(usable)) for tier, usable in tiers.items())
     asked = graph.digest, as_written(stream.plan_request)
-    rests_on = (*asked, tiles, quick, whole, in_use, where, *stream.assumed.items())
+    rests_on = (*asked, tiles, quick, whole, in_use, where, ratios, *stream.assumed.items())
     solved = stream.solved.get(forced)
     if solved is None or solved[0] != rests_on:
         known = stream.assumed
@@ -105,10 +108,11 @@ def _adjusted(
 
 
 def priced_today(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, plan: Plan) -> PricedPlan:
-    """The plan at today's prices; all its nodes are usable."""
+    """The plan at today's prices, with the codecs that it has; all its nodes are usable."""
     node_set = inventory.static_costs.node_set(
         plan.nodes, inventory.registry.costs(stream.binding, plan.nodes, stream.assumed)
     )
+    node_set = replace(node_set, costs=replace(node_set.costs, fixed=plan.codecs))
     if plan.tiles is not None:
         node_set = replace(node_set, pool=_pools(inventory, stream).behind(plan.nodes[Tier.EDGE]))
     return priced_with(graph, plan.placement, node_set, stream.plan_request.parsed_objective(), plan.tiles)

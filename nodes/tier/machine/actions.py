@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from nodes.protocol.messages import StreamApplied
 from nodes.protocol.work import Work
+from pipeline.codecs import NONE
 from pipeline.placement import Stage
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.tiles.tiling import TiledStage
@@ -59,12 +60,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class SendTensor:
-    """Publish one tensor of the cut, once for all its readers."""
+    """Publish one tensor of the cut, once for all its readers, coded as the plan says."""
 
     key: FrameKey
     tensor: int
     array: Array
     trace: Trace
+    codec: str = NONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from nodes.tier.machine.epochs import Epoch, EpochTable, Phase
 from nodes.tier.machine.joins import Joins
 from nodes.tier.machine.stream import StreamOwner, StreamSettings
 from nodes.tier.machine.tile_gather import TileGathers
+from pipeline.codecs import NONE
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
@@ -186,7 +187,8 @@ class TierMachine:
             return self.tile_gathers.begin(held, event, now)
         assert held.stage is not None
         actions: list[Action] = [
-            SendTensor(event.key, tensor, event.outputs[tensor], event.trace) for tensor in held.stage.sends
+            SendTensor(event.key, t, event.outputs[t], event.trace, held.plan.codecs.get(t, NONE))
+            for t in held.stage.sends
         ]
         for tensor in held.stage.results:
             if held.stage.tier is Tier.DEVICE:

@@ -106,9 +106,13 @@ class Overview:
 
     def _telemetry(self, fields: Mapping[str, str], payload: bytes, now: float) -> None:
         self._known.node(fields["node"]).learn_telemetry(payload, now)
-        for took in read_report(payload).tiles:
+        report = read_report(payload)
+        for took in report.tiles:
             if took.stream in self._known.streams:
                 self._known.streams[took.stream].learn_tile(took)
+        for ratio in report.ratios:
+            if ratio.stream in self._known.streams:
+                self._known.streams[ratio.stream].learn_ratio(ratio)
 
     def _plan(self, fields: Mapping[str, str], payload: bytes, _: float) -> None:
         plan = Plan.from_json(parse_json(payload))

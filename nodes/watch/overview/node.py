@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
+from nodes.protocol import versions
 from nodes.protocol.messages import LinkReport, MessageError, NodeInfo, NodeState, parse_json
 from nodes.protocol.reports import stream_metric
 from pipeline.plan import StreamId
@@ -63,7 +65,7 @@ class NodeRecord:
         return {
             "tier": tier,
             "state": state.state.value if state else ABSENT,
-            "message": state.message if state else "",
+            "message": (state.message if state else "") or self._other_version(),
             "session": state.session if state else None,
             "births": state.births if state else 0,
             "host": state.host if state else "",
@@ -79,6 +81,10 @@ class NodeRecord:
             "telemetry_age_seconds": self.age_s(now),
             "telemetry_stale": self.is_stale(now, stale_after_s),
         }
+
+    def _other_version(self) -> str:
+        """Why the planner leaves it out, if it is of another version than this program."""
+        return (self.info and versions.refusal(self.info.version, version("trisect"))) or ""
 
     def counts_json(self, stream: StreamId, now: float, stale_after_s: float) -> dict[str, Any]:
         """A stream's counters at its device. `lost` is 0 as long as every frame is accounted for.

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from nodes.protocol.messages import MessageError, TileSeconds
+from nodes.protocol.messages import MessageError, TensorRatio, TileSeconds
 from nodes.watch.overview.tiles import tiles_json
+from pipeline.codecs import CODECS, NONE
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Crossing, Tier
@@ -78,6 +79,7 @@ class StreamRecord:
     _arrivals: deque[float] = field(default_factory=deque)
     _parts: dict[int, dict[str, Any]] = field(default_factory=dict)
     _tiles: dict[tuple[int, int, str], TileSeconds] = field(default_factory=dict)
+    _ratios: dict[tuple[int, str], TensorRatio] = field(default_factory=dict)
 
     @property
     def newest_plan(self) -> Plan | None:
@@ -113,6 +115,16 @@ class StreamRecord:
         if plan is not None and plan.tiles is not None and took.tile <= len(plan.tiles) and took.worker in plan.members:
             self._tiles[took.epoch, took.tile, took.worker] = took
             self._tiles = {key: value for key, value in self._tiles.items() if key[0] in self.plans}
+
+    def learn_ratio(self, seen: TensorRatio) -> None:
+        """A node has coded a tensor, or tried to."""
+        if seen.codec in CODECS and any(seen.codec in plan.codecs.values() for plan in self.plans.values()):
+            self._ratios[seen.tensor, seen.codec] = seen
+
+    def _with_ratio(self, tensor: Mapping[str, Any]) -> dict[str, Any]:
+        """A tensor that crosses, with how many times smaller its codec makes it, and frames' deviation from that."""
+        seen = self._ratios.get((tensor["tensor"], tensor["codec"]))
+        return {**tensor, "ratio": seen.ratio if seen else None, "ratio_deviation": seen.deviation if seen else None}
 
     def rate_hz(self, now: float, since: float | None) -> float | None:
         """Results a second over the last seconds; None before there was time to tell."""
@@ -159,7 +171,7 @@ class StreamRecord:
             "problem": parts["problem"],
             "stages": stages,
             "tiles": tiles_json(plan.tiles, graph if parts["named"] else None, tiles) if plan.tiles else None,
-            "tensors": parts["tensors"],
+            "tensors": [self._with_ratio(tensor) for tensor in parts["tensors"]],
             "links": links,
             "return_measured_seconds_p50": _median([r.links["return"] for r in results if "return" in r.links]),
             "links_predicted_seconds": parts["links_predicted_seconds"],
@@ -206,7 +218,9 @@ def _parts(plan: Plan, graph: ModelGraph | None) -> dict[str, Any]:
                 "name": graph.tensors[crossing.tensor].name,
                 "from": crossing.source.label,
                 "to": [tier.label for tier in crossing.readers],
+                "tensor": crossing.tensor,
                 "nbytes": graph.tensors[crossing.tensor].nbytes,
+                "codec": plan.codecs.get(crossing.tensor, NONE),
             }
             for crossing in crossings
             if graph is not None
@@ -252,6 +266,8 @@ def _links(plan: Plan, graph: ModelGraph | None, crossings: Sequence[Crossing]) 
                 "tensors": [graph.tensors[tensor].name for tensor in passing] if graph else [],
                 "nbytes": costs[0].nbytes if costs else None,
                 "result_nbytes": costs[0].result_nbytes if costs else None,
+                "ratio": round(costs[0].ratio, DIGITS) if costs else None,
+                "codecs": sorted({codec for t, codec in plan.codecs.items() if t in passing}),
                 "predicted_seconds": _finite(sum(cost.seconds for cost in costs)) if costs else None,
             }
         )

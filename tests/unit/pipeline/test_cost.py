@@ -44,7 +44,7 @@ COSTS = Costs(
 
 def about(seconds: float, nbytes: int, result_nbytes: int, busy_seconds: float) -> Any:
     """A LinkCost to compare with, its seconds within rounding."""
-    return LinkCost(pytest.approx(seconds), nbytes, result_nbytes, pytest.approx(busy_seconds))  # type: ignore[arg-type]  # only compared
+    return LinkCost(pytest.approx(seconds), nbytes, result_nbytes, pytest.approx(busy_seconds), nbytes)  # type: ignore[arg-type]  # only compared
 
 
 def test_a_placement_on_the_device_pays_no_link() -> None:
@@ -54,7 +54,7 @@ def test_a_placement_on_the_device_pays_no_link() -> None:
 def test_a_placement_on_the_edge_pays_the_way_there_and_back() -> None:
     price = predict(GRAPH, (D, E, E, E, E), COSTS)
     # 600 B up and 40 B down at 1000 B/s, and the latency twice
-    assert price.links == {"device_edge": LinkCost(0.64 + 0.5, 600, 40, 0.64)}
+    assert price.links == {"device_edge": LinkCost(0.64 + 0.5, 600, 40, 0.64, 600)}
     assert price.seconds == pytest.approx(1.1 + 1.14)
 
 
@@ -106,7 +106,7 @@ def test_the_critical_path_overlaps_branches_and_is_the_sum_of_a_chain() -> None
 def test_a_link_whose_result_is_made_below_it_pays_its_latency_once() -> None:
     early = ModelGraph("early", "0", GRAPH.tensors, GRAPH.blocks, (0,), (1,))
     price = predict(early, (D, D, E, E, E), COSTS)
-    assert price.links["device_edge"] == LinkCost(1.25, 1000, 0, 1.0)
+    assert price.links["device_edge"] == LinkCost(1.25, 1000, 0, 1.0, 1000)
 
 
 @given(st.data())

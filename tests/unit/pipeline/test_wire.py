@@ -199,6 +199,60 @@ def test_a_number_that_is_none_is_refused(name: str, value: object) -> None:
         decode_chunk(with_header(chunks()[0], **{name: value}))
 
 
+# Coded tensors.
+
+SPARSE = np.maximum(np.random.default_rng(0).normal(size=(1, 16, 16, 8)), 0).astype(np.float32)
+MAP = Tensor(5, "relu1", SPARSE.shape, "float32")
+
+
+def test_a_coded_tensor_is_fewer_bytes_and_the_same_bits() -> None:
+    for codec in ("bitmap", "bitmap-zstd", "shuffle-zstd"):
+        into = assembler(MAP)
+        sent = encode(KEY, 5, SPARSE, codec=codec, chunk_bytes=1000)
+        received = [into.add("edge-1", chunk) for chunk in sent][-1]
+        assert isinstance(received, Received)
+        assert received.array.tobytes() == SPARSE.tobytes()
+        assert received.array.ctypes.data % ALIGNMENT == 0
+        assert received.nbytes == sent.nbytes < SPARSE.nbytes
+        assert sent.codec == codec
+
+
+def test_a_codec_that_saves_nothing_or_is_unknown_here_sends_the_tensor_as_it_is() -> None:
+    for codec in ("bitmap", "of another version"):
+        sent = encode(KEY, 5, ARRAY, codec=codec)
+        assert sent.codec == "none"
+        assert isinstance([assembler().add("edge-1", chunk) for chunk in sent][-1], Received)
+
+
+def test_a_codec_that_this_version_does_not_know_is_refused_by_name() -> None:
+    with pytest.raises(WireError, match=r"codec: one of none, bitmap, .* expected, not 'lzma'"):
+        decode_chunk(with_header(chunks()[0], codec="lzma"))
+
+
+def test_coded_bytes_that_would_be_as_many_as_the_tensors_are_refused_before_they_are_held() -> None:
+    into = assembler()
+    with pytest.raises(WireError, match=r"float32\[1, 12\] of 48 bytes, coded with bitmap, expected"):
+        into.add("edge-1", with_header(chunks()[0], codec="bitmap"))
+    assert into.pending_bytes == 0
+
+
+def test_chunks_of_two_codecs_under_one_name_are_refused() -> None:
+    into = assembler(MAP)
+    into.add("edge-1", next(iter(encode(KEY, 5, SPARSE, codec="bitmap", chunk_bytes=1000))))
+    with pytest.raises(WireError, match="chunks of two different tensors"):
+        into.add("edge-1", next(iter(encode(KEY, 5, SPARSE, codec="shuffle-zstd", chunk_bytes=1000))))
+
+
+def test_what_does_not_decode_is_refused_and_forgotten() -> None:
+    into = assembler(MAP)
+    (message,) = encode(KEY, 5, SPARSE, codec="bitmap-zstd")
+    broken = bytearray(message)
+    broken[-2000:-1900] = bytes(100)
+    with pytest.raises(WireError, match=r"codec|checksum"):
+        into.add("edge-1", bytes(broken))
+    assert into.pending_bytes == 0
+
+
 # Traces.
 
 
@@ -353,12 +407,11 @@ def test_placed_chunks_of_another_size_are_put_together_with_those_before() -> N
         into = assembler()
         for chunk in larger[:part]:
             assert into.add("edge-1", placed(into, chunk)) is None
-        received = []
-        for chunk in smaller:
-            received.append(into.add("edge-1", placed(into, chunk)))
-            if isinstance(received[-1], Received):
-                break
-        np.testing.assert_array_equal(received[-1].array, ARRAY)
+        # none is placed after the one that makes it whole: that would begin another tensor
+        added = (into.add("edge-1", placed(into, chunk)) for chunk in smaller)
+        received = next(each for each in added if each is not None)
+        assert isinstance(received, Received)
+        np.testing.assert_array_equal(received.array, ARRAY)
         assert into.pending_bytes == 0
 
 
@@ -374,6 +427,25 @@ def test_placed_chunks_that_overlap_and_leave_a_gap_are_not_taken_for_whole() ->
     received = into.add("edge-1", placed(into, third))
     assert isinstance(received, Received)
     np.testing.assert_array_equal(received.array, ARRAY)
+
+
+def test_a_coded_tensor_is_placed_and_decoded_from_a_copy_while_a_chunk_is_still_being_written() -> None:
+    array = np.zeros((64, 64), np.float32)
+    array[::7] = 1.5
+    into = Assembler(lambda key, tensor: Tensor("map", array.shape, "float32"))
+    coded = encode(KEY, 5, array, codec="bitmap", chunk_bytes=200)
+    assert coded.codec == "bitmap"
+    pieces = [*coded]
+    assert len(pieces) > 2
+    places = [placed(into, chunk) for chunk in pieces]
+    late = placed(into, pieces[0], filled=False)
+    received = [into.add("edge-1", place) for place in places][-1]
+    assert isinstance(received, Received)
+    assert received.nbytes == coded.nbytes < array.nbytes
+    late.into[:] = bytes(len(late.into))
+    np.testing.assert_array_equal(received.array, array)
+    assert into.add("edge-1", late) is None
+    assert into.pending_bytes == 0
 
 
 def test_a_tensor_is_copied_while_a_chunk_that_overlaps_is_still_being_written() -> None:

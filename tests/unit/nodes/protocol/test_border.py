@@ -16,6 +16,7 @@ from nodes.protocol.border import Border
 from nodes.protocol.messages import Applied, LifeState, LinkReport, NodeState, Report, StreamApplied, to_bytes
 from nodes.protocol.reports import segment_metric
 from pipeline.plan import NodeId, StreamId
+from pipeline.protocol_version import PROTOCOL_VERSION
 
 NAMES = Namespace("lab")
 EDGE, CAM = NodeId("edge-1"), StreamId("cam")
@@ -50,12 +51,16 @@ def test_a_payload_that_names_another_node_than_its_topic_is_refused(caplog: pyt
     [
         (
             topics.STATE,
-            {"protocol": 3, "node": "x/y z", "tier": "edge", "state": "ready"},
+            {"protocol": PROTOCOL_VERSION, "node": "x/y z", "tier": "edge", "state": "ready"},
             "node: .*match",
         ),
         (topics.APPLIED, to_bytes(Applied(EDGE, "s", {CAM: StreamApplied(10**4_000)})), "streams.cam.seen: .*than or"),
         (topics.LINK, to_bytes(LinkReport(EDGE, "s", float("inf"), 1.0, 1.0)), "up_bytes_per_s: .*finite"),
-        (topics.PLAN, {"version": 3, "stream": "cam", "epoch": 1, "model": "x" * 9_000_000}, "model: .*match"),
+        (
+            topics.PLAN,
+            {"version": PROTOCOL_VERSION, "stream": "cam", "epoch": 1, "model": "x" * 9_000_000},
+            "model: .*match",
+        ),
         (topics.MODEL, {"version": 2, "name": "n", "digest": "c0ffee", "tensors": [{"shape": [10**400]}]}, "tensors"),
         (topics.PROFILE, {"version": 1, "model": "net", "seconds": [1e308]}, "not a profile"),
     ],
@@ -81,8 +86,9 @@ def test_what_a_node_of_an_earlier_version_publishes_is_refused_with_both_versio
     assert border.read(message(topics.PLAN, {"version": 1, "stream": CAM, "plan_request": None})) is None
     assert border.total == 2
     state, plan = (record.getMessage() for record in caplog.records)
-    assert "a NodeState of protocol version 2 or earlier, this trisect speaks 3; run one version everywhere" in state
-    assert "plan protocol version 1, this trisect reads 3" in plan
+    here = f"this trisect speaks {PROTOCOL_VERSION}; run one version everywhere"
+    assert f"a NodeState of protocol version 2 or earlier, {here}" in state
+    assert f"plan protocol version 1, this trisect reads {PROTOCOL_VERSION}" in plan
 
 
 def test_a_senders_faults_are_all_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -249,9 +249,10 @@ def test_the_plan_tells_which_blocks_are_where_and_what_crosses(running: Feed) -
         ("edge", EDGE, 1, "b2", "b2"),
         ("cloud", CLOUD, 1, "b3", "b3"),
     ]
+    as_it_is = {"codec": "none", "ratio": None, "ratio_deviation": None}
     assert plan["tensors"] == [
-        {"name": "t1", "from": "device", "to": ["edge"], "nbytes": 802_816},
-        {"name": "t2", "from": "edge", "to": ["cloud"], "nbytes": 200_704},
+        {"tensor": 1, "name": "t1", "from": "device", "to": ["edge"], "nbytes": 802_816, **as_it_is},
+        {"tensor": 2, "name": "t2", "from": "edge", "to": ["cloud"], "nbytes": 200_704, **as_it_is},
     ]
     assert [(link["from"], link["to"], link["tensors"], link["nbytes"]) for link in plan["links"]] == [
         ("device", "edge", ["t1"], 802_816),

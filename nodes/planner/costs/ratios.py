@@ -1,0 +1,61 @@
+"""How far codecs shrink a stream's tensors: as its frames show, else as a node saw when it profiled the model. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from nodes.protocol.messages import TensorRatio
+from pipeline.codecs import CODECS
+from pipeline.graph import ModelGraph
+from pipeline.profiling.profile import Profile
+
+ByTensor: TypeAlias = Mapping[int, Mapping[str, float]]
+"""Of each tensor, how many times fewer bytes each codec makes of it."""
+_NAMED = 3
+
+
+@dataclass(slots=True)
+class Ratios:
+    """Of one stream. `assumed` is what its plans go by; it changes when something has left the band around it."""
+
+    assumed: ByTensor = field(default_factory=dict)
+    _seen: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    def learn(self, found: TensorRatio, band: float) -> bool:
+        """Take the running mean that a node reports; True if it is new, or has left the band around what is assumed."""
+        if found.codec not in CODECS:
+            return False
+        self._seen.setdefault(found.tensor, {})[found.codec] = found.ratio
+        was = self.assumed.get(found.tensor, {}).get(found.codec)
+        return was is None or abs(found.ratio - was) > band * was
+
+    def assume(self, graph: ModelGraph, profile: Profile | None, band: float) -> tuple[str, ...]:
+        """Go by what is known now, if that is more than before or differs by the band. Returns what does, in words."""
+        now = self._known(graph, profile)
+        shape = {tensor: codecs.keys() for tensor, codecs in now.items()}
+        differs = tuple(self._differences(graph, now, band))
+        if shape != {tensor: codecs.keys() for tensor, codecs in self.assumed.items()} or differs:
+            self.assumed = now
+        return differs
+
+    def _known(self, graph: ModelGraph, profile: Profile | None) -> dict[int, dict[str, float]]:
+        known: dict[int, dict[str, float]] = {}
+        for codec, ratios in profile.ratios.items() if profile is not None else ():
+            for tensor, ratio in enumerate(ratios[: len(graph.tensors)]):
+                if codec in CODECS and ratio > 1:
+                    known.setdefault(tensor, {})[codec] = ratio
+        for tensor, seen in self._seen.items():
+            if tensor < len(graph.tensors):
+                known.setdefault(tensor, {}).update(seen)
+        return known
+
+    def _differences(self, graph: ModelGraph, now: ByTensor, band: float) -> Iterator[str]:
+        left = [
+            f"{graph.tensors[tensor].name} shrinks {ratio:.3g} times with {codec}, not {was:.3g}"
+            for tensor, codecs in now.items()
+            for codec, ratio in codecs.items()
+            if (was := self.assumed.get(tensor, {}).get(codec)) is not None and abs(ratio - was) > band * was
+        ]
+        yield from left[:_NAMED]

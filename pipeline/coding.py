@@ -1,0 +1,120 @@
+"""Which codec a tensor is sent with: the one that costs least on its way, from what codecs take and save. Pure.
+
+A tensor is published once, for all its readers, so it has one codec from its sender to its furthest reader: between two
+neighbouring tiers, or from the device through the broker to the cloud over both links. For each of these three ways the
+choice depends on nothing else that a plan decides, so to a planner it is a constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from pipeline import ranges
+from pipeline.codecs import CODECS, NONE
+from pipeline.errors import ModelError
+from pipeline.graph import Tensor
+from pipeline.placement import Tier
+from pipeline.ranges import Rate
+
+Way: TypeAlias = tuple[Tier, Tier]
+"""From a tensor's sender to its furthest reader."""
+WAYS: Sequence[Way] = ((Tier.DEVICE, Tier.EDGE), (Tier.DEVICE, Tier.CLOUD), (Tier.EDGE, Tier.CLOUD))
+LEAST_LATENCY = 1e-6
+"""Weight of latency where an objective has none: of codecs that are equally good, the quickest."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodecSpeed:
+    """What a codec reaches on one machine: bytes per second of the tensor as it is, not as it is sent."""
+
+    encode_bytes_per_s: Rate
+    decode_bytes_per_s: Rate
+
+    def to_json(self) -> dict[str, float]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> CodecSpeed:
+        """Read it back. Raises ModelError for anything else."""
+        return ranges.read(cls, value, error=ModelError, what="a codec's speed")
+
+
+@dataclass(frozen=True, slots=True)
+class CodecCosts:
+    """What is known of codecs: `ratios[tensor][codec]`, how many times fewer bytes, and `speeds[tier][codec]`.
+
+    A codec that has no ratio for a tensor, or that a node has no speed for, is not used there.
+    """
+
+    ratios: Mapping[int, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
+    speeds: Mapping[Tier, Mapping[str, CodecSpeed]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class CodingWorth:
+    """Weights by which a codec is chosen: of a second of a frame's latency, of a second in which the busiest of coder
+    and link is taken, and of a byte between edge and cloud.
+    """
+
+    latency: float = 1.0
+    period: float = 0.0
+    backbone_byte: float = 0.0
+
+
+QUICKEST = CodingWorth()
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """One tensor on one way: its codec, the bytes that this makes of it, and seconds at either end."""
+
+    codec: str
+    nbytes: int
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+
+
+def least(
+    tensor: Tensor, way: Way, known: CodecCosts | None, bandwidths: Mapping[Tier, float], worth: CodingWorth
+) -> Coding:
+    """The cheapest coding of a tensor; `bandwidths` in bytes per second, by a link's lower tier."""
+    crossed = [bandwidths[lower] for lower in (Tier.DEVICE, Tier.EDGE) if way[0] <= lower < way[1]]
+    backbone_byte = worth.backbone_byte if way[1] is Tier.CLOUD else 0.0
+
+    def cost(coding: Coding) -> float:
+        sent_s = [coding.nbytes / bandwidth for bandwidth in crossed]
+        busiest_s = max(coding.encode_s, coding.decode_s, *sent_s)
+        return (
+            worth.latency * (coding.encode_s + sum(sent_s) + coding.decode_s)
+            + worth.period * busiest_s
+            + backbone_byte * coding.nbytes
+        )
+
+    plain = Coding(NONE, tensor.nbytes)
+    return min([plain, *_able(tensor, way, known)], key=cost) if known is not None else plain
+
+
+def given(tensor: Tensor, way: Way, known: CodecCosts | None, codec: str) -> Coding:
+    """The tensor with this codec; as it is where nothing is known of the codec."""
+    able = _able(tensor, way, known) if known is not None else ()
+    return next((coding for coding in able if coding.codec == codec), Coding(NONE, tensor.nbytes))
+
+
+def _able(tensor: Tensor, way: Way, known: CodecCosts) -> Iterator[Coding]:
+    """With each codec that shrinks the tensor and is known to all nodes on the way."""
+    for codec, ratio in known.ratios.get(tensor.id, {}).items():
+        # an edge node on the way from device to cloud may read the tensor, too
+        on_way = [speeds for tier, speeds in known.speeds.items() if way[0] <= tier <= way[1]]
+        at_ends = way[0] in known.speeds and way[1] in known.speeds
+        if ratio > 1 and codec in CODECS and at_ends and all(codec in speeds for speeds in on_way):
+            yield Coding(
+                codec,
+                math.ceil(tensor.nbytes / ratio),
+                tensor.nbytes / known.speeds[way[0]][codec].encode_bytes_per_s,
+                tensor.nbytes / known.speeds[way[1]][codec].decode_bytes_per_s,
+            )

@@ -1,0 +1,95 @@
+"""Tensors sent coded between real processes: the planner turns codecs on by itself, and outputs stay equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from broker import topics
+from broker.server import Server, ServerSettings
+from broker.session import Message
+from nodes.cli import demo, sample_images
+from nodes.client import requests
+from nodes.client.processes import Processes
+from nodes.config.loader import load_config
+from nodes.protocol.messages import TensorRatio
+from nodes.protocol.reports import read_report
+from tests.system.conftest import Pipeline
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+SLOW_LINKS = {
+    "device_edge": {"bandwidth_mbit_s": 20.0, "latency_ms": 2.0},
+    "edge_cloud": {"bandwidth_mbit_s": 8.0, "latency_ms": 10.0},
+}
+"""Given, so that plans are made for them whatever this machine's own links are."""
+CUTS = {
+    "mobilenet_v2": ("1", "block_3_expand", "shuffle-zstd"),
+    "resnet18": ("1", "stage1_block2_1_conv", "bitmap"),
+}
+"""First block of the edge and of the cloud: the photo itself crosses first, then what is behind a linear bottleneck or
+a ReLU, which asks for a codec of this kind.
+"""
+
+
+@pytest.fixture(scope="module", params=sorted(CUTS))
+def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """As usual, but with links for which codecs pay."""
+    folder = tmp_path_factory.mktemp("codecs")
+    (folder / "broker").mkdir()
+    with Server(ServerSettings(persistence_dir=folder / "broker")) as server, Processes(folder) as processes:
+        path = demo.write_config(folder, request.param, server.port)
+        settings = yaml.safe_load(path.read_text()) | {"links": SLOW_LINKS}
+        path.write_text(yaml.safe_dump(settings, sort_keys=False))
+        whole = Pipeline(folder, path, load_config(path), server, processes, sample_images.frames(40, seed=1))
+        for name in ("planner", *demo.NODES):
+            whole.start(name)
+        with whole.client() as client:
+            whole.wait(client, lambda: client.ready() >= set(demo.NODES) and client.active is not None)
+        yield whole
+
+
+def codecs_of(plan: dict[str, Any]) -> list[str]:
+    return [tensor["codec"] for tensor in plan["tensors"]]
+
+
+def test_the_plan_codes_what_it_sends_and_every_output_stays_equal(pipeline: Pipeline) -> None:
+    model = next(iter(pipeline.config.models))
+    edge_from, cloud_from, kind = CUTS[model]
+    ratios: dict[tuple[int, str], TensorRatio] = {}
+
+    def on_report(message: Message) -> None:
+        ratios.update({(ratio.tensor, ratio.codec): ratio for ratio in read_report(message.payload).ratios})
+
+    with pipeline.client() as client:
+        client.session.subscribe([client.names.filter(topics.TELEMETRY)], on_report)
+        requests.place(pipeline.config, demo.STREAM, edge_from=edge_from, cloud_from=cloud_from)
+        sent = 0
+
+        def is_coded() -> bool:
+            return client.active is not None and all(c != "none" for c in codecs_of(client.plans[client.active]))
+
+        while not is_coded() and sent < 20:  # what the photo shrinks to is known when one has passed
+            client.publish(pipeline.images[sent], str(sent))
+            sent += 1
+            pipeline.wait(client, lambda: client.in_flight == 0)
+        pipeline.wait(client, is_coded)
+        for number in range(sent, sent + 10):
+            client.publish(pipeline.images[number], str(number))
+            pipeline.wait(client, lambda: client.in_flight <= demo.WINDOW)
+        pipeline.assert_proven(client, sent + 10)
+        assert client.active is not None
+        plan = client.plans[client.active]
+        first, second = codecs_of(plan)
+        assert first == "palette-webp"
+        assert second.startswith(kind)
+        for name, most in (("device_edge", 0.2), ("edge_cloud", 0.9)):
+            link = plan["predicted"]["links"][name]
+            assert link["nbytes"] < most * link["uncoded_nbytes"]
+            assert link["encode_seconds"] + link["decode_seconds"] > 0
+        tensors = {tensor["tensor"]: tensor["codec"] for tensor in plan["tensors"]}
+        pipeline.wait(client, lambda: ratios.keys() >= set(tensors.items()))
+        assert all(ratios[tensor, codec].ratio > 1.1 for tensor, codec in tensors.items())

@@ -1,0 +1,73 @@
+"""The public names of trisect, for programs that feed a pipeline, read its results or steer it.
+
+    with trisect.Client(trisect.load_config("alice.enrolment"), "camera") as client:
+        client.publish(Path("photo.jpg").read_bytes(), "photo.jpg")
+
+What is not listed here may change with any version.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from broker.errors import BrokerError
+    from nodes.client.publishing import publish
+    from nodes.client.requests import RequestRefused, drain, forget, place, running_plans
+    from nodes.client.requests import request_plan as plan_for
+    from nodes.client.stream_client import StreamClient as Client
+    from nodes.config.loader import load_config
+    from nodes.config.sections import Config
+    from nodes.watch.app import snapshot
+    from pipeline.errors import ConfigError, TrisectError
+
+__all__ = [
+    "BrokerError",
+    "Client",
+    "Config",
+    "ConfigError",
+    "RequestRefused",
+    "TrisectError",
+    "__version__",
+    "drain",
+    "forget",
+    "load_config",
+    "place",
+    "plan_for",
+    "publish",
+    "running_plans",
+    "snapshot",
+]
+
+__version__ = version("trisect")
+
+_WHERE = {
+    "BrokerError": ("broker.errors", "BrokerError"),
+    "Client": ("nodes.client.stream_client", "StreamClient"),
+    "Config": ("nodes.config.sections", "Config"),
+    "ConfigError": ("pipeline.errors", "ConfigError"),
+    "RequestRefused": ("nodes.client.requests", "RequestRefused"),
+    "TrisectError": ("pipeline.errors", "TrisectError"),
+    "drain": ("nodes.client.requests", "drain"),
+    "forget": ("nodes.client.requests", "forget"),
+    "load_config": ("nodes.config.loader", "load_config"),
+    "place": ("nodes.client.requests", "place"),
+    "plan_for": ("nodes.client.requests", "request_plan"),
+    "publish": ("nodes.client.publishing", "publish"),
+    "running_plans": ("nodes.client.requests", "running_plans"),
+    "snapshot": ("nodes.watch.app", "snapshot"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: `import trisect` alone takes no time."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'trisect' has no attribute {name!r}")
+    module, attribute = _WHERE[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
