@@ -422,7 +422,8 @@ def test_placed_chunks_that_overlap_and_leave_a_gap_are_not_taken_for_whole() ->
     into.add("edge-1", placed(into, second))
     shifted = with_header(second, offset=10)
     assert into.add("edge-1", placed(into, shifted)) is None
-    # the same bytes again, where they belong
+    # the bytes that belong there again
+    assert into.add("edge-1", placed(into, first)) is None
     assert into.add("edge-1", placed(into, second)) is None
     received = into.add("edge-1", placed(into, third))
     assert isinstance(received, Received)
@@ -432,7 +433,7 @@ def test_placed_chunks_that_overlap_and_leave_a_gap_are_not_taken_for_whole() ->
 def test_a_coded_tensor_is_placed_and_decoded_from_a_copy_while_a_chunk_is_still_being_written() -> None:
     array = np.zeros((64, 64), np.float32)
     array[::7] = 1.5
-    into = Assembler(lambda key, tensor: Tensor("map", array.shape, "float32"))
+    into = Assembler(lambda key, tensor: Tensor(5, "map", array.shape, "float32"))
     coded = encode(KEY, 5, array, codec="bitmap", chunk_bytes=200)
     assert coded.codec == "bitmap"
     pieces = [*coded]
