@@ -52,8 +52,11 @@ __all__ = [
 
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
-_LEAST_CHUNKS, _LEAST_CHUNK_BYTES = 1_024, 4_096
-"""A tensor may come in so many chunks, or in chunks of so many bytes: each costs its reader memory of its own."""
+LEAST_CHUNK_BYTES = 4_096
+_LEAST_CHUNKS = 1_024
+"""A tensor may come in as many chunks, or in twice as many as chunks of LEAST_CHUNK_BYTES would be, if it is sent again
+in another size: each costs its reader memory of its own.
+"""
 PARTS = 2
 MARK_WINDOW = 10**9
 """Sequences of a thousand starts of a device: as far as a low-water mark is believed."""
@@ -275,16 +278,22 @@ class _Partial:
     decode_seconds: float = 0.0
     trace: Trace = ()
 
+    def note(self, chunk: Chunk) -> None:
+        """Count a chunk's bytes, once where it came twice."""
+        before, now = self.bytes_at.get(chunk.offset, 0), len(chunk.data)
+        if now > before or not before:
+            self.bytes_at[chunk.offset] = now
+            self.nbytes += now - before
+
     @property
     def is_whole(self) -> bool:
         """Whether there is no byte that no chunk had. They overlap where a tensor was sent again in other sizes.
 
         Raises WireError for more of them than two sizes make.
         """
-        total = sum(self.bytes_at.values())
+        total, end = self.nbytes, 0
         if total < self.chunk.nbytes:
             return False
-        end = 0
         for offset, nbytes in sorted(self.bytes_at.items()):
             if offset > end:
                 break
@@ -325,10 +334,10 @@ class Assembler:
             raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: chunks of two different tensors")
         target = _bytes_of(partial.held)
         target[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
-        partial.bytes_at[chunk.offset] = max(len(chunk.data), partial.bytes_at.get(chunk.offset, 0))
+        partial.note(chunk)
         partial.trace = chunk.trace or partial.trace
         try:
-            if len(partial.bytes_at) > max(_LEAST_CHUNKS, chunk.nbytes // _LEAST_CHUNK_BYTES):
+            if len(partial.bytes_at) > max(_LEAST_CHUNKS, 2 * chunk.nbytes // LEAST_CHUNK_BYTES):
                 raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: too many chunks for its bytes")
             received = self._finish(key, partial) if partial.is_whole else None
         except WireError:
