@@ -22,6 +22,7 @@ from pipeline.codecs.base import bytes_of
 from pipeline.errors import WireError
 from pipeline.graph import Tensor
 from pipeline.wire import (
+    LEAST_CHUNK_BYTES,
     MARK_WINDOW,
     Array,
     Chunk,
@@ -36,8 +37,10 @@ from pipeline.wire import (
 ALIGNMENT = 64
 """Bytes. An engine can read a tensor that begins at a multiple of them where it is."""
 
-_LEAST_CHUNKS, _LEAST_CHUNK_BYTES = 1_024, 4_096
-"""A tensor may come in so many chunks, or in chunks of so many bytes: each costs its reader memory of its own."""
+_LEAST_CHUNKS = 1_024
+"""A tensor may come in as many chunks, or in twice as many as chunks of LEAST_CHUNK_BYTES would be, if it is sent again
+in another size: each costs its reader memory of its own.
+"""
 
 ChunkKey: TypeAlias = tuple[str, FrameKey, int]
 
@@ -50,9 +53,17 @@ class _Partial:
     expected: Tensor
     held: Array
     bytes_at: dict[int, int] = field(default_factory=dict)
+    nbytes: int = 0
     decode_seconds: float = 0.0
     trace: Trace = ()
     open_places: int = 0
+
+    def note(self, offset: int, nbytes: int) -> None:
+        """Count a chunk's bytes, once where it came twice."""
+        before = self.bytes_at.get(offset, 0)
+        if nbytes > before or not before:
+            self.bytes_at[offset] = nbytes
+            self.nbytes += nbytes - before
 
     @property
     def is_whole(self) -> bool:
@@ -60,10 +71,9 @@ class _Partial:
 
         Raises WireError for more of them than two sizes make.
         """
-        total = sum(self.bytes_at.values())
+        total, end = self.nbytes, 0
         if total < self.chunk.nbytes:
             return False
-        end = 0
         for offset, nbytes in sorted(self.bytes_at.items()):
             if offset > end:
                 break
@@ -177,10 +187,10 @@ class Assembler:
 
     def _added(self, key: ChunkKey, partial: _Partial, chunk: Chunk, nbytes: int, began: float) -> Received | None:
         """Count a chunk whose data is in its place; returns the tensor if that was the last. Raises WireError."""
-        partial.bytes_at[chunk.offset] = max(nbytes, partial.bytes_at.get(chunk.offset, 0))
+        partial.note(chunk.offset, nbytes)
         partial.trace = chunk.trace or partial.trace
         try:
-            if len(partial.bytes_at) > max(_LEAST_CHUNKS, chunk.nbytes // _LEAST_CHUNK_BYTES):
+            if len(partial.bytes_at) > max(_LEAST_CHUNKS, 2 * chunk.nbytes // LEAST_CHUNK_BYTES):
                 raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: too many chunks for its bytes")
             is_whole = partial.is_whole
         except WireError:

@@ -52,6 +52,8 @@ __all__ = [
 
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
+LEAST_CHUNK_BYTES = 4_096
+"""Of what a node sends, but for a tensor's last chunk."""
 PARTS = 2
 MARK_WINDOW = 10**9
 """Sequences of a thousand starts of a device: as far as a low-water mark is believed."""

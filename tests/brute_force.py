@@ -97,7 +97,7 @@ class AllPlacements:
         def cost(option: tuple[float, float, float]) -> float:
             nbytes, encode_s, decode_s = option
             sent_s = [nbytes / rate for rate in rates]
-            total = max(objective.latency, 1e-6) * (encode_s + sum(sent_s) + decode_s)
+            total = (objective.latency or 1e-6) * (encode_s + sum(sent_s) + decode_s)
             total += objective.period * max(encode_s, decode_s, *sent_s)
             return total + objective.backbone * nbytes / 1e6 * (way[1] == 2)
 

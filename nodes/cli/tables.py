@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pipeline.codecs import NONE
+from pipeline.codecs import CODECS
 from pipeline.placement import Tier
 
 NAMED = 2
@@ -73,7 +73,7 @@ def _cut(plan: Mapping[str, Any], name: str, link: Mapping[str, Any]) -> tuple[s
     order = ["device", "edge", "cloud"]
     lower = order.index(name.partition("_")[0])
     tensors = [
-        t["name"] + ("" if t["codec"] == NONE else f" ({t['codec']})")
+        t["name"] + (f" ({codec})" if (codec := t.get("codec")) in CODECS else "")
         for t in plan["tensors"]
         if order.index(t["from"]) <= lower < max(order.index(tier) for tier in t["to"])
     ]

@@ -7,11 +7,9 @@ import logging
 from broker.session import Session
 from nodes.config.sections import TransportSection
 from pipeline.errors import ConfigError
-from pipeline.wire import HEADER_LIMIT_BYTES
+from pipeline.wire import HEADER_LIMIT_BYTES, LEAST_CHUNK_BYTES
 
 _log = logging.getLogger(__name__)
-
-LEAST_CHUNK_BYTES = 1_024
 
 
 def chunk_bytes(transport: TransportSection, session: Session) -> int:

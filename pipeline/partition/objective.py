@@ -49,7 +49,7 @@ class Objective:
         Seconds, bytes and money add up, so the codecs are the best for every placement. The period is the largest of
         several sums: for it each tensor gets the codec with which it is itself least of a bottleneck.
         """
-        worth = CodingWorth(max(self.latency, LEAST_LATENCY), self.period, self.backbone / MEGABYTE)
+        worth = CodingWorth(self.latency or LEAST_LATENCY, self.period, self.backbone / MEGABYTE)
         return costs if costs.worth == worth else replace(costs, worth=worth)
 
     def text(self, value: float) -> str:

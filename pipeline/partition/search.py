@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from pipeline.coding import CodecCosts, CodecSpeed
-from pipeline.cost import LINKS, Costs, Link, coding_of, predict
+from pipeline.cost import LINKS, Costs, coding_of, predict
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact, tiled
@@ -26,8 +25,8 @@ from pipeline.partition.constraints import Constraint, broken
 from pipeline.partition.objective import LATENCY, Objective
 from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced
 from pipeline.partition.program import PROOF
+from pipeline.partition.relaxation import best_of
 from pipeline.placement import Crossing, Placement, Tier, crossings
-from pipeline.ranges import MOST_RATE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -224,7 +223,7 @@ class NodeSetSearch:
         if members not in self._relaxed:
             own = [self.candidates[n].constraints for n in members]
             shared = [constraint for constraint in own[0] if all(constraint in others for others in own[1:])]
-            costs = _best_of([self.candidates[n].costs for n in members])
+            costs = best_of([self.candidates[n].costs for n in members])
             self.solved += 1
             try:
                 found = exact.solve(self.graph, costs, [*self.constraints, *shared], self._judged, explain=False)
@@ -307,60 +306,3 @@ class NodeSetSearch:
 def _gap(bound: float, value: float) -> float:
     gap = max(0.0, 1 - bound / value) if value > 0 else 0.0
     return gap if gap > PROOF else 0.0
-
-
-def _best_of(costs: Sequence[Costs]) -> Costs:
-    """Costs of the same tiers that are nowhere above any of these."""
-    if len(costs) == 1:
-        return costs[0]
-    seconds = {}
-    for tier in costs[0].seconds:
-        distinct = {id(c.seconds[tier]): c.seconds[tier] for c in costs}.values()
-        seconds[tier] = tuple(np.min(np.asarray(list(distinct), float), axis=0).tolist())
-    prices = {tier: min(c.prices.get(tier, 0.0) for c in costs) for tier in seconds}
-    send_receive_overhead = {tier: min(c.send_receive_overhead.get(tier, 0.0) for c in costs) for tier in seconds}
-    links = {
-        lower: Link(
-            max(c.link(lower).bandwidth_bytes_per_s for c in costs), min(c.link(lower).latency_s for c in costs)
-        )
-        for lower in LINKS
-    }
-    frame_overhead_s = min(c.frame_overhead_s for c in costs)
-    return Costs(
-        seconds,
-        links[Tier.DEVICE],
-        links[Tier.EDGE],
-        prices,
-        send_receive_overhead,
-        frame_overhead_s,
-        codecs=_best_codecs([c.codecs for c in costs if c.codecs is not None], by_sums=not costs[0].worth.period),
-        worth=costs[0].worth,
-    )
-
-
-def _best_codecs(known: Sequence[CodecCosts], *, by_sums: bool) -> CodecCosts | None:
-    """Codecs with which no tensor takes more on any way than with any of these.
-
-    Objectives that are sums choose the least, so it is enough that each codec is nowhere slower. By the period a
-    quicker coder may be given another codec with more bytes: there coding takes nothing, and the fewest bytes win.
-    """
-    if not known:
-        return None
-    ratios: dict[int, dict[str, float]] = {}
-    speeds: dict[Tier, dict[str, CodecSpeed]] = {}
-    for codecs in known:
-        for tensor, by_codec in codecs.ratios.items():
-            for codec, ratio in by_codec.items():
-                of_tensor = ratios.setdefault(tensor, {})
-                of_tensor[codec] = max(ratio, of_tensor.get(codec, 0.0))
-        for tier, by_name in codecs.speeds.items():
-            for codec, speed in by_name.items():
-                best = speeds.setdefault(tier, {}).get(codec, speed)
-                speeds[tier][codec] = CodecSpeed(
-                    max(best.encode_bytes_per_s, speed.encode_bytes_per_s),
-                    max(best.decode_bytes_per_s, speed.decode_bytes_per_s),
-                )
-    if by_sums:
-        return CodecCosts(ratios, speeds)
-    at_once = CodecSpeed(MOST_RATE, MOST_RATE)
-    return CodecCosts(ratios, {tier: dict.fromkeys(by_name, at_once) for tier, by_name in speeds.items()})

@@ -20,14 +20,24 @@ from pipeline.partition import exact
 from pipeline.partition.constraints import Constraint, Forbid, MemoryLimit
 from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
 from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.relaxation import best_of
 from pipeline.partition.search import NodeSetSearch, choose
 from pipeline.placement import Tier
+from tests.brute_force import AllPlacements
 from tests.graphs import graphs
 
 MODEST = 50
 """Programs for 169 sets, whatever they are: a bound that says nothing would need more than that. Most take 10 to 20;
 44 where coding, which the period's bound leaves out, is the bottleneck.
 """
+WEIGHTS = [
+    LATENCY,
+    THROUGHPUT,
+    Objective(latency=1, period=1),
+    Objective(latency=1, backbone=0.1),
+    Objective(latency=1e-8, backbone=1e-8),
+    Objective(latency=1e-3, price=1, period=0.1),
+]
 
 
 class Nodes:
@@ -113,6 +123,21 @@ def test_the_order_is_that_of_planning_each(data: st.DataObject, seed: int, obje
     assert found[0].value == pytest.approx(values[0], rel=1e-5)
     assert [plan.value for plan in found] == pytest.approx(sorted(plan.value for plan in found), rel=1e-5)
     assert {round(plan.value, 12) for plan in found} <= {round(value, 12) for value in values}
+
+
+@settings(max_examples=60)
+@given(graphs(max_blocks=6), st.integers(0, 2**32 - 1), st.sampled_from(WEIGHTS))
+def test_the_elementwise_best_of_sets_bounds_each_of_their_placements(
+    graph: ModelGraph, seed: int, objective: Objective
+) -> None:
+    made = Nodes(graph, random.Random(seed), 3, 2, slowest_codec=5).candidates()
+    costs = [objective.judging(candidate.costs) for candidate in made if len(candidate.nodes) == len(Tier)]
+    best = best_of(costs)
+    for placement in map(tuple, AllPlacements(graph, best).placed.tolist()):
+        tiers = [Tier(tier) for tier in placement]
+        bound = objective.value(predict(graph, tiers, best))
+        least = min(objective.value(predict(graph, tiers, each)) for each in costs)
+        assert bound <= least * (1 + 1e-12), tiers
 
 
 @pytest.mark.parametrize("objective", [LATENCY, THROUGHPUT], ids=str)

@@ -15,6 +15,7 @@ from pipeline.protocol_version import PROTOCOL_VERSION
 from pipeline.reassembly import ALIGNMENT, Assembler, Place
 from pipeline.wire import (
     HEADER_LIMIT_BYTES,
+    LEAST_CHUNK_BYTES,
     MAX_HOPS,
     Array,
     Failed,
@@ -29,6 +30,8 @@ from pipeline.wire import (
 KEY = FrameKey("cam", 3, 17, 1, 15)
 ARRAY = np.arange(12, dtype=np.float32).reshape(1, 12)
 TENSOR = Tensor(5, "conv1", (1, 12), "float32")
+SPARSE = np.maximum(np.random.default_rng(0).normal(size=(1, 16, 16, 8)), 0).astype(np.float32)
+MAP = Tensor(5, "relu1", SPARSE.shape, "float32")
 
 
 def chunks(key: FrameKey = KEY, array: Array = ARRAY, chunk_bytes: int = 20) -> list[bytes]:
@@ -151,6 +154,33 @@ def test_a_tensor_that_is_sent_again_in_chunks_of_another_size_is_put_together()
         assert np.array_equal(whole.array, ARRAY)
 
 
+def test_a_large_tensor_comes_in_the_smallest_chunks_and_again_in_another_size() -> None:
+    array = np.zeros((1, 1400, 1000), np.float32)
+    into = assembler(Tensor(5, "conv1", array.shape, "float32"))
+    larger, smaller = (chunks(array=array, chunk_bytes=size) for size in (LEAST_CHUNK_BYTES + 4, LEAST_CHUNK_BYTES))
+    received = [into.add("edge-1", chunk) for chunk in (*larger[:-1], *smaller)]
+    assert any(isinstance(each, Received) for each in received)
+
+
+def test_chunks_too_small_for_their_tensor_are_refused_and_forgotten() -> None:
+    array = np.zeros((1, 200, 100), np.float32)
+    into = assembler(Tensor(5, "conv1", array.shape, "float32"))
+    *taken, refused, _ = chunks(array=array, chunk_bytes=16)[:1026]
+    for chunk in taken:
+        assert into.add("edge-1", chunk) is None
+    with pytest.raises(WireError, match="too many chunks for its bytes"):
+        into.add("edge-1", refused)
+    assert into.pending_bytes == 0
+
+
+def test_coded_chunks_may_overlap_come_twice_and_in_any_order() -> None:
+    into = assembler(MAP)
+    larger, smaller = (list(encode(KEY, 5, SPARSE, codec="bitmap", chunk_bytes=size)) for size in (1000, 700))
+    received = [into.add("edge-1", chunk) for chunk in (*larger[::2], larger[0], *reversed(smaller))]
+    tensors = [each for each in received if isinstance(each, Received)]
+    assert tensors[0].array.tobytes() == SPARSE.tobytes()
+
+
 def test_overlapping_chunks_that_leave_a_gap_are_refused_and_forgotten() -> None:
     into = assembler()
     first, second, _ = chunks()
@@ -200,9 +230,6 @@ def test_a_number_that_is_none_is_refused(name: str, value: object) -> None:
 
 
 # Coded tensors.
-
-SPARSE = np.maximum(np.random.default_rng(0).normal(size=(1, 16, 16, 8)), 0).astype(np.float32)
-MAP = Tensor(5, "relu1", SPARSE.shape, "float32")
 
 
 def test_a_coded_tensor_is_fewer_bytes_and_the_same_bits() -> None:
