@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ from pipeline.plan import StreamId
 FOLDER = StreamId("folder")
 IMAGES = 40
 EDGE_FROM, CLOUD_FROM = "15", "30"
+REFUSAL_S = 10.0
+"""A plan that is refused is told by the reason of the next one, which comes after the answer to who asked for it."""
 SPARE_BYTES = (64 << 20, 120 << 20)
 """Enough to go on with what is compiled, too little for more (`pipeline.models.footprint`)."""
 PATIENCE_S = 120.0
@@ -259,12 +262,18 @@ class Chaos:
             with contextlib.suppress(requests.RequestRefused):
                 requests.place(self.config, stream, edge_from=str(first), cloud_from=str(second), timeout_s=4.0)
         for stream, client in self.clients.items():
-            reasons = [plan["reason"] for epoch, plan in client.plans.items() if epoch not in known[stream]]
-            self.refused_total += sum(any(f"{name} refused" in reason for reason in reasons) for name in names)
+            for name in names:
+                told = partial(self._says_refused, client, known[stream], name)
+                self.refused_total += client.wait(told, REFUSAL_S)
         self._kill(names)
         self.wait("nodes are back", lambda: self.clients[FOLDER].ready() >= {*demo.NODES, self.config.planner.id})
         for stream in self.clients:
             requests.place(self.config, stream, edge_from=EDGE_FROM, cloud_from=CLOUD_FROM, timeout_s=PATIENCE_S)
+
+    @staticmethod
+    def _says_refused(client: StreamClient, known: set[int], name: str) -> bool:
+        """True when the reason of a plan that was not known says that the node refused one."""
+        return any(f"{name} refused" in plan["reason"] for epoch, plan in client.plans.items() if epoch not in known)
 
     def _hold_up_a_consumer(self) -> None:
         command = ["mosquitto_sub", "-p", str(self.server.port), "-q", "1", "-t", "trisect/#"]

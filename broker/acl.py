@@ -110,7 +110,7 @@ def _as(who: Who, member: Member, kind: Topic) -> Iterator[Mapping[str, str]]:
         if "node" in member.roles:
             yield from ({"stream": stream} for stream in member.streams or ())
     elif who == "camera":
-        if who in member.roles and member.streams is not None:
+        if who in member.roles and member.streams is not None and "stream" in kind.fields:
             yield from ({"stream": stream} for stream in member.streams)
         elif who in member.roles:
             yield {}

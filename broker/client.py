@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from typing import Any
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from broker.messages import Address, Limits, Will
-from broker.packets import expiry_s, pack
+from broker.packets import expiry_s
+from broker.sockets import tune
 from broker.tls import context_of
+
+
+def pack(packet_type: int, **values: object) -> Properties:
+    """Properties of a packet, as paho has them; None values are left out."""
+    properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # paho does not annotate its properties
+    for name, value in values.items():
+        if value is not None:
+            setattr(properties, name, value)
+    return properties
 
 
 def new_client(address: Address, *, client_id: str, manual_ack: bool, limits: Limits, will: Will | None) -> Client:
@@ -31,14 +40,10 @@ def new_client(address: Address, *, client_id: str, manual_ack: bool, limits: Li
         delay = pack(PacketTypes.WILLMESSAGE, WillDelayInterval=expiry_s(will.delay_s) if will.delay_s else None)
         client.will_set(will.topic, will.payload, qos=1, retain=True, properties=delay)
 
-    def tune(_client: Client, _userdata: Any, sock: Any) -> None:
-        # without it Nagle's algorithm meets delayed ACK: 22 ms instead of 0.4 for a small QoS 1 message
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            with contextlib.suppress(OSError):  # the kernel may cap it; some refuse instead
-                sock.setsockopt(socket.SOL_SOCKET, option, limits.socket_buffer_bytes)
+    def opened(_client: Client, _userdata: Any, sock: Any) -> None:
+        tune(sock, limits.socket_buffer_bytes)
 
-    client.on_socket_open = tune
+    client.on_socket_open = opened
     # with this set, paho leaves writing to the loop, instead of writing in whatever thread publishes
     client.on_socket_register_write = lambda *_: None
     return client

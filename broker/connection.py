@@ -1,34 +1,30 @@
-"""One paho client and the one thread that touches it.
+"""One line to the broker and the one thread that touches it.
 
-Knows how to stay connected, to deliver an outbox and to keep subscriptions. paho's own thread is not used: it sleeps up
-to a second when asked to stop, cannot jitter its back-off, and lets publishers race with it. Here all of paho runs in
-one named thread; other threads queue what they want and wake it.
+Knows how to stay connected, to deliver an outbox and to keep subscriptions. All of the line runs in one named thread;
+other threads queue what they want and wake it.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import LogLevel
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.reasoncodes import ReasonCode
-
-from broker.client import new_client
 from broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, PayloadTooLarge
 from broker.inbox import Inbox
+from broker.line import BROKEN, Accepted, Incoming, Opening
+from broker.lines import new_line
 from broker.messages import Address, Channel, Limits, Message, OwnershipToken, Will
+from broker.mqtt.reasons import FAILURE, name_of
 from broker.numbering import Numbers
 from broker.outbox import Outbox, Outgoing
-from broker.packets import Properties, outgoing, pack, publish_properties
+from broker.ownership import Ownership
+from broker.packets import outgoing
 from broker.policy import Listener, Policy
 from broker.recovery import Recovery
 from broker.repetition import Repetition
@@ -36,28 +32,17 @@ from broker.routes import Handler, Route
 from broker.subscriptions import Suback, Subscriptions, raise_refusal, wait
 from broker.throughput import Throughput
 from broker.tls import explained
-from broker.wake import Wake
+from broker.wake import Wake, enter_network_thread, in_network_thread
 from broker.window import Window
 
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike  # exists for type checkers only
 
 _log = logging.getLogger(__name__)
-_TAKEN_OVER: Final = 0x8E
-_UNSPECIFIED: Final = 0x80
 _POLL_S: Final = 1.0
 _DISCONNECT_S: Final = 2.0
 _AWAY_S: Final = 0.5
 """How long a thread that looks for the broker may take to end; it ends by itself when its attempt does."""
-# what MQTT 5 says when CONNACK is silent
-_RECEIVE_MAXIMUM: Final = 65_535
-
-_here = threading.local()
-
-
-def in_network_thread() -> bool:
-    """True in any connection's thread, where nothing may wait: it would wait for itself."""
-    return getattr(_here, "network", False)
 
 
 class Connection:
@@ -93,8 +78,8 @@ class Connection:
         self.up, self.down = Throughput(), Throughput()
         self.connects_total = 0
         self._address, self._channel, self._policy, self._limits = address, channel, policy, limits
-        self._listener, self._ownership = listener, ownership
-        self._is_owner = False
+        self._listener = listener
+        self._ownership = Ownership(ownership, self) if ownership is not None else None
         self._kept: dict[str, bytes] = {}
         self._kept_lock = threading.Lock()
         self._unready: set[object] = set()  # what has to be answered until this connection counts as ready
@@ -105,8 +90,10 @@ class Connection:
         self._endpoint = (address.host, address.port)
         self._stopping = False
         self._wake = Wake()
-        self._client = new_client(address, client_id=client_id, manual_ack=policy.manual_ack, limits=limits, will=will)
-        self._subscriptions = Subscriptions(self._client)
+        self._line = new_line(
+            address, self, client_id=client_id, policy=policy, limits=limits, place=self.inbox.place, will=will
+        )
+        self._subscriptions = Subscriptions(self._line)
         self._recovery = Recovery(
             self.inbox.routes,
             self._subscriptions,
@@ -114,12 +101,12 @@ class Connection:
             tell=lambda: listener.missed(channel),
         )
         self._repetition = Repetition(ownership, self.inbox.routes, self._subscriptions, say=self._say_kept)
-        self._client.on_connect = self._on_connect
-        self._client.on_disconnect = self._on_disconnect
-        self._client.on_subscribe = self._on_subscribe
-        self._client.on_publish = self._on_publish
-        self._client.on_message = self._on_message
         self._thread = threading.Thread(target=self._run, name=thread_name, daemon=True)
+
+    @property
+    def sock(self) -> SocketLike | None:
+        """The socket, None while there is no connection."""
+        return self._line.sock
 
     def start(self) -> None:
         """Connect, in the background."""
@@ -144,7 +131,7 @@ class Connection:
         with self._kept_lock:
             self._kept[topic] = payload
             if self._connected:
-                self._publish_kept(topic, payload)
+                self.publish_kept(topic, payload)
 
     def unkeep(self, topic: str) -> None:
         """Do not publish it again at the next connect."""
@@ -182,7 +169,9 @@ class Connection:
         if self._thread.ident is None:  # never started
             self._wake.close()
             return
-        self._wake.post(partial(self._send_disconnect, leave_session=leave_session or kept))
+        # a clean stop needs no session to come back to, except where the broker collects work for the next process
+        keep_session = leave_session or kept
+        self._wake.post(lambda: self._line.disconnect(keep_session=keep_session))
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             # without a connection there is nothing to say goodbye to; a name may take most of a minute to resolve
             was_up = self._connected
@@ -193,7 +182,7 @@ class Connection:
     # The rest runs in the network thread.
 
     def _run(self) -> None:
-        _here.network = True
+        enter_network_thread()
         delay_s = self._limits.reconnect_min_s
         while not self._stopping:
             if self._attempt():
@@ -229,6 +218,7 @@ class Connection:
             if not self._stopping:  # a callback that met a closed outbox
                 _log.exception("%s: unexpected; connecting again", self._thread.name)
             self._last_error = self._unreachable(repr(error))
+        self._line.close()
         self._mark_lost(str(self._last_error or "the connection ended"))
         if self.connects_total > connects_before:
             return None
@@ -236,41 +226,28 @@ class Connection:
             explained(self._noted or "it closed the connection before CONNACK")
         )
 
-    def _note(self, _client: Client, _userdata: Any, level: int, text: str) -> None:
-        """What paho says only in its log: why a broker ended the connection, which TLS has words for."""
-        if level == LogLevel.MQTT_LOG_ERR:
-            self._noted = text
-
     def _connect(self) -> None:
-        self._client.on_log = self._note
-        host, port = self._endpoint
-        self._client.connect_async(
-            host,
-            port,
-            keepalive=self._limits.keepalive_s,
-            clean_start=self._policy.fresh_start and self.connects_total == 0,
-            properties=pack(
-                PacketTypes.CONNECT,
-                SessionExpiryInterval=self._policy.expiry_s or None,
-                ReceiveMaximum=self._policy.receive_maximum,
-                MaximumPacketSize=self._limits.max_packet_bytes,
-            ),
+        policy, is_first = self._policy, self.connects_total == 0
+        self._line.open(
+            Opening(
+                *self._endpoint,
+                clean_start=policy.fresh_start and is_first,
+                expiry_s=policy.expiry_s,
+                receive_maximum=policy.receive_maximum,
+                max_packet_bytes=self._limits.max_packet_bytes,
+            )
         )
-        # the outbox resends what is unacknowledged; paho would do it as well, all at once
-        self._client.drop_out_messages()
-        self._client.reconnect()
 
     def _stay(self, connects_before: int) -> None:
         give_up = time.monotonic() + self._limits.connect_timeout_s
         stop_by: float | None = None
-        while (sock := self._client.socket()) is not None:
+        while (sock := self._line.sock) is not None:
             now = time.monotonic()
             if self.connects_total == connects_before and now > give_up:
                 raise TimeoutError(f"no CONNACK within {self._limits.connect_timeout_s:.1f} s")
             if self._stopping:
                 stop_by = stop_by or now + _DISCONNECT_S
                 if now > stop_by:  # a peer that does not read; it will notice that the line is gone
-                    sock.close()
                     return
             self._turn(sock)
 
@@ -279,26 +256,21 @@ class Connection:
         if self._connected:
             self._recovery.due(time.monotonic())
             self._repetition.due(time.monotonic())
-        if self._client.want_write():
-            self._client.loop_write()
+        if self._line.wants_write:
+            self._line.write()
         self._drain()
-        if self._client.socket() is not sock:
+        if self._line.sock is not sock:
             return
-        pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-        readable = self._wake.sleep(
-            0.0 if pending else _POLL_S, other_fd=sock.fileno(), write=self._client.want_write()
-        )
+        pending = self._line.has_unread
+        readable = self._wake.sleep(0.0 if pending else _POLL_S, other_fd=sock.fileno(), write=self._line.wants_write)
         if readable or pending:
             self._read()
-        self._client.loop_misc()
+        self._line.tick()
 
     def _read(self) -> None:
         self.down.began(time.monotonic())
-        before = self.inbox.received_bytes_total
-        self._client.loop_read()
-        # paho does not say otherwise whether it has the beginning of a packet; the rest of one is what is waited for
-        is_idle = self._client._in_packet["command"] == 0
-        if (nbytes := self.inbox.received_bytes_total - before) or is_idle:
+        nbytes, is_idle = self._line.read(), not self._line.is_amid_packet
+        if nbytes or is_idle:
             self.down.moved(nbytes, time.monotonic(), is_idle=is_idle)
 
     def _pause(self, seconds: float) -> None:
@@ -308,8 +280,8 @@ class Connection:
             self._wake.run_posted()
 
     def _drain(self) -> None:
-        # one at a time: paho copies each payload, and the first byte should leave before the last chunk is copied
-        while self._connected and not self._client.want_write():
+        # one at a time: the first byte should leave before the last chunk is taken, and what is taken cannot expire
+        while self._connected and not self._line.wants_write:
             item = self.outbox.take(self._window.size)
             if item is None:
                 return
@@ -320,137 +292,78 @@ class Connection:
                 _log.error("%s: dropped: %s", self._thread.name, error)
                 self.outbox.dropped(item)
                 continue
-            properties = publish_properties(
-                remaining_s=item.remaining_s(time.monotonic()),
-                response_topic=item.response_topic,
-                correlation=item.correlation,
-                number=self._numbers.next(item) if item.qos else None,
-            )
             self.up.began(time.monotonic())
             try:
-                info = self._client.publish(item.topic, item.payload, item.qos, item.retain, properties)
+                mid = self._line.publish(
+                    item,
+                    remaining_s=item.remaining_s(time.monotonic()),
+                    number=self._numbers.next(item) if item.qos else None,
+                )
             except ValueError as error:
                 # taken from the queue and not in flight: nobody else could settle it any more
-                _log.error("%s: paho does not send a message on %s: %s", self._thread.name, item.topic, error)
+                _log.error("%s: a message on %s is not sent: %s", self._thread.name, item.topic, error)
                 self.outbox.dropped(item)
                 continue
-            self.outbox.sent(info.mid, item)
+            self.outbox.sent(mid, item)
             self.sent_bytes_total += item.size
-            self._client.loop_write()
+            self._line.write()
 
-    def _on_connect(
-        self, client: Client, _userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
-    ) -> None:
-        if reason.is_failure:
-            self._last_error = BrokerRefused(f"{self.client_id} at CONNECT", code=reason.value, reason=str(reason))
-            return
-        self._client.on_log = None  # it is told each message
-        server_window: int = getattr(properties, "ReceiveMaximum", _RECEIVE_MAXIMUM)
-        self._window.connected(min(server_window, self._limits.max_inflight_messages))
-        self.max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
-        self.inbox.redelivery.connected(resumed=flags.session_present)
-        self.inbox.gaps.connected(resumed=flags.session_present)
+    # What the line tells (broker.line.LineUser).
+
+    def accepted(self, answer: Accepted) -> None:
+        """A connection stands: ask for everything that is remembered."""
+        self._window.connected(min(answer.receive_maximum, self._limits.max_inflight_messages))
+        self.max_packet_bytes = answer.max_packet_bytes
+        self.inbox.redelivery.connected(resumed=answer.session_present)
+        self.inbox.gaps.connected(resumed=answer.session_present)
         self._numbers.connected()
         self.connects_total += 1
         self._unready = {self}  # until everything below is under way
         self._connected = True
-        marks = bool(getattr(properties, "SubscriptionIdentifierAvailable", 1))
-        self._subscriptions.connected(with_identifiers=marks)
+        self._subscriptions.connected(with_identifiers=answer.has_identifiers)
         for route in self.inbox.routes.all():
             self._resubscribe(route)
         with self._kept_lock:
             for topic, payload in self._kept.items():
-                self._publish_kept(topic, payload, then=lambda _delivered: None)
-        self._take_ownership(resumed=flags.session_present)
+                self.publish_kept(topic, payload, then=lambda _delivered: None)
+        if self._ownership is not None:
+            self._ownership.connected(resumed=answer.session_present)
         self._answered(self)
 
-    def _take_ownership(self, *, resumed: bool) -> None:
-        if self._ownership is None:
-            return
-        if self._is_owner and resumed:
-            self._repetition.claimed(time.monotonic())
-            # resumed whose session? another client with this id may have come between
-            self._watch_owner(self._ownership)
-        else:
-            self._publish_kept(self._ownership.topic, self._ownership.token, then=partial(self._owns, self._ownership))
+    def refused(self, code: int) -> None:
+        """The broker does not want this client."""
+        self._last_error = BrokerRefused(f"{self.client_id} at CONNECT", code=code, reason=name_of(code))
 
-    def _owns(self, ownership: OwnershipToken, delivered: bool) -> None:
-        # not before: the token of an earlier, dead process may have stood there
-        if delivered and self._connected and not self._stopping:
-            self._is_owner = True
-            self._watch_owner(ownership)
-            self._repetition.claimed(time.monotonic())
-
-    def _watch_owner(self, ownership: OwnershipToken) -> None:
-        self._resubscribe(self.inbox.routes.add(ownership.topic, self._on_owner, qos=1))
-
-    def _on_owner(self, message: Message) -> None:
-        """Another token than ours, in what the broker kept while we were away: another process came meanwhile.
-
-        While this connection stands, nobody else has the client id: a broker closes the older of two. What comes then
-        is no token of a client with this id, whoever wrote it, and ours is put in its place.
-        """
-        if self._ownership is None or self._stopping or message.payload in (b"", self._ownership.token):
-            return
-        if message.retain:
-            self._send_disconnect(leave_session=True)
-            self._give_way("its topic `owner` holds another token")
-            return
-        self.inbox.refused.add(
-            message.topic, f"{message.topic}: refused an ownership token that is not ours, while we hold the id"
-        )
-        self._publish_kept(self._ownership.topic, self._ownership.token)
-
-    def _give_way(self, reason: str) -> None:
-        self._stopping = True  # two nodes with one id would otherwise throw each other out for ever
+    def ended(self, reason: str, *, is_taken_over: bool) -> None:
+        """The connection is gone."""
+        if not self._connected and reason != BROKEN:
+            self._noted = reason  # such as what TLS has words for
+        if is_taken_over:
+            self._give_way(reason)
         self._mark_lost(reason)
-        self._listener.taken(self._channel)
 
-    def _on_disconnect(
-        self, _client: Client, _userdata: Any, flags: DisconnectFlags, reason: ReasonCode, _properties: Any
-    ) -> None:
-        if flags.is_disconnect_packet_from_server and reason.value == _TAKEN_OVER:
-            self._give_way(str(reason))
-        # paho calls an end of file "Unspecified error"
-        said_why = flags.is_disconnect_packet_from_server or reason.value != _UNSPECIFIED
-        self._mark_lost(str(reason) if said_why else "the line broke")
+    def subscribed(self, mid: int, codes: Sequence[int]) -> None:
+        """SUBACK."""
+        self._subscriptions.answered(mid, codes)
 
-    def _on_subscribe(
-        self, _client: Client, _userdata: Any, mid: int, reasons: list[ReasonCode], _properties: Any
-    ) -> None:
-        self._subscriptions.answered(mid, reasons)
+    def published(self, mid: int, code: int) -> None:
+        """The broker has a message, or has refused it."""
+        item = self.outbox.acked(mid, accepted=code < FAILURE)
+        if item is None:
+            return
+        self._window.acked()
+        self.up.moved(item.size, time.monotonic(), is_idle=self.outbox.in_flight == 0)
+        if code >= FAILURE:
+            _log.error("%s", BrokerRefused(f"a message on {item.topic}", code=code, reason=name_of(code)))
 
-    def _on_publish(self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
-        item = self.outbox.acked(mid, accepted=not reason.is_failure)
-        if item is not None:
-            self._window.acked()
-            self.up.moved(item.size, time.monotonic(), is_idle=self.outbox.in_flight == 0)
-        if item is not None and reason.is_failure:
-            _log.error("%s", BrokerRefused(f"a message on {item.topic}", code=reason.value, reason=str(reason)))
-
-    def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
+    def arrived(self, message: Incoming) -> None:
+        """A message came."""
         self.up.opposed(self.down, time.monotonic())
         self.inbox.arrived(message)
 
-    def _missed(self, topic: str) -> None:
-        self._recovery.missed(topic)
+    # What the ownership of the client id needs (broker.ownership.Owner).
 
-    def _send_disconnect(self, *, leave_session: bool) -> None:
-        # a clean stop needs no session to come back to, except where the broker collects work for the next process
-        ends = None if leave_session else pack(PacketTypes.DISCONNECT, SessionExpiryInterval=0)
-        self._client.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=0), ends)
-
-    def _post_ack(self, mid: int) -> None:
-        connection = self.connects_total
-
-        def send() -> None:
-            # after a reconnect the broker sends the message again, and is answered then
-            if self._connected and connection == self.connects_total:
-                self._client.ack(mid, 1)
-
-        self._wake.post(send)
-
-    def _publish_kept(self, topic: str, payload: bytes, *, then: Callable[[bool], None] | None = None) -> None:
+    def publish_kept(self, topic: str, payload: bytes, *, then: Callable[[bool], None] | None = None) -> None:
         """Queue what must not be resent from the queue. With `then`, the connection is not ready before it settles."""
         item = outgoing(topic, payload, retain=True)
         item.kept = True
@@ -465,10 +378,50 @@ class Connection:
         self.outbox.put(item, wait_s=0.0)
         self._wake.nudge()
 
+    @property
+    def is_stopping(self) -> bool:
+        """It is on its way out."""
+        return self._stopping
+
+    def claimed(self) -> None:
+        """The broker retains our token."""
+        self._repetition.claimed(time.monotonic())
+
+    def watch(self, topic: str, handler: Handler) -> None:
+        """Subscribe, before this connection counts as ready."""
+        self._resubscribe(self.inbox.routes.add(topic, handler, qos=1))
+
+    def leave(self, reason: str) -> None:
+        """Leave the client id, and its session, to another process."""
+        self._line.disconnect(keep_session=True)
+        self._give_way(reason)
+
+    def refuse(self, message: Message, why: str) -> None:
+        """Count a message that is dropped, and say so now and then."""
+        self.inbox.refused.add(message.topic, f"{message.topic}: {why}")
+
+    def _give_way(self, reason: str) -> None:
+        self._stopping = True  # two nodes with one id would otherwise throw each other out for ever
+        self._mark_lost(reason)
+        self._listener.taken(self._channel)
+
+    def _missed(self, topic: str) -> None:
+        self._recovery.missed(topic)
+
+    def _post_ack(self, mid: int) -> None:
+        connection = self.connects_total
+
+        def send() -> None:
+            # after a reconnect the broker sends the message again, and is answered then
+            if self._connected and connection == self.connects_total:
+                self._line.acknowledge(mid)
+
+        self._wake.post(send)
+
     def _say_kept(self) -> None:
         with self._kept_lock:
             for topic, payload in self._kept.items():
-                self._publish_kept(topic, payload)
+                self.publish_kept(topic, payload)
 
     def _resubscribe(self, route: Route) -> None:
         """Subscribe where nobody waits, except for this connection to become ready."""
@@ -496,6 +449,7 @@ class Connection:
         self._connected = False
         self._unready.clear()
         if self._ownership is not None:
+            self._ownership.lost()
             self.inbox.routes.remove(self._ownership.topic)  # watched again once the next connect has looked into it
         self.inbox.redelivery.lost()
         self._subscriptions.lost()

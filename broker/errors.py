@@ -52,6 +52,19 @@ class BrokerRefused(BrokerError):
         return remedies.get(self.code, "see the broker's log")
 
 
+class ProtocolViolation(BrokerError):
+    """The peer sent what MQTT 5 does not allow, or what is larger than this side can take.
+
+    Attributes:
+        code: the reason code for the DISCONNECT that answers it.
+    """
+
+    def __init__(self, what: str, *, code: int) -> None:
+        self.what, self.code = what, code
+        hint = "check that the address is that of an MQTT broker, of version 5"
+        super().__init__(f"the peer breaks MQTT 5: {what} (0x{code:02X})", hint=hint)
+
+
 class PayloadTooLarge(BrokerError):
     """A message is larger than the broker accepts. Raised before a byte of it leaves."""
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags
 from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from broker.client import new_client
+from broker.client import new_client, pack
 from broker.errors import BrokerRefused, BrokerUnreachable
 from broker.messages import Address, Limits
-from broker.packets import Properties, pack
 from broker.tls import explained
 
 _WITHOUT_END = 0xFFFF_FFFF

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-
-from paho.mqtt.client import MQTTMessage
+from typing import Final, Protocol
 
 from broker.complaints import Complaints
+from broker.line import Incoming
 from broker.messages import Channel, Message
+from broker.mqtt.reader import Placement
 from broker.numbering import Gaps, marks_of
 from broker.redelivery import Arrival, Redelivery
 from broker.repeats import Repeats
 from broker.routes import Handler, Routes
 
 _log = logging.getLogger(__name__)
+
+
+_REFUSED: Final = object()
+
+
+class Placing(Protocol):
+    """A handler that is asked where a large payload shall go, if it is the only one that the message goes to.
+
+    On BULK only. It is called with the message once that is whole; `placed` is the token of its placement.
+    """
+
+    def place(self, topic: str, first: memoryview, nbytes: int) -> Placement | None:
+        """Where a payload of `nbytes` goes that begins with `first`; None: into the message, as small ones do.
+
+        Called in the connection's thread. What was placed may never become whole, when the connection ends.
+        """
+
+    def __call__(self, message: Message) -> None:
+        """Take a message."""
 
 
 def _nothing() -> None:
@@ -62,25 +82,45 @@ class Inbox:
         self._manual_ack = manual_ack
         self._is_lasting = receive_maximum is not None
         self._send_ack = send_ack
-        self._unclaimed: deque[tuple[Message, list[int]]] = deque()
+        self._unclaimed: deque[tuple[Message, Sequence[int]]] = deque()
         self._unclaimed_limit = max(1, (receive_maximum or 0) // 2)
 
-    def arrived(self, received: MQTTMessage) -> None:
+    def place(self, head: Incoming, first: memoryview) -> Placement | None:
+        """Where a large payload that has begun to come shall go; `first` are its first bytes."""
+        if self._is_lasting and head.qos > 0:
+            return None  # what comes again is told from what is new by the whole of it
+        most = self._max_bytes(head.topic)
+        if most is not None and head.nbytes > most:
+            return Placement(kept=0, into=None, token=_REFUSED)
+        handlers = self.routes.handlers(head.topic, head.identifiers)
+        # not isinstance: for a protocol that takes longer than all the rest of this
+        place = getattr(handlers[0], "place", None) if len(handlers) == 1 else None
+        if place is None:
+            return None
+        try:
+            placement: Placement | None = place(head.topic, first, head.nbytes)
+            return placement
+        except Exception as error:
+            self._failed(head.topic, head.nbytes, error)
+            return None
+
+    def arrived(self, received: Incoming) -> None:
         """Hand a received message to its handlers."""
-        payload = bytes(received.payload)
-        self.received_bytes_total += len(payload)
+        payload = received.payload
+        self.received_bytes_total += received.nbytes
         finished: Callable[[], None] = _nothing
         delivery = None
         if self._is_lasting and received.qos > 0:
-            arrival, delivery = self.redelivery.arrived(received.mid, received.topic, payload, duplicate=received.dup)
+            arrival, delivery = self.redelivery.arrived(
+                received.mid, received.topic, payload, duplicate=received.duplicate
+            )
             if arrival is Arrival.ALREADY_OPEN:
                 return
             if arrival is Arrival.ACK_AGAIN:
                 self._send_ack(received.mid)
                 return
             finished = partial(self.redelivery.finished, delivery)
-        properties = received.properties
-        mark, first_mark = marks_of(getattr(properties, "UserProperty", ()))
+        mark, first_mark = marks_of(received.user_properties)
         if mark and self._manual_ack and delivery is not None:
             first = self._repeats.first((first_mark, delivery.fingerprint), finished)
             if first is None:
@@ -90,7 +130,7 @@ class Inbox:
         is_counted = bool(mark) and not received.retain and bool(self.routes.handlers(received.topic))
         if is_counted and self.gaps.arrived(received.topic, mark):
             self._missed(received.topic)
-        if self._is_too_large(received.topic, len(payload)):
+        if self._is_too_large(received.topic, received.nbytes):
             finished()
             return
         message = Message(
@@ -98,12 +138,13 @@ class Inbox:
             payload=payload,
             retain=received.retain,
             channel=self._channel,
-            response_topic=getattr(properties, "ResponseTopic", None),
-            correlation=getattr(properties, "CorrelationData", None),
+            response_topic=received.response_topic,
+            correlation=received.correlation,
             ack=finished if self._manual_ack else _nothing,
             delivery=delivery,
+            placed=received.placed,
         )
-        self._route(message, getattr(properties, "SubscriptionIdentifier", []))
+        self._route(message, received.identifiers)
         if not self._manual_ack:
             finished()
 
@@ -120,14 +161,14 @@ class Inbox:
         for message, identifiers in waiting:
             self._route(message, identifiers)
 
-    def _route(self, message: Message, identifiers: list[int]) -> None:
+    def _route(self, message: Message, identifiers: Sequence[int]) -> None:
         handlers = self.routes.handlers(message.topic, identifiers)
         if not handlers and self._manual_ack:
             self._hold(message, identifiers)
         for handler in handlers:
             self._call(handler, message)
 
-    def _hold(self, message: Message, identifiers: list[int]) -> None:
+    def _hold(self, message: Message, identifiers: Sequence[int]) -> None:
         self._unclaimed.append((message, identifiers))
         if len(self._unclaimed) > self._unclaimed_limit:
             dropped, _ = self._unclaimed.popleft()
@@ -139,6 +180,9 @@ class Inbox:
             handler(message)
         except Exception as error:
             # one bad message must not cost the connection, and with it every other message
-            text = f"a handler failed on {message.topic} ({len(message.payload)} bytes): the message is dropped"
-            self.failures.add((type(error).__name__, message.topic), text, error=error)
+            self._failed(message.topic, len(message.payload), error)
             message.ack()
+
+    def _failed(self, topic: str, nbytes: int, error: Exception) -> None:
+        text = f"a handler failed on {topic} ({nbytes} bytes): the message is dropped"
+        self.failures.add((type(error).__name__, topic), text, error=error)

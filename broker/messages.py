@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, TypeAlias
 
+from broker.mqtt.packets import Buffer
 from broker.tls import Tls
 from broker.topics import LARGEST_PACKET
 
 MIB: Final = 1024 * 1024
+
+Payload: TypeAlias = bytes | tuple[Buffer, ...]
+"""What is published. Buffers are sent as they are, one after the other, and must not change until it is settled."""
+
+
+def nbytes_of(payload: Payload) -> int:
+    """Bytes of a payload, whatever it is made of."""
+    return len(payload) if isinstance(payload, bytes) else sum(memoryview(part).nbytes for part in payload)
 
 
 class Channel(Enum):
@@ -46,6 +55,7 @@ class Message:
         retain: it was kept by the broker and is sent because of the subscription.
         ack: on FRAMES, acknowledges the message to the broker; may be called from any thread, once or
             more. Until then the broker keeps it. Elsewhere it does nothing.
+        payload: all of it, or its first bytes if a handler had the rest `placed`, see `inbox.Placing`.
         delivery: on FRAMES, distinguishes a message that an earlier process of this node had from a new one.
     """
 
@@ -57,6 +67,7 @@ class Message:
     correlation: bytes | None
     ack: Callable[[], None]
     delivery: Delivery | None = None
+    placed: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +134,7 @@ class Limits:
         frames_receive_maximum: frames that this node may have open, i.e. received and not acknowledged.
         max_packet_bytes: packets above it the broker keeps to itself: nothing of ours reads them, and a client has a
             packet whole in memory before it can refuse it.
-        keepalive_s: a silent peer is given up after 1.5 times this.
+        keepalive_s: a silent peer is given up after twice this.
         reconnect_min_s, reconnect_max_s: bounds of the back-off, before +-25 % of jitter.
         report_every_s: how often an absent broker is mentioned in the log.
         socket_buffer_bytes: asked of the kernel, which may give less.

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.errors import NotConnected, QueueFull
+from broker.messages import Payload, nbytes_of
+from broker.mqtt.packets import Buffer
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class Outgoing:
     """
 
     topic: str
-    payload: bytes
+    payload: Payload
     qos: int
     retain: bool
     size: int
@@ -52,6 +54,16 @@ class Outgoing:
     settled: Callable[[bool], None] | None = None
     bundle: Bundle | None = None
     mark: str = ""
+
+    @property
+    def parts(self) -> tuple[Buffer, ...]:
+        """The payload's buffers, in order."""
+        return self.payload if isinstance(self.payload, tuple) else (self.payload,)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the payload."""
+        return nbytes_of(self.payload)
 
     @property
     def outlives_connection(self) -> bool:

@@ -1,26 +1,24 @@
-"""Sizes and properties of MQTT 5 packets. The only place that touches paho's untyped Properties."""
+"""A message to publish: its checks, its properties, and the size of its packet."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import Final
+from typing import Any, Final
 
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-
-from broker.errors import TopicError
+from broker.errors import PayloadTooLarge, TopicError
+from broker.messages import Payload, nbytes_of
+from broker.mqtt.fields import MOST_VARINT
+from broker.mqtt.packets import publish_size
+from broker.mqtt.properties import Property
 from broker.numbering import PLACEHOLDER, PROPERTY
 from broker.outbox import Outgoing
 
-__all__ = ["Properties", "expiry_s", "outgoing", "pack", "publish_properties", "publish_size"]
-
-# MQTT's Variable Byte Integer: values below these take 1, 2 and 3 bytes; the rest 4
-_VARINT_BOUNDS: Final = (128, 16_384, 2_097_152)
-
+__all__ = ["expiry_s", "outgoing", "publish_properties"]
 
 _MOST_BYTES: Final = 65_535
 """Of a topic and of correlation data: their length has two bytes."""
+_MOST_PACKET_BYTES: Final = MOST_VARINT
 
 
 def _check_topic(topic: str) -> None:
@@ -30,15 +28,6 @@ def _check_topic(topic: str) -> None:
         nbytes = 0
     if not 0 < nbytes <= _MOST_BYTES or any(character in topic for character in "+#\0"):
         raise TopicError(f"{topic[:80]!r} is no topic to publish on: 1 to {_MOST_BYTES:_} bytes without +, # and NUL")
-
-
-def pack(packet_type: int, **values: object) -> Properties:
-    """Properties of a packet; None values are left out."""
-    properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # paho does not annotate its properties
-    for name, value in values.items():
-        if value is not None:
-            setattr(properties, name, value)
-    return properties
 
 
 def expiry_s(remaining_s: float) -> int:
@@ -52,33 +41,23 @@ def publish_properties(
     response_topic: str | None,
     correlation: bytes | None,
     number: str | None = None,
-) -> Properties | None:
-    """Properties of a PUBLISH, or None when it has none. `number` is as `broker.numbering` has it."""
-    if remaining_s is None and response_topic is None and correlation is None and number is None:
-        return None
-    return pack(
-        PacketTypes.PUBLISH,
-        MessageExpiryInterval=None if remaining_s is None else expiry_s(remaining_s),
-        ResponseTopic=response_topic,
-        CorrelationData=correlation,
-        UserProperty=None if number is None else (PROPERTY, number),
-    )
-
-
-def publish_size(topic: str, nbytes: int, qos: int, properties: Properties | None) -> int:
-    """Bytes of a whole PUBLISH packet, which is what Maximum Packet Size speaks of."""
-    packed = 1 if properties is None else len(properties.pack())  # type: ignore[no-untyped-call]  # see pack()
-    remaining = 2 + len(topic.encode()) + (2 if qos else 0) + packed + nbytes
-    return 1 + _varint_length(remaining) + remaining
-
-
-def _varint_length(value: int) -> int:
-    return 1 + sum(value >= bound for bound in _VARINT_BOUNDS)
+) -> dict[Property, Any]:
+    """Properties of a PUBLISH. `number` is as `broker.numbering` has it."""
+    properties: dict[Property, Any] = {}
+    if remaining_s is not None:
+        properties[Property.MESSAGE_EXPIRY] = expiry_s(remaining_s)
+    if response_topic is not None:
+        properties[Property.RESPONSE_TOPIC] = response_topic
+    if correlation is not None:
+        properties[Property.CORRELATION_DATA] = correlation
+    if number is not None:
+        properties[Property.USER_PROPERTY] = [(PROPERTY, number)]
+    return properties
 
 
 def outgoing(
     topic: str,
-    payload: bytes,
+    payload: Payload,
     *,
     qos: int = 1,
     retain: bool = False,
@@ -86,7 +65,7 @@ def outgoing(
     response_topic: str | None = None,
     correlation: bytes | None = None,
 ) -> Outgoing:
-    """A message for an outbox, with the size of its packet. Raises TopicError for what cannot be published.
+    """A message for an outbox, with the size of its packet. Raises TopicError, PayloadTooLarge.
 
     Refused here, where the caller can be told: in the network thread it would cost the connection.
     """
@@ -101,6 +80,8 @@ def outgoing(
         correlation=correlation,
         number=PLACEHOLDER if qos else None,
     )
-    size = publish_size(topic, len(payload), qos, properties)
+    size = publish_size(topic, nbytes_of(payload), qos, properties)
+    if size > _MOST_PACKET_BYTES:
+        raise PayloadTooLarge(topic=topic, size=size, limit=_MOST_PACKET_BYTES)
     deadline = None if expiry_s is None else time.monotonic() + expiry_s
     return Outgoing(topic, payload, qos, retain, size, deadline, response_topic, correlation)

@@ -37,6 +37,7 @@ class Policy:
         expiry_s: how long the broker keeps the session of a lost connection.
         fresh_start: the first connect of this process forgets what was meant for an earlier process.
         keep_on_stop: a clean stop leaves the session, and what queues up in it, to the next process.
+        for_tensors: most of what passes is large, so that nothing of it may be copied.
         manual_ack: messages are acknowledged by whoever finishes them.
         receive_maximum: messages that the broker may send without an acknowledgement; given where the session outlives
             its connections, and what is sent again has to be recognised.
@@ -47,6 +48,7 @@ class Policy:
     expiry_s: int
     fresh_start: bool = True
     keep_on_stop: bool = False
+    for_tensors: bool = False
     manual_ack: bool = False
     receive_maximum: int | None = None
 
@@ -64,7 +66,7 @@ def policies(limits: Limits, *, takes_frames: bool, is_new_name: bool) -> dict[C
             receive_maximum=limits.receive_maximum,
         ),
         # tensors of a lost connection are stale: the device submits the frame again
-        Channel.BULK: Policy(queue_bytes=limits.bulk_queue_bytes, expiry_s=0),
+        Channel.BULK: Policy(queue_bytes=limits.bulk_queue_bytes, expiry_s=0, for_tensors=True),
     }
     if takes_frames:
         chosen[Channel.FRAMES] = Policy(

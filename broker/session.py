@@ -5,36 +5,32 @@ Knows channels, kept messages, requests and the will; knows nothing of what payl
 
 from __future__ import annotations
 
-import itertools
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from types import TracebackType
 from typing import Final
 
 from broker.complaints import Complaints
-from broker.connection import Connection, in_network_thread
+from broker.connection import Connection
 from broker.errors import (
     BrokerError,
     BrokerRefused,
     BrokerUnreachable,
     NotConnected,
-    QueueFull,
-    RequestTimeout,
     SessionTaken,
-    SubscribeTimeout,
     TopicOverfull,
 )
-from broker.messages import Address, Channel, Delivery, Limits, Message, OwnershipToken, Will
+from broker.messages import Address, Channel, Delivery, Limits, Message, OwnershipToken, Payload, Will, nbytes_of
 from broker.outbox import Bundle
 from broker.packets import outgoing
 from broker.policy import policies
+from broker.requests import Requests
 from broker.routes import Handler
 from broker.throughput import Throughput
+from broker.wake import in_network_thread
 
 __all__ = ["Address", "Channel", "Delivery", "Handler", "Limits", "Message", "Session", "Will"]
 
@@ -104,9 +100,7 @@ class Session:
         self._reported_at = 0.0
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._events_thread = threading.Thread(target=self._run_events, name=f"{name}.events", daemon=True)
-        self._request_numbers = itertools.count(1)
-        self._requests: dict[bytes, tuple[Future[bytes], Callable[[bytes], bytes | None]]] = {}
-        self._reply_topics: set[str] = set()
+        self._requests = Requests(self)
         self._connections = {
             channel: Connection(
                 address,
@@ -261,7 +255,7 @@ class Session:
     def publish(
         self,
         topic: str,
-        payload: bytes,
+        payload: Payload,
         *,
         qos: int = 1,
         retain: bool = False,
@@ -285,8 +279,8 @@ class Session:
         Raises PayloadTooLarge and TopicOverfull before a byte leaves, QueueFull, NotConnected (only when stopped).
         """
         most = self._max_bytes(topic)
-        if most is not None and len(payload) > most:
-            raise TopicOverfull(topic=topic, size=len(payload), limit=most)
+        if most is not None and nbytes_of(payload) > most:
+            raise TopicOverfull(topic=topic, size=nbytes_of(payload), limit=most)
         item = outgoing(
             topic,
             payload,
@@ -329,23 +323,9 @@ class Session:
         """
         if in_network_thread():
             raise BrokerError(f"request({topic}) waits, and a handler must not; call it in another thread")
-        give_up = time.monotonic() + timeout_s
-        correlation = correlation or f"{self.token}-{next(self._request_numbers)}".encode()
-        answer: Future[bytes] = Future()
-        self._requests[correlation] = answer, id_of
-        try:
-            if reply_topic not in self._reply_topics:
-                self.subscribe([reply_topic], self._on_reply, wait_s=timeout_s)
-                self._reply_topics.add(reply_topic)
-            left_s = max(0.0, give_up - time.monotonic())
-            self.publish(
-                topic, payload, expiry_s=left_s, response_topic=reply_topic, correlation=correlation, wait_s=left_s
-            )
-            return answer.result(max(0.0, give_up - time.monotonic()))
-        except (FutureTimeout, QueueFull, SubscribeTimeout) as error:
-            raise RequestTimeout(topic, timeout_s, connected=self.is_up) from error
-        finally:
-            del self._requests[correlation]
+        return self._requests.ask(
+            topic, payload, reply_topic=reply_topic, timeout_s=timeout_s, correlation=correlation, id_of=id_of
+        )
 
     # Callbacks of the connections (broker.policy.Listener), in their threads.
 
@@ -423,11 +403,6 @@ class Session:
         if channel not in self._connections:
             raise NotConnected(self.name, f"it was made without {channel.name}; pass takes_frames=True")
         return self._connections[channel]
-
-    def _on_reply(self, message: Message) -> None:
-        for correlation, (answer, id_of) in [*self._requests.items()]:
-            if correlation == (message.correlation or id_of(message.payload)) and not answer.done():
-                answer.set_result(message.payload)
 
     def _run_events(self) -> None:
         while (call := self._events.get()) is not None:

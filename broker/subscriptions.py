@@ -10,25 +10,21 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
-from paho.mqtt.client import Client
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
-
 from broker.errors import BrokerRefused, SubscribeTimeout
-from broker.packets import pack
+from broker.line import Line
+from broker.mqtt.reasons import FAILURE, name_of
 from broker.routes import Route
 
 # the reason codes of one SUBACK; none at all when the connection ended first, which is not a refusal: the route is
 # remembered, and sent at the next connect
-Suback = Future[list[ReasonCode]]
+Suback = Future[Sequence[int]]
 
 
 class Subscriptions:
     """One SUBSCRIBE per filter, because a packet carries one identifier for all of its filters."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, line: Line) -> None:
+        self._line = line
         self._connected = False
         self._with_identifiers = True
         self._asked: dict[int, Suback] = {}
@@ -39,7 +35,7 @@ class Subscriptions:
         self._connected = True
         self._with_identifiers = with_identifiers
         if self._gone:
-            self._client.unsubscribe(sorted(self._gone))
+            self._line.unsubscribe(sorted(self._gone))
             self._gone.clear()
 
     def send(self, route: Route, answer: Suback) -> None:
@@ -49,11 +45,7 @@ class Subscriptions:
             answer.set_result([])
             return
         identifier = route.identifier if self._with_identifiers else None
-        _, mid = self._client.subscribe(
-            route.filter,
-            options=SubscribeOptions(qos=route.qos),
-            properties=pack(PacketTypes.SUBSCRIBE, SubscriptionIdentifier=identifier),
-        )
+        mid = self._line.subscribe(route.filter, qos=route.qos, identifier=identifier)
         if mid is None:
             answer.set_result([])
         else:
@@ -62,14 +54,14 @@ class Subscriptions:
     def withdraw(self, filters: Sequence[str]) -> None:
         """UNSUBSCRIBE, now or at the next connect."""
         if self._connected:
-            self._client.unsubscribe(list(filters))
+            self._line.unsubscribe(list(filters))
         else:
             self._gone.update(filters)
 
-    def answered(self, mid: int, reasons: list[ReasonCode]) -> None:
+    def answered(self, mid: int, codes: Sequence[int]) -> None:
         """SUBACK arrived."""
         if answer := self._asked.pop(mid, None):
-            answer.set_result(reasons)
+            answer.set_result(codes)
 
     def lost(self) -> None:
         """The connection is gone: nobody will answer."""
@@ -89,8 +81,8 @@ def wait(filters: Sequence[str], answers: Sequence[Suback], wait_s: float) -> No
         raise SubscribeTimeout(filters, wait_s) from None
 
 
-def raise_refusal(filter_: str, reasons: Sequence[ReasonCode]) -> None:
+def raise_refusal(filter_: str, codes: Sequence[int]) -> None:
     """Raise BrokerRefused when a SUBACK says so."""
-    for reason in reasons:
-        if reason.is_failure:
-            raise BrokerRefused(f"the subscription {filter_}", code=reason.value, reason=str(reason))
+    for code in codes:
+        if code >= FAILURE:
+            raise BrokerRefused(f"the subscription {filter_}", code=code, reason=name_of(code))

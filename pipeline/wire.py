@@ -1,4 +1,4 @@
-"""The wire format: a tensor as msgpack chunks, and their reassembly. Bytes in, message or WireError out.
+"""The wire format: a tensor as msgpack chunks. Bytes in, chunk or WireError out; `reassembly` puts chunks together.
 
 A chunk is the msgpack array `[header map, bin]`. Every header names the whole tensor, so chunks may come in any order,
 twice, or never. Their bytes are coded (`pipeline.codecs`) as the header says; the checksum is that of the tensor's own
@@ -9,9 +9,8 @@ than the tensor's. Nothing is ever executed. Layout constants and the header's k
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import msgpack
@@ -21,8 +20,9 @@ import xxhash
 
 from pipeline import codecs, wire_fields
 from pipeline.codecs import CODECS, NONE, Buffer
+from pipeline.codecs.base import bytes_of
 from pipeline.errors import WireError
-from pipeline.graph import DTYPES, MOST_TENSOR_BYTES, Tensor
+from pipeline.graph import DTYPES, MOST_TENSOR_BYTES
 from pipeline.protocol_version import PROTOCOL_VERSION, require_protocol
 from pipeline.ranges import (
     MOST_ATTEMPT,
@@ -37,7 +37,6 @@ from pipeline.trace import MAX_HOPS, Hop, Trace, pack_trace, read_trace
 __all__ = [
     "MAX_HOPS",
     "Array",
-    "Assembler",
     "Chunk",
     "Encoded",
     "Failed",
@@ -46,6 +45,7 @@ __all__ = [
     "Received",
     "Trace",
     "decode_chunk",
+    "decode_head",
     "encode",
     "encode_failure",
 ]
@@ -53,15 +53,10 @@ __all__ = [
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 1 << 14
 LEAST_CHUNK_BYTES = 4_096
-_LEAST_CHUNKS = 1_024
-"""A tensor may come in as many chunks, or in twice as many as chunks of LEAST_CHUNK_BYTES would be, if it is sent again
-in another size: each costs its reader memory of its own.
-"""
+"""Of what a node sends, but for a tensor's last chunk."""
 PARTS = 2
 MARK_WINDOW = 10**9
 """Sequences of a thousand starts of a device: as far as a low-water mark is believed."""
-ALIGNMENT = 64
-"""Bytes. An engine can read a tensor that begins at a multiple of them where it is."""
 _MOST_TILES = 256
 _BIN_SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 
@@ -143,11 +138,15 @@ class Encoded:
             "shape": array.shape,
             "codec": coded.codec,
             "nbytes": coded.nbytes,
-            "checksum": xxhash.xxh3_64_intdigest(_bytes_of(array)),
+            "checksum": xxhash.xxh3_64_intdigest(bytes_of(array)),
         }
         self._spent = time.perf_counter() - began
 
     def __iter__(self) -> Iterator[bytes]:
+        return map(b"".join, self.parts())
+
+    def parts(self) -> Iterator[tuple[Buffer, ...]]:
+        """The same chunks, each as its header and parts of the coded tensor's own memory, which is not copied."""
         header, spent = self._header, self._spent
         began = time.perf_counter()
         for offset, parts in _cut(self._buffers, self._chunk_bytes):
@@ -155,9 +154,9 @@ class Encoded:
             size = sum(map(len, parts))
             if offset + size >= self.nbytes:
                 header["trace"] = pack_trace(self._trace, spent + time.perf_counter() - began)
-            message = b"".join((b"\x92", msgpack.packb(header), b"\xc6", size.to_bytes(4, "big"), *parts))
+            head = b"".join((b"\x92", msgpack.packb(header), b"\xc6", size.to_bytes(4, "big")))
             spent += time.perf_counter() - began
-            yield message
+            yield (head, *parts)
             began = time.perf_counter()
 
 
@@ -215,15 +214,25 @@ def encode_failure(key: FrameKey, message: str, trace: Trace = ()) -> bytes:
 
 def decode_chunk(payload: bytes) -> Chunk:
     """Read one chunk; its data stays a view into `payload`. Raises WireError for anything that is not one."""
-    header, begin = _read_header(payload)
+    chunk, _ = decode_head(payload, len(payload))
+    return chunk
+
+
+def decode_head(first: bytes | memoryview, nbytes: int) -> tuple[Chunk, int]:
+    """Read a chunk of `nbytes` of which the first ones are here, its header among them.
+
+    Returns the chunk with as much of its data as is here, and where that begins. Raises WireError.
+    """
+    header, begin = _read_header(first, nbytes)
     try:
         require_protocol(header["v"], error=WireError, what="a tensor")
-        chunk = _chunk(header, memoryview(payload)[begin:])
+        chunk = _chunk(header, memoryview(first)[begin:])
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"not a tensor chunk: header {type(error).__name__}: {error}") from error
-    if chunk.offset + len(chunk.data) > chunk.nbytes or (not chunk.data and chunk.nbytes):
-        raise WireError(f"chunk of {len(chunk.data)} bytes at {chunk.offset} is not within {chunk.nbytes} bytes")
-    return chunk
+    size = nbytes - begin
+    if chunk.offset + size > chunk.nbytes or (not size and chunk.nbytes):
+        raise WireError(f"chunk of {size} bytes at {chunk.offset} is not within {chunk.nbytes} bytes")
+    return chunk, begin
 
 
 def _chunk(header: Mapping[str, Any], data: memoryview) -> Chunk:
@@ -263,153 +272,8 @@ def _chunk(header: Mapping[str, Any], data: memoryview) -> Chunk:
     )
 
 
-ChunkKey: TypeAlias = tuple[str, FrameKey, int]
-
-
-@dataclass(slots=True)
-class _Partial:
-    """`expected` is the tensor, `held` the memory that its chunks go to: its own where they are not coded."""
-
-    chunk: Chunk
-    expected: Tensor
-    held: Array
-    bytes_at: dict[int, int] = field(default_factory=dict)
-    nbytes: int = 0
-    decode_seconds: float = 0.0
-    trace: Trace = ()
-
-    def note(self, chunk: Chunk) -> None:
-        """Count a chunk's bytes, once where it came twice."""
-        before, now = self.bytes_at.get(chunk.offset, 0), len(chunk.data)
-        if now > before or not before:
-            self.bytes_at[chunk.offset] = now
-            self.nbytes += now - before
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether there is no byte that no chunk had. They overlap where a tensor was sent again in other sizes.
-
-        Raises WireError for more of them than two sizes make.
-        """
-        total, end = self.nbytes, 0
-        if total < self.chunk.nbytes:
-            return False
-        for offset, nbytes in sorted(self.bytes_at.items()):
-            if offset > end:
-                break
-            end = max(end, offset + nbytes)
-        if end < self.chunk.nbytes and total > 2 * self.chunk.nbytes:
-            raise WireError(f"chunks of {total} bytes overlap and leave a gap at {end} of {self.chunk.nbytes}")
-        return end >= self.chunk.nbytes
-
-
-Expect: TypeAlias = Callable[[FrameKey, int], Tensor | None]
-"""(key, tensor) -> what this node expects there, None when it expects nothing."""
-
-
-class Assembler:
-    """Reassembles chunks, for one reader thread. Holds at most `limit_bytes` of tensors that are not yet whole.
-
-    When that is exceeded the oldest goes: its frame is submitted again by the device.
-    """
-
-    def __init__(self, expect: Expect, *, limit_bytes: int = 1 << 29) -> None:
-        self._expect = expect
-        self._limit_bytes = limit_bytes
-        self._partial: OrderedDict[ChunkKey, _Partial] = OrderedDict()
-        self._low: dict[str, int] = {}
-        self.pending_bytes = 0
-
-    def add(self, sender: str, payload: bytes) -> Received | Failed | None:
-        """Take one message; returns the tensor once it is whole. Raises WireError and forgets what was wrong."""
-        began = time.perf_counter()
-        chunk = decode_chunk(payload)
-        if chunk.error:
-            return Failed(chunk.key, chunk.error, chunk.trace)
-        key = (sender, replace(chunk.key, oldest_open=0), chunk.tensor)
-        partial = self._partial.get(key) or self._begin(key, chunk)
-        self._forget_closed(chunk.key)
-        if _content(chunk) != _content(partial.chunk):
-            self._drop(key)
-            raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: chunks of two different tensors")
-        target = _bytes_of(partial.held)
-        target[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
-        partial.note(chunk)
-        partial.trace = chunk.trace or partial.trace
-        try:
-            if len(partial.bytes_at) > max(_LEAST_CHUNKS, 2 * chunk.nbytes // LEAST_CHUNK_BYTES):
-                raise WireError(f"tensor {chunk.tensor} of frame {chunk.key.sequence}: too many chunks for its bytes")
-            received = self._finish(key, partial) if partial.is_whole else None
-        except WireError:
-            self._drop(key)
-            raise
-        partial.decode_seconds += time.perf_counter() - began
-        return replace(received, decode_seconds=partial.decode_seconds) if received else None
-
-    def drop_epoch(self, stream: str, epoch: int) -> None:
-        """Forget what is not whole of this epoch."""
-        self._drop_where(lambda key: key.stream == stream and key.epoch == epoch)
-
-    def clear(self) -> None:
-        """Forget everything that is not whole."""
-        self._drop_where(lambda _: True)
-
-    def _begin(self, key: ChunkKey, chunk: Chunk) -> _Partial:
-        expected = self._expect(chunk.key, chunk.tensor)
-        if expected is None:
-            raise WireError(
-                f"unexpected tensor {chunk.tensor} of stream {chunk.key.stream!r}, epoch {chunk.key.epoch}: "
-                "no plan that this node holds asks for it"
-            )
-        is_whole = chunk.nbytes == expected.nbytes if chunk.codec == NONE else chunk.nbytes < expected.nbytes
-        if (chunk.dtype, chunk.shape) != (expected.dtype, expected.shape) or not is_whole:
-            coded = "" if chunk.codec == NONE else f", coded with {chunk.codec}"
-            raise WireError(
-                f"tensor {chunk.tensor} ({expected.name}): {chunk.dtype}{list(chunk.shape)} of {chunk.nbytes} bytes"
-                f"{coded}, expected {expected.dtype}{list(expected.shape)} of {expected.nbytes}"
-            )
-        held = _aligned(expected) if chunk.codec == NONE else np.empty(chunk.nbytes, np.uint8)
-        partial = _Partial(chunk, expected, held)
-        self._partial[key] = partial
-        self.pending_bytes += chunk.nbytes
-        while self.pending_bytes > self._limit_bytes and len(self._partial) > 1:
-            self._drop(next(iter(self._partial)))
-        return partial
-
-    def _finish(self, key: ChunkKey, partial: _Partial) -> Received:
-        self._drop(key)
-        chunk, array = partial.chunk, partial.held
-        if chunk.codec != NONE:
-            array = _aligned(partial.expected)
-            codecs.decode(chunk.codec, _bytes_of(partial.held), array)
-        seen = xxhash.xxh3_64_intdigest(_bytes_of(array))
-        if seen != chunk.checksum:
-            raise WireError(
-                f"tensor {chunk.tensor} of frame {chunk.key.sequence}: checksum {seen:016x}, "
-                f"its sender had {chunk.checksum:016x}"
-            )
-        return Received(chunk.key, chunk.tensor, array, partial.trace, 0.0, chunk.nbytes)
-
-    def _forget_closed(self, key: FrameKey) -> None:
-        # the mark told last, not the highest: a wrong one is mended by the next, and is believed so far only
-        if key.oldest_open != self._low.get(key.stream):
-            self._low[key.stream] = key.oldest_open
-            self._drop_where(
-                lambda held: held.stream == key.stream and 0 < key.oldest_open - held.sequence <= MARK_WINDOW
-            )
-
-    def _drop_where(self, condition: Callable[[FrameKey], bool]) -> None:
-        for key in [key for key in self._partial if condition(key[1])]:
-            self._drop(key)
-
-    def _drop(self, key: ChunkKey) -> None:
-        partial = self._partial.pop(key, None)
-        if partial is not None:
-            self.pending_bytes -= partial.chunk.nbytes
-
-
-def _read_header(payload: bytes) -> tuple[Mapping[str, Any], int]:
-    """The header map and where the data begins; the bin's length must be exactly what is left."""
+def _read_header(payload: bytes | memoryview, nbytes: int) -> tuple[Mapping[str, Any], int]:
+    """The header map and where the data begins; the bin's length must be exactly what is left of `nbytes`."""
     unpacker = msgpack.Unpacker(strict_map_key=True, max_buffer_size=HEADER_LIMIT_BYTES)
     try:
         unpacker.feed(memoryview(payload)[:HEADER_LIMIT_BYTES])
@@ -424,23 +288,6 @@ def _read_header(payload: bytes) -> tuple[Mapping[str, Any], int]:
     width = _BIN_SIZES.get(payload[position], 0) if position < len(payload) else 0
     begin = position + 1 + width
     claimed = int.from_bytes(payload[position + 1 : begin], "big")
-    if not width or len(payload) - begin != claimed:
-        raise WireError(f"truncated chunk: {max(len(payload) - begin, 0)} bytes of data, its header claims {claimed}")
+    if not width or begin > len(payload) or nbytes - begin != claimed:
+        raise WireError(f"truncated chunk: {max(nbytes - begin, 0)} bytes of data, its header claims {claimed}")
     return header, begin
-
-
-def _content(chunk: Chunk) -> tuple[int, int, str]:
-    """What all chunks of a tensor agree in."""
-    return chunk.checksum, chunk.nbytes, chunk.codec
-
-
-def _aligned(tensor: Tensor) -> Array:
-    """Memory for it; NumPy's own begins anywhere."""
-    held = np.empty(tensor.nbytes + ALIGNMENT, np.uint8)
-    begin = -held.ctypes.data % ALIGNMENT
-    return held[begin : begin + tensor.nbytes].view(tensor.dtype).reshape(tensor.shape)
-
-
-def _bytes_of(array: Array) -> memoryview:
-    """The array's own memory as bytes, not a copy; the array is C-contiguous."""
-    return array.reshape(-1).view(np.uint8).data

@@ -19,7 +19,8 @@ from nodes.session.presence import guest_session
 from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.wire import Array, Assembler, FrameKey, Received
+from pipeline.reassembly import Assembler
+from pipeline.wire import Array, FrameKey, Received
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from nodes.protocol.commands import PING
 from nodes.protocol.messages import LifeState, MessageError
 from nodes.session.presence import guest_session, reply_topic
 from nodes.watch import app as view
-from nodes.watch.overview.known import RUNNING
+from nodes.watch.overview.known import RUNNING, STATE_TEXTS
 
 SERVING: Final = frozenset({LifeState.READY.value, LifeState.DRAINING.value})
 MOST_OFFSET_S: Final = 1.0
@@ -66,7 +66,9 @@ def _nodes(nodes: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
 def _streams(streams: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
     for name, stream in streams.items():
         if stream["state"] != RUNNING:
-            text = "; ".join((f"stream {name} is {stream['state']}", *stream["problems"]))
+            text = "; ".join(
+                (f"stream {name}: {STATE_TEXTS.get(stream['state'], stream['state'])}", *stream["problems"])
+            )
             yield wrong("stream", text, "start what is missing; its log says why it ended")
 
 

@@ -17,14 +17,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from broker import topics
-from broker.session import Channel, Message, Session
+from broker.session import Channel, Session
 from broker.topics import Namespace
 from nodes.protocol.messages import LinkReport
+from nodes.session.tensor_handler import Piece, TensorHandler
 from nodes.session.worker_thread import Worker
 from pipeline.errors import TrisectError
 from pipeline.graph import Tensor
 from pipeline.plan import NodeId
-from pipeline.wire import Assembler, FrameKey, Received, encode
+from pipeline.reassembly import Assembler
+from pipeline.wire import FrameKey, Received, encode
 
 SMALL_BYTES = 4096
 FIRST_BYTES = 1 << 17
@@ -83,8 +85,9 @@ class _Probe:
         self._whole = threading.Semaphore(0)
         self._published = threading.Semaphore(0)
         self._assembler = Assembler(lambda *_: _tensor(self._nbytes))
+        self._handler = TensorHandler(self._assembler, lambda topic: self._node, self._offer)
         self._publisher: Worker[tuple[bool, int]] = Worker(f"{node}.probe.publish", self._publish)
-        self._decoder: Worker[bytes] = Worker(f"{node}.probe.decode", self._decode)
+        self._decoder: Worker[Piece] = Worker(f"{node}.probe.decode", self._decode)
 
     def __enter__(self) -> _Probe:
         self._publisher.start()
@@ -100,7 +103,7 @@ class _Probe:
     def round_trip_s(self) -> float:
         """A small tensor from this node to itself."""
         topic = self._topic(0)
-        self._session.subscribe([topic], self._on_message, channel=Channel.BULK)
+        self._session.subscribe([topic], self._handler, channel=Channel.BULK)
         seconds = _quickest(lambda: self._timed(retain=False, nbytes=SMALL_BYTES))
         self._session.unsubscribe([topic], channel=Channel.BULK)
         return seconds
@@ -121,7 +124,7 @@ class _Probe:
         self._nbytes = nbytes
         topics_used = self._retained[: -(-nbytes // self._chunk_bytes)]
         began = time.perf_counter()
-        self._session.subscribe(topics_used, self._on_message, channel=Channel.BULK)
+        self._session.subscribe(topics_used, self._handler, channel=Channel.BULK)
         self._await(self._whole)
         seconds = time.perf_counter() - began
         self._session.unsubscribe(topics_used, channel=Channel.BULK)
@@ -138,7 +141,8 @@ class _Probe:
         """In a thread of its own, as a node publishes. A retained tensor has a topic for each chunk."""
         retain, nbytes = request
         array = np.zeros(nbytes, np.uint8)
-        for index, chunk in enumerate(encode(_KEY, 0, array, chunk_bytes=self._chunk_bytes), start=int(retain)):
+        encoded = encode(_KEY, 0, array, chunk_bytes=self._chunk_bytes)
+        for index, chunk in enumerate(encoded.parts(), start=int(retain)):
             topic = self._topic(index)
             self._session.publish(topic, chunk, retain=retain, expiry_s=EXPIRY_S, channel=Channel.BULK)
             if retain and topic not in self._retained:
@@ -146,16 +150,16 @@ class _Probe:
         if retain:
             self._published.release()
 
-    def _decode(self, payload: bytes) -> None:
-        if isinstance(self._assembler.add(self._node, payload), Received):
+    def _decode(self, piece: Piece) -> None:
+        if isinstance(self._assembler.add(self._node, piece), Received):
             self._whole.release()
 
     def _topic(self, index: int) -> str:
         return self._names.topic(topics.PROBE, node=self._node, index=index)
 
-    def _on_message(self, message: Message) -> None:
-        if message.payload:
-            self._decoder.offer(message.payload)
+    def _offer(self, topic: str, sender: str, piece: Piece) -> None:
+        if piece:  # a retained tensor is taken back by an empty message
+            self._decoder.offer(piece)
 
     def _await(self, happened: threading.Semaphore) -> None:
         if not happened.acquire(timeout=max(0.0, self._give_up - time.monotonic())):

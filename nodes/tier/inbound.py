@@ -14,6 +14,7 @@ from broker import topics
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
 from nodes.protocol.border import Border
+from nodes.session.tensor_handler import Piece, TensorHandler
 from nodes.session.worker_thread import Worker
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.tier import TierMachine
@@ -22,7 +23,8 @@ from nodes.tier.tensor_topics import TensorSubscription
 from pipeline.errors import WireError
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.plan import NodeId, StreamId
-from pipeline.wire import Assembler, Failed, FrameKey, Received
+from pipeline.reassembly import Assembler
+from pipeline.wire import Failed, FrameKey, Received
 
 QUEUED_MESSAGES = 4096
 
@@ -59,32 +61,31 @@ class Inbound:
         }
         for kind, event in events.items():
             session.subscribe([self._names.filter(kind)], partial(self._on_json, event))
+        outputs = self._handler(self._outputs, self._author)
         for stream in self._models:
             results = self._names.filter(topics.NODE_RESULT, stream=stream)
-            session.subscribe([results], self._on_output, channel=Channel.BULK)
+            session.subscribe([results], outputs, channel=Channel.BULK)
 
     def subscribe_bulk(self, session: Session, subscription: TensorSubscription) -> None:
         """One topic of a plan's tensors or tiles."""
         assembler = self._tiles if subscription.of_tiles else self._inputs
-        session.subscribe(
-            [subscription.topic], partial(self._on_bulk, assembler, subscription.sender), channel=Channel.BULK
-        )
+        handler = self._handler(assembler, lambda topic: subscription.sender)
+        session.subscribe([subscription.topic], handler, channel=Channel.BULK)
 
     def _on_json(self, event: Callable[[Any], ev.Event], message: Message) -> None:
         if (read := self._border.read(message)) is not None:
             self._emit(event(read))
 
-    def _on_bulk(self, assembler: Assembler, sender: NodeId, message: Message) -> None:
-        self._queue(partial(self._decode, assembler, sender, message.topic, message.payload))
+    def _handler(self, assembler: Assembler, sender_of: Callable[[str], str | None]) -> TensorHandler:
+        return TensorHandler(assembler, sender_of, partial(self._queue, assembler))
 
-    def _on_output(self, message: Message) -> None:
-        parsed = self._names.parse(message.topic)
-        if parsed is not None:
-            self._on_bulk(self._outputs, NodeId(parsed[1]["node"]), message)
+    def _author(self, topic: str) -> str | None:
+        parsed = self._names.parse(topic)
+        return None if parsed is None else parsed[1]["node"]
 
-    def _queue(self, job: Callable[[], None]) -> None:
+    def _queue(self, assembler: Assembler, topic: str, sender: str, piece: Piece) -> None:
         # what finds no room is lost here, and its frame submitted again
-        if not self.worker.offer(job):
+        if not self.worker.offer(partial(self._decode, assembler, NodeId(sender), topic, piece)):
             self._meter.count("overrun_messages_total")
 
     def forget_epoch(self, stream: StreamId, epoch: int) -> None:
@@ -92,9 +93,9 @@ class Inbound:
         for assembler in (self._inputs, self._tiles):
             self.worker.put(partial(assembler.drop_epoch, stream, epoch))
 
-    def _decode(self, assembler: Assembler, sender: NodeId, topic: str, payload: bytes) -> None:
+    def _decode(self, assembler: Assembler, sender: NodeId, topic: str, piece: Piece) -> None:
         try:
-            got = assembler.add(sender, payload)
+            got = assembler.add(sender, piece)
         except WireError as error:
             self._meter.count("wire_errors_total")
             self._border.refuse(topic, str(error))

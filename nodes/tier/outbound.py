@@ -11,6 +11,7 @@ from typing import TypeAlias
 from broker import topics
 from broker.errors import BrokerError
 from broker.exactly_once import Publication
+from broker.messages import Payload
 from broker.session import Channel, Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
@@ -80,10 +81,10 @@ class Outbound:
         began = time.perf_counter()
         codec = action.codec if isinstance(action, SendTensor) else NONE
         encoded = encode(key, action.tensor, action.array, codec=codec, trace=action.trace, chunk_bytes=most)
-        for chunk in encoded:
+        for parts in encoded.parts():
             seconds += time.perf_counter() - began
-            self._publish_bulk(topic, chunk)  # which waits while the broker is slower
-            nbytes += len(chunk)
+            self._publish_bulk(topic, parts)  # which waits while the broker is slower
+            nbytes += sum(map(len, parts))
             began = time.perf_counter()
         self._note_encoded(key, seconds)
         self._meter.count_of(StreamId(key.stream), "sent_bytes_total", nbytes)
@@ -116,7 +117,7 @@ class Outbound:
             return self._names.topic(topics.TILE, **where, worker=action.worker)
         return self._names.topic(topics.TILED, **where)
 
-    def _publish_bulk(self, topic: str, payload: bytes) -> None:
+    def _publish_bulk(self, topic: str, payload: Payload) -> None:
         expiry_s = self._config.transport.expiry_s
         self._session.publish(topic, payload, channel=Channel.BULK, expiry_s=expiry_s, wait_s=TENSOR_WAIT_S)
 

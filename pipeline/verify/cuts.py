@@ -22,8 +22,9 @@ from pipeline.models.build import make
 from pipeline.placement import Placement, Stage, Tier, stages
 from pipeline.prepare.model import PreparedModel, prepared_from
 from pipeline.prepare.unsupported import check_model
+from pipeline.reassembly import Assembler
 from pipeline.tensorflow_runtime import keras, tf
-from pipeline.wire import Assembler, FrameKey, Received, encode
+from pipeline.wire import FrameKey, Received, encode
 
 TOLERANCE = 1e-5
 """Largest difference from the original model, relative to the output's largest element."""

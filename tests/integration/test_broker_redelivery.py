@@ -148,6 +148,6 @@ def break_line(session: object) -> None:
     import socket
 
     for connection in session._connections.values():  # type: ignore[attr-defined]
-        sock = connection._client.socket()
+        sock = connection.sock
         if sock is not None:
             sock.shutdown(socket.SHUT_RDWR)

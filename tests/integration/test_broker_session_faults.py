@@ -198,12 +198,13 @@ def test_a_second_node_with_one_id_takes_over_and_the_first_does_not_fight(
 def test_a_new_process_with_the_id_of_a_dead_one_is_not_turned_away(
     address: Address, open_session: OpenSession
 ) -> None:
-    will, taken, up = Will(topic="node/n/state", payload=b"lost"), Signal(), Signal()
-    open_session(address, "other").publish("node/n/owner", b"token of the dead one", retain=True)
+    will, taken, up, there = Will(topic="node/n/state", payload=b"lost"), Signal(), Signal(), Signal()
+    open_session(address, "other").publish("node/n/owner", b"token of the dead one", retain=True, settled=there)
+    assert there.wait() == (True,)
     session, received = open_session(address, "n", will=will, on_taken=taken, on_up=up), Received()
     up.wait()
     for connection in session._connections.values():
-        sock = connection._client.socket()
+        sock = connection.sock
         assert isinstance(sock, socket.socket)
         sock.shutdown(socket.SHUT_RDWR)
     up.wait()

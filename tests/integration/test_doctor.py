@@ -43,7 +43,7 @@ def test_a_node_that_was_enrolled_finds_its_broker_and_what_that_allows(
 def test_an_operator_hears_of_streams_without_a_plan(lab: Enrolled, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = findings(lab.folder.enrol("alice", ["operator"]), capsys)
     assert code == 1
-    assert "no plan is published" in found["stream"]["text"]
+    assert "stream door: no plan" in found["stream"]["text"]
     assert found["node"]["level"] == "warning"
 
 

@@ -19,6 +19,7 @@ from nodes.client.publishing import publish
 from nodes.client.requests import RequestRefused
 from nodes.config.loader import load_config
 from nodes.config.sections import Config
+from nodes.protocol.asking import request_topic
 from nodes.protocol.commands import TAKEN
 from nodes.protocol.messages import LifeState, to_bytes
 from nodes.session.presence import Presence
@@ -89,7 +90,7 @@ def device(server: Server, folder: Path, answer: Callable[[Device, FrameOffered]
             found = {"ok": True, "session": made.presence.token, **made.ledger.taken(topic)}
             made.presence.reply(message, found)  # type: ignore[arg-type]
 
-        made.presence.session.subscribe([made.names.topic(topics.COMMAND, node=demo.DEVICE, verb=TAKEN)], counts)
+        made.presence.session.subscribe([request_topic(made.names, demo.DEVICE, TAKEN)], counts)
         made.presence.enter(LifeState.READY)
         yield made
 

@@ -41,8 +41,9 @@ from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
+from pipeline.reassembly import Assembler
 from pipeline.tiles.arrays import merge
-from pipeline.wire import Assembler, Failed, FrameKey, Hop, encode, encode_failure
+from pipeline.wire import Failed, FrameKey, Hop, encode, encode_failure
 from tests.properties.simulated_broker import Broker, Client, Step
 from tests.properties.symbolic import MODEL, model_inputs, right_outputs, run_blocks
 

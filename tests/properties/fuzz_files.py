@@ -32,7 +32,8 @@ from pipeline.frames.decode import decode
 from pipeline.graph import Tensor
 from pipeline.lite.package import Package, write
 from pipeline.models.container import check_container
-from pipeline.wire import Assembler, FrameKey, Hop, encode
+from pipeline.reassembly import Assembler
+from pipeline.wire import FrameKey, Hop, encode
 from tests.unit.pipeline.lite.test_package import PREAMBLE, draft
 
 SLOW_S = 1.0

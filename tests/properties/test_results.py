@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from broker import topics
 from broker.exactly_once import Publication
-from broker.messages import Channel, Delivery
+from broker.messages import Channel, Delivery, Payload
 from broker.outbox import Bundle, Outbox
 from broker.packets import outgoing
 from broker.session import Message, Session
@@ -83,7 +83,7 @@ class Line(Session):
     def publish(
         self,
         topic: str,
-        payload: bytes,
+        payload: Payload,
         *,
         repeated: bool = True,
         settled: Callable[[bool], None] | None = None,
@@ -111,7 +111,7 @@ class Line(Session):
         self.number += 1
         self.box.sent(self.number, item)
         self.in_flight.append(self.number)
-        self.broker.take(item.topic, item.payload)
+        self.broker.take(item.topic, b"".join(item.parts))
         return True
 
     def acknowledge(self) -> None:

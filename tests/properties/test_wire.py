@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import wire
+from pipeline import reassembly, wire
 from pipeline.codecs import CODECS
 from pipeline.errors import WireError
 from pipeline.graph import DTYPES, Tensor
-from pipeline.wire import Array, Assembler, Chunk, Failed, FrameKey, Hop, Received, decode_chunk, encode, encode_failure
+from pipeline.reassembly import Assembler
+from pipeline.wire import Array, Chunk, Failed, FrameKey, Hop, Received, decode_chunk, encode, encode_failure
 from tests.unit.pipeline.test_graph import values
 
 laws = settings(max_examples=150)
@@ -180,7 +181,7 @@ def allocates_only_what_is_expected(payload: bytes) -> None:
             assembler.add("edge-1", payload)
         except WireError:
             pass
-    assert empty.call_args_list in ([], [mock.call(ARRAY.nbytes + wire.ALIGNMENT, np.uint8)])
+    assert empty.call_args_list in ([], [mock.call(ARRAY.nbytes + reassembly.ALIGNMENT, np.uint8)])
     assert assembler.pending_bytes in (0, ARRAY.nbytes)
 
 

@@ -18,7 +18,7 @@ from pipeline.plan import NodeId, Plan, StreamId
 
 RUNNING = "running"
 """The state of a stream whose plan is active on nodes that are all there."""
-_STATE_TEXTS = {"no_plan": "no plan"}
+STATE_TEXTS = {"no_plan": "no plan"}
 STALE_INTERVALS = 3
 STALE_AT_LEAST_S = 2.0
 _TIER_ORDER = [*(tier.label for tier in Tier), PLANNER_TIER]
@@ -166,7 +166,7 @@ class Known:
         return [
             *gone,
             *mute,
-            *(f"stream {name}: {_STATE_TEXTS.get(s, s)}" for name, s in streams.items() if s != RUNNING),
+            *(f"stream {name}: {STATE_TEXTS.get(s, s)}" for name, s in streams.items() if s != RUNNING),
         ]
 
     def _stream_state(

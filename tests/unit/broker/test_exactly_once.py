@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from broker.exactly_once import ExactlyOncePublisher, Publication
+from broker.messages import Payload
 from broker.outbox import Bundle, Outbox
 from broker.packets import outgoing
 from broker.session import Channel, Message, Session
@@ -29,7 +30,7 @@ class Line(Session):
     def publish(
         self,
         topic: str,
-        payload: bytes,
+        payload: Payload,
         *,
         repeated: bool = True,
         settled: Callable[[bool], None] | None = None,
