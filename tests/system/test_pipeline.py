@@ -85,8 +85,12 @@ def test_what_a_stream_is_planned_for_is_changed_under_it_and_back(pipeline: Pip
         assert asked.returncode == 0, asked.stderr
         plan = json.loads(trisect("plan", *config, "--json").stdout)
         assert plan["objective"] == "throughput"
-        assert [stage["tier"] for stage in plan["stages"]][:2] == ["device", "edge"]
-        assert plan["runner_up"]["value"] >= plan["predicted"]["period_seconds"] * 0.999
+        tiers = [stage["tier"] for stage in plan["stages"]]
+        assert tiers[:2] == ["device", "edge"]
+        if plan["runner_up"] is None:  # with the cloud's node the best is the same plan, and no tier may do it alone
+            assert tiers == ["device", "edge"]
+        else:
+            assert plan["runner_up"]["value"] >= plan["predicted"]["period_seconds"] * 0.999
         stream(pipeline, client, 6, 12)
         impossible = trisect("objective", *config, "--pin", "10=cloud", "--pin", "20=device")
         assert impossible.returncode == 1
