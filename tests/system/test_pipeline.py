@@ -98,9 +98,10 @@ def test_what_a_stream_is_planned_for_is_changed_under_it_and_back(
         assert plan["objective"] == "throughput"
         tiers = [stage["tier"] for stage in plan["stages"]]
         assert tiers[:2] == ["device", "edge"]
-        # with the cloud or without: where it is not used, there is no other plan that respects the pin
-        assert ("cloud" in tiers) == (plan["runner_up"] is not None)
-        assert "cloud" not in tiers or plan["runner_up"]["value"] >= plan["predicted"]["period_seconds"] * 0.999
+        if plan["runner_up"] is None:  # with the cloud's node the best is the same plan, and no tier may do it alone
+            assert tiers == ["device", "edge"]
+        else:
+            assert plan["runner_up"]["value"] >= plan["predicted"]["period_seconds"] * 0.999
         stream(pipeline, client, 6, 12)
         impossible = trisect("objective", *config, "--pin", "10=cloud", "--pin", "20=device")
         assert impossible.returncode == 1

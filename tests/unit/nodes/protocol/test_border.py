@@ -24,7 +24,7 @@ STATE = NodeState(EDGE, "edge", LifeState.READY, "s")
 
 
 def message(kind: Topic, payload: Any, *, response: str | None = None, correlation: bytes | None = None) -> Message:
-    fields: dict[str, str] = {"node": EDGE, "stream": CAM, "model": "net", "digest": "c0ffee"}
+    fields: dict[str, str] = {"node": EDGE, "stream": CAM, "model": "net", "digest": "c0ffee", "verb": "drain"}
     topic = NAMES.topic(kind, **{name: fields[name] for name in kind.fields})
     data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return Message(topic, data, False, Channel.CONTROL, response, correlation, lambda: None)
@@ -123,3 +123,12 @@ def test_an_answer_goes_below_reply_only_and_the_rest_of_the_message_counts() ->
         assert border.reply_to(message(topics.FRAME, b"", response=wrong))[0] is None
     assert border.total == 3
     assert border.reply_to(message(topics.FRAME, b"", response=reply, correlation=bytes(60_000))) == (None, None)
+
+
+@pytest.mark.parametrize("kind", [topics.COMMAND, topics.PING, topics.TAKEN], ids=lambda kind: kind.template)
+def test_a_request_says_the_way_back_in_its_payload_where_a_bridge_takes_properties_off(kind: Topic) -> None:
+    border = Border(NAMES)
+    reply = NAMES.topic(topics.REPLY, client="cli-1")
+    payload = b'{"reply_to": "%s", "request_id": "7"}' % reply.encode()
+    assert border.reply_to(message(kind, payload)) == (reply, b"7")
+    assert border.reply_to(message(topics.RESULT, payload)) == (None, None)
