@@ -62,7 +62,7 @@ def test_one_that_was_killed_is_waited_for_until_its_will_is_out_and_no_longer(
     session = open_session(address)
     session.publish(STATE, state(LifeState.READY), retain=True)
     asked: list[object] = []
-    session.subscribe([NAMES.topic(topics.COMMAND, node=NODE, verb="ping")], asked.append)
+    session.subscribe([NAMES.topic(topics.PING, node=NODE)], asked.append)
     check = IdCheck(config_of(server), NAMES, NODE)
     give_up = time.monotonic() + PATIENCE_S
     while not asked:
