@@ -81,14 +81,13 @@ def test_what_was_not_acknowledged_is_sent_again_first_and_in_order(broker: Scri
     first.cut()
     again = broker.next()
     again.accept()
-    # one at first, two once it is acknowledged, and so on: a broker that has just broken off may be short of memory
-    packets = [again.expect(PUBLISH)]
-    for _ in range(3):
-        again.acknowledge(packets[-1])
+    # fewer at once than before: a broker that has just broken off may be short of memory
+    packets = []
+    for _ in range(7):
         packets.append(again.expect(PUBLISH))
-    packets += [again.expect(PUBLISH) for _ in range(7 - len(packets))]
+        assert session.queued_bytes > 0
+        again.acknowledge(packets[-1])
     assert [packet.payload for packet in packets] == sent[1:]
-    assert session.queued_bytes > 0
 
 
 def test_messages_are_numbered_and_their_gaps_counted(broker: ScriptedBroker, start: OpenSession) -> None:
@@ -167,12 +166,12 @@ def test_a_smaller_packet_size_after_a_reconnect_holds_from_then_on(broker: Scri
     publish(session, bytes(8_000))
     assert len(again.expect(PUBLISH).payload) == 8_000
     assert session.dropped_total == 1
-    with pytest.raises(PayloadTooLarge, match=r"8_19\d bytes .* limit of 8_192"):
+    with pytest.raises(PayloadTooLarge, match=r"8_2\d\d bytes .* limit of 8_192"):
         publish(session, bytes(8_190))
     again.cut()
     larger = broker.next()
     larger.accept()
-    larger.expect(PUBLISH)
+    larger.acknowledge(larger.expect(PUBLISH))
     publish(session, bytes(10_000))
     assert len(larger.expect(PUBLISH).payload) == 10_000
 
