@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from broker.errors import ProtocolViolation
+from broker.errors import BrokerError, ProtocolViolation
 from broker.mqtt.fields import MOST_TWO_BYTES, MOST_VARINT, PROTOCOL_ERROR
 from broker.mqtt.outgoing import OutgoingBuffers
 from broker.mqtt.packets import (
@@ -34,7 +34,7 @@ SILENCE: Final = 2.0
 """A peer that has been silent for this many times the keep-alive is gone."""
 
 
-class Silent(Exception):
+class Silent(BrokerError):
     """The peer has neither sent nor taken anything for too long."""
 
 
