@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
@@ -102,3 +103,11 @@ def open_session() -> Iterator[OpenSession]:
         session.stop(wait_s=1.0)
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith(tuple(s.name for s in sessions))]
     assert not left, f"threads outlived their session: {left}"
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until the condition holds; fails when it does not in PATIENCE_S."""
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from nodes.enrolment import broker_files
 from nodes.enrolment.authority import new_authority
 from nodes.session.presence import address_of
 from pipeline.errors import ConfigError
-from tests.integration.conftest import QUICK, OpenSession, Signal
+from tests.integration.conftest import QUICK, OpenSession, Signal, eventually
 from tests.integration.enrolled import Enrolled, reachable_folder, running
 
 pytestmark = pytest.mark.integration
@@ -50,13 +50,6 @@ def credentials(config: Config) -> Tls:
     tls = address_of(config).tls
     assert tls is not None
     return tls
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
 
 
 def test_the_broker_does_not_stay_root(lab: Enrolled) -> None:

@@ -8,7 +8,7 @@ from broker.session import Address, Session
 from broker.topics import INFO, STATE, Namespace
 from nodes.protocol.border import Border
 from nodes.session.own_words import SMALL_BYTES, OwnWords
-from tests.integration.conftest import PATIENCE_S, OpenSession, Received
+from tests.integration.conftest import PATIENCE_S, OpenSession, Received, eventually
 
 NAMES = Namespace("lab")
 STATE_TOPIC, INFO_TOPIC = NAMES.topic(STATE, node="edge-1"), NAMES.topic(INFO, node="edge-1")
@@ -38,6 +38,7 @@ def test_a_forged_or_cleared_word_is_put_right(address: Address, open_session: O
     stranger = open_session(address, "evil")
     for forged in (b"stopped", b"", b"ready 3"):
         stranger.publish(STATE_TOPIC, forged, retain=True)
+    eventually(lambda: border.total >= 3)  # or the first look would come before what the stranger says
     assert retained(address, open_session, STATE_TOPIC, b"ready 19", "late")
     assert border.total == 3, "echoes of its own words are refused, or the stranger's are not"
 
@@ -50,7 +51,6 @@ def test_a_large_word_is_put_right_when_asked(address: Address, open_session: Op
     for _ in range(3):
         stranger.publish(INFO_TOPIC, b"forged", retain=True)
     assert retained(address, open_session, INFO_TOPIC, b"forged", "soon")
-    while border.total < 3:
-        time.sleep(0.01)
+    eventually(lambda: border.total >= 3)
     words.say_again()
     assert retained(address, open_session, INFO_TOPIC, large, "late")

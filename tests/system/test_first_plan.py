@@ -75,4 +75,4 @@ def test_a_first_plan_is_estimated_and_mended_when_the_node_has_measured(
             assert not any(demo.EDGE in reason for _, reason in client.heard if UNMEASURED in reason)
             assert client.infos[demo.EDGE].speed == client.infos[demo.DEVICE].speed
     kept = sorted(name.partition("-")[0] for name in os.listdir(tmp_path / "cache" / "trisect" / "profiles"))
-    assert kept == sorted([client.plans[epoch]["digest"], "lock", "speed"])
+    assert kept == sorted([client.plans[epoch]["digest"], "codecs", "lock", "speed"])
