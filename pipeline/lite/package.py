@@ -98,7 +98,10 @@ class Package:
             raise ModelError(
                 f"package {path} is cut short: {len(self._held):,} bytes of at least {ends:,}; copy it again", file=path
             )
-        self.program = Program(graph if name is None else replace(graph, name=name), blocks, len(self._arrays))
+        try:
+            self.program = Program(graph if name is None else replace(graph, name=name), blocks, len(self._arrays))
+        except ModelError as error:
+            raise ModelError(f"package {path}: {error}; pack the model again", file=path) from error
         self._known: set[int] = set()
 
     @property

@@ -129,7 +129,7 @@ def test_a_package_of_another_format_names_both_versions(path: Path) -> None:
 
 def test_a_block_without_operations_is_missed(path: Path) -> None:
     rewrite(path, lambda header: header["blocks"].pop())
-    with pytest.raises(ModelError, match="operations for 2 blocks, it has 3"):
+    with pytest.raises(ModelError, match="operations for 2 blocks, it has 3; pack the model again"):
         Package(path)
 
 
