@@ -176,7 +176,8 @@ class PlannerNode:
                 service.stopping()
                 return
             if item is not None:
-                event, now = item
+                event, came = item
+                now = max(now, came)  # it may have come while the inbox was looked at
                 self._handle(event, now)
                 may_decide = True
             if self._inbox.is_empty:

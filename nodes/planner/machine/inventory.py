@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from typing_extensions import assert_never
@@ -215,12 +215,16 @@ class Inventory:
 
     def hold(self, stream: PlannedStream, plan: Plan) -> None:
         """Make a plan the stream's present one."""
-        for node in stream.plan.members if stream.plan is not None else ():
-            self._members.get(node, set()).discard(stream.name)
+        self._release(stream)
         for node in plan.members:
             self._members.setdefault(node, set()).add(stream.name)
         stream.plan = plan
         self._count_load(stream)
+
+    def _release(self, stream: PlannedStream) -> None:
+        """Forget which nodes the stream's present plan has."""
+        for node in stream.plan.members if stream.plan is not None else ():
+            self._members[node].discard(stream.name)
 
     def _count_load(self, stream: PlannedStream) -> None:
         """Take what the stream's frames take of its nodes, and have other streams looked at that this concerns."""
@@ -248,10 +252,7 @@ class Inventory:
 
     def _mark(self, node: NodeId, model: str, *, only_members: bool, but: StreamId | None) -> None:
         """A device concerns its own streams, a node that gets worse those that have it in their plan, others all."""
-        if info_of_device := self._devices.get(node):
-            names: Collection[StreamId] = info_of_device
-        else:
-            names = self._members.get(node, set()) if only_members else self._models[model]
+        names = self._devices.get(node) or (self._members.get(node, set()) if only_members else self._models[model])
         self.agenda.mark(name for name in sorted(names) if name != but and name in self.streams)
 
     def _node_changed(self, node: NodeId) -> None:
@@ -323,8 +324,7 @@ class Inventory:
         if before is not None:
             self._models[before.binding.model].discard(name)
             self._devices[before.binding.device].discard(name)
-            for node in before.plan.members if before.plan is not None else ():
-                self._members[node].discard(name)
+            self._release(before)
         self.streams[name] = PlannedStream(name, StreamBinding(device, model), configured)
         self._models.setdefault(model, set()).add(name)
         self._devices.setdefault(device, set()).add(name)
