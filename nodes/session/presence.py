@@ -276,6 +276,11 @@ class Presence:
         return self._taken is not None
 
     @property
+    def births(self) -> int:
+        """The number of births said so far, or about to be."""
+        return self._births
+
+    @property
     def state_topic(self) -> str:
         """The topic of this node's state."""
         return self._names.topic(topics.STATE, node=self.node)
