@@ -57,7 +57,7 @@ REFUSAL_S = 10.0
 """A plan that is refused is told by the reason of the next one, which comes after the answer to who asked for it."""
 SPARE_BYTES = (64 << 20, 120 << 20)
 """Enough to go on with what is compiled, too little for more (`pipeline.models.footprint`)."""
-PATIENCE_S = 300.0
+PATIENCE_S = 900.0
 CUT_S = 20.0
 WRONG_CLOCK = Path(__file__).parent / "wrong_clock"
 NODES = tuple(map(str, demo.NODES))
@@ -96,17 +96,24 @@ class Chaos:
     """A running pipeline, its two clients, and the faults done to it. `scale` shortens how long faults last."""
 
     def __init__(
-        self, folder: Path, server: Server, processes: Processes, lines: Mapping[str, Line], seed: int, scale: float
+        self,
+        folder: Path,
+        server: Server,
+        processes: Processes,
+        lines: Mapping[str, Line],
+        seed: int,
+        scale: float,
+        rate_hz: float,
     ) -> None:
         self.folder, self.server, self.processes, self.lines = folder, server, processes, lines
-        self.random, self.scale = random.Random(seed), scale
+        self.random, self.scale, self.rate_hz = random.Random(seed), scale, rate_hz
         self.images = sample_images.frames(IMAGES, seed=seed)
         (folder / "images").mkdir()
         for number, image in enumerate(self.images):
             (folder / "images" / f"{number:03d}.jpg").write_bytes(image)
         path = demo.write_config(folder, "mobilenet_v2", server.port)
         settings = yaml.safe_load(path.read_text())
-        source = {"images": str(folder / "images"), "rate_hz": 4.0, "loop": True}
+        source = {"images": str(folder / "images"), "rate_hz": rate_hz, "loop": True}
         settings["streams"][str(FOLDER)] = {**settings["streams"][str(demo.STREAM)], "source": source}
         self.paths = {name: self._write(name, settings, server.port) for name in ("planner", *NODES)}
         for name, line in ((name, line) for name, line in lines.items() if name in NODES):
@@ -157,9 +164,9 @@ class Chaos:
         )
 
     def publish_until(self, ended: threading.Event) -> None:
-        """Frames for `camera`, as fast as 4 a second, with at most twice the window unanswered."""
+        """Frames for `camera`, as fast as `rate_hz`, with at most twice the window unanswered."""
         client = self.clients[demo.STREAM]
-        while not ended.wait(0.25):
+        while not ended.wait(1 / self.rate_hz):
             if client.in_flight < 2 * demo.WINDOW:
                 client.publish(self.images[self.sent % IMAGES], str(self.sent))
                 self.sent += 1
@@ -375,7 +382,7 @@ def _brokers(stack: ExitStack, folder: Path, *, is_bridged: bool) -> tuple[Serve
 
 
 def run(
-    kinds: Sequence[str], seed: int, folder: Path, *, scale: float = 1.0, is_bridged: bool = False
+    kinds: Sequence[str], seed: int, folder: Path, *, scale: float = 1.0, is_bridged: bool = False, rate_hz: float = 4.0
 ) -> Mapping[str, Any]:
     """These faults, in `folder`; returns the report, with `ended` saying why it ended early if it did."""
     (folder / "broker").mkdir(parents=True)
@@ -384,7 +391,7 @@ def run(
             stack.enter_context(small_disk(folder / "state"))
         server, lines = _brokers(stack, folder, is_bridged=is_bridged)
         processes = stack.enter_context(Processes(folder))
-        chaos = Chaos(folder, server, processes, lines, seed, scale)
+        chaos = Chaos(folder, server, processes, lines, seed, scale, rate_hz)
         for client in chaos.clients.values():
             stack.enter_context(client)
         ended = ""
@@ -432,6 +439,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate-hz", type=float, default=4.0, help="frames a second of each stream; 4")
     parser.add_argument("--only", help="kinds that begin with this")
     parser.add_argument("--bridge", action="store_true", help="the cloud at a broker of its own, behind a bridge")
     parser.add_argument("--disk", action="store_true", help="state in a small file system of its own; needs root")
@@ -449,7 +457,7 @@ def main() -> int:
     random.Random(arguments.seed).shuffle(kinds)
     with tempfile.TemporaryDirectory(prefix="trisect-chaos-") as temporary:
         folder = arguments.directory or Path(temporary) / "run"
-        report = run(kinds, arguments.seed, folder, is_bridged=arguments.bridge)
+        report = run(kinds, arguments.seed, folder, is_bridged=arguments.bridge, rate_hz=arguments.rate_hz)
     text = json.dumps(report, indent=2)
     print(text)
     if arguments.json:
