@@ -38,7 +38,7 @@ def test_only_its_own_present_birth_says_that_all_that_is_retained_has_come() ->
 
 
 def hear(planner: PlannerNode, topic: str, payload: bytes) -> None:
-    message = Message(topic, payload, True, Channel.CONTROL, None, None, lambda: None)  # noqa: FBT003
+    message = Message(topic, payload, True, Channel.CONTROL, None, None, lambda: None)
     planner._on_message(lambda _, state: PeerStateArrived(state), message)
 
 
