@@ -302,7 +302,7 @@ class Chaos:
             self.start(name)
         self.wait("start", lambda: all(c.ready() >= set(demo.NODES) and c.active for c in self.clients.values()))
         for stream in self.clients:
-            requests.place(self.config, stream, edge_from=EDGE_FROM, cloud_from=CLOUD_FROM)
+            requests.place(self.config, stream, edge_from=EDGE_FROM, cloud_from=CLOUD_FROM, timeout_s=PATIENCE_S)
         ended = threading.Event()
         publisher = threading.Thread(target=self.publish_until, args=(ended,), name="chaos.publisher")
         publisher.start()

@@ -136,6 +136,7 @@ class PlannerNode:
             settings,
             started_at=time.monotonic(),
             static_costs=static_costs_of(self.config),
+            processor_s=time.thread_time,
             plan_requests={id_: stream.plan for id_, stream in self.config.streams.items()},
         )
         with self.presence:
