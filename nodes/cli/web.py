@@ -73,7 +73,9 @@ def _key(path: Path | None) -> str:
         write_private(path, secrets.token_urlsafe(24) + "\n")
     key = path.read_text(encoding="utf-8").strip()
     if len(key) < LEAST_KEY or not key.replace("-", "").replace("_", "").isascii() or not key.isprintable():
-        raise ConfigError(f"{path}: a key of at least {LEAST_KEY} letters, digits, - and _ expected; delete it to have one made")
+        raise ConfigError(
+            f"{path}: a key of at least {LEAST_KEY} letters, digits, - and _ expected; delete it to have one made"
+        )
     return key
 
 

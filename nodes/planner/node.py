@@ -139,7 +139,11 @@ class PlannerNode:
     def _subscribe(self) -> None:
         for kind, event in _EVENTS.items():
             self.session.subscribe([self.names.filter(kind)], partial(self._on_message, event), qos=kind.qos)
-        for verb, read_request in ((PLACE, read_placing), (OBJECTIVE, read_objective_request), (PRICE, read_price_request)):
+        for verb, read_request in (
+            (PLACE, read_placing),
+            (OBJECTIVE, read_objective_request),
+            (PRICE, read_price_request),
+        ):
             topic = self.names.topic(topics.COMMAND, node=self.config.planner.id, verb=verb)
             self.session.subscribe([topic], partial(self._on_request, read_request))
 

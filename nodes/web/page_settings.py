@@ -36,7 +36,9 @@ def page_settings(config: Config) -> dict[str, Any]:
         "planner": config.planner.id,
         "telemetry_interval_s": config.telemetry.interval_s,
         "nodes": {str(id_): {"tier": node.tier.label, "role": node.role} for id_, node in config.nodes.items()},
-        "streams": {str(id_): {"device": stream.device, "model": stream.model} for id_, stream in config.streams.items()},
+        "streams": {
+            str(id_): {"device": stream.device, "model": stream.model} for id_, stream in config.streams.items()
+        },
     }
 
 

@@ -1,4 +1,4 @@
-"""A person's question about what another placement or plan request would cost, answered without changing anything. Pure."""
+"""Answers to what another placement or plan request would cost; nothing changes by them. Pure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 // Latency and frames per second over the last ten minutes, or the last day.
 
 import { card, el, setHidden, setText } from './dom.js';
+import { rate, seconds } from './format.js';
 
 let library = null;
 
@@ -74,8 +75,7 @@ export class ChartCard {
     const now = performance.now();
     if (isEmpty || !this.uPlot || now - this.drawnAt < 950 || !this.place.clientWidth) return;
     this.drawnAt = now;
-    const inMs = (values) => values.map((value) => (value === null ? null : value * 1e3));
-    const data = [times, inMs(p50), inMs(p95), inMs(predicted), rates];
+    const data = [times, p50, p95, predicted, rates];
     if (this.chart) this.chart.setData(data);
     else this.chart = this.make(data);
   }
@@ -83,17 +83,17 @@ export class ChartCard {
   make(data) {
     const axis = { stroke: colour('--soft'), grid: { stroke: colour('--line-soft'), width: 1 }, ticks: { stroke: colour('--line'), width: 1 }, font: '12px system-ui' };
     const line = (label, name, options = {}) => ({ label, stroke: colour(name), width: 1.75, points: { show: false }, spanGaps: false, ...options });
-    const ms = (_, value) => (value === null || value === undefined ? '–' : `${value.toFixed(0)} ms`);
+    const time = (_, value) => seconds(value);
     const options = {
       ...this.size(),
       cursor: { drag: { x: false, y: false } },
-      scales: { ms: { range: (_, low, high) => [0, Math.max(high ?? 1, 1) * 1.1] }, hz: { range: (_, low, high) => [0, Math.max(high ?? 1, 1) * 1.1] } },
-      axes: [axis, { ...axis, scale: 'ms', size: 62, values: (_, values) => values.map((value) => `${value} ms`) }, { ...axis, scale: 'hz', side: 1, size: 52, grid: { show: false }, values: (_, values) => values.map((value) => `${value}/s`) }],
+      scales: { s: { range: (_, low, high) => [0, (high || 0.001) * 1.1] }, hz: { range: (_, low, high) => [0, Math.max(high ?? 1, 1) * 1.1] } },
+      axes: [axis, { ...axis, scale: 's', size: 68, values: (_, values) => values.map(seconds) }, { ...axis, scale: 'hz', side: 1, size: 56, grid: { show: false }, values: (_, values) => values.map((value) => `${rate(value)}/s`) }],
       series: [
         { label: 'time', value: (_, value) => (value === null || value === undefined ? '–' : new Date(value * 1e3).toLocaleTimeString()) },
-        line('p50', '--accent', { scale: 'ms', value: ms }), line('p95', '--edge', { scale: 'ms', value: ms }),
-        line('predicted', '--soft', { scale: 'ms', dash: [4, 4], value: ms }),
-        line('frames/s', '--device', { scale: 'hz', width: 1.25, value: (_, value) => (value === null || value === undefined ? '–' : `${value.toFixed(1)}`) }),
+        line('p50', '--accent', { scale: 's', value: time }), line('p95', '--edge', { scale: 's', value: time }),
+        line('predicted', '--soft', { scale: 's', dash: [4, 4], value: time }),
+        line('frames/s', '--device', { scale: 'hz', width: 1.25, value: (_, value) => rate(value) }),
       ],
     };
     return new this.uPlot(options, data, this.place);

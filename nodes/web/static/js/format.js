@@ -5,10 +5,10 @@ const TIERS = ['device', 'edge', 'cloud', 'planner'];
 
 const isNumber = (value) => typeof value === 'number' && Number.isFinite(value);
 
-/** Seconds as milliseconds or, from ten seconds on, as seconds. */
+/** Seconds as milliseconds or, from one second on, as seconds. */
 export function seconds(value) {
   if (!isNumber(value)) return UNKNOWN;
-  if (Math.abs(value) >= 10) return `${value.toFixed(1)} s`;
+  if (Math.abs(value) >= 0.9995) return `${value.toFixed(Math.abs(value) >= 10 ? 1 : 2)} s`;
   const ms = value * 1e3;
   return `${Math.abs(ms) >= 100 ? ms.toFixed(0) : ms.toFixed(1)} ms`;
 }
