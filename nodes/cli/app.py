@@ -63,7 +63,7 @@ def options(
 
 
 for _command in (
-    *(processes.node, processes.planner, processes.watch),
+    *(processes.node, processes.planner, processes.watch, processes.metrics),
     *(enrolling.init, enrolling.enrol, enrolling.renew, enrolling.revoke, enrolling.members),
     *(supervising.health, supervising.doctor, supervising.check),
     *(running.place, running.objective, running.plan, running.drain, running.forget, running.publish),

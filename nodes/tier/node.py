@@ -29,6 +29,7 @@ from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
 from nodes.config.sections import Config
+from nodes.instruments.node_metrics import NodeMetrics
 from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
 from nodes.protocol.reports import stream_metric
@@ -85,6 +86,7 @@ class TierNode:
         self.names, self._check = Namespace(config.pipeline), check
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
+        self._metrics = NodeMetrics(self.section.metrics, node, self.section.tier.label)
         self._used = sorted({stream.model for stream in config.streams.values()})
         self._preprocess = {name: preprocess_of(config.models[name]) for name in self._used}
         # only a device names classes, and it says what is wrong with a file before seconds of loading
@@ -128,7 +130,7 @@ class TierNode:
             offer=self._inbox.put,
         )
         self._ownership = Ownership(self.presence, self.names, self.streams, gone=gone, on_lost=self.stop)
-        with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self.presence:
+        with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self._metrics, self.presence:
             self._load()
             self._assemble()
             self._introduce()
@@ -184,7 +186,7 @@ class TierNode:
         border = self.presence.border
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put, border)
         self._outbound = Outbound(
-            self.config, node, self.session, self._frame_ledger, graphs, labels, self.meter, clock
+            self.config, node, self.session, self._frame_ledger, graphs, labels, self.meter, clock, self._metrics
         )
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
         self._watch = LinkWatch(self.config, self.names, self.presence)
@@ -271,6 +273,7 @@ class TierNode:
             codecs=codec_speeds.measured_or_kept(self._engine),
         )
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
+        self._metrics.info(info)
         for profile in self._profiles.values():
             if profile is not None:
                 self._publish_profile(profile)
@@ -421,6 +424,7 @@ class TierNode:
             "reconnects_total": self.session.reconnects_total,
             **self.presence.certificate_report(),
         }
+        self._metrics.report(report, self.presence.state)
         if self.session.is_up:
             self.session.publish(
                 self.names.topic(topics.TELEMETRY, node=self.node), to_bytes(report), qos=topics.TELEMETRY.qos

@@ -15,6 +15,7 @@ from broker.messages import Payload
 from broker.session import Channel, Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
+from nodes.instruments.node_metrics import NodeMetrics
 from nodes.protocol.messages import to_bytes
 from nodes.protocol.reports import FRAME_OVERHEAD
 from nodes.session.clock import PipelineClock
@@ -52,7 +53,9 @@ class Outbound:
         labels: Mapping[str, Sequence[str] | None],
         meter: Meter,
         clock: PipelineClock,
+        metrics: NodeMetrics,
     ) -> None:
+        self._metrics = metrics
         self._config, self._node, self._session, self._frame_ledger = config, node, session, frame_ledger
         self._clock = clock
         self._names = Namespace(config.pipeline)
@@ -151,6 +154,8 @@ class Outbound:
             self._meter.leg(close.stream, close.epoch, result["links"])
             self._meter.sample(FRAME_OVERHEAD, frame_overhead_seconds(result), close.stream)
         self._meter.sample("latency_seconds", result["seconds"], close.stream)
+        if not close.error:
+            self._metrics.frame(close.stream, result["seconds"])
 
     def _output_publications(self, close: CloseFrame) -> Iterator[Publication]:
         topic = self._names.topic(topics.OUTPUT, stream=close.stream)
