@@ -9,7 +9,8 @@ from typing import Any
 from broker import topics
 from broker.session import Message
 from broker.topics import Namespace, Topic
-from nodes.config.sections import Config, MetricsSection
+from nodes.config.instruments import MetricsSection
+from nodes.config.sections import Config
 from nodes.instruments.measured import Measured
 from nodes.instruments.prometheus import MetricsServer
 from nodes.protocol.border import Border
@@ -94,6 +95,8 @@ class MetricsListener:
 
     def _on_result(self, message: Message) -> None:
         result = self._border.read(message)
-        seconds = result.get("seconds") if result is not None and result["ok"] else None
+        if result is None or not result["ok"]:
+            return
+        seconds = result.get("seconds")
         if isinstance(seconds, int | float) and not isinstance(seconds, bool):
             self.measured.learn_frame(result["stream"], float(seconds))

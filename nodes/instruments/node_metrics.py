@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nodes.protocol.messages import LifeState, NodeInfo
 
 if TYPE_CHECKING:
-    from nodes.config.sections import MetricsSection
+    from nodes.config.instruments import MetricsSection
     from nodes.instruments.measured import Measured
 
 

@@ -19,7 +19,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from nodes.config.sections import MetricsSection
+from nodes.config.instruments import MetricsSection
 from nodes.instruments import families as names
 from nodes.instruments.families import Number
 from nodes.instruments.measured import Measured
@@ -133,7 +133,7 @@ class MetricsServer:
     def __init__(self, section: MetricsSection, measured: Measured) -> None:
         self._section = section
         self.registry = CollectorRegistry()
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry.register(MeasuredCollector(measured))
         self._server: WSGIServer | None = None
         self.port = section.port

@@ -29,6 +29,7 @@ from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
 from nodes.config.sections import Config
+from nodes.instruments import home_assistant
 from nodes.instruments.node_metrics import NodeMetrics
 from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
@@ -279,6 +280,8 @@ class TierNode:
                 self._publish_profile(profile)
         self._announce(do.AnnounceApplied({}))
         wait_up(self.session)
+        remembered = self._state_dir / f"{self.node}.home-assistant"
+        home_assistant.announce(self.config, self.presence, info.version, remembered)
         check_packet_limit(self.session)
         most = chunk_bytes(self.config.transport, self.session)
         report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=most)
