@@ -7,14 +7,14 @@ import re
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from nodes.instruments.families import BUCKETS, NODE_NUMBERS, PERCENTILES, STAGES, STREAM_NUMBERS, Number
 from nodes.protocol.messages import LifeState, NodeInfo, NodeState
 from nodes.protocol.reports import LEGS, leg_seconds, stream_metric
-from pipeline.plan import Plan
+from pipeline.plan import Plan, StreamId
 from pipeline.ranges import MOST_NODES, MOST_STREAMS
 
 V = TypeVar("V")
@@ -130,7 +130,7 @@ class Measured:
 
 def _taken_apart(report: Mapping[str, Any], at: float) -> NodeReport:
     """Only numbers that are in the tables, of at most MOST_STREAMS streams."""
-    found = dict.fromkeys(match[1] for key in report if (match := _STREAM_KEY.match(key)))
+    found = {StreamId(match[1]) for key in report if (match := _STREAM_KEY.match(key))}
     streams = sorted(found)[:MOST_STREAMS]
     stages = {
         (stream, stage, percentile): value
@@ -144,11 +144,11 @@ def _taken_apart(report: Mapping[str, Any], at: float) -> NodeReport:
         numbers=_numbers(NODE_NUMBERS, report, ""),
         streams={stream: _numbers(STREAM_NUMBERS, report, stream_metric(stream, "")) for stream in streams},
         stages=stages,
-        legs=_legs(report, set(streams)),
+        legs=_legs(report, found.intersection(streams)),
     )
 
 
-def _legs(report: Mapping[str, Any], streams: set[str]) -> dict[tuple[str, str], float]:
+def _legs(report: Mapping[str, Any], streams: Set[StreamId]) -> dict[tuple[str, str], float]:
     """Seconds by stream and leg, under the newest epoch that is reported."""
     newest: dict[tuple[str, str], tuple[int, float]] = {}
     for key in report:
