@@ -66,7 +66,7 @@ for _command in (
     *(processes.node, processes.planner, processes.watch, processes.metrics),
     *(enrolling.init, enrolling.enrol, enrolling.renew, enrolling.revoke, enrolling.members),
     *(supervising.health, supervising.doctor, supervising.check),
-    *(running.place, running.objective, running.plan, running.drain, running.forget, running.publish),
+    *(running.place, running.objective, running.plan, running.drain, running.forget, running.publish, running.trace),
     *(models.scission, processes.demo, models.profile, models.models, models.verify, models.pack),
 ):
     app.command()(_command)

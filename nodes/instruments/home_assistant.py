@@ -45,7 +45,9 @@ class Sensor:
     def component(self, topic: str, telemetry_key: str, expire_s: int) -> dict[str, Any]:
         """The component's configuration, without its unique id."""
         value = f"value_json['{telemetry_key}']"
-        template = f"{{{{ ({value} * {self.scale:g}) | round({self.digits}) if '{telemetry_key}' in value_json else '' }}}}"
+        template = (
+            f"{{{{ ({value} * {self.scale:g}) | round({self.digits}) if '{telemetry_key}' in value_json else '' }}}}"
+        )
         found = {
             "p": "sensor",
             "name": self.name,
@@ -91,7 +93,9 @@ def announce(config: Config, presence: Presence, version: str, remembered: Path)
         else:
             remembered.unlink(missing_ok=True)
     except OSError as error:
-        _log.warning("%s: %s; when home_assistant is off again, `trisect forget` removes the sensors", remembered, error)
+        _log.warning(
+            "%s: %s; when home_assistant is off again, `trisect forget` removes the sensors", remembered, error
+        )
     if topic:
         found = discovery(config, presence.node, presence.tier, version)
         presence.words.keep(topic, json.dumps(found, ensure_ascii=False).encode())

@@ -54,9 +54,9 @@ class NodeReport:
 
     at: float
     numbers: Mapping[Number, float]
-    streams: Mapping[str, Mapping[Number, float]]
-    stages: Mapping[tuple[str, str, str], float]
-    legs: Mapping[tuple[str, str], float]
+    streams: Mapping[StreamId, Mapping[Number, float]]
+    stages: Mapping[tuple[StreamId, str, str], float]
+    legs: Mapping[tuple[StreamId, str], float]
 
 
 class Measured:
@@ -148,13 +148,13 @@ def _taken_apart(report: Mapping[str, Any], at: float) -> NodeReport:
     )
 
 
-def _legs(report: Mapping[str, Any], streams: Set[StreamId]) -> dict[tuple[str, str], float]:
+def _legs(report: Mapping[str, Any], streams: Set[StreamId]) -> dict[tuple[StreamId, str], float]:
     """Seconds by stream and leg, under the newest epoch that is reported."""
-    newest: dict[tuple[str, str], tuple[int, float]] = {}
+    newest: dict[tuple[StreamId, str], tuple[int, float]] = {}
     for key in report:
         if (match := _LEG_KEY.fullmatch(key)) is None or match[1] not in streams:
             continue
-        value, where = _number(report, key), (match[1], match[3].removesuffix("_seconds_p50"))
+        value, where = _number(report, key), (StreamId(match[1]), match[3].removesuffix("_seconds_p50"))
         if value is not None:
             newest[where] = max(newest.get(where, (0, 0.0)), (int(match[2]), value))
     return {where: value for where, (_, value) in newest.items()}

@@ -90,8 +90,8 @@ class MeasuredCollector(Collector):
                 legs.add_metric([*leg], seconds)
         help_ = "Seconds from a frame's entry at its device to its answer; frames that ended with an error left out."
         frames = HistogramMetricFamily(names.FRAME_SECONDS, help_, labels=["stream"], unit="seconds")
-        for stream, histogram in self._measured.frames.items():
-            frames.add_metric([stream], histogram.cumulative(), histogram.sum_seconds)
+        for name, histogram in self._measured.frames.items():
+            frames.add_metric([name], histogram.cumulative(), histogram.sum_seconds)
         yield from (stages, legs, frames)
 
     def _plans(self) -> Iterator[Metric]:

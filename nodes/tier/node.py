@@ -64,6 +64,7 @@ from pipeline.models.host_memory import TooLarge
 from pipeline.plan import NodeId, StreamId
 
 if TYPE_CHECKING:
+    from nodes.instruments.tracing import FrameTracer
     from pipeline.profiling.profile import Profile
 
 _log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class TierNode:
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
         self._metrics = NodeMetrics(self.section.metrics, node, self.section.tier.label)
+        self._tracer = self._tracer_of(config)
         self._used = sorted({stream.model for stream in config.streams.values()})
         self._preprocess = {name: preprocess_of(config.models[name]) for name in self._used}
         # only a device names classes, and it says what is wrong with a file before seconds of loading
@@ -141,6 +143,14 @@ class TierNode:
                 self.presence.comes_back = False
                 raise self._ownership.lost
 
+    def _tracer_of(self, config: Config) -> FrameTracer | None:
+        """For a device whose configuration has `tracing`. Raises ConfigError without OpenTelemetry."""
+        if config.tracing is None or not self.streams:
+            return None
+        from nodes.instruments.tracing import FrameTracer
+
+        return FrameTracer(config.tracing, config.pipeline, version("trisect"))
+
     def stop(self, why: str = "") -> None:
         """End, and say why; from any thread or a signal handler."""
         self._why_stopped = why
@@ -187,7 +197,16 @@ class TierNode:
         border = self.presence.border
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put, border)
         self._outbound = Outbound(
-            self.config, node, self.session, self._frame_ledger, graphs, labels, self.meter, clock, self._metrics
+            self.config,
+            node,
+            self.session,
+            self._frame_ledger,
+            graphs,
+            labels,
+            self.meter,
+            clock,
+            self._metrics,
+            self._tracer,
         )
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
         self._watch = LinkWatch(self.config, self.names, self.presence)
@@ -332,6 +351,8 @@ class TierNode:
         self._watch.stop()
         for worker in workers:
             worker.stop()
+        if self._tracer is not None:
+            self._tracer.close()
 
     def _drain(self) -> None:
         """Finish the open frames, those that can be, before leaving."""
