@@ -142,9 +142,9 @@ class Outbound:
     def _answer(self, close: CloseFrame) -> None:
         pending_frame: PendingFrame = close.pending_frame
         stream = self._config.streams[close.stream]
-        result = result_json(
-            close, self._graphs[stream.model], self._labels[stream.model], pending_frame, self._clock.now()
-        )
+        output_topic = self._names.topic(topics.OUTPUT, stream=close.stream) if stream.outputs else None
+        graph, labels = self._graphs[stream.model], self._labels[stream.model]
+        result = result_json(close, graph, labels, pending_frame, self._clock.now(), output_topic)
         payload = to_bytes(result)
         given = traced = pending_frame.traceparent
         if self._tracer is not None:
