@@ -64,10 +64,10 @@ def options(
 
 
 for _command in (
-    *(processes.node, processes.planner, processes.watch, web_commands.web),
+    *(processes.node, processes.planner, processes.watch, processes.metrics, web_commands.web),
     *(enrolling.init, enrolling.enrol, enrolling.renew, enrolling.revoke, enrolling.members),
     *(supervising.health, supervising.doctor, supervising.check),
-    *(running.place, running.objective, running.plan, running.drain, running.forget, running.publish),
+    *(running.place, running.objective, running.plan, running.drain, running.forget, running.publish, running.trace),
     *(models.scission, processes.demo, models.profile, models.models, models.verify, models.pack),
 ):
     app.command()(_command)

@@ -21,6 +21,7 @@ from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.plan_request import read_plan_request
 from nodes.config.sections import Config
+from nodes.instruments.node_metrics import NodeMetrics
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
@@ -88,6 +89,7 @@ class PlannerNode:
         self.config = config
         self.names, self._check = Namespace(config.pipeline), check
         self.meter = Meter()
+        self._metrics = NodeMetrics(config.planner.metrics, config.planner.id, PLANNER_TIER)
         self.is_serving = False
         self._why_stopped = ""
         self._guard = Guard(_log, str(config.planner.id))
@@ -128,7 +130,7 @@ class PlannerNode:
             static_costs=static_costs_of(self.config),
             plan_requests={id_: stream.plan for id_, stream in self.config.streams.items()},
         )
-        with self.presence:
+        with self._metrics, self.presence:
             self._loop()
 
     def stop(self, why: str = "") -> None:
@@ -230,14 +232,15 @@ class PlannerNode:
             _log.log(action.level, "%s", action.text)
 
     def _report(self) -> None:
+        report = self.meter.report() | {
+            "refused_total": self.presence.border.total + self.session.refused_total,
+            "missed_messages_total": self.session.missed_total,
+            "internal_errors_total": self._guard.total + self.session.internal_errors_total,
+            **self.presence.certificate_report(),
+        }
+        self._metrics.report(report, self.presence.state)
         if self.session.is_up:
             topic = self.names.topic(topics.TELEMETRY, node=self.config.planner.id)
-            report = self.meter.report() | {
-                "refused_total": self.presence.border.total + self.session.refused_total,
-                "missed_messages_total": self.session.missed_total,
-                "internal_errors_total": self._guard.total + self.session.internal_errors_total,
-                **self.presence.certificate_report(),
-            }
             self.session.publish(topic, to_bytes(report), qos=topics.TELEMETRY.qos)
 
 
