@@ -12,6 +12,7 @@ import queue
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from broker.session import Channel
 from broker.topics import Namespace
 from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
 from nodes.config.sections import Config
+from nodes.instruments import home_assistant
+from nodes.instruments.node_metrics import NodeMetrics
 from nodes.protocol.messages import Applied, LifeState, to_bytes
 from nodes.session import link_probe, service
 from nodes.session.guard import Guard
@@ -52,6 +55,7 @@ from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, StreamId
 
 if TYPE_CHECKING:
+    from nodes.instruments.tracing import FrameTracer
     from pipeline.profiling.profile import Profile
 
 _log = logging.getLogger(__name__)
@@ -73,6 +77,8 @@ class TierNode:
         self.names, self._check = Namespace(config.pipeline), check
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
+        self._metrics = NodeMetrics(self.section.metrics, node, self.section.tier.label)
+        self._tracer = self._tracer_of(config)
         self._used = sorted({stream.model for stream in config.streams.values()})
         self._preprocess = {name: preprocess_of(config.models[name]) for name in self._used}
         # only a device names classes, and it says what is wrong with a file before seconds of loading
@@ -115,7 +121,7 @@ class TierNode:
             offer=self._inbox.put,
         )
         self._ownership = Ownership(self.presence, self.names, self.streams, gone=gone, on_lost=self.stop)
-        with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self.presence:
+        with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self._metrics, self.presence:
             self._load()
             self._assemble()
             self._introduce()
@@ -124,6 +130,14 @@ class TierNode:
             if self._ownership.lost is not None:
                 self.presence.comes_back = False
                 raise self._ownership.lost
+
+    def _tracer_of(self, config: Config) -> FrameTracer | None:
+        """For a device whose configuration has `tracing`. Raises ConfigError without OpenTelemetry."""
+        if config.tracing is None or not self.streams:
+            return None
+        from nodes.instruments.tracing import FrameTracer
+
+        return FrameTracer(config.tracing, config.pipeline, version("trisect"))
 
     def stop(self, why: str = "") -> None:
         """End, and say why; from any thread or a signal handler."""
@@ -171,7 +185,16 @@ class TierNode:
         border = self.presence.border
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put, border)
         self._outbound = Outbound(
-            self.config, node, self.session, self._frame_ledger, graphs, labels, self.meter, clock
+            self.config,
+            node,
+            self.session,
+            self._frame_ledger,
+            graphs,
+            labels,
+            self.meter,
+            clock,
+            self._metrics,
+            self._tracer,
         )
         self._watch = LinkWatch(self.config, self.names, self.presence)
         self._decoder = FrameDecoder(
@@ -248,11 +271,14 @@ class TierNode:
             self.config, self.node, self.presence.token, self._engine, self._models, self._promise, self._speed
         )
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
+        self._metrics.info(info)
         for profile in self._profiles.values():
             if profile is not None:
                 self._publish_profile(profile)
         self._announce(do.AnnounceApplied({}))
         wait_up(self.session)
+        remembered = self._state_dir / f"{self.node}.home-assistant"
+        home_assistant.announce(self.config, self.presence, info.version, remembered)
         check_packet_limit(self.session)
         most = chunk_bytes(self.config.transport, self.session)
         report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=most)
@@ -298,6 +324,8 @@ class TierNode:
         self._watch.stop()
         for worker in self._workers():
             worker.stop()
+        if self._tracer is not None:
+            self._tracer.close()
 
     def _workers(self) -> tuple[Worker[Any], ...]:
         """The threads, in the order of a frame's way through them."""
@@ -361,6 +389,7 @@ class TierNode:
             queue_depth=len(self._compute.worker),
             internal_errors=self._internal_errors(),
         )
+        self._metrics.report(report, self.presence.state)
         if self.session.is_up:
             self.session.publish(
                 self.names.topic(topics.TELEMETRY, node=self.node), to_bytes(report), qos=topics.TELEMETRY.qos
