@@ -10,7 +10,7 @@ through lines that can be cut.
     python benchmarks/chaos.py --sum one.json other.json
 
 Most of a fault's time is a wait for a clock or a timeout: several runs, each with a pipeline of its own, share a
-machine well.
+machine well. SIGTERM ends a run after its present fault, with its report.
 """
 
 from __future__ import annotations
@@ -163,6 +163,20 @@ class Chaos:
             for client in self.clients.values()
         )
 
+    def place(self) -> None:
+        """Put both streams on three tiers, asked again while the planner is too busy to answer."""
+        give_up = time.monotonic() + PATIENCE_S
+        for stream in self.clients:
+            while True:
+                try:
+                    requests.place(
+                        self.config, stream, edge_from=EDGE_FROM, cloud_from=CLOUD_FROM, timeout_s=PATIENCE_S
+                    )
+                    break
+                except requests.RequestRefused:
+                    if time.monotonic() > give_up:
+                        raise
+
     def publish_until(self, ended: threading.Event) -> None:
         """Frames for `camera`, as fast as `rate_hz`, with at most twice the window unanswered."""
         client = self.clients[demo.STREAM]
@@ -280,8 +294,7 @@ class Chaos:
                 self.refused_total += client.wait(told, REFUSAL_S)
         self._kill(names)
         self.wait("nodes are back", lambda: self.clients[FOLDER].ready() >= {*demo.NODES, self.config.planner.id})
-        for stream in self.clients:
-            requests.place(self.config, stream, edge_from=EDGE_FROM, cloud_from=CLOUD_FROM, timeout_s=PATIENCE_S)
+        self.place()
 
     @staticmethod
     def _says_refused(client: StreamClient, known: set[int], name: str) -> bool:
@@ -296,18 +309,19 @@ class Chaos:
             time.sleep(self.random.uniform(5.0, 15.0) * self.scale)
             consumer.kill()
 
-    def run(self, kinds: Sequence[str]) -> None:
-        """All faults, then the end of both streams."""
+    def run(self, kinds: Sequence[str], ended_early: threading.Event) -> None:
+        """All faults, or those until it shall end early, then the end of both streams."""
         for name in ("planner", *NODES):
             self.start(name)
         self.wait("start", lambda: all(c.ready() >= set(demo.NODES) and c.active for c in self.clients.values()))
-        for stream in self.clients:
-            requests.place(self.config, stream, edge_from=EDGE_FROM, cloud_from=CLOUD_FROM, timeout_s=PATIENCE_S)
+        self.place()
         ended = threading.Event()
         publisher = threading.Thread(target=self.publish_until, args=(ended,), name="chaos.publisher")
         publisher.start()
         try:
             for kind in kinds:
+                if ended_early.is_set():
+                    break
                 self.fault(kind)
         finally:
             ended.set()
@@ -382,7 +396,14 @@ def _brokers(stack: ExitStack, folder: Path, *, is_bridged: bool) -> tuple[Serve
 
 
 def run(
-    kinds: Sequence[str], seed: int, folder: Path, *, scale: float = 1.0, is_bridged: bool = False, rate_hz: float = 4.0
+    kinds: Sequence[str],
+    seed: int,
+    folder: Path,
+    *,
+    scale: float = 1.0,
+    is_bridged: bool = False,
+    rate_hz: float = 4.0,
+    ended_early: threading.Event | None = None,
 ) -> Mapping[str, Any]:
     """These faults, in `folder`; returns the report, with `ended` saying why it ended early if it did."""
     (folder / "broker").mkdir(parents=True)
@@ -396,8 +417,8 @@ def run(
             stack.enter_context(client)
         ended = ""
         try:
-            chaos.run(kinds)
-        except TimeoutError as error:
+            chaos.run(kinds, ended_early or threading.Event())
+        except (TimeoutError, requests.RequestRefused) as error:
             ended = str(error)
         processes.stop()
         return {"seed": seed, **chaos.report(), "ended": ended}
@@ -455,9 +476,18 @@ def main() -> int:
     chosen = [kind for kind in known if kind.startswith(arguments.only or "")]
     kinds = [chosen[number % len(chosen)] for number in range(arguments.faults)]
     random.Random(arguments.seed).shuffle(kinds)
+    ended_early = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended_early.set())
     with tempfile.TemporaryDirectory(prefix="trisect-chaos-") as temporary:
         folder = arguments.directory or Path(temporary) / "run"
-        report = run(kinds, arguments.seed, folder, is_bridged=arguments.bridge, rate_hz=arguments.rate_hz)
+        report = run(
+            kinds,
+            arguments.seed,
+            folder,
+            is_bridged=arguments.bridge,
+            rate_hz=arguments.rate_hz,
+            ended_early=ended_early,
+        )
     text = json.dumps(report, indent=2)
     print(text)
     if arguments.json:
