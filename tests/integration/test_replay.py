@@ -23,7 +23,7 @@ from nodes.instruments.record import Kept, Recorder, configuration_of
 from nodes.protocol.messages import Applied, LifeState, LinkReport, NodeInfo, NodeState, StreamApplied, to_bytes
 from nodes.watch.app import snapshot
 from pipeline.profiling.profile import Profile
-from tests.integration.conftest import OpenSession, eventually
+from tests.integration.conftest import PATIENCE_S, eventually
 from tests.unit.nodes.watch.test_overview import (
     CLOUD,
     DEVICE,
@@ -41,8 +41,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 NAMES = Namespace("demo")
 
 
-@pytest.fixture
-def config_path(module_server: Server, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def config_path(module_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     values = {
         "pipeline": "demo",
         "broker": {"port": module_server.port},
@@ -51,7 +51,7 @@ def config_path(module_server: Server, tmp_path: Path) -> Path:
         "nodes": {str(node): {"tier": tier} for node, tier in TIERS.items() if node != PLANNER},
         "planner": {"settle_s": 0.1},
     }
-    path = tmp_path / "demo.yaml"
+    path = tmp_path_factory.mktemp("recorded") / "demo.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
 
@@ -81,17 +81,18 @@ def say_all(session: Session) -> None:
         say(topics.RESULT, result_of(sequence, 3), stream="camera")
 
 
-@pytest.fixture
-def recording(module_server: Server, config_path: Path, tmp_path: Path, open_session: OpenSession) -> Path:
-    path = tmp_path / "file.recording"
+@pytest.fixture(scope="module")
+def recording(module_server: Server, config_path: Path) -> Path:
+    path = config_path.with_name("file.recording")
     recorder = Recorder(load_config(config_path), configuration_of(config_path), frames=False)
     kept: list[Kept] = []
     thread = threading.Thread(target=lambda: kept.append(recorder.run(path, seconds=None, most_bytes=1 << 30)))
     thread.start()
-    session = open_session(Address(module_server.host, module_server.port), "all")
-    eventually(lambda: recorder.is_listening)
-    say_all(session)
-    eventually(lambda: recorder.counts["Result"] == 5)
+    with Session(Address(module_server.host, module_server.port), name="all", token="t") as session:
+        session.start(PATIENCE_S)
+        eventually(lambda: recorder.is_listening)
+        say_all(session)
+        eventually(lambda: recorder.counts["Result"] == 5)
     recorder.stop()
     thread.join()
     assert kept[0].messages["NodeState"] == 4

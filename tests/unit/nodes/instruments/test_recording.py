@@ -132,10 +132,21 @@ def test_time_does_not_go_back(tmp_path: Path) -> None:
         read(packed(tmp_path / "file", PLAIN, [2.0, TOPIC, b"", False], [1.0, TOPIC, b"", False]))
 
 
-def test_what_a_file_claims_is_bounded_before_it_is_allocated(tmp_path: Path) -> None:
-    claim = b"\x94\x01" + msgpack.packb(TOPIC) + b"\xc6" + (LARGEST_PACKET + 1).to_bytes(4, "big")
-    (tmp_path / "file").write_bytes(zstandard.compress(msgpack.packb(PLAIN) + claim))
-    with pytest.raises(RecordingError, match="exceeds"):
+def claiming(nbytes: int) -> bytes:
+    """A header, and a message that claims a payload of so many bytes, without the payload."""
+    start = b"\x94\x01" + msgpack.packb(TOPIC) + b"\xc6" + nbytes.to_bytes(4, "big")
+    return bytes(msgpack.packb(PLAIN)) + start
+
+
+def test_what_a_file_claims_and_does_not_have_is_a_cut(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(zstandard.compress(claiming(2**32 - 1)))
+    recording, found = read(tmp_path / "file")
+    assert (found, recording.is_cut) == ([], True)
+
+
+def test_a_message_larger_than_any_is_refused_before_it_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(zstandard.compress(claiming(2**31) + bytes(2 * LARGEST_PACKET)))
+    with pytest.raises(RecordingError, match="not a recording"):
         read(tmp_path / "file")
 
 
