@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from broker import topics
 from broker.server import Server
 from broker.session import Address, Session
 from broker.topics import Namespace, Topic
+from nodes.client.processes import Processes
 from nodes.config.loader import load_config
 from nodes.instruments.record import Kept, Recorder, configuration_of
 from nodes.protocol.messages import Applied, LifeState, LinkReport, NodeInfo, NodeState, StreamApplied, to_bytes
@@ -153,16 +155,12 @@ def test_a_planner_makes_its_own_plan_from_a_recording_without_its_plans(recordi
     made = Replay(recording, folder, "--replan")
     try:
         made.until("all played")
-        command = [sys.executable, "-m", "nodes.cli", "planner", "-c", str(made.config_path)]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as planner:
+        with Processes(folder) as processes:
+            processes.start("planner", ["planner", "-c", str(made.config_path)])
             config, epochs = load_config(made.config_path), list[int | None]()
-
-            def has_planned() -> bool:
+            give_up = time.monotonic() + 120.0
+            while not any(epochs) and time.monotonic() < give_up:
                 epochs.append(snapshot(config, timeout_s=5.0)["streams"]["camera"]["newest_epoch"])
-                return epochs[-1] is not None
-
-            eventually(has_planned)
-            planner.terminate()
         assert (epochs[-1] or 0) > 3  # numbered on from what the device has seen
         assert "left out" in made.stop()
     finally:
