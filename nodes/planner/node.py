@@ -27,7 +27,7 @@ from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.offline import static_costs_of
 from nodes.protocol import versions
-from nodes.protocol.commands import OBJECTIVE, PLACE
+from nodes.protocol.commands import OBJECTIVE, PLACE, PRICE
 from nodes.protocol.messages import LifeState, MessageError, NodeInfo, NodeName, StreamName, parse_json, to_bytes
 from nodes.session import service
 from nodes.session.guard import Guard
@@ -141,7 +141,11 @@ class PlannerNode:
     def _subscribe(self) -> None:
         for kind, event in _EVENTS.items():
             self.session.subscribe([self.names.filter(kind)], partial(self._on_message, event), qos=kind.qos)
-        for verb, read_request in ((PLACE, read_placing), (OBJECTIVE, read_objective_request)):
+        for verb, read_request in (
+            (PLACE, read_placing),
+            (OBJECTIVE, read_objective_request),
+            (PRICE, read_price_request),
+        ):
             topic = self.names.topic(topics.COMMAND, node=self.config.planner.id, verb=verb)
             self.session.subscribe([topic], partial(self._on_request, read_request))
 
@@ -280,6 +284,16 @@ class _ObjectiveRequest:
     plan_request: Plain | None
 
 
+@dataclass(frozen=True, slots=True)
+class _PriceRequest:
+    """A question for a price: of a placement, or with `plan_request` of the best plan under it."""
+
+    stream: StreamName
+    edge_from: Word | None = None
+    cloud_from: Word | None = None
+    plan_request: Plain | None = None
+
+
 def read_placing(message: Message) -> pe.PlannerEvent:
     """A request to place a stream. Raises MessageError."""
     asked = ranges.read(_Placing, parse_json(message.payload), error=MessageError, what="a place request")
@@ -292,3 +306,10 @@ def read_objective_request(message: Message) -> pe.PlannerEvent:
     asked = ranges.read(_ObjectiveRequest, parse_json(message.payload), error=MessageError, what="an objective request")
     plan_request = None if asked.plan_request is None else read_plan_request(asked.plan_request)
     return pe.PlanRequested(asked.stream, message, plan_request)
+
+
+def read_price_request(message: Message) -> pe.PlannerEvent:
+    """A question for the price of a placement or a plan request. Raises MessageError, ConfigError."""
+    asked = ranges.read(_PriceRequest, parse_json(message.payload), error=MessageError, what="a price request")
+    plan_request = None if asked.plan_request is None else read_plan_request(asked.plan_request)
+    return pe.PriceRequested(asked.stream, message, asked.edge_from, asked.cloud_from, plan_request)
