@@ -275,10 +275,14 @@ def _link_cost(graph: ModelGraph, placement: Sequence[Tier], costs: Costs, lower
         nbytes=nbytes,
         result_nbytes=result_nbytes,
         busy_seconds=busy,
-        uncoded_nbytes=sum(graph.tensors[c.tensor].nbytes for c in crossing),
+        uncoded_nbytes=sum(_uncoded_nbytes(graph.tensors[c.tensor], codings[c.tensor]) for c in crossing),
         encode_seconds=encode_s,
         decode_seconds=decode_s,
     )
+
+
+def _uncoded_nbytes(tensor: Tensor, coding: Coding) -> int:
+    return coding.nbytes if tensor.varies else tensor.nbytes
 
 
 def coding_of(graph: ModelGraph, costs: Costs, crossing: Crossing) -> Coding:

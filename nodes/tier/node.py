@@ -44,8 +44,8 @@ from nodes.tier.codec_ratios import CodecTrials
 from nodes.tier.compute import Compute
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.inbound import Inbound
-from nodes.tier.introduction import answers_where_asked
-from nodes.tier.loading import import_ahead, load
+from nodes.tier.introduction import answers_where_asked, pictures_of
+from nodes.tier.loading import import_ahead, load, with_input
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.stream import StreamSettings
@@ -56,12 +56,16 @@ from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.sources import Source
 from nodes.tier.tensor_topics import tensor_subscriptions
+from pipeline.codecs import NONE
+from pipeline.engines.pictured import PicturedEngine
 from pipeline.errors import ConfigError, FrameError, TrisectError
-from pipeline.frames.inputs import to_inputs
+from pipeline.frames.fingerprint import libraries
+from pipeline.frames.inputs import to_given
 from pipeline.models.host_memory import TooLarge
 from pipeline.plan import NodeId, StreamId
 
 if TYPE_CHECKING:
+    from pipeline.engines import Engine
     from pipeline.profiling.profile import Profile
 
 _log = logging.getLogger(__name__)
@@ -159,7 +163,9 @@ class TierNode:
         from pipeline.profiling import calibration, profile
 
         sources = {name: source_of(name, self.config.models[name]) for name in self._used}
-        self._engine, self._models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact)
+        engine, models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact)
+        self._engine: Engine = PicturedEngine(engine)
+        self._models = {name: with_input(name, model, self._preprocess[name]) for name, model in models.items()}
         self._promise = self._engine.promise(self._models.values())
         _log.info("engine %s %s: %s", self._engine.name, self._engine.version, self._promise)
         self.graphs = {name: model.graph for name, model in self._models.items()}
@@ -201,6 +207,7 @@ class TierNode:
             clock,
             self._inbox.put,
             is_compiling=lambda: self._prepare.is_busy,
+            max_pixels={name: section.max_pixels for name, section in self.config.streams.items()},
         )
         for name, profile in self._profiles.items():
             if profile is None:
@@ -269,6 +276,8 @@ class TierNode:
             tiles=self._promise.tiles,
             answers=answers_where_asked(self.config, self._engine, self._models),
             codecs=codec_speeds.measured_or_kept(self._engine),
+            pictures=pictures_of(self._models),
+            picture_libraries=libraries(),
         )
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
         for profile in self._profiles.values():
@@ -443,16 +452,20 @@ class TierNode:
         try:
             if not is_recorded and section.unrecorded == "refuse":
                 raise FrameError("the device cannot record frames on its disk, and its stream has unrecorded: refuse")
-            inputs = to_inputs(pending_frame.payload, graph, self._preprocess[model], section.max_pixels)
+            given = to_given(pending_frame.payload, graph, self._preprocess[model], section.max_pixels)
         except FrameError as error:
             self._undecodable(action, error)
         else:
             seconds = time.perf_counter() - began
             self.meter.sample("decode_seconds", seconds, action.stream)
             self.meter.count_of(action.stream, "received_bytes_total", pending_frame.nbytes)
-            self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
-            for tensor, array in inputs.items():
-                self._trials.consider(action.stream, tensor, array)
+            self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, given, seconds))
+            for tensor, array in given.items():
+                if graph.tensors[tensor].varies:
+                    most = graph.tensors[tensor].nbytes
+                    self.meter.ratio(action.stream, tensor, NONE, most / max(pending_frame.nbytes, 1))
+                else:
+                    self._trials.consider(action.stream, tensor, array)
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
         self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))

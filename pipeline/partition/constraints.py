@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from pipeline.cost import Costs, link_label
 from pipeline.errors import PlanError
+from pipeline.frames.input_blocks import first_block
 from pipeline.graph import Block, ModelGraph
 from pipeline.placement import Placement, Tier, crossings
 
@@ -25,7 +26,7 @@ _KEEPS_ITS_INPUT = frozenset(
         *("input", "InputLayer", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D", "Cropping1D", "Cropping2D"),
         *("Cropping3D", "Rescaling", "Normalization", "Flatten", "Reshape", "Permute", "Resizing", "Dropout"),
         *("BatchNormalization", "Identity", "RepeatVector", "UpSampling1D", "UpSampling2D", "UpSampling3D"),
-        *("Pad", "Transpose", "Cast", "ExpandDims", "Squeeze", "Flip"),
+        *("Pad", "Transpose", "Cast", "ExpandDims", "Squeeze", "Flip", "FrameDecode", "FrameNormalise"),
     }
 )
 """Kinds of block whose output still shows what came in."""
@@ -206,7 +207,9 @@ class MemoryLimit(Constraint):
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
         """One sum in bytes: all weights, and the inputs and outputs of the largest block."""
         weights = [float(self.copies * WEIGHT_BYTES * block.parameters) for block in graph.blocks]
-        working = [float(sum(graph.tensors[t].nbytes for t in (*b.inputs, *b.outputs))) for b in graph.blocks]
+        # a frame's own bytes are few, whatever the most may be
+        sizes = [0 if tensor.varies else tensor.nbytes for tensor in graph.tensors]
+        working = [float(sum(sizes[t] for t in (*b.inputs, *b.outputs))) for b in graph.blocks]
         return [Limit(self.nbytes, blocks={self.tier: weights}, peaks={self.tier: working})]
 
     def describe(self, graph: ModelGraph) -> str:
@@ -216,13 +219,14 @@ class MemoryLimit(Constraint):
 
 @dataclass(frozen=True)
 class Uses(Constraint):
-    """A tier runs at least one block besides the input."""
+    """A tier runs at least one block of the network."""
 
     tier: Tier
 
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
         """One sum: the negated number of the tier's blocks, at most -1."""
-        return [Limit(-1.0, blocks={self.tier: [0.0, *[-1.0] * (len(graph) - 1)]})]
+        first = first_block(graph)
+        return [Limit(-1.0, blocks={self.tier: [0.0] * first + [-1.0] * (len(graph) - first)})]
 
     def describe(self, graph: ModelGraph) -> str:
         """In words."""

@@ -130,7 +130,9 @@ def _breaks_constraint(situation: Situation) -> Verdict | None:
     inventory, stream, graph, plan = situation.inventory, situation.stream, situation.graph, situation.plan
     plan_request = stream.plan_request.constraints
     node_set = inventory.static_costs.node_set(
-        plan.nodes, inventory.registry.costs(stream.binding, plan.nodes, stream.assumed)
+        plan.nodes,
+        inventory.registry.costs(stream.binding, plan.nodes, stream.assumed),
+        inventory.registry.kept_from_decoding(stream.binding, plan.nodes),
     )
     asked = (*constraints_of(graph, plan_request), *node_set.constraints)
     against = [constraint.describe(graph) for constraint in broken(graph, plan.placement, node_set.costs, asked)]
