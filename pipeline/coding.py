@@ -100,6 +100,12 @@ def least(
     return min([plain, *_able(tensor, way, known)], key=cost) if known is not None else plain
 
 
+def fewest(tensor: Tensor, way: Way, known: CodecCosts | None) -> int:
+    """Bytes of the tensor with whichever codec makes fewest of it."""
+    able = _able(tensor, way, known) if known is not None else ()
+    return min([_plain(tensor, known).nbytes, *(coding.nbytes for coding in able)])
+
+
 def given(tensor: Tensor, way: Way, known: CodecCosts | None, codec: str) -> Coding:
     """The tensor with this codec; as it is where nothing is known of the codec."""
     able = _able(tensor, way, known) if known is not None else ()

@@ -24,7 +24,7 @@ _DIGITS = 32
 
 
 @cache
-def test_frame() -> Array:
+def sample_frame() -> Array:
     """A photo of 641x481, about 50 kB as JPEG: a frame to measure with."""
     return as_given(_read(_PICTURES[0]))
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from pipeline.coding import WAYS, Way
 from pipeline.cost import Costs, link_label
 from pipeline.errors import PlanError
 from pipeline.frames.input_blocks import first_block
@@ -39,13 +40,13 @@ Blocked: TypeAlias = tuple[int, Tier]
 class Limit:
     """A sum over a placement that may not exceed `bound`.
 
-    `blocks[tier][v]` counts where block v runs on the tier, `tensors[lower][t]` (at least 0) where tensor t goes up the
-    link, `peaks[tier]` once: the largest among the tier's blocks.
+    `blocks[tier][v]` counts where block v runs on the tier, `tensors[way][t]` (at least 0) where tensor t goes from the
+    one tier to the other, `peaks[tier]` once: the largest among the tier's blocks.
     """
 
     bound: float
     blocks: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
-    tensors: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
+    tensors: Mapping[Way, Sequence[float]] = field(default_factory=dict)
     peaks: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
 
     def is_met(self, graph: ModelGraph, placement: Placement) -> bool:
@@ -54,8 +55,8 @@ class Limit:
         for tier, weights in self.peaks.items():
             terms.append(max((weights[v] for v, at in enumerate(placement) if at == tier), default=0.0))
         if self.tensors:
-            for crossing in crossings(graph, placement):
-                terms += [w[crossing.tensor] for lower, w in self.tensors.items() if crossing.crosses(lower)]
+            gone = [(crossing, crossing.way) for crossing in crossings(graph, placement)]
+            terms += [self.tensors[way][crossing.tensor] for crossing, way in gone if way in self.tensors]
         slack = _ROUNDING * max(abs(self.bound), math.fsum(map(abs, terms)))
         return math.fsum(terms) <= self.bound + slack
 
@@ -143,14 +144,16 @@ class MinDepth(Constraint):
 
 @dataclass(frozen=True)
 class UploadLimit(Constraint):
-    """At most `nbytes` bytes of a frame go up the link above `lower`."""
+    """At most `nbytes` bytes of a frame go up the link above `lower`, coded as is worth most to the objective."""
 
     lower: Tier
     nbytes: float
 
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
         """Their sum."""
-        return [Limit(self.nbytes, tensors={self.lower: [t.nbytes for t in graph.tensors]})]
+        ways = [way for way in WAYS if way[0] <= self.lower < way[1]]
+        sent = {way: [float(costs.sent_bytes(tensor, way)) for tensor in graph.tensors] for way in ways}
+        return [Limit(self.nbytes, tensors=sent)]
 
     def describe(self, graph: ModelGraph) -> str:
         """In words."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pipeline.engines import Loaded
 from pipeline.engines.pictured import InputSeconds, Pictured
 from pipeline.frames.decode import to_normalised
-from pipeline.frames.fingerprint import test_frame
+from pipeline.frames.fingerprint import sample_frame
 from pipeline.frames.input_blocks import decoded, network_input
 
 _REPEATS = 5
@@ -21,11 +21,11 @@ def with_measured_input(model: Loaded) -> Loaded:
     if not isinstance(model, Pictured):
         return model
     tensor = network_input(model.graph)
-    picture = decoded(test_frame(), tensor, model.preprocess)
+    picture = decoded(sample_frame(), tensor, model.preprocess)
     return replace(
         model,
         seconds=InputSeconds(
-            decode=_processor_seconds(lambda: decoded(test_frame(), tensor, model.preprocess)),
+            decode=_processor_seconds(lambda: decoded(sample_frame(), tensor, model.preprocess)),
             normalise=_processor_seconds(lambda: to_normalised(picture, tensor, model.preprocess)),
         ),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline import codecs
 from pipeline.codecs import CODECS, Array
 from pipeline.engines.checks import noise
-from pipeline.frames.fingerprint import test_frame
+from pipeline.frames.fingerprint import sample_frame
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine, Loaded
@@ -34,7 +34,7 @@ def expected_ratios(engine: Engine, model: Loaded) -> dict[str, tuple[float, ...
 def _tensors(engine: Engine, model: Loaded, graph: ModelGraph) -> Iterator[tuple[int, Array]]:
     """Each tensor of the model once, computed a part of the blocks at a time."""
     first = {t: graph.tensors[t] for t in graph.inputs}
-    known: dict[int, Array] = {t: test_frame() if tensor.varies else noise(tensor) for t, tensor in first.items()}
+    known: dict[int, Array] = {t: sample_frame() if tensor.varies else noise(tensor) for t, tensor in first.items()}
     yield from known.items()
     blocks: list[int] = []
     for block in graph.blocks[1:]:

@@ -162,12 +162,12 @@ def planning_problem(
     pools: WorkerPools,
 ) -> PlanningProblem:
     """Pose the problem for the usable nodes of each tier under these snapshots, with their worker pools."""
+    judging = plan_request.parsed_objective().judging
 
     def node_sets() -> Iterator[NodeSet]:
         for nodes in combinations(tiers, plan_request.constraints.exclude_nodes):
-            yield static_costs.node_set(
-                nodes, registry.costs(binding, nodes, snapshots), registry.kept_from_decoding(binding, nodes)
-            )
+            costs = judging(registry.costs(binding, nodes, snapshots))
+            yield static_costs.node_set(nodes, costs, registry.kept_from_decoding(binding, nodes))
 
     joined = pools.join(graph, list(node_sets()), choose=plan_request.planner == EXACT)
     return PlanningProblem(graph, joined, plan_request)

@@ -135,7 +135,8 @@ def _breaks_constraint(situation: Situation) -> Verdict | None:
         inventory.registry.kept_from_decoding(stream.binding, plan.nodes),
     )
     asked = (*constraints_of(graph, plan_request), *node_set.constraints)
-    against = [constraint.describe(graph) for constraint in broken(graph, plan.placement, node_set.costs, asked)]
+    costs = stream.plan_request.parsed_objective().judging(node_set.costs)
+    against = [constraint.describe(graph) for constraint in broken(graph, plan.placement, costs, asked)]
     against += [f"{n} gets no blocks" for t, n in plan.nodes.items() if t and n in plan_request.exclude_nodes]
     return Publish(f"the present plan breaks what is asked: {'; '.join(against)}") if against else None
 
