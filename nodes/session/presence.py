@@ -19,7 +19,8 @@ from broker.errors import NotConnected, RequestTimeout, SessionTaken
 from broker.session import Address, Channel, Limits, Message, Session, Will
 from broker.tls import Tls
 from broker.topics import Namespace
-from nodes.config.sections import BrokerSection, Config
+from nodes.config.broker_section import BrokerSection
+from nodes.config.sections import Config
 from nodes.protocol.asking import REQUEST_ID, ask
 from nodes.protocol.border import Border
 from nodes.protocol.commands import PING, PING_TIMEOUT_S
@@ -274,6 +275,11 @@ class Presence:
     def is_taken(self) -> bool:
         """True when another process has this id now; leaving raises SessionTaken then."""
         return self._taken is not None
+
+    @property
+    def state(self) -> LifeState:
+        """The state that it has entered last."""
+        return self._state
 
     @property
     def state_topic(self) -> str:

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 from nodes.config.plan_request import PlanRequest, as_written
 from nodes.planner.costs.drift import drift
 from nodes.planner.costs.snapshot import NodeSnapshot
+from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.problem import PlanningProblem
-from nodes.planner.machine.registry import StreamBinding
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import PricedPlan
@@ -116,6 +116,14 @@ def fits(plan: Plan, graph: ModelGraph) -> bool:
     except PlanError:
         return False
     return plan.digest == graph.digest
+
+
+def stream_named(streams: Mapping[StreamId, PlannedStream], name: StreamId) -> PlannedStream:
+    """The stream of this name. Raises PlanError, which names those that are known."""
+    stream = streams.get(name)
+    if stream is None:
+        raise PlanError(f"unknown stream {name!r}; known: {', '.join(sorted(streams)) or 'none'}")
+    return stream
 
 
 def _nodes(plan: Plan | PricedPlan) -> tuple[tuple[Tier, str], ...]:
