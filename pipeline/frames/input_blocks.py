@@ -26,6 +26,8 @@ KIND_DECODE, KIND_NORMALISE = "FrameDecode", "FrameNormalise"
 KINDS = frozenset({KIND_DECODE, KIND_NORMALISE})
 MOST_FRAME_BYTES = 64 << 20
 """As much as its topic takes."""
+USUAL_FRAME_BYTES = 50_000
+"""Of a photo of 640x480 as JPEG: taken for a frame's size until frames have been seen."""
 
 
 def with_input(graph: ModelGraph) -> ModelGraph:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from nodes.protocol.messages import TensorRatio
 from nodes.protocol.reports import FRAME_WORK
 from pipeline.codecs import CODECS, NONE
-from pipeline.frames.input_blocks import frame_tensor, has_input
+from pipeline.frames.input_blocks import USUAL_FRAME_BYTES, frame_tensor, has_input
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.profiling.profile import Profile
 
@@ -49,6 +49,9 @@ class Ratios:
 
     def _known(self, graph: ModelGraph, profile: Profile | None) -> dict[int, dict[str, float]]:
         known: dict[int, dict[str, float]] = {}
+        if has_input(graph):
+            frame = frame_tensor(graph)
+            known[frame.id] = {NONE: frame.nbytes / USUAL_FRAME_BYTES, FRAME_WORK: 1.0}
         for codec, ratios in profile.ratios.items() if profile is not None else ():
             for tensor, ratio in enumerate(ratios[: len(graph.tensors)]):
                 if codec in CODECS and ratio > 1:
