@@ -71,7 +71,7 @@ class _WrittenRunnerUp:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class WrittenPlan:
     """A plan as JSON has it, without what derives from the graph."""
 
     stream: Annotated[StreamId, IdRange]
@@ -194,7 +194,7 @@ class Plan:
                     "nbytes": graph.tensors[crossing.tensor].nbytes,
                     "codec": self.codecs.get(crossing.tensor, NONE),
                 }
-                for crossing in self.crossings(graph)
+                for crossing in sorted(self.crossings(graph), key=lambda crossing: graph.producer[crossing.tensor])
             ],
             "tiles": self.tiles.to_json(graph) if self.tiles else None,
             "predicted": self.predicted.to_json() | {"period_seconds": self.predicted.period_s},
@@ -216,7 +216,7 @@ class Plan:
     def from_json(cls, value: Mapping[str, Any], graph: ModelGraph | None = None) -> Plan:
         """Read a plan; with `graph`, also check that it fits. Raises PlanError for anything that is not a plan."""
         ranges.require_version(value, PROTOCOL_VERSION, error=PlanError, what="plan protocol")
-        written = ranges.read(_Written, value, error=PlanError, what="a plan")
+        written = ranges.read(WrittenPlan, value, error=PlanError, what="a plan")
         by_tier = {Tier.named(stage.tier): stage for stage in written.stages}
         if len(by_tier) < len(written.stages) or len({stage.node for stage in written.stages}) < len(written.stages):
             raise PlanError("a plan has one stage on a tier, and one on a node")
