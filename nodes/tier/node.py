@@ -27,7 +27,7 @@ from typing_extensions import assert_never
 from broker import topics
 from broker.session import Channel, Message
 from broker.topics import Namespace
-from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
+from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of, task_of
 from nodes.config.sections import Config
 from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
@@ -40,6 +40,7 @@ from nodes.session.packet_limit import check_packet_limit, chunk_bytes
 from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import sequences
+from nodes.tier.answer_format import AnswerFormat
 from nodes.tier.codec_ratios import CodecTrials
 from nodes.tier.compute import Compute
 from nodes.tier.frame_ledger import FrameLedger
@@ -56,12 +57,14 @@ from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.sources import Source
 from nodes.tier.tensor_topics import tensor_subscriptions
+from pipeline.engines.answering import AnsweringEngine, answering, classes_of
 from pipeline.errors import ConfigError, FrameError, TrisectError
 from pipeline.frames.inputs import to_inputs
 from pipeline.models.host_memory import TooLarge
 from pipeline.plan import NodeId, StreamId
 
 if TYPE_CHECKING:
+    from pipeline.engines import Engine
     from pipeline.profiling.profile import Profile
 
 _log = logging.getLogger(__name__)
@@ -159,7 +162,10 @@ class TierNode:
         from pipeline.profiling import calibration, profile
 
         sources = {name: source_of(name, self.config.models[name]) for name in self._used}
-        self._engine, self._models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact)
+        engine, models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact)
+        self._engine: Engine = AnsweringEngine(engine)
+        self._tasks = {name: task_of(self.config.models[name]) for name in self._used}
+        self._models = {name: answering(model, self._tasks[name]) for name, model in models.items()}
         self._promise = self._engine.promise(self._models.values())
         _log.info("engine %s %s: %s", self._engine.name, self._engine.version, self._promise)
         self.graphs = {name: model.graph for name, model in self._models.items()}
@@ -175,17 +181,18 @@ class TierNode:
     def _assemble(self) -> None:
         node, graphs, clock = self.node, self.graphs, self.presence.clock
         for name, names in self._labels.items():
-            check_labels(name, names, graphs[name])
+            check_labels(name, names, classes_of(self._models[name], self._tasks[name]))
         named = {section.model for section in self.streams.values()} - self._labels.keys()
         self._labels |= {name: labels_of(self.config.models[name]) for name in named}
-        labels = {name: self._labels.get(name) for name in graphs}
+        answers = {
+            name: AnswerFormat(graph, self._preprocess[name], self._tasks[name], self._labels.get(name))
+            for name, graph in graphs.items()
+        }
         self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
         owned = {name: graphs[section.model] for name, section in self.streams.items()}
         border = self.presence.border
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put, border)
-        self._outbound = Outbound(
-            self.config, node, self.session, self._frame_ledger, graphs, labels, self.meter, clock
-        )
+        self._outbound = Outbound(self.config, node, self.session, self._frame_ledger, answers, self.meter, clock)
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
         self._watch = LinkWatch(self.config, self.names, self.presence)
         self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
