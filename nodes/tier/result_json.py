@@ -26,7 +26,8 @@ def result_json(
 ) -> dict[str, Any]:
     """One message per frame. A node's seconds are of its own clock; a link's compare two nodes' `PipelineClock`s.
 
-    `closed_ts` is the device's pipeline time, `output_topic` where the output tensors go, None where they do not.
+    `closed_ts` is the device's pipeline time, as are the moments when the frame entered and inputs arrived; `ts` is of
+    its wall clock. `output_topic` is where the output tensors go, None where they do not.
     """
     result: dict[str, Any] = {
         "stream": close.stream,
@@ -36,7 +37,8 @@ def result_json(
         "model": answers.graph.name,
         "epoch": close.epoch,
         "attempt": close.attempt,
-        "seconds": round(time.monotonic() - pending_frame.entered_at, DIGITS),
+        "seconds": round(seconds := time.monotonic() - pending_frame.entered_at, DIGITS),
+        "entered_ts": round(closed_ts - seconds, DIGITS),
     }
     if pending_frame.correlation:
         result["correlation"] = pending_frame.correlation.decode(errors="replace")
@@ -75,6 +77,7 @@ def _stage(hop: Hop) -> dict[str, Any]:
     return {
         "node": hop.node,
         "tier": hop.tier,
+        "arrived_ts": round(hop.arrived_ts, DIGITS),
         **{
             name: round(getattr(hop, name), DIGITS)
             for name in ("decode_seconds", "queue_seconds", "compute_seconds", "encode_seconds")
