@@ -20,6 +20,10 @@ from pipeline.models.graphs import shipped_graph
 DRAW = np.random.default_rng(5)
 
 
+def floats(values: object) -> Floats:
+    return np.array(values, np.float32)
+
+
 def network(*outputs: tuple[str, tuple[int, ...]], size: tuple[int, int] = (64, 96)) -> ModelGraph:
     """A graph that gives these outputs, each made of the picture by a block of its own."""
     tensors = [Tensor(0, "image", (1, *size, 3), "float32")]
@@ -45,8 +49,8 @@ def test_exp_is_that_of_mathematics_to_two_units_of_the_last_place() -> None:
     x = np.linspace(-86, 87, 20_001, dtype=np.float32)
     true = np.exp(x.astype(np.float64))
     assert (np.abs(exp(x) - true) / true).max() < 2 * np.finfo(np.float32).eps
-    assert sigmoid(np.float32([-200, 0, 200])).tolist() == pytest.approx([0, 0.5, 1], abs=1e-30)
-    assert softmax(np.float32([[1, 2, 3]]))[0].tolist() == pytest.approx([0.09003057, 0.24472847, 0.66524096], rel=1e-6)
+    assert sigmoid(floats([-200, 0, 200])).tolist() == pytest.approx([0, 0.5, 1], abs=1e-30)
+    assert softmax(floats([[1, 2, 3]]))[0].tolist() == pytest.approx([0.09003057, 0.24472847, 0.66524096], rel=1e-6)
 
 
 def test_what_stays_of_overlapping_boxes_is_what_greedy_suppression_leaves() -> None:
@@ -113,19 +117,19 @@ def test_anchors_are_moved_and_scaled_and_background_is_no_class() -> None:
 def test_boxes_as_given_may_have_classes_of_their_own_and_any_form() -> None:
     graph = network(("b", (1, 2, 4)), ("s", (1, 2)), ("c", (1, 2)))
     task = Task("detect", most=5, boxes="b", scores="s", classes="c", form="yxyx")
-    boxes = np.float32([[[0.1, 0.2, 0.5, 0.6], [0.0, 0.0, 0.0, 0.0]]])
-    (box,) = found(task, graph, boxes, np.float32([[0.8, 0.9]]), np.float32([[7, 3]]))
+    boxes = floats([[[0.1, 0.2, 0.5, 0.6], [0.0, 0.0, 0.0, 0.0]]])
+    (box,) = found(task, graph, boxes, floats([[0.8, 0.9]]), floats([[7, 3]]))
     assert box == pytest.approx([0.2, 0.1, 0.6, 0.5, 0.8, 7.0])
     pair = network(("b", (1, 2, 4)), ("s", (1, 2, 3)))
     pixels = Task("detect", most=5, form="xywh", unit="pixel")
-    (box,) = found(pixels, pair, np.float32([[[48, 32, 48, 32], [0, 0, 0, 0]]]), np.float32([[[0, 0, 1], [0, 0, 0]]]))
+    (box,) = found(pixels, pair, floats([[[48, 32, 48, 32], [0, 0, 0, 0]]]), floats([[[0, 0, 1], [0, 0, 0]]]))
     assert box == pytest.approx([0.25, 0.25, 0.75, 0.75, 1.0, 2.0])
 
 
 def test_numbers_that_are_none_are_no_boxes_and_raise_nothing() -> None:
     graph = network(("b", (1, 3, 4)), ("s", (1, 3, 2)))
-    wild = np.float32([[[np.nan, 0, 1, 1], [0, 0, np.inf, 1], [1, 1, 0, 0]]])
-    boxes = found(Task("detect", most=5), graph, wild, np.float32([[[1, 1], [np.nan, 1], [1, np.inf]]]))
+    wild = floats([[[np.nan, 0, 1, 1], [0, 0, np.inf, 1], [1, 1, 0, 0]]])
+    boxes = found(Task("detect", most=5), graph, wild, floats([[[1, 1], [np.nan, 1], [1, np.inf]]]))
     assert boxes == [[0.0, 0.0, 1.0, 1.0, 1.0, 1.0]]  # infinity is cut to the picture
 
 
@@ -188,7 +192,7 @@ def test_a_map_of_one_channel_and_points_as_given() -> None:
     place = Placing(0.0, 0.0, 100.0, 50.0)
     decoder = decoder_of(Task("segment", activation="sigmoid", score_at_least=0.5), network(("m", (1, 1, 3, 1))))
     assert decoder is not None
-    painted = decoder.decode([np.float32([[[[-1.0], [0.0], [2.0]]]])])
+    painted = decoder.decode([floats([[[[-1.0], [0.0], [2.0]]]])])
     assert painted.tolist() == [[[0, 1, 1]]]
     assert report(Task("segment"), painted, ("road", "car"), place)["shares"] == [
         {"index": 1, "label": "car", "share": 0.666667},
@@ -196,6 +200,6 @@ def test_a_map_of_one_channel_and_points_as_given() -> None:
     ]
     points = decoder_of(Task("keypoints", unit="pixel", form="yxyx"), network(("p", (1, 2, 2))))
     assert points is not None
-    made = points.decode([np.float32([[[32, 48], [64, 96]]])])
+    made = points.decode([floats([[[32, 48], [64, 96]]])])
     said = report(Task("keypoints"), made, None, place)["keypoints"]
     assert [(one["x"], one["y"]) for one in said] == [(50.0, 25.0), (100.0, 50.0)]
