@@ -20,7 +20,7 @@ from broker.inbox import Inbox
 from broker.line import BROKEN, Accepted, Incoming, Opening
 from broker.lines import new_line
 from broker.messages import Address, Channel, Limits, Message, OwnershipToken, Will
-from broker.mqtt.reasons import FAILURE, name_of
+from broker.mqtt.reasons import FAILURE, NO_SUBSCRIBERS, name_of
 from broker.numbering import Numbers
 from broker.outbox import Outbox, Outgoing
 from broker.ownership import Ownership
@@ -353,6 +353,8 @@ class Connection:
             return
         self._window.acked()
         self.up.moved(item.size, time.monotonic(), is_idle=self.outbox.in_flight == 0)
+        if code == NO_SUBSCRIBERS and item.unread is not None:
+            item.unread()
         if code >= FAILURE:
             _log.error("%s", BrokerRefused(f"a message on {item.topic}", code=code, reason=name_of(code)))
 
