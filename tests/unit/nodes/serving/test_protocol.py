@@ -66,7 +66,7 @@ def test_bytes_that_nobody_claims_are_refused() -> None:
 
 
 def test_outputs_come_as_asked_for() -> None:
-    outputs = {"scores": np.array([[0.25, 0.75]], np.float32), "map": np.array([[1, 2]], np.uint8)}
+    outputs: dict[str, Any] = {"scores": np.array([[0.25, 0.75]], np.float32), "map": np.array([[1, 2]], np.uint8)}
     asked = json.loads(body())
     asked["outputs"] = [{"name": "map", "parameters": {"binary_data": True}}]
     made, length = write_response(read_request(json.dumps(asked).encode(), None), "net", outputs, {"top": []})
