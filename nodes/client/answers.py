@@ -115,10 +115,10 @@ class Answer:
 
 
 def answer_of(stream: str, result: Mapping[str, Any], arrays: Mapping[str, Array] | None) -> Answer:
-    """The answer that a result and its outputs make. Epoch 0 says that the frame never left its device."""
+    """The answer that a result and its outputs make; one that is `refused` says that the frame itself is at fault."""
     plain = Answer(stream, result["sequence"], result, arrays)
     if result["ok"]:
         return plain
     text = f"frame {plain.sequence} of stream {stream}: {result.get('error', 'no reason given')}"
-    kind = FrameFailed if result.get("epoch") else FrameRefused
+    kind = FrameRefused if result.get("refused") is True else FrameFailed
     return Answer(stream, plain.sequence, result, None, kind(text, answer=plain))

@@ -18,6 +18,7 @@ from nodes.client.frames import Frame
 from nodes.config.sections import Config
 from nodes.serving.protocol import HEADER_LENGTH, NAMES, BadRequest, Request, read_request, write_response
 from pipeline.errors import ConfigError, FrameError, TrisectError
+from pipeline.frames.input_blocks import own_inputs
 from pipeline.graph import ModelGraph, Tensor
 
 _log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Endpoint:
             "name": stream,
             "versions": [VERSION],
             "platform": f"trisect_{graph.name}",
-            "inputs": [_described(graph.tensors[t]) for t in graph.inputs],
+            "inputs": [_described(tensor) for tensor in own_inputs(graph)],
             "outputs": [_described(graph.tensors[t]) for t in graph.outputs],
         }
         return web.json_response(described)
@@ -126,7 +127,7 @@ def _length(text: str | None) -> int | None:
 
 def _frame(asked: Request, graph: ModelGraph) -> Frame:
     """The frame to publish: the one input, or all of them by name. Raises BadRequest for other names."""
-    names = [graph.tensors[tensor].name for tensor in graph.inputs]
+    names = [tensor.name for tensor in own_inputs(graph)]
     given = asked.inputs
     if len(names) == 1 and len(given) == 1:
         ((name, array),) = given.items()

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.answers.report import class_map_png, first_values, report
 from pipeline.answers.task import Task
 from pipeline.frames.decode import Preprocess
+from pipeline.frames.input_blocks import own_inputs
 from pipeline.frames.size import Placing, placing
 from pipeline.graph import ModelGraph
 from pipeline.wire import Array
@@ -38,7 +39,7 @@ class AnswerFormat:
         return class_map_png(outputs[self.graph.outputs[0]], about)
 
     def _placing(self, frame: bytes | Array) -> Placing:
-        shape = self.graph.tensors[self.graph.inputs[0]].shape
+        shape = own_inputs(self.graph)[0].shape
         if self.task is None or self.task.kind not in {"detect", "keypoints"} or len(shape) != _RANK_OF_PICTURES:
             return Placing(0.0, 0.0, 1.0, 1.0)
         return placing(frame, (shape[1], shape[2]), self.preprocess)

@@ -41,7 +41,7 @@ from nodes.tier.frame_decoder import FrameDecoder
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.inbound import Inbound
 from nodes.tier.introduction import node_info
-from nodes.tier.loading import import_ahead, load
+from nodes.tier.loading import import_ahead, load, with_input
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.stream import StreamSettings
@@ -53,6 +53,7 @@ from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.preparation import Preparation
 from nodes.tier.sources import Source
 from pipeline.engines.answering import AnsweringEngine, answering, classes_of
+from pipeline.engines.pictured import PicturedEngine, network_of
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, StreamId
 
@@ -164,9 +165,12 @@ class TierNode:
 
         sources = {name: source_of(name, self.config.models[name]) for name in self._used}
         engine, models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact)
-        self._engine: Engine = AnsweringEngine(engine)
+        self._engine: Engine = PicturedEngine(AnsweringEngine(engine))
         self._tasks = {name: task_of(self.config.models[name]) for name in self._used}
-        self._models = {name: answering(model, self._tasks[name]) for name, model in models.items()}
+        self._models = {
+            name: with_input(name, answering(model, self._tasks[name]), self._preprocess[name])
+            for name, model in models.items()
+        }
         self._promise = self._engine.promise(self._models.values())
         _log.info("engine %s %s: %s", self._engine.name, self._engine.version, self._promise)
         self.graphs = {name: model.graph for name, model in self._models.items()}
@@ -182,7 +186,7 @@ class TierNode:
     def _assemble(self) -> None:
         node, graphs, clock = self.node, self.graphs, self.presence.clock
         for name, names in self._labels.items():
-            check_labels(name, names, classes_of(self._models[name], self._tasks[name]))
+            check_labels(name, names, classes_of(network_of(self._models[name]), self._tasks[name]))
         named = {section.model for section in self.streams.values()} - self._labels.keys()
         self._labels |= {name: labels_of(self.config.models[name]) for name in named}
         answers = {
@@ -218,6 +222,7 @@ class TierNode:
             clock,
             self._inbox.put,
             is_compiling=lambda: self._preparation.worker.is_busy,
+            max_pixels={name: section.max_pixels for name, section in self.config.streams.items()},
         )
         self._preparation = Preparation(
             node,

@@ -47,6 +47,8 @@ def result_json(
         result["frame"] = xxhash.xxh3_64_hexdigest(pending_frame.payload)
     if close.error:
         result["error"] = close.error
+        if close.of_frame:
+            result["refused"] = True
     else:
         result |= answers.fields(close.outputs, pending_frame.payload, output_topic)
     result["tiers"] = [hop.tier for hop in close.trace]

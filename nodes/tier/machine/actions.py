@@ -92,16 +92,20 @@ class SendOutput:
 
 @dataclass(frozen=True, slots=True)
 class SendFailure:
-    """Tell the device that this frame could not be computed here; or the coordinator, that this tile could not."""
+    """Tell the device that this frame could not be computed here; or the coordinator, that this tile could not.
+
+    `of_frame` if it cannot be computed anywhere.
+    """
 
     key: FrameKey
     message: str
     trace: Trace
+    of_frame: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeFrame:
-    """Make an entered frame the model's input."""
+    """Record an entered frame, and make it what its graph begins with."""
 
     stream: StreamId
     sequence: int
@@ -120,7 +124,7 @@ class DropFrame:
 class CloseFrame:
     """Publish the frame's one result: all outputs by tensor id, or the error that stands for them.
 
-    `was_alone` says that no frame of the stream was before it on its way, and that it was submitted once.
+    `of_frame` says that the frame itself is at fault, `was_alone` that no frame of the stream was before it on its way, and that it was submitted once.
     """
 
     stream: StreamId
@@ -131,6 +135,7 @@ class CloseFrame:
     outputs: Mapping[int, Array]
     trace: Trace
     error: str = ""
+    of_frame: bool = False
     was_alone: bool = False
 
 
