@@ -56,6 +56,7 @@ from nodes.tier.meter import Meter
 from nodes.tier.outbound import Outbound
 from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
+from nodes.tier.previews import Previews
 from nodes.tier.sources import Source
 from nodes.tier.tensor_topics import tensor_subscriptions
 from pipeline.errors import ConfigError, FrameError, TrisectError
@@ -213,6 +214,7 @@ class TierNode:
         self._frames = Worker(f"{node}.frames", self._decode_frame, on_error=self._undecodable)
         tier = self.section.tier.label
         self._trials = CodecTrials(self.meter)
+        self._previews = Previews(self.session, self.names, self.streams)
         self._prepare: Worker[Callable[[], None]] = Worker(f"{node}.prepare", lambda job: job())
         self._compute = Compute(
             node,
@@ -481,6 +483,7 @@ class TierNode:
             self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
             for tensor, array in inputs.items():
                 self._trials.consider(action.stream, tensor, array)
+            self._previews.consider(action.stream, action.sequence, pending_frame.payload)
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
         self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))
@@ -512,6 +515,7 @@ class TierNode:
         plan = action.plan
         self._stand_by_at = min(self._stand_by_at, time.monotonic() + STAND_BY_AFTER_S)
         self.meter.expect_segment(plan.stream, plan.epoch)
+        self._previews.planned(plan)
         try:
             self._compute.prepare(action)
             subscribed = self._subscribed.setdefault((plan.stream, plan.epoch), [])
