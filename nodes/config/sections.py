@@ -157,8 +157,8 @@ class StreamSection(Section):
     def _previews_leave_the_device(self) -> StreamSection:
         if self.preview and (stays := self.plan.constraints.raw_stays_on) is not None:
             raise ValueError(
-                f"preview: true sends pictures of frames to whoever may look, and raw_stays_on: {stays.label} says that "
-                "they go no further; leave one of the two out"
+                f"preview: true sends pictures of frames to whoever may look, and raw_stays_on: {stays.label} says "
+                "that they go no further; leave one of the two out"
             )
         return self
 
