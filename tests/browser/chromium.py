@@ -62,13 +62,13 @@ class Tab:
         self.send("Page.navigate", url=url)
         self.wait("document.readyState === 'complete'")
 
-    def wait(self, script: str, patience_s: float = PATIENCE_S) -> Any:
-        """Wait until an expression is true, and return its value; fails with what the page shows."""
+    def wait(self, script: str, patience_s: float = PATIENCE_S) -> None:
+        """Wait until an expression is true; fails with what the page shows."""
         give_up = time.monotonic() + patience_s
         while True:
             try:
-                if found := self.run(script):
-                    return found
+                if self.run(f"Boolean({script})"):
+                    return
             except PageError as error:
                 if time.monotonic() > give_up:
                     raise
