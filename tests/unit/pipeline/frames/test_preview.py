@@ -34,7 +34,12 @@ def test_an_encoded_frame_has_one_and_a_small_frame_is_not_enlarged() -> None:
 
 @pytest.mark.parametrize(
     "frame",
-    [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8, 3), np.uint8)],
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
 )
 def test_what_is_no_picture_has_none(frame: np.ndarray) -> None:
     assert preview(frame) is None
