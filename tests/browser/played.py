@@ -76,7 +76,7 @@ class Played:
         self.names = Namespace(config.pipeline)
         self.sequence = 0
         self.commands: list[tuple[str, str]] = []
-        self.plans: dict[str, Plan] = {}
+        self.plans: dict[StreamId, Plan] = {}
         self._random = random.Random(1)
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         self._client.max_inflight_messages_set(1000)
@@ -161,7 +161,7 @@ class Played:
     def result(self, stream: str, **more: Any) -> int:
         """A frame's result; returns its sequence."""
         self.sequence += 1
-        plan = self.plans.get(stream)
+        plan = self.plans.get(StreamId(stream))
         seconds = 0.05 * (1 + self._random.random())
         path = [
             {

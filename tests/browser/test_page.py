@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from broker import topics
+from pipeline.plan import StreamId
 from tests.browser.chromium import Tab
 from tests.browser.conftest import Lab, Opener, web
 
 pytestmark = pytest.mark.system
 
+CAMERA, DOOR = StreamId("camera"), StreamId("door")
 HOSTILE = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
 
 
@@ -84,11 +86,11 @@ def test_a_cut_is_priced_as_it_is_moved_then_placed_and_handed_back(page: Tab, l
     for key in ("Home", "PageUp"):
         page.press(key)
     page.wait("document.querySelector('[aria-label=\"Price of the cut\"]').innerText.includes('One frame')")
-    before = lab.pipeline.plans["camera"].epoch
+    before = lab.pipeline.plans[CAMERA].epoch
     assert "cloud from 11" in page.text(".strip")
     page.run("[...document.querySelectorAll('button')].find(b => b.textContent === 'Place it so').click()")
     page.wait("document.body.innerText.includes('placed by hand')")
-    placed = lab.pipeline.plans["camera"]
+    placed = lab.pipeline.plans[CAMERA]
     assert placed.epoch > before
     assert [tier.label for tier in placed.placement].index("cloud") == 11
     back = "[...document.querySelectorAll('button')].find(b => b.textContent.startsWith('Hand it back'))"
@@ -125,7 +127,7 @@ def test_objective_and_constraints_are_priced_and_asked_for(page: Tab, lab: Lab)
     page.wait("!document.querySelector('form button[type=submit]').disabled")
     page.run("document.querySelector('form button[type=submit]').click()")
     page.wait("document.body.innerText.includes('as a person has asked')")
-    request = lab.pipeline.plans["camera"].plan_request
+    request = lab.pipeline.plans[CAMERA].plan_request
     assert request is not None
     assert request["constraints"] == {"raw_stays_on": "device"}
     back = "[...document.querySelectorAll('form button')].find(b => b.textContent.startsWith('Back'))"
@@ -159,7 +161,7 @@ def test_a_node_is_drained_and_taken_back(page: Tab, lab: Lab) -> None:
 
 def test_hostile_names_are_words_and_nothing_else(page: Tab, lab: Lab) -> None:
     pipeline = lab.pipeline
-    plan = pipeline.plan("door", pipeline.plans["door"].epoch + 1, 3, 9, reason=f"because {HOSTILE}")  # type: ignore[arg-type]
+    plan = pipeline.plan(DOOR, pipeline.plans[DOOR].epoch + 1, 3, 9, reason=f"because {HOSTILE}")
     pipeline.publish_plan(plan)
     pipeline.result("door", top=[{"index": 0, "label": HOSTILE, "score": 1.0}])
     pipeline.result("door", ok=False, error=HOSTILE)
