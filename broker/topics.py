@@ -113,6 +113,9 @@ OUTPUT: Final = _topic("output/{stream}", "Output", "msgpack", by="device", to="
 CLASS_MAP: Final = _topic(  # of a model that segments: grey, each pixel its class
     "output/{stream}/map", "ClassMap", "image", by="device", to="operator viewer", most=16 * MIB
 )
+PREVIEW: Final = _topic(  # small pictures of frames, where the stream allows it
+    "preview/{stream}", "Preview", "msgpack", by="device", to="operator viewer", most=256 * KIB, qos=0
+)
 PING: Final = _topic("ping/{node}", "Ping", "json", by="node planner operator", to="own", most=64 * KIB)
 TAKEN: Final = _topic("taken/{node}", "Taken", "json", by="camera operator", to="own", most=64 * KIB)
 COMMAND: Final = _topic("cmd/{node}/{verb}", "Command", "json", by="operator", to="own", most=64 * KIB)
@@ -139,6 +142,7 @@ ALL: Final[tuple[Topic, ...]] = (
     RESULT,
     OUTPUT,
     CLASS_MAP,
+    PREVIEW,
     PING,
     TAKEN,
     COMMAND,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +20,11 @@ from nodes.cli.options import (
     JsonFlag,
     ObjectiveOption,
     StreamOption,
+    TimeoutOption,
     json_target,
     with_constraints,
 )
+from nodes.cli.signals import stopped_by_signals
 from nodes.display.text import json_line
 
 
@@ -43,6 +46,73 @@ def trace(
     print(f"{len(found)} frames, {sum(len(frame.spans) for frame in found)} spans: {output}")
 
 
+def topics(
+    asyncapi: Annotated[bool, typer.Option("--asyncapi", help="As an AsyncAPI 3 document in JSON.")] = False,
+) -> None:
+    """Print the topics of a pipeline: what is said there, by whom and to whom."""
+    from nodes.display.screen import Screen
+    from nodes.instruments import asyncapi as documents
+
+    if asyncapi:
+        print(json.dumps(documents.document(), indent=2))
+    else:
+        Screen().print(documents.table())
+
+
+def record(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("pipeline.recording"),
+    config: ConfigOption = DEFAULT_CONFIG,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Keep frames and output tensors, too: they show people.")
+    ] = False,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="End after so long; left out: with Ctrl-C.")] = None,
+    most_mb: Annotated[float, typer.Option(min=0.1, help="End when the file has so many megabytes.")] = 1000.0,
+) -> None:
+    """Keep what a running pipeline says in a file, for a bug report or a test; `trisect replay` plays it."""
+    from nodes.config.loader import load_config
+    from nodes.instruments.record import Recorder, configuration_of
+
+    recorder = Recorder(load_config(config), configuration_of(config), frames=frames)
+    with stopped_by_signals(recorder.stop):
+        kept = recorder.run(output, seconds=seconds, most_bytes=int(most_mb * 1e6))
+    total = sum(kept.messages.values())
+    print(f"{total:,} messages of {kept.seconds:,.1f} s in {kept.nbytes / 1e6:,.2f} MB: {output}")
+    print(", ".join(f"{count:,} {name}" for name, count in sorted(kept.messages.items())))
+    if kept.is_full:
+        print(f"ended at {most_mb:g} MB; --most-mb allows more")
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `trisect record` has written.")],
+    speed: Annotated[float, typer.Option(min=0.01, max=1e6, help="How many times as fast as it was.")] = 1.0,
+    replan: Annotated[
+        bool, typer.Option("--replan", help="Leave the recorded plans out: start `trisect planner` to see its own.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the broker, on loopback; 0 for a free one.")] = 0,
+    websockets_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="A second port of the broker, for a page in a browser.")
+    ] = None,
+    directory: Annotated[Path | None, typer.Option(help="Where the configuration to watch it with goes.")] = None,
+    hold: Annotated[bool, typer.Option(help="Keep the broker until Ctrl-C after the last message.")] = True,
+) -> None:
+    """Play a recording on a broker of its own, for `trisect watch`, a page or a planner."""
+    from nodes.instruments.replay import run
+
+    with stopped_by_signals() as stopped:
+        played = run(
+            file,
+            speed=speed,
+            replan=replan,
+            port=port,
+            websockets_port=websockets_port,
+            directory=directory,
+            hold=hold,
+            stopped=stopped,
+        )
+    cut = "; the file was cut off there" if played.is_cut else ""
+    print(f"{sum(played.messages.values()):,} messages of {played.seconds:,.1f} s, {played.left_out:,} left out{cut}")
+
+
 def place(
     config: ConfigOption = DEFAULT_CONFIG,
     stream: StreamOption = None,
@@ -52,7 +122,7 @@ def place(
     stack: Annotated[str | None, typer.Option(help="The blocks on the edge to share out: FROM:TO.")] = None,
     workers: Annotated[str | None, typer.Option(help="Who computes the tiles, with commas; all that can.")] = None,
     auto: Annotated[bool, typer.Option("--auto", help="Hand the stream back to the planner.")] = False,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait until the plan is active.")] = 60.0,
+    timeout_s: TimeoutOption = 60.0,
 ) -> None:
     """Force a placement on a running pipeline, or hand it back to the planner; waits until it is active."""
     from nodes.cli.tables import plan_table
@@ -90,7 +160,7 @@ def objective(
     planner: Annotated[str | None, typer.Option(help="exact, hpa, or another; default: exact.")] = None,
     constraints: Constraints = NO_CONSTRAINTS,
     reset: Annotated[bool, typer.Option("--reset", help="Back to what the configuration asks for.")] = False,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait until the plan is active.")] = 60.0,
+    timeout_s: TimeoutOption = 60.0,
 ) -> None:
     """Say what a running stream is planned for: objective and constraints, all at once; waits until it is so.
 
@@ -165,6 +235,11 @@ def plan(
                 imports=imports or (),
             )
         )
+    _show_running(config, json_path)
+
+
+def _show_running(config: Path, json_path: str | None) -> None:
+    """Print the running plans as tables, or as JSON lines to stdout or into a file."""
     from nodes.cli.tables import plan_table
     from nodes.client import requests
     from nodes.config.loader import load_config
@@ -187,7 +262,7 @@ def drain(
     node: Annotated[str, typer.Argument(help="An edge or cloud node.")],
     config: ConfigOption = DEFAULT_CONFIG,
     undo: Annotated[bool, typer.Option("--undo", help="Let plans use it again.")] = False,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait until it is empty.")] = 60.0,
+    timeout_s: TimeoutOption = 60.0,
 ) -> None:
     """Empty a node without losing a frame: plans leave it out, and when it says `drained` it may stop."""
     from nodes.client import requests
@@ -223,7 +298,7 @@ def publish(
     config: ConfigOption = DEFAULT_CONFIG,
     stream: StreamOption = None,
     rate_hz: Annotated[float | None, typer.Option(help="Frames per second; left out: at once.", min=0.001)] = None,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait for a result.")] = 60.0,
+    timeout_s: TimeoutOption = 60.0,
 ) -> None:
     """Publish images as frames of a stream and print the result of each, one JSON object a line."""
     from nodes.client import publishing, requests

@@ -51,6 +51,7 @@ from nodes.tier.outbound import Outbound
 from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.preparation import Preparation
+from nodes.tier.previews import Previews
 from nodes.tier.sources import Source
 from pipeline.engines.answering import AnsweringEngine, answering, classes_of
 from pipeline.engines.pictured import PicturedEngine, network_of
@@ -209,8 +210,16 @@ class TierNode:
             self._tracer,
         )
         self._watch = LinkWatch(self.config, self.names, self.presence)
+        self._previews = Previews(self.session, self.names, self.streams)
         self._decoder = FrameDecoder(
-            node, self.streams, graphs, self._preprocess, self._frame_ledger, self.meter, self._inbox.put
+            node,
+            self.streams,
+            graphs,
+            self._preprocess,
+            self._frame_ledger,
+            self.meter,
+            self._inbox.put,
+            previews=self._previews,
         )
         tier = self.section.tier.label
         self._compute = Compute(
@@ -241,7 +250,10 @@ class TierNode:
 
     def _perform(self, action: do.Action) -> None:
         match action:
-            case do.Prepare() | do.Release():
+            case do.Prepare():
+                self._previews.planned(action.plan)
+                self._preparation.put(action)
+            case do.Release():
                 self._preparation.put(action)
             case do.AnnounceApplied():
                 self._announce(action)
