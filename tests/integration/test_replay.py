@@ -26,7 +26,7 @@ from nodes.protocol.messages import Applied, LifeState, LinkReport, NodeInfo, No
 from nodes.watch.app import snapshot
 from pipeline.profiling.profile import Profile
 from tests.integration.conftest import PATIENCE_S, eventually
-from tests.unit.nodes.watch.test_overview import (
+from tests.unit.nodes.watch.feed import (
     CLOUD,
     DEVICE,
     EDGE,

@@ -22,7 +22,7 @@ from nodes.load.page import page
 from nodes.load.report import csv_text, parts_table, read_report, table
 from nodes.load.run import frames_of
 from pipeline.errors import ConfigError
-from tests.unit.nodes.watch.test_overview import GRAPH, plan_of, result_of
+from tests.unit.nodes.watch.feed import GRAPH, plan_of, result_of
 
 PLAN = plan_of(3).to_json(GRAPH)
 
