@@ -9,11 +9,12 @@ from rich.text import Text
 
 from nodes.watch.overview.known import RUNNING
 from nodes.watch.overview.text import UNKNOWN, joined, number
+from pipeline.plan import StreamId
 
 COUNTS: Final = ("frames_in_total", "results_total", "error_results_total", "in_flight", "backlog", "lost")
 
 
-def totals(streams: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def totals(streams: Mapping[StreamId, Mapping[str, Any]]) -> dict[str, Any]:
     """Sums over the streams of a snapshot, of those whose device has reported; None where none has."""
     rates = [rate for stream in streams.values() if (rate := stream["frames_per_second"]) is not None]
     counted = {name: [v for stream in streams.values() if (v := stream["counts"][name]) is not None] for name in COUNTS}

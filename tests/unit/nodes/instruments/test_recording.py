@@ -135,7 +135,7 @@ def test_time_does_not_go_back(tmp_path: Path) -> None:
 def claiming(nbytes: int) -> bytes:
     """A header, and a message that claims a payload of so many bytes, without the payload."""
     start = b"\x94\x01" + msgpack.packb(TOPIC) + b"\xc6" + nbytes.to_bytes(4, "big")
-    return bytes(msgpack.packb(PLAIN)) + start
+    return bytes(msgpack.packb(PLAIN) + start)
 
 
 def test_what_a_file_claims_and_does_not_have_is_a_cut(tmp_path: Path) -> None:
