@@ -131,7 +131,8 @@ class PlanningProblem:
         """A choice's price beside that of each tier alone, in words, and the next best there is, for the plan."""
         objective = self.plan_request.parsed_objective()
         text, alone = objective.text, self.alone()
-        forbidden = {tier: one for tier, one in self.alone(constrained=False).items() if tier not in alone}
+        is_free = not constraints_of(self.graph, self.plan_request.constraints)
+        forbidden = {} if is_free else {t: c for t, c in self.alone(constrained=False).items() if t not in alone}
         parts = [
             f"predicted {objective.phrase(best.value)}",
             *(f"{t.label} alone {text(c.value)}" for t, c in alone.items()),
