@@ -147,8 +147,20 @@ class StreamSection(Section):
         "answer", description="answer or refuse, for frames that the device cannot record on its disk: full, read-only"
     )
     outputs: bool = Field(False, description="true (publish whole output tensors too) or false")
+    preview: bool = Field(
+        False, description="true (publish small pictures of frames, for `trisect web`) or false; not with raw_stays_on"
+    )
     source: SourceSection | None = Field(None, description="a section, or left out when frames come over MQTT only")
     plan: PlanRequest = Field(default_factory=PlanRequest, description="a section with objective and constraints")
+
+    @model_validator(mode="after")
+    def _previews_leave_the_device(self) -> StreamSection:
+        if self.preview and (stays := self.plan.constraints.raw_stays_on) is not None:
+            raise ValueError(
+                f"preview: true sends pictures of frames to whoever may look, and raw_stays_on: {stays.label} says "
+                "that they go no further; leave one of the two out"
+            )
+        return self
 
 
 EngineName: TypeAlias = Literal["litert", "tensorflow"]
