@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from pipeline import ranges
 from pipeline.codecs import CODECS, NONE
+from pipeline.energy import NO_DRAW, Draw
 from pipeline.errors import ModelError
 from pipeline.graph import Tensor
 from pipeline.placement import Tier
@@ -58,12 +59,13 @@ class CodecCosts:
 @dataclass(frozen=True, slots=True)
 class CodingWorth:
     """Weights by which a codec is chosen: of a second of a frame's latency, of a second in which the busiest of coder
-    and link is taken, and of a byte between edge and cloud.
+    and link is taken, of a byte between edge and cloud, and of a joule.
     """
 
     latency: float = 1.0
     period: float = 0.0
     backbone_byte: float = 0.0
+    energy: float = 0.0
 
 
 QUICKEST = CodingWorth()
@@ -78,13 +80,23 @@ class Coding:
     encode_s: float = 0.0
     decode_s: float = 0.0
 
+    def joules(self, sender: Draw, reader: Draw) -> float:
+        """Joules of both ends: to encode, send, receive and decode."""
+        return sender.joules(self.encode_s, self.nbytes) + reader.joules(self.decode_s, self.nbytes)
+
 
 def least(
-    tensor: Tensor, way: Way, known: CodecCosts | None, bandwidths: Mapping[Tier, float], worth: CodingWorth
+    tensor: Tensor,
+    way: Way,
+    known: CodecCosts | None,
+    bandwidths: Mapping[Tier, float],
+    worth: CodingWorth,
+    draws: Mapping[Tier, Draw] = MappingProxyType({}),
 ) -> Coding:
     """The cheapest coding of a tensor; `bandwidths` in bytes per second, by a link's lower tier."""
     crossed = [bandwidths[lower] for lower in (Tier.DEVICE, Tier.EDGE) if way[0] <= lower < way[1]]
     backbone_byte = worth.backbone_byte if way[1] is Tier.CLOUD else 0.0
+    sender, reader = (draws.get(tier, NO_DRAW) for tier in way)
 
     def cost(coding: Coding) -> float:
         sent_s = [coding.nbytes / bandwidth for bandwidth in crossed]
@@ -93,6 +105,7 @@ def least(
             worth.latency * (coding.encode_s + sum(sent_s) + coding.decode_s)
             + worth.period * busiest_s
             + backbone_byte * coding.nbytes
+            + worth.energy * coding.joules(sender, reader)
         )
 
     plain = Coding(NONE, tensor.nbytes)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.cost import Costs
+from pipeline.energy import Draw
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.partition.constraints import (
     Constraint,
@@ -61,11 +62,12 @@ class AllPlacements:
                 if tensor.id in graph.outputs:
                     self.down[lower] += tensor.nbytes * producer
 
-    def sent(self, objective: Objective) -> tuple[dict[Tier, Floats], list[Floats]]:
-        """Bytes up each link with the best codec of each tensor, and seconds of each node's coding."""
+    def sent(self, objective: Objective) -> tuple[dict[Tier, Floats], list[Floats], Floats]:
+        """Bytes up each link with the best codec of each tensor, seconds of each node's coding, and joules of both."""
         nothing = np.zeros(len(self.placed))
         up = {lower: nothing.copy() for lower in (Tier.DEVICE, Tier.EDGE)}
         encoding, decoding = {tier: nothing.copy() for tier in Tier}, {tier: nothing.copy() for tier in Tier}
+        joules = nothing.copy()
         for tensor in self.graph.tensors:
             readers = list(self.graph.consumers[tensor.id])
             if not readers:
@@ -79,7 +81,12 @@ class AllPlacements:
                     up[Tier(lower)] += nbytes * goes
                 encoding[Tier(way[0])] += encode_s * goes
                 decoding[Tier(way[1])] += decode_s * goes
-        return up, [*encoding.values(), *decoding.values()]
+                joules += self._joules(way, nbytes, encode_s, decode_s) * goes
+        return up, [*encoding.values(), *decoding.values()], joules
+
+    def _joules(self, way: tuple[int, int], nbytes: float, encode_s: float, decode_s: float) -> float:
+        ends = [self.costs.draws.get(Tier(end), Draw()) for end in way]
+        return ends[0].watts * encode_s + ends[1].watts * decode_s + nbytes * sum(end.joules_per_byte for end in ends)
 
     def _best_codec(self, tensor: Tensor, way: tuple[int, int], objective: Objective) -> tuple[float, float, float]:
         """Bytes, seconds to encode, seconds to decode, of all codecs that both ends (and what is between) have."""
@@ -99,6 +106,7 @@ class AllPlacements:
             sent_s = [nbytes / rate for rate in rates]
             total = (objective.latency or 1e-6) * (encode_s + sum(sent_s) + decode_s)
             total += objective.period * max(encode_s, decode_s, *sent_s)
+            total += objective.energy * self._joules(way, *option)
             return total + objective.backbone * nbytes / 1e6 * (way[1] == 2)
 
         return min(found, key=cost)
@@ -106,12 +114,19 @@ class AllPlacements:
     def values(self, objective: Objective) -> Floats:
         """The objective of each."""
         costs, latency, price = self.costs, np.zeros(len(self.placed)), np.zeros(len(self.placed))
-        up, coding = self.sent(objective)
+        up, coding, joules = self.sent(objective)
         busy = [*self.seconds.values(), *coding]
         latency = latency + np.sum(coding, axis=0)
         for tier, seconds in self.seconds.items():
             latency = latency + seconds
             price = price + costs.prices.get(tier, 0.0) * seconds
+            joules = joules + costs.draws.get(tier, Draw()).watts * seconds
+        for tensor in set(self.graph.outputs):
+            made_on = self.placed[:, self.graph.producer[tensor]]
+            per_byte = np.array([costs.draws.get(tier, Draw()).joules_per_byte for tier in Tier])
+            joules = joules + self.graph.tensors[tensor].nbytes * np.where(
+                made_on > 0, per_byte[made_on] + per_byte[0], 0.0
+            )
         for lower, link in ((Tier.DEVICE, costs.device_edge), (Tier.EDGE, costs.edge_cloud)):
             busy.append((up[lower] + self.down[lower]) / link.bandwidth_bytes_per_s)
             latency = latency + busy[-1] + link.latency_s * (1.0 * self.used[lower] + self.back[lower])
@@ -122,6 +137,7 @@ class AllPlacements:
             + objective.period * period
             + objective.backbone * backbone
             + objective.price * price
+            + objective.energy * joules
         )
 
     def respect(self, constraint: Constraint) -> npt.NDArray[np.bool_]:
