@@ -28,6 +28,11 @@ LEAST_LATENCY = 1e-6
 """Weight of latency where an objective has none: of codecs that are equally good, the quickest."""
 
 
+def over(lower: Tier) -> list[Way]:
+    """The ways that lead over the link above `lower`."""
+    return [way for way in WAYS if way[0] <= lower < way[1]]
+
+
 @dataclass(frozen=True, slots=True)
 class CodecSpeed:
     """What a codec reaches on one machine: bytes per second of the tensor as it is, not as it is sent."""

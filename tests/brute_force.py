@@ -15,6 +15,7 @@ from pipeline.energy import Draw
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.partition.constraints import (
     Constraint,
+    EnergyLimit,
     Forbid,
     MemoryLimit,
     MinDepth,
@@ -25,7 +26,7 @@ from pipeline.partition.constraints import (
     UploadLimit,
     Uses,
 )
-from pipeline.partition.objective import Objective
+from pipeline.partition.objective import LATENCY, Objective
 from pipeline.placement import Tier
 
 Floats = npt.NDArray[np.float64]
@@ -111,15 +112,10 @@ class AllPlacements:
 
         return min(found, key=cost)
 
-    def values(self, objective: Objective) -> Floats:
-        """The objective of each."""
-        costs, latency, price = self.costs, np.zeros(len(self.placed)), np.zeros(len(self.placed))
-        up, coding, joules = self.sent(objective)
-        busy = [*self.seconds.values(), *coding]
-        latency = latency + np.sum(coding, axis=0)
+    def joules(self, objective: Objective) -> Floats:
+        """What each adds to what the nodes draw when idle, with the codecs that suit the objective."""
+        costs, (_, _, joules) = self.costs, self.sent(objective)
         for tier, seconds in self.seconds.items():
-            latency = latency + seconds
-            price = price + costs.prices.get(tier, 0.0) * seconds
             joules = joules + costs.draws.get(tier, Draw()).watts * seconds
         for tensor in set(self.graph.outputs):
             made_on = self.placed[:, self.graph.producer[tensor]]
@@ -127,6 +123,17 @@ class AllPlacements:
             joules = joules + self.graph.tensors[tensor].nbytes * np.where(
                 made_on > 0, per_byte[made_on] + per_byte[0], 0.0
             )
+        return joules
+
+    def values(self, objective: Objective) -> Floats:
+        """The objective of each."""
+        costs, latency, price = self.costs, np.zeros(len(self.placed)), np.zeros(len(self.placed))
+        up, coding, _ = self.sent(objective)
+        busy = [*self.seconds.values(), *coding]
+        latency = latency + np.sum(coding, axis=0)
+        for tier, seconds in self.seconds.items():
+            latency = latency + seconds
+            price = price + costs.prices.get(tier, 0.0) * seconds
         for lower, link in ((Tier.DEVICE, costs.device_edge), (Tier.EDGE, costs.edge_cloud)):
             busy.append((up[lower] + self.down[lower]) / link.bandwidth_bytes_per_s)
             latency = latency + busy[-1] + link.latency_s * (1.0 * self.used[lower] + self.back[lower])
@@ -137,10 +144,10 @@ class AllPlacements:
             + objective.period * period
             + objective.backbone * backbone
             + objective.price * price
-            + objective.energy * joules
+            + objective.energy * self.joules(objective)
         )
 
-    def respect(self, constraint: Constraint) -> npt.NDArray[np.bool_]:
+    def respect(self, constraint: Constraint, objective: Objective) -> npt.NDArray[np.bool_]:
         """Which of them do."""
         graph = self.graph
         match constraint:
@@ -161,6 +168,8 @@ class AllPlacements:
                 return np.asarray((self.placed[:, readers] == Tier.DEVICE).all(axis=1))
             case UploadLimit(lower, nbytes):
                 return np.asarray(self.up[lower] <= nbytes)
+            case EnergyLimit(joules):
+                return np.asarray(self.joules(objective) <= joules * (1 + 1e-9))
             case TimeLimit(tier, seconds):
                 return np.asarray(self.seconds.get(tier, np.zeros(len(self.placed))) <= seconds * (1 + 1e-9))
             case ShareLimit(tier, share):
@@ -175,11 +184,11 @@ class AllPlacements:
                 return np.asarray(self.on[tier][:, 1:].any(axis=1))
         raise NotImplementedError(constraint)
 
-    def allowed(self, constraints: Sequence[Constraint]) -> npt.NDArray[np.bool_]:
-        """Which respect all."""
+    def allowed(self, constraints: Sequence[Constraint], objective: Objective = LATENCY) -> npt.NDArray[np.bool_]:
+        """Which respect all, with the codecs that suit the objective."""
         kept = np.ones(len(self.placed), bool)
         for constraint in constraints:
-            kept &= self.respect(constraint)
+            kept &= self.respect(constraint, objective)
         return kept
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from pipeline.coding import WAYS, Way, over
 from pipeline.cost import Costs, link_label
 from pipeline.errors import PlanError
 from pipeline.graph import Block, ModelGraph
@@ -38,23 +39,26 @@ Blocked: TypeAlias = tuple[int, Tier]
 class Limit:
     """A sum over a placement that may not exceed `bound`.
 
-    `blocks[tier][v]` counts where block v runs on the tier, `tensors[lower][t]` (at least 0) where tensor t goes up the
-    link, `peaks[tier]` once: the largest among the tier's blocks.
+    `blocks[tier][v]` counts where block v runs on the tier, `ways[way][t]` (at least 0) where tensor t goes from the
+    first of two tiers to the other as its furthest reader, `peaks[tier]` once: the largest among the tier's blocks,
+    `beyond[lower]` once if any block stands beyond the link.
     """
 
     bound: float
     blocks: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
-    tensors: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
+    ways: Mapping[Way, Sequence[float]] = field(default_factory=dict)
     peaks: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
+    beyond: Mapping[Tier, float] = field(default_factory=dict)
 
     def is_met(self, graph: ModelGraph, placement: Placement) -> bool:
         """True when the placement keeps the sum within `bound`, up to rounding."""
         terms = [weights[v] for tier, weights in self.blocks.items() for v, at in enumerate(placement) if at == tier]
         for tier, weights in self.peaks.items():
             terms.append(max((weights[v] for v, at in enumerate(placement) if at == tier), default=0.0))
-        if self.tensors:
-            for crossing in crossings(graph, placement):
-                terms += [w[crossing.tensor] for lower, w in self.tensors.items() if crossing.crosses(lower)]
+        terms += [once for lower, once in self.beyond.items() if max(placement) > lower]
+        for crossing in crossings(graph, placement) if self.ways else ():
+            way = (crossing.source, crossing.readers[-1])
+            terms += [self.ways[way][crossing.tensor]] if way in self.ways else []
         slack = _ROUNDING * max(abs(self.bound), math.fsum(map(abs, terms)))
         return math.fsum(terms) <= self.bound + slack
 
@@ -149,11 +153,46 @@ class UploadLimit(Constraint):
 
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
         """Their sum."""
-        return [Limit(self.nbytes, tensors={self.lower: [t.nbytes for t in graph.tensors]})]
+        sizes = [float(tensor.nbytes) for tensor in graph.tensors]
+        return [Limit(self.nbytes, ways=dict.fromkeys(over(self.lower), sizes))]
 
     def describe(self, graph: ModelGraph) -> str:
         """In words."""
         return f"at most {self.nbytes:,.0f} bytes a frame go up {link_label(self.lower).replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class EnergyLimit(Constraint):
+    """A frame adds at most so many joules to what the nodes draw when idle."""
+
+    joules: float
+
+    def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
+        """Their sum, as `pipeline.cost.predict` has it, with codecs chosen as the costs say."""
+        draws = {tier: costs.draw(tier) for tier in costs.seconds}
+        bound = self.joules - costs.draw(Tier.DEVICE).joules(costs.frame_overhead_s)
+        if costs.tiles is not None:
+            bound -= costs.tiles.joules - costs.draw(Tier.EDGE).joules(costs.tiles.seconds)
+        blocks = {tier: [draws[tier].joules(s) for s in times] for tier, times in costs.seconds.items()}
+        for tensor in set(graph.outputs):
+            for tier in blocks.keys() - {Tier.DEVICE}:
+                nbytes = graph.tensors[tensor].nbytes
+                blocks[tier][graph.producer[tensor]] += draws[tier].joules(0, nbytes) + draws[Tier.DEVICE].joules(
+                    0, nbytes
+                )
+        handled = {tier: draws[tier].joules(costs.send_receive_overhead.get(tier, 0.0)) for tier in draws}
+        peaks = {Tier.EDGE: [handled[Tier.EDGE]] * len(graph)} if handled.get(Tier.EDGE) else {}
+        beyond = {Tier.DEVICE: handled[Tier.DEVICE], Tier.EDGE: handled.get(Tier.CLOUD, 0.0)}
+        ways = {
+            way: [costs.coding(t, way).joules(draws[way[0]], draws[way[1]]) for t in graph.tensors]
+            for way in WAYS
+            if set(way) <= draws.keys()
+        }
+        return [Limit(bound, blocks, ways, peaks, beyond)]
+
+    def describe(self, graph: ModelGraph) -> str:
+        """In words."""
+        return f"a frame takes at most {self.joules:g} J"
 
 
 @dataclass(frozen=True)

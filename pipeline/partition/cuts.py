@@ -55,7 +55,9 @@ def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
     for lower, at in zip(LINKS, (first, second), strict=True):
         link = costs.link(lower)
         uses = (np.arange(n + 1) < n).astype(float) + (answers > 0)
-        total = total + (answer_worth(costs, objective, lower) * answers + objective.latency * uses * link.latency_s)[at]
+        total = (
+            total + (answer_worth(costs, objective, lower) * answers + objective.latency * uses * link.latency_s)[at]
+        )
         if objective.period:
             sent = crossing(graph, link_bytes(codings, lower)) + answers[at]
             period = np.maximum(period, sent / link.bandwidth_bytes_per_s)

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.coding import WAYS
+from pipeline.coding import WAYS, over
 from pipeline.cost import LINKS, Costs, predict
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
@@ -33,7 +33,7 @@ from pipeline.partition import cuts
 from pipeline.partition.codings import Codings, Shares
 from pipeline.partition.conflicts import explained, smallest_conflict
 from pipeline.partition.constraints import Constraint, Limit, broken
-from pipeline.partition.crossing import Crossings, over_link
+from pipeline.partition.crossing import Crossings
 from pipeline.partition.cuts import best_cuts
 from pipeline.partition.objective import LATENCY, Objective
 from pipeline.partition.program import PROOF, Program
@@ -224,9 +224,10 @@ def _rule_out(steps: Steps, costs: Costs, objective: Objective, most: float) -> 
     taken = np.array(worth).min(axis=0).sum()
     codings = Codings.under(graph, costs)
     for lower in LINKS:
-        over = [way for way in WAYS if way[0] <= lower < way[1]]
-        least = np.min([codings.worth(costs, objective, way) for way in over], axis=0)
-        busy = np.min([codings.ways[way].nbytes for way in over], axis=0) / costs.link(lower).bandwidth_bytes_per_s
+        least = np.min([codings.worth(costs, objective, way) for way in over(lower)], axis=0)
+        busy = (
+            np.min([codings.ways[way].nbytes for way in over(lower)], axis=0) / costs.link(lower).bandwidth_bytes_per_s
+        )
         for tensor, readers in enumerate(graph.consumers):
             if taken + least[tensor] > most or objective.period * busy[tensor] > most:
                 producer = steps.passed(lower, graph.producer[tensor])
@@ -304,8 +305,11 @@ def _add_limit(program: Program, limit: Limit) -> None:
     crossings = Crossings(program)
     for tier, weights in limit.blocks.items():
         total = _sum(total, steps.stage(tier, weights))
-    for lower, weights in limit.tensors.items():
-        total = _sum(total, crossings.sum(over_link(lower, weights)))
+    if limit.ways:
+        added = (np.asarray(limit.ways.get(way, np.zeros(len(steps.graph.tensors))), float) for way in WAYS)
+        total = _sum(total, crossings.sum(Shares.adding(*added)))
+    for lower, once in limit.beyond.items():
+        total = _sum(total, {unknown: once * factor for unknown, factor in _used(program, lower).items()})
     for tier, weights in limit.peaks.items():
         single = (steps.on(tier, block, weight) for block, weight in enumerate(weights))
         total = _sum(total, program.peak(single, max(limit.bound, 1.0)))

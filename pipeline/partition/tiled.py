@@ -125,9 +125,7 @@ def pins(graph: ModelGraph, tiling: Tiling) -> list[Pin]:
 
 
 def _priced(graph: ModelGraph, costs: Costs, given: TiledStackCost) -> Costs:
-    tiles = TilesCost(
-        given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds, joules=given.joules
-    )
+    tiles = TilesCost(given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds, joules=given.joules)
     return with_tiles(graph, costs, given.tiling, tiles)
 
 

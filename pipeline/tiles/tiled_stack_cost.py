@@ -151,9 +151,7 @@ def balanced(
     return best
 
 
-def _cost_of(
-    pool: WorkerPool, tiling: Tiling, alone_s: float, found: Timed, at: tuple[int, ...]
-) -> TiledStackCost:
+def _cost_of(pool: WorkerPool, tiling: Tiling, alone_s: float, found: Timed, at: tuple[int, ...]) -> TiledStackCost:
     """The tiling with the times that stand `at` this place in the arrays."""
     seconds, own_s, busy_s, joules = (
         float(values[at]) for values in (found.seconds, found.own_seconds, found.busy_seconds, found.joules)
@@ -297,9 +295,7 @@ def _neighbours(rows: tuple[int, ...], columns: tuple[int, ...]) -> Iterator[_Sp
                 yield (tuple(changed), columns) if axis == 0 else (rows, tuple(changed))
 
 
-def _price_splits(
-    graph: ModelGraph, pool: WorkerPool, tiling: Tiling, splits: Sequence[_Split]
-) -> tuple[Timed, float]:
+def _price_splits(graph: ModelGraph, pool: WorkerPool, tiling: Tiling, splits: Sequence[_Split]) -> tuple[Timed, float]:
     """The times of each split of a tiling's stack, `[split]`, and the coordinator's seconds alone."""
     stack = tiling.stack(graph)
     high, wide = len(tiling.rows), len(tiling.columns)

@@ -16,6 +16,7 @@ from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS, exact, hpa
 from pipeline.partition.constraints import (
     Constraint,
+    EnergyLimit,
     Forbid,
     MemoryLimit,
     MinDepth,
@@ -80,6 +81,7 @@ def random_constraints(rng: np.random.Generator, graph: ModelGraph, costs: Costs
         RawStays(Tier(int(rng.integers(0, 2)))),
         MinDepth(int(rng.integers(1, 4))),
         UploadLimit(lower, float(rng.choice(sizes) * rng.choice([0.5, 1, 1, 2]))),
+        EnergyLimit(float(total * rng.uniform(0, 10))),
         TimeLimit(tier, float(total * rng.uniform(0, 1))),
         ShareLimit(tier, float(rng.uniform(0, 1))),
         MemoryLimit(tier, float(rng.uniform(0, 16e6))),
@@ -101,9 +103,9 @@ def test_exact_equals_brute_force_for_every_objective_and_under_constraints(shar
     infeasible = 0
     for number, (rng, graph, costs, every) in enumerate(cases(shard)):
         constraints = random_constraints(rng, graph, costs)
-        allowed = every.allowed(constraints)
         for objective in (ENERGY if number % 2 else LATENCY, THROUGHPUT, WEIGHTED):
             values, judged = every.values(objective), objective.judging(costs)
+            allowed = every.allowed(constraints, objective)
             chosen = exact.partition(graph, costs, (), objective)
             check(graph, chosen)
             assert objective.value(predict(graph, chosen, judged)) == pytest.approx(values.min(), rel=TOLERANCE)
