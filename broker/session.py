@@ -263,6 +263,7 @@ class Session:
         expiry_s: float | None = None,
         response_topic: str | None = None,
         correlation: bytes | None = None,
+        traceparent: str | None = None,
         wait_s: float | None = 10.0,
         repeated: bool = True,
         settled: Callable[[bool], None] | None = None,
@@ -289,6 +290,7 @@ class Session:
             expiry_s=expiry_s,
             response_topic=response_topic,
             correlation=correlation,
+            traceparent=traceparent,
         )
         item.repeated, item.settled, item.bundle = repeated, settled, bundle
         return self._connection(channel).publish(item, wait_s=wait_s)

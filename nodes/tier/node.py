@@ -29,6 +29,8 @@ from broker.session import Channel, Message
 from broker.topics import Namespace
 from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
 from nodes.config.sections import Config
+from nodes.instruments import home_assistant
+from nodes.instruments.node_metrics import NodeMetrics
 from nodes.protocol.commands import DRAIN
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeInfo, parse_json, to_bytes
 from nodes.protocol.reports import stream_metric
@@ -62,6 +64,7 @@ from pipeline.models.host_memory import TooLarge
 from pipeline.plan import NodeId, StreamId
 
 if TYPE_CHECKING:
+    from nodes.instruments.tracing import FrameTracer
     from pipeline.profiling.profile import Profile
 
 _log = logging.getLogger(__name__)
@@ -85,6 +88,8 @@ class TierNode:
         self.names, self._check = Namespace(config.pipeline), check
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
+        self._metrics = NodeMetrics(self.section.metrics, node, self.section.tier.label)
+        self._tracer = self._tracer_of(config)
         self._used = sorted({stream.model for stream in config.streams.values()})
         self._preprocess = {name: preprocess_of(config.models[name]) for name in self._used}
         # only a device names classes, and it says what is wrong with a file before seconds of loading
@@ -128,7 +133,7 @@ class TierNode:
             offer=self._inbox.put,
         )
         self._ownership = Ownership(self.presence, self.names, self.streams, gone=gone, on_lost=self.stop)
-        with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self.presence:
+        with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self._metrics, self.presence:
             self._load()
             self._assemble()
             self._introduce()
@@ -137,6 +142,14 @@ class TierNode:
             if self._ownership.lost is not None:
                 self.presence.comes_back = False
                 raise self._ownership.lost
+
+    def _tracer_of(self, config: Config) -> FrameTracer | None:
+        """For a device whose configuration has `tracing`. Raises ConfigError without OpenTelemetry."""
+        if config.tracing is None or not self.streams:
+            return None
+        from nodes.instruments.tracing import FrameTracer
+
+        return FrameTracer(config.tracing, config.pipeline, version("trisect"))
 
     def stop(self, why: str = "") -> None:
         """End, and say why; from any thread or a signal handler."""
@@ -184,7 +197,16 @@ class TierNode:
         border = self.presence.border
         self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put, border)
         self._outbound = Outbound(
-            self.config, node, self.session, self._frame_ledger, graphs, labels, self.meter, clock
+            self.config,
+            node,
+            self.session,
+            self._frame_ledger,
+            graphs,
+            labels,
+            self.meter,
+            clock,
+            self._metrics,
+            self._tracer,
         )
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
         self._watch = LinkWatch(self.config, self.names, self.presence)
@@ -271,11 +293,14 @@ class TierNode:
             codecs=codec_speeds.measured_or_kept(self._engine),
         )
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
+        self._metrics.info(info)
         for profile in self._profiles.values():
             if profile is not None:
                 self._publish_profile(profile)
         self._announce(do.AnnounceApplied({}))
         wait_up(self.session)
+        remembered = self._state_dir / f"{self.node}.home-assistant"
+        home_assistant.announce(self.config, self.presence, info.version, remembered)
         check_packet_limit(self.session)
         most = chunk_bytes(self.config.transport, self.session)
         report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=most)
@@ -326,6 +351,8 @@ class TierNode:
         self._watch.stop()
         for worker in workers:
             worker.stop()
+        if self._tracer is not None:
+            self._tracer.close()
 
     def _drain(self) -> None:
         """Finish the open frames, those that can be, before leaving."""
@@ -421,6 +448,7 @@ class TierNode:
             "reconnects_total": self.session.reconnects_total,
             **self.presence.certificate_report(),
         }
+        self._metrics.report(report, self.presence.state)
         if self.session.is_up:
             self.session.publish(
                 self.names.topic(topics.TELEMETRY, node=self.node), to_bytes(report), qos=topics.TELEMETRY.qos
