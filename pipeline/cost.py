@@ -1,5 +1,5 @@
-"""The cost model: the seconds, bytes, money and joules of a placement, per stage and link. All planners and every printed price
-use it.
+"""The cost model: the seconds, bytes, money and joules of a placement, per stage and link. All planners and every
+printed price use it.
 
 Source: D3's serial sum, with a tensor sent once to however many readers it has, coded where that is cheaper. The broker
 stands at the edge, so what goes from device to cloud pays both links.

@@ -20,10 +20,9 @@ class Objective:
     """The weights of a sum; its value is what the weights are in.
 
     `latency` per second from a frame's arrival to its answer, `period` per second between frames at full load (the
-    busiest stage or link), `backbone` per megabyte between edge and cloud, `price` per unit of money, `energy` per joule
-    that a frame adds to what the nodes draw when idle. So
-    `Objective(latency=1, backbone=0.05)` is in seconds, and says that a megabyte saved is worth 50 ms. Raises PlanError
-    unless one weight is above 0 and none below.
+    busiest stage or link), `backbone` per megabyte between edge and cloud, `price` per unit of money, `energy` per
+    joule that a frame adds to what the nodes draw when idle. So `Objective(latency=1, backbone=0.05)` is in seconds,
+    and says that a megabyte saved is worth 50 ms. Raises PlanError unless one weight is above 0 and none below.
     """
 
     latency: float = 0.0
@@ -54,8 +53,8 @@ class Objective:
     def judging(self, costs: Costs) -> Costs:
         """The same costs with codecs chosen for this objective.
 
-        Seconds, bytes, money and joules add up, so the codecs are the best for every placement. The period is the largest of
-        several sums: for it each tensor gets the codec with which it is itself least of a bottleneck.
+        Seconds, bytes, money and joules add up, so the codecs are the best for every placement. The period is the
+        largest of several sums: for it each tensor gets the codec with which it is itself least of a bottleneck.
         """
         worth = CodingWorth(self.latency or LEAST_LATENCY, self.period, self.backbone / MEGABYTE, self.energy)
         return costs if costs.worth == worth else replace(costs, worth=worth)

@@ -39,7 +39,7 @@ TOLERANCE = 5e-6
 """The mixed-integer solver proves 1e-6, and latency decides ties with a weight of 1e-6."""
 
 
-def random_costs(rng: np.random.Generator, graph: ModelGraph) -> Costs:
+def random_costs(rng: np.random.Generator, graph: ModelGraph, *, with_codecs: bool = True) -> Costs:
     tiers = [Tier.DEVICE, *(tier for tier in (Tier.EDGE, Tier.CLOUD) if rng.random() < 0.85)]
     seconds = {tier: (10 ** rng.uniform(-4, -1, len(graph))).tolist() for tier in tiers}
     for times in seconds.values():
@@ -47,7 +47,14 @@ def random_costs(rng: np.random.Generator, graph: ModelGraph) -> Costs:
     below, above = (Link(float(10 ** rng.uniform(5, 8)), float(rng.choice([0.0, 1e-3, 2e-2]))) for _ in range(2))
     prices = {tier: float(rng.uniform(0, 1)) for tier in tiers}
     draws = {tier: Draw(float(rng.uniform(0, 20)), float(10 ** rng.uniform(-8, -5))) for tier in tiers}
-    return Costs(seconds, below, above, prices=prices, codecs=random_codecs(rng, graph, tiers), draws=draws)
+    return Costs(
+        seconds,
+        below,
+        above,
+        prices=prices,
+        codecs=random_codecs(rng, graph, tiers) if with_codecs else None,
+        draws=draws,
+    )
 
 
 def random_codecs(rng: np.random.Generator, graph: ModelGraph, tiers: Sequence[Tier]) -> CodecCosts | None:

@@ -168,7 +168,7 @@ def planning_problem(
         for nodes in combinations(tiers, plan_request.constraints.exclude_nodes):
             yield static_costs.node_set(nodes, registry.costs(binding, nodes, snapshots))
 
-    joined = pools.join(graph, list(node_sets()), choose=plan_request.planner == EXACT)
+    joined = pools.drawing(static_costs.draws).join(graph, list(node_sets()), choose=plan_request.planner == EXACT)
     return PlanningProblem(graph, joined, plan_request)
 
 
