@@ -18,7 +18,7 @@ from nodes.instruments.listening import MetricsListener
 from nodes.protocol.messages import LifeState, NodeState, to_bytes
 from tests.integration.conftest import OpenSession, Received, eventually
 from tests.unit.nodes.instruments.test_metrics import families_of
-from tests.unit.nodes.watch.test_overview import CONFIG, DEVICE, GRAPH, TELEMETRY, plan_of, result_of
+from tests.unit.nodes.watch.feed import CONFIG, DEVICE, GRAPH, TELEMETRY, plan_of, result_of
 
 pytestmark = pytest.mark.integration
 NAMES = Namespace("demo")

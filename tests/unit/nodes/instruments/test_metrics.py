@@ -24,7 +24,7 @@ from nodes.instruments.prometheus import MetricsServer
 from nodes.protocol.messages import LifeState, NodeInfo
 from pipeline.errors import ConfigError
 from pipeline.ranges import MOST_NODES, MOST_STREAMS
-from tests.unit.nodes.watch.test_overview import DEVICE, MODEL, TELEMETRY, plan_of
+from tests.unit.nodes.watch.feed import DEVICE, MODEL, TELEMETRY, plan_of
 
 GRAFANA = Path(__file__).parents[4] / "configs" / "grafana"
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
