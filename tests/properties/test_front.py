@@ -13,6 +13,7 @@ from pipeline.partition.front import MEASURES, front, measures
 from pipeline.partition.priced_plan import NodeSet
 from pipeline.placement import Tier
 from tests.brute_force import AllPlacements, random_graph
+from tests.effort import examples
 from tests.properties.test_planners import random_costs
 
 PAIRS = [(a, b) for number, a in enumerate(MEASURES) for b in list(MEASURES)[number + 1 :]]
@@ -20,7 +21,7 @@ _CLOSE = 1e-3
 """Weight and tolerance with which the second measure decides ties."""
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(12))
 @given(seed=st.integers(0, 2**32 - 1), by=st.sampled_from(PAIRS))
 def test_a_front_is_what_no_placement_dominates(seed: int, by: tuple[str, str]) -> None:
     rng = np.random.default_rng(seed)

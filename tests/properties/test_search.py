@@ -25,6 +25,7 @@ from pipeline.partition.relaxation import best_of
 from pipeline.partition.search import NodeSetSearch, choose
 from pipeline.placement import Placement, Tier
 from tests.brute_force import AllPlacements
+from tests.effort import examples
 from tests.graphs import graphs
 
 MODEST = 50
@@ -108,7 +109,7 @@ def one_by_one(
     return sorted(values)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(12))
 @given(st.data(), st.integers(0, 2**32 - 1), st.sampled_from([LATENCY, THROUGHPUT, Objective(latency=1, period=1)]))
 def test_the_order_is_that_of_planning_each(data: st.DataObject, seed: int, objective: Objective) -> None:
     graph = data.draw(graphs(max_blocks=7))
@@ -126,7 +127,7 @@ def test_the_order_is_that_of_planning_each(data: st.DataObject, seed: int, obje
     assert {round(plan.value, 12) for plan in found} <= {round(value, 12) for value in values}
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(25))
 @given(graphs(max_blocks=6), st.integers(0, 2**32 - 1), st.sampled_from(WEIGHTS))
 def test_the_elementwise_best_of_sets_bounds_each_of_their_placements(
     graph: ModelGraph, seed: int, objective: Objective

@@ -24,10 +24,11 @@ from pipeline.tiles.tiled_stack_cost import TiledStackCost, balanced, tile_secon
 from pipeline.tiles.tiling import Tiling
 from pipeline.tiles.worker_pool import TileNode, WorkerPool
 from tests import naive
+from tests.effort import examples
 from tests.graphs import all_placements
 
 seeds = given(seed=st.integers(0, 2**32 - 1))
-laws = settings(max_examples=40)
+laws = settings(max_examples=examples(20))
 OBJECTIVES = [LATENCY, THROUGHPUT, Objective(latency=1, period=2), Objective(latency=1, energy=0.05)]
 
 
@@ -145,7 +146,7 @@ def test_balanced_borders_cost_what_brute_force_finds(seed: int) -> None:
         assert best.seconds <= plain(graph, pool, tiling).seconds * (1 + 1e-9)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(12))
 @given(seed=st.integers(0, 2**32 - 1), objective=st.sampled_from(OBJECTIVES))
 def test_placement_and_tiles_together_cost_what_brute_force_finds(seed: int, objective: Objective) -> None:
     draw = random.Random(seed)
