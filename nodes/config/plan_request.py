@@ -167,7 +167,7 @@ def as_written(plan_request: PlanRequest) -> dict[str, Any]:
         "upload_limit_mb": {link_label(lower): mb for lower, mb in asked.upload_limit_mb.items()},
         "time_limit": {at.label: limit for at, limit in asked.time_limit.items()},
     }
-    constraints = {key: value for key, value in written.items() if value}
+    constraints: dict[str, Any] = {key: value for key, value in written.items() if value}
     if asked.energy_limit_j is not None:
         constraints["energy_limit_j"] = asked.energy_limit_j
     return {"planner": plan_request.planner, "objective": plan_request.objective, "constraints": constraints}
