@@ -17,7 +17,7 @@ from pydantic import Field
 
 from pipeline import ranges
 from pipeline.codecs import NONE
-from pipeline.coding import QUICKEST, CodecCosts, Coding, CodingWorth, Way, given, least
+from pipeline.coding import QUICKEST, CodecCosts, Coding, CodingWorth, Way, fewest, given, least
 from pipeline.energy import NO_DRAW, Draw
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph, Tensor
@@ -97,7 +97,7 @@ class Costs:
     With `tiles` all holds for placements that have a certain stack on the edge, shared out: `seconds` are then what its
     blocks take so, waiting included. `codecs` is what is known of codecs, None to send all tensors as they are, and
     `worth` by what the codec of each tensor is chosen; `fixed` are the codecs by tensor that a plan has, whatever is
-    cheapest now.
+    cheapest now. With `is_bound` they are a lower bound of several nodes' costs.
     """
 
     seconds: Mapping[Tier, Sequence[float]]
@@ -111,6 +111,7 @@ class Costs:
     worth: CodingWorth = QUICKEST
     fixed: Mapping[int, str] | None = None
     draws: Mapping[Tier, Draw] = field(default_factory=lambda: MappingProxyType({}))
+    is_bound: bool = False
 
     def check(self, graph: ModelGraph) -> None:
         """Raise PlanError unless there is a finite, non-negative time for each block of each tier with a node."""
@@ -155,6 +156,17 @@ class Costs:
             return given(tensor, way, self.codecs, self.fixed.get(tensor.id, NONE))
         bandwidths = {lower: self.link(lower).bandwidth_bytes_per_s for lower in LINKS}
         return least(tensor, way, self.codecs, bandwidths, self.worth, self.draws)
+
+    def sent_bytes(self, tensor: Tensor, way: Way) -> int:
+        """Bytes of the tensor on a way; of a bound, as few as any of its nodes may send."""
+        return fewest(tensor, way, self.codecs) if self.is_bound else self.coding(tensor, way).nbytes
+
+    def sent_joules(self, tensor: Tensor, way: Way) -> float:
+        """Joules of both ends of a way; of a bound, those of the bytes alone."""
+        sender, reader = self.draw(way[0]), self.draw(way[1])
+        if self.is_bound:
+            return (sender.joules_per_byte + reader.joules_per_byte) * self.sent_bytes(tensor, way)
+        return self.coding(tensor, way).joules(sender, reader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,12 +325,16 @@ def _link_cost(graph: ModelGraph, placement: Sequence[Tier], costs: Costs, lower
         nbytes=nbytes,
         result_nbytes=result_nbytes,
         busy_seconds=busy,
-        uncoded_nbytes=sum(graph.tensors[c.tensor].nbytes for c in crossing),
+        uncoded_nbytes=sum(_uncoded_nbytes(graph.tensors[c.tensor], codings[c.tensor]) for c in crossing),
         encode_seconds=encode_s,
         decode_seconds=decode_s,
     )
 
 
+def _uncoded_nbytes(tensor: Tensor, coding: Coding) -> int:
+    return coding.nbytes if tensor.varies else tensor.nbytes
+
+
 def coding_of(graph: ModelGraph, costs: Costs, crossing: Crossing) -> Coding:
     """How a tensor that leaves its tier is sent: one way for all its readers."""
-    return costs.coding(graph.tensors[crossing.tensor], (crossing.source, crossing.readers[-1]))
+    return costs.coding(graph.tensors[crossing.tensor], crossing.way)

@@ -167,7 +167,7 @@ class Plan:
                     "nbytes": graph.tensors[crossing.tensor].nbytes,
                     "codec": self.codecs.get(crossing.tensor, NONE),
                 }
-                for crossing in self.crossings(graph)
+                for crossing in sorted(self.crossings(graph), key=lambda crossing: graph.producer[crossing.tensor])
             ],
             "tiles": self.tiles.to_json(graph) if self.tiles else None,
             "predicted": self.predicted.to_json() | {"period_seconds": self.predicted.period_s},

@@ -147,8 +147,8 @@ class AllPlacements:
             + objective.energy * self.joules(objective)
         )
 
-    def respect(self, constraint: Constraint, objective: Objective) -> npt.NDArray[np.bool_]:
-        """Which of them do."""
+    def respect(self, constraint: Constraint, objective: Objective = LATENCY) -> npt.NDArray[np.bool_]:
+        """Which of them do, with the codecs that the objective chooses."""
         graph = self.graph
         match constraint:
             case Pin(block, tier):
@@ -167,7 +167,7 @@ class AllPlacements:
                 ]
                 return np.asarray((self.placed[:, readers] == Tier.DEVICE).all(axis=1))
             case UploadLimit(lower, nbytes):
-                return np.asarray(self.up[lower] <= nbytes)
+                return np.asarray(self.sent(objective)[0][lower] <= nbytes)
             case EnergyLimit(joules):
                 return np.asarray(self.joules(objective) <= joules * (1 + 1e-9))
             case TimeLimit(tier, seconds):

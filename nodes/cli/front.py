@@ -43,7 +43,7 @@ def run(
     if pictures is not None:
         from pipeline.pictures import FrontPoint, front_picture
 
-        points = [FrontPoint(kind_of(plan.placement), *_values(names, plan)) for plan in plans]
+        points = [FrontPoint(kind_of(graph, plan.placement), *_values(names, plan)) for plan in plans]
         pictures.mkdir(parents=True, exist_ok=True)
         path = pictures / f"{graph.name}-front.svg"
         title = f"{graph.name}: plans by {names[0]} and {names[1]}"
@@ -79,5 +79,7 @@ def _table(graph: ModelGraph, names: tuple[str, str], plans: Sequence[PricedPlan
     for plan in plans:
         first, second = _values(names, plan)
         tiled = " with tiles" if plan.tiling else ""
-        table.add_row(f"{first:.4g}", f"{second:.4g}", kind_of(plan.placement) + tiled, ", ".join(plan.nodes.values()))
+        table.add_row(
+            f"{first:.4g}", f"{second:.4g}", kind_of(graph, plan.placement) + tiled, ", ".join(plan.nodes.values())
+        )
     return table

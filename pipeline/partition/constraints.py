@@ -14,6 +14,7 @@ from typing import TypeAlias
 from pipeline.coding import WAYS, Way, over
 from pipeline.cost import Costs, link_label
 from pipeline.errors import PlanError
+from pipeline.frames.input_blocks import first_block
 from pipeline.graph import Block, ModelGraph
 from pipeline.placement import Placement, Tier, crossings
 
@@ -26,7 +27,7 @@ _KEEPS_ITS_INPUT = frozenset(
         *("input", "InputLayer", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D", "Cropping1D", "Cropping2D"),
         *("Cropping3D", "Rescaling", "Normalization", "Flatten", "Reshape", "Permute", "Resizing", "Dropout"),
         *("BatchNormalization", "Identity", "RepeatVector", "UpSampling1D", "UpSampling2D", "UpSampling3D"),
-        *("Pad", "Transpose", "Cast", "ExpandDims", "Squeeze", "Flip"),
+        *("Pad", "Transpose", "Cast", "ExpandDims", "Squeeze", "Flip", "FrameDecode", "FrameNormalise"),
     }
 )
 """Kinds of block whose output still shows what came in."""
@@ -39,14 +40,14 @@ Blocked: TypeAlias = tuple[int, Tier]
 class Limit:
     """A sum over a placement that may not exceed `bound`.
 
-    `blocks[tier][v]` counts where block v runs on the tier, `ways[way][t]` (at least 0) where tensor t goes from the
+    `blocks[tier][v]` counts where block v runs on the tier, `tensors[way][t]` (at least 0) where tensor t goes from the
     first of two tiers to the other as its furthest reader, `peaks[tier]` once: the largest among the tier's blocks,
     `beyond[lower]` once if any block stands beyond the link.
     """
 
     bound: float
     blocks: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
-    ways: Mapping[Way, Sequence[float]] = field(default_factory=dict)
+    tensors: Mapping[Way, Sequence[float]] = field(default_factory=dict)
     peaks: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
     beyond: Mapping[Tier, float] = field(default_factory=dict)
 
@@ -56,9 +57,9 @@ class Limit:
         for tier, weights in self.peaks.items():
             terms.append(max((weights[v] for v, at in enumerate(placement) if at == tier), default=0.0))
         terms += [once for lower, once in self.beyond.items() if max(placement) > lower]
-        for crossing in crossings(graph, placement) if self.ways else ():
-            way = (crossing.source, crossing.readers[-1])
-            terms += [self.ways[way][crossing.tensor]] if way in self.ways else []
+        if self.tensors:
+            gone = [(crossing, crossing.way) for crossing in crossings(graph, placement)]
+            terms += [self.tensors[way][crossing.tensor] for crossing, way in gone if way in self.tensors]
         slack = _ROUNDING * max(abs(self.bound), math.fsum(map(abs, terms)))
         return math.fsum(terms) <= self.bound + slack
 
@@ -146,15 +147,15 @@ class MinDepth(Constraint):
 
 @dataclass(frozen=True)
 class UploadLimit(Constraint):
-    """At most `nbytes` bytes of a frame go up the link above `lower`."""
+    """At most `nbytes` bytes of a frame go up the link above `lower`, coded as is worth most to the objective."""
 
     lower: Tier
     nbytes: float
 
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
         """Their sum."""
-        sizes = [float(tensor.nbytes) for tensor in graph.tensors]
-        return [Limit(self.nbytes, ways=dict.fromkeys(over(self.lower), sizes))]
+        sent = {way: [float(costs.sent_bytes(tensor, way)) for tensor in graph.tensors] for way in over(self.lower)}
+        return [Limit(self.nbytes, tensors=sent)]
 
     def describe(self, graph: ModelGraph) -> str:
         """In words."""
@@ -183,12 +184,8 @@ class EnergyLimit(Constraint):
         handled = {tier: draws[tier].joules(costs.send_receive_overhead.get(tier, 0.0)) for tier in draws}
         peaks = {Tier.EDGE: [handled[Tier.EDGE]] * len(graph)} if handled.get(Tier.EDGE) else {}
         beyond = {Tier.DEVICE: handled[Tier.DEVICE], Tier.EDGE: handled.get(Tier.CLOUD, 0.0)}
-        ways = {
-            way: [costs.coding(t, way).joules(draws[way[0]], draws[way[1]]) for t in graph.tensors]
-            for way in WAYS
-            if set(way) <= draws.keys()
-        }
-        return [Limit(bound, blocks, ways, peaks, beyond)]
+        sent = {way: [costs.sent_joules(tensor, way) for tensor in graph.tensors] for way in WAYS}
+        return [Limit(bound, blocks, sent, peaks, beyond)]
 
     def describe(self, graph: ModelGraph) -> str:
         """In words."""
@@ -245,7 +242,9 @@ class MemoryLimit(Constraint):
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
         """One sum in bytes: all weights, and the inputs and outputs of the largest block."""
         weights = [float(self.copies * WEIGHT_BYTES * block.parameters) for block in graph.blocks]
-        working = [float(sum(graph.tensors[t].nbytes for t in (*b.inputs, *b.outputs))) for b in graph.blocks]
+        # a frame's own bytes are few, whatever the most may be
+        sizes = [0 if tensor.varies else tensor.nbytes for tensor in graph.tensors]
+        working = [float(sum(sizes[t] for t in (*b.inputs, *b.outputs))) for b in graph.blocks]
         return [Limit(self.nbytes, blocks={self.tier: weights}, peaks={self.tier: working})]
 
     def describe(self, graph: ModelGraph) -> str:
@@ -255,13 +254,14 @@ class MemoryLimit(Constraint):
 
 @dataclass(frozen=True)
 class Uses(Constraint):
-    """A tier runs at least one block besides the input."""
+    """A tier runs at least one block of the network."""
 
     tier: Tier
 
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
         """One sum: the negated number of the tier's blocks, at most -1."""
-        return [Limit(-1.0, blocks={self.tier: [0.0, *[-1.0] * (len(graph) - 1)]})]
+        first = first_block(graph)
+        return [Limit(-1.0, blocks={self.tier: [0.0] * first + [-1.0] * (len(graph) - first)})]
 
     def describe(self, graph: ModelGraph) -> str:
         """In words."""

@@ -302,12 +302,12 @@ def _used_back(program: Program, lower: Tier) -> Expression:
 def _add_limit(program: Program, limit: Limit) -> None:
     steps = program.steps
     total: Expression = {}
-    crossings = Crossings(program)
     for tier, weights in limit.blocks.items():
         total = _sum(total, steps.stage(tier, weights))
-    if limit.ways:
-        added = (np.asarray(limit.ways.get(way, np.zeros(len(steps.graph.tensors))), float) for way in WAYS)
-        total = _sum(total, crossings.sum(Shares.adding(*added)))
+    if limit.tensors:
+        nothing = np.zeros(len(steps.graph.tensors))
+        sent = Shares.adding(*(np.asarray(limit.tensors.get(way, nothing), float) for way in WAYS))
+        total = _sum(total, Crossings(program, is_peaked=bool((sent.beyond < 0).any())).sum(sent))
     for lower, once in limit.beyond.items():
         total = _sum(total, {unknown: once * factor for unknown, factor in _used(program, lower).items()})
     for tier, weights in limit.peaks.items():

@@ -39,14 +39,16 @@ class PeriodLimit(Constraint):
             yield Limit(self.seconds + (waiting_s if tier == Tier.EDGE else 0.0), {tier: times})
         if costs.tiles is not None:
             yield Limit(self.seconds - costs.tiles.busy_seconds)
-        codings = {way: [costs.coding(tensor, way) for tensor in graph.tensors] for way in WAYS}
         for lower in LINKS:
             rate = costs.link(lower).bandwidth_bytes_per_s
-            sent = {way: [c.nbytes / rate for c in codings[way]] for way in over(lower)}
+            sent = {way: [costs.sent_bytes(tensor, way) / rate for tensor in graph.tensors] for way in over(lower)}
             yield Limit(self.seconds, _answers(graph, costs, lower, 1 / rate), sent)
+        if costs.is_bound:
+            return
+        codings = {way: [costs.coding(tensor, way) for tensor in graph.tensors] for way in WAYS}
         for tier in Tier:
-            yield Limit(self.seconds, ways={w: [c.encode_s for c in codings[w]] for w in WAYS if w[0] == tier})
-            yield Limit(self.seconds, ways={w: [c.decode_s for c in codings[w]] for w in WAYS if w[1] == tier})
+            yield Limit(self.seconds, tensors={w: [c.encode_s for c in codings[w]] for w in WAYS if w[0] == tier})
+            yield Limit(self.seconds, tensors={w: [c.decode_s for c in codings[w]] for w in WAYS if w[1] == tier})
 
     def describe(self, graph: ModelGraph) -> str:
         """In words."""
@@ -62,7 +64,7 @@ class BackboneLimit(Constraint):
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
         """Their sum."""
         sent: dict[Way, list[float]] = {
-            way: [float(costs.coding(tensor, way).nbytes) for tensor in graph.tensors] for way in over(Tier.EDGE)
+            way: [float(costs.sent_bytes(tensor, way)) for tensor in graph.tensors] for way in over(Tier.EDGE)
         }
         return [Limit(self.nbytes, _answers(graph, costs, Tier.EDGE, 1.0), sent)]
 
