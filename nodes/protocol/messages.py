@@ -273,7 +273,7 @@ class _Output:
 
 
 @dataclass(frozen=True, slots=True)
-class _Result:
+class ResultKeys:
     """What names a frame's result, of its many fields: those that anybody goes by."""
 
     stream: StreamName
@@ -287,7 +287,7 @@ class _Result:
 def read_result(payload: bytes) -> dict[str, Any]:
     """A frame's result, as plain values. Raises MessageError."""
     result = parse_json(payload)
-    ranges.read(_Result, result, error=MessageError, what="a result")
+    ranges.read(ResultKeys, result, error=MessageError, what="a result")
     return result
 
 
