@@ -206,6 +206,7 @@ def _publish(
         objective=stream.plan_request.objective,
         runner_up=runner_up,
         plan_request=stream.requested_as_written,
+        by_hand=stream.by_hand,
         tiles=best.tiling,
         codecs=best.codecs(problem.graph),
     )

@@ -91,8 +91,8 @@ def _same_plan(situation: Situation) -> Verdict | None:
         return None
     if not stream.force and plan.codecs != best.codecs(situation.graph):
         return None
-    wanted = (stream.planner_of(best), stream.plan_request.objective, stream.requested_as_written)
-    changed = stream.force and (plan.planner, plan.objective, plan.plan_request) != wanted
+    wanted = (stream.planner_of(best), stream.plan_request.objective, stream.requested_as_written, stream.by_hand)
+    changed = stream.force and (plan.planner, plan.objective, plan.plan_request, plan.by_hand) != wanted
     return Publish(stream.by_whom(best)) if changed else Stay(_none_better(situation))
 
 
