@@ -16,7 +16,7 @@ from broker.topics import Namespace
 from nodes.config.loader import load_config
 from nodes.config.sections import Config, LinkSection, SpeedSection
 from nodes.planner.costs.ratios import Ratios
-from nodes.planner.machine.registry import link_between
+from nodes.planner.costs.transfers import link_between
 from nodes.planner.machine.static_costs import StaticCosts, combinations
 from nodes.planner.machine.worker_pools import WorkerPools
 from nodes.protocol.messages import LinkReport, NodeInfo, from_bytes, parse_json

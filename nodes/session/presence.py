@@ -19,7 +19,8 @@ from broker.errors import NotConnected, RequestTimeout, SessionTaken
 from broker.session import Address, Channel, Limits, Message, Session, Will
 from broker.tls import Tls
 from broker.topics import Namespace
-from nodes.config.sections import BrokerSection, Config
+from nodes.config.broker_section import BrokerSection
+from nodes.config.sections import Config
 from nodes.protocol.asking import REQUEST_ID, ask
 from nodes.protocol.border import Border
 from nodes.protocol.commands import PING, PING_TIMEOUT_S

@@ -16,9 +16,10 @@ from nodes.planner.machine.events import (
     PlannerEvent,
     PlanRequested,
 )
-from nodes.planner.machine.inventory import Inventory, PlannerSettings
+from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.lifecycle import decide
 from nodes.planner.machine.operator_requests import place_requested, plan_requested
+from nodes.planner.machine.settings import PlannerSettings
 from nodes.planner.machine.static_costs import StaticCosts
 from pipeline.plan import StreamId
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from nodes.config.plan_request import PlanRequest, constraints_of
 from nodes.planner.costs.snapshot import NodeSnapshot
-from nodes.planner.machine.registry import Registry, StreamBinding
+from nodes.planner.machine.binding import StreamBinding
+from nodes.planner.machine.registry import Registry
 from nodes.planner.machine.static_costs import StaticCosts, combinations
 from nodes.planner.machine.worker_pools import WorkerPools, priced_with, words
 from pipeline.cost import Costs

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 from nodes.config.plan_request import PlanRequest, as_written
 from nodes.planner.costs.drift import drift
 from nodes.planner.costs.snapshot import NodeSnapshot
+from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.problem import PlanningProblem
-from nodes.planner.machine.registry import StreamBinding
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import PricedPlan
