@@ -1,7 +1,7 @@
-"""Records what a planner learns from while a benchmark runs, so that cost models can be compared on the same telemetry.
+"""Records what a planner learns from while a benchmark runs: cost models can be compared on the same telemetry.
 
-JSON lines, compressed: `at` (seconds of a monotonic clock), `kind` and fields of the topic, `payload`. Of telemetry only
-the numbers that the planner reads, of results the epoch and the seconds of each frame.
+JSON lines, compressed: `at` (seconds of a monotonic clock), `kind` and fields of the topic, `payload`. Of telemetry
+only the numbers that the planner reads, of results the epoch and the seconds of each frame.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ KINDS = {
     "telemetry": topics.TELEMETRY,
     "result": topics.RESULT,
 }
-_READ = re.compile(r"(segment|tile|leg|tensor|link)\..*|processor\.probe_seconds|stream\..*\.frame_overhead_seconds_p50")
+_READ = re.compile(
+    r"(segment|tile|leg|tensor|link)\..*|processor\.probe_seconds|stream\..*\.frame_overhead_seconds_p50"
+)
 CONNECT_S = 10.0
 
 

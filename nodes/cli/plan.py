@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ def run(
     console = wide_screen(stderr=plain)
     with console.status("plan") as status:
         found = explain(graph, node_sets, constraints, objective, progress=status.update)
+    predicted = found.best.predicted.within(offline.deviation(config, found.best))
+    found = replace(found, best=replace(found.best, predicted=predicted))
     if json_path is not None:
         text = json.dumps(found.to_json(graph), indent=1) + "\n"
         if plain:

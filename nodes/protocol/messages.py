@@ -154,7 +154,8 @@ class LegSeconds:
 
     So many frames, of which none waited for another; median seconds by way, as a result's `links` has them: encode,
     broker and decode. A way compares two nodes' clocks, so it may be below 0; what these differ by cancels out in the
-    sum of all. As `frame` the whole frame, from its entry to its answer. `deviations` are standard ones of single frames.
+    sum of all. As `frame` the whole frame, from its entry to its answer. `deviations` are standard ones of single
+    frames.
     """
 
     stream: StreamName

@@ -188,7 +188,8 @@ class _Reader:
         read = {leg: self._read(_Leg, name, seconds=self._report[name]) for leg, name in given.items()}
         seconds = {leg: took.seconds for leg, took in read.items() if took is not None}
         spread = {leg: leg_metric(stream, epoch, leg_deviation(leg)) for leg in seconds}
-        off = {leg: self._read(_Duration, name, seconds=self._report.get(name, 0.0)) for leg, name in spread.items()}
+        given = {leg: name for leg, name in spread.items() if name in self._report}
+        off = {leg: self._read(_Duration, name, seconds=self._report[name]) for leg, name in given.items()}
         values = {"stream": stream, "epoch": epoch, "frames": self._report[key], "seconds": seconds}
         values["deviations"] = {leg: took.seconds for leg, took in off.items() if took is not None}
         if (between := self._read(LegSeconds, key, **values)) is not None:

@@ -136,13 +136,13 @@ class Meter:
 
         Counters and durations stand for the node and once more for each stream, beside the `epoch` that it computed
         last: `stream.<stream>.…`. Of each segment, once enough frames for it are computed,
-        `segment.<stream>.<epoch>.frames` and their `segment.<stream>.<epoch>.compute_seconds_p50` and `…_deviation`; of
-        each tile, once
-        one of its worker's has come back often enough, `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of
-        its `transfer_seconds`, `queue_seconds` and `compute_seconds`, and of frames whose tiles were out by themselves
-        `alone_transfer_seconds`. Of frames that had the way between their nodes to
-        themselves, `leg.<stream>.<epoch>.frames` and by way, as `device_edge` or `return`, its
-        `leg.<stream>.<epoch>.<leg>_seconds_p50` and `…_deviation`, and as `frame` from entry to answer. Of each codec tried on a tensor since the last report,
+        `segment.<stream>.<epoch>.frames`, the p50 of their `segment.<stream>.<epoch>.compute_seconds` and its
+        `…_deviation`; of each tile, once one of its worker's has come back often enough,
+        `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of its `transfer_seconds`, `queue_seconds` and
+        `compute_seconds`, and of frames whose tiles were out by themselves `alone_transfer_seconds`. Of frames that had
+        the way between their nodes to themselves, `leg.<stream>.<epoch>.frames`, and by way, as `device_edge` or
+        `return`, and as `frame` from entry to answer, the p50 of its `leg.<stream>.<epoch>.<leg>_seconds` and its
+        `…_deviation`. Of each codec tried on a tensor since the last report,
         `tensor.<stream>.<tensor>.<codec>.frames`, and over the newest frames `.ratio` (bytes before by bytes after) and
         `.ratio_deviation`. `processor_share` is in cores: 1.0 is one core
         kept busy since the last report. `resident_bytes` is the process's memory.

@@ -30,7 +30,7 @@ def priced_plans_of(
     stream.assume(
         {n: inventory.registry.snapshot(stream.binding, n, stream.name) for n in nodes}, inventory.settings.band
     )
-    profile = inventory.registry.compute.profile_of(stream.binding.model, graph.digest)
+    profile = inventory.registry.blocks.profile_of(stream.binding.model, graph.digest)
     stream.drift_reasons += stream.binding.ratios.assume(graph, profile, inventory.settings.band)
     tiles = _forced_tiles(inventory, stream) if forced is not None and forced == stream.forced else None
     whole = frozenset(node for node in nodes if is_untiled_only(inventory, stream, node))

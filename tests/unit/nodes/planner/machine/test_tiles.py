@@ -172,9 +172,9 @@ def test_what_a_tiles_way_takes_beside_its_bytes_is_charged_and_drives_tiles_awa
         planner.report({})
         reports += 1
     assert planner.plan.tiles is None
-    for _ in range(1000):
-        for worker in WORKERS:
-            planner(pe.TelemetryArrived(worker, Report()), 0.01)
+    for _ in range(300):
+        for node in (DEVICE, EDGE, CLOUD, *WORKERS):
+            planner(pe.TelemetryArrived(node, Report()), 0.2)
     assert planner.plan.tiles is not None
 
 
