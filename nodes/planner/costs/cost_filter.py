@@ -39,7 +39,7 @@ STEP, STEPS, CLOSE = 1.0, 12, 1e-2
 
 
 SHARED, STEADY = "*", "**"
-"""Begin the names of blocks that are no node's, and of those of them that measurements which are far off do not move."""
+"""Begin the names of blocks that are no node's, and of those of them that far-off measurements do not move."""
 
 
 class Part(NamedTuple):

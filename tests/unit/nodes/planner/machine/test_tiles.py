@@ -173,7 +173,7 @@ def test_what_a_tiles_way_takes_beside_its_bytes_is_charged_and_drives_tiles_awa
         reports += 1
     assert planner.plan.tiles is None
     for _ in range(300):
-        for node in (DEVICE, EDGE, CLOUD, *WORKERS):
+        for node in (DEVICE, EDGE, *WORKERS):
             planner(pe.TelemetryArrived(node, Report()), 0.2)
     assert planner.plan.tiles is not None
 
