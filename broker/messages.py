@@ -57,6 +57,7 @@ class Message:
             more. Until then the broker keeps it. Elsewhere it does nothing.
         payload: all of it, or its first bytes if a handler had the rest `placed`, see `inbox.Placing`.
         delivery: on FRAMES, distinguishes a message that an earlier process of this node had from a new one.
+        traceparent: the publisher's trace, see `broker.trace_context`.
     """
 
     topic: str
@@ -68,6 +69,7 @@ class Message:
     ack: Callable[[], None]
     delivery: Delivery | None = None
     placed: object = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

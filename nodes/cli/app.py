@@ -16,6 +16,7 @@ from nodes.cli import model_commands as models
 from nodes.cli import pipeline_commands as running
 from nodes.cli import process_commands as processes
 from nodes.cli import supervise as supervising
+from nodes.cli import web as web_commands
 from nodes.display.log import open_standard_files
 from nodes.display.text import plain_lines
 from pipeline.errors import TrisectError
@@ -63,10 +64,10 @@ def options(
 
 
 for _command in (
-    *(processes.node, processes.planner, processes.watch),
+    *(processes.node, processes.planner, processes.watch, processes.metrics, web_commands.web),
     *(enrolling.init, enrolling.enrol, enrolling.renew, enrolling.revoke, enrolling.members),
     *(supervising.health, supervising.doctor, supervising.check),
-    *(running.place, running.objective, running.plan, running.drain, running.forget, running.publish),
+    *(running.place, running.objective, running.plan, running.drain, running.forget, running.publish, running.trace),
     *(models.scission, processes.demo, models.profile, models.models, models.verify, models.pack),
 ):
     app.command()(_command)

@@ -25,6 +25,24 @@ from nodes.cli.options import (
 from nodes.display.text import json_line
 
 
+def trace(
+    stream: Annotated[str | None, typer.Argument(metavar="STREAM", help="May be left out if there is one.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("trace.json"),
+    config: ConfigOption = DEFAULT_CONFIG,
+    frames: Annotated[int, typer.Option(min=1, max=100_000, help="How many frames to wait for.")] = 100,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="How long to wait for them.")] = 30.0,
+) -> None:
+    """Write the way of a running stream's frames for ui.perfetto.dev or chrome://tracing, by node."""
+    from nodes.client import requests
+    from nodes.config.loader import load_config
+    from nodes.instruments import chrome_trace
+
+    settings = load_config(config)
+    found = chrome_trace.trace(settings, requests.require_stream(settings, stream), frames=frames, timeout_s=timeout_s)
+    chrome_trace.write_json(found, output)
+    print(f"{len(found)} frames, {sum(len(frame.spans) for frame in found)} spans: {output}")
+
+
 def place(
     config: ConfigOption = DEFAULT_CONFIG,
     stream: StreamOption = None,

@@ -181,7 +181,8 @@ def forget(config: Config, node: NodeId) -> list[str]:
             raise RequestRefused(f"{node} is alive: {where} answers to it; stop it first")
         except RequestTimeout:
             pass
-        session.subscribe([f"{state_topic.rpartition('/')[0]}/#"], arrived.put)
+        discovery = topics.discovery_filter(config.pipeline, node)
+        session.subscribe([f"{state_topic.rpartition('/')[0]}/#", discovery], arrived.put)
         while True:
             try:
                 message = arrived.get(timeout=QUIET_S)

@@ -1,4 +1,4 @@
-"""A client of one stream: publishes frames, collects each result and its whole output tensors, and keeps count."""
+"""Watches one stream for demos and measurements: collects each result with its output tensors, and keeps count."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from broker import topics
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
+from nodes.client.stream_reader import OutputReader
 from nodes.config.sections import Config
 from nodes.protocol.border import Border
 from nodes.protocol.messages import Applied, LifeState, MessageError, NodeState, from_bytes, parse_json
 from nodes.session.presence import guest_session
 from pipeline.errors import TrisectError
-from pipeline.graph import ModelGraph, Tensor
+from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.reassembly import Assembler
-from pipeline.wire import Array, FrameKey, Received
+from pipeline.wire import Array
 
 
 @dataclass(slots=True)
@@ -44,7 +44,10 @@ class Collected:
 
 
 class StreamClient:
-    """Watches a running pipeline and feeds one of its streams; a context that ends its session."""
+    """Watches a running pipeline and feeds one of its streams; a context that ends its session.
+
+    For programs that want answers, see `nodes.client.client.Client`.
+    """
 
     def __init__(self, config: Config, stream: StreamId) -> None:
         self.config, self.stream = config, stream
@@ -57,7 +60,7 @@ class StreamClient:
         self.graphs: dict[str, ModelGraph] = {}
         self._sent = 0
         self._changed = threading.Condition()
-        self._assembler = Assembler(self._expected)
+        self._outputs = OutputReader()
         self._border = Border(self.names)
         self.session: Session = guest_session(config, "client")
 
@@ -134,8 +137,8 @@ class StreamClient:
             self._changed.notify_all()
 
     def _on_output(self, message: Message) -> None:
-        received = self._assembler.add("device", message.payload)
-        if isinstance(received, Received):
+        received = self._outputs.add(message.payload)
+        if received is not None:
             with self._changed:
                 self.collected.outputs.setdefault(received.key.sequence, {})[received.tensor] = received.array
                 self._changed.notify_all()
@@ -161,6 +164,7 @@ class StreamClient:
     def _on_plan(self, message: Message) -> None:
         plan = self._border.read(message)
         if isinstance(plan, Plan):
+            self._outputs.note_plan(plan)
             with self._changed:
                 self.plans[plan.epoch] = parse_json(message.payload)
                 self._changed.notify_all()
@@ -169,8 +173,4 @@ class StreamClient:
         if message.payload:
             graph = ModelGraph.from_json(parse_json(message.payload))
             self.graphs[graph.digest] = graph
-
-    def _expected(self, key: FrameKey, tensor: int) -> Tensor | None:
-        plan = self.plans.get(key.epoch)
-        graph = self.graphs.get(plan["digest"]) if plan else None
-        return graph.tensors[tensor] if graph is not None and tensor in graph.outputs else None
+            self._outputs.note_model(graph)

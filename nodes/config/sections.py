@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from nodes.config.base import Section, Table, TierName, empty
 from nodes.config.broker_section import BrokerSection
+from nodes.config.instruments import HomeAssistant, MetricsSection, TracingSection
 from nodes.config.plan_request import LinkName, PlanRequest
 from nodes.config.values import ID, Id, LocalPath, ModelKey, NodeKey, StreamKey, as_tuple, path_beside_file
 from nodes.protocol.messages import WORKER
@@ -194,6 +195,10 @@ class NodeSection(Section):
         None, description="a section with its own way to the broker, to plan tiles with; left out where nodes measure"
     )
 
+    metrics: MetricsSection | None = Field(
+        None, description="a section with the port that Prometheus asks, or left out"
+    )
+
     @property
     def is_worker(self) -> bool:
         """True for a node that computes tiles and never runs a stage."""
@@ -226,6 +231,9 @@ class PlannerSection(Section):
         4.0, gt=0, description="seconds above 0 without a report after which a node counts as lost; at least 3 reports"
     )
     settle_s: float = Field(2.0, ge=0, description="seconds after connecting before anything is decided, 0 or more")
+    metrics: MetricsSection | None = Field(
+        None, description="a section with the port that Prometheus asks, or left out"
+    )
 
 
 class TelemetrySection(Section):
@@ -275,6 +283,8 @@ class Config(Section):
     planner: PlannerSection = PlannerSection()
     telemetry: TelemetrySection = TelemetrySection()
     transport: TransportSection = TransportSection()
+    home_assistant: HomeAssistant = Field(None, description="true, a section with the discovery prefix, or false")
+    tracing: TracingSection | None = Field(None, description="a section with the collector's endpoint, or left out")
 
     @model_validator(mode="after")
     def _engines_are_one(self) -> Config:

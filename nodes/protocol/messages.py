@@ -265,6 +265,15 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
+class _Output:
+    """An output tensor in a result; `topic` is there where it was published."""
+
+    name: Word
+    tensor: Index
+    topic: Word = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Result:
     """What names a frame's result, of its many fields: those that anybody goes by."""
 
@@ -273,6 +282,7 @@ class _Result:
     ok: Annotated[bool, Strict()]
     correlation: Annotated[str, Field(max_length=ranges.MOST_REASON)] = ""
     frame: Word = ""
+    outputs: Annotated[tuple[_Output, ...], Field(max_length=ranges.MOST_MEMBERS)] = ()
 
 
 def read_result(payload: bytes) -> dict[str, Any]:

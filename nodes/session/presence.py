@@ -277,6 +277,11 @@ class Presence:
         return self._taken is not None
 
     @property
+    def state(self) -> LifeState:
+        """The state that it has entered last."""
+        return self._state
+
+    @property
     def state_topic(self) -> str:
         """The topic of this node's state."""
         return self._names.topic(topics.STATE, node=self.node)

@@ -1,14 +1,19 @@
-"""What a node says of itself before it serves: its answers to seeded frames."""
+"""A node's introduction: what it says of itself before it serves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from nodes.config.sections import Config
+from nodes.protocol.messages import NodeInfo
+from pipeline.plan import NodeId
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Engine, Loaded
+    from pipeline.engines.promise import Promise
+    from pipeline.estimator.speed import Speed
 
 
 def answers_where_asked(config: Config, engine: Engine, models: Mapping[str, Loaded]) -> dict[str, str]:
@@ -25,3 +30,37 @@ def answers_where_asked(config: Config, engine: Engine, models: Mapping[str, Loa
         found[name] = known or answers(engine, model)
         profile.keep_if_possible(key, engine, {"answers": found[name]})
     return found
+
+
+def node_info(
+    config: Config,
+    node: NodeId,
+    session: str,
+    engine: Engine,
+    models: Mapping[str, Loaded],
+    promise: Promise,
+    speed: Speed | None,
+) -> NodeInfo:
+    """The retained message that says what a node is and can do; `session` names its process."""
+    from pipeline.profiling import codec_speeds
+    from pipeline.profiling.profile import hardware
+
+    section = config.nodes[node]
+    return NodeInfo(
+        node=node,
+        tier=section.tier.label,
+        session=session,
+        version=version("trisect"),
+        engine=engine.name,
+        engine_version=engine.version,
+        threads=engine.threads,
+        hardware=hardware(),
+        models={name: model.graph.digest for name, model in models.items()},
+        streams={name: stream.model for name, stream in config.streams.items() if stream.device == node},
+        speed=speed.to_json() if speed else None,
+        role=section.role,
+        bits=promise.bits,
+        tiles=promise.tiles,
+        answers=answers_where_asked(config, engine, models),
+        codecs=codec_speeds.measured_or_kept(engine),
+    )

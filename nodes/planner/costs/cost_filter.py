@@ -26,6 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 DRIFT_S, QUIET_S = 60.0, 15.0
 """Time constant with which variances return to their priors', and so long after it was last measured a part itself."""
+SHARED_S = 5.0
 CLIP = 3.0
 FURTHEST = math.log(1e3)
 """No part leaves its prior by a larger factor: nothing is told by what does."""
@@ -111,6 +112,7 @@ class CostFilter:
         self._priors = priors
         self._blocks: dict[str, _Block] = {}
         self._streaks: dict[Hashable, float] = {}
+        self._shared_at = -math.inf
 
     def expect(self, part: Part, prior: Prior, now: float) -> None:
         """Begin again with this prior, unless it is the part's already."""
@@ -137,9 +139,13 @@ class CostFilter:
             assert (block.covariance.diagonal() >= 0).all(), f"{name}: {block.covariance}"
 
     def advance(self, block: str, now: float) -> None:
-        """Let the time until `now` pass for one block; others stay as they were when they were last measured."""
+        """Let the time until `now` pass for one block and, in steps of SHARED_S, for what nodes share."""
         if block in self._blocks:
             self._blocks[block].advance(now)
+        if now >= self._shared_at + SHARED_S:
+            self._shared_at = now
+            for name in (name for name in self._blocks if name.startswith(SHARED)):
+                self._blocks[name].advance(now)
 
     def factor(self, *parts: Part) -> float:
         """Product of the parts."""

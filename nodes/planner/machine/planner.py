@@ -15,10 +15,12 @@ from nodes.planner.machine.events import (
     PlannerAction,
     PlannerEvent,
     PlanRequested,
+    PriceRequested,
 )
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.lifecycle import decide
 from nodes.planner.machine.operator_requests import place_requested, plan_requested
+from nodes.planner.machine.pricing import price_requested
 from nodes.planner.machine.settings import PlannerSettings
 from nodes.planner.machine.static_costs import StaticCosts
 from pipeline.plan import StreamId
@@ -62,6 +64,8 @@ class PlannerMachine:
             return place_requested(inventory, event, now, wall_ts)
         if isinstance(event, PlanRequested):
             return plan_requested(inventory, event, now, wall_ts)
+        if isinstance(event, PriceRequested):
+            return price_requested(inventory, event, wall_ts)
         return inventory.learn(event, now, more_wait=more_wait)
 
     def decide_next(self, now: float, wall_ts: float) -> list[PlannerAction] | None:

@@ -121,5 +121,13 @@ def fits(plan: Plan, graph: ModelGraph) -> bool:
     return plan.digest == graph.digest
 
 
+def stream_named(streams: Mapping[StreamId, PlannedStream], name: StreamId) -> PlannedStream:
+    """The stream of this name. Raises PlanError, which names those that are known."""
+    stream = streams.get(name)
+    if stream is None:
+        raise PlanError(f"unknown stream {name!r}; known: {', '.join(sorted(streams)) or 'none'}")
+    return stream
+
+
 def _nodes(plan: Plan | PricedPlan) -> tuple[tuple[Tier, str], ...]:
     return tuple(sorted((tier, str(node)) for tier, node in plan.nodes.items()))

@@ -52,6 +52,11 @@ class TierMachine:
         }
         self._announced: dict[StreamId, StreamApplied] = {}
 
+    @property
+    def open_frames(self) -> int:
+        """Frames of its own streams that are on their way."""
+        return sum(len(owner.open) for owner in self.owners.values())
+
     def handle(self, event: ev.Event, now: float) -> list[Action]:
         """Take one event; returns what to do."""
         actions = self._take(event, now)

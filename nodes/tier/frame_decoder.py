@@ -1,0 +1,63 @@
+"""The thread that makes a device's frames inputs of its models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from nodes.config.sections import StreamSection
+from nodes.session.worker_thread import Worker
+from nodes.tier.codec_ratios import CodecTrials
+from nodes.tier.frame_ledger import FrameLedger
+from nodes.tier.machine import actions as do
+from nodes.tier.machine import events as ev
+from nodes.tier.meter import Meter
+from nodes.tier.pending_frame import PendingFrame
+from pipeline.errors import FrameError
+from pipeline.frames.decode import Preprocess
+from pipeline.frames.inputs import to_inputs
+from pipeline.graph import ModelGraph
+from pipeline.plan import NodeId, StreamId
+
+
+class FrameDecoder:
+    """Performs `DecodeFrame`; `emit` takes FrameDecoded or FrameUndecodable. A frame is recorded before it is read."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        streams: Mapping[StreamId, StreamSection],
+        graphs: Mapping[str, ModelGraph],
+        preprocess: Mapping[str, Preprocess],
+        frame_ledger: FrameLedger,
+        meter: Meter,
+        emit: Callable[[ev.Event], None],
+    ) -> None:
+        self._streams, self._graphs, self._preprocess = streams, graphs, preprocess
+        self._frame_ledger, self._meter, self._emit = frame_ledger, meter, emit
+        self._trials = CodecTrials(meter)
+        self.worker: Worker[do.DecodeFrame] = Worker(f"{node}.frames", self._decode, on_error=self._undecodable)
+
+    def _decode(self, action: do.DecodeFrame) -> None:
+        section = self._streams[action.stream]
+        model, graph = section.model, self._graphs[section.model]
+        pending_frame: PendingFrame = action.pending_frame
+        began = time.perf_counter()
+        pending_frame.entered_at = time.monotonic()
+        is_recorded = self._frame_ledger.entered(action.stream, action.sequence, pending_frame)
+        try:
+            if not is_recorded and section.unrecorded == "refuse":
+                raise FrameError("the device cannot record frames on its disk, and its stream has unrecorded: refuse")
+            inputs = to_inputs(pending_frame.payload, graph, self._preprocess[model], section.max_pixels)
+        except FrameError as error:
+            self._undecodable(action, error)
+        else:
+            seconds = time.perf_counter() - began
+            self._meter.sample("decode_seconds", seconds, action.stream)
+            self._meter.count_of(action.stream, "received_bytes_total", pending_frame.nbytes)
+            self._emit(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
+            for tensor, array in inputs.items():
+                self._trials.consider(action.stream, tensor, array)
+
+    def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
+        self._emit(ev.FrameUndecodable(action.stream, action.sequence, str(error)))
