@@ -107,8 +107,8 @@ def _flow(plan: Mapping[str, Any], stream: Mapping[str, Any]) -> Iterable[Render
         _add(table, ("all links", "there and back", *both), "cyan")
     both = (milliseconds(plan[f"frame_overhead_{name}"]) for name in ("predicted_seconds", "measured_seconds_p50"))
     _add(table, ("frame overhead", "read and answered by the device", *both), "dim")
-    both = _predicted(plan), milliseconds(plan["measured_seconds_p50"])
-    _add(table, ("frame", _sample(plan, stream), *both), "bold")
+    whole = _predicted(plan), milliseconds(plan["measured_seconds_p50"])
+    _add(table, ("frame", _sample(plan, stream), *whole), "bold")
     yield table
 
 

@@ -172,7 +172,9 @@ def test_what_a_tiles_way_takes_beside_its_bytes_is_charged_and_drives_tiles_awa
         planner.report({})
         reports += 1
     assert planner.plan.tiles is None
-    for _ in range(300):
+    waited = 0
+    while planner.plan.tiles is None and waited < 300:
+        waited += 1
         for node in (DEVICE, EDGE, *WORKERS):
             planner(pe.TelemetryArrived(node, Report()), 0.2)
     assert planner.plan.tiles is not None
