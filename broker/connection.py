@@ -155,10 +155,10 @@ class Connection:
         self._wake.nudge()
         return is_queued
 
-    def keep(self, topic: str, payload: bytes) -> None:
+    def keep(self, topic: str, payload: bytes, *, at_connect: bool = True) -> None:
         """Publish retained, now and at each connect. Raises PayloadTooLarge."""
         self._sender.check_size(outgoing(topic, payload, retain=True))
-        self._kept.put(topic, payload)
+        self._kept.put(topic, payload, at_connect=at_connect)
 
     def unkeep(self, topic: str) -> None:
         """Do not publish it again at the next connect."""
@@ -233,7 +233,7 @@ class Connection:
         self._subscriptions.connected(with_identifiers=answer.has_identifiers)
         for route in self.inbox.routes.all():
             self._resubscribe(route)
-        self._kept.publish_all(partial(self.publish_kept, then=lambda _delivered: None))
+        self._kept.at_connect(partial(self.publish_kept, then=lambda _delivered: None))
         if self._ownership is not None:
             self._ownership.connected(resumed=answer.session_present)
         self._answered(self)

@@ -144,6 +144,7 @@ class Inbox:
             ack=finished if self._manual_ack else _nothing,
             delivery=delivery,
             placed=received.placed,
+            identifiers=received.identifiers,
             traceparent=traceparent_of(received.user_properties),
         )
         self._route(message, received.identifiers)

@@ -294,9 +294,12 @@ class Session:
         item.repeated, item.settled, item.bundle = repeated, settled, bundle
         return self._connection(channel).publish(item, wait_s=wait_s)
 
-    def keep(self, topic: str, payload: bytes) -> None:
-        """Publish retained on CONTROL, now and at each connect: a broker without persistence forgets."""
-        self._connections[Channel.CONTROL].keep(topic, payload)
+    def keep(self, topic: str, payload: bytes, *, at_connect: bool = True) -> None:
+        """Publish retained on CONTROL, now and at each connect: a broker without persistence forgets.
+
+        What the caller says itself at each connect, in new words, is not for `at_connect`.
+        """
+        self._connections[Channel.CONTROL].keep(topic, payload, at_connect=at_connect)
 
     def unkeep(self, topic: str) -> None:
         """Keep it no longer, and leave to the broker what it has."""

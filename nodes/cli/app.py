@@ -12,6 +12,7 @@ import typer
 
 from nodes.cli import broker as broker_commands
 from nodes.cli import enrol as enrolling
+from nodes.cli import load as load_commands
 from nodes.cli import model_commands as models
 from nodes.cli import pipeline_commands as running
 from nodes.cli import process_commands as processes
@@ -68,11 +69,14 @@ for _command in (
     *(enrolling.init, enrolling.enrol, enrolling.renew, enrolling.revoke, enrolling.members),
     *(supervising.health, supervising.doctor, supervising.check),
     *(running.place, running.objective, running.plan, running.drain, running.forget, running.publish, running.trace),
+    *(running.topics, running.record, running.replay),
     *(models.scission, processes.demo, models.profile, models.models, models.verify, models.pack),
 ):
     app.command()(_command)
 _bench = typer.Typer(help="Measure what this machine can do.", no_args_is_help=True)
 _bench.command("engines")(models.bench_engines)
+_bench.command("load")(load_commands.load)
+_bench.command("report")(load_commands.report)
 app.add_typer(_bench, name="bench")
 app.add_typer(broker_commands.app, name="broker")
 app.add_typer(supervising.service, name="service")

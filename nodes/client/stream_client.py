@@ -15,7 +15,7 @@ from broker.topics import Namespace
 from nodes.client.stream_reader import OutputReader
 from nodes.config.sections import Config
 from nodes.protocol.border import Border
-from nodes.protocol.messages import Applied, LifeState, MessageError, NodeState, from_bytes, parse_json
+from nodes.protocol.messages import Applied, LifeState, NodeState, parse_json
 from nodes.session.presence import guest_session
 from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph
@@ -72,11 +72,11 @@ class StreamClient:
         }
         for topic, handler in handlers.items():
             # on the connection whose session the broker keeps while this client is away: no result may be missed
-            subscribe([topic], self._guarded(handler), channel=Channel.CONTROL)
-        subscribe([names.filter(topics.STATE)], self._guarded(self._on_state))
-        subscribe([names.filter(topics.APPLIED)], self._guarded(self._on_applied))
-        subscribe([names.topic(topics.PLAN, stream=self.stream)], self._guarded(self._on_plan))
-        subscribe([names.filter(topics.MODEL)], self._guarded(self._on_model))
+            subscribe([topic], handler, channel=Channel.CONTROL)
+        subscribe([names.filter(topics.STATE)], self._on_state)
+        subscribe([names.filter(topics.APPLIED)], self._on_applied)
+        subscribe([names.topic(topics.PLAN, stream=self.stream)], self._on_plan)
+        subscribe([names.filter(topics.MODEL)], self._on_model)
         self.session.start(10.0)
         return self
 
@@ -114,22 +114,11 @@ class StreamClient:
         """The nodes that say they are ready."""
         return {node for node, state in self.states.items() if state.state is LifeState.READY}
 
-    def _guarded(self, handler: Callable[[Message], None]) -> Callable[[Message], None]:
-        """A handler for which a message that is not what its topic carries is refused, and changes nothing."""
-
-        def handle(message: Message) -> None:
-            try:
-                handler(message)
-            except TrisectError as error:
-                self._border.refuse(message.topic, str(error))
-
-        return handle
-
     def _on_result(self, message: Message) -> None:
-        result = parse_json(message.payload)
-        sequence = result.get("sequence")
-        if not isinstance(sequence, int) or not isinstance(result.get("ok"), bool):
-            raise MessageError("a result has a sequence and says whether it is ok")
+        result = self._border.read(message)
+        if result is None:
+            return
+        sequence = result["sequence"]
         with self._changed:
             self.collected.messages[sequence] += 1
             self.collected.results.setdefault(sequence, result)
@@ -137,18 +126,25 @@ class StreamClient:
             self._changed.notify_all()
 
     def _on_output(self, message: Message) -> None:
-        received = self._outputs.add(message.payload)
+        try:
+            received = self._outputs.add(message.payload)
+        except TrisectError as error:
+            self._border.refuse(message.topic, str(error))
+            return
         if received is not None:
             with self._changed:
                 self.collected.outputs.setdefault(received.key.sequence, {})[received.tensor] = received.array
                 self._changed.notify_all()
 
     def _on_state(self, message: Message) -> None:
-        if message.payload:
-            self._note(self.states, from_bytes(NodeState, message.payload))
+        state = self._border.read(message)
+        if state is not None:
+            self._note(self.states, state)
 
     def _on_applied(self, message: Message) -> None:
-        applied = from_bytes(Applied, message.payload)
+        applied: Applied | None = self._border.read(message)
+        if applied is None:
+            return
         self._note(self.applied, applied)
         held = applied.streams.get(self.stream)
         if held is not None and held.active is not None and held.active != self.active:
@@ -170,7 +166,7 @@ class StreamClient:
                 self._changed.notify_all()
 
     def _on_model(self, message: Message) -> None:
-        if message.payload:
-            graph = ModelGraph.from_json(parse_json(message.payload))
+        graph: ModelGraph | None = self._border.read(message)
+        if graph is not None:
             self.graphs[graph.digest] = graph
             self._outputs.note_model(graph)

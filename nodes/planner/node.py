@@ -28,7 +28,16 @@ from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.offline import static_costs_of
 from nodes.protocol import versions
 from nodes.protocol.commands import OBJECTIVE, PLACE, PRICE
-from nodes.protocol.messages import LifeState, MessageError, NodeInfo, NodeName, StreamName, parse_json, to_bytes
+from nodes.protocol.messages import (
+    LifeState,
+    MessageError,
+    NodeInfo,
+    NodeName,
+    NodeState,
+    StreamName,
+    parse_json,
+    to_bytes,
+)
 from nodes.session import service
 from nodes.session.guard import Guard
 from nodes.session.presence import PLANNER_TIER, IdCheck, Presence
@@ -95,6 +104,7 @@ class PlannerNode:
         self._guard = Guard(_log, str(config.planner.id))
         self._version = version("trisect")
         self._inbox = _Inbox()
+        self._births_heard = 0
 
     def run(self) -> None:
         """Come up, plan, leave. Raises IdInUse, SessionTaken, BrokerError."""
@@ -107,7 +117,6 @@ class PlannerNode:
             self.names,
             section.id,
             PLANNER_TIER,
-            on_up=lambda: self._inbox.put(ConnectionRestored()),
             on_down=lambda _: self._inbox.put(ConnectionLost()),
             on_taken=self.stop,
             why_stopped=lambda: self._why_stopped,
@@ -115,6 +124,7 @@ class PlannerNode:
         self.session = self.presence.session
         self._subscribe()
         self.presence.enter(LifeState.READY)
+        self._inbox.put(ConnectionLost())  # until all that is retained has come
         settings = PlannerSettings(
             margin=section.margin,
             min_seconds_between_plans=section.min_seconds_between_plans,
@@ -129,6 +139,7 @@ class PlannerNode:
             settings,
             started_at=time.monotonic(),
             static_costs=static_costs_of(self.config),
+            processor_s=time.thread_time,
             plan_requests={id_: stream.plan for id_, stream in self.config.streams.items()},
         )
         with self._metrics, self.presence:
@@ -157,6 +168,15 @@ class PlannerNode:
             return
         if parsed is not None and read is not None:
             self._inbox.put(event(NodeId(parsed[1].get("node", "")), read))
+        if isinstance(read, NodeState):
+            self._note_own_birth(read)
+
+    def _note_own_birth(self, state: NodeState) -> None:
+        """Said once all subscriptions stand, and on the same connection: what is retained has come before it."""
+        said = (self.config.planner.id, self.presence.token, self.presence.births)
+        if (state.node, state.session, state.births) == said and state.births != self._births_heard:
+            self._births_heard = state.births
+            self._inbox.put(ConnectionRestored())
 
     def _on_request(self, read: Callable[[Message], pe.PlannerEvent], message: Message) -> None:
         try:

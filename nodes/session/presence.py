@@ -267,6 +267,7 @@ class Presence:
         why = str(error) if isinstance(error, Exception) else self._why_stopped()
         last = self._message(LifeState.STOPPED, why)
         self.words.note(self.state_topic, last)  # its echo is nobody else's word
+        self.session.unkeep(self.state_topic)  # nothing is said after the last word
         self.session.stop({self.state_topic: last, **self.final}, comes_back=self.comes_back)
         if self._taken is not None and error is None:
             raise self._taken
@@ -275,6 +276,11 @@ class Presence:
     def is_taken(self) -> bool:
         """True when another process has this id now; leaving raises SessionTaken then."""
         return self._taken is not None
+
+    @property
+    def births(self) -> int:
+        """The number of births said so far, or about to be."""
+        return self._births
 
     @property
     def state(self) -> LifeState:
@@ -311,7 +317,7 @@ class Presence:
         with self._lock:
             self._births += 1
             if self.session.is_up:
-                self.session.publish(self.state_topic, self._message(self._state), retain=True)
+                self._say_state()
 
     def reply(self, message: Message, answer: dict[str, Any]) -> None:
         """Answer a request, where answers may go."""
@@ -330,7 +336,7 @@ class Presence:
     def _say_state(self) -> None:
         payload = self._message(self._state)
         self.words.note(self.state_topic, payload)
-        self.session.publish(self.state_topic, payload, retain=True)
+        self.session.keep(self.state_topic, payload, at_connect=False)  # each connect has a birth of its own
 
     def _give_way(self, taken: SessionTaken) -> None:
         self._taken = taken

@@ -1,4 +1,4 @@
-"""The thread that makes a device's frames inputs of its models."""
+"""The thread that takes a device's frames in: as they came, or as inputs of models that take no pictures."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.meter import Meter
 from nodes.tier.pending_frame import PendingFrame
+from pipeline.codecs import NONE
 from pipeline.errors import FrameError
 from pipeline.frames.decode import Preprocess
-from pipeline.frames.inputs import to_inputs
+from pipeline.frames.inputs import to_given
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, StreamId
 
@@ -48,16 +49,20 @@ class FrameDecoder:
         try:
             if not is_recorded and section.unrecorded == "refuse":
                 raise FrameError("the device cannot record frames on its disk, and its stream has unrecorded: refuse")
-            inputs = to_inputs(pending_frame.payload, graph, self._preprocess[model], section.max_pixels)
+            given = to_given(pending_frame.payload, graph, self._preprocess[model], section.max_pixels)
         except FrameError as error:
             self._undecodable(action, error)
         else:
             seconds = time.perf_counter() - began
             self._meter.sample("decode_seconds", seconds, action.stream)
             self._meter.count_of(action.stream, "received_bytes_total", pending_frame.nbytes)
-            self._emit(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
-            for tensor, array in inputs.items():
-                self._trials.consider(action.stream, tensor, array)
+            self._emit(ev.FrameDecoded(action.stream, action.sequence, given, seconds))
+            for tensor, array in given.items():
+                if graph.tensors[tensor].varies:
+                    times_fewer = graph.tensors[tensor].nbytes / max(pending_frame.nbytes, 1)
+                    self._meter.ratio(action.stream, tensor, NONE, times_fewer)
+                else:
+                    self._trials.consider(action.stream, tensor, array)
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
         self._emit(ev.FrameUndecodable(action.stream, action.sequence, str(error)))

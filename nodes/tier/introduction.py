@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from nodes.config.sections import Config
 from nodes.protocol.messages import NodeInfo
+from pipeline.engines.pictured import Pictured, network_of
+from pipeline.frames.fingerprint import fingerprint, libraries
+from pipeline.frames.input_blocks import network_input
 from pipeline.plan import NodeId
 
 if TYPE_CHECKING:
@@ -24,12 +27,21 @@ def answers_where_asked(config: Config, engine: Engine, models: Mapping[str, Loa
     from pipeline.profiling import profile
 
     found = {}
-    for name, model in models.items():
+    for name, model in ((name, network_of(model)) for name, model in models.items()):
         key = f"answers-{model.graph.digest}"
         known = profile.kept(key, engine, lambda value: str(value["answers"]))
         found[name] = known or answers(engine, model)
         profile.keep_if_possible(key, engine, {"answers": found[name]})
     return found
+
+
+def pictures_of(models: Mapping[str, Loaded]) -> dict[str, str]:
+    """Fingerprint of the test pictures by model, for the models that take pictures."""
+    return {
+        name: fingerprint(network_input(model.graph), model.preprocess)
+        for name, model in models.items()
+        if isinstance(model, Pictured)
+    }
 
 
 def node_info(
@@ -63,4 +75,6 @@ def node_info(
         tiles=promise.tiles,
         answers=answers_where_asked(config, engine, models),
         codecs=codec_speeds.measured_or_kept(engine),
+        pictures=pictures_of(models),
+        picture_libraries=libraries(),
     )

@@ -40,7 +40,7 @@ from nodes.tier.frame_decoder import FrameDecoder
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.inbound import Inbound
 from nodes.tier.introduction import node_info
-from nodes.tier.loading import import_ahead, load
+from nodes.tier.loading import import_ahead, load, with_input
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.stream import StreamSettings
@@ -51,11 +51,13 @@ from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.preparation import Preparation
 from nodes.tier.sources import Source
+from pipeline.engines.pictured import PicturedEngine
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, StreamId
 
 if TYPE_CHECKING:
     from nodes.instruments.tracing import FrameTracer
+    from pipeline.engines import Engine
     from pipeline.profiling.profile import Profile
 
 _log = logging.getLogger(__name__)
@@ -160,7 +162,9 @@ class TierNode:
         from pipeline.profiling import calibration, profile
 
         sources = {name: source_of(name, self.config.models[name]) for name in self._used}
-        self._engine, self._models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact)
+        engine, models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact)
+        self._engine: Engine = PicturedEngine(engine)
+        self._models = {name: with_input(name, model, self._preprocess[name]) for name, model in models.items()}
         self._promise = self._engine.promise(self._models.values())
         _log.info("engine %s %s: %s", self._engine.name, self._engine.version, self._promise)
         self.graphs = {name: model.graph for name, model in self._models.items()}
@@ -210,6 +214,7 @@ class TierNode:
             clock,
             self._inbox.put,
             is_compiling=lambda: self._preparation.worker.is_busy,
+            max_pixels={name: section.max_pixels for name, section in self.config.streams.items()},
         )
         self._preparation = Preparation(
             node,

@@ -82,7 +82,8 @@ class Outbound:
     def _publish_tensor(self, action: Tensorial) -> None:
         key, topic = action.key, self._topic_of(action)
         if isinstance(action, SendFailure):
-            self._publish_bulk(topic, encode_failure(key, action.message, action.trace))
+            failure = encode_failure(key, action.message, action.trace, of_frame=action.of_frame)
+            self._publish_bulk(topic, failure)
             return
         most, nbytes, seconds = self._chunk_bytes, 0, 0.0
         began = time.perf_counter()

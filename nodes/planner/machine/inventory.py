@@ -29,7 +29,7 @@ from nodes.planner.machine.failure_detector import FailureDetector
 from nodes.planner.machine.registry import Registry
 from nodes.planner.machine.settings import PlannerSettings
 from nodes.planner.machine.static_costs import StaticCosts
-from nodes.planner.machine.stream import FORCED, PlannedStream
+from nodes.planner.machine.stream import PlannedStream
 from nodes.planner.machine.utilisation import Rates
 from nodes.protocol.messages import LifeState
 from nodes.protocol.peers import EPOCHS_AHEAD, MOST_FIRST_EPOCH
@@ -339,8 +339,8 @@ class Inventory:
         if stream is not None and stream.plan is None and plan is not None and plan.device == stream.binding.device:
             self.hold(stream, plan)
             stream.adopted = True
-            if plan.planner == FORCED:
-                stream.forced, stream.forced_tiles = plan.placement, plan.tiles
+            if plan.by_hand is not None:
+                stream.forced, stream.forced_tiles = plan.by_hand.placement, plan.by_hand.tiles
             if plan.plan_request is not None:
                 with contextlib.suppress(TrisectError):  # of another version of trisect: the configuration's hold
                     stream.requested = read_plan_request(plan.plan_request)

@@ -201,20 +201,23 @@ def _publish(
     unsure = estimated_nodes(inventory, stream)
     doubt = f"; estimated, not measured, for {', '.join(unsure)}" if unsure else ""
     compared, runner_up = problem.compared(best, priced_plans)
+    registry, model = inventory.registry, stream.binding.model
+    compared += registry.difference(model, best.nodes) + registry.undecoded(stream.binding, best.nodes)
     plan = Plan(
         stream=name,
         epoch=_next_epoch(inventory, name, stream),
-        model=stream.binding.model,
+        model=model,
         digest=problem.graph.digest,
         nodes={tier: NodeId(node) for tier, node in best.nodes.items()},
         placement=best.placement,
         predicted=best.predicted,
         planner=stream.planner_of(best),
-        reason=f"{why}; {compared}{doubt}{inventory.registry.difference(stream.binding.model, best.nodes)}",
+        reason=f"{why}; {compared}{doubt}",
         created_ts=wall_ts,
         objective=stream.plan_request.objective,
         runner_up=runner_up,
         plan_request=stream.requested_as_written,
+        by_hand=stream.by_hand,
         tiles=best.tiling,
         codecs=best.codecs(problem.graph),
     )

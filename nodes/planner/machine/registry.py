@@ -19,7 +19,9 @@ from nodes.protocol.peers import Peers
 from pipeline.coding import CodecCosts
 from pipeline.cost import Costs
 from pipeline.errors import DigestMismatch, ModelError
+from pipeline.frames.input_blocks import DECODE, NORMALISE, has_input
 from pipeline.graph import ModelGraph
+from pipeline.partition.constraints import Constraint, Forbid
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
@@ -201,10 +203,15 @@ class Registry:
         Kept until a node says something new of itself, by all that it depends on.
         """
         device, digest = self.infos.get(stream.device), self._digest(stream) or ""
-        promise = (device.bits, tuple(device.answers.items())) if device is not None else None
-        key = stream.model, digest, promise
+        own = (device.bits, tuple(device.answers.items()), device.pictures.get(stream.model)) if device else None
+        key = stream.model, digest, own
         if key not in self._remarks:
-            found = [self._mismatch(stream, digest), self._apart(stream), self._unfit_profiles(stream, digest)]
+            found = [
+                self._mismatch(stream, digest),
+                self._apart(stream),
+                self._unfit_profiles(stream, digest),
+                self._other_pictures(stream, digest),
+            ]
             self._remarks[key] = "; ".join(filter(None, found))
         return self._remarks[key]
 
@@ -223,6 +230,15 @@ class Registry:
         living = [info for node, info in sorted(self.infos.items()) if self.peers.alive(node)]
         found = (self.equality.why_apart(device, info, stream.model) for info in living)
         return "; ".join(filter(None, found))
+
+    def _other_pictures(self, stream: StreamBinding, digest: str) -> str:
+        """What to say of living nodes that must not decode the stream's frames, empty if there is none."""
+        living = [
+            node
+            for node, info in sorted(self.infos.items())
+            if self.peers.alive(node) and info.models.get(stream.model) == digest and not info.is_worker
+        ]
+        return "; ".join(filter(None, (self.why_other_pictures(stream, node) for node in living)))
 
     def difference(self, model: str, nodes: Mapping[Tier, str]) -> str:
         """The largest difference between answers of a plan's nodes, in words; empty if their bits are equal."""
@@ -268,11 +284,13 @@ class Registry:
     ) -> Costs:
         """Costs of the stream's model on these nodes and between them, under these snapshots."""
         digest = self._digest(stream) or ""
+        graph = self.graphs.get(digest)
+        work = stream.ratios.frame_work(graph) if graph is not None else 1.0
         found = {tier: snapshots[node] for tier, node in nodes.items()}
         reports = {tier: snapshot.available_link for tier, snapshot in found.items()}
         return Costs(
             {
-                tier: tuple(snapshot.slowness * seconds for seconds in self.blocks.foreseen(snapshot.basis, digest))
+                tier: tuple(snapshot.slowness * s for s in self.blocks.foreseen(snapshot.basis, digest, work))
                 for tier, snapshot in found.items()
             },
             device_edge=link_between(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
@@ -281,6 +299,30 @@ class Registry:
             frame_overhead_s=sum(snapshot.frame_overhead_s for snapshot in found.values()),
             codecs=CodecCosts(stream.ratios.assumed, {tier: self.infos[node].codecs for tier, node in nodes.items()}),
         )
+
+    def kept_from_decoding(self, stream: StreamBinding, nodes: Mapping[Tier, NodeId]) -> tuple[Constraint, ...]:
+        """The input's blocks stay off the nodes that make other bits of pictures than the stream's device does."""
+        graph = self.graphs.get(self._digest(stream) or "")
+        if graph is None or not has_input(graph):
+            return ()
+        apart = [tier for tier, node in nodes.items() if self.why_other_pictures(stream, node)]
+        return tuple(Forbid(block, tier) for tier in apart for block in (DECODE, NORMALISE))
+
+    def why_other_pictures(self, stream: StreamBinding, node: NodeId) -> str:
+        """The reason that the node must not decode the stream's frames; empty if it may."""
+        device, info = self.infos.get(stream.device), self.infos.get(node)
+        if device is None or info is None or info.node == device.node:
+            return ""
+        ours, theirs = device.pictures.get(stream.model), info.pictures.get(stream.model)
+        if ours == theirs:
+            return ""
+        both = f"{info.node} has {info.picture_libraries or 'none'}, {device.node} {device.picture_libraries or 'none'}"
+        return f"{info.node} makes other bits of a picture than {device.node} and does not decode frames ({both})"
+
+    def undecoded(self, stream: StreamBinding, nodes: Mapping[Tier, str]) -> str:
+        """Which of a plan's nodes decode no frames and why, to be added to its reason; empty if there are none."""
+        why = [self.why_other_pictures(stream, NodeId(node)) for node in nodes.values()]
+        return "".join(f"; {reason}" for reason in why if reason)
 
     def tile_node(self, stream: StreamBinding, node: NodeId, snapshot: NodeSnapshot) -> TileNode:
         """The node's seconds and link for tiles of the stream's model, under this snapshot."""

@@ -13,12 +13,12 @@ GAIN, BAND = "gain", "band"
 class PlannerSettings:
     """A new plan must be better by `margin` (a share), `min_seconds_between_plans` after the last one.
 
-    Nothing is decided before `settle_s` after each connect, so that retained messages are in. A living node that has
-    not prepared its part of a plan `prepare_timeout_s` after it could is treated like one that refuses, and one from
-    which nothing has come for `lost_after_s` like one that is lost, until it speaks again. `band` is the share by which
-    a time or a rate may differ from what the present plan assumed without being reason to think again. By the `rule`
-    of a GAIN, a plan must be better with 95 % probability as well, or be one that may be tried; D3's BAND asks for the
-    margin only.
+    Nothing is decided before `settle_s` after each connect: by then all that is retained is in, but not what nodes have
+    to say at a connect of their own, as after a restart of the broker. A living node that has not prepared its part of
+    a plan `prepare_timeout_s` after it could is treated like one that refuses, and one from which nothing has come for
+    `lost_after_s` like one that is lost, until it speaks again. `band` is the share by which a time or a rate may
+    differ from what the present plan assumed without being reason to think again. By the `rule` of a GAIN, a plan must
+    be better with 95 % probability as well, or be one that may be tried; D3's BAND asks for the margin only.
     """
 
     margin: float = 0.1

@@ -15,7 +15,7 @@ from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import PricedPlan
 from pipeline.placement import Placement, Tier
-from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.plan import ByHand, NodeId, Plan, StreamId
 from pipeline.tiles.tiling import Tiling
 
 FORCED = "forced"
@@ -89,6 +89,11 @@ class PlannedStream:
     def requested_as_written(self) -> Mapping[str, Any] | None:
         """The request that a person sent, as the plan keeps it for the next planner process; None if there is none."""
         return as_written(self.requested) if self.requested is not None else None
+
+    @property
+    def by_hand(self) -> ByHand | None:
+        """What a person has placed by hand, as the plan keeps it for the next planner process."""
+        return ByHand(self.forced, self.forced_tiles) if self.forced is not None else None
 
     def planner_of(self, best: PricedPlan) -> str:
         """The name of what chose it."""

@@ -73,11 +73,12 @@ class SegmentRan:
 
 @dataclass(frozen=True, slots=True)
 class SegmentFailed:
-    """A segment raised."""
+    """A segment raised; `of_frame` if the frame itself is at fault."""
 
     key: FrameKey
     message: str
     trace: Trace
+    of_frame: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class FrameOffered:
 
 @dataclass(frozen=True, slots=True)
 class FrameDecoded:
-    """An entered frame became the model's input tensors, by tensor id."""
+    """An entered frame is what its graph begins with, by tensor id: the frame itself, or the model's inputs."""
 
     stream: StreamId
     sequence: int
@@ -145,12 +146,13 @@ class OutputArrived:
 
 @dataclass(frozen=True, slots=True)
 class OutputFailed:
-    """A node says that it could not compute a frame."""
+    """A node says that it could not compute a frame; `of_frame` if nobody can, since it is no input of the model."""
 
     key: FrameKey
     sender: NodeId
     message: str
     trace: Trace
+    of_frame: bool = False
 
 
 @dataclass(frozen=True, slots=True)

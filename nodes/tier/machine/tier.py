@@ -215,8 +215,9 @@ class TierMachine:
             return self.tile_gathers.failed(ev.TileFailed(event.key, self.me, event.message), now)
         owner = self.owners.get(StreamId(event.key.stream))
         if owner is not None:
-            return owner.output_failed(ev.OutputFailed(event.key, self.me, event.message, event.trace), now)
-        return [SendFailure(event.key, event.message, event.trace)]
+            failed = ev.OutputFailed(event.key, self.me, event.message, event.trace, event.of_frame)
+            return owner.output_failed(failed, now)
+        return [SendFailure(event.key, event.message, event.trace, event.of_frame)]
 
     def _shares_out(self, key: FrameKey) -> bool:
         held = self.epochs.find(key.stream, key.epoch)

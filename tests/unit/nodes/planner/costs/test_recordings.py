@@ -25,6 +25,7 @@ from nodes.tier.machine.events import PeerStateArrived
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan
 from pipeline.profiling.profile import Profile
+from pipeline.protocol_version import PROTOCOL_VERSION
 
 FOLDER = Path(__file__).parents[4] / "cases" / "telemetry"
 BEFORE = {"replan": (0.523, 0.282), "replan_loaded": (0.888, 0.857)}
@@ -59,7 +60,7 @@ class Replay:
     def take(self, line: Line) -> None:
         inventory = self.machine.inventory
         if line["kind"] == "plan":
-            plan = Plan.from_json(line["payload"])
+            plan = Plan.from_json(line["payload"] | {"version": PROTOCOL_VERSION})  # of an earlier one, as it reads
             stream = inventory.streams.get(plan.stream)
             if stream is not None and (stream.plan is None or plan.epoch > stream.plan.epoch):
                 inventory.hold(stream, plan)
