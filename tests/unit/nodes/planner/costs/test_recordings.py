@@ -44,8 +44,12 @@ READERS: dict[str, Callable[[Line, bytes], pe.PlannerEvent]] = {
 
 
 def lines(name: str) -> Iterator[Line]:
+    """A recording's lines; what is read of them is as in the protocol of today."""
     with lzma.open(FOLDER / f"{name}.jsonl.xz", "rt") as file:
-        yield from map(json.loads, file)
+        for line in map(json.loads, file):
+            key = "version" if line["kind"] == "plan" else "protocol"
+            spoken = {key: PROTOCOL_VERSION} if key in line["payload"] else {}
+            yield line | {"payload": line["payload"] | spoken}
 
 
 @dataclass(slots=True)
@@ -60,7 +64,7 @@ class Replay:
     def take(self, line: Line) -> None:
         inventory = self.machine.inventory
         if line["kind"] == "plan":
-            plan = Plan.from_json(line["payload"] | {"version": PROTOCOL_VERSION})  # of an earlier one, as it reads
+            plan = Plan.from_json(line["payload"])
             stream = inventory.streams.get(plan.stream)
             if stream is not None and (stream.plan is None or plan.epoch > stream.plan.epoch):
                 inventory.hold(stream, plan)
