@@ -62,7 +62,14 @@ def _alternatives(
     table = Table(title=f"every planner{without}, with the same costs", title_justify="left")
     for heading in ("planner", "runs on"):
         table.add_column(heading)
-    for heading in ("ms a frame", "frames/s", "edge-cloud kB", "times the best"):
+    joules = [a.priced_plan.predicted.joules for a in alternatives if a.priced_plan is not None]
+    for heading in (
+        "ms a frame",
+        "frames/s",
+        "edge-cloud kB",
+        *(["J a frame"] if any(joules) else []),
+        "times the best",
+    ):
         table.add_column(heading, justify="right")
     for alternative in alternatives:
         priced_plan = alternative.priced_plan
@@ -78,6 +85,7 @@ def _alternatives(
             f"{predicted.seconds * 1e3:.1f}",
             rate,
             f"{predicted.backbone_nbytes / 1e3:,.0f}",
+            *([f"{predicted.joules:.3g}"] if any(joules) else []),
             ratio,
         )
     return table

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from nodes.cli import front as front_commands
 from nodes.cli.explanation import explanation
 from nodes.cli.options import STDOUT
 from nodes.config.model_settings import source_of as configured_source
@@ -45,14 +46,23 @@ def run(
     map_path: Path | None = None,
     pictures: Path | None = None,
     tiles_picture: Path | None = None,
+    front: str | None = None,
     input_size: str = "",
     imports: Sequence[str] = (),
 ) -> int:
     """Plan, and print or write what was asked for; the exit code. Raises TrisectError, BrokerError."""
     config = offline.find_config(nodes)
     graph = with_input(graph_of(source_of(model, config, input_size, imports)))
+    by_energy = front is not None and "energy" in front
+    try:
+        config.check_power(PlanRequest(objective="energy") if by_energy else plan_request, model)
+    except ValueError as error:
+        raise ConfigError(f"{nodes}: {error}") from error
     constraints, objective = constraints_of(graph, plan_request.constraints), plan_request.parsed_objective()
     node_sets = offline.node_sets(config, graph, plan_request.constraints.exclude_nodes)
+    if front is not None:
+        front_commands.run(graph, node_sets, constraints, front, json_path=json_path, pictures=pictures)
+        return 0
     console = wide_screen(stderr=json_path == STDOUT)
     with console.status("plan") as status:
         found = explain(graph, node_sets, constraints, objective, progress=status.update)
@@ -126,6 +136,7 @@ def plan_request_of(
     exclude: Sequence[str] | None,
     upload_limit: Sequence[str] | None,
     time_limit: Sequence[str] | None,
+    energy_limit: float | None = None,
 ) -> PlanRequest:
     """The plan request of a command line's options. Raises ConfigError, which names the option."""
     forbidden: dict[str, list[str]] = {}
@@ -141,6 +152,8 @@ def plan_request_of(
         "time_limit": _unique("--time-limit", time_limit),
     }
     asked: dict[str, Any] = {"constraints": {key: value for key, value in constraints.items() if value}}
+    if energy_limit is not None:
+        asked["constraints"]["energy_limit_j"] = energy_limit
     asked |= {key: value for key, value in (("objective", objective), ("planner", planner)) if value is not None}
     return read_plan_request(asked)
 

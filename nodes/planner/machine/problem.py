@@ -170,7 +170,7 @@ def planning_problem(
             costs = judging(registry.costs(binding, nodes, snapshots))
             yield static_costs.node_set(nodes, costs, registry.kept_from_decoding(binding, nodes))
 
-    joined = pools.join(graph, list(node_sets()), choose=plan_request.planner == EXACT)
+    joined = pools.drawing(static_costs.draws).join(graph, list(node_sets()), choose=plan_request.planner == EXACT)
     return PlanningProblem(graph, joined, plan_request)
 
 
