@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ def run(
     console = wide_screen(stderr=json_path == STDOUT)
     with console.status("plan") as status:
         found = explain(graph, node_sets, constraints, objective, progress=status.update)
+    predicted = found.best.predicted.within(offline.deviation(config, found.best))
+    found = replace(found, best=replace(found.best, predicted=predicted))
     _show(graph, found, json_path, console)
     if pictures is not None:
         _write_pictures(graph, found.best, pictures, console)
