@@ -277,7 +277,7 @@ def read_result(payload: bytes) -> dict[str, Any]:
     return result
 
 
-T = TypeVar("T", NodeState, NodeInfo, LinkReport, Applied, Owner)
+T = TypeVar("T")
 
 
 def to_bytes(message: Any) -> bytes:
