@@ -12,6 +12,7 @@ import typer
 
 from nodes.cli import broker as broker_commands
 from nodes.cli import enrol as enrolling
+from nodes.cli import model as pushing
 from nodes.cli import model_commands as models
 from nodes.cli import pipeline_commands as running
 from nodes.cli import process_commands as processes
@@ -73,6 +74,7 @@ for _command in (
 _bench = typer.Typer(help="Measure what this machine can do.", no_args_is_help=True)
 _bench.command("engines")(models.bench_engines)
 app.add_typer(_bench, name="bench")
+app.add_typer(pushing.app, name="model")
 app.add_typer(broker_commands.app, name="broker")
 app.add_typer(supervising.service, name="service")
 

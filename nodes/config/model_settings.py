@@ -55,15 +55,18 @@ def labels_of(section: ModelSection) -> tuple[str, ...] | None:
         return tuple(map(str, held)) if isinstance(held, list) else None
     if section.labels is None:
         return _imagenet_labels() if section.weights == "imagenet" else None
+    return read_labels(section.labels)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The names of classes in a file: one a line, or as Keras's index. Raises ConfigError."""
     try:
-        return _read_labels(section.labels)
+        return _read_labels(path)
     except OSError as error:
-        raise ConfigError(f"models: labels: {section.labels}: {error.strerror or error}") from error
+        raise ConfigError(f"models: labels: {path}: {error.strerror or error}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         why = shortened(f"{type(error).__name__}: {error}")
-        raise ConfigError(
-            f"models: labels: {section.labels}: not labels, one a line or as Keras's index: {why}"
-        ) from error
+        raise ConfigError(f"models: labels: {path}: not labels, one a line or as Keras's index: {why}") from error
 
 
 def check_labels(model: str, labels: Sequence[str] | None, graph: ModelGraph) -> None:

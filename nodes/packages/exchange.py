@@ -207,6 +207,11 @@ class Exchange:
         """What others hold."""
         return self._holdings
 
+    @property
+    def internal_errors_total(self) -> int:
+        """Faults of this code and of callbacks."""
+        return self.failures.total
+
     def report(self) -> dict[str, float]:
         """Telemetry."""
         return {
@@ -428,8 +433,10 @@ class Exchange:
 
     def _drop(self, key: Hashable, now: float) -> None:
         for digest, opened in self._open.items():
-            if opened.waiting.pop(key, None) is not None:
+            waiting = opened.waiting.pop(key, None)
+            if waiting is not None:
                 self._perform(digest, opened, opened.fetcher.drop(key, now))
+                waiting[1](TrisectError("it is not wanted any more"))
 
     def _piece_arrived(self, digest: str, message: Message, now: float) -> None:
         parsed, opened = self._names.parse(message.topic), self._open.get(digest)

@@ -87,7 +87,8 @@ class NodeInfo:
     if it was never measured, since all models are profiled. `role` is `worker` for a node that computes tiles only.
     `bits` and `tiles` are the promise of its engine on its processor (`pipeline.engines.promise`). `answers` are those
     to seeded frames, by model, where engines may differ (`pipeline.engines.answers`). `codecs` are those that the node
-    can encode and decode, with its speed: no other is used between it and another node.
+    can encode and decode, with its speed: no other is used between it and another node. `refused_versions` are versions
+    of pushed models that this device went back from, with the reasons.
     """
 
     node: NodeName
@@ -106,6 +107,7 @@ class NodeInfo:
     tiles: Word = ""
     answers: Annotated[Mapping[Name, Answers], Field(max_length=ranges.MOST_STREAMS)] = field(default_factory=dict)
     codecs: Annotated[Mapping[Name, CodecSpeed], Field(max_length=32)] = field(default_factory=dict)
+    refused_versions: Annotated[Mapping[Name, Reason], Field(max_length=64)] = field(default_factory=dict)
 
     @property
     def is_worker(self) -> bool:

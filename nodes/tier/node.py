@@ -54,12 +54,14 @@ from nodes.tier.meter import Meter
 from nodes.tier.outbound import Outbound
 from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
+from nodes.tier.pushed_models import Pushed, PushedModels
 from nodes.tier.sources import Source
 from nodes.tier.tensor_topics import tensor_subscriptions
+from nodes.tier.versions import Versions
 from pipeline.errors import ConfigError, FrameError, TrisectError
 from pipeline.frames.inputs import to_inputs
 from pipeline.models.host_memory import TooLarge
-from pipeline.plan import NodeId, StreamId
+from pipeline.plan import NodeId, Plan, StreamId
 
 if TYPE_CHECKING:
     from pipeline.profiling.profile import Profile
@@ -85,10 +87,12 @@ class TierNode:
         self.names, self._check = Namespace(config.pipeline), check
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
-        self._used = sorted({stream.model for stream in config.streams.values()})
-        self._preprocess = {name: preprocess_of(config.models[name]) for name in self._used}
+        used = sorted({stream.model for stream in config.streams.values()})
+        self._of_files = [name for name in used if not config.models[name].is_pushed]
+        self._of_broker = [name for name in used if config.models[name].is_pushed]
+        self._preprocess = {name: preprocess_of(config.models[name]) for name in self._of_files}
         # only a device names classes, and it says what is wrong with a file before seconds of loading
-        named = {s.model: config.models[s.model] for s in self.streams.values()}
+        named = {s.model: config.models[s.model] for s in self.streams.values() if s.model in self._of_files}
         self._labels = {name: labels_of(model) for name, model in named.items() if model.labels is not None}
         self._state_dir = state_dir / config.pipeline
         self.is_serving = False
@@ -96,7 +100,7 @@ class TierNode:
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
         self._guard = Guard(_log, str(node))
         stands_by = self.section.standby and self.section.memory_mb is None
-        self._to_stand_by = {section.model for section in self.streams.values()} if stands_by else set()
+        self._to_stand_by = set(self.streams) if stands_by else set()
         self._stand_by_at = math.inf
 
     def run(self) -> None:
@@ -128,7 +132,15 @@ class TierNode:
             offer=self._inbox.put,
         )
         self._ownership = Ownership(self.presence, self.names, self.streams, gone=gone, on_lost=self.stop)
-        with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self.presence:
+        self._pushed = PushedModels(
+            self.config,
+            self.node,
+            self._of_broker,
+            self.presence.border,
+            on_version=self._version_arrived,
+            on_whole=self._whole_arrived,
+        )
+        with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self.presence, self._pushed:
             self._load()
             self._assemble()
             self._introduce()
@@ -158,8 +170,18 @@ class TierNode:
     def _load(self) -> None:
         from pipeline.profiling import calibration, profile
 
-        sources = {name: source_of(name, self.config.models[name]) for name in self._used}
-        self._engine, self._models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact)
+        sources = {name: source_of(name, self.config.models[name]) for name in self._of_files}
+        pushed = self._pushed.first()
+        self._engine, self._models = load(
+            self.config.engine_of(self.node),
+            sources,
+            self._threads,
+            self.config.exact,
+            {one.name: one.package for one in pushed},
+        )
+        self._versions = Versions(self.streams, pushed)
+        for one in pushed:
+            self._preprocess[one.name], self._labels[one.name] = one.preprocess, one.labels
         self._promise = self._engine.promise(self._models.values())
         _log.info("engine %s %s: %s", self._engine.name, self._engine.version, self._promise)
         self.graphs = {name: model.graph for name, model in self._models.items()}
@@ -176,15 +198,13 @@ class TierNode:
         node, graphs, clock = self.node, self.graphs, self.presence.clock
         for name, names in self._labels.items():
             check_labels(name, names, graphs[name])
-        named = {section.model for section in self.streams.values()} - self._labels.keys()
+        named = {self._versions.model_of[name] for name in self.streams} - self._labels.keys()
         self._labels |= {name: labels_of(self.config.models[name]) for name in named}
-        labels = {name: self._labels.get(name) for name in graphs}
         self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
-        owned = {name: graphs[section.model] for name, section in self.streams.items()}
         border = self.presence.border
-        self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put, border)
+        self._inbound = Inbound(node, self.names, self.machine, self.streams, self.meter, self._inbox.put, border)
         self._outbound = Outbound(
-            self.config, node, self.session, self._frame_ledger, graphs, labels, self.meter, clock
+            self.config, node, self.session, self._frame_ledger, graphs, self._labels, self.meter, clock
         )
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
         self._watch = LinkWatch(self.config, self.names, self.presence)
@@ -203,14 +223,15 @@ class TierNode:
             is_compiling=lambda: self._prepare.is_busy,
         )
         for name, profile in self._profiles.items():
-            if profile is None:
+            if profile is None and self._pushed.is_whole(name):
                 self._prepare.put(partial(self._measure, name))
 
     def _perform(self, action: do.Action) -> None:
         match action:
             case do.Prepare():
-                self._prepare.put(partial(self._prepare_epoch, action))
+                self._fetch_then_prepare(action)
             case do.Release():
+                self._pushed.drop((action.stream, action.epoch))
                 self._prepare.put(partial(self._release_epoch, action))
             case do.AnnounceApplied():
                 self._announce(action)
@@ -238,7 +259,7 @@ class TierNode:
         section = self.streams[name]
         return StreamSettings(
             stream=name,
-            model=section.model,
+            model=self._versions.model_of[name],
             window=section.window,
             frame_timeout_s=section.frame_timeout_s,
             first_sequence=sequences.reserve(self._state_dir / f"{name}.sequence"),
@@ -247,6 +268,22 @@ class TierNode:
     def _introduce(self) -> None:
         """Say what this node is and can do: retained, and said again at each connect."""
         from pipeline.profiling import codec_speeds
+
+        keep, topic = self.presence.words.keep, self.names.topic
+        self._codecs = codec_speeds.measured_or_kept(self._engine)
+        self._say_info()
+        for profile in self._profiles.values():
+            if profile is not None:
+                self._publish_profile(profile)
+        self._announce(do.AnnounceApplied({}))
+        wait_up(self.session)
+        check_packet_limit(self.session)
+        most = chunk_bytes(self.config.transport, self.session)
+        report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=most)
+        keep(topic(topics.LINK, node=self.node), to_bytes(report))
+        _log.info("link: %s", report.describe())
+
+    def _say_info(self) -> None:
         from pipeline.profiling.profile import hardware
 
         keep, topic = self.presence.words.keep, self.names.topic
@@ -262,25 +299,16 @@ class TierNode:
             threads=self._engine.threads,
             hardware=hardware(),
             models={name: graph.digest for name, graph in self.graphs.items()},
-            streams={name: section.model for name, section in self.streams.items()},
+            streams=dict(self._versions.model_of),
             speed=self._speed.to_json() if self._speed else None,
             role=self.section.role,
             bits=self._promise.bits,
             tiles=self._promise.tiles,
             answers=answers_where_asked(self.config, self._engine, self._models),
-            codecs=codec_speeds.measured_or_kept(self._engine),
+            codecs=self._codecs,
+            refused_versions=self._versions.refused,
         )
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
-        for profile in self._profiles.values():
-            if profile is not None:
-                self._publish_profile(profile)
-        self._announce(do.AnnounceApplied({}))
-        wait_up(self.session)
-        check_packet_limit(self.session)
-        most = chunk_bytes(self.config.transport, self.session)
-        report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=most)
-        keep(topic(topics.LINK, node=self.node), to_bytes(report))
-        _log.info("link: %s", report.describe())
 
     def _publish_profile(self, profile: Profile) -> None:
         topic = self.names.topic(topics.PROFILE, node=self.node, model=profile.model)
@@ -351,6 +379,9 @@ class TierNode:
             for action in actions:
                 with self._guard.over(action):
                     self._perform(action)
+            if isinstance(event, ev.ModelArrived):
+                with self._guard.over(event):
+                    self._say_info()
             if now >= report_at:
                 # on a grid: a report that is a tick late does not make all later ones late
                 report_at = max(report_at + self.config.telemetry.interval_s, now)
@@ -420,6 +451,7 @@ class TierNode:
             "queued_bytes": self.session.queued_bytes,
             "reconnects_total": self.session.reconnects_total,
             **self.presence.certificate_report(),
+            **self._pushed.report(),
         }
         if self.session.is_up:
             self.session.publish(
@@ -429,19 +461,21 @@ class TierNode:
     def _internal_errors(self) -> int:
         workers = (self._frames, self._inbound.worker, self._compute.worker, self._outbound.worker, self._prepare)
         threads = sum(worker.failures.total for worker in workers) + self._watch.failures.total
+        threads += self._pushed.internal_errors_total
         return self._guard.total + self.session.internal_errors_total + threads
 
     # Work, each in its own thread.
 
     def _decode_frame(self, action: do.DecodeFrame) -> None:
         section = self.streams[action.stream]
-        model, graph = section.model, self.graphs[section.model]
+        model, graph = action.model, self.graphs[action.model]
         pending_frame: PendingFrame = action.pending_frame
         began = time.perf_counter()
-        pending_frame.entered_at = time.monotonic()
-        is_recorded = self._frame_ledger.entered(action.stream, action.sequence, pending_frame)
+        if pending_frame.is_recorded is None:  # else it is made the input of another version of the model
+            pending_frame.entered_at = time.monotonic()
+            pending_frame.is_recorded = self._frame_ledger.entered(action.stream, action.sequence, pending_frame)
         try:
-            if not is_recorded and section.unrecorded == "refuse":
+            if not pending_frame.is_recorded and section.unrecorded == "refuse":
                 raise FrameError("the device cannot record frames on its disk, and its stream has unrecorded: refuse")
             inputs = to_inputs(pending_frame.payload, graph, self._preprocess[model], section.max_pixels)
         except FrameError as error:
@@ -450,12 +484,12 @@ class TierNode:
             seconds = time.perf_counter() - began
             self.meter.sample("decode_seconds", seconds, action.stream)
             self.meter.count_of(action.stream, "received_bytes_total", pending_frame.nbytes)
-            self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds))
+            self._inbox.put(ev.FrameDecoded(action.stream, action.sequence, inputs, seconds, model))
             for tensor, array in inputs.items():
                 self._trials.consider(action.stream, tensor, array)
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
-        self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error)))
+        self._inbox.put(ev.FrameUndecodable(action.stream, action.sequence, str(error), action.model))
 
     def _measure(self, name: str) -> None:
         from pipeline.profiling.profile import measure_or_load
@@ -465,8 +499,11 @@ class TierNode:
         self._publish_profile(profile)
         _log.info("profiled %s in %.1f s: %.1f ms a frame", name, time.monotonic() - began, profile.total_seconds * 1e3)
 
-    def _stand_by(self, name: str) -> None:
-        began = time.monotonic()
+    def _stand_by(self, stream: StreamId) -> None:
+        name, began = self._versions.model_of[stream], time.monotonic()
+        if not self._pushed.is_whole(name):
+            _log.info("the whole of %s does not stand by: parts of its package are here only", name)
+            return
         try:
             self._compute.stand_by(name)
         except TooLarge as error:
@@ -479,6 +516,39 @@ class TierNode:
         self._inbound.forget_epoch(action.stream, action.epoch)
         self.meter.forget_segment(action.stream, action.epoch)
         self.session.unsubscribe(self._subscribed.pop((action.stream, action.epoch), []), channel=Channel.BULK)
+
+    def _fetch_then_prepare(self, action: do.Prepare) -> None:
+        """Compile once all that the epoch's blocks need is here; the epoch before runs on meanwhile."""
+        plan, blocks = action.plan, set(action.stage.blocks if action.stage is not None else ())
+        if action.tiled is not None:
+            blocks |= set(action.tiled.stack.blocks)
+        job = partial(self._prepare_epoch, action)
+        failed = partial(self._not_prepared, plan)
+        self._pushed.fetch((plan.stream, plan.epoch), plan.model, blocks, lambda: self._prepare.put(job), failed)
+
+    def _not_prepared(self, plan: Plan, error: Exception) -> None:
+        self._inbox.put(ev.PrepareFailed(plan.stream, plan.epoch, f"{type(error).__name__}: {error}"))
+        owner = self.machine.owners.get(plan.stream)
+        if owner is not None and owner.active_model != plan.model:
+            back = self._versions.refuses(plan.stream, plan.model, error)
+            if back is not None:
+                _log.warning("stream %s goes back to %s: %s", plan.stream, back, error)
+                self._inbox.put(ev.ModelArrived(back, self.graphs[back], (plan.stream,)))
+
+    def _version_arrived(self, pushed: Pushed) -> None:
+        """A new version was rolled out; its header is here. Streams go over to it when a plan of it is ready."""
+        from pipeline.profiling import profile
+
+        self._preprocess[pushed.name], self._labels[pushed.name] = pushed.preprocess, pushed.labels
+        self._models[pushed.name], self.graphs[pushed.name] = pushed.package, pushed.package.graph
+        self._profiles[pushed.name] = profile.cached(self._engine, pushed.package)
+        self._promise = self._engine.promise(self._models.values())
+        streams = self._versions.arrived(pushed)
+        self._inbox.put(ev.ModelArrived(pushed.name, pushed.package.graph, streams))
+
+    def _whole_arrived(self, name: str) -> None:
+        if self.is_serving and self._profiles.get(name) is None:
+            self._prepare.offer(partial(self._measure, name))
 
     def _prepare_epoch(self, action: do.Prepare) -> None:
         plan = action.plan
@@ -493,7 +563,7 @@ class TierNode:
         except Exception as error:
             if not isinstance(error, TrisectError):  # which says all there is to say
                 _log.exception("cannot prepare epoch %d of %s", plan.epoch, plan.stream)
-            self._inbox.put(ev.PrepareFailed(plan.stream, plan.epoch, f"{type(error).__name__}: {error}"))
+            self._not_prepared(plan, error)
         else:
             self._inbox.put(ev.Prepared(plan.stream, plan.epoch))
             self._prepare.put(partial(self._compute.prepare_rest, action))

@@ -136,7 +136,7 @@ class Outbound:
         pending_frame: PendingFrame = close.pending_frame
         stream = self._config.streams[close.stream]
         result = result_json(
-            close, self._graphs[stream.model], self._labels[stream.model], pending_frame, self._clock.now()
+            close, self._graphs[close.model], self._labels.get(close.model), pending_frame, self._clock.now()
         )
         payload = to_bytes(result)
 

@@ -101,11 +101,12 @@ class SendFailure:
 
 @dataclass(frozen=True, slots=True)
 class DecodeFrame:
-    """Make an entered frame the model's input."""
+    """Make an entered frame the input of this model, perhaps again, where a new version of it may want another."""
 
     stream: StreamId
     sequence: int
     pending_frame: Any
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,8 @@ class DropFrame:
 class CloseFrame:
     """Publish the frame's one result: all outputs by tensor id, or the error that stands for them.
 
-    `was_alone` says that no frame of the stream was before it on its way, and that it was submitted once.
+    `was_alone` says that no frame of the stream was before it on its way, and that it was submitted once. `model` is
+    the one that has answered.
     """
 
     stream: StreamId
@@ -132,6 +134,7 @@ class CloseFrame:
     trace: Trace
     error: str = ""
     was_alone: bool = False
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

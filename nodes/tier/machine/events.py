@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from nodes.protocol.messages import Applied, NodeState
 from nodes.protocol.work import Work
+from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.wire import Array, FrameKey, Trace
 
@@ -17,6 +18,15 @@ class PlanArrived:
     """The planner published a plan."""
 
     plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class ModelArrived:
+    """A model is here under this name, a version of its own; these streams of this device go over to it."""
+
+    name: str
+    graph: ModelGraph
+    streams: tuple[StreamId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +125,23 @@ class FrameOffered:
 
 @dataclass(frozen=True, slots=True)
 class FrameDecoded:
-    """An entered frame became the model's input tensors, by tensor id."""
+    """An entered frame became the input tensors of this model, by tensor id; None: of the one that it entered for."""
 
     stream: StreamId
     sequence: int
     inputs: Mapping[int, Array]
     decode_seconds: float
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FrameUndecodable:
-    """An entered frame is no input of the model."""
+    """An entered frame is no input of this model; None: of the one that it entered for."""
 
     stream: StreamId
     sequence: int
     message: str
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +182,7 @@ class Tick:
 
 Event: TypeAlias = (
     PlanArrived
+    | ModelArrived
     | Prepared
     | PrepareFailed
     | PeerStateArrived
