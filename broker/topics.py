@@ -84,7 +84,7 @@ OWNER: Final = _topic(  # see broker.messages.OwnershipToken
 )
 INFO: Final = _topic("node/{node}/info", "NodeInfo", "json", by="own", to=_PEOPLE, most=4 * MIB, retain=True)
 MODEL: Final = _topic(  # a digest names one manifest, and another one under it is refused
-    "model/{digest}", "Manifest", "json", by="node operator", to=_ALL, most=32 * MIB, retain=True
+    "model/{digest}", "Manifest", "json", by="node", to=_ALL, most=32 * MIB, retain=True
 )
 PROFILE: Final = _topic(
     "node/{node}/profile/{model}", "Profile", "json", by="own", to=_PEOPLE, most=4 * MIB, retain=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,7 +42,7 @@ def push(
 
     settings = load_config(config)
     sides = parse_size(size)
-    if sides and len(sides) != 2:
+    if sides and len(sides) != len(("height", "width")):
         raise ConfigError(f"--size {size}: height and width with x between, as in 224x224")
     if not no_wait and not any(node.store for node in settings.nodes.values()):
         print("no node keeps packages whole (store: true), so this serves until plans have brought each piece to one")
@@ -83,39 +84,19 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonFlag = False) -> N
     from nodes.display.text import json_line, plain
     from nodes.packages import publishing
 
-    there = publishing.known(load_config(config))
-    rows = []
-    for digest, package in sorted(there.packages.items(), key=lambda item: (item[1].manifest.name, item[0])):
-        manifest = package.manifest
-        held = {name: len(pieces) / len(manifest.pieces) for name, pieces in there.holders_of(digest).items()}
-        used = {model: one.number for model, one in there.versions.items() if one.package == digest}
-        rows.append(
-            {
-                "package": digest,
-                "name": manifest.name,
-                "model": manifest.model,
-                "bytes": manifest.size,
-                "version_of": used,
-                "held": {name: round(share, 4) for name, share in sorted(held.items())},
-            }
-        )
+    rows = publishing.rows(load_config(config))
     if as_json:
         for row in rows:
-            print(json_line(row))
+            print(json_line(asdict(row)))
         return
     table = Table("package", "name", "MB", "version of", "held by")
-    for row, package in zip(
-        rows, sorted(there.packages.values(), key=lambda p: (p.manifest.name, p.digest)), strict=True
-    ):
-        used, held = row["version_of"], row["held"]
-        assert isinstance(used, dict)
-        assert isinstance(held, dict)
+    for row in rows:
         table.add_row(
-            package.digest,
-            plain(package.manifest.name),
-            f"{package.manifest.size / 1e6:,.1f}",
-            ", ".join(f"{model} ({number})" for model, number in used.items()),
-            ", ".join(f"{name} {share:.0%}" for name, share in held.items()) or "nobody",
+            row.package,
+            plain(row.name),
+            f"{row.nbytes / 1e6:,.1f}",
+            ", ".join(f"{model} ({number})" for model, number in row.version_of.items()),
+            ", ".join(f"{name} {share:.0%}" for name, share in row.held.items()) or "nobody",
         )
     Screen().print(table)
 

@@ -50,13 +50,14 @@ class Known:
 
     def take(self, kind: topics.Topic, fields: Mapping[str, str], value: Any) -> None:
         """Take a message, or that there is none any more (None)."""
-        table: dict[str, Any] = {
+        tables: dict[topics.Topic, dict[str, Any]] = {
             topics.PACKAGE: self.packages,
             topics.VERSION: self.versions,
             topics.HOLDINGS: self.holdings,
             topics.PLAN: self.plans,
             topics.INFO: self.infos,
-        }[kind]
+        }
+        table = tables[kind]
         (key,) = fields.values()
         if value is None:
             table.pop(key, None)
@@ -127,8 +128,6 @@ def push(
         exchange.offer(WholeFile(path, manifest))
         published = PublishedPackage(manifest, digest)
         published = PublishedPackage(manifest, digest, _seal(member, published.text(config.pipeline)))
-        graph = package.graph
-        session.publish(names.topic(topics.MODEL, digest=graph.digest), to_bytes(graph.to_json()), retain=True)
         session.publish(names.topic(topics.PACKAGE, digest=digest), to_bytes(published.to_json()), retain=True)
         try:
             if waits:
@@ -181,11 +180,30 @@ def _seal(member: Credentials | None, text: str) -> Seal | None:
     return Seal(member.certificate, sign(text, member.key))
 
 
-def known(config: Config) -> Known:
-    """What there is at the broker."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A published package: whose version it is (by model, the number), and the share of it that each member holds."""
+
+    package: str
+    name: str
+    model: str
+    nbytes: int
+    version_of: Mapping[str, int]
+    held: Mapping[str, float]
+
+
+def rows(config: Config) -> list[Row]:
+    """What is published at the broker, by name."""
     with guest_session(config, "models") as session:
         session.start(CONNECT_WAIT_S)
-        return _Look(config, session).take()
+        there = _Look(config, session).take()
+    found = []
+    for digest, package in there.packages.items():
+        manifest = package.manifest
+        held = {name: round(len(p) / len(manifest.pieces), 4) for name, p in sorted(there.holders_of(digest).items())}
+        used = {model: one.number for model, one in there.versions.items() if one.package == digest}
+        found.append(Row(digest, manifest.name, manifest.model, manifest.size, used, held))
+    return sorted(found, key=lambda row: (row.name, row.package))
 
 
 def roll_out(config: Config, model: str, package: str | None = None, *, timeout_s: float = 120.0) -> Version:
@@ -198,7 +216,8 @@ def roll_out(config: Config, model: str, package: str | None = None, *, timeout_
     if section is None or not section.is_pushed:
         pushed = [name for name, one in config.models.items() if one.is_pushed]
         raise ConfigError(
-            f"model {model!r} is none whose source is pushed in the configuration; such are: {', '.join(pushed) or 'none'}"
+            f"model {model!r} is none whose source is pushed in the configuration; such are: "
+            f"{', '.join(pushed) or 'none'}"
         )
     member, names = config.broker.credentials, Namespace(config.pipeline)
     with guest_session(config, "rollout") as session:
@@ -259,7 +278,10 @@ def _until_run(config: Config, look: _Look, version: Version, timeout_s: float) 
 
 
 def remove(config: Config, package: str) -> str:
-    """Publish a package no more, and have nodes delete it; returns its digest. Raises ConfigError while it is in use."""
+    """Publish a package no more, and have nodes delete it; returns its digest.
+
+    Raises ConfigError while it is in use.
+    """
     with guest_session(config, "remove") as session:
         session.start(CONNECT_WAIT_S)
         there = _Look(config, session).take()
@@ -272,7 +294,7 @@ def remove(config: Config, package: str) -> str:
         (digest,) = found
         if used := [model for model, version in there.versions.items() if version.package == digest]:
             raise ConfigError(
-                f"package {digest} is the version of {', '.join(used)}; roll another one out first, which takes its place"
+                f"package {digest} is the version of {', '.join(used)}; roll another one out first, in its place"
             )
         if running := [name for name, plan in there.plans.items() if plan.model.endswith(versioned("", digest))]:
             raise ConfigError(f"package {digest} is still run by stream {', '.join(running)}")

@@ -495,7 +495,9 @@ class TierNode:
         from pipeline.profiling.profile import measure_or_load
 
         began = time.monotonic()
-        profile = measure_or_load(self._engine, self._models[name])
+        if self._profiles.get(name) is not None:
+            return
+        profile = self._profiles[name] = measure_or_load(self._engine, self._models[name])
         self._publish_profile(profile)
         _log.info("profiled %s in %.1f s: %.1f ms a frame", name, time.monotonic() - began, profile.total_seconds * 1e3)
 

@@ -166,7 +166,7 @@ class PushedModels:
 
     def _opened(self, version: Version, package: PublishedPackage, file: PartialPackage) -> None:
         try:
-            pushed = Pushed(version.model, version.name, package.digest, file.open(version.name), package.manifest)
+            pushed = Pushed(version.model, version.name, package.digest, file.open(version.model), package.manifest)
         except ModelError as error:
             self._not_opened(version, error)
             return

@@ -31,7 +31,7 @@ def result_json(
         "sequence": close.sequence,
         "ok": not close.error,
         "source": pending_frame.source,
-        "model": graph.name,
+        "model": close.model or graph.name,
         "epoch": close.epoch,
         "attempt": close.attempt,
         "seconds": round(time.monotonic() - pending_frame.entered_at, DIGITS),

@@ -17,6 +17,7 @@ from nodes.planner.costs.send_receive_overhead import SendReceiveOverhead
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.costs.tile_overhead import TileOverhead
 from nodes.planner.machine.equality import Equality
+from nodes.planner.machine.fetches import Fetches
 from nodes.planner.machine.utilisation import Loads, StreamLoad
 from nodes.protocol.messages import Applied, LegSeconds, LifeState, LinkReport, NodeInfo, NodeState, TileSeconds
 from nodes.protocol.peers import Peers
@@ -62,6 +63,7 @@ class Registry:
     send_receive_overhead: SendReceiveOverhead = field(default_factory=SendReceiveOverhead)
     frame_overheads: Constants[tuple[NodeId, str]] = field(default_factory=Constants)
     loads: Loads = field(default_factory=Loads)
+    fetches: Fetches = field(init=False)
     _by_tier: dict[tuple[str, bool], list[NodeId]] = field(default_factory=dict)
     _owners: dict[StreamId, set[NodeId]] = field(default_factory=dict)
     _epochs_seen: dict[StreamId, dict[NodeId, int]] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Registry:
 
     def __post_init__(self) -> None:
         self.link_rates = Links(self.links)
+        self.fetches = Fetches(self.links)
         self.compute = ComputeSeconds(self.infos, self.graphs)
 
     def validate(self) -> None:

@@ -2,10 +2,21 @@
 
 import random
 from collections import deque
+from collections.abc import Iterable
 
 import pytest
 
-from nodes.packages.fetching import MOST_ASKED, PATIENCE_S, Ask, Complete, Fetcher, Queue, Subscribe, Unsubscribe
+from nodes.packages.fetching import (
+    MOST_ASKED,
+    PATIENCE_S,
+    Action,
+    Ask,
+    Complete,
+    Fetcher,
+    Queue,
+    Subscribe,
+    Unsubscribe,
+)
 
 PIECES = 150
 PIECE_BYTES = 1_000
@@ -76,57 +87,67 @@ def test_what_comes_without_having_been_asked_for_is_not_asked_for() -> None:
     fetcher.want("x", range(20), 0.0)
     for piece in range(15):
         fetcher.arrived(piece, "edge", 0.0)
-    assert {p for a in fetcher.holds("edge", range(20), 1.0) if isinstance(a, Ask) for p in a.pieces} <= set(range(15, 20))
+    assert {p for a in fetcher.holds("edge", range(20), 1.0) if isinstance(a, Ask) for p in a.pieces} <= set(
+        range(15, 20)
+    )
+
+
+class Several:
+    """Three nodes, begun one after the other, and one sender; each message is late by a few rounds."""
+
+    def __init__(self, seed: int) -> None:
+        self.draw = random.Random(seed)
+        names = ("a", "b", "c")
+        self.fetchers = {name: Fetcher(PIECE_BYTES, share=self.draw.random()) for name in names}
+        self.subscribed: dict[str, set[int]] = {name: set() for name in names}
+        self.arriving: dict[str, deque[tuple[int, int]]] = {name: deque() for name in names}
+        self.begin = {name: self.draw.randrange(0, 30) for name in names}
+        self.done: set[str] = set()
+        self.server, self.sent = Queue(), 0
+
+    def perform(self, name: str, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Subscribe():
+                    self.subscribed[name] |= set(action.pieces)
+                case Unsubscribe():
+                    self.subscribed[name] -= set(action.pieces)
+                case Ask():
+                    self.server.ask("p", action.pieces)
+                case Complete():
+                    self.done.add(name)
+
+    def go(self, step: int) -> None:
+        for name, fetcher in self.fetchers.items():
+            if step == self.begin[name]:
+                self.perform(name, fetcher.holds("edge", range(PIECES), step * 0.001))
+                self.perform(name, fetcher.want("x", range(PIECES), step * 0.001))
+            if self.arriving[name] and self.arriving[name][0][1] <= step:
+                piece, _ = self.arriving[name].popleft()
+                self.perform(name, fetcher.arrived(piece, "edge", step * 0.001, rate=4e4))
+            if step % 50 == 0:
+                fetcher.validate()
+
+    def send(self, step: int) -> None:
+        if (item := self.server.take()) is not None:
+            self.sent += 1
+            self.server.left(*item)
+            for name, subscribed in self.subscribed.items():
+                if item[1] in subscribed:
+                    self.arriving[name].append((item[1], step + self.draw.randrange(2, 6)))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_several_that_want_the_same_have_it_sent_hardly_more_than_once(seed: int) -> None:
-    """Three nodes of different speed, begun one after the other, each message late by a few rounds."""
-    draw = random.Random(seed)
-    names = ("a", "b", "c")
-    fetchers = {name: Fetcher(PIECE_BYTES, share=draw.random()) for name in names}
-    subscribed: dict[str, set[int]] = {name: set() for name in names}
-    done: set[str] = set()
-    server, sent = Queue(), 0
-    requests: deque[tuple[int, ...]] = deque()
-    arriving: dict[str, deque[tuple[int, int]]] = {name: deque() for name in names}
-    begin = {name: draw.randrange(0, 30) for name in names}
-
-    def perform(name: str, actions: object) -> None:
-        for action in actions:  # type: ignore[attr-defined]
-            if isinstance(action, Subscribe):
-                subscribed[name] |= set(action.pieces)
-            elif isinstance(action, Unsubscribe):
-                subscribed[name] -= set(action.pieces)
-            elif isinstance(action, Ask):
-                requests.append(action.pieces)
-            else:
-                done.add(name)
-
+    several = Several(seed)
     for step in range(20_000):
-        now = step * 0.001
-        for name, fetcher in fetchers.items():
-            if step == begin[name]:
-                perform(name, fetcher.holds("edge", range(PIECES), now))
-                perform(name, fetcher.want("x", range(PIECES), now))
-            if arriving[name] and arriving[name][0][1] <= step:
-                piece, _ = arriving[name].popleft()
-                perform(name, fetcher.arrived(piece, "edge", now, rate=4e4))
-            if step % 50 == 0:
-                fetcher.validate()
-        while requests:
-            server.ask("p", requests.popleft())
-        if (item := server.take()) is not None:
-            sent += 1
-            server.left(*item)
-            for name in names:
-                if item[1] in subscribed[name]:
-                    arriving[name].append((item[1], step + draw.randrange(2, 6)))
-        if len(done) == len(names):
+        several.go(step)
+        several.send(step)
+        if len(several.done) == len(several.fetchers):
             break
-    assert done == set(names)
-    late = max(begin.values())  # what had passed by then has to be sent to the last one again
-    assert sent <= PIECES * 1.15 + late
+    assert several.done == several.fetchers.keys()
+    late = max(several.begin.values())  # what had passed by then has to be sent to the last one again
+    assert several.sent <= PIECES * 1.15 + late
 
 
 def test_pieces_asked_for_by_many_wait_once_and_no_more_than_the_limit() -> None:
