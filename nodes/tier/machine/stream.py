@@ -221,7 +221,8 @@ class StreamOwner:
             assert frame.attempt >= frame.attempts_before
             assert len(frame.submitted) <= MOST_ATTEMPTS
             assert all(frame.attempts_before < attempt <= frame.attempt for attempt in frame.submitted)
-            assert not frame.submitted or frame.inputs is not None
+            is_read = frame.inputs is not None
+            assert is_read or not frame.submitted or frame.submitted[frame.attempt].model != frame.model
             assert frame.outputs.keys() < set(self._outputs_of(frame)), "a frame with all outputs is closed"
 
     def _activate(self) -> list[Action]:
