@@ -38,12 +38,13 @@ def init(
     edge: Annotated[list[str] | None, typer.Option(help="A node's id; may be repeated.")] = None,
     cloud: Annotated[list[str] | None, typer.Option(help="A node's id; may be repeated.")] = None,
     config: Annotated[Path | None, typer.Option(help="A configuration to take instead of making one.")] = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Nothing asked: MobileNetV2, three nodes, photos.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Nothing asked: a network, three nodes, photos.")] = False,
     bridge: Annotated[
         str | None, typer.Option(metavar="HOST", help="A second broker in the cloud, joined by a bridge; its address.")
     ] = None,
 ) -> None:
     """Make a pipeline's folder: configuration, authority, the broker's files. Asks for what is not given."""
+    from nodes.cli import drawn_network
     from nodes.enrolment import starting
     from nodes.enrolment.folder import PipelineFolder
 
@@ -64,7 +65,9 @@ def init(
             nodes = {tier: given or [f"{tier}-1"] for tier, given in wanted.items()}
         else:
             nodes = {tier: given or _asked(f"ids of {tier} nodes", f"{tier}-1") for tier, given in wanted.items()}
-        network = given_model or ("mobilenet_v2" if demo else _asked("the model", "mobilenet_v2")[0])
+        if demo and given_model is None:
+            given_model = f"models/{drawn_network.FILE}" if drawn_network.is_needed() else "mobilenet_v2"
+        network = given_model or _asked("the model", "mobilenet_v2")[0]
         text = starting.configuration(
             name, network, "seed:0" if demo else weights, nodes, photos=demo, bridged=bridge is not None
         )
@@ -78,6 +81,8 @@ def init(
     if model is not None and given_model != model:
         (folder / "models").mkdir()
         shutil.copy(model, folder / "models")
+    elif config is None and given_model == f"models/{drawn_network.FILE}":
+        drawn_network.put(folder / "models")
     operator = made.enrol("operator", ["operator"])
     _say_next(made, operator, bridge)
 

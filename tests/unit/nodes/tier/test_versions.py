@@ -28,7 +28,10 @@ def pushed(tmp_path: Path) -> tuple[Pushed, Pushed]:
 
 @pytest.fixture
 def versions(pushed: tuple[Pushed, Pushed]) -> Versions:
-    streams = {CAM: StreamSection(device=NodeId("d"), model="net"), DOOR: StreamSection(device=NodeId("d"), model="other")}
+    streams = {
+        CAM: StreamSection(device=NodeId("d"), model="net"),
+        DOOR: StreamSection(device=NodeId("d"), model="other"),
+    }
     return Versions(streams, [pushed[0]])
 
 
