@@ -28,6 +28,7 @@ from nodes.client.processes import Processes
 from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
 from nodes.display.screen import Screen
+from nodes.enrolment.broker_files import AUTOSAVE_S
 
 DAY_S = 86_400.0
 SETTLE_S = 90.0
@@ -68,7 +69,7 @@ def main() -> None:
 def measure(folder: Path, seconds: float) -> dict[str, object]:
     """Run the pipeline without a frame for so long; returns bytes by process, of logs and of files."""
     (folder / "broker").mkdir()
-    settings = ServerSettings(persistence_dir=folder / "broker")
+    settings = ServerSettings(persistence_dir=folder / "broker", autosave_s=AUTOSAVE_S)
     with Server(settings, log_file=folder / "broker.log") as server, Processes(folder) as processes:
         config_path = demo.write_config(folder, "mobilenet_v2", server.port)
         demo.start_nodes(processes, config_path, folder, Screen(file=StringIO()))

@@ -109,8 +109,8 @@ class Node:
     def stop(self) -> None:
         """End; what has come stays on the disk."""
         self.received_before += self.exchange.received_bytes_total
-        self.session.stop()
         self.exchange.stop()
+        self.session.stop()
 
     @property
     def received(self) -> int:

@@ -155,7 +155,7 @@ class Exchange:
         self._sender.start()
 
     def stop(self) -> None:
-        """End; what has come stays on the disk. The session is the caller's to stop, before this."""
+        """End; what has come stays on the disk. The session is the caller's to stop, after this."""
         with self._may_send:
             self._stopped = True
             self._may_send.notify_all()

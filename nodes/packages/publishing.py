@@ -133,8 +133,8 @@ def push(
             if waits:
                 _until_held(config, session, me, manifest, progress)
         finally:
-            session.stop({names.topic(topics.HOLDINGS, node=me): b""})
             exchange.stop()
+            session.stop({names.topic(topics.HOLDINGS, node=me): b""})
     return manifest
 
 

@@ -92,8 +92,8 @@ class PushedModels:
 
     def __exit__(self, *_: object) -> None:
         if self._exchange is not None:
-            self._session.stop()
             self._exchange.stop()
+            self._session.stop()
 
     def first(self) -> list[Pushed]:
         """The newest version of each model, once all are here; waits for as long as it takes."""

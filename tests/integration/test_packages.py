@@ -66,8 +66,8 @@ class Member:
         return found
 
     def stop(self) -> None:
-        self.session.stop()
         self.exchange.stop()
+        self.session.stop()
 
 
 @dataclass
@@ -150,8 +150,8 @@ def test_who_has_pieces_serves_them_when_who_published_is_gone(lab: Lab) -> None
     first.want(lab.manifest.digest, None)
     assert first.got().is_whole
     lab.members.remove(operator)
-    operator.session.stop({lab.names.topic(topics.HOLDINGS, node="operator"): b""})
     operator.exchange.stop()
+    operator.session.stop({lab.names.topic(topics.HOLDINGS, node="operator"): b""})
     second = lab.member("b")
     known(second, lab)
     second.want(lab.manifest.digest, None)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from broker.server import Server, ServerSettings
-from nodes.cli import demo
+from nodes.cli import demo, sample_images
 from nodes.client.processes import Processes
 from nodes.config.loader import load_config
 from nodes.protocol.packages import versioned
@@ -64,7 +64,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         settings["streams"]["camera"]["model"] = MODEL
         settings["nodes"]["edge-1"]["store"] = True
         path.write_text(yaml.safe_dump(settings))
-        whole = Pipeline(folder, path, load_config(path), server, processes, demo.sample_images.frames(36, seed=2))
+        whole = Pipeline(folder, path, load_config(path), server, processes, sample_images.frames(36, seed=2))
         for node in demo.NODES:
             state = ["--state-dir", str(folder / "state")]
             cache = {"XDG_CACHE_HOME": str(folder / "cache" / node)}

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def package_file(path: Path, *, blocks: int = BLOCKS, weights: int = WEIGHTS, se
     arrays = [draw.standard_normal((width, width)).astype(np.float32) for _ in range(blocks)]
     ops = ((), *((Op("matmul", (i - 1, -1), (i,), (i - 1,), {}),) for i in range(1, blocks + 1)))
     about = {"preprocess": "unit", "labels": [f"class {i}" for i in range(3)], "trisect": "1.2.3"}
-    write(path, Draft(graph, ops, [lambda a=array: a for array in arrays]), about)
+    write(path, Draft(graph, ops, [partial(np.asarray, array) for array in arrays]), about)
     return Package(path)
 
 
