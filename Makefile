@@ -47,6 +47,19 @@ test: setup ## run the tests; ARGS="-k plan" chooses some
 quick: setup ## run the tests that start no processes and build no networks, in a few minutes
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not system and not integration and not slow" $(ARGS)
 
+.PHONY: browser
+browser: setup ## install Chromium with apt, for the tests of the page, where it is not there
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	command -v apt-get >/dev/null || { echo "no apt-get: install Chromium to run the page's tests; they are skipped" >&2; exit 0; }; \
+	if [ "$$(id -u)" = 0 ]; then as_root="env"; elif command -v sudo >/dev/null; then as_root="sudo env"; \
+	else echo "not root: install Chromium to run the page's tests; they are skipped" >&2; exit 0; fi; \
+	echo "installing with apt: chromium"; $$as_root apt-get update -qq; \
+	$$as_root DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null
+
+.PHONY: vendor
+vendor: setup ## fetch the page's libraries again with npm, as nodes/web/vendoring.py names them
+	$(BIN)/python -m nodes.web.vendoring
+
 .PHONY: lock
 lock: setup ## renew requirements.lock from pyproject.toml
 	$(BIN)/pip install --quiet uv

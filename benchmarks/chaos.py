@@ -7,6 +7,10 @@ through lines that can be cut.
 
     python benchmarks/chaos.py --faults 100 --seed 1 --json chaos.json
     python benchmarks/chaos.py --faults 100 --seed 1 --bridge --disk
+    python benchmarks/chaos.py --sum one.json other.json
+
+Most of a fault's time is a wait for a clock or a timeout: several runs, each with a pipeline of its own, share a
+machine well. SIGTERM ends a run after its present fault, with its report.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import os
 import random
 import resource
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -52,7 +57,7 @@ REFUSAL_S = 10.0
 """A plan that is refused is told by the reason of the next one, which comes after the answer to who asked for it."""
 SPARE_BYTES = (64 << 20, 120 << 20)
 """Enough to go on with what is compiled, too little for more (`pipeline.models.footprint`)."""
-PATIENCE_S = 120.0
+PATIENCE_S = 900.0
 CUT_S = 20.0
 WRONG_CLOCK = Path(__file__).parent / "wrong_clock"
 NODES = tuple(map(str, demo.NODES))
@@ -91,17 +96,24 @@ class Chaos:
     """A running pipeline, its two clients, and the faults done to it. `scale` shortens how long faults last."""
 
     def __init__(
-        self, folder: Path, server: Server, processes: Processes, lines: Mapping[str, Line], seed: int, scale: float
+        self,
+        folder: Path,
+        server: Server,
+        processes: Processes,
+        lines: Mapping[str, Line],
+        seed: int,
+        scale: float,
+        rate_hz: float,
     ) -> None:
         self.folder, self.server, self.processes, self.lines = folder, server, processes, lines
-        self.random, self.scale = random.Random(seed), scale
+        self.random, self.scale, self.rate_hz = random.Random(seed), scale, rate_hz
         self.images = sample_images.frames(IMAGES, seed=seed)
         (folder / "images").mkdir()
         for number, image in enumerate(self.images):
             (folder / "images" / f"{number:03d}.jpg").write_bytes(image)
         path = demo.write_config(folder, "mobilenet_v2", server.port)
         settings = yaml.safe_load(path.read_text())
-        source = {"images": str(folder / "images"), "rate_hz": 4.0, "loop": True}
+        source = {"images": str(folder / "images"), "rate_hz": rate_hz, "loop": True}
         settings["streams"][str(FOLDER)] = {**settings["streams"][str(demo.STREAM)], "source": source}
         self.paths = {name: self._write(name, settings, server.port) for name in ("planner", *NODES)}
         for name, line in ((name, line) for name, line in lines.items() if name in NODES):
@@ -151,16 +163,30 @@ class Chaos:
             for client in self.clients.values()
         )
 
+    def place(self) -> None:
+        """Put both streams on three tiers, asked again while the planner is too busy to answer."""
+        give_up = time.monotonic() + PATIENCE_S
+        for stream in self.clients:
+            while True:
+                try:
+                    requests.place(
+                        self.config, stream, edge_from=EDGE_FROM, cloud_from=CLOUD_FROM, timeout_s=PATIENCE_S
+                    )
+                    break
+                except requests.RequestRefused:
+                    if time.monotonic() > give_up:
+                        raise
+
     def publish_until(self, ended: threading.Event) -> None:
-        """Frames for `camera`, as fast as 4 a second, with at most twice the window unanswered."""
+        """Frames for `camera`, as fast as `rate_hz`, with at most twice the window unanswered."""
         client = self.clients[demo.STREAM]
-        while not ended.wait(0.25):
+        while not ended.wait(1 / self.rate_hz):
             if client.in_flight < 2 * demo.WINDOW:
                 client.publish(self.images[self.sent % IMAGES], str(self.sent))
                 self.sent += 1
 
     def fault(self, kind: str) -> None:
-        """Do one, mend it, wait until all is well."""
+        """Do one, undo it, wait until all is well."""
         began = time.monotonic()
         verb, _, names = kind.partition(" ")
         do: dict[str, Callable[[Sequence[str]], None]] = {
@@ -185,6 +211,7 @@ class Chaos:
             lambda: all(len(self.clients[stream].collected.results) > count + 2 for stream, count in before.items()),
         )
         self.faults.append(Fault(kind, began, time.monotonic()))
+        print(f"{time.strftime('%H:%M:%S')} {len(self.faults)} {kind}: {time.monotonic() - began:.1f} s", flush=True)
 
     def _kill(self, names: Sequence[str]) -> None:
         states = self.clients[FOLDER].states
@@ -267,8 +294,7 @@ class Chaos:
                 self.refused_total += client.wait(told, REFUSAL_S)
         self._kill(names)
         self.wait("nodes are back", lambda: self.clients[FOLDER].ready() >= {*demo.NODES, self.config.planner.id})
-        for stream in self.clients:
-            requests.place(self.config, stream, edge_from=EDGE_FROM, cloud_from=CLOUD_FROM, timeout_s=PATIENCE_S)
+        self.place()
 
     @staticmethod
     def _says_refused(client: StreamClient, known: set[int], name: str) -> bool:
@@ -283,19 +309,19 @@ class Chaos:
             time.sleep(self.random.uniform(5.0, 15.0) * self.scale)
             consumer.kill()
 
-    def run(self, kinds: Sequence[str]) -> None:
-        """All faults, then the end of both streams."""
+    def run(self, kinds: Sequence[str], ended_early: threading.Event) -> None:
+        """All faults, or those until it shall end early, then the end of both streams."""
         for name in ("planner", *NODES):
             self.start(name)
         self.wait("start", lambda: all(c.ready() >= set(demo.NODES) and c.active for c in self.clients.values()))
-        for stream in self.clients:
-            requests.place(self.config, stream, edge_from=EDGE_FROM, cloud_from=CLOUD_FROM)
+        self.place()
         ended = threading.Event()
         publisher = threading.Thread(target=self.publish_until, args=(ended,), name="chaos.publisher")
         publisher.start()
         try:
             for kind in kinds:
-                print(f"{time.strftime('%H:%M:%S')} {kind}", flush=True)
+                if ended_early.is_set():
+                    break
                 self.fault(kind)
         finally:
             ended.set()
@@ -307,17 +333,16 @@ class Chaos:
         time.sleep(1.0)
 
     def report(self) -> dict[str, Any]:
-        """Counts for each stream, and the longest gap between results for each kind of fault."""
+        """Counts for each stream, and for each kind of fault the longest gap between results in each of its times."""
         streams = {str(stream): self._stream_report(stream) for stream in self.clients}
-        gaps: dict[str, float] = {}
-        for client in self.clients.values():
-            at = sorted(client.collected.arrivals.values())
-            for fault in self.faults:
-                inside = [b - a for a, b in pairwise(at) if fault.began <= (a + b) / 2 < fault.ended]
-                gaps[fault.kind] = round(max([gaps.get(fault.kind, 0.0), *inside]), 2)
+        arrivals = [sorted(client.collected.arrivals.values()) for client in self.clients.values()]
+        gaps: dict[str, list[float]] = {}
+        for fault in self.faults:
+            inside = [b - a for at in arrivals for a, b in pairwise(at) if fault.began <= (a + b) / 2 < fault.ended]
+            gaps.setdefault(fault.kind, []).append(round(max(inside, default=0.0), 2))
         kinds = Counter(fault.kind for fault in self.faults)
         done = {"faults": len(self.faults), "kinds": dict(kinds), "plans_refused": self.refused_total}
-        return {**done, "streams": streams, "longest_gap_seconds": gaps}
+        return {**done, "streams": streams, "gap_seconds": gaps}
 
     def _stream_report(self, stream: StreamId) -> dict[str, Any]:
         collected = self.clients[stream].collected
@@ -371,7 +396,14 @@ def _brokers(stack: ExitStack, folder: Path, *, is_bridged: bool) -> tuple[Serve
 
 
 def run(
-    kinds: Sequence[str], seed: int, folder: Path, *, scale: float = 1.0, is_bridged: bool = False
+    kinds: Sequence[str],
+    seed: int,
+    folder: Path,
+    *,
+    scale: float = 1.0,
+    is_bridged: bool = False,
+    rate_hz: float = 4.0,
+    ended_early: threading.Event | None = None,
 ) -> Mapping[str, Any]:
     """These faults, in `folder`; returns the report, with `ended` saying why it ended early if it did."""
     (folder / "broker").mkdir(parents=True)
@@ -380,16 +412,37 @@ def run(
             stack.enter_context(small_disk(folder / "state"))
         server, lines = _brokers(stack, folder, is_bridged=is_bridged)
         processes = stack.enter_context(Processes(folder))
-        chaos = Chaos(folder, server, processes, lines, seed, scale)
+        chaos = Chaos(folder, server, processes, lines, seed, scale, rate_hz)
         for client in chaos.clients.values():
             stack.enter_context(client)
         ended = ""
         try:
-            chaos.run(kinds)
-        except TimeoutError as error:
+            chaos.run(kinds, ended_early or threading.Event())
+        except (TimeoutError, requests.RequestRefused) as error:
             ended = str(error)
         processes.stop()
         return {"seed": seed, **chaos.report(), "ended": ended}
+
+
+def summed(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several runs' reports as one: counts added, gaps by kind with how often, their median and the longest."""
+    streams: dict[str, Counter[str]] = {}
+    gaps: dict[str, list[float]] = {}
+    for report in reports:
+        for name, counts in report["streams"].items():
+            streams.setdefault(name, Counter()).update(counts)
+        for kind, seconds in report["gap_seconds"].items():
+            gaps.setdefault(kind, []).extend(seconds)
+    return {
+        "faults": sum(report["faults"] for report in reports),
+        "plans_refused": sum(report["plans_refused"] for report in reports),
+        "streams": {name: dict(counts) for name, counts in streams.items()},
+        "gaps": {
+            kind: {"times": len(of), "median_s": round(statistics.median(of), 2), "longest_s": max(of)}
+            for kind, of in sorted(gaps.items())
+        },
+        "ended": "; ".join(report["ended"] for report in reports if report["ended"]),
+    }
 
 
 def holds(report: Mapping[str, Any]) -> bool:
@@ -407,19 +460,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate-hz", type=float, default=4.0, help="frames a second of each stream; 4")
     parser.add_argument("--only", help="kinds that begin with this")
     parser.add_argument("--bridge", action="store_true", help="the cloud at a broker of its own, behind a bridge")
     parser.add_argument("--disk", action="store_true", help="state in a small file system of its own; needs root")
+    parser.add_argument("--sum", type=Path, nargs="+", help="print the sum of these reports, and run nothing")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--directory", type=Path, help="keep the logs here; it must not exist")
     arguments = parser.parse_args()
+    if arguments.sum:
+        report = summed([json.loads(path.read_text()) for path in arguments.sum])
+        print(json.dumps(report, indent=2))
+        return 0 if holds(report) else 1
     known = KINDS + BRIDGE_KINDS * arguments.bridge + DISK_KINDS * arguments.disk
     chosen = [kind for kind in known if kind.startswith(arguments.only or "")]
     kinds = [chosen[number % len(chosen)] for number in range(arguments.faults)]
     random.Random(arguments.seed).shuffle(kinds)
+    ended_early = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended_early.set())
     with tempfile.TemporaryDirectory(prefix="trisect-chaos-") as temporary:
         folder = arguments.directory or Path(temporary) / "run"
-        report = run(kinds, arguments.seed, folder, is_bridged=arguments.bridge)
+        report = run(
+            kinds,
+            arguments.seed,
+            folder,
+            is_bridged=arguments.bridge,
+            rate_hz=arguments.rate_hz,
+            ended_early=ended_early,
+        )
     text = json.dumps(report, indent=2)
     print(text)
     if arguments.json:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from pipeline.allocator import keep_small
 from tests.properties.fuzz_files import FileFuzz, kinds
 
 SHARES = {"chunks": 0.62, "frames": 0.2, "packages": 0.08, "containers": 0.098, "journals": 0.002}
@@ -34,6 +35,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kinds", default=",".join(SHARES))
     options = parser.parse_args(arguments)
     logging.disable(logging.CRITICAL)
+    keep_small()  # as each node does: else glibc keeps up to 64 MB of what one large picture took
     memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=memory, prefix="trisect-fuzz-") as folder:
         known = kinds(Path(folder))

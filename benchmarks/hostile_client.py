@@ -2,7 +2,8 @@
 
 It hears all that is said, and sends it again, changed a little or not at all, 200 messages a second, on the topics on
 which it was said: plans, states, tensors, answers, requests, frames, results; a tenth of it retained. Frames come at a
-fixed rate from another client, for as long before (calm) as during the attack, in one run.
+fixed rate from another client, for as long before (calm) as during the attack, in one run. It is a process of its own,
+and makes most of its messages before the attack, since to make one takes longer than to send it.
 
     python -m benchmarks.hostile_client [--seconds 60] [--rate 200] [--frames-hz 4] [--json FILE]
 
@@ -14,13 +15,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import random
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +44,8 @@ from tests.properties.mutations import Mutations
 
 HEARD = 64
 FRESH = 4
+LARGE_BYTES = 16_000
+"""In the attack itself, what is larger has some bytes changed, or goes as it is."""
 MOST_BYTES = 200_000
 PATIENCE_S = 120.0
 
@@ -73,15 +79,17 @@ class Hostile:
         return parts[2] if parts[0] == "node" and len(parts) > 2 else parts[0]
 
     def prepare(self, count: int) -> None:
-        """Make so many messages of what was heard, to be sent later: to make one takes longer than to send it."""
+        """Make so many messages of what was heard, to be sent later."""
         self._ready = deque(self._made() for _ in range(count))
 
-    def _made(self) -> tuple[str, str, bytes]:
+    def _made(self, at_most: int = MOST_BYTES) -> tuple[str, str, bytes]:
         chance = self._mutations.chance
         with self._lock:
             kind = chance.choice(sorted(self._heard))
             topic, payload = chance.choice(self._heard[kind])
-        return kind, topic, payload if chance.random() < 0.1 else self._wrong(payload)
+        if chance.random() < 0.1:
+            return kind, topic, payload
+        return kind, topic, self._wrong(payload) if len(payload) <= at_most else self._cut(payload)
 
     def attack(self, seconds: float, rate: float) -> None:
         """Send for so long; one in four is made of what has just been heard."""
@@ -89,7 +97,8 @@ class Hostile:
         began = time.monotonic()
         for number in range(round(seconds * rate)):
             time.sleep(max(0.0, began + number / rate - time.monotonic()))
-            kind, topic, payload = self._ready.popleft() if number % FRESH and self._ready else self._made()
+            is_ready = number % FRESH and self._ready
+            kind, topic, payload = self._ready.popleft() if is_ready else self._made(LARGE_BYTES)
             self._client.publish(topic, payload, qos=1, retain=chance.random() < 0.1)
             self.sent[kind] += 1
         self.seconds = time.monotonic() - began
@@ -98,13 +107,40 @@ class Hostile:
         try:
             return self._mutations.mutated(payload)
         except (ValueError, TypeError, RecursionError, msgpack.UnpackException):  # a photo, a claim, its own nonsense
-            chance = self._mutations.chance
-            return payload[: chance.randrange(len(payload) + 1)] + chance.randbytes(4)
+            return self._cut(payload)
+
+    def _cut(self, payload: bytes) -> bytes:
+        chance = self._mutations.chance
+        return payload[: chance.randrange(len(payload) + 1)] + chance.randbytes(4)
 
     def stop(self) -> None:
         """Leave."""
         self._client.disconnect()
         self._client.loop_stop()
+
+
+def _serve(commands: Connection, port: int, pipeline: str, seed: int) -> None:
+    """The hostile client's process: obeys `prepare` and `attack`, each with its arguments, and says what it did."""
+    hostile = Hostile(port, pipeline, seed)
+    while (command := commands.recv()) is not None:
+        name, *arguments = command
+        getattr(hostile, name)(*arguments)
+        commands.send((hostile.sent, hostile.seconds))
+    hostile.stop()
+
+
+@contextmanager
+def hostile_process(port: int, pipeline: str, seed: int) -> Iterator[Connection]:
+    """A hostile client in a process of its own."""
+    ours, theirs = multiprocessing.Pipe()
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=_serve, args=(theirs, port, pipeline, seed), daemon=True)
+    process.start()
+    try:
+        yield ours
+    finally:
+        ours.send(None)
+        process.join()
 
 
 def main(arguments: list[str]) -> int:
@@ -136,29 +172,32 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         config = load_config(path)
         demo.start_nodes(processes, path, folder, console)
         pids = {name: processes.pid(name) for name in ("planner", *map(str, demo.NODES))}
-        with StreamClient(config, demo.STREAM) as client:
+        with (
+            StreamClient(config, demo.STREAM) as client,
+            hostile_process(server.port, config.pipeline, options.seed) as hostile,
+        ):
             if not client.wait(lambda: client.ready() >= set(demo.NODES) and client.active is not None, 300.0):
                 raise TimeoutError("the nodes are not ready after 300 s")
             demo.split_in_three(client)
             feeder = Feeder(client, options.frames_hz)
-            hostile = Hostile(server.port, config.pipeline, options.seed)
             feeder.run(10.0)
-            hostile.prepare(round(options.seconds * options.rate))
+            hostile.send(("prepare", round(options.seconds * options.rate * (1 - 1 / FRESH))))
+            hostile.recv()
             calm = feeder.run(options.seconds)
-            thread = threading.Thread(target=hostile.attack, args=(options.seconds, options.rate))
             before = memory(pids)
-            thread.start()
+            seconds_before = processor_seconds(pids)
+            hostile.send(("attack", options.seconds, options.rate))
             attacked = feeder.run(options.seconds)  # the attack lasts longer where the machine is too slow for its rate
-            thread.join()
-            hostile.stop()
+            sent, seconds = hostile.recv()
+            seconds_taken = {name: s - seconds_before[name] for name, s in processor_seconds(pids).items()}
             after = memory(pids)
             client.wait(lambda: not feeder.missing(), PATIENCE_S)
             processes.check()
             return {
                 "command": " ".join(["python -m benchmarks.hostile_client", *sys.argv[1:]]),
-                "messages": sum(hostile.sent.values()),
-                "messages_per_second": round(sum(hostile.sent.values()) / hostile.seconds, 1),
-                "by_kind": dict(hostile.sent.most_common()),
+                "messages": sum(sent.values()),
+                "messages_per_second": round(sum(sent.values()) / seconds, 1),
+                "by_kind": dict(sent.most_common()),
                 "frames": len(feeder.sent),
                 "lost": len(feeder.missing()),
                 "answered_in_the_attack": attacked["results"],
@@ -166,6 +205,7 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
                 "attacked": attacked,
                 "p95_ratio": round(attacked["p95_ms"] / calm["p95_ms"], 2),
                 "megabytes": {name: [round(before[name], 1), round(after[name], 1)] for name in pids},
+                "processor_seconds": {name: round(taken, 1) for name, taken in seconds_taken.items()},
                 "processes_alive": all(psutil.pid_exists(pid) for pid in pids.values()),
             }
 
@@ -209,6 +249,12 @@ class Feeder:
 def memory(pids: Mapping[str, int]) -> dict[str, float]:
     """Resident megabytes of each process."""
     return {name: psutil.Process(pid).memory_info().rss / 1e6 for name, pid in pids.items()}
+
+
+def processor_seconds(pids: Mapping[str, int]) -> dict[str, float]:
+    """Of each process so far."""
+    times = {name: psutil.Process(pid).cpu_times() for name, pid in pids.items()}
+    return {name: taken.user + taken.system for name, taken in times.items()}
 
 
 if __name__ == "__main__":

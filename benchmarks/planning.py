@@ -130,7 +130,7 @@ def print_quality(models: Sequence[str], shared: Path, constraints: Sequence[Con
             costs = Costs(seconds, Link(D3_DEVICE_EDGE * MBIT, 0.0), Link(mbit * MBIT, 0.0))
             best = exact.partition(graph, costs, constraints)
             best_s = predict(graph, best, costs).seconds
-            cells = [name, network, f"{best_s * 1e3:.1f}", kind_of(best)]
+            cells = [name, network, f"{best_s * 1e3:.1f}", kind_of(graph, best)]
             for planner in list(PLANNERS)[1:]:
                 placement = _placed(planner, graph, costs, constraints)
                 ratio = predict(graph, placement, costs).seconds / best_s if placement else float("nan")

@@ -1,4 +1,6 @@
-"""Does anything grow, does anything get slower: a stream over three tiers, as fast as the slowest allows, for long.
+"""Does anything grow, does anything get slower: a stream over three tiers, for long.
+
+As fast as the slowest allows, or at a rate; the device has its whole network standing by, as it does by default.
 
 After a warm-up (five minutes, or a tenth of a shorter run): resident memory, threads and file descriptors of each
 process at its beginning and its end (medians over a tenth of the rest), and the latency's p99 of both ends.
@@ -51,19 +53,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--model", default="mobilenet_v2")
+    parser.add_argument("--rate-hz", type=float, default=0.0, help="frames a second at most; as many as there can be")
     parser.add_argument("--sample-s", type=float, default=5.0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     console = Console()
     with tempfile.TemporaryDirectory() as temporary:
-        report = soak(Path(temporary), arguments.model, 60.0 * arguments.minutes, arguments.sample_s, console)
+        report = soak(
+            Path(temporary), arguments.model, 60.0 * arguments.minutes, arguments.sample_s, arguments.rate_hz, console
+        )
     show(report, console)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0 if report["results"] == report["frames"] and not report["duplicates"] else 1
 
 
-def soak(folder: Path, model: str, seconds: float, sample_s: float, console: Console) -> dict[str, Any]:
+def soak(folder: Path, model: str, seconds: float, sample_s: float, rate_hz: float, console: Console) -> dict[str, Any]:
     """Run the pipeline for so long; returns the report."""
     with Server(ServerSettings()) as server, Processes(folder) as processes:
         path = demo.write_config(folder, model, server.port)
@@ -83,7 +88,7 @@ def soak(folder: Path, model: str, seconds: float, sample_s: float, console: Con
             began = time.monotonic()
             sampler.start()
             try:
-                frames = feed(client, began + seconds)
+                frames = feed(client, began + seconds, rate_hz)
             finally:
                 ended.set()
                 sampler.join()
@@ -94,6 +99,8 @@ def soak(folder: Path, model: str, seconds: float, sample_s: float, console: Con
     return {
         "model": model,
         "seconds": seconds,
+        "rate_hz": rate_hz,
+        "stands_by": "standing by" in processes.log(str(demo.DEVICE)).read_text(),
         "frames": frames,
         "results": len(client.collected.results),
         "duplicates": client.collected.duplicates,
@@ -105,14 +112,18 @@ def soak(folder: Path, model: str, seconds: float, sample_s: float, console: Con
     }
 
 
-def feed(client: StreamClient, until: float) -> int:
-    """Keep the window full; returns how many frames went in."""
+def feed(client: StreamClient, until: float, rate_hz: float) -> int:
+    """Keep the window full, at no more than `rate_hz` unless that is 0; returns how many frames went in."""
     images = sample_images.frames(IMAGES)
     sent = 0
+    next_at = time.monotonic()
     while time.monotonic() < until:
         client.publish(images[sent % IMAGES], str(sent))
         sent += 1
         client.wait(lambda: client.in_flight < demo.WINDOW, 60.0)
+        if rate_hz:
+            next_at = max(next_at + 1 / rate_hz, time.monotonic() - 1.0)
+            time.sleep(max(0.0, next_at - time.monotonic()))
     client.wait(lambda: client.in_flight == 0, 60.0)
     return sent
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from broker.topics import ALL, Namespace, Topic, Who
+from broker.topics import ALL, Namespace, Topic, Who, discovery_filter
 
 Role: TypeAlias = Literal["node", "planner", "operator", "camera", "viewer"]
 ROLES: Final[tuple[Role, ...]] = ("node", "planner", "operator", "camera", "viewer")
@@ -42,6 +42,9 @@ def may(member: Member, access: Access, topic: str, names: Namespace) -> bool:
     """Whether the member has access to a topic."""
     if topic == STATISTICS:
         return access == "read" and _sees_statistics(member)
+    prefix, _, below = topic.partition("/")
+    if prefix and _is_discovered(member) and f"+/{below}" == discovery_filter(names.pipeline, member.name):
+        return True
     parsed = names.parse(topic)
     if parsed is None:
         return False
@@ -79,6 +82,9 @@ def filters(member: Member, names: Namespace) -> Iterator[tuple[Access, str]]:
         for access in _ACCESSES:
             for wanted in _grants(member, access, kind):
                 yield access, names.filter(kind, **wanted)
+    if _is_discovered(member):
+        for access in _ACCESSES:
+            yield access, discovery_filter(names.pipeline, member.name)
     if _sees_statistics(member):
         yield "read", STATISTICS
 
@@ -88,6 +94,10 @@ _ACCESSES: Final[tuple[Access, ...]] = ("write", "read")
 
 def _sees_statistics(member: Member) -> bool:
     return bool({"operator", "viewer"} & set(member.roles))
+
+
+def _is_discovered(member: Member) -> bool:
+    return "node" in member.roles
 
 
 def _grants(member: Member, access: Access, kind: Topic) -> Iterator[Mapping[str, str]]:

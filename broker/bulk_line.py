@@ -157,7 +157,11 @@ class BulkLine:
     def publish(self, item: Outgoing, *, remaining_s: float | None, number: str | None = None) -> int:
         """See `Line`."""
         properties = publish_properties(
-            remaining_s=remaining_s, response_topic=item.response_topic, correlation=item.correlation, number=number
+            remaining_s=remaining_s,
+            response_topic=item.response_topic,
+            correlation=item.correlation,
+            number=number,
+            traceparent=item.traceparent,
         )
         return self._connected().publish(
             item.topic, item.parts, qos=item.qos, retain=item.retain, properties=properties

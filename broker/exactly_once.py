@@ -37,6 +37,7 @@ class Publication:
     topic: str
     payload: bytes
     correlation: bytes | None = None
+    traceparent: str | None = None
 
 
 Make: TypeAlias = Callable[[], Sequence[Publication]]
@@ -131,6 +132,7 @@ class ExactlyOncePublisher:
                 publication.topic,
                 publication.payload,
                 correlation=publication.correlation,
+                traceparent=publication.traceparent,
                 channel=Channel.RESULTS,
                 wait_s=None,
                 repeated=False,

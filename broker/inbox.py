@@ -16,6 +16,7 @@ from broker.numbering import Gaps, marks_of
 from broker.redelivery import Arrival, Redelivery
 from broker.repeats import Repeats
 from broker.routes import Handler, Routes
+from broker.trace_context import traceparent_of
 
 _log = logging.getLogger(__name__)
 
@@ -143,6 +144,8 @@ class Inbox:
             ack=finished if self._manual_ack else _nothing,
             delivery=delivery,
             placed=received.placed,
+            identifiers=received.identifiers,
+            traceparent=traceparent_of(received.user_properties),
         )
         self._route(message, received.identifiers)
         if not self._manual_ack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
@@ -56,7 +56,9 @@ class Message:
         ack: on FRAMES, acknowledges the message to the broker; may be called from any thread, once or
             more. Until then the broker keeps it. Elsewhere it does nothing.
         payload: all of it, or its first bytes if a handler had the rest `placed`, see `inbox.Placing`.
+        identifiers: of the subscriptions that this copy came by, as far as the broker says so.
         delivery: on FRAMES, distinguishes a message that an earlier process of this node had from a new one.
+        traceparent: the publisher's trace, see `broker.trace_context`.
     """
 
     topic: str
@@ -68,6 +70,8 @@ class Message:
     ack: Callable[[], None]
     delivery: Delivery | None = None
     placed: object = None
+    identifiers: Sequence[int] = ()
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class Outgoing:
     deadline: float | None = None
     response_topic: str | None = None
     correlation: bytes | None = None
+    traceparent: str | None = None
     kept: bool = False
     repeated: bool = True
     settled: Callable[[bool], None] | None = None

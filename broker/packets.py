@@ -13,6 +13,7 @@ from broker.mqtt.packets import publish_size
 from broker.mqtt.properties import Property
 from broker.numbering import PLACEHOLDER, PROPERTY
 from broker.outbox import Outgoing
+from broker.trace_context import PROPERTY as TRACEPARENT
 
 __all__ = ["expiry_s", "outgoing", "publish_properties"]
 
@@ -41,8 +42,9 @@ def publish_properties(
     response_topic: str | None,
     correlation: bytes | None,
     number: str | None = None,
+    traceparent: str | None = None,
 ) -> dict[Property, Any]:
-    """Properties of a PUBLISH. `number` is as `broker.numbering` has it."""
+    """Properties of a PUBLISH. `number` is as `broker.numbering` has it, `traceparent` as `broker.trace_context`."""
     properties: dict[Property, Any] = {}
     if remaining_s is not None:
         properties[Property.MESSAGE_EXPIRY] = expiry_s(remaining_s)
@@ -50,8 +52,9 @@ def publish_properties(
         properties[Property.RESPONSE_TOPIC] = response_topic
     if correlation is not None:
         properties[Property.CORRELATION_DATA] = correlation
-    if number is not None:
-        properties[Property.USER_PROPERTY] = [(PROPERTY, number)]
+    pairs = [(PROPERTY, number), (TRACEPARENT, traceparent)]
+    if given := [pair for pair in pairs if pair[1] is not None]:
+        properties[Property.USER_PROPERTY] = given
     return properties
 
 
@@ -64,6 +67,7 @@ def outgoing(
     expiry_s: float | None = None,
     response_topic: str | None = None,
     correlation: bytes | None = None,
+    traceparent: str | None = None,
 ) -> Outgoing:
     """A message for an outbox, with the size of its packet. Raises TopicError, PayloadTooLarge.
 
@@ -79,9 +83,10 @@ def outgoing(
         response_topic=response_topic,
         correlation=correlation,
         number=PLACEHOLDER if qos else None,
+        traceparent=traceparent,
     )
     size = publish_size(topic, nbytes_of(payload), qos, properties)
     if size > _MOST_PACKET_BYTES:
         raise PayloadTooLarge(topic=topic, size=size, limit=_MOST_PACKET_BYTES)
     deadline = None if expiry_s is None else time.monotonic() + expiry_s
-    return Outgoing(topic, payload, qos, retain, size, deadline, response_topic, correlation)
+    return Outgoing(topic, payload, qos, retain, size, deadline, response_topic, correlation, traceparent)

@@ -118,7 +118,11 @@ class PahoLine:
     def publish(self, item: Outgoing, *, remaining_s: float | None, number: str | None = None) -> int:
         """See `Line`."""
         properties = publish_properties(
-            remaining_s=remaining_s, response_topic=item.response_topic, correlation=item.correlation, number=number
+            remaining_s=remaining_s,
+            response_topic=item.response_topic,
+            correlation=item.correlation,
+            number=number,
+            traceparent=item.traceparent,
         )
         info = self._client.publish(item.topic, b"".join(item.parts), item.qos, item.retain, _for_paho(properties))
         return info.mid

@@ -1,7 +1,8 @@
 """For brokers that hand out retained messages to exact topics only, such as RabbitMQ: what is kept is said repeatedly.
 
 Whoever comes later subscribes with wildcards, since it does not know who is there, and would wait for ever. Whether the
-broker does it is found out with a retained message of this client's own. Called in the connection's thread only.
+broker does it is found out with a retained message of this client's own, which has to come with the identifier of the
+subscription with a wildcard: another copy comes by the exact topic. Called in the connection's thread only.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Repetition:
         self._ownership, self._routes, self._subscriptions, self._say = claim, routes, subscriptions, say
         above, _, last = (claim.topic if claim else "").rpartition("/")
         self._filter = f"{above.rpartition('/')[0]}/+/{last}"
+        self._identifier = 0
         self._is_needed: bool | None = None
         self._next_at = math.inf
 
@@ -38,7 +40,9 @@ class Repetition:
         """The broker retains our claim: ask for it with a wildcard."""
         if self._ownership is not None and self._is_needed is None:
             self._next_at = now + WAIT_S
-            self._subscriptions.send(self._routes.add(self._filter, self._on_owner, qos=1), Future())
+            route = self._routes.add(self._filter, self._on_owner, qos=1)
+            self._identifier = route.identifier
+            self._subscriptions.send(route, Future())
 
     def lost(self) -> None:
         """The connection is gone; the next broker may be another one."""
@@ -57,7 +61,8 @@ class Repetition:
         self._say()
 
     def _on_owner(self, message: Message) -> None:
-        if self._ownership is not None and message.retain and message.topic == self._ownership.topic:
+        own = self._ownership is not None and message.topic == self._ownership.topic
+        if own and message.retain and self._identifier in message.identifiers:
             self._is_needed, self._next_at = False, math.inf
             self._forget()
 

@@ -5,20 +5,17 @@ Knows channels, kept messages, requests and the will; knows nothing of what payl
 
 from __future__ import annotations
 
-import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final
 
-from broker.complaints import Complaints
+from broker.availability import Availability
+from broker.callbacks import Callbacks
 from broker.connection import Connection
 from broker.errors import (
     BrokerError,
-    BrokerRefused,
-    BrokerUnreachable,
     NotConnected,
     SessionTaken,
     TopicOverfull,
@@ -34,7 +31,6 @@ from broker.wake import in_network_thread
 
 __all__ = ["Address", "Channel", "Delivery", "Handler", "Limits", "Message", "Session", "Will"]
 
-_log = logging.getLogger(__name__)
 _DEFAULT_LIMITS: Final = Limits()
 _JOIN_S: Final = 10.0
 
@@ -85,21 +81,25 @@ class Session:
         max_bytes: Callable[[str], int | None] = lambda topic: None,
     ) -> None:
         self.address, self.name, self.token = address, name, token
-        self._on_up, self._on_down, self._on_taken, self._on_missed = on_up, on_down, on_taken, on_missed
-        self._limits, self._max_bytes = limits, max_bytes
-        self._failures = Complaints(_log)
+        self._on_taken, self._max_bytes = on_taken, max_bytes
         full_name = ".".join(("trisect", *filter(None, (scope, name))))
         # next to the will, so that the right to write below the node's own name is enough
         self._ownership = OwnershipToken(f"{will.topic.rpartition('/')[0]}/owner", token.encode()) if will else None
-        self._state = threading.Condition()
-        self._ready: set[Channel] = set()
-        self._started = self._stopped = False
-        self._taken: SessionTaken | None = None
-        self._last_error: BrokerError | None = None
-        self._outage_since: float | None = None
-        self._reported_at = 0.0
-        self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._events_thread = threading.Thread(target=self._run_events, name=f"{name}.events", daemon=True)
+        self._start_lock = threading.Lock()
+        self._started = False
+        self._callbacks = Callbacks(name)
+        channels = policies(limits, takes_frames=takes_frames, is_new_name=is_new_name)
+        self._availability = Availability(
+            name,
+            address,
+            channels.keys(),
+            self._callbacks,
+            report_every_s=limits.report_every_s,
+            on_up=on_up,
+            on_down=on_down,
+            on_taken=self._leave_field,
+            on_missed=on_missed,
+        )
         self._requests = Requests(self)
         self._connections = {
             channel: Connection(
@@ -109,18 +109,18 @@ class Session:
                 channel=channel,
                 policy=policy,
                 limits=limits,
-                listener=self,
+                listener=self._availability,
                 will=will if channel is Channel.CONTROL else None,
                 ownership=self._ownership if channel is Channel.CONTROL else None,
                 max_bytes=max_bytes,
             )
-            for channel, policy in policies(limits, takes_frames=takes_frames, is_new_name=is_new_name).items()
+            for channel, policy in channels.items()
         }
 
     @property
     def is_up(self) -> bool:
         """True while all connections are ready."""
-        return len(self._ready) == len(self._connections)
+        return self._availability.is_up
 
     @property
     def max_packet_bytes(self) -> int | None:
@@ -179,7 +179,7 @@ class Session:
     @property
     def internal_errors_total(self) -> int:
         """Faults of handlers and callbacks, of which each has cost the message or the call that it came with."""
-        return self._failures.total + sum(c.inbox.failures.total for c in self._connections.values())
+        return self._callbacks.failures.total + sum(c.inbox.failures.total for c in self._connections.values())
 
     @property
     def reconnects_total(self) -> int:
@@ -192,14 +192,14 @@ class Session:
         Raises after waiting in vain: BrokerUnreachable; at once: BrokerRefused (e.g. a wrong password), SessionTaken.
         It goes on trying after BrokerUnreachable, until stopped. A second start only waits.
         """
-        with self._state:
-            first, self._started = not self._started, True
-        if first:
-            self._events_thread.start()
+        with self._start_lock:
+            is_first, self._started = not self._started, True
+        if is_first:
+            self._callbacks.start()
             for connection in self._connections.values():
                 connection.start()
         if wait_s is not None:
-            self._await_up(wait_s)
+            self._availability.wait_up(wait_s, lambda channel: self._connections[channel].client_id)
         return self
 
     def stop(self, final: Mapping[str, bytes] | None = None, *, wait_s: float = 5.0, comes_back: bool = True) -> None:
@@ -208,10 +208,9 @@ class Session:
         Waits at most `wait_s` for acknowledgements; without a connection it does not wait at all. For one that
         `comes_back`, the broker collects frames meanwhile.
         """
-        with self._state:
-            if self._stopped:
-                return
-            self._stopped = True
+        if not self._availability.stop():
+            return
+        self._callbacks.expect_end()
         give_up = time.monotonic() + wait_s
         control = self._connections[Channel.CONTROL]
         if self.is_up:
@@ -263,6 +262,7 @@ class Session:
         expiry_s: float | None = None,
         response_topic: str | None = None,
         correlation: bytes | None = None,
+        traceparent: str | None = None,
         wait_s: float | None = 10.0,
         repeated: bool = True,
         settled: Callable[[bool], None] | None = None,
@@ -289,13 +289,17 @@ class Session:
             expiry_s=expiry_s,
             response_topic=response_topic,
             correlation=correlation,
+            traceparent=traceparent,
         )
         item.repeated, item.settled, item.bundle = repeated, settled, bundle
         return self._connection(channel).publish(item, wait_s=wait_s)
 
-    def keep(self, topic: str, payload: bytes) -> None:
-        """Publish retained on CONTROL, now and at each connect: a broker without persistence forgets."""
-        self._connections[Channel.CONTROL].keep(topic, payload)
+    def keep(self, topic: str, payload: bytes, *, at_connect: bool = True) -> None:
+        """Publish retained on CONTROL, now and at each connect: a broker without persistence forgets.
+
+        What the caller says itself at each connect, in new words, is not for `at_connect`.
+        """
+        self._connections[Channel.CONTROL].keep(topic, payload, at_connect=at_connect)
 
     def unkeep(self, topic: str) -> None:
         """Keep it no longer, and leave to the broker what it has."""
@@ -327,99 +331,20 @@ class Session:
             topic, payload, reply_topic=reply_topic, timeout_s=timeout_s, correlation=correlation, id_of=id_of
         )
 
-    # Callbacks of the connections (broker.policy.Listener), in their threads.
-
-    def ready(self, channel: Channel) -> None:
-        """A connection stands."""
-        with self._state:
-            self._ready.add(channel)
-            if not self.is_up:
-                return
-            outage_since, self._outage_since = self._outage_since, None
-            self._last_error = None
-            self._state.notify_all()
-            self._events.put(self._on_up)
-        if outage_since is not None:
-            _log.info("%s: %s is back after %.1f s", self.name, self.address, time.monotonic() - outage_since)
-
-    def lost(self, channel: Channel, reason: str) -> None:
-        """A connection dropped."""
-        with self._state:
-            was_up = self.is_up
-            self._ready.discard(channel)
-            if was_up and not self._stopped:
-                self._outage_since = self._outage_since or time.monotonic()
-                self._events.put(lambda: self._on_down(f"{channel.value} connection to {self.address}: {reason}"))
-
-    def failed(self, channel: Channel, error: BrokerError) -> None:
-        """An attempt failed: say so, not every time."""
-        with self._state:
-            now = time.monotonic()
-            is_new = self._outage_since is None or self._last_error is None
-            self._outage_since = self._outage_since or now
-            self._last_error = error
-            self._state.notify_all()
-            if not is_new and now - self._reported_at < self._limits.report_every_s:
-                return
-            self._reported_at = now
-        _log.warning("%s: %s (keeps trying, for %.0f s now)", self.name, error, now - self._outage_since)
-
-    def missed(self, channel: Channel) -> None:
-        """The broker dropped messages that were meant for this channel."""
-        self._events.put(lambda: self._on_missed(channel))
-
-    def taken(self, channel: Channel) -> None:
-        """Another client has our id: leave it the field."""
-        with self._state:
-            self._ready.discard(channel)
-            if self._taken is not None or self._stopped:
-                return
-            taken = self._taken = SessionTaken(self._connections[channel].client_id)
-            self._state.notify_all()
-        self._events.put(self._leave_field)
-        self._events.put(lambda: self._on_taken(taken))
-
-    def _leave_field(self) -> None:
+    def _leave_field(self, channel: Channel) -> None:
+        """Leave the broker to the other client that has our id."""
         for connection in self._connections.values():
             connection.stop(wait_s=_JOIN_S, leave_session=True)
-
-    def _await_up(self, wait_s: float) -> None:
-        def settled() -> bool:
-            refused = isinstance(self._last_error, BrokerRefused) and self._last_error.lasting
-            return self.is_up or self._taken is not None or refused or self._stopped
-
-        with self._state:
-            self._state.wait_for(settled, wait_s)
-            if self.is_up:
-                return
-            error, taken = self._last_error, self._taken
-        if taken is not None:
-            raise taken
-        if self._stopped:
-            raise NotConnected(self.name, "it was stopped")
-        raise error or BrokerUnreachable(self.address.host, self.address.port, f"not ready within {wait_s:.1f} s")
+        self._on_taken(SessionTaken(self._connections[channel].client_id))
 
     def _connection(self, channel: Channel) -> Connection:
         if channel not in self._connections:
             raise NotConnected(self.name, f"it was made without {channel.name}; pass takes_frames=True")
         return self._connections[channel]
 
-    def _run_events(self) -> None:
-        while (call := self._events.get()) is not None:
-            try:
-                call()
-            except Exception as error:
-                if self._stopped and isinstance(error, NotConnected):
-                    continue  # it was under way when the session was stopped, which is no failure of it
-                self._failures.add(type(error).__name__, f"{self.name}: a callback failed", error=error)
-
     def _close(self, *, comes_back: bool) -> None:
         # the control connection last: while it stands, a fault would still be told by the will
         for connection in reversed(self._connections.values()):
             connection.stop(wait_s=_JOIN_S, comes_back=comes_back)
-        with self._state:
-            self._ready.clear()
-            self._state.notify_all()
-        self._events.put(None)
-        if self._started and self._events_thread is not threading.current_thread():
-            self._events_thread.join(_JOIN_S)
+        self._availability.closed()
+        self._callbacks.stop(_JOIN_S)

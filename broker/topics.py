@@ -159,6 +159,16 @@ LARGEST_PACKET: Final = max(topic.max_bytes for topic in ALL) + 256 * KIB
 """With topic names, response topics and correlation data, of which each has 64 KiB at most."""
 
 
+def discovery_object(pipeline: str, node: str) -> str:
+    """The id under which a node makes itself known to Home Assistant, unique on a broker of several pipelines."""
+    return f"trisect-{pipeline}-{node}"
+
+
+def discovery_filter(pipeline: str, node: str) -> str:
+    """Where a node's discovery message stands, whatever prefix Home Assistant is configured with."""
+    return f"+/device/{discovery_object(pipeline, node)}/config"
+
+
 def valid_id(text: str) -> bool:
     """True for text that may name a pipeline, a node or a client: 1 to 128 of `[a-z0-9-]`."""
     return _ID.fullmatch(text) is not None

@@ -48,7 +48,8 @@ class CodecSpeed:
 class CodecCosts:
     """What is known of codecs: `ratios[tensor][codec]`, how many times fewer bytes, and `speeds[tier][codec]`.
 
-    A codec that has no ratio for a tensor, or that a node has no speed for, is not used there.
+    A codec that has no ratio for a tensor, or that a node has no speed for, is not used there. The ratio of `none` is
+    that of a tensor that varies: how many times fewer bytes than the most it has. Without one, it counts as the most.
     """
 
     ratios: Mapping[int, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
@@ -95,14 +96,26 @@ def least(
             + backbone_byte * coding.nbytes
         )
 
-    plain = Coding(NONE, tensor.nbytes)
+    plain = _plain(tensor, known)
     return min([plain, *_able(tensor, way, known)], key=cost) if known is not None else plain
+
+
+def fewest(tensor: Tensor, way: Way, known: CodecCosts | None) -> int:
+    """Bytes of the tensor with whichever codec makes fewest of it."""
+    able = _able(tensor, way, known) if known is not None else ()
+    return min([_plain(tensor, known).nbytes, *(coding.nbytes for coding in able)])
 
 
 def given(tensor: Tensor, way: Way, known: CodecCosts | None, codec: str) -> Coding:
     """The tensor with this codec; as it is where nothing is known of the codec."""
     able = _able(tensor, way, known) if known is not None else ()
-    return next((coding for coding in able if coding.codec == codec), Coding(NONE, tensor.nbytes))
+    return next((coding for coding in able if coding.codec == codec), _plain(tensor, known))
+
+
+def _plain(tensor: Tensor, known: CodecCosts | None) -> Coding:
+    """The tensor as it is."""
+    ratio = known.ratios.get(tensor.id, {}).get(NONE, 1.0) if known is not None and tensor.varies else 1.0
+    return Coding(NONE, math.ceil(tensor.nbytes / ratio))
 
 
 def _able(tensor: Tensor, way: Way, known: CodecCosts) -> Iterator[Coding]:

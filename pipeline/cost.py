@@ -17,7 +17,7 @@ from pydantic import Field
 
 from pipeline import ranges
 from pipeline.codecs import NONE
-from pipeline.coding import QUICKEST, CodecCosts, Coding, CodingWorth, Way, given, least
+from pipeline.coding import QUICKEST, CodecCosts, Coding, CodingWorth, Way, fewest, given, least
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.placement import Crossing, Tier, crossings
@@ -94,7 +94,7 @@ class Costs:
     With `tiles` all holds for placements that have a certain stack on the edge, shared out: `seconds` are then what its
     blocks take so, waiting included. `codecs` is what is known of codecs, None to send all tensors as they are, and
     `worth` by what the codec of each tensor is chosen; `fixed` are the codecs by tensor that a plan has, whatever is
-    cheapest now.
+    cheapest now. With `is_bound` they are a lower bound of several nodes' costs.
     """
 
     seconds: Mapping[Tier, Sequence[float]]
@@ -107,6 +107,7 @@ class Costs:
     codecs: CodecCosts | None = None
     worth: CodingWorth = QUICKEST
     fixed: Mapping[int, str] | None = None
+    is_bound: bool = False
 
     def check(self, graph: ModelGraph) -> None:
         """Raise PlanError unless there is a finite, non-negative time for each block of each tier with a node."""
@@ -141,6 +142,10 @@ class Costs:
             return given(tensor, way, self.codecs, self.fixed.get(tensor.id, NONE))
         bandwidths = {lower: self.link(lower).bandwidth_bytes_per_s for lower in LINKS}
         return least(tensor, way, self.codecs, bandwidths, self.worth)
+
+    def sent_bytes(self, tensor: Tensor, way: Way) -> int:
+        """Bytes of the tensor on a way; of a bound, as few as any of its nodes may send."""
+        return fewest(tensor, way, self.codecs) if self.is_bound else self.coding(tensor, way).nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,12 +280,16 @@ def _link_cost(graph: ModelGraph, placement: Sequence[Tier], costs: Costs, lower
         nbytes=nbytes,
         result_nbytes=result_nbytes,
         busy_seconds=busy,
-        uncoded_nbytes=sum(graph.tensors[c.tensor].nbytes for c in crossing),
+        uncoded_nbytes=sum(_uncoded_nbytes(graph.tensors[c.tensor], codings[c.tensor]) for c in crossing),
         encode_seconds=encode_s,
         decode_seconds=decode_s,
     )
 
 
+def _uncoded_nbytes(tensor: Tensor, coding: Coding) -> int:
+    return coding.nbytes if tensor.varies else tensor.nbytes
+
+
 def coding_of(graph: ModelGraph, costs: Costs, crossing: Crossing) -> Coding:
     """How a tensor that leaves its tier is sent: one way for all its readers."""
-    return costs.coding(graph.tensors[crossing.tensor], (crossing.source, crossing.readers[-1]))
+    return costs.coding(graph.tensors[crossing.tensor], crossing.way)

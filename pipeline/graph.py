@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -38,17 +38,38 @@ Shape: TypeAlias = Annotated[tuple[Size, ...], Field(min_length=1, max_length=ra
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An activation: `shape` with the batch of 1, `dtype` as NumPy names it."""
+    """An activation: `shape` with the batch of 1, `dtype` as NumPy names it.
+
+    Of a tensor that `varies` the first size is the most that a frame may have: a frame's own bytes. `or_dtype` is
+    another dtype that it may have: a picture is of bytes, or what a frame brought in its place.
+    """
 
     id: Index
     name: Word
     shape: Shape
     dtype: Annotated[str, Field(pattern=_DTYPE)]
+    varies: bool = False
+    or_dtype: Annotated[str, Field(pattern=f"^$|{_DTYPE}")] = ""
 
     @property
     def nbytes(self) -> int:
         """Bytes of the array in memory, which is what crosses a link uncoded."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def describe(self) -> str:
+        """Its dtype, shape and bytes, in words."""
+        most = "at most " if self.varies else ""
+        other = f" or {self.or_dtype}" if self.or_dtype else ""
+        return f"{most}{self.dtype}{list(self.shape)} of {self.nbytes}{other}"
+
+    def admitted(self, dtype: str, shape: tuple[int, ...]) -> Tensor | None:
+        """This tensor as one frame has it, with that dtype and shape; None where it may not have them."""
+        if (dtype, shape) == (self.dtype, self.shape):
+            return self
+        is_shorter = self.varies and shape[1:] == self.shape[1:] and len(shape) > 0 and shape[0] <= self.shape[0]
+        if (is_shorter or shape == self.shape) and dtype in {self.dtype, self.or_dtype}:
+            return replace(self, dtype=dtype, shape=shape)
+        return None
 
 
 class Axis(NamedTuple):
@@ -201,7 +222,11 @@ class ModelGraph:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest, as plain JSON values."""
-        return {"version": MANIFEST_VERSION, **asdict(self)}
+        manifest = {"version": MANIFEST_VERSION, **asdict(self)}
+        for tensor in manifest["tensors"]:
+            for name in [name for name in ("varies", "or_dtype") if not tensor[name]]:
+                del tensor[name]
+        return manifest
 
     @classmethod
     def from_json(cls, manifest: Mapping[str, Any]) -> ModelGraph:

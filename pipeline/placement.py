@@ -70,6 +70,11 @@ class Crossing:
     source: Tier
     readers: tuple[Tier, ...]
 
+    @property
+    def way(self) -> tuple[Tier, Tier]:
+        """From its tier to that of its furthest reader."""
+        return self.source, self.readers[-1]
+
     def crosses(self, lower: Tier) -> bool:
         """True when it passes the link between `lower` and the next tier."""
         return self.source <= lower < self.readers[-1]

@@ -19,7 +19,7 @@ from pipeline.protocol_version import PROTOCOL_VERSION
 from pipeline.ranges import Count, Epoch, Id, IdRange, Index, Name, Number, Plain, Sentence, TierLabel, Timestamp, Word
 from pipeline.tiles.tiling import TiledStage, Tiling, tiled_stage
 
-__all__ = ["MAX_BLOCKS", "NodeId", "Plan", "StreamId"]
+__all__ = ["MAX_BLOCKS", "ByHand", "NodeId", "Plan", "StreamId"]
 
 StreamId = NewType("StreamId", str)
 
@@ -34,6 +34,22 @@ class _WrittenStage:
     tier: TierLabel
     node: Annotated[NodeId, IdRange]
     blocks: Annotated[tuple[Span, ...], Field(min_length=1, max_length=ranges.MOST_BLOCKS)]
+
+
+@dataclass(frozen=True, slots=True)
+class _WrittenPart:
+    """The blocks of a tier as JSON has them."""
+
+    tier: TierLabel
+    blocks: Annotated[tuple[Span, ...], Field(min_length=1, max_length=ranges.MOST_BLOCKS)]
+
+
+@dataclass(frozen=True, slots=True)
+class _WrittenByHand:
+    """A placement by hand as JSON has it."""
+
+    stages: Annotated[tuple[_WrittenPart, ...], Field(min_length=1, max_length=len(Tier))]
+    tiles: Tiling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +71,7 @@ class _WrittenRunnerUp:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class WrittenPlan:
     """A plan as JSON has it, without what derives from the graph."""
 
     stream: Annotated[StreamId, IdRange]
@@ -70,8 +86,17 @@ class _Written:
     objective: Word = "latency"
     runner_up: _WrittenRunnerUp | None = None
     plan_request: Plain | None = None
+    by_hand: _WrittenByHand | None = None
     tiles: Tiling | None = None
     tensors: Annotated[tuple[_WrittenTensor, ...], Field(max_length=10 * ranges.MOST_BLOCKS)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """A placement, and tiles, that a person has asked for."""
+
+    placement: Placement
+    tiles: Tiling | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +106,8 @@ class Plan:
     `nodes` names a node for each tier that `placement` uses, the device always among them. `planner` is the algorithm
     (`exact`, `forced`), `reason` a sentence for people, `created_ts` seconds since 1970. `objective` is what it was
     judged by, `runner_up` the next best choice (kind, nodes, value, prediction), and `plan_request` what a person asked
-    for in place of the configuration, as plain JSON values. `tiles` shares a stack of the edge's blocks out. `codecs`
+    for in place of the configuration, as plain JSON values. `by_hand` is the stream's placement by hand, also while the
+    plan cannot follow it, for the next planner process. `tiles` shares a stack of the edge's blocks out. `codecs`
     says how tensors that cross are coded, by tensor id; all others go as they are.
     """
 
@@ -98,6 +124,7 @@ class Plan:
     objective: str = "latency"
     runner_up: Mapping[str, Any] | None = None
     plan_request: Mapping[str, Any] | None = None
+    by_hand: ByHand | None = None
     tiles: Tiling | None = None
     codecs: Mapping[int, str] = field(default_factory=dict)
 
@@ -167,19 +194,29 @@ class Plan:
                     "nbytes": graph.tensors[crossing.tensor].nbytes,
                     "codec": self.codecs.get(crossing.tensor, NONE),
                 }
-                for crossing in self.crossings(graph)
+                for crossing in sorted(self.crossings(graph), key=lambda crossing: graph.producer[crossing.tensor])
             ],
             "tiles": self.tiles.to_json(graph) if self.tiles else None,
             "predicted": self.predicted.to_json() | {"period_seconds": self.predicted.period_s},
             "runner_up": self.runner_up,
             "plan_request": self.plan_request,
+            "by_hand": self._by_hand_json(graph),
+        }
+
+    def _by_hand_json(self, graph: ModelGraph) -> dict[str, Any] | None:
+        if self.by_hand is None:
+            return None
+        parts = stages(graph, self.by_hand.placement)
+        return {
+            "stages": [{"tier": part.tier.label, "blocks": _ranges(part.blocks)} for part in parts],
+            "tiles": self.by_hand.tiles.to_json(graph) if self.by_hand.tiles else None,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], graph: ModelGraph | None = None) -> Plan:
         """Read a plan; with `graph`, also check that it fits. Raises PlanError for anything that is not a plan."""
         ranges.require_version(value, PROTOCOL_VERSION, error=PlanError, what="plan protocol")
-        written = ranges.read(_Written, value, error=PlanError, what="a plan")
+        written = ranges.read(WrittenPlan, value, error=PlanError, what="a plan")
         by_tier = {Tier.named(stage.tier): stage for stage in written.stages}
         if len(by_tier) < len(written.stages) or len({stage.node for stage in written.stages}) < len(written.stages):
             raise PlanError("a plan has one stage on a tier, and one on a node")
@@ -197,6 +234,7 @@ class Plan:
             objective=written.objective,
             runner_up=value.get("runner_up"),
             plan_request=written.plan_request,
+            by_hand=_by_hand(written.by_hand),
             tiles=written.tiles,
             codecs={t.tensor: t.codec for t in written.tensors if t.codec in CODECS},
         )
@@ -214,9 +252,20 @@ class Plan:
         """Raise PlanError unless the plan fits the graph."""
         check(graph, self.placement)
         try:
+            if self.by_hand is not None:
+                check(graph, self.by_hand.placement)
             self.tiled_stage(graph)
         except TileError as error:
             raise PlanError(str(error)) from error
+
+
+def _by_hand(written: _WrittenByHand | None) -> ByHand | None:
+    if written is None:
+        return None
+    blocks = {Tier.named(part.tier): part.blocks for part in written.stages}
+    if len(blocks) < len(written.stages):
+        raise PlanError("a placement by hand has one stage on a tier")
+    return ByHand(_placement(blocks), written.tiles)
 
 
 def _ranges(blocks: Sequence[int]) -> list[list[int]]:

@@ -127,7 +127,7 @@ class Assembler:
         began = time.perf_counter()
         chunk = decode_chunk(piece)
         if chunk.error:
-            return Failed(chunk.key, chunk.error, chunk.trace)
+            return Failed(chunk.key, chunk.error, chunk.trace, chunk.of_frame)
         key = _key(sender, chunk)
         with self._lock:
             partial = self._partial_of(key, chunk)
@@ -216,15 +216,15 @@ class Assembler:
                 f"unexpected tensor {chunk.tensor} of stream {chunk.key.stream!r}, epoch {chunk.key.epoch}: "
                 "no plan that this node holds asks for it"
             )
-        is_whole = chunk.nbytes == expected.nbytes if chunk.codec == NONE else chunk.nbytes < expected.nbytes
-        if (chunk.dtype, chunk.shape) != (expected.dtype, expected.shape) or not is_whole:
+        admitted = expected.admitted(chunk.dtype, chunk.shape)
+        if admitted is None or not _is_size_of(admitted, chunk):
             coded = "" if chunk.codec == NONE else f", coded with {chunk.codec}"
             raise WireError(
                 f"tensor {chunk.tensor} ({expected.name}): {chunk.dtype}{list(chunk.shape)} of {chunk.nbytes} bytes"
-                f"{coded}, expected {expected.dtype}{list(expected.shape)} of {expected.nbytes}"
+                f"{coded}, expected {expected.describe()}"
             )
-        held = _aligned_to(expected) if chunk.codec == NONE else np.empty(chunk.nbytes, np.uint8)
-        partial = _Partial(chunk, expected, held)
+        held = _aligned_to(admitted) if chunk.codec == NONE else np.empty(chunk.nbytes, np.uint8)
+        partial = _Partial(chunk, admitted, held)
         self._partial[key] = partial
         self.pending_bytes += chunk.nbytes
         while self.pending_bytes > self._limit_bytes and len(self._partial) > 1:
@@ -251,6 +251,10 @@ class Assembler:
 
 def _key(sender: str, chunk: Chunk) -> ChunkKey:
     return sender, replace(chunk.key, oldest_open=0), chunk.tensor
+
+
+def _is_size_of(tensor: Tensor, chunk: Chunk) -> bool:
+    return chunk.nbytes == tensor.nbytes if chunk.codec == NONE else chunk.nbytes < tensor.nbytes
 
 
 def _content(chunk: Chunk) -> tuple[int, int, str]:

@@ -94,6 +94,7 @@ class Chunk:
     trace: Trace
     error: str
     data: memoryview
+    of_frame: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +111,12 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """In place of an output: a node could not compute this frame."""
+    """In place of an output: a node could not compute this frame; `of_frame` if nobody can, since it is no input."""
 
     key: FrameKey
     message: str
     trace: Trace
+    of_frame: bool = False
 
 
 class Encoded:
@@ -194,8 +196,8 @@ def _cut(buffers: Sequence[Buffer], chunk_bytes: int) -> Iterator[tuple[int, lis
         yield begin, parts
 
 
-def encode_failure(key: FrameKey, message: str, trace: Trace = ()) -> bytes:
-    """One chunk that says why there is no output for this frame."""
+def encode_failure(key: FrameKey, message: str, trace: Trace = (), *, of_frame: bool = False) -> bytes:
+    """One chunk that says why there is no output for this frame; `of_frame` if it will have none anywhere."""
     header = {
         "v": PROTOCOL_VERSION,
         **asdict(key),
@@ -208,6 +210,7 @@ def encode_failure(key: FrameKey, message: str, trace: Trace = ()) -> bytes:
         "offset": 0,
         "trace": pack_trace(trace, 0.0),
         "error": message[:MOST_REASON] or "no reason given",
+        "of_frame": of_frame,
     }
     return b"".join((b"\x92", msgpack.packb(header), b"\xc6", (0).to_bytes(4, "big")))
 
@@ -269,6 +272,7 @@ def _chunk(header: Mapping[str, Any], data: memoryview) -> Chunk:
         trace=read_trace(header.get("trace", ())),
         error=wire_fields.text("error", header.get("error", ""), MOST_REASON),
         data=data,
+        of_frame=wire_fields.flag("of_frame", header.get("of_frame", False)),
     )
 
 

@@ -31,6 +31,13 @@ def text(name: str, value: Any, most: int = 64) -> str:
     return value
 
 
+def flag(name: str, value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: true or false expected, not {value!r:.40}")
+    return value
+
+
 def count(name: str, value: Any, most: int) -> int:
     """A whole number from 0 to `most`."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:

@@ -24,7 +24,7 @@ from pipeline.partition.constraints import (
     UploadLimit,
     Uses,
 )
-from pipeline.partition.objective import Objective
+from pipeline.partition.objective import LATENCY, Objective
 from pipeline.placement import Tier
 
 Floats = npt.NDArray[np.float64]
@@ -124,8 +124,8 @@ class AllPlacements:
             + objective.price * price
         )
 
-    def respect(self, constraint: Constraint) -> npt.NDArray[np.bool_]:
-        """Which of them do."""
+    def respect(self, constraint: Constraint, objective: Objective = LATENCY) -> npt.NDArray[np.bool_]:
+        """Which of them do, with the codecs that the objective chooses."""
         graph = self.graph
         match constraint:
             case Pin(block, tier):
@@ -144,7 +144,7 @@ class AllPlacements:
                 ]
                 return np.asarray((self.placed[:, readers] == Tier.DEVICE).all(axis=1))
             case UploadLimit(lower, nbytes):
-                return np.asarray(self.up[lower] <= nbytes)
+                return np.asarray(self.sent(objective)[0][lower] <= nbytes)
             case TimeLimit(tier, seconds):
                 return np.asarray(self.seconds.get(tier, np.zeros(len(self.placed))) <= seconds * (1 + 1e-9))
             case ShareLimit(tier, share):
@@ -159,11 +159,11 @@ class AllPlacements:
                 return np.asarray(self.on[tier][:, 1:].any(axis=1))
         raise NotImplementedError(constraint)
 
-    def allowed(self, constraints: Sequence[Constraint]) -> npt.NDArray[np.bool_]:
+    def allowed(self, constraints: Sequence[Constraint], objective: Objective = LATENCY) -> npt.NDArray[np.bool_]:
         """Which respect all."""
         kept = np.ones(len(self.placed), bool)
         for constraint in constraints:
-            kept &= self.respect(constraint)
+            kept &= self.respect(constraint, objective)
         return kept
 
 

@@ -1,7 +1,7 @@
 """The public names of trisect, for programs that feed a pipeline, read its results or steer it.
 
-    with trisect.Client(trisect.load_config("alice.enrolment"), "camera") as client:
-        client.publish(Path("photo.jpg").read_bytes(), "photo.jpg")
+    with trisect.Client("alice.enrolment", "camera") as client:
+        answer = client.publish(Path("photo.jpg"))
 
 What is not listed here may change with any version.
 """
@@ -14,21 +14,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from broker.errors import BrokerError
+    from nodes.client.answers import Answer, ClientClosed, FrameFailed, FrameLost, FrameRefused
+    from nodes.client.async_client import AsyncClient
+    from nodes.client.client import Client
     from nodes.client.publishing import publish
     from nodes.client.requests import RequestRefused, drain, forget, place, running_plans
     from nodes.client.requests import request_plan as plan_for
-    from nodes.client.stream_client import StreamClient as Client
+    from nodes.client.subscription import Subscription
     from nodes.config.loader import load_config
     from nodes.config.sections import Config
     from nodes.watch.app import snapshot
-    from pipeline.errors import ConfigError, TrisectError
+    from pipeline.errors import ConfigError, FrameError, TrisectError
 
 __all__ = [
+    "Answer",
+    "AsyncClient",
     "BrokerError",
     "Client",
+    "ClientClosed",
     "Config",
     "ConfigError",
+    "FrameError",
+    "FrameFailed",
+    "FrameLost",
+    "FrameRefused",
     "RequestRefused",
+    "Subscription",
     "TrisectError",
     "__version__",
     "drain",
@@ -45,10 +56,18 @@ __version__ = version("trisect")
 
 _WHERE = {
     "BrokerError": ("broker.errors", "BrokerError"),
-    "Client": ("nodes.client.stream_client", "StreamClient"),
+    "Answer": ("nodes.client.answers", "Answer"),
+    "AsyncClient": ("nodes.client.async_client", "AsyncClient"),
+    "Client": ("nodes.client.client", "Client"),
+    "ClientClosed": ("nodes.client.answers", "ClientClosed"),
     "Config": ("nodes.config.sections", "Config"),
     "ConfigError": ("pipeline.errors", "ConfigError"),
+    "FrameError": ("pipeline.errors", "FrameError"),
+    "FrameFailed": ("nodes.client.answers", "FrameFailed"),
+    "FrameLost": ("nodes.client.answers", "FrameLost"),
+    "FrameRefused": ("nodes.client.answers", "FrameRefused"),
     "RequestRefused": ("nodes.client.requests", "RequestRefused"),
+    "Subscription": ("nodes.client.subscription", "Subscription"),
     "TrisectError": ("pipeline.errors", "TrisectError"),
     "drain": ("nodes.client.requests", "drain"),
     "forget": ("nodes.client.requests", "forget"),

@@ -26,9 +26,9 @@ def explanation(graph: ModelGraph, found: Explanation) -> Iterator[Table | str]:
     if found.runner_up is not None:
         other = found.runner_up
         nodes = ", ".join(other.nodes.values()) + (" and tile workers" if other.tiling else "")
-        yield f"Next best: {kind_of(other.placement)} ({nodes}) with {found.objective.text(other.value)}."
-    yield _alternatives(found.alternatives, best, found)
-    yield _break_even(found.breakpoints, best)
+        yield f"Next best: {kind_of(graph, other.placement)} ({nodes}) with {found.objective.text(other.value)}."
+    yield _alternatives(graph, found.alternatives, best, found)
+    yield _break_even(graph, found.breakpoints, best)
     for price in found.shadow_prices:
         without = found.objective.text(price.value_without)
         yield f"Without the constraint that {price.constraint}, it would be {without}."
@@ -48,10 +48,13 @@ def plan_of(graph: ModelGraph, priced_plan: PricedPlan, planner: str = "exact") 
         reason="",
         created_ts=time.time(),
         tiles=priced_plan.tiling,
+        codecs=priced_plan.codecs(graph),
     )
 
 
-def _alternatives(alternatives: Sequence[Alternative], best: PricedPlan, found: Explanation) -> Table:
+def _alternatives(
+    graph: ModelGraph, alternatives: Sequence[Alternative], best: PricedPlan, found: Explanation
+) -> Table:
     without = " without tiles" if best.tiling else ""
     table = Table(title=f"every planner{without}, with the same costs", title_justify="left")
     for heading in ("planner", "runs on"):
@@ -68,7 +71,7 @@ def _alternatives(alternatives: Sequence[Alternative], best: PricedPlan, found: 
         ratio = f"{priced_plan.value / best.value:.3f}" if best.value > 0 else ""
         table.add_row(
             alternative.planner,
-            kind_of(priced_plan.placement),
+            kind_of(graph, priced_plan.placement),
             f"{predicted.seconds * 1e3:.1f}",
             rate,
             f"{predicted.backbone_nbytes / 1e3:,.0f}",
@@ -77,8 +80,8 @@ def _alternatives(alternatives: Sequence[Alternative], best: PricedPlan, found: 
     return table
 
 
-def _break_even(breakpoints: Sequence[Breakpoint], best: PricedPlan) -> str:
-    kind = kind_of(best.placement)
+def _break_even(graph: ModelGraph, breakpoints: Sequence[Breakpoint], best: PricedPlan) -> str:
+    kind = kind_of(graph, best.placement)
     if not breakpoints:
         return f"At any bandwidth within a factor of 1,000 it stays {kind}."
     parts = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,93 @@ from nodes.cli.options import (
     json_target,
     with_constraints,
 )
+from nodes.cli.signals import stopped_by_signals
 from nodes.display.text import json_line
+
+
+def trace(
+    stream: Annotated[str | None, typer.Argument(metavar="STREAM", help="May be left out if there is one.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("trace.json"),
+    config: ConfigOption = DEFAULT_CONFIG,
+    frames: Annotated[int, typer.Option(min=1, max=100_000, help="How many frames to wait for.")] = 100,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="How long to wait for them.")] = 30.0,
+) -> None:
+    """Write the way of a running stream's frames for ui.perfetto.dev or chrome://tracing, by node."""
+    from nodes.client import requests
+    from nodes.config.loader import load_config
+    from nodes.instruments import chrome_trace
+
+    settings = load_config(config)
+    found = chrome_trace.trace(settings, requests.require_stream(settings, stream), frames=frames, timeout_s=timeout_s)
+    chrome_trace.write_json(found, output)
+    print(f"{len(found)} frames, {sum(len(frame.spans) for frame in found)} spans: {output}")
+
+
+def topics(
+    asyncapi: Annotated[bool, typer.Option("--asyncapi", help="As an AsyncAPI 3 document in JSON.")] = False,
+) -> None:
+    """Print the topics of a pipeline: what is said there, by whom and to whom."""
+    from nodes.display.screen import Screen
+    from nodes.instruments import asyncapi as documents
+
+    if asyncapi:
+        print(json.dumps(documents.document(), indent=2))
+    else:
+        Screen().print(documents.table())
+
+
+def record(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("pipeline.recording"),
+    config: ConfigOption = DEFAULT_CONFIG,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Keep frames and output tensors, too: they show people.")
+    ] = False,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="End after so long; left out: with Ctrl-C.")] = None,
+    most_mb: Annotated[float, typer.Option(min=0.1, help="End when the file has so many megabytes.")] = 1000.0,
+) -> None:
+    """Keep what a running pipeline says in a file, for a bug report or a test; `trisect replay` plays it."""
+    from nodes.config.loader import load_config
+    from nodes.instruments.record import Recorder, configuration_of
+
+    recorder = Recorder(load_config(config), configuration_of(config), frames=frames)
+    with stopped_by_signals(recorder.stop):
+        kept = recorder.run(output, seconds=seconds, most_bytes=int(most_mb * 1e6))
+    total = sum(kept.messages.values())
+    print(f"{total:,} messages of {kept.seconds:,.1f} s in {kept.nbytes / 1e6:,.2f} MB: {output}")
+    print(", ".join(f"{count:,} {name}" for name, count in sorted(kept.messages.items())))
+    if kept.is_full:
+        print(f"ended at {most_mb:g} MB; --most-mb allows more")
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `trisect record` has written.")],
+    speed: Annotated[float, typer.Option(min=0.01, max=1e6, help="How many times as fast as it was.")] = 1.0,
+    replan: Annotated[
+        bool, typer.Option("--replan", help="Leave the recorded plans out: start `trisect planner` to see its own.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the broker, on loopback; 0 for a free one.")] = 0,
+    websockets_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="A second port of the broker, for a page in a browser.")
+    ] = None,
+    directory: Annotated[Path | None, typer.Option(help="Where the configuration to watch it with goes.")] = None,
+    hold: Annotated[bool, typer.Option(help="Keep the broker until Ctrl-C after the last message.")] = True,
+) -> None:
+    """Play a recording on a broker of its own, for `trisect watch`, a page or a planner."""
+    from nodes.instruments.replay import run
+
+    with stopped_by_signals() as stopped:
+        played = run(
+            file,
+            speed=speed,
+            replan=replan,
+            port=port,
+            websockets_port=websockets_port,
+            directory=directory,
+            hold=hold,
+            stopped=stopped,
+        )
+    cut = "; the file was cut off there" if played.is_cut else ""
+    print(f"{sum(played.messages.values()):,} messages of {played.seconds:,.1f} s, {played.left_out:,} left out{cut}")
 
 
 def place(

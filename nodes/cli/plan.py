@@ -20,6 +20,7 @@ from nodes.config.sections import Config
 from nodes.display.screen import Screen, wide_screen
 from nodes.planner import offline
 from pipeline.errors import ConfigError, PlanError
+from pipeline.frames.input_blocks import with_input
 from pipeline.graph import ModelGraph
 from pipeline.models import ModelSource
 from pipeline.models.graphs import graph_of
@@ -48,7 +49,7 @@ def run(
 ) -> int:
     """Plan, and print or write what was asked for; the exit code. Raises TrisectError, BrokerError."""
     config = offline.find_config(nodes)
-    graph = graph_of(source_of(model, config, input_size, imports))
+    graph = with_input(graph_of(source_of(model, config, input_size, imports)))
     constraints, objective = constraints_of(graph, plan_request.constraints), plan_request.parsed_objective()
     node_sets = offline.node_sets(config, graph, plan_request.constraints.exclude_nodes)
     plain = json_path == STDOUT

@@ -97,6 +97,23 @@ def watch(
         raise typer.Exit(1)
 
 
+def metrics(
+    config: ConfigOption = DEFAULT_CONFIG,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port that Prometheus asks; 0 for a free one.")
+    ] = 9464,
+    host: Annotated[str, typer.Option(help="The address to answer on; 0.0.0.0 for all of them.")] = "127.0.0.1",
+) -> None:
+    """Serve what all nodes of a pipeline say to Prometheus, on /metrics."""
+    from nodes.config.instruments import MetricsSection
+    from nodes.config.loader import load_config
+    from nodes.instruments.listening import MetricsListener
+
+    settings = load_config(config)
+    _log_to_stderr("metrics")
+    _serve(MetricsListener(settings, MetricsSection(port=port, host=host)))
+
+
 def demo(
     model: Annotated[
         str | None,

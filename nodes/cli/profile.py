@@ -17,9 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from nodes.display.screen import wide_screen
+from pipeline.engines.pictured import PicturedEngine, pictured
 from pipeline.errors import ConfigError, TrisectError
+from pipeline.frames.decode import Preprocess
 from pipeline.graph import ModelGraph
-from pipeline.models import PAPERS, lookup
+from pipeline.models import PAPERS, lookup, mode_of
 from pipeline.models.source import ModelSource, named
 from pipeline.profiling.profile import Profile
 
@@ -82,13 +84,15 @@ def profile_one(engine: Engine, speed: Speed, source: ModelSource, repeats: int,
     from pipeline.models.load import load
     from pipeline.pictures.profile import picture
     from pipeline.profiling import codec_speeds, profile
+    from pipeline.profiling.input_seconds import with_measured_input
 
     gc.collect()
     reset_peak_memory()
     began = time.perf_counter()
-    model = load(source)
+    network = load(source)
+    model = with_measured_input(pictured(network, Preprocess(mode=mode_of(source) or "none")))
     loaded = time.perf_counter()
-    measured = profile.measure(engine, model, repeats)
+    measured = profile.measure(PicturedEngine(engine), model, repeats)
     ended = time.perf_counter()
     report = describe(measured, model.graph) | {
         "load_seconds": loaded - began,

@@ -27,6 +27,7 @@ from pipeline.ranges import Epoch
 CONNECT_WAIT_S = 10.0
 QUIET_S = 0.5
 ASK_AGAIN_S = 2.0
+ABSENT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def _ask_for_plan(
 
     with guest_session(config, verb) as session:
         session.start(CONNECT_WAIT_S)
-        answer = _request(config, session, names, verb, request, timeout_s=min(10.0, timeout_s))
+        answer = _request(config, session, names, verb, request, timeout_s=timeout_s)
         session.subscribe([names.filter(topics.APPLIED)], on_applied)
         placed = ranges.read(_Placed, answer, error=MessageError, what="an answer of the planner")
         with changed:
@@ -181,7 +182,8 @@ def forget(config: Config, node: NodeId) -> list[str]:
             raise RequestRefused(f"{node} is alive: {where} answers to it; stop it first")
         except RequestTimeout:
             pass
-        session.subscribe([f"{state_topic.rpartition('/')[0]}/#"], arrived.put)
+        discovery = topics.discovery_filter(config.pipeline, node)
+        session.subscribe([f"{state_topic.rpartition('/')[0]}/#", discovery], arrived.put)
         while True:
             try:
                 message = arrived.get(timeout=QUIET_S)
@@ -219,16 +221,30 @@ def _known(config: Config, node: NodeId) -> None:
 def _request(
     config: Config, session: Session, names: Namespace, verb: str, request: Mapping[str, Any], *, timeout_s: float
 ) -> dict[str, Any]:
-    """Ask the planner, again and again while it does not answer: it may be starting, and asking twice does no harm."""
-    answers = reply_topic(config, session)
-    give_up = time.monotonic() + timeout_s
+    """Ask the planner, and again while it does not answer: it may be starting, and asking twice does no harm.
+
+    Each time it gets twice as long, since a busy planner has to answer what was asked before, too. One whose state does
+    not say that it is there is given up after `ABSENT_S`.
+    """
+    planner, answers = config.planner.id, reply_topic(config, session)
+    states: list[NodeState | None] = [None]
+
+    def on_state(message: Message) -> None:
+        states[0] = _state(message.payload)
+
+    session.subscribe([names.topic(topics.STATE, node=planner)], on_state)
+    began, wait_s = time.monotonic(), ASK_AGAIN_S
     while True:
+        left_s = began + timeout_s - time.monotonic()
         try:
-            answer = ask(session, names, config.planner.id, verb, request, reply_topic=answers, timeout_s=ASK_AGAIN_S)
+            wait_s = max(ASK_AGAIN_S, min(wait_s, left_s))
+            answer = ask(session, names, planner, verb, request, reply_topic=answers, timeout_s=wait_s)
             break
         except RequestTimeout as error:
-            if time.monotonic() > give_up:
-                raise RequestRefused(f"the planner ({config.planner.id}) did not answer: {error}") from error
+            is_there = states[0] is not None and states[0].state in (LifeState.INIT, LifeState.READY)
+            if time.monotonic() - began > (timeout_s if is_there else min(timeout_s, ABSENT_S)):
+                raise RequestRefused(f"the planner ({planner}) did not answer: {error}") from error
+            wait_s *= 2
     if not answer.get("ok"):
         raise RequestRefused(str(answer.get("error", "refused without a reason")))
     return answer

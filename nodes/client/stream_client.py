@@ -1,4 +1,4 @@
-"""A client of one stream: publishes frames, collects each result and its whole output tensors, and keeps count."""
+"""Watches one stream for demos and measurements: collects each result with its output tensors, and keeps count."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from broker import topics
 from broker.session import Channel, Message, Session
 from broker.topics import Namespace
+from nodes.client.stream_reader import OutputReader
 from nodes.config.sections import Config
 from nodes.protocol.border import Border
-from nodes.protocol.messages import Applied, LifeState, MessageError, NodeState, from_bytes, parse_json
+from nodes.protocol.messages import Applied, LifeState, NodeState, parse_json
 from nodes.session.presence import guest_session
 from pipeline.errors import TrisectError
-from pipeline.graph import ModelGraph, Tensor
+from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
-from pipeline.reassembly import Assembler
-from pipeline.wire import Array, FrameKey, Received
+from pipeline.wire import Array
 
 
 @dataclass(slots=True)
@@ -44,7 +44,10 @@ class Collected:
 
 
 class StreamClient:
-    """Watches a running pipeline and feeds one of its streams; a context that ends its session."""
+    """Watches a running pipeline and feeds one of its streams; a context that ends its session.
+
+    For programs that want answers, see `nodes.client.client.Client`.
+    """
 
     def __init__(self, config: Config, stream: StreamId) -> None:
         self.config, self.stream = config, stream
@@ -57,7 +60,7 @@ class StreamClient:
         self.graphs: dict[str, ModelGraph] = {}
         self._sent = 0
         self._changed = threading.Condition()
-        self._assembler = Assembler(self._expected)
+        self._outputs = OutputReader()
         self._border = Border(self.names)
         self.session: Session = guest_session(config, "client")
 
@@ -69,11 +72,11 @@ class StreamClient:
         }
         for topic, handler in handlers.items():
             # on the connection whose session the broker keeps while this client is away: no result may be missed
-            subscribe([topic], self._guarded(handler), channel=Channel.CONTROL)
-        subscribe([names.filter(topics.STATE)], self._guarded(self._on_state))
-        subscribe([names.filter(topics.APPLIED)], self._guarded(self._on_applied))
-        subscribe([names.topic(topics.PLAN, stream=self.stream)], self._guarded(self._on_plan))
-        subscribe([names.filter(topics.MODEL)], self._guarded(self._on_model))
+            subscribe([topic], handler, channel=Channel.CONTROL)
+        subscribe([names.filter(topics.STATE)], self._on_state)
+        subscribe([names.filter(topics.APPLIED)], self._on_applied)
+        subscribe([names.topic(topics.PLAN, stream=self.stream)], self._on_plan)
+        subscribe([names.filter(topics.MODEL)], self._on_model)
         self.session.start(10.0)
         return self
 
@@ -111,22 +114,11 @@ class StreamClient:
         """The nodes that say they are ready."""
         return {node for node, state in self.states.items() if state.state is LifeState.READY}
 
-    def _guarded(self, handler: Callable[[Message], None]) -> Callable[[Message], None]:
-        """A handler for which a message that is not what its topic carries is refused, and changes nothing."""
-
-        def handle(message: Message) -> None:
-            try:
-                handler(message)
-            except TrisectError as error:
-                self._border.refuse(message.topic, str(error))
-
-        return handle
-
     def _on_result(self, message: Message) -> None:
-        result = parse_json(message.payload)
-        sequence = result.get("sequence")
-        if not isinstance(sequence, int) or not isinstance(result.get("ok"), bool):
-            raise MessageError("a result has a sequence and says whether it is ok")
+        result = self._border.read(message)
+        if result is None:
+            return
+        sequence = result["sequence"]
         with self._changed:
             self.collected.messages[sequence] += 1
             self.collected.results.setdefault(sequence, result)
@@ -134,18 +126,25 @@ class StreamClient:
             self._changed.notify_all()
 
     def _on_output(self, message: Message) -> None:
-        received = self._assembler.add("device", message.payload)
-        if isinstance(received, Received):
+        try:
+            received = self._outputs.add(message.payload)
+        except TrisectError as error:
+            self._border.refuse(message.topic, str(error))
+            return
+        if received is not None:
             with self._changed:
                 self.collected.outputs.setdefault(received.key.sequence, {})[received.tensor] = received.array
                 self._changed.notify_all()
 
     def _on_state(self, message: Message) -> None:
-        if message.payload:
-            self._note(self.states, from_bytes(NodeState, message.payload))
+        state = self._border.read(message)
+        if state is not None:
+            self._note(self.states, state)
 
     def _on_applied(self, message: Message) -> None:
-        applied = from_bytes(Applied, message.payload)
+        applied: Applied | None = self._border.read(message)
+        if applied is None:
+            return
         self._note(self.applied, applied)
         held = applied.streams.get(self.stream)
         if held is not None and held.active is not None and held.active != self.active:
@@ -161,16 +160,13 @@ class StreamClient:
     def _on_plan(self, message: Message) -> None:
         plan = self._border.read(message)
         if isinstance(plan, Plan):
+            self._outputs.note_plan(plan)
             with self._changed:
                 self.plans[plan.epoch] = parse_json(message.payload)
                 self._changed.notify_all()
 
     def _on_model(self, message: Message) -> None:
-        if message.payload:
-            graph = ModelGraph.from_json(parse_json(message.payload))
+        graph: ModelGraph | None = self._border.read(message)
+        if graph is not None:
             self.graphs[graph.digest] = graph
-
-    def _expected(self, key: FrameKey, tensor: int) -> Tensor | None:
-        plan = self.plans.get(key.epoch)
-        graph = self.graphs.get(plan["digest"]) if plan else None
-        return graph.tensors[tensor] if graph is not None and tensor in graph.outputs else None
+            self._outputs.note_model(graph)

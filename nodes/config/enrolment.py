@@ -16,8 +16,8 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError
 
 from nodes.config.base import Section
+from nodes.config.broker_section import BrokerSection
 from nodes.config.credentials import Credentials
-from nodes.config.sections import BrokerSection
 from pipeline.errors import ConfigError
 
 _log = logging.getLogger(__name__)

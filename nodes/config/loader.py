@@ -21,8 +21,8 @@ from pydantic_core import ErrorDetails
 
 from broker.topics import valid_id
 from nodes.config import enrolment
+from nodes.config.broker_section import BrokerSection
 from nodes.config.sections import (
-    BrokerSection,
     Config,
     ModelSection,
     NodeSection,

@@ -6,132 +6,32 @@ that a section names need not exist here: one configuration serves all machines,
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from nodes.config.base import Section, Table, TierName, empty
-from nodes.config.credentials import Credentials
+from nodes.config.broker_section import BrokerSection
+from nodes.config.instruments import HomeAssistant, MetricsSection, TracingSection
 from nodes.config.plan_request import LinkName, PlanRequest
+from nodes.config.values import ID, Id, LocalPath, ModelKey, NodeKey, StreamKey, as_tuple, path_beside_file
 from nodes.protocol.messages import WORKER
 from nodes.protocol.packages import PUSHED
 from pipeline.models.source import MAX_SIZE
 from pipeline.placement import Tier
-from pipeline.plan import NodeId, StreamId
+from pipeline.plan import NodeId
 from pipeline.ranges import MOST_NODES, MOST_STREAMS
 
-_ID = r"^[a-z0-9-]{1,128}$"
-_ENDPOINT = r"^(\[[0-9A-Fa-f:.]+\]|[^\s/\[\]@:]{1,253})(:\d{1,5})?$|^[0-9A-Fa-f:.]{1,64}$"
-_PORTS = 65_535
-_MODEL_NAME = r"^[a-z0-9_.-]{1,128}$"
 _PACKAGE = r"^[A-Za-z_][A-Za-z0-9_.]*$"
 _WEIGHTS_FILES = (".h5", ".keras")
 _MODEL_FILES = (".keras", ".trisect")
 
 
-def _beside_the_file(value: Any, info: ValidationInfo) -> Any:
-    if not isinstance(value, str) or not value:
-        raise ValueError("a path, relative to this file's folder")
-    return info.context["folder"] / Path(value).expanduser() if info.context else Path(value).expanduser()
-
-
-def endpoint_of(text: str) -> tuple[str, int | None]:
-    """Host and port of `host`, `host:port`, an IPv6 address, or `[address]:port`. Raises ValueError."""
-    bracketed = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](?::(\d{1,5}))?", text)
-    if bracketed is None and text.count(":") > 1:
-        return text, None
-    host, port = (bracketed[1], bracketed[2]) if bracketed else (text.partition(":")[0], text.partition(":")[2] or None)
-    if not host or (port is not None and not 1 <= int(port) <= _PORTS):
-        raise ValueError(f"{text!r} is no host or host:port")
-    return host, int(port) if port is not None else None
-
-
-def _pair(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-LocalPath: TypeAlias = Annotated[Path, BeforeValidator(_beside_the_file)]
-"""A path that the configuration file gives relative to itself."""
-
-Id: TypeAlias = Annotated[str, Field(pattern=_ID)]
-StreamKey: TypeAlias = Annotated[StreamId, Field(pattern=_ID, description="a stream's id of a-z, 0-9 and -")]
-NodeKey: TypeAlias = Annotated[NodeId, Field(pattern=_ID, description="a node's id of a-z, 0-9 and -")]
-ModelKey: TypeAlias = Annotated[str, Field(pattern=_MODEL_NAME, description="a model's name of a-z, 0-9, -, _ and .")]
-
-
-def _host_alone(value: str) -> str:
-    if ":" in value:  # in a name there is none: an address of IPv6, or a port behind the host
-        try:
-            ipaddress.ip_address(value)
-        except ValueError:
-            raise ValueError("a host name or address alone; the port has a key of its own") from None
-    return value
-
-
-class BrokerSection(Section):
-    """The MQTT broker's address and our credentials."""
-
-    host: Annotated[str, AfterValidator(_host_alone)] = Field(
-        "127.0.0.1",
-        pattern=r"^[^\s/\[\]@]{1,253}$",
-        description="a host name or address alone: no mqtt:// before it, no brackets around it, no port after it",
-    )
-    port: int = Field(1883, ge=1, le=65535, description="a port from 1 to 65535")
-    username: str | None = Field(None, description="text, in quotes if it looks like a number, or null")
-    password: str | None = Field(
-        None, repr=False, description="text, in quotes if it looks like a number, or null; needs a username"
-    )
-
-    alternatives: Annotated[
-        tuple[Annotated[str, Field(pattern=_ENDPOINT, description="a host, or host:port")], ...], BeforeValidator(_pair)
-    ] = Field((), description="a list of other ways to the same broker, host or host:port, tried in turn")
-    tls: bool = Field(False, description="true (encrypted) or false; ca, certificate and key make it true")
-    ca: LocalPath | None = Field(
-        None, description="the path of the authority's certificate in PEM; left out: the system's authorities"
-    )
-    certificate: LocalPath | None = Field(None, description="the path of this client's certificate in PEM")
-    key: LocalPath | None = Field(None, description="the path of that certificate's key in PEM, without a password")
-    _credentials: Credentials | None = PrivateAttr(None)
-
-    @property
-    def credentials(self) -> Credentials | None:
-        """An enrolled member's, in place of files."""
-        return self._credentials
-
-    def enrolled(self, credentials: Credentials, endpoints: Sequence[tuple[str, int]]) -> BrokerSection:
-        """The section of an enrolled member, for these hosts and ports of the broker."""
-        (host, port), *others = endpoints
-        alternatives = tuple(f"[{name}]:{at}" if ":" in name else f"{name}:{at}" for name, at in others)
-        section = BrokerSection(host=host, port=port, tls=True, alternatives=alternatives)
-        section._credentials = credentials
-        return section
-
-    @property
-    def endpoints(self) -> tuple[tuple[str, int], ...]:
-        """Hosts and ports, the preferred one first; an alternative without a port has the first one's."""
-        found = [(self.host, self.port)]
-        for text in self.alternatives:
-            host, port = endpoint_of(text)
-            found.append((host, port or self.port))
-        return tuple(found)
-
-    @model_validator(mode="after")
-    def _password_has_an_owner(self) -> BrokerSection:
-        if self.password is not None and self.username is None:
-            raise ValueError("a password without a username; give both or neither")
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("a certificate goes with its key; give both or neither")
-        return self
-
-
 class PreprocessSection(Section):
     """Preprocessing of frames in place of the model's own."""
 
-    size: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_pair)] = Field(
+    size: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(as_tuple)] = Field(
         description="[height, width] in pixels, whole numbers from 1"
     )
     mode: Literal["tf", "torch", "caffe", "unit", "none"] = Field(
@@ -155,10 +55,10 @@ class ModelSection(Section):
         None, description="the path of a text file with one label per line, or of a Keras class index in JSON"
     )
 
-    input_size: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_SIZE)], ...], BeforeValidator(_pair)] = Field(
+    input_size: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_SIZE)], ...], BeforeValidator(as_tuple)] = Field(
         (), description="a list of whole numbers from 1, as [256, 256]: where a file leaves its inputs' sizes open"
     )
-    imports: Annotated[tuple[Annotated[str, Field(pattern=_PACKAGE)], ...], BeforeValidator(_pair)] = Field(
+    imports: Annotated[tuple[Annotated[str, Field(pattern=_PACKAGE)], ...], BeforeValidator(as_tuple)] = Field(
         (), description="a list of Python packages that register the layers of a .keras file"
     )
 
@@ -183,13 +83,13 @@ class ModelSection(Section):
                 raise ValueError(f"{given[0]} travels with a pushed package; leave it out, or give it to `model push`")
             values["weights"] = None
         elif isinstance(source := values.get("source"), str) and source.endswith(_MODEL_FILES):
-            values["source"] = str(_beside_the_file(source, info))
+            values["source"] = str(path_beside_file(source, info))
             if values.get("weights") is not None:
                 raise ValueError("a .keras file or a package brings its own weights; leave out weights")
         elif "weights" not in values:
             values["weights"] = "seed:0"
         elif isinstance(weights := values["weights"], str) and weights.endswith(_WEIGHTS_FILES):
-            values["weights"] = str(_beside_the_file(weights, info))
+            values["weights"] = str(path_beside_file(weights, info))
         return values
 
     @model_validator(mode="after")
@@ -230,7 +130,7 @@ class SourceSection(Section):
         if values.get("camera") is not None:
             values.setdefault("policy", "freshest")
         if isinstance(video := values.get("video"), str) and video and "://" not in video:
-            values["video"] = str(_beside_the_file(video, info))
+            values["video"] = str(path_beside_file(video, info))
         return values
 
     @model_validator(mode="after")
@@ -311,6 +211,10 @@ class NodeSection(Section):
         None, description="a section with its own way to the broker, to plan tiles with; left out where nodes measure"
     )
 
+    metrics: MetricsSection | None = Field(
+        None, description="a section with the port that Prometheus asks, or left out"
+    )
+
     @property
     def is_worker(self) -> bool:
         """True for a node that computes tiles and never runs a stage."""
@@ -326,7 +230,7 @@ class NodeSection(Section):
 class PlannerSection(Section):
     """Settings of the planner, such as when a new plan is worth it."""
 
-    id: Annotated[NodeId, Field(pattern=_ID)] = Field(NodeId("planner"), description="an id of a-z, 0-9 and -")
+    id: Annotated[NodeId, Field(pattern=ID)] = Field(NodeId("planner"), description="an id of a-z, 0-9 and -")
     margin: float = Field(0.1, ge=0, lt=1, description="a share from 0 to below 1 by which a new plan must be faster")
     band: float = Field(
         0.2, ge=0, lt=1, description="a share from 0 to below 1 by which times and rates may differ from those assumed"
@@ -339,6 +243,9 @@ class PlannerSection(Section):
         4.0, gt=0, description="seconds above 0 without a report after which a node counts as lost; at least 3 reports"
     )
     settle_s: float = Field(2.0, ge=0, description="seconds after connecting before anything is decided, 0 or more")
+    metrics: MetricsSection | None = Field(
+        None, description="a section with the port that Prometheus asks, or left out"
+    )
 
 
 class TelemetrySection(Section):
@@ -388,6 +295,8 @@ class Config(Section):
     planner: PlannerSection = PlannerSection()
     telemetry: TelemetrySection = TelemetrySection()
     transport: TransportSection = TransportSection()
+    home_assistant: HomeAssistant = Field(None, description="true, a section with the discovery prefix, or false")
+    tracing: TracingSection | None = Field(None, description="a section with the collector's endpoint, or left out")
 
     @model_validator(mode="after")
     def _engines_are_one(self) -> Config:

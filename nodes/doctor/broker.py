@@ -13,6 +13,7 @@ from broker.examination import Seen, examine
 from nodes.config.credentials import WARN_DAYS
 from nodes.config.sections import Config
 from nodes.doctor.findings import Finding, ok, warning, wrong
+from nodes.session.packet_limit import lets_frames_vanish
 from nodes.session.presence import address_of
 from pipeline.wire import HEADER_LIMIT_BYTES
 
@@ -66,7 +67,9 @@ def _limits(seen: Seen, config: Config) -> Iterator[Finding]:
         remedy = f"raise max_packet_size there, or set transport.chunk_bytes to {limit - HEADER_LIMIT_BYTES:,} or less"
         yield wrong("packets", f"at most {limit:,} bytes, and chunks need {needed:,}", remedy)
     else:
-        yield ok("packets", f"at most {limit:,} bytes" if limit is not None else "without a limit")
+        text = f"at most {limit:,} bytes" if limit is not None else "without a limit"
+        doubt = lets_frames_vanish(limit)
+        yield ok("packets", text) if doubt is None else warning("packets", text, doubt)
     if seen.receive_maximum < LEAST_IN_FLIGHT:
         text = f"{seen.receive_maximum} messages in flight, so that tensors wait for acknowledgements"
         yield warning("in flight", text, "raise max_inflight_messages there to 64")

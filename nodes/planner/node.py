@@ -21,13 +21,23 @@ from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.plan_request import read_plan_request
 from nodes.config.sections import Config
+from nodes.instruments.node_metrics import NodeMetrics
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.offline import static_costs_of
 from nodes.protocol import versions
-from nodes.protocol.commands import OBJECTIVE, PLACE
-from nodes.protocol.messages import LifeState, MessageError, NodeInfo, NodeName, StreamName, parse_json, to_bytes
+from nodes.protocol.commands import OBJECTIVE, PLACE, PRICE
+from nodes.protocol.messages import (
+    LifeState,
+    MessageError,
+    NodeInfo,
+    NodeName,
+    NodeState,
+    StreamName,
+    parse_json,
+    to_bytes,
+)
 from nodes.session import service
 from nodes.session.guard import Guard
 from nodes.session.presence import PLANNER_TIER, IdCheck, Presence
@@ -88,11 +98,13 @@ class PlannerNode:
         self.config = config
         self.names, self._check = Namespace(config.pipeline), check
         self.meter = Meter()
+        self._metrics = NodeMetrics(config.planner.metrics, config.planner.id, PLANNER_TIER)
         self.is_serving = False
         self._why_stopped = ""
         self._guard = Guard(_log, str(config.planner.id))
         self._version = version("trisect")
         self._inbox = _Inbox()
+        self._births_heard = 0
 
     def run(self) -> None:
         """Come up, plan, leave. Raises IdInUse, SessionTaken, BrokerError."""
@@ -105,7 +117,6 @@ class PlannerNode:
             self.names,
             section.id,
             PLANNER_TIER,
-            on_up=lambda: self._inbox.put(ConnectionRestored()),
             on_down=lambda _: self._inbox.put(ConnectionLost()),
             on_taken=self.stop,
             why_stopped=lambda: self._why_stopped,
@@ -113,6 +124,7 @@ class PlannerNode:
         self.session = self.presence.session
         self._subscribe()
         self.presence.enter(LifeState.READY)
+        self._inbox.put(ConnectionLost())  # until all that is retained has come
         settings = PlannerSettings(
             margin=section.margin,
             min_seconds_between_plans=section.min_seconds_between_plans,
@@ -126,9 +138,10 @@ class PlannerNode:
             settings,
             started_at=time.monotonic(),
             static_costs=static_costs_of(self.config),
+            processor_s=time.thread_time,
             plan_requests={id_: stream.plan for id_, stream in self.config.streams.items()},
         )
-        with self.presence:
+        with self._metrics, self.presence:
             self._loop()
 
     def stop(self, why: str = "") -> None:
@@ -139,7 +152,11 @@ class PlannerNode:
     def _subscribe(self) -> None:
         for kind, event in _EVENTS.items():
             self.session.subscribe([self.names.filter(kind)], partial(self._on_message, event), qos=kind.qos)
-        for verb, read_request in ((PLACE, read_placing), (OBJECTIVE, read_objective_request)):
+        for verb, read_request in (
+            (PLACE, read_placing),
+            (OBJECTIVE, read_objective_request),
+            (PRICE, read_price_request),
+        ):
             topic = self.names.topic(topics.COMMAND, node=self.config.planner.id, verb=verb)
             self.session.subscribe([topic], partial(self._on_request, read_request))
 
@@ -150,6 +167,15 @@ class PlannerNode:
             return
         if parsed is not None and read is not None:
             self._inbox.put(event(NodeId(parsed[1].get("node", "")), read))
+        if isinstance(read, NodeState):
+            self._note_own_birth(read)
+
+    def _note_own_birth(self, state: NodeState) -> None:
+        """Said once all subscriptions stand, and on the same connection: what is retained has come before it."""
+        said = (self.config.planner.id, self.presence.token, self.presence.births)
+        if (state.node, state.session, state.births) == said and state.births != self._births_heard:
+            self._births_heard = state.births
+            self._inbox.put(ConnectionRestored())
 
     def _on_request(self, read: Callable[[Message], pe.PlannerEvent], message: Message) -> None:
         try:
@@ -226,14 +252,15 @@ class PlannerNode:
             _log.log(action.level, "%s", action.text)
 
     def _report(self) -> None:
+        report = self.meter.report() | {
+            "refused_total": self.presence.border.total + self.session.refused_total,
+            "missed_messages_total": self.session.missed_total,
+            "internal_errors_total": self._guard.total + self.session.internal_errors_total,
+            **self.presence.certificate_report(),
+        }
+        self._metrics.report(report, self.presence.state)
         if self.session.is_up:
             topic = self.names.topic(topics.TELEMETRY, node=self.config.planner.id)
-            report = self.meter.report() | {
-                "refused_total": self.presence.border.total + self.session.refused_total,
-                "missed_messages_total": self.session.missed_total,
-                "internal_errors_total": self._guard.total + self.session.internal_errors_total,
-                **self.presence.certificate_report(),
-            }
             self.session.publish(topic, to_bytes(report), qos=topics.TELEMETRY.qos)
 
 
@@ -279,6 +306,16 @@ class _ObjectiveRequest:
     plan_request: Plain | None
 
 
+@dataclass(frozen=True, slots=True)
+class _PriceRequest:
+    """A question for a price: of a placement, or with `plan_request` of the best plan under it."""
+
+    stream: StreamName
+    edge_from: Word | None = None
+    cloud_from: Word | None = None
+    plan_request: Plain | None = None
+
+
 def read_placing(message: Message) -> pe.PlannerEvent:
     """A request to place a stream. Raises MessageError."""
     asked = ranges.read(_Placing, parse_json(message.payload), error=MessageError, what="a place request")
@@ -291,3 +328,10 @@ def read_objective_request(message: Message) -> pe.PlannerEvent:
     asked = ranges.read(_ObjectiveRequest, parse_json(message.payload), error=MessageError, what="an objective request")
     plan_request = None if asked.plan_request is None else read_plan_request(asked.plan_request)
     return pe.PlanRequested(asked.stream, message, plan_request)
+
+
+def read_price_request(message: Message) -> pe.PlannerEvent:
+    """A question for the price of a placement or a plan request. Raises MessageError, ConfigError."""
+    asked = ranges.read(_PriceRequest, parse_json(message.payload), error=MessageError, what="a price request")
+    plan_request = None if asked.plan_request is None else read_plan_request(asked.plan_request)
+    return pe.PriceRequested(asked.stream, message, asked.edge_from, asked.cloud_from, plan_request)

@@ -16,10 +16,11 @@ from broker.topics import Namespace
 from nodes.config.loader import load_config
 from nodes.config.sections import Config, LinkSection, SpeedSection
 from nodes.planner.costs.ratios import Ratios
-from nodes.planner.machine.registry import link_between
+from nodes.planner.costs.transfers import link_between
 from nodes.planner.machine.static_costs import StaticCosts, combinations
 from nodes.planner.machine.worker_pools import WorkerPools
-from nodes.protocol.messages import LinkReport, NodeInfo, from_bytes, parse_json
+from nodes.protocol.border import Border
+from nodes.protocol.messages import LinkReport, NodeInfo
 from nodes.session.presence import guest_session
 from pipeline.coding import CodecCosts, CodecSpeed
 from pipeline.cost import LINKS, Costs, Link, link_label
@@ -108,7 +109,7 @@ def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = 
 def measured_by(config: Config, model: str) -> Measured:
     """Read what the pipeline's nodes have retained on the broker. Raises BrokerError when there is none."""
     names = Namespace(config.pipeline)
-    found, arrived = Measured(), queue.SimpleQueue[Message]()
+    found, arrived, border = Measured(), queue.SimpleQueue[Message](), Border(names)
     with guest_session(config, "plan") as session:
         session.start(CONNECT_WAIT_S)
         session.subscribe([names.filter(kind) for kind in (topics.INFO, topics.LINK, topics.PROFILE)], arrived.put)
@@ -118,28 +119,21 @@ def measured_by(config: Config, model: str) -> Measured:
             except queue.Empty:
                 return found
             try:
-                _learn(found, names, message, model)
-            except TrisectError:
-                continue  # nonsense on the broker is the planner's to report
+                _learn(found, border, message, model)
+            except TrisectError as error:
+                border.refuse(message.topic, str(error))
 
 
-def _learn(found: Measured, names: Namespace, message: Message, model: str) -> None:
-    parsed = names.parse(message.topic)
-    if parsed is None or not message.payload:
-        return
-    kind, fields = parsed
-    node = NodeId(fields["node"])
-    if kind == topics.INFO:
-        info = from_bytes(NodeInfo, message.payload)
-        if info.speed is not None:
-            found.speeds[node] = Speed.from_json(info.speed)
-        found.codecs[node] = info.codecs
-    elif kind == topics.LINK:
-        found.reports[node] = from_bytes(LinkReport, message.payload)
-    else:
-        profile = Profile.from_json(parse_json(message.payload))
-        if profile.model == model:
-            found.profiles[node] = profile
+def _learn(found: Measured, border: Border, message: Message, model: str) -> None:
+    match border.read(message):
+        case NodeInfo() as info:
+            if info.speed is not None:
+                found.speeds[info.node] = Speed.from_json(info.speed)
+            found.codecs[info.node] = info.codecs
+        case LinkReport() as report:
+            found.reports[report.node] = report
+        case Profile() as profile if profile.model == model:
+            found.profiles[border.sender(message)] = profile
 
 
 def _is_lacking(config: Config, excluded: tuple[NodeId, ...]) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from broker import topics
 from broker.complaints import Complaints
+from broker.errors import TopicError
 from broker.messages import Message
 from broker.topics import Namespace, Topic
 from nodes.protocol.asking import REQUESTS, way_back
@@ -31,7 +32,7 @@ from nodes.protocol.packages import Holdings, Version, read_fetch, read_publishe
 from nodes.protocol.reports import read_report
 from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph
-from pipeline.plan import Plan
+from pipeline.plan import NodeId, Plan
 from pipeline.profiling.profile import Profile
 
 _log = logging.getLogger(__name__)
@@ -111,6 +112,13 @@ class Border:
         if isinstance(value, Report) and value.wrong:
             self.refuse(message.topic, value.wrong)  # that part of it
         return value
+
+    def sender(self, message: Message) -> NodeId:
+        """The node on whose topic the message came. Raises TopicError for a topic of no node."""
+        parsed = self._names.parse(message.topic)
+        if parsed is None or "node" not in parsed[1]:
+            raise TopicError(f"{message.topic!r:.200} is no node's topic")
+        return NodeId(parsed[1]["node"])
 
     def refuse(self, topic: str, why: str) -> None:
         """Count a message on this topic, and say why it is refused, once a minute for each sender."""

@@ -87,8 +87,10 @@ class NodeInfo:
     if it was never measured, since all models are profiled. `role` is `worker` for a node that computes tiles only.
     `bits` and `tiles` are the promise of its engine on its processor (`pipeline.engines.promise`). `answers` are those
     to seeded frames, by model, where engines may differ (`pipeline.engines.answers`). `codecs` are those that the node
-    can encode and decode, with its speed: no other is used between it and another node. `refused_versions` are versions
-    of pushed models that this device went back from, with the reasons.
+    can encode and decode, with its speed: no other is used between it and another node. `pictures` are fingerprints of
+    the test pictures, by model (`pipeline.frames.fingerprint`), `picture_libraries` what made them, for people: frames
+    are decoded on nodes whose fingerprint is the device's. `refused_versions` are versions of pushed models that this
+    device went back from, with the reasons.
     """
 
     node: NodeName
@@ -107,6 +109,8 @@ class NodeInfo:
     tiles: Word = ""
     answers: Annotated[Mapping[Name, Answers], Field(max_length=ranges.MOST_STREAMS)] = field(default_factory=dict)
     codecs: Annotated[Mapping[Name, CodecSpeed], Field(max_length=32)] = field(default_factory=dict)
+    pictures: Annotated[Mapping[Name, Name], Field(max_length=ranges.MOST_STREAMS)] = field(default_factory=dict)
+    picture_libraries: Word = ""
     refused_versions: Annotated[Mapping[Name, Reason], Field(max_length=64)] = field(default_factory=dict)
 
     @property
@@ -262,7 +266,16 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class _Result:
+class _Output:
+    """An output tensor in a result; `topic` is there where it was published."""
+
+    name: Word
+    tensor: Index
+    topic: Word = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultKeys:
     """What names a frame's result, of its many fields: those that anybody goes by."""
 
     stream: StreamName
@@ -270,12 +283,13 @@ class _Result:
     ok: Annotated[bool, Strict()]
     correlation: Annotated[str, Field(max_length=ranges.MOST_REASON)] = ""
     frame: Word = ""
+    outputs: Annotated[tuple[_Output, ...], Field(max_length=ranges.MOST_MEMBERS)] = ()
 
 
 def read_result(payload: bytes) -> dict[str, Any]:
     """A frame's result, as plain values. Raises MessageError."""
     result = parse_json(payload)
-    ranges.read(_Result, result, error=MessageError, what="a result")
+    ranges.read(ResultKeys, result, error=MessageError, what="a result")
     return result
 
 

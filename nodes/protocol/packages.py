@@ -97,6 +97,12 @@ def versioned(model: str, package: str) -> str:
     return f"{model}.{package[:SHORT]}"
 
 
+def family_of(model: str) -> str:
+    """The configuration's name of a model whose name in plans may be that of a version."""
+    family, _, short = model.rpartition(".")
+    return family if family and len(short) == SHORT else model
+
+
 def read_published(payload: bytes) -> PublishedPackage:
     """A published package. Raises TrisectError."""
     value = parse_json(payload)

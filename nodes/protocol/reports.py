@@ -24,6 +24,8 @@ from pipeline.ranges import Difference, Positive, Seconds
 T = TypeVar("T")
 
 RATIO, RATIO_DEVIATION = "ratio", "ratio_deviation"
+FRAME_WORK = "decode"
+"""In a codec's place, of a frame's own bytes: how many times less work than the test picture a frame is to decode."""
 FRAMES, SECONDS = "frames", "compute_seconds_p50"
 PROBE = "processor.probe_seconds"
 FRAME_OVERHEAD = "frame_overhead_seconds"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from broker import topics
 from broker.session import Session
+from broker.topics import LARGEST_PACKET
 from nodes.config.sections import TransportSection
 from pipeline.errors import ConfigError
 from pipeline.wire import HEADER_LIMIT_BYTES, LEAST_CHUNK_BYTES
@@ -28,3 +30,18 @@ def check_packet_limit(session: Session) -> None:
             f"the broker at {session.address} accepts {limit:,} bytes in a packet; a tensor's chunk and its header "
             f"need {least:,}: raise max_packet_size there"
         )
+    if (doubt := lets_frames_vanish(session.max_packet_bytes)) is not None:
+        _log.warning("the broker at %s: %s", session.address, doubt)
+
+
+def lets_frames_vanish(limit: int | None) -> str | None:
+    """What becomes of frames above the topics' limit at a broker that takes larger ones; None where it refuses them.
+
+    No process of trisect lets a broker send it more: it would drop them, and only the broker could tell who sent them.
+    """
+    if limit is not None and limit <= LARGEST_PACKET:
+        return None
+    return (
+        f"it takes frames above {topics.FRAME.max_bytes:,} bytes and drops them on their way to the device, without a "
+        f"word to who sent them; set max_packet_size {LARGEST_PACKET} there, and it refuses them"
+    )

@@ -19,7 +19,8 @@ from broker.errors import NotConnected, RequestTimeout, SessionTaken
 from broker.session import Address, Channel, Limits, Message, Session, Will
 from broker.tls import Tls
 from broker.topics import Namespace
-from nodes.config.sections import BrokerSection, Config
+from nodes.config.broker_section import BrokerSection
+from nodes.config.sections import Config
 from nodes.protocol.asking import REQUEST_ID, ask
 from nodes.protocol.border import Border
 from nodes.protocol.commands import PING, PING_TIMEOUT_S
@@ -267,6 +268,7 @@ class Presence:
         why = str(error) if isinstance(error, Exception) else self._why_stopped()
         last = self._message(LifeState.STOPPED, why)
         self.words.note(self.state_topic, last)  # its echo is nobody else's word
+        self.session.unkeep(self.state_topic)  # nothing is said after the last word
         self.session.stop({self.state_topic: last, **self.final}, comes_back=self.comes_back)
         if self._taken is not None and error is None:
             raise self._taken
@@ -275,6 +277,16 @@ class Presence:
     def is_taken(self) -> bool:
         """True when another process has this id now; leaving raises SessionTaken then."""
         return self._taken is not None
+
+    @property
+    def births(self) -> int:
+        """The number of births said so far, or about to be."""
+        return self._births
+
+    @property
+    def state(self) -> LifeState:
+        """The state that it has entered last."""
+        return self._state
 
     @property
     def state_topic(self) -> str:
@@ -306,7 +318,7 @@ class Presence:
         with self._lock:
             self._births += 1
             if self.session.is_up:
-                self.session.publish(self.state_topic, self._message(self._state), retain=True)
+                self._say_state()
 
     def reply(self, message: Message, answer: dict[str, Any]) -> None:
         """Answer a request, where answers may go."""
@@ -325,7 +337,7 @@ class Presence:
     def _say_state(self) -> None:
         payload = self._message(self._state)
         self.words.note(self.state_topic, payload)
-        self.session.publish(self.state_topic, payload, retain=True)
+        self.session.keep(self.state_topic, payload, at_connect=False)  # each connect has a birth of its own
 
     def _give_way(self, taken: SessionTaken) -> None:
         self._taken = taken

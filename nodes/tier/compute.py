@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nodes.protocol.reports import FRAME_WORK
 from nodes.protocol.work import Work
 from nodes.session.clock import PipelineClock
 from nodes.session.worker_thread import Worker
+from nodes.tier.codec_ratios import CodecTrials
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.meter import Meter
 from nodes.tier.segment_store import SegmentStore
 from nodes.tier.tile_store import TileStore
-from pipeline.errors import PlanError, TrisectError
+from pipeline.engines.pictured import PicturedSegment
+from pipeline.errors import FrameError, PlanError, TrisectError
+from pipeline.frames.decode import MAX_PIXELS
 from pipeline.placement import NodeId
 from pipeline.plan import StreamId
 from pipeline.tiles.arrays import merge
@@ -40,7 +44,7 @@ PROBE_SHARE = 0.03
 
 class Compute:
     """Performs `Run`; what comes of it goes to `emit`. `prepare` and `release` are for the thread that compiles, of
-    which `is_compiling` says whether it is at it.
+    which `is_compiling` says whether it is at it. A stream's frames are decoded up to its `max_pixels`.
     """
 
     def __init__(
@@ -54,12 +58,13 @@ class Compute:
         emit: Callable[[ev.Event], None],
         *,
         is_compiling: Callable[[], bool],
+        max_pixels: Mapping[StreamId, int],
     ) -> None:
         from pipeline.profiling.cpu_probe import (
             ProcessorProbe,  # it and the engine load the framework, this module does not
         )
 
-        self._is_compiling = is_compiling
+        self._is_compiling, self._max_pixels, self._trials = is_compiling, max_pixels, CodecTrials(meter)
         self._node, self._tier, self._meter, self._clock, self._emit = node, tier, meter, clock, emit
         self._segments, self._tiles = SegmentStore(engine, models), TileStore(engine, models)
         self._coordinated: dict[tuple[str, int], tuple[str, TiledStage]] = {}
@@ -131,16 +136,22 @@ class Compute:
         try:
             outputs = self._tile(run) if run.work is Work.TILE else self._segment(run)
         except Exception as error:
-            is_known = isinstance(error, TrisectError)
-            _log.warning("frame %d of %s: %s", run.key.sequence, run.key.stream, error, exc_info=not is_known)
-            text = f"{self._node}: {type(error).__name__}: {error}"
-            self._emit(ev.SegmentFailed(run.key, text, run.trace))
+            is_known, of_frame = isinstance(error, TrisectError), isinstance(error, FrameError)
+            if not of_frame:  # which its answer says; anybody may send such
+                _log.warning("frame %d of %s: %s", run.key.sequence, run.key.stream, error, exc_info=not is_known)
+            text = str(error) if of_frame else f"{self._node}: {type(error).__name__}: {error}"
+            self._emit(ev.SegmentFailed(run.key, text, run.trace, of_frame))
             return
         if outputs is None:
             self._meter.count("stale_tensors_total")
             return
         trace = self._traced(run, arrived_ts, began - arrived, time.perf_counter() - began, was_compiling)
         self._emit(ev.SegmentRan(run.key, outputs, trace, run.work))
+        segment = self._segments.segment_of(run.key.stream, run.key.epoch, run.work)
+        if isinstance(segment, PicturedSegment):
+            for tensor, array in segment.made.items():
+                self._trials.consider(StreamId(run.key.stream), tensor, array)
+            segment.made = {}
 
     def _segment(self, run: do.Run) -> dict[int, Array] | None:
         segment = self._segments.segment_of(run.key.stream, run.key.epoch, run.work)
@@ -151,7 +162,14 @@ class Compute:
         if run.work is Work.AFTER and coordinated is not None:
             _, tiled = coordinated
             inputs[tiled.stack.output] = merge(tiled.tile_map, run.parts)
-        return segment.run(inputs)
+        if not isinstance(segment, PicturedSegment):
+            return segment.run(inputs)
+        stream = StreamId(run.key.stream)
+        segment.max_pixels = self._max_pixels.get(stream, MAX_PIXELS)
+        outputs = segment.run(inputs)
+        if segment.work > 0:
+            self._meter.ratio(stream, segment.frame, FRAME_WORK, 1 / segment.work)
+        return outputs
 
     def _tile(self, run: do.Run) -> dict[int, Array] | None:
         """Raises PlanError for a tile that is not compiled here yet, except at a coordinator, which is asked last."""

@@ -179,6 +179,7 @@ class FrameLedger:
             correlation=correlation,
             response_topic=response_topic,
             delivery=message.delivery,
+            traceparent=message.traceparent,
         )
         self._offer(FrameOffered(stream, pending_frame, sequence=earlier.sequence if earlier else None))
 

@@ -111,7 +111,7 @@ class Inbound:
                 return ev.TileFailed(got.key, sender, got.message)
             return ev.TileArrived(got.key, sender, got.array, got.trace)
         if isinstance(got, Failed):
-            return ev.OutputFailed(got.key, sender, got.message, got.trace)
+            return ev.OutputFailed(got.key, sender, got.message, got.trace, got.of_frame)
         if assembler is self._inputs:
             return ev.TensorArrived(got.key, got.tensor, got.array, got.trace, got.decode_seconds)
         return ev.OutputArrived(got.key, sender, got.tensor, got.array, got.trace)

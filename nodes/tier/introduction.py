@@ -1,14 +1,23 @@
-"""What a node says of itself before it serves: its answers to seeded frames."""
+"""A node's introduction: what it says of itself before it serves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from nodes.config.sections import Config
+from nodes.protocol.messages import NodeInfo
+from pipeline.engines.pictured import Pictured, network_of
+from pipeline.frames.fingerprint import fingerprint, libraries
+from pipeline.frames.input_blocks import network_input
+from pipeline.plan import NodeId
 
 if TYPE_CHECKING:
+    from nodes.tier.versions import Versions
     from pipeline.engines.base import Engine, Loaded
+    from pipeline.engines.promise import Promise
+    from pipeline.estimator.speed import Speed
 
 
 def answers_where_asked(config: Config, engine: Engine, models: Mapping[str, Loaded]) -> dict[str, str]:
@@ -19,9 +28,56 @@ def answers_where_asked(config: Config, engine: Engine, models: Mapping[str, Loa
     from pipeline.profiling import profile
 
     found = {}
-    for name, model in models.items():
+    for name, model in ((name, network_of(model)) for name, model in models.items()):
         key = f"answers-{model.graph.digest}"
         known = profile.kept(key, engine, lambda value: str(value["answers"]))
         found[name] = known or answers(engine, model)
         profile.keep_if_possible(key, engine, {"answers": found[name]})
     return found
+
+
+def pictures_of(models: Mapping[str, Loaded]) -> dict[str, str]:
+    """Fingerprint of the test pictures by model, for the models that take pictures."""
+    return {
+        name: fingerprint(network_input(model.graph), model.preprocess)
+        for name, model in models.items()
+        if isinstance(model, Pictured)
+    }
+
+
+def node_info(
+    config: Config,
+    node: NodeId,
+    session: str,
+    engine: Engine,
+    models: Mapping[str, Loaded],
+    promise: Promise,
+    speed: Speed | None,
+    versions: Versions,
+) -> NodeInfo:
+    """The retained message that says what a node is and can do; `session` names its process."""
+    from pipeline.profiling import codec_speeds
+    from pipeline.profiling.profile import hardware
+
+    section = config.nodes[node]
+    return NodeInfo(
+        node=node,
+        tier=section.tier.label,
+        session=session,
+        version=version("trisect"),
+        engine=engine.name,
+        engine_version=engine.version,
+        threads=engine.threads,
+        hardware=hardware(),
+        models={name: model.graph.digest for name, model in models.items()},
+        streams=dict(versions.model_of),
+        speed=speed.to_json() if speed else None,
+        role=section.role,
+        bits=promise.bits,
+        tiles=promise.tiles,
+        answers=answers_where_asked(config, engine, models),
+        codecs=codec_speeds.measured_or_kept(engine),
+        pictures=pictures_of(models),
+        picture_libraries=libraries(),
+        refused_versions=dict(versions.refused),
+    )

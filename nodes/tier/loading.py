@@ -9,7 +9,9 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ConfigError, ModelError, NoKernel
+from pipeline.engines.pictured import pictured
+from pipeline.errors import ConfigError, FrameError, ModelError, NoKernel
+from pipeline.frames.decode import Preprocess
 from pipeline.models.source import ModelSource
 
 if TYPE_CHECKING:
@@ -71,6 +73,20 @@ def load(
     from pipeline.models.load import load as prepare
 
     return made, {name: prepare(source) for name, source in sources.items()}
+
+
+def with_input(name: str, model: Loaded, preprocess: Preprocess) -> Loaded:
+    """The model with its input's blocks, measured here; the model itself where it takes no pictures.
+
+    So it is, too, where the preprocessing does not fit it: its device then answers each frame with what is wrong.
+    """
+    from pipeline.profiling.input_seconds import with_measured_input
+
+    try:
+        return with_measured_input(pictured(model, preprocess))
+    except (FrameError, ConfigError) as error:
+        _log.warning("model %s: its preprocessing does not fit it: %s", name, error)
+        return model
 
 
 def _lacking(packages: Mapping[str, Loaded]) -> str:

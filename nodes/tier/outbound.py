@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from broker import topics
 from broker.errors import BrokerError
@@ -15,6 +15,7 @@ from broker.messages import Payload
 from broker.session import Channel, Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
+from nodes.instruments.node_metrics import NodeMetrics
 from nodes.protocol.messages import to_bytes
 from nodes.protocol.reports import FRAME_OVERHEAD
 from nodes.session.clock import PipelineClock
@@ -30,6 +31,9 @@ from pipeline.codecs import NONE
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey, encode, encode_failure
+
+if TYPE_CHECKING:
+    from nodes.instruments.tracing import FrameTracer
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +56,10 @@ class Outbound:
         labels: Mapping[str, Sequence[str] | None],
         meter: Meter,
         clock: PipelineClock,
+        metrics: NodeMetrics,
+        tracer: FrameTracer | None = None,
     ) -> None:
+        self._metrics, self._tracer = metrics, tracer
         self._config, self._node, self._session, self._frame_ledger = config, node, session, frame_ledger
         self._clock = clock
         self._names = Namespace(config.pipeline)
@@ -75,7 +82,8 @@ class Outbound:
     def _publish_tensor(self, action: Tensorial) -> None:
         key, topic = action.key, self._topic_of(action)
         if isinstance(action, SendFailure):
-            self._publish_bulk(topic, encode_failure(key, action.message, action.trace))
+            failure = encode_failure(key, action.message, action.trace, of_frame=action.of_frame)
+            self._publish_bulk(topic, failure)
             return
         most, nbytes, seconds = self._chunk_bytes, 0, 0.0
         began = time.perf_counter()
@@ -135,22 +143,30 @@ class Outbound:
     def _answer(self, close: CloseFrame) -> None:
         pending_frame: PendingFrame = close.pending_frame
         stream = self._config.streams[close.stream]
-        result = result_json(
-            close, self._graphs[close.model], self._labels.get(close.model), pending_frame, self._clock.now()
-        )
+        output_topic = self._names.topic(topics.OUTPUT, stream=close.stream) if stream.outputs else None
+        graph, labels = self._graphs[close.model], self._labels.get(close.model)
+        result = result_json(close, graph, labels, pending_frame, self._clock.now(), output_topic)
         payload = to_bytes(result)
+        given = traced = pending_frame.traceparent
+        if self._tracer is not None:
+            traced = self._tracer.traceparent(given, close.sequence)
 
         def publications() -> Sequence[Publication]:
             made = list(self._output_publications(close)) if stream.outputs else []
             if pending_frame.response_topic:
-                made.append(Publication(pending_frame.response_topic, payload, pending_frame.correlation))
-            return [*made, Publication(self._names.topic(topics.RESULT, stream=close.stream), payload)]
+                made.append(Publication(pending_frame.response_topic, payload, pending_frame.correlation, traced))
+            topic = self._names.topic(topics.RESULT, stream=close.stream)
+            return [*made, Publication(topic, payload, traceparent=traced)]
 
         self._frame_ledger.answer(close.stream, close.sequence, pending_frame, publications)
         if close.was_alone and not close.error and not any(hop.is_compiling for hop in close.trace):
             self._meter.leg(close.stream, close.epoch, result["links"])
             self._meter.sample(FRAME_OVERHEAD, frame_overhead_seconds(result), close.stream)
         self._meter.sample("latency_seconds", result["seconds"], close.stream)
+        if not close.error:
+            self._metrics.frame(close.stream, result["seconds"])
+        if self._tracer is not None:
+            self._tracer.frame(result, given, traced)
 
     def _output_publications(self, close: CloseFrame) -> Iterator[Publication]:
         topic = self._names.topic(topics.OUTPUT, stream=close.stream)

@@ -16,6 +16,7 @@ from nodes.session.presence import guest_session
 from pipeline import folders
 from pipeline.errors import ModelError
 from pipeline.frames.decode import Preprocess
+from pipeline.graph import ModelGraph
 from pipeline.lite.package import Package
 from pipeline.pieces.manifest import PackageManifest
 from pipeline.pieces.partial import PartialPackage
@@ -118,12 +119,16 @@ class PushedModels:
     def fetch(
         self,
         key: Hashable,
+        graph: ModelGraph,
         name: str,
         blocks: Collection[int],
         done: Callable[[], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        """Have what these blocks of a version need here, then say so; at once for a model that was not pushed."""
+        """Have what these blocks of a version need here, then say so; at once for a model that was not pushed.
+
+        `graph` is the one that the blocks are of, perhaps with the input's own before the network's.
+        """
         pushed = self._known.get(name)
         if pushed is None or self._exchange is None:
             done()
@@ -134,7 +139,7 @@ class PushedModels:
                 self._on_whole(name)
             done()
 
-        self._exchange.want(key, pushed.digest, blocks, here, failed)
+        self._exchange.want(key, pushed.digest, pushed.manifest.own_blocks(len(graph), blocks), here, failed)
 
     def drop(self, key: Hashable) -> None:
         """Fetch it no longer; who waits for it is told that it failed."""
@@ -166,7 +171,7 @@ class PushedModels:
 
     def _opened(self, version: Version, package: PublishedPackage, file: PartialPackage) -> None:
         try:
-            pushed = Pushed(version.model, version.name, package.digest, file.open(version.model), package.manifest)
+            pushed = Pushed(version.model, version.name, package.digest, file.open(version.name), package.manifest)
         except ModelError as error:
             self._not_opened(version, error)
             return

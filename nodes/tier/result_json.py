@@ -13,18 +13,24 @@ import xxhash
 from nodes.tier.machine.actions import CloseFrame
 from nodes.tier.pending_frame import PendingFrame
 from pipeline.frames.decode import top_k
-from pipeline.graph import ModelGraph
+from pipeline.graph import ModelGraph, Tensor
 from pipeline.wire import Hop, Trace
 
 DIGITS = 6
 
 
 def result_json(
-    close: CloseFrame, graph: ModelGraph, labels: Sequence[str] | None, pending_frame: PendingFrame, closed_ts: float
+    close: CloseFrame,
+    graph: ModelGraph,
+    labels: Sequence[str] | None,
+    pending_frame: PendingFrame,
+    closed_ts: float,
+    output_topic: str | None = None,
 ) -> dict[str, Any]:
     """One message per frame. A node's seconds are of its own clock; a link's compare two nodes' `PipelineClock`s.
 
-    `closed_ts` is the device's pipeline time.
+    `closed_ts` is the device's pipeline time, as are the moments when the frame entered and inputs arrived; `ts` is of
+    its wall clock. `output_topic` is where the output tensors go, None where they do not.
     """
     result: dict[str, Any] = {
         "stream": close.stream,
@@ -34,7 +40,8 @@ def result_json(
         "model": close.model or graph.name,
         "epoch": close.epoch,
         "attempt": close.attempt,
-        "seconds": round(time.monotonic() - pending_frame.entered_at, DIGITS),
+        "seconds": round(seconds := time.monotonic() - pending_frame.entered_at, DIGITS),
+        "entered_ts": round(closed_ts - seconds, DIGITS),
     }
     if pending_frame.correlation:
         result["correlation"] = pending_frame.correlation.decode(errors="replace")
@@ -46,11 +53,23 @@ def result_json(
     elif len(graph.outputs) == 1:
         scored = top_k(close.outputs[graph.outputs[0]], labels)
         result["top"] = [{**asdict(best), "score": round(best.score, DIGITS)} for best in scored]
+    if not close.error:
+        result["outputs"] = [_output(graph.tensors[tensor], output_topic) for tensor in graph.outputs]
     result["tiers"] = [hop.tier for hop in close.trace]
     result["path"] = [_stage(hop) for hop in close.trace]
     result["links"] = link_seconds(close.trace, closed_ts)
     result["ts"] = round(time.time(), 3)
     return result
+
+
+def _output(tensor: Tensor, topic: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": tensor.name,
+        "shape": tensor.shape,
+        "dtype": tensor.dtype,
+        "tensor": tensor.id,
+    }
+    return {**found, "topic": topic} if topic else found
 
 
 def link_seconds(trace: Trace, closed_ts: float) -> dict[str, float]:
@@ -74,6 +93,7 @@ def _stage(hop: Hop) -> dict[str, Any]:
     return {
         "node": hop.node,
         "tier": hop.tier,
+        "arrived_ts": round(hop.arrived_ts, DIGITS),
         **{
             name: round(getattr(hop, name), DIGITS)
             for name in ("decode_seconds", "queue_seconds", "compute_seconds", "encode_seconds")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+from pipeline.frames.input_blocks import KIND_DECODE
 from pipeline.graph import Block, ModelGraph
 
 Amounts = Counter[str]
@@ -40,6 +41,7 @@ UNITS = {
     "other_weights": "weight_byte",
     "other_operation": "operation",
     "segment": "operation",
+    "decode_bytes": "byte",
 }
 """The features, and what one of each costs a node by its own measurement."""
 
@@ -48,8 +50,23 @@ _CACHE_BYTES = 1 << 20
 """What is larger does not stay in a core's own cache, and is spilled."""
 _ELEMENTWISE = {
     *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "BatchNormalization", "Rescaling"),
-    *("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Relu", "Relu6", "Silu", "Sigmoid", "HardSigmoid", "Gelu"),
+    *(
+        "FrameNormalise",
+        "Activation",
+        "ReLU",
+        "LeakyReLU",
+        "PReLU",
+        "ELU",
+        "Relu",
+        "Relu6",
+        "Silu",
+        "Sigmoid",
+        "HardSigmoid",
+        "Gelu",
+    ),
 }
+_PICTURE_BYTES = 3 * 640 * 480
+"""Of the test picture, decoded: what its stream's frames are is learned when they come."""
 _MOVES = {"Concatenate", "ZeroPadding2D", "Cropping2D", "Permute", "UpSampling2D"}
 _FREE = {"input", "InputLayer", "Flatten", "Reshape", "Dropout"}
 
@@ -60,6 +77,8 @@ def amounts(graph: ModelGraph, block: Block) -> Amounts:
         return Counter()
     if block.kind in {"SeparableConv1D", "SeparableConv2D"}:
         return _separable(graph, block)
+    if block.kind == KIND_DECODE:
+        return Counter(decode_bytes=_PICTURE_BYTES)
     if block.kind.startswith("Depthwise"):
         return Counter(depthwise=block.macs, depthwise_bytes=_moved(graph, block), depthwise_operation=1)
     if block.kind.startswith("Conv") and block.macs:

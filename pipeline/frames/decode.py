@@ -177,19 +177,28 @@ class Preprocess:
 
 
 def to_input(array: Array, tensor: Tensor, preprocess: Preprocess) -> Array:
-    """The model's input `tensor` from a decoded frame.
+    """The model's input `tensor` from a decoded frame: `to_picture`, then `to_normalised`. Raises what they raise."""
+    return to_normalised(to_picture(array, tensor, preprocess), tensor, preprocess)
 
-    Pixels (uint8, (height, width[, 1, 3 or 4])) are resized and normalised for an input of (1, height, width, 1 or 3).
-    An array that has the input's shape, with or without the batch, is taken as it is, unless it is pixels for a float
-    input. Raises FrameError for any other shape, ConfigError for a mode that needs colours where there are none.
+
+def is_picture(tensor: Tensor) -> bool:
+    """True for an input of the shape (1, height, width, 1 or 3), which pixels can be resized to."""
+    return len(tensor.shape) == _RANK_OF_IMAGE + 1 and tensor.shape[-1] in {1, _RGB}
+
+
+def to_picture(array: Array, tensor: Tensor, preprocess: Preprocess) -> Array:
+    """Pixels in the shape of the model's input `tensor`, as uint8; of a frame that is no picture, the input itself.
+
+    Pixels (uint8, (height, width[, 1, 3 or 4])) are resized for an input of (1, height, width, 1 or 3). An array that
+    has the input's shape, with or without the batch, is taken as it is, unless it is pixels for a float input. Raises
+    FrameError for any other shape.
     """
-    image_input = len(tensor.shape) == _RANK_OF_IMAGE + 1 and tensor.shape[-1] in {1, _RGB}
+    image_input = is_picture(tensor)
     if image_input and array.dtype == np.uint8:
-        pixels = array[0] if array.shape == tensor.shape else array
-        ready = _normalised(_resized(pixels, tensor, preprocess), preprocess.mode)[None]
-        if ready.shape != tensor.shape:
-            raise FrameError(f"a frame prepared to {ready.shape}, the model's input is {tensor.shape}; check `size`")
-        return ready.astype(tensor.dtype)
+        made = _resized(array[0] if array.shape == tensor.shape else array, tensor, preprocess)[None]
+        if made.shape != tensor.shape:
+            raise FrameError(f"a frame prepared to {made.shape}, the model's input is {tensor.shape}; check `size`")
+        return np.ascontiguousarray(made)
     if tensor.shape not in {array.shape, (1, *array.shape)}:
         raise FrameError(
             f"a frame of {array.dtype}{array.shape} does not fit the model's input {tensor.dtype}{tensor.shape}; "
@@ -198,6 +207,16 @@ def to_input(array: Array, tensor: Tensor, preprocess: Preprocess) -> Array:
     if not np.can_cast(array.dtype, tensor.dtype, "same_kind") or (image_input and array.dtype.kind != "f"):
         raise FrameError(f"a frame of {array.dtype}: the model's input is {tensor.dtype}; pixels come as uint8")
     return np.ascontiguousarray(array.reshape(tensor.shape), np.dtype(tensor.dtype))
+
+
+def to_normalised(picture: Array, tensor: Tensor, preprocess: Preprocess) -> Array:
+    """The model's input `tensor` from what `to_picture` made; what is no pixels is returned as it is.
+
+    Raises ConfigError for a mode that needs colours where there are none.
+    """
+    if not (is_picture(tensor) and picture.dtype == np.uint8):
+        return picture
+    return _normalised(picture, preprocess.mode).astype(tensor.dtype, copy=False)
 
 
 def _resized(pixels: Array, tensor: Tensor, preprocess: Preprocess) -> Array:

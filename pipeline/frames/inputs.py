@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from pipeline.errors import FrameError
 from pipeline.frames.decode import MAX_PIXELS, Array, Preprocess, decode, to_input
+from pipeline.frames.input_blocks import as_given, has_input
 from pipeline.frames.packed import fields
 from pipeline.graph import ModelGraph
+
+
+def to_given(
+    frame: bytes | Array, graph: ModelGraph, preprocess: Preprocess, max_pixels: int = MAX_PIXELS
+) -> dict[int, Array]:
+    """A frame as its graph's segments take it, by tensor id: as it came where the graph reads it, else `to_inputs`."""
+    if has_input(graph):
+        return {graph.inputs[0]: as_given(frame)}
+    return to_inputs(frame, graph, preprocess, max_pixels)
 
 
 def to_inputs(

@@ -13,8 +13,9 @@ from typing import Any
 from pipeline.errors import ModelError, TileError
 from pipeline.graph import Axis, Window
 from pipeline.lite.flatfile import Ref
-from pipeline.lite.forms import NO_PADS, Forms, Geometry, Pads
+from pipeline.lite.forms import Forms
 from pipeline.lite.program import ARRAY, BINARY, REDUCTIONS, UNARY, WINDOWED, Op, Program
+from pipeline.lite.windows import NO_PADS, Geometry, Pads
 from pipeline.tiles.regions import Fit, placed
 from pipeline.tiles.split import Tile
 

@@ -135,7 +135,7 @@ def _arrays(tensors: Sequence[Any]) -> list[Array]:
 def _mark(model: PreparedModel) -> Path:
     """The file that says that this model was proved with this Keras, by this code."""
     code = hashlib.sha256(f"{keras.__version__} {tf.__version__}".encode())
-    for file in sorted(Path(__file__).resolve().parents[1].joinpath("prepare").glob("*.py")):
+    for file in sorted(Path(__file__).resolve().parents[1].joinpath("prepare").rglob("*.py")):
         code.update(file.read_bytes())
     return folders.cache() / "proved" / f"{model.graph.digest}-{code.hexdigest()[:16]}"
 

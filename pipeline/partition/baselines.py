@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pipeline.cost import Costs, predict
 from pipeline.errors import Infeasible
+from pipeline.frames.input_blocks import first_block
 from pipeline.graph import ModelGraph
 from pipeline.partition import cuts, exact
 from pipeline.partition.constraints import Constraint, Forbid, broken
@@ -27,21 +28,21 @@ def device_only(
     graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint] = NOTHING, objective: Objective = LATENCY
 ) -> Placement:
     """Everything on the device. Raises Infeasible when the constraints do not allow it."""
-    return _only(Tier.DEVICE, graph, costs, constraints)
+    return _only(Tier.DEVICE, graph, costs, constraints, objective)
 
 
 def edge_only(
     graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint] = NOTHING, objective: Objective = LATENCY
 ) -> Placement:
-    """Everything but the input on the edge. Raises Infeasible when the constraints do not allow it."""
-    return _only(Tier.EDGE, graph, costs, constraints)
+    """The network on the edge, its input there or on the device. Raises Infeasible when that is not allowed."""
+    return _only(Tier.EDGE, graph, costs, constraints, objective)
 
 
 def cloud_only(
     graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint] = NOTHING, objective: Objective = LATENCY
 ) -> Placement:
-    """Everything but the input in the cloud. Raises Infeasible when the constraints do not allow it."""
-    return _only(Tier.CLOUD, graph, costs, constraints)
+    """The network in the cloud, its input there or on the device. Raises Infeasible when that is not allowed."""
+    return _only(Tier.CLOUD, graph, costs, constraints, objective)
 
 
 def neurosurgeon(
@@ -135,16 +136,21 @@ def _judged(graph: ModelGraph, costs: Costs, objective: Objective) -> Costs:
     return objective.judging(costs)
 
 
-def _only(tier: Tier, graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint]) -> Placement:
-    costs.check(graph)
+def _only(
+    tier: Tier, graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective
+) -> Placement:
+    """The network on one tier, and its input's blocks there or on the device, whichever is worth most."""
+    costs = _judged(graph, costs, objective)
     if tier not in costs.seconds:
         raise Infeasible(f"the {tier.label} has no node; start one, or plan without it")
-    placement = (Tier.DEVICE, *[tier] * (len(graph) - 1))
-    against = broken(graph, placement, costs, constraints)
-    if against:
+    first = range(1, 1 + first_block(graph))
+    placements = [(Tier.DEVICE,) * begin + (tier,) * (len(graph) - begin) for begin in first]
+    allowed = [placement for placement in placements if not broken(graph, placement, costs, constraints)]
+    if not allowed:
+        against = broken(graph, placements[-1], costs, constraints)
         described = "; ".join(constraint.describe(graph) for constraint in against)
         raise Infeasible(f"not everything on the {tier.label}: {described}")
-    return placement
+    return min(allowed, key=lambda placement: objective.value(predict(graph, placement, costs)))
 
 
 def _pairs(costs: Costs) -> Iterator[tuple[Tier, Tier]]:

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from pipeline.coding import WAYS, Way
 from pipeline.cost import Costs, link_label
 from pipeline.errors import PlanError
+from pipeline.frames.input_blocks import first_block
 from pipeline.graph import Block, ModelGraph
 from pipeline.placement import Placement, Tier, crossings
 
@@ -25,7 +27,7 @@ _KEEPS_ITS_INPUT = frozenset(
         *("input", "InputLayer", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D", "Cropping1D", "Cropping2D"),
         *("Cropping3D", "Rescaling", "Normalization", "Flatten", "Reshape", "Permute", "Resizing", "Dropout"),
         *("BatchNormalization", "Identity", "RepeatVector", "UpSampling1D", "UpSampling2D", "UpSampling3D"),
-        *("Pad", "Transpose", "Cast", "ExpandDims", "Squeeze", "Flip"),
+        *("Pad", "Transpose", "Cast", "ExpandDims", "Squeeze", "Flip", "FrameDecode", "FrameNormalise"),
     }
 )
 """Kinds of block whose output still shows what came in."""
@@ -38,13 +40,13 @@ Blocked: TypeAlias = tuple[int, Tier]
 class Limit:
     """A sum over a placement that may not exceed `bound`.
 
-    `blocks[tier][v]` counts where block v runs on the tier, `tensors[lower][t]` (at least 0) where tensor t goes up the
-    link, `peaks[tier]` once: the largest among the tier's blocks.
+    `blocks[tier][v]` counts where block v runs on the tier, `tensors[way][t]` (at least 0) where tensor t goes from the
+    one tier to the other, `peaks[tier]` once: the largest among the tier's blocks.
     """
 
     bound: float
     blocks: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
-    tensors: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
+    tensors: Mapping[Way, Sequence[float]] = field(default_factory=dict)
     peaks: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
 
     def is_met(self, graph: ModelGraph, placement: Placement) -> bool:
@@ -53,8 +55,8 @@ class Limit:
         for tier, weights in self.peaks.items():
             terms.append(max((weights[v] for v, at in enumerate(placement) if at == tier), default=0.0))
         if self.tensors:
-            for crossing in crossings(graph, placement):
-                terms += [w[crossing.tensor] for lower, w in self.tensors.items() if crossing.crosses(lower)]
+            gone = [(crossing, crossing.way) for crossing in crossings(graph, placement)]
+            terms += [self.tensors[way][crossing.tensor] for crossing, way in gone if way in self.tensors]
         slack = _ROUNDING * max(abs(self.bound), math.fsum(map(abs, terms)))
         return math.fsum(terms) <= self.bound + slack
 
@@ -142,14 +144,16 @@ class MinDepth(Constraint):
 
 @dataclass(frozen=True)
 class UploadLimit(Constraint):
-    """At most `nbytes` bytes of a frame go up the link above `lower`."""
+    """At most `nbytes` bytes of a frame go up the link above `lower`, coded as is worth most to the objective."""
 
     lower: Tier
     nbytes: float
 
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
         """Their sum."""
-        return [Limit(self.nbytes, tensors={self.lower: [t.nbytes for t in graph.tensors]})]
+        ways = [way for way in WAYS if way[0] <= self.lower < way[1]]
+        sent = {way: [float(costs.sent_bytes(tensor, way)) for tensor in graph.tensors] for way in ways}
+        return [Limit(self.nbytes, tensors=sent)]
 
     def describe(self, graph: ModelGraph) -> str:
         """In words."""
@@ -206,7 +210,9 @@ class MemoryLimit(Constraint):
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
         """One sum in bytes: all weights, and the inputs and outputs of the largest block."""
         weights = [float(self.copies * WEIGHT_BYTES * block.parameters) for block in graph.blocks]
-        working = [float(sum(graph.tensors[t].nbytes for t in (*b.inputs, *b.outputs))) for b in graph.blocks]
+        # a frame's own bytes are few, whatever the most may be
+        sizes = [0 if tensor.varies else tensor.nbytes for tensor in graph.tensors]
+        working = [float(sum(sizes[t] for t in (*b.inputs, *b.outputs))) for b in graph.blocks]
         return [Limit(self.nbytes, blocks={self.tier: weights}, peaks={self.tier: working})]
 
     def describe(self, graph: ModelGraph) -> str:
@@ -216,13 +222,14 @@ class MemoryLimit(Constraint):
 
 @dataclass(frozen=True)
 class Uses(Constraint):
-    """A tier runs at least one block besides the input."""
+    """A tier runs at least one block of the network."""
 
     tier: Tier
 
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
         """One sum: the negated number of the tier's blocks, at most -1."""
-        return [Limit(-1.0, blocks={self.tier: [0.0, *[-1.0] * (len(graph) - 1)]})]
+        first = first_block(graph)
+        return [Limit(-1.0, blocks={self.tier: [0.0] * first + [-1.0] * (len(graph) - first)})]
 
     def describe(self, graph: ModelGraph) -> str:
         """In words."""

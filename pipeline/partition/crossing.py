@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from pipeline.partition.codings import Shares
 from pipeline.partition.program import Program
@@ -72,9 +69,3 @@ class Crossings:
     def _add(total: Expression, part: Expression, factor: float) -> None:
         for unknown, share in part.items():
             total[unknown] = total.get(unknown, 0.0) + factor * share
-
-
-def over_link(lower: Tier, weights: Sequence[float]) -> Shares:
-    """The weights of the tensors that go up one link, whatever their way."""
-    own, nothing = np.asarray(weights, float), np.zeros(len(weights))
-    return Shares(own, nothing, nothing) if lower == Tier.DEVICE else Shares(nothing, own, nothing)

@@ -33,7 +33,7 @@ from pipeline.partition import cuts
 from pipeline.partition.codings import Codings, Floats, Shares
 from pipeline.partition.conflicts import explained, smallest_conflict
 from pipeline.partition.constraints import Constraint, Limit, broken
-from pipeline.partition.crossing import Crossings, over_link
+from pipeline.partition.crossing import Crossings
 from pipeline.partition.cuts import best_cuts
 from pipeline.partition.objective import LATENCY, MEGABYTE, Objective
 from pipeline.partition.program import PROOF, Program
@@ -314,11 +314,12 @@ def _used_back(program: Program, lower: Tier) -> Expression:
 def _add_limit(program: Program, limit: Limit) -> None:
     steps = program.steps
     total: Expression = {}
-    crossings = Crossings(program)
     for tier, weights in limit.blocks.items():
         total = _sum(total, steps.stage(tier, weights))
-    for lower, weights in limit.tensors.items():
-        total = _sum(total, crossings.sum(over_link(lower, weights)))
+    if limit.tensors:
+        nothing = np.zeros(len(steps.graph.tensors))
+        sent = Shares.adding(*(np.asarray(limit.tensors.get(way, nothing), float) for way in WAYS))
+        total = _sum(total, Crossings(program, is_peaked=bool((sent.beyond < 0).any())).sum(sent))
     for tier, weights in limit.peaks.items():
         single = (steps.on(tier, block, weight) for block, weight in enumerate(weights))
         total = _sum(total, program.peak(single, max(limit.bound, 1.0)))

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.cost import LINKS, Link, critical_path_s, link_label
 from pipeline.errors import Infeasible
+from pipeline.frames.input_blocks import first_block
 from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS
 from pipeline.partition.constraints import Constraint, Uses
@@ -66,10 +67,11 @@ class Explanation:
     breakpoints: tuple[Breakpoint, ...]
     shadow_prices: tuple[ShadowPrice, ...]
     objective: Objective
+    graph: ModelGraph
 
     def sentence(self) -> str:
         """The decision in plain words."""
-        best, kind, text = self.best, kind_of(self.best.placement), self.objective.text
+        best, kind, text = self.best, kind_of(self.graph, self.best.placement), self.objective.text
         proof = f"proved to within {best.gap:.2%} of the optimum" if best.gap else "proved optimal"
         tiled = ", the edge's feature maps in tiles," if best.tiling else ""
         decided = f"is best with {text(best.value)} a frame ({proof})"
@@ -78,11 +80,11 @@ class Explanation:
             if not singles:
                 return f"Splitting over {kind}{tiled} {decided}: no tier alone respects the constraints."
             one = min(singles, key=rank)
-            single = f"the {kind_of(one.placement)} alone takes {self._against(one)}"
+            single = f"the {kind_of(self.graph, one.placement)} alone takes {self._against(one)}"
             return f"Splitting over {kind}{tiled} {decided}: {single}."
         if self.split is None:
             return f"The {kind} alone{tiled} {decided}: no split over two tiers is possible under the constraints."
-        split = kind_of(self.split.placement)
+        split = kind_of(self.graph, self.split.placement)
         return f"The {kind} alone{tiled} {decided}: the best split, over {split}, takes {self._against(self.split)}."
 
     def _against(self, other: PricedPlan) -> str:
@@ -127,15 +129,15 @@ class Explanation:
         }
 
 
-def kind_of(placement: Placement) -> str:
-    """The tiers that compute, such as `device+cloud`; `device` when nothing but the input is placed."""
-    return "+".join(tier.label for tier in sorted(set(placement[1:]))) or Tier.DEVICE.label
+def kind_of(graph: ModelGraph, placement: Placement) -> str:
+    """The tiers that compute the network, such as `device+cloud`, wherever its input's blocks run."""
+    return "+".join(tier.label for tier in sorted(set(placement[first_block(graph) :]))) or Tier.DEVICE.label
 
 
 def priced_plan_json(graph: ModelGraph, priced_plan: PricedPlan) -> dict[str, Any]:
     """A choice as plain JSON values."""
     return {
-        "kind": kind_of(priced_plan.placement),
+        "kind": kind_of(graph, priced_plan.placement),
         "value": priced_plan.value,
         "gap": priced_plan.gap,
         "nodes": {tier.label: node for tier, node in priced_plan.nodes.items()},
@@ -166,7 +168,7 @@ def explain(
     others = [*priced_plans[1:], *(a.priced_plan for a in alternatives if a.priced_plan)]
     different = [c for c in others if (c.placement, c.nodes, c.tiling) != (best.placement, best.nodes, best.tiling)]
     progress("splits")
-    split = None if "+" in kind_of(best.placement) else _best_split(graph, node_sets, constraints, objective)
+    split = None if "+" in kind_of(graph, best.placement) else _best_split(graph, node_sets, constraints, objective)
     progress("break-even")
     breakpoints = tuple(
         point for lower in LINKS for point in _breakpoints(graph, node_sets, constraints, objective, best, lower)
@@ -180,6 +182,7 @@ def explain(
         breakpoints=breakpoints,
         shadow_prices=tuple(_shadow_prices(graph, node_sets, constraints, objective, best)),
         objective=objective,
+        graph=graph,
     )
 
 
@@ -235,7 +238,7 @@ def _breakpoints(
 ) -> list[Breakpoint]:
     """The nearest breakpoints below and above the present bandwidth of a link, scaled alike for all node sets."""
     here = best.costs.link(lower).bandwidth_bytes_per_s
-    kind = kind_of(best.placement)
+    kind = kind_of(graph, best.placement)
     if here == float("inf"):
         return []
 
@@ -254,17 +257,17 @@ def _breakpoints(
             priced_plan = at(outside)
             if priced_plan is None:
                 break
-            if kind_of(priced_plan.placement) == kind:
+            if kind_of(graph, priced_plan.placement) == kind:
                 inside = outside
                 continue
             while max(inside / outside, outside / inside) > 1 + _PRECISION:
                 middle = (inside * outside) ** 0.5
                 tried = at(middle)
-                if tried is not None and kind_of(tried.placement) == kind:
+                if tried is not None and kind_of(graph, tried.placement) == kind:
                     inside = middle
                 else:
                     outside, priced_plan = middle, tried or priced_plan
-            found.append(Breakpoint(lower, here * outside, kind_of(priced_plan.placement), priced_plan.value))
+            found.append(Breakpoint(lower, here * outside, kind_of(graph, priced_plan.placement), priced_plan.value))
             break
     return found
 
@@ -313,6 +316,8 @@ def decision_map(
             except Infeasible:
                 row.append(None)
             progress()
-        kinds.append([kind_of(priced_plan.placement) if priced_plan else NOTHING_POSSIBLE for priced_plan in row])
+        kinds.append(
+            [kind_of(graph, priced_plan.placement) if priced_plan else NOTHING_POSSIBLE for priced_plan in row]
+        )
         values.append([priced_plan.value if priced_plan else float("inf") for priced_plan in row])
     return kinds, values

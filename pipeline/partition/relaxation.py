@@ -41,6 +41,7 @@ def best_of(costs: Sequence[Costs]) -> Costs:
         frame_overhead_s,
         codecs=_best_codecs([c.codecs for c in costs if c.codecs is not None], by_sums=not costs[0].worth.period),
         worth=costs[0].worth,
+        is_bound=True,
     )
 
 

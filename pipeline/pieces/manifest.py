@@ -89,6 +89,11 @@ class PackageManifest:
         """Pieces that a segment of these blocks reads, the header's among them."""
         return frozenset(_indices(chain(self.header, *(self.blocks[block] for block in blocks))))
 
+    def own_blocks(self, count: int, blocks: Iterable[int]) -> list[int]:
+        """Numbers in the package of these blocks of a graph of `count`, which may have some before the network's."""
+        added = count - len(self.blocks)
+        return [block - added for block in blocks if added <= block < count]
+
     @property
     def whole(self) -> frozenset[int]:
         """All pieces."""

@@ -25,6 +25,8 @@ from pydantic import Field
 
 from pipeline import folders, ranges
 from pipeline.errors import ModelError
+from pipeline.frames.input_blocks import has_input
+from pipeline.graph import ModelGraph
 from pipeline.ranges import Count, Name, Ratio, Seconds, Sum, Timestamp, Word
 from pipeline.timing import cpu_quota
 
@@ -97,12 +99,12 @@ def _processor() -> str:
     return named.get("model name") or named.get("model") or named.get("hardware") or platform.processor() or "unknown"
 
 
-def load_cached(digest: str, engine: Engine) -> Profile | None:
+def load_cached(graph: ModelGraph, engine: Engine) -> Profile | None:
     """The profile measured before on such a machine, or None. A file that is no such profile is logged and ignored."""
-    profile = kept(digest, engine, Profile.from_json)
-    foreign = _foreign(profile, digest, engine) if profile is not None else ""
+    profile = kept(_name(graph), engine, Profile.from_json)
+    foreign = _foreign(profile, graph.digest, engine) if profile is not None else ""
     if foreign:
-        path = _path(digest, engine)
+        path = _path(_name(graph), engine)
         _log.warning("profile %s ignored: it is of another model, engine or machine: %s", path, foreign)
         return None
     return profile
@@ -110,7 +112,7 @@ def load_cached(digest: str, engine: Engine) -> Profile | None:
 
 def cached(engine: Engine, model: Loaded) -> Profile | None:
     """The profile of this model that was measured before on such a machine, or None."""
-    profile = load_cached(model.graph.digest, engine)
+    profile = load_cached(model.graph, engine)
     if profile is None or len(profile.seconds) != len(model.graph) or not profile.ratios:
         return None
     return replace(profile, model=model.graph.name)  # it may go by another name here
@@ -144,6 +146,11 @@ def keep_if_possible(name: str, engine: Engine, value: Mapping[str, Any]) -> Non
         keep(name, engine, value)
     except OSError as error:
         _log.warning("not kept: %s; set XDG_CACHE_HOME to a directory that can be written", error)
+
+
+def _name(graph: ModelGraph) -> str:
+    """Networks are profiled with the input's blocks before them, and without; both have one digest."""
+    return f"{graph.digest}-input" if has_input(graph) else graph.digest
 
 
 def _foreign(profile: Profile, digest: str, engine: Engine) -> str:
@@ -193,7 +200,7 @@ def measure_or_load(engine: Engine, model: Loaded) -> Profile:
         profile = cached(engine, model)
         if profile is None:
             profile = measure(engine, model)
-            keep_if_possible(profile.digest, engine, profile.to_json())
+            keep_if_possible(_name(model.graph), engine, profile.to_json())
         return profile
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline import codecs
 from pipeline.codecs import CODECS, Array
 from pipeline.engines.checks import noise
+from pipeline.frames.fingerprint import sample_frame
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine, Loaded
@@ -18,7 +19,7 @@ _HELD_BYTES = 1 << 25
 
 
 def expected_ratios(engine: Engine, model: Loaded) -> dict[str, tuple[float, ...]]:
-    """How many times each codec shrinks each tensor of the model, by tensor id, when it is given noise.
+    """How many times each codec shrinks each tensor of the model, by tensor id, when it is given a picture, or noise.
 
     1.0 where it does not. What frames really give is measured when they pass (`nodes.tier.codec_ratios`).
     """
@@ -32,7 +33,8 @@ def expected_ratios(engine: Engine, model: Loaded) -> dict[str, tuple[float, ...
 
 def _tensors(engine: Engine, model: Loaded, graph: ModelGraph) -> Iterator[tuple[int, Array]]:
     """Each tensor of the model once, computed a part of the blocks at a time."""
-    known: dict[int, Array] = {i: noise(graph.tensors[i]) for i in graph.inputs}
+    first = {t: graph.tensors[t] for t in graph.inputs}
+    known: dict[int, Array] = {t: sample_frame() if tensor.varies else noise(tensor) for t, tensor in first.items()}
     yield from known.items()
     blocks: list[int] = []
     for block in graph.blocks[1:]:

@@ -227,8 +227,8 @@ def test_nonsense_ends_the_connection_and_not_the_session(
 
 
 def test_a_silent_broker_is_given_up(broker: ScriptedBroker, start: OpenSession) -> None:
-    session, down = start(limits=replace(QUICK, keepalive_s=1)), Signal()
-    session._on_down = down
+    down = Signal()
+    start(limits=replace(QUICK, keepalive_s=1), on_down=down)
     client = broker.next()
     client.accept()
     client.expect(PINGREQ)

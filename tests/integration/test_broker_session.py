@@ -165,13 +165,12 @@ def test_on_up_may_publish_subscribe_and_request_waiting(address: Address, open_
         helper.publish(message.response_topic, b"pong", correlation=message.correlation)
 
     helper.subscribe(["ask"], reply)
-    session = open_session(address, "node-1", start=False)
 
     def on_up() -> None:
         session.keep("state", b"ready")
         answered(session.request("ask", b"ping", reply_topic="reply/1", timeout_s=PATIENCE_S))
 
-    session._on_up = on_up
+    session = open_session(address, "node-1", start=False, on_up=on_up)
     session.start(PATIENCE_S)
     assert answered.wait() == (b"pong",)
 

@@ -22,10 +22,11 @@ from nodes.tier.machine import events as ev
 from pipeline.errors import TrisectError
 from pipeline.partition import exact
 from tests.graphs import chain
-from tests.properties.cluster import STREAM, Cluster, Entered, TierShell
+from tests.properties.cluster import Cluster, Entered
 from tests.properties.mutations import Mutations
 from tests.properties.simulated_broker import Broker, Client
 from tests.properties.symbolic import any_solution, symbolic
+from tests.properties.tier_shell import STREAM, TierShell
 
 MOST_HEARD = 64
 """Messages of each kind that the hostile client has overheard, the newest."""

@@ -98,8 +98,8 @@ def test_exact_equals_brute_force_for_every_objective_and_under_constraints(shar
     infeasible = 0
     for rng, graph, costs, every in cases(shard):
         constraints = random_constraints(rng, graph, costs)
-        allowed = every.allowed(constraints)
         for objective in (LATENCY, THROUGHPUT, WEIGHTED):
+            allowed = every.allowed(constraints, objective)
             values, judged = every.values(objective), objective.judging(costs)
             chosen = exact.partition(graph, costs, (), objective)
             check(graph, chosen)

@@ -24,8 +24,9 @@ from pipeline.partition import exact
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles import Grid, stacks
 from tests.graphs import chain, graphs
-from tests.properties.cluster import DEVICE, STREAM, WINDOW, Cluster, TierShell
+from tests.properties.cluster import Cluster
 from tests.properties.symbolic import any_solution, symbolic
+from tests.properties.tier_shell import DEVICE, STREAM, WINDOW, TierShell
 
 T = TypeVar("T")
 

@@ -14,6 +14,7 @@ from nodes.protocol.messages import NodeInfo, SegmentSeconds, TileSeconds
 from nodes.protocol.reports import tells
 from pipeline.errors import ModelError, TileError
 from pipeline.estimator import Speed, estimate
+from pipeline.frames.input_blocks import DECODE, has_input
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
@@ -62,7 +63,9 @@ class ComputeSeconds:
     _calls: Constants[NodeId] = field(default_factory=Constants)
     _bases: dict[tuple[NodeId, str, str], Basis | None] = field(default_factory=dict)
     _biases: dict[tuple[str, str], float] = field(default_factory=dict)
-    _stages: dict[tuple[StreamId, Tier], tuple[Plan, Basis, float]] = field(default_factory=dict)
+    _stages: dict[tuple[StreamId, Tier], tuple[Plan, Basis, float, float]] = field(default_factory=dict)
+    frame_work: dict[StreamId, float] = field(default_factory=dict)
+    """By stream, how many times the test picture's seconds its frames take to decode."""
 
     def learn_speed(self, info: NodeInfo) -> str:
         """Take a node's speed; returns what is wrong with it, if anything, and ignores it then."""
@@ -169,15 +172,16 @@ class ComputeSeconds:
 
     def stage_seconds(self, basis: Basis, plan: Plan, tier: Tier) -> float:
         """Foreseen seconds of the blocks that the tier's node runs by itself: those in tiles are not among them."""
-        known = self._stages.get((plan.stream, tier))
-        if known is None or known[0] is not plan or known[1] is not basis:
-            known = plan, basis, sum(self._stage(basis, plan, tier))
+        known, work = self._stages.get((plan.stream, tier)), self.frame_work.get(plan.stream, 1.0)
+        if known is None or known[0] is not plan or known[1] is not basis or known[2] != work:
+            known = plan, basis, work, sum(self._stage(basis, plan, tier))
             self._stages[plan.stream, tier] = known
-        return known[2]
+        return known[3]
 
     def _stage(self, basis: Basis, plan: Plan, tier: Tier) -> Iterator[float]:
         stack = self._shared_out(plan) if tier is Tier.EDGE else ()
-        for block, (seconds, placed) in enumerate(zip(self.foreseen(basis, plan.digest), plan.placement, strict=False)):
+        foreseen = self.foreseen(basis, plan.digest, self.frame_work.get(plan.stream, 1.0))
+        for block, (seconds, placed) in enumerate(zip(foreseen, plan.placement, strict=False)):
             if placed is tier and block not in stack:
                 yield seconds
 
@@ -232,11 +236,16 @@ class ComputeSeconds:
             return f"{node} has a profile of {len(profile.seconds)} blocks for {len(graph)}"
         return ""
 
-    def foreseen(self, basis: Basis, digest: str) -> tuple[float, ...]:
-        """Seconds by block, before telemetry corrects them."""
+    def foreseen(self, basis: Basis, digest: str, frame_work: float = 1.0) -> tuple[float, ...]:
+        """Seconds by block, before telemetry corrects them; a frame takes `frame_work` test pictures to decode."""
         if isinstance(basis, Profile):
-            return basis.seconds
-        return tuple(basis.bias * seconds for seconds in self._estimated(basis.speed, digest))
+            seconds = basis.seconds
+        else:
+            seconds = tuple(basis.bias * seconds for seconds in self._estimated(basis.speed, digest))
+        graph = self.graphs.get(digest)
+        if frame_work == 1.0 or graph is None or not has_input(graph) or len(seconds) != len(graph):
+            return seconds
+        return (*seconds[:DECODE], frame_work * seconds[DECODE], *seconds[DECODE + 1 :])
 
     def _estimated(self, speed: Speed, digest: str) -> tuple[float, ...]:
         """Estimated seconds by block; empty without the graph, and for a speed at which they are not finite."""

@@ -1,7 +1,9 @@
 """Which streams have to be looked at, the most needed first, and when others will have to be. Pure.
 
 An event touches the streams whose plans may change by it; time touches those that wait for something. All others are
-left alone, so work goes with what changed and not with how many streams there are.
+left alone, so work goes with what changed and not with how many streams there are. A stream that has been looked at
+rests then, for a time in proportion to what that took: whatever news comes, however fast, takes its share of a
+processor and no more.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class Agenda:
     def __init__(self) -> None:
         self._due: dict[Need, dict[StreamId, None]] = {need: {} for need in Need}
         self._timers: list[tuple[float, StreamId]] = []
+        self._rests: dict[StreamId, float] = {}
 
     def mark(self, names: Iterable[StreamId], need: Need = Need.CHANGED) -> None:
         """Have these streams looked at; one that is due already keeps its place unless it is needed sooner now."""
@@ -43,17 +46,22 @@ class Agenda:
         """Have a stream looked at when it is that late."""
         heapq.heappush(self._timers, (when, name))
 
+    def rest(self, name: StreamId, until: float) -> None:
+        """Have a stream left alone until then, however much it is needed."""
+        self._rests[name] = until
+
     def ring(self, now: float) -> None:
         """Mark the streams whose time has come."""
         while self._timers and self._timers[0][0] <= now:
             self.mark([heapq.heappop(self._timers)[1]])
 
-    def next(self) -> tuple[StreamId, Need] | None:
-        """Take the stream that is needed most, None when there is nothing to do."""
+    def next(self, now: float) -> tuple[StreamId, Need] | None:
+        """Take the stream that is needed most and does not rest, None when there is nothing to do."""
         for need, streams in self._due.items():
-            if streams:
-                name = next(iter(streams))
+            name = next((name for name in streams if self._rests.get(name, now) <= now), None)
+            if name is not None:
                 del streams[name]
+                self._rests.pop(name, None)
                 return name, need
         return None
 

@@ -108,6 +108,17 @@ class PlanRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class PriceRequested:
+    """A person asks what a placement by hand, or the best plan under a plan request, would cost; nothing changes."""
+
+    stream: StreamId
+    request: Any
+    edge_from: str | None = None
+    cloud_from: str | None = None
+    plan_request: PlanRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PublishPlan:
     """Publish the plan, retained. One that `stays` has only a new price and reason, which nodes ignore."""
 
@@ -140,5 +151,5 @@ Told: TypeAlias = (
     | Tick
 )
 """All but a person's requests."""
-PlannerEvent: TypeAlias = Told | PlaceRequested | PlanRequested
+PlannerEvent: TypeAlias = Told | PlaceRequested | PlanRequested | PriceRequested
 PlannerAction: TypeAlias = PublishPlan | Reply | Log | Refuse

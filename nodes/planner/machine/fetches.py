@@ -29,12 +29,6 @@ class Fetch:
         return f"{self.node} fetches {self.nbytes / MEGABYTE:,.1f} MB first, about {self.seconds:.1f} s"
 
 
-def family_of(model: str) -> str:
-    """The configuration's name of a model whose name in plans may be that of a version."""
-    family, _, short = model.rpartition(".")
-    return family if family and len(short) == SHORT else model
-
-
 @dataclass(slots=True)
 class Fetches:
     """Filled by what is published and held; `links` are those that nodes measure."""
@@ -58,13 +52,15 @@ class Fetches:
         self._held[holdings.node] = now
         return any(pieces - before.get(digest, frozenset()) for digest, pieces in now.items())
 
-    def of_blocks(self, node: NodeId, model: str, blocks: Collection[int]) -> Fetch | None:
+    def of_blocks(self, node: NodeId, model: str, graph: ModelGraph, blocks: Collection[int]) -> Fetch | None:
         """What the node lacks to run these blocks of a model; None for nothing, as of a model that was not pushed."""
         known = self._packages.get(model.rpartition(".")[2])
-        if known is None or not blocks or max(blocks) >= len(known[1].blocks):
+        if known is None or len(graph) < len(known[1].blocks):
             return None
         digest, manifest = known
-        missing = manifest.needed(blocks) - self._held.get(node, {}).get(digest, frozenset())
+        missing = manifest.needed(manifest.own_blocks(len(graph), blocks)) - self._held.get(node, {}).get(
+            digest, frozenset()
+        )
         nbytes = sum(map(manifest.nbytes_of, missing))
         return Fetch(node, nbytes, nbytes / self._rate(node, digest)) if nbytes else None
 
@@ -72,7 +68,7 @@ class Fetches:
         self, model: str, graph: ModelGraph, placement: Placement, nodes: Mapping[Tier, str], tiles: Tiling | None
     ) -> tuple[Fetch, ...]:
         """What each node of a plan fetches before it can run, the longest first."""
-        found = [self.of_blocks(node, model, blocks) for node, blocks in _blocks(graph, placement, nodes, tiles)]
+        found = [self.of_blocks(node, model, graph, blocks) for node, blocks in _blocks(graph, placement, nodes, tiles)]
         return tuple(sorted((one for one in found if one is not None), key=lambda one: -one.seconds))
 
     def _rate(self, node: NodeId, digest: str) -> float:

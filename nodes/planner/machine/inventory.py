@@ -6,16 +6,15 @@ import contextlib
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 from typing_extensions import assert_never
 
 from nodes.config.plan_request import PlanRequest, read_plan_request
-from nodes.planner.costs.compute_seconds import MOST_PROFILES
 from nodes.planner.costs.drift import is_news, is_nowhere_better
 from nodes.planner.costs.snapshot import NodeSnapshot
+from nodes.planner.machine.admission import sender_of, why_no_room
 from nodes.planner.machine.agenda import Agenda, Need
-from nodes.planner.machine.equality import Equality
+from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.events import (
     HoldingsArrived,
     InfoArrived,
@@ -23,19 +22,19 @@ from nodes.planner.machine.events import (
     ManifestArrived,
     PackageArrived,
     PlannerAction,
-    PlannerEvent,
     PlanSeen,
     ProfileArrived,
     TelemetryArrived,
     Told,
 )
 from nodes.planner.machine.failure_detector import FailureDetector
-from nodes.planner.machine.fetches import family_of
-from nodes.planner.machine.registry import MOST_GRAPHS, Registry, StreamBinding
+from nodes.planner.machine.registry import Registry
+from nodes.planner.machine.settings import PlannerSettings
 from nodes.planner.machine.static_costs import StaticCosts
-from nodes.planner.machine.stream import FORCED, PlannedStream
+from nodes.planner.machine.stream import PlannedStream
 from nodes.planner.machine.utilisation import Rates
 from nodes.protocol.messages import LifeState
+from nodes.protocol.packages import family_of
 from nodes.protocol.peers import EPOCHS_AHEAD, MOST_FIRST_EPOCH
 from nodes.tier.machine.actions import Log, Refuse
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
@@ -47,42 +46,6 @@ from pipeline.ranges import MOST_NODES, MOST_STREAMS
 SILENCE_S = 0.25
 """Between two looks at who has fallen silent."""
 _TIERS = frozenset(tier.label for tier in Tier)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannerSettings:
-    """A new plan must be better by `margin` (a share), `min_seconds_between_plans` after the last one.
-
-    Nothing is decided before `settle_s` after each connect, so that retained messages are in. A living node that has
-    not prepared its part of a plan `prepare_timeout_s` after it could is treated like one that refuses, and one from
-    which nothing has come for `lost_after_s` like one that is lost, until it speaks again. `band` is the share by which
-    a time or a rate may differ from what the present plan assumed without being reason to think again.
-    """
-
-    margin: float = 0.1
-    min_seconds_between_plans: float = 5.0
-    settle_s: float = 1.0
-    prepare_timeout_s: float = 120.0
-    lost_after_s: float = 4.0
-    band: float = 0.2
-    equality: Equality = field(default_factory=Equality)
-
-
-def _sender(event: PlannerEvent) -> NodeId | None:
-    """The node that an event is about, None for none."""
-    match event:
-        case PeerStateArrived(state):
-            return state.node
-        case PeerAppliedArrived(applied):
-            return applied.node
-        case InfoArrived(info):
-            return info.node
-        case LinkArrived(report):
-            return report.node
-        case ProfileArrived(node) | TelemetryArrived(node):
-            return node
-        case _:
-            return None
 
 
 class Inventory:
@@ -124,45 +87,20 @@ class Inventory:
 
         Not while more events wait: what a node has said meanwhile may be among them.
         """
-        if why_not := self._why_not(event):
+        if why_not := why_no_room(self, event):
             return [Refuse(type(event).__name__, why_not)]
+        sender = sender_of(event)
+        if sender is not None:
+            self.nodes.add(sender)
         actions = self._take(event, now)
         if isinstance(event, (InfoArrived, PeerStateArrived)):
-            actions += self._take_over(self._named_by(_sender(event)))
+            actions += self._take_over(self._named_by(sender))
         if more_wait:
             return actions
-        sender = _sender(event)
         if now >= self._silence_seen_at + SILENCE_S:
             self._silence_seen_at = now
             return actions + self._fall_silent(now, self.registry.peers.states)
         return actions + self._fall_silent(now, [sender]) if sender in self.registry.silent else actions
-
-    def _why_not(self, event: Told) -> str:
-        """The reason to refuse an event for which there is no room, empty if there is room."""
-        node = _sender(event)
-        if node is not None:
-            if node not in self.nodes and len(self.nodes) >= MOST_NODES:
-                return (
-                    f"node: {MOST_NODES} are known, and {node} would be one more; `trisect forget` those that are gone"
-                )
-            self.nodes.add(node)
-        if (
-            isinstance(event, ManifestArrived)
-            and self.registry.graphs.get(event.graph.digest, event.graph) != event.graph
-        ):
-            return f"digest: another manifest of {event.graph.digest} is known, and a digest names one"
-        if isinstance(event, ManifestArrived) and not self.registry.has_room_for(event.graph):
-            return f"digest: {MOST_GRAPHS} models of living nodes are known, and {event.graph.digest} would be one more"
-        if isinstance(event, ProfileArrived) and not self.registry.compute.has_room_for(event.node, event.profile):
-            return f"model: {MOST_PROFILES} profiles of {event.node} are known, and this would be one more"
-        if isinstance(event, InfoArrived) and len(self.streams.keys() | event.info.streams.keys()) > MOST_STREAMS:
-            return f"streams: {MOST_STREAMS} are known, and {event.info.node} has more"
-        if isinstance(event, PlanSeen):
-            if event.plan.epoch > MOST_FIRST_EPOCH:
-                return f"epoch: at most {MOST_FIRST_EPOCH} in a plan of an earlier planner, not {event.plan.epoch}"
-            if event.plan.stream not in self.seen_plans and len(self.seen_plans) >= MOST_STREAMS:
-                return f"stream: {MOST_STREAMS} are known, and {event.plan.stream} would be one more"
-        return ""
 
     def _take(self, event: Told, now: float) -> list[PlannerAction]:
         match event:
@@ -428,8 +366,8 @@ class Inventory:
         if stream is not None and stream.plan is None and plan is not None and plan.device == stream.binding.device:
             self.hold(stream, plan)
             stream.adopted = True
-            if plan.planner == FORCED:
-                stream.forced, stream.forced_tiles = plan.placement, plan.tiles
+            if plan.by_hand is not None:
+                stream.forced, stream.forced_tiles = plan.by_hand.placement, plan.by_hand.tiles
             if plan.plan_request is not None:
                 with contextlib.suppress(TrisectError):  # of another version of trisect: the configuration's hold
                     stream.requested = read_plan_request(plan.plan_request)

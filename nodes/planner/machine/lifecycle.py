@@ -247,20 +247,23 @@ def _publish(
     fetching = "".join(f"; {one}" for one in _fetches(inventory, stream, problem.graph, best))
     if fetching and _runs(inventory, stream):
         fetching += ", while the plan before runs on"
+    registry, model = inventory.registry, stream.binding.model
+    compared += registry.difference(model, best.nodes) + registry.undecoded(stream.binding, best.nodes)
     plan = Plan(
         stream=name,
         epoch=_next_epoch(inventory, name, stream),
-        model=stream.binding.model,
+        model=model,
         digest=problem.graph.digest,
         nodes={tier: NodeId(node) for tier, node in best.nodes.items()},
         placement=best.placement,
         predicted=best.predicted,
         planner=stream.planner_of(best),
-        reason=f"{why}; {compared}{fetching}{doubt}{inventory.registry.difference(stream.binding.model, best.nodes)}",
+        reason=f"{why}; {compared}{fetching}{doubt}",
         created_ts=wall_ts,
         objective=stream.plan_request.objective,
         runner_up=runner_up,
         plan_request=stream.requested_as_written,
+        by_hand=stream.by_hand,
         tiles=best.tiling,
         codecs=best.codecs(problem.graph),
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from itertools import cycle, islice
 
+from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.events import TilesByHand
-from nodes.planner.machine.registry import Registry, StreamBinding
+from nodes.planner.machine.registry import Registry
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement, Tier, stages

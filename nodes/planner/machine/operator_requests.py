@@ -13,7 +13,7 @@ from nodes.planner.machine.lifecycle import decide
 from nodes.planner.machine.manual_tiling import tiling_by_hand
 from nodes.planner.machine.rules import may_only_blink
 from nodes.planner.machine.solving import priced_plans_of, why_not
-from nodes.planner.machine.stream import FORCED, PlannedStream, fits
+from nodes.planner.machine.stream import FORCED, PlannedStream, fits, stream_named
 from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.placement import split_at
@@ -23,7 +23,7 @@ from pipeline.plan import StreamId
 def place_requested(inventory: Inventory, event: PlaceRequested, now: float, wall_ts: float) -> list[PlannerAction]:
     """Place the stream as it is asked, or hand it back; else the answer says why not."""
     try:
-        stream = _stream(inventory, event.stream)
+        stream = stream_named(inventory.streams, event.stream)
         graph = inventory.registry.graph_of(stream.binding)
         forced = None if event.auto else split_at(graph, event.edge_from, event.cloud_from)
         tiles = tiling_by_hand(inventory.registry, stream.binding, graph, forced, event.tiles)
@@ -48,7 +48,7 @@ def plan_requested(inventory: Inventory, event: PlanRequested, now: float, wall_
     stream = inventory.streams.get(event.stream)
     before = stream.requested if stream else None
     try:
-        stream = _stream(inventory, event.stream)
+        stream = stream_named(inventory.streams, event.stream)
         stream.requested = event.plan_request
         graph = inventory.registry.graph_of(stream.binding)
         if not priced_plans_of(inventory, stream, graph, stream.forced)[1]:
@@ -65,13 +65,6 @@ def plan_requested(inventory: Inventory, event: PlanRequested, now: float, wall_
     if undone:
         stream.requested = before
     return [*actions, _answer(event, stream, graph, undone)]
-
-
-def _stream(inventory: Inventory, name: StreamId) -> PlannedStream:
-    stream = inventory.streams.get(name)
-    if stream is None:
-        raise PlanError(f"unknown stream {name!r}; known: {', '.join(sorted(inventory.streams)) or 'none'}")
-    return stream
 
 
 def _force(

@@ -6,7 +6,7 @@ node that is gone or refuses, when a person asks, or when another plan is better
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from nodes.config.plan_request import PlanRequest
 from nodes.planner.machine.agenda import Need
@@ -15,10 +15,13 @@ from nodes.planner.machine.events import (
     PlannerAction,
     PlannerEvent,
     PlanRequested,
+    PriceRequested,
 )
-from nodes.planner.machine.inventory import Inventory, PlannerSettings
+from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.lifecycle import decide
 from nodes.planner.machine.operator_requests import place_requested, plan_requested
+from nodes.planner.machine.pricing import price_requested
+from nodes.planner.machine.settings import PlannerSettings
 from nodes.planner.machine.static_costs import StaticCosts
 from pipeline.plan import StreamId
 
@@ -28,8 +31,15 @@ MOST_PROVED = {Need.URGENT: 4, Need.CHANGED: 16}
 """Streams that may wait so before quick plans are made: those that are proved take up to a tenth of a second."""
 
 
+REST = 9.0
+"""A stream rests for so many times what its decision took: it has a tenth of a processor at most."""
+
+
 class PlannerMachine:
-    """`handle(event, now, wall_ts)` returns the actions to perform; `now` only advances, `wall_ts` stamps plans."""
+    """`handle(event, now, wall_ts)` returns the actions to perform; `now` only advances, `wall_ts` stamps plans.
+
+    `processor_s` is a clock of what the calling thread has had of a processor, in seconds.
+    """
 
     def __init__(
         self,
@@ -38,7 +48,9 @@ class PlannerMachine:
         started_at: float,
         static_costs: StaticCosts | None = None,
         plan_requests: Mapping[StreamId, PlanRequest] | None = None,
+        processor_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        self._processor_s = processor_s
         self.inventory = Inventory(
             settings, started_at=started_at, static_costs=static_costs, plan_requests=plan_requests
         )
@@ -61,6 +73,8 @@ class PlannerMachine:
             return place_requested(inventory, event, now, wall_ts)
         if isinstance(event, PlanRequested):
             return plan_requested(inventory, event, now, wall_ts)
+        if isinstance(event, PriceRequested):
+            return price_requested(inventory, event, wall_ts)
         return inventory.learn(event, now, more_wait=more_wait)
 
     def decide_next(self, now: float, wall_ts: float) -> list[PlannerAction] | None:
@@ -70,7 +84,7 @@ class PlannerMachine:
         """
         inventory = self.inventory
         inventory.now = max(inventory.now, now)
-        found = inventory.agenda.next() if now >= inventory.decide_after else None
+        found = inventory.agenda.next(now) if now >= inventory.decide_after else None
         if found is None:
             return None
         name, need = found
@@ -78,7 +92,11 @@ class PlannerMachine:
         if stream is None:
             return []
         quick = need in MOST_PROVED and inventory.agenda.waiting(need) >= MOST_PROVED[need]
-        return decide(inventory, name, stream, now, wall_ts, quick=quick)
+        began = self._processor_s()
+        try:
+            return decide(inventory, name, stream, now, wall_ts, quick=quick)
+        finally:
+            inventory.agenda.rest(name, now + REST * (self._processor_s() - began))
 
     def validate(self) -> None:
         """Assert what always holds."""

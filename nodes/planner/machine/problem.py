@@ -12,7 +12,8 @@ from typing import Any
 
 from nodes.config.plan_request import PlanRequest, constraints_of
 from nodes.planner.costs.snapshot import NodeSnapshot
-from nodes.planner.machine.registry import Registry, StreamBinding
+from nodes.planner.machine.binding import StreamBinding
+from nodes.planner.machine.registry import Registry
 from nodes.planner.machine.static_costs import StaticCosts, combinations
 from nodes.planner.machine.worker_pools import WorkerPools, priced_with, words
 from pipeline.cost import Costs
@@ -147,8 +148,8 @@ class PlanningProblem:
         other = min(others, key=rank, default=None)
         if other is not None and other not in alone.values():
             tiled = " in tiles" if other.tiling else ""
-            parts.append(f"next best {kind_of(other.placement)}{tiled} {text(other.value)}")
-        return ", ".join(parts), _runner_up(other) if other else None
+            parts.append(f"next best {kind_of(self.graph, other.placement)}{tiled} {text(other.value)}")
+        return ", ".join(parts), _runner_up(self.graph, other) if other else None
 
 
 def planning_problem(
@@ -162,18 +163,20 @@ def planning_problem(
     pools: WorkerPools,
 ) -> PlanningProblem:
     """Pose the problem for the usable nodes of each tier under these snapshots, with their worker pools."""
+    judging = plan_request.parsed_objective().judging
 
     def node_sets() -> Iterator[NodeSet]:
         for nodes in combinations(tiers, plan_request.constraints.exclude_nodes):
-            yield static_costs.node_set(nodes, registry.costs(binding, nodes, snapshots))
+            costs = judging(registry.costs(binding, nodes, snapshots))
+            yield static_costs.node_set(nodes, costs, registry.kept_from_decoding(binding, nodes))
 
     joined = pools.join(graph, list(node_sets()), choose=plan_request.planner == EXACT)
     return PlanningProblem(graph, joined, plan_request)
 
 
-def _runner_up(other: PricedPlan) -> dict[str, Any]:
+def _runner_up(graph: ModelGraph, other: PricedPlan) -> dict[str, Any]:
     return {
-        "kind": kind_of(other.placement),
+        "kind": kind_of(graph, other.placement),
         "nodes": {tier.label: node for tier, node in other.nodes.items()},
         "value": other.value,
         "predicted": other.predicted.to_json(),

@@ -91,8 +91,8 @@ def _same_plan(situation: Situation) -> Verdict | None:
         return None
     if not stream.force and plan.codecs != best.codecs(situation.graph):
         return None
-    wanted = (stream.planner_of(best), stream.plan_request.objective, stream.requested_as_written)
-    changed = stream.force and (plan.planner, plan.objective, plan.plan_request) != wanted
+    wanted = (stream.planner_of(best), stream.plan_request.objective, stream.requested_as_written, stream.by_hand)
+    changed = stream.force and (plan.planner, plan.objective, plan.plan_request, plan.by_hand) != wanted
     return Publish(stream.by_whom(best)) if changed else Stay(_none_better(situation))
 
 
@@ -130,10 +130,13 @@ def _breaks_constraint(situation: Situation) -> Verdict | None:
     inventory, stream, graph, plan = situation.inventory, situation.stream, situation.graph, situation.plan
     plan_request = stream.plan_request.constraints
     node_set = inventory.static_costs.node_set(
-        plan.nodes, inventory.registry.costs(stream.binding, plan.nodes, stream.assumed)
+        plan.nodes,
+        inventory.registry.costs(stream.binding, plan.nodes, stream.assumed),
+        inventory.registry.kept_from_decoding(stream.binding, plan.nodes),
     )
     asked = (*constraints_of(graph, plan_request), *node_set.constraints)
-    against = [constraint.describe(graph) for constraint in broken(graph, plan.placement, node_set.costs, asked)]
+    costs = stream.plan_request.parsed_objective().judging(node_set.costs)
+    against = [constraint.describe(graph) for constraint in broken(graph, plan.placement, costs, asked)]
     against += [f"{n} gets no blocks" for t, n in plan.nodes.items() if t and n in plan_request.exclude_nodes]
     return Publish(f"the present plan breaks what is asked: {'; '.join(against)}") if against else None
 

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 from nodes.planner.costs.compute_seconds import ComputeSeconds, Estimate
 from nodes.planner.costs.constants import Constants
 from nodes.planner.costs.links import Links
-from nodes.planner.costs.ratios import Ratios
 from nodes.planner.costs.send_receive_overhead import SendReceiveOverhead
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.costs.tile_overhead import TileOverhead
+from nodes.planner.costs.transfers import legs_of, link_between, tile_transfer_seconds
+from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.fetches import Fetches
 from nodes.planner.machine.utilisation import Loads, StreamLoad
 from nodes.protocol.messages import Applied, LegSeconds, LifeState, LinkReport, NodeInfo, NodeState, TileSeconds
 from nodes.protocol.peers import Peers
 from pipeline.coding import CodecCosts
-from pipeline.cost import Costs, Link, link_label
+from pipeline.cost import Costs
 from pipeline.errors import DigestMismatch, ModelError
+from pipeline.frames.input_blocks import DECODE, NORMALISE, has_input
 from pipeline.graph import ModelGraph
+from pipeline.partition.constraints import Constraint, Forbid
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
@@ -33,18 +35,6 @@ from pipeline.tiles.worker_pool import TileNode
 MOST_GRAPHS = 128
 FRAME_OVERHEAD_GAIN = 0.2
 """The part of a difference that one report adds."""
-UNMEASURED_BYTES_PER_S = 1e12
-"""A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamBinding:
-    """A stream as the registry sees it: its device and model, nodes that refused it, by session, and codecs' ratios."""
-
-    device: NodeId
-    model: str
-    banned: dict[NodeId, str] = field(default_factory=dict)
-    ratios: Ratios = field(default_factory=Ratios, compare=False)
 
 
 @dataclass(slots=True)
@@ -141,7 +131,7 @@ class Registry:
                 sent += tile.nbytes  # tiles leave one after the other
                 transfer_s = took.get((plan.stream, plan.epoch, number, worker))
                 if transfer_s is not None and worker != coordinator and {coordinator, worker} <= self.links.keys():
-                    bytes_s = _transfer_seconds(
+                    bytes_s = tile_transfer_seconds(
                         self.links[coordinator], self.links[worker], sent, tile.nbytes, tile.result_nbytes
                     )
                     self.tile_overhead.learn(worker, transfer_s - bytes_s)
@@ -151,7 +141,7 @@ class Registry:
         took = {(leg.stream, leg.epoch): leg.seconds for leg in legs}
         for plan in plans:
             seconds, beside_s = took.get((plan.stream, plan.epoch), {}), {}
-            for name, sender, receiver, nbytes, coding_s in _legs_of(plan):
+            for name, sender, receiver, nbytes, coding_s in legs_of(plan):
                 if name in seconds and {sender, receiver} <= self.links.keys():
                     link = link_between(self.links[sender], self.links[receiver])
                     bytes_s = nbytes / link.bandwidth_bytes_per_s + link.latency_s + coding_s
@@ -263,10 +253,15 @@ class Registry:
         Kept until a node says something new of itself, by all that it depends on.
         """
         device, digest = self.infos.get(stream.device), self._digest(stream) or ""
-        promise = (device.bits, tuple(device.answers.items())) if device is not None else None
-        key = stream.model, digest, promise
+        own = (device.bits, tuple(device.answers.items()), device.pictures.get(stream.model)) if device else None
+        key = stream.model, digest, own
         if key not in self._remarks:
-            found = [self._mismatch(stream, digest), self._apart(stream), self._unfit_profiles(stream, digest)]
+            found = [
+                self._mismatch(stream, digest),
+                self._apart(stream),
+                self._unfit_profiles(stream, digest),
+                self._other_pictures(stream, digest),
+            ]
             self._remarks[key] = "; ".join(filter(None, found))
         return self._remarks[key]
 
@@ -285,6 +280,15 @@ class Registry:
         living = [info for node, info in sorted(self.infos.items()) if self.peers.alive(node)]
         found = (self.equality.why_apart(device, info, stream.model) for info in living)
         return "; ".join(filter(None, found))
+
+    def _other_pictures(self, stream: StreamBinding, digest: str) -> str:
+        """What to say of living nodes that must not decode the stream's frames, empty if there is none."""
+        living = [
+            node
+            for node, info in sorted(self.infos.items())
+            if self.peers.alive(node) and info.models.get(stream.model) == digest and not info.is_worker
+        ]
+        return "; ".join(filter(None, (self.why_other_pictures(stream, node) for node in living)))
 
     def difference(self, model: str, nodes: Mapping[Tier, str]) -> str:
         """The largest difference between answers of a plan's nodes, in words; empty if their bits are equal."""
@@ -340,11 +344,13 @@ class Registry:
     ) -> Costs:
         """Costs of the stream's model on these nodes and between them, under these snapshots."""
         digest = self._digest(stream) or ""
+        graph = self.graphs.get(digest)
+        work = stream.ratios.frame_work(graph) if graph is not None else 1.0
         found = {tier: snapshots[node] for tier, node in nodes.items()}
         reports = {tier: snapshot.available_link for tier, snapshot in found.items()}
         return Costs(
             {
-                tier: tuple(snapshot.slowness * seconds for seconds in self.compute.foreseen(snapshot.basis, digest))
+                tier: tuple(snapshot.slowness * s for s in self.compute.foreseen(snapshot.basis, digest, work))
                 for tier, snapshot in found.items()
             },
             device_edge=link_between(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
@@ -353,6 +359,30 @@ class Registry:
             frame_overhead_s=sum(snapshot.frame_overhead_s for snapshot in found.values()),
             codecs=CodecCosts(stream.ratios.assumed, {tier: self.infos[node].codecs for tier, node in nodes.items()}),
         )
+
+    def kept_from_decoding(self, stream: StreamBinding, nodes: Mapping[Tier, NodeId]) -> tuple[Constraint, ...]:
+        """The input's blocks stay off the nodes that make other bits of pictures than the stream's device does."""
+        graph = self.graphs.get(self._digest(stream) or "")
+        if graph is None or not has_input(graph):
+            return ()
+        apart = [tier for tier, node in nodes.items() if self.why_other_pictures(stream, node)]
+        return tuple(Forbid(block, tier) for tier in apart for block in (DECODE, NORMALISE))
+
+    def why_other_pictures(self, stream: StreamBinding, node: NodeId) -> str:
+        """The reason that the node must not decode the stream's frames; empty if it may."""
+        device, info = self.infos.get(stream.device), self.infos.get(node)
+        if device is None or info is None or info.node == device.node:
+            return ""
+        ours, theirs = device.pictures.get(stream.model), info.pictures.get(stream.model)
+        if ours == theirs:
+            return ""
+        both = f"{info.node} has {info.picture_libraries or 'none'}, {device.node} {device.picture_libraries or 'none'}"
+        return f"{info.node} makes other bits of a picture than {device.node} and does not decode frames ({both})"
+
+    def undecoded(self, stream: StreamBinding, nodes: Mapping[Tier, str]) -> str:
+        """Which of a plan's nodes decode no frames and why, to be added to its reason; empty if there are none."""
+        why = [self.why_other_pictures(stream, NodeId(node)) for node in nodes.values()]
+        return "".join(f"; {reason}" for reason in why if reason)
 
     def tile_node(self, stream: StreamBinding, node: NodeId, snapshot: NodeSnapshot) -> TileNode:
         """The node's seconds and link for tiles of the stream's model, under this snapshot."""
@@ -370,47 +400,3 @@ class Registry:
     def _digest(self, stream: StreamBinding) -> str | None:
         info = self.infos.get(stream.device)
         return info.models.get(stream.model) if info else None
-
-
-def _transfer_seconds(coordinator: LinkReport, worker: LinkReport, sent: int, nbytes: int, result_nbytes: int) -> float:
-    """Seconds of a tile's bytes there and back, including those `sent` up to and with it."""
-    there_s = sent / coordinator.up_bytes_per_s + nbytes / worker.down_bytes_per_s
-    back_s = result_nbytes * (1 / worker.up_bytes_per_s + 1 / coordinator.down_bytes_per_s)
-    return there_s + back_s + coordinator.round_trip_s + worker.round_trip_s
-
-
-def _legs_of(plan: Plan) -> Iterator[tuple[str, NodeId, NodeId, int, float]]:
-    """From each of a plan's nodes to the next and from the last to the device.
-
-    Its name, both ends, its bytes, and the seconds that these take to encode and decode.
-    """
-    used = sorted({*plan.placement, Tier.DEVICE})
-    for lower, upper in pairwise(used):
-        cost = plan.predicted.links.get(link_label(lower))
-        if cost is not None:
-            yield (
-                f"{lower.label}_{upper.label}",
-                plan.nodes[lower],
-                plan.nodes[upper],
-                cost.nbytes,
-                _coding_s(plan, lower, upper),
-            )
-            if upper == used[-1]:
-                yield "return", plan.nodes[upper], plan.device, cost.result_nbytes, 0.0
-
-
-def _coding_s(plan: Plan, lower: Tier, upper: Tier) -> float:
-    """Encoding at one end and decoding at the other, over one link or both."""
-    first, last = (plan.predicted.links.get(link_label(link)) for link in (lower, Tier(upper - 1)))
-    return (first.encode_seconds if first else 0.0) + (last.decode_seconds if last else 0.0)
-
-
-def link_between(lower: LinkReport | None, upper: LinkReport | None) -> Link:
-    """From one tier's node through the broker to the next one's: up, then down, and half of each echo.
-
-    The broker forwards a message when it has all of it, so the two ways' seconds add up; where one is much slower, as
-    links between machines are, it is nearly all of the sum.
-    """
-    rates = [r for r in (lower and lower.up_bytes_per_s, upper and upper.down_bytes_per_s) if r]
-    latency_s = sum(report.round_trip_s / 2 for report in (lower, upper) if report)
-    return Link(1.0 / sum(1.0 / rate for rate in rates) if rates else UNMEASURED_BYTES_PER_S, latency_s)

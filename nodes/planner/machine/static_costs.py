@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from types import MappingProxyType
 
 from pipeline.cost import Costs, Link
-from pipeline.partition.constraints import MemoryLimit
+from pipeline.partition.constraints import Constraint, MemoryLimit
 from pipeline.partition.priced_plan import NodeSet
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
@@ -25,8 +25,8 @@ class StaticCosts:
     memory_bytes: Mapping[NodeId, float] = field(default_factory=lambda: MappingProxyType({}))
     links: Mapping[Tier, Link] = field(default_factory=lambda: MappingProxyType({}))
 
-    def node_set(self, nodes: Mapping[Tier, NodeId], costs: Costs) -> NodeSet:
-        """The nodes with what they measured, on these terms."""
+    def node_set(self, nodes: Mapping[Tier, NodeId], costs: Costs, constraints: Iterable[Constraint] = ()) -> NodeSet:
+        """The nodes with what they measured and may do, on these terms."""
         repriced = replace(
             costs,
             device_edge=self.links.get(Tier.DEVICE, costs.device_edge),
@@ -35,7 +35,7 @@ class StaticCosts:
             send_receive_overhead={} if self.links else costs.send_receive_overhead,
         )
         limits = (MemoryLimit(tier, self.memory_bytes[n]) for tier, n in nodes.items() if n in self.memory_bytes)
-        return NodeSet(nodes, repriced, tuple(limits))
+        return NodeSet(nodes, repriced, (*limits, *constraints))
 
 
 def combinations(

@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 from nodes.config.plan_request import PlanRequest, as_written
 from nodes.planner.costs.drift import drift
 from nodes.planner.costs.snapshot import NodeSnapshot
+from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.problem import PlanningProblem
-from nodes.planner.machine.registry import StreamBinding
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import PricedPlan
 from pipeline.placement import Placement, Tier
-from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.plan import ByHand, NodeId, Plan, StreamId
 from pipeline.tiles.tiling import Tiling
 
 FORCED = "forced"
@@ -90,6 +90,11 @@ class PlannedStream:
         """The request that a person sent, as the plan keeps it for the next planner process; None if there is none."""
         return as_written(self.requested) if self.requested is not None else None
 
+    @property
+    def by_hand(self) -> ByHand | None:
+        """What a person has placed by hand, as the plan keeps it for the next planner process."""
+        return ByHand(self.forced, self.forced_tiles) if self.forced is not None else None
+
     def planner_of(self, best: PricedPlan) -> str:
         """The name of what chose it."""
         return FORCED if best.placement == self.forced else self.plan_request.planner
@@ -119,6 +124,14 @@ def fits(plan: Plan, graph: ModelGraph) -> bool:
     except PlanError:
         return False
     return plan.digest == graph.digest
+
+
+def stream_named(streams: Mapping[StreamId, PlannedStream], name: StreamId) -> PlannedStream:
+    """The stream of this name. Raises PlanError, which names those that are known."""
+    stream = streams.get(name)
+    if stream is None:
+        raise PlanError(f"unknown stream {name!r}; known: {', '.join(sorted(streams)) or 'none'}")
+    return stream
 
 
 def _nodes(plan: Plan | PricedPlan) -> tuple[tuple[Tier, str], ...]:

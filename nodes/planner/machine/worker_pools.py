@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nodes.planner.costs.snapshot import NodeSnapshot
-from nodes.planner.machine.registry import Registry, StreamBinding
+from nodes.planner.machine.binding import StreamBinding
+from nodes.planner.machine.registry import Registry
 from pipeline.graph import ModelGraph
 from pipeline.partition.objective import Objective
 from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced

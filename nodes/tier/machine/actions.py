@@ -92,16 +92,20 @@ class SendOutput:
 
 @dataclass(frozen=True, slots=True)
 class SendFailure:
-    """Tell the device that this frame could not be computed here; or the coordinator, that this tile could not."""
+    """Tell the device that this frame could not be computed here; or the coordinator, that this tile could not.
+
+    `of_frame` if it cannot be computed anywhere.
+    """
 
     key: FrameKey
     message: str
     trace: Trace
+    of_frame: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeFrame:
-    """Make an entered frame the input of this model, perhaps again, where a new version of it may want another."""
+    """Record an entered frame, and make it what this model's graph begins with; again for a new version of it."""
 
     stream: StreamId
     sequence: int

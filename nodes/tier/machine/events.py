@@ -83,11 +83,12 @@ class SegmentRan:
 
 @dataclass(frozen=True, slots=True)
 class SegmentFailed:
-    """A segment raised."""
+    """A segment raised; `of_frame` if the frame itself is at fault."""
 
     key: FrameKey
     message: str
     trace: Trace
+    of_frame: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,10 @@ class FrameOffered:
 
 @dataclass(frozen=True, slots=True)
 class FrameDecoded:
-    """An entered frame became the input tensors of this model, by tensor id; None: of the one that it entered for."""
+    """An entered frame is what a graph begins with, by tensor id: the frame itself, or the model's inputs.
+
+    `model` is the one whose graph that is; None: that of the model that it entered for.
+    """
 
     stream: StreamId
     sequence: int
@@ -157,12 +161,13 @@ class OutputArrived:
 
 @dataclass(frozen=True, slots=True)
 class OutputFailed:
-    """A node says that it could not compute a frame."""
+    """A node says that it could not compute a frame; `of_frame` if nobody can, since it is no input of the model."""
 
     key: FrameKey
     sender: NodeId
     message: str
     trace: Trace
+    of_frame: bool = False
 
 
 @dataclass(frozen=True, slots=True)

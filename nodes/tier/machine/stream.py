@@ -183,7 +183,7 @@ class StreamOwner:
             self._latency_s = max(taken, LATENCY_MEMORY * self._latency_s + (1 - LATENCY_MEMORY) * taken)
 
     def output_failed(self, event: OutputFailed, now: float) -> list[Action]:
-        """A node could not compute it: try again, a few times."""
+        """A node could not compute it: try again, a few times, unless the frame itself is at fault."""
         frame = self.open.get(event.key.sequence)
         plan = frame.submitted.get(event.key.attempt) if frame is not None else None
         if frame is None or event.key.attempt != frame.attempt or frame.failed_attempt == frame.attempt:
@@ -192,7 +192,7 @@ class StreamOwner:
             return [self._count("unasked_answers_total")]
         frame.failed_attempt = frame.attempt
         frame.failures += 1
-        if frame.failures >= MAX_FAILURES:
+        if event.of_frame or frame.failures >= MAX_FAILURES:
             return self._close(event.key, event.message)
         frame.due_at = now + GRACE_S * frame.failures
         text = f"frame {event.key.sequence} failed, trying again: {shortened(event.message)}"

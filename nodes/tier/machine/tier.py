@@ -52,6 +52,11 @@ class TierMachine:
         }
         self._announced: dict[StreamId, StreamApplied] = {}
 
+    @property
+    def open_frames(self) -> int:
+        """Frames of its own streams that are on their way."""
+        return sum(len(owner.open) for owner in self.owners.values())
+
     def handle(self, event: ev.Event, now: float) -> list[Action]:
         """Take one event; returns what to do."""
         actions = self._take(event, now)
@@ -225,8 +230,9 @@ class TierMachine:
             return self.tile_gathers.failed(ev.TileFailed(event.key, self.me, event.message), now)
         owner = self.owners.get(StreamId(event.key.stream))
         if owner is not None:
-            return owner.output_failed(ev.OutputFailed(event.key, self.me, event.message, event.trace), now)
-        return [SendFailure(event.key, event.message, event.trace)]
+            failed = ev.OutputFailed(event.key, self.me, event.message, event.trace, event.of_frame)
+            return owner.output_failed(failed, now)
+        return [SendFailure(event.key, event.message, event.trace, event.of_frame)]
 
     def _shares_out(self, key: FrameKey) -> bool:
         held = self.epochs.find(key.stream, key.epoch)

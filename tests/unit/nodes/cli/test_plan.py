@@ -15,6 +15,7 @@ from nodes.cli import plan as plan_commands
 from nodes.config.plan_request import PlanRequest, as_written, constraints_of
 from nodes.planner import offline
 from pipeline.errors import ConfigError, PlanError
+from pipeline.frames.input_blocks import with_input
 from pipeline.models.graphs import shipped_graph
 
 NODES = """
@@ -44,7 +45,7 @@ TILED = (
 @pytest.fixture
 def nodes(tmp_path: Path) -> Path:
     """A configuration with a profile for resnet18 on the device."""
-    graph = shipped_graph("resnet18")
+    graph = with_input(shipped_graph("resnet18"))
     (tmp_path / "profiles").mkdir()
     profile = {
         "version": 1,
@@ -143,7 +144,7 @@ def test_a_profile_that_lacks_a_block_is_named_with_file_and_block(nodes: Path) 
     gone = report["graph"]["blocks"].pop(7)["name"]
     path.write_text(json.dumps(report))
     with pytest.raises(PlanError, match=rf"resnet18\.json: lacks block '{gone}'"):
-        offline.node_sets(offline.find_config(str(nodes)), shipped_graph("resnet18"))
+        offline.node_sets(offline.find_config(str(nodes)), with_input(shipped_graph("resnet18")))
 
 
 def test_a_node_without_times_is_named_with_what_to_do(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_a_node_without_times_is_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"nodes\.pi: no resnet18\.json in .*nowhere.*trisect profile resnet18 -o DIR"
     ):
-        offline.node_sets(offline.find_config(str(path)), shipped_graph("resnet18"))
+        offline.node_sets(offline.find_config(str(path)), with_input(shipped_graph("resnet18")))
 
 
 def test_an_unknown_configuration_is_answered_with_the_known_ones() -> None:

@@ -55,7 +55,7 @@ def test_labels_that_are_more_or_fewer_than_classes_are_refused_and_a_byte_order
 def test_a_host_is_a_host_alone(host: str) -> None:
     from pydantic import ValidationError
 
-    from nodes.config.sections import BrokerSection
+    from nodes.config.broker_section import BrokerSection
 
     with pytest.raises(ValidationError):
         BrokerSection(host=host)

@@ -12,9 +12,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.settings import render
 from nodes.config import enrolment
+from nodes.config.broker_section import BrokerSection
 from nodes.config.credentials import WARN_DAYS
 from nodes.config.loader import identity_of, load_config
-from nodes.config.sections import BrokerSection, endpoint_of
+from nodes.config.values import endpoint_of
 from nodes.enrolment import broker_files, starting
 from nodes.enrolment.folder import PipelineFolder
 from pipeline.errors import ConfigError

@@ -13,7 +13,8 @@ import pytest
 
 from pipeline.errors import ModelError
 from pipeline.lite.flatfile import FlatFile, Ref
-from pipeline.lite.forms import Forms, Geometry, Pads
+from pipeline.lite.forms import Forms
+from pipeline.lite.windows import Geometry, Pads
 
 Array = npt.NDArray[Any]
 

@@ -48,7 +48,7 @@ def test_all_planners_are_priced_beside_the_best_and_none_is_better(objective: O
 
 def test_the_decision_turns_where_it_says() -> None:
     found = explain(GRAPH, [NODE_SET])
-    kind = kind_of(found.best.placement)
+    kind = kind_of(GRAPH, found.best.placement)
     assert found.breakpoints
     for point in found.breakpoints:
         away = (
@@ -56,14 +56,14 @@ def test_the_decision_turns_where_it_says() -> None:
         )
         there = with_bandwidth(NODE_SET, point.lower, point.bandwidth_bytes_per_s)
         before = with_bandwidth(NODE_SET, point.lower, point.bandwidth_bytes_per_s / away)
-        assert kind_of(choose(GRAPH, [there])[0].placement) == point.kind != kind
-        assert kind_of(choose(GRAPH, [before])[0].placement) == kind
+        assert kind_of(GRAPH, choose(GRAPH, [there])[0].placement) == point.kind != kind
+        assert kind_of(GRAPH, choose(GRAPH, [before])[0].placement) == kind
 
 
 def test_a_single_tier_that_wins_is_told_with_what_splitting_loses() -> None:
     near = NodeSet(NAMES, costs_of(GRAPH, (10_000.0, 0.1)))
     found = explain(GRAPH, [near])
-    assert kind_of(found.best.placement) == "edge"
+    assert kind_of(GRAPH, found.best.placement) == "edge"
     assert found.split is not None
     assert found.split.value > found.best.value
     assert found.sentence().startswith("The edge alone is best with")
@@ -106,7 +106,7 @@ def test_the_map_agrees_with_planning_at_each_point() -> None:
         for column, edge_cloud in enumerate(above):
             costs = costs_of(graph, (device_edge / 125_000, edge_cloud / 125_000))
             best = exact.partition(graph, costs)
-            assert kinds[row][column] == kind_of(best)
+            assert kinds[row][column] == kind_of(graph, best)
             assert values[row][column] > 0
 
 

@@ -98,7 +98,7 @@ def test_a_profile_is_measured_once_and_then_read() -> None:
     first = _measured(engine)
     assert _measured(engine) == first
     assert len(engine.asked) == 1
-    assert load_cached("d" * 32, engine) == first  # type: ignore[arg-type]  # only profile() is asked
+    assert load_cached(_model().graph, engine) == first  # type: ignore[arg-type]  # only profile() is asked
     assert [p.name[:32] for p in folders.profiles().glob("*.json")] == ["d" * 32]
 
 
@@ -116,18 +116,18 @@ def test_a_corrupt_file_is_ignored_and_written_anew(content: bytes, caplog: pyte
     _measured(engine)
     path = next(folders.profiles().glob("*.json"))
     path.write_bytes(content)
-    assert load_cached("d" * 32, engine) is None  # type: ignore[arg-type]
+    assert load_cached(_model().graph, engine) is None  # type: ignore[arg-type]
     assert "ignored" in caplog.text
     _measured(engine)
     assert len(engine.asked) == 2
-    assert load_cached("d" * 32, engine) is not None  # type: ignore[arg-type]
+    assert load_cached(_model().graph, engine) is not None  # type: ignore[arg-type]
 
 
 def test_a_profile_of_another_machine_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     engine = CountingEngine()
     foreign = replace(_measured(engine), hardware="riscv64 abacus x1")
     keep(foreign.digest, engine, foreign.to_json())  # type: ignore[arg-type]
-    assert load_cached("d" * 32, engine) is None  # type: ignore[arg-type]
+    assert load_cached(_model().graph, engine) is None  # type: ignore[arg-type]
     assert "another model, engine or machine: hardware riscv64 abacus x1, here " in caplog.text
 
 

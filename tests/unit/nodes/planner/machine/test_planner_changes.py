@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from unittest import mock
 
@@ -15,7 +16,7 @@ from nodes.tier.machine import events as ev
 from nodes.tier.machine.actions import Refuse
 from pipeline.partition import exact
 from pipeline.placement import Placement
-from pipeline.plan import NodeId
+from pipeline.plan import ByHand, NodeId, Plan
 from tests.unit.nodes.planner.machine.test_planner import (
     ON_CLOUD,
     ON_DEVICE,
@@ -101,10 +102,34 @@ def test_a_restarted_planner_goes_on_with_the_retained_plan() -> None:
 
 
 def test_a_restarted_planner_keeps_what_a_person_had_placed() -> None:
-    by_hand = replace(plan(7, (D, E, E, C)), planner=FORCED)
+    by_hand = replace(plan(7, (D, E, E, C)), planner=FORCED, by_hand=ByHand((D, E, E, C)))
     planner = restarted(by_hand, DEVICE, EDGE, CLOUD)
     assert all(found == by_hand for found in published(planner.tick(SETTLE_S)))
     assert planner.place(auto=True)[0][0].epoch == 8
+
+
+def test_a_restarted_planner_keeps_what_a_person_had_placed_though_a_node_of_it_is_away() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner.place("b1", "b3")
+    (meanwhile,) = published(planner.lose(EDGE))
+    assert (meanwhile.planner, meanwhile.by_hand) == (EXACT, ByHand((D, E, E, C)))
+    retained = Plan.from_json(json.loads(json.dumps(meanwhile.to_json(GRAPH))), GRAPH)
+    again = restarted(retained, DEVICE, CLOUD)
+    again.tick(SETTLE_S)
+    again.come(EDGE)
+    again.tick(1.0)
+    back = again.machine.inventory.streams[CAM].plan
+    assert back is not None
+    assert (back.placement, back.planner) == ((D, E, E, C), FORCED)
+    assert again.place(auto=True)[0][0].by_hand is None
+
+
+def test_what_was_placed_by_hand_and_is_handed_back_while_a_node_is_away_stays_so_after_a_restart() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner.place("b1", "b3")
+    (meanwhile,) = published(planner.lose(EDGE))
+    (own,), _ = planner.place(auto=True)
+    assert (own.placement, own.by_hand) == (meanwhile.placement, None)
 
 
 def test_a_retained_plan_of_other_weights_is_replaced_with_a_higher_epoch() -> None:

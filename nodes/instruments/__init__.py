@@ -1,0 +1,1 @@
+"""What other people's instruments read: Prometheus, Home Assistant, OpenTelemetry, AsyncAPI; and recordings."""

@@ -1,0 +1,60 @@
+"""Transfers between nodes: the link of two through the broker, a plan's legs, and the seconds of a tile's bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from nodes.protocol.messages import LinkReport
+from pipeline.cost import Link, link_label
+from pipeline.placement import Tier
+from pipeline.plan import NodeId, Plan
+
+UNMEASURED_BYTES_PER_S = 1e12
+"""A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
+
+
+def tile_transfer_seconds(
+    coordinator: LinkReport, worker: LinkReport, sent: int, nbytes: int, result_nbytes: int
+) -> float:
+    """Seconds of a tile's bytes there and back, including those `sent` up to and with it."""
+    there_s = sent / coordinator.up_bytes_per_s + nbytes / worker.down_bytes_per_s
+    back_s = result_nbytes * (1 / worker.up_bytes_per_s + 1 / coordinator.down_bytes_per_s)
+    return there_s + back_s + coordinator.round_trip_s + worker.round_trip_s
+
+
+def legs_of(plan: Plan) -> Iterator[tuple[str, NodeId, NodeId, int, float]]:
+    """From each of a plan's nodes to the next and from the last to the device.
+
+    Its name, both ends, its bytes, and the seconds that these take to encode and decode.
+    """
+    used = sorted({*plan.placement, Tier.DEVICE})
+    for lower, upper in pairwise(used):
+        cost = plan.predicted.links.get(link_label(lower))
+        if cost is not None:
+            yield (
+                f"{lower.label}_{upper.label}",
+                plan.nodes[lower],
+                plan.nodes[upper],
+                cost.nbytes,
+                _coding_s(plan, lower, upper),
+            )
+            if upper == used[-1]:
+                yield "return", plan.nodes[upper], plan.device, cost.result_nbytes, 0.0
+
+
+def _coding_s(plan: Plan, lower: Tier, upper: Tier) -> float:
+    """Encoding at one end and decoding at the other, over one link or both."""
+    first, last = (plan.predicted.links.get(link_label(link)) for link in (lower, Tier(upper - 1)))
+    return (first.encode_seconds if first else 0.0) + (last.decode_seconds if last else 0.0)
+
+
+def link_between(lower: LinkReport | None, upper: LinkReport | None) -> Link:
+    """From one tier's node through the broker to the next one's: up, then down, and half of each echo.
+
+    The broker forwards a message when it has all of it, so the two ways' seconds add up; where one is much slower, as
+    links between machines are, it is nearly all of the sum.
+    """
+    rates = [r for r in (lower and lower.up_bytes_per_s, upper and upper.down_bytes_per_s) if r]
+    latency_s = sum(report.round_trip_s / 2 for report in (lower, upper) if report)
+    return Link(1.0 / sum(1.0 / rate for rate in rates) if rates else UNMEASURED_BYTES_PER_S, latency_s)

@@ -1,0 +1,66 @@
+// A frame's answer in words, and drawn on its picture: classes, boxes.
+
+import { list, number, text } from './checked.js';
+import { share } from './format.js';
+
+const MOST_BOXES = 300;
+const HUES = 12;
+
+/** What the result says, in a few words. */
+export function answerWords(raw) {
+  if (!raw) return '';
+  const boxes = boxesOf(raw);
+  if (raw.task === 'detect') return boxes.length ? counted(boxes.map((box) => box.label)) : 'nothing found';
+  if (Array.isArray(raw.top) && raw.top.length) return list(raw.top, 3).map((one) => `${text(one?.label, 60)} ${share(number(one?.score))}`).join(', ');
+  if (raw.values && typeof raw.values === 'object') return Object.entries(raw.values).slice(0, 4).map(([name, value]) => `${text(name, 40)} ${number(value)?.toPrecision(4) ?? ''}`).join(', ');
+  return text(raw.task, 40);
+}
+
+function counted(labels) {
+  const counts = new Map();
+  for (const label of labels) counts.set(label, (counts.get(label) ?? 0) + 1);
+  return [...counts].slice(0, 4).map(([label, number_]) => (number_ > 1 ? `${number_} × ${label}` : label)).join(', ');
+}
+
+/** Boxes with corners in the frame's pixels, label and score; what is no box is left out. */
+export function boxesOf(raw) {
+  const classes = list(raw.classes, MOST_BOXES);
+  const scores = list(raw.scores, MOST_BOXES);
+  const labels = list(raw.labels, MOST_BOXES);
+  return list(raw.boxes, MOST_BOXES).flatMap((one, i) => {
+    const corners = (Array.isArray(one) ? one : list(one?.box, 4)).slice(0, 4).map(number);
+    if (corners.length !== 4 || corners.includes(null)) return [];
+    const name = labels[i] ?? one?.label ?? classes[i] ?? one?.class ?? '';
+    return [{ corners, label: text(String(name), 60), score: number(scores[i] ?? one?.score) }];
+  });
+}
+
+/** Draw the answer over a picture that is already there; `x` and `y` scale the frame's pixels to the canvas's. */
+export function drawAnswer(context, raw, x, y) {
+  if (!raw) return;
+  context.font = '600 12px system-ui, sans-serif';
+  context.lineWidth = 2;
+  context.textBaseline = 'top';
+  for (const { corners: [left, top, right, bottom], label, score } of boxesOf(raw)) {
+    const colour = `hsl(${(hash(label) % HUES) * (360 / HUES)} 90% 60%)`;
+    context.strokeStyle = colour;
+    context.strokeRect(left * x, top * y, (right - left) * x, (bottom - top) * y);
+    caption(context, `${label}${score === null ? '' : ` ${share(score)}`}`, left * x, Math.max(0, top * y - 16), colour);
+  }
+  const best = list(raw.top, 1)[0];
+  if (best && !raw.boxes) caption(context, `${text(best.label, 40)} ${share(number(best.score))}`, 6, context.canvas.height - 22, '#ffffff');
+}
+
+function caption(context, words, left, top, colour) {
+  const { width } = context.measureText(words);
+  context.fillStyle = 'rgb(0 0 0 / 70%)';
+  context.fillRect(left, top, width + 8, 16);
+  context.fillStyle = colour;
+  context.fillText(words, left + 4, top + 2);
+}
+
+function hash(label) {
+  let value = 7;
+  for (const char of label) value = (value * 31 + char.codePointAt(0)) % 65_521;
+  return value;
+}
