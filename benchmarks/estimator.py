@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.estimator import Speed, fit, price
+from pipeline.estimator import Speed, fit, price, shipped_coefficients
 from pipeline.estimator.features import Amounts, amounts
 from pipeline.estimator.regression import Sample
 from pipeline.graph import ModelGraph
@@ -225,6 +225,9 @@ def table(found: Mapping[str, Any]) -> Table:
 def write(own: Sequence[Node]) -> None:
     """Fit the coefficients that are shipped."""
     coefficients = fit([(node.speed, node.samples) for node in own])
+    seen = {feature for node in own for sample in node.samples for feature in sample.amounts}
+    # profiles of networks alone say nothing of decoding
+    coefficients |= {name: factor for name, factor in shipped_coefficients().items() if name not in seen}
     about = {
         "nodes": {node.name: {"models": sorted(node.macs), "speed": node.speed.to_json()} for node in own},
         "samples": sum(len(node.samples) for node in own),

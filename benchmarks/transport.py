@@ -13,21 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
-import socket
-import ssl
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
 import psutil
@@ -36,19 +29,12 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from broker.messages import Payload
-from broker.mqtt.reader import Placement
-from broker.ports import free_port
-from broker.server import find_mosquitto
-from broker.session import Address, Channel, Limits, Message, Session
+from benchmarks.transport_ways import CHANNELS, Way, make_certificate, mosquitto, raw_way, session_way
+from broker.session import Address, Session
 from broker.tls import Tls
 
 _SIZES_BYTES = (1_000, 64_000, 602_112, 12_845_056)
-_TIMES = struct.Struct("dd")
 _WINDOW = 4
-_CHANNELS = {"bulk": Channel.BULK, "paho": Channel.CONTROL}
-_LIMITS = Limits(control_queue_bytes=256 << 20)
-_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,205 +58,6 @@ class Stages:
     into_socket: float
     through_broker: float
     to_handler: float
-
-
-class Kept:
-    """A handler that has large payloads written into memory of its own, as a tensor's are."""
-
-    def __init__(self, most: int, handle: Callable[[bool], None]) -> None:
-        self._memory = memoryview(bytearray(most + 1))
-        self._handle = handle
-
-    def place(self, topic: str, first: memoryview, nbytes: int) -> Placement | None:
-        """Behind the first byte, which says whether this is the last chunk."""
-        return Placement(1, self._memory[: nbytes - 1], self)
-
-    def __call__(self, message: Message) -> None:
-        """A chunk is here."""
-        self._handle(message.payload[0] == 1)
-
-
-def chunks_of(nbytes: int, chunk_bytes: int) -> list[Payload]:
-    """The payloads of one message; the first byte of the last one marks its end."""
-    sizes = [min(chunk_bytes, nbytes - start) for start in range(0, nbytes, chunk_bytes)]
-    memory = memoryview(bytes(chunk_bytes))
-    return [(bytes([number == len(sizes) - 1]), memory[: size - 1]) for number, size in enumerate(sizes)]
-
-
-def watch_reads(session: Session, channel: Channel) -> list[float]:
-    """When the newest read of a connection began: changes in place."""
-    line, at = session._connections[channel]._line, [0.0]
-    read = line.read
-
-    def timed() -> int:
-        at[0] = time.perf_counter()
-        return read()
-
-    line.read = timed  # type: ignore[method-assign]
-    return at
-
-
-def serve_session(address: Address, way: str, chunk_bytes: int, pipe: Pipe) -> None:
-    """The subscribing process: answers each whole message with when its read began and when it was there."""
-    channel = _CHANNELS[way]
-    with Session(address, name=f"receiver-{way}", token="r", limits=_LIMITS) as session:
-        began = watch_reads(session, channel)
-
-        def handle(is_last: bool) -> None:
-            if is_last:
-                session.publish(f"bench/echo/{way}", _TIMES.pack(began[0], time.perf_counter()), channel=channel)
-
-        session.subscribe([f"bench/data/{way}"], Kept(chunk_bytes, handle), channel=channel)
-        session.start(wait_s=_PATIENCE_S)
-        answer_cpu(pipe)
-
-
-def serve_raw(port: int, context: tuple[str, str] | None, pipe: Pipe) -> None:
-    """The receiving process without a broker: each message is a length and that many bytes."""
-    listener = socket.create_server(("127.0.0.1", port))
-    threading.Thread(target=answer_cpu, args=(pipe,), daemon=True).start()
-    sock, _ = listener.accept()
-    tuned(sock)
-    if context is not None:
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server.load_cert_chain(*context)
-        sock = server.wrap_socket(sock, server_side=True)
-    memory, head = memoryview(bytearray(1 << 25)), memoryview(bytearray(8))
-    while receive(sock, head):
-        began = time.perf_counter()
-        receive(sock, memory[: int.from_bytes(head, "big")])
-        sock.sendall(_TIMES.pack(began, time.perf_counter()))
-
-
-def receive(sock: socket.socket, view: memoryview) -> bool:
-    """Fill the view; False at the end of the stream."""
-    while view:
-        nbytes = sock.recv_into(view)
-        if not nbytes:
-            return False
-        view = view[nbytes:]
-    return True
-
-
-def tuned(sock: socket.socket) -> socket.socket:
-    """As the session's sockets are."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        sock.setsockopt(socket.SOL_SOCKET, option, _LIMITS.socket_buffer_bytes)
-    return sock
-
-
-def answer_cpu(pipe: Pipe) -> None:
-    """Say this process's seconds of processor whenever asked, until told to end."""
-    pipe.send(os.getpid())
-    while pipe.recv():
-        pipe.send(time.process_time())
-
-
-@contextmanager
-def child(serve: Callable[..., None], *args: object) -> Iterator[Pipe]:
-    """A receiving process that is up, by its pipe."""
-    spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(target=serve, args=(*args, there), daemon=True)
-    process.start()
-    try:
-        if not here.poll(_PATIENCE_S):
-            raise RuntimeError("the receiver did not come up")
-        here.recv()
-        yield here
-    finally:
-        here.send(False)
-        process.join(5)
-        process.kill()
-
-
-@contextmanager
-def mosquitto(files: tuple[str, str, str] | None, folder: Path) -> Iterator[tuple[int, psutil.Process]]:
-    """A broker of this benchmark's, with TLS if there are files (CA, certificate, key)."""
-    port = free_port("127.0.0.1")
-    lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", "set_tcp_nodelay true", "max_packet_size 33554432"]
-    lines += ["max_inflight_messages 64", "max_queued_bytes 536870912", "persistence false", "log_dest none"]
-    if files is not None:
-        lines += [f"cafile {files[0]}", f"certfile {files[1]}", f"keyfile {files[2]}", "user root"]
-    path = folder / "mosquitto.conf"
-    path.write_text("\n".join(lines) + "\n")
-    process = subprocess.Popen([find_mosquitto(), "-c", str(path)], stderr=subprocess.DEVNULL)
-    try:
-        yield port, psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def make_certificate(folder: Path) -> tuple[str, str, str]:
-    """A self-signed certificate for 127.0.0.1, which is its own authority."""
-    key, cert = str(folder / "key.pem"), str(folder / "cert.pem")
-    asked = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-    subprocess.run([*asked.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
-    return cert, cert, key
-
-
-class Way:
-    """One way to move bytes: `send(nbytes)` begins, `wait()` gives when it was read and there, in order."""
-
-    def __init__(self, name: str, pipe: Pipe, send: Callable[[int], None], wait: Callable[[], tuple[float, float]]):
-        self.name, self.send, self.wait, self._pipe = name, send, wait, pipe
-
-    def receiver_cpu(self) -> float:
-        """Seconds of processor of the other process so far."""
-        self._pipe.send(True)
-        return float(self._pipe.recv())
-
-
-def session_way(stack: ExitStack, name: str, address: Address, chunk_bytes: int) -> tuple[Way, Session]:
-    """Through the broker."""
-    pipe = stack.enter_context(child(serve_session, address, name, chunk_bytes))
-    session = stack.enter_context(Session(address, name=f"sender-{name}", token="s", limits=_LIMITS))
-    channel, echoes, payloads = _CHANNELS[name], list[bytes](), dict[int, list[Payload]]()
-    arrived = threading.Semaphore(0)
-
-    def on_echo(message: Message) -> None:
-        echoes.append(message.payload)
-        arrived.release()
-
-    def send(nbytes: int) -> None:
-        if nbytes not in payloads:
-            payloads[nbytes] = chunks_of(nbytes, chunk_bytes)
-        for payload in payloads[nbytes]:
-            session.publish(f"bench/data/{name}", payload, channel=channel)
-
-    def wait() -> tuple[float, float]:
-        if not arrived.acquire(timeout=_PATIENCE_S):
-            raise RuntimeError(f"{name}: no answer")
-        began, there = _TIMES.unpack(echoes.pop(0))
-        return began, there
-
-    session.subscribe([f"bench/echo/{name}"], on_echo, channel=channel)
-    session.start(wait_s=_PATIENCE_S)
-    return Way(name, pipe, send, wait), session
-
-
-def raw_way(stack: ExitStack, files: tuple[str, str, str] | None) -> Way:
-    """Without a broker."""
-    port = free_port("127.0.0.1")
-    pipe = stack.enter_context(child(serve_raw, port, None if files is None else files[1:]))
-    sock = stack.enter_context(tuned(socket.create_connection(("127.0.0.1", port))))
-    if files is not None:
-        context = ssl.create_default_context(cafile=files[0])
-        sock = stack.enter_context(context.wrap_socket(sock, server_hostname="127.0.0.1"))
-    memory, answer = memoryview(bytes(1 << 25)), memoryview(bytearray(_TIMES.size))
-
-    def send(nbytes: int) -> None:
-        sock.sendall(nbytes.to_bytes(8, "big"))
-        sock.sendall(memory[:nbytes])
-
-    def wait() -> tuple[float, float]:
-        receive(sock, answer)
-        began, there = _TIMES.unpack(answer)
-        return began, there
-
-    return Way("raw", pipe, send, wait)
 
 
 def measure(way: Way, nbytes: int, seconds: float, broker: psutil.Process) -> Sample:
@@ -297,7 +84,7 @@ def measure(way: Way, nbytes: int, seconds: float, broker: psutil.Process) -> Sa
 
 def stages(way: Way, session: Session, nbytes: int, repeats: int = 200) -> Stages:
     """Medians of where the time of a small message goes."""
-    line, at = session._connections[_CHANNELS[way.name]]._line, {"taken": 0.0, "written": 0.0}
+    line, at = session._connections[CHANNELS[way.name]]._line, {"taken": 0.0, "written": 0.0}
     publish, write = line.publish, line.write
 
     def timed_publish(*args: object, **named: object) -> int:

@@ -122,7 +122,7 @@ def write_config(folder: Path, model: str, port: int) -> Path:
         "models": {
             name: {"source": source} | ({} if model.endswith((".keras", ".trisect")) else {"weights": "seed:0"})
         },
-        "streams": {STREAM: {"device": DEVICE, "model": name, "window": WINDOW, "outputs": True}},
+        "streams": {STREAM: {"device": DEVICE, "model": name, "window": WINDOW, "outputs": True, "preview": True}},
         "nodes": {node: {"tier": node.split("-")[0], "threads": THREADS} for node in map(str, NODES)},
         "planner": {"min_seconds_between_plans": 1.0, "settle_s": 0.5},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,29 +49,19 @@ def init(
     from nodes.enrolment import starting
     from nodes.enrolment.folder import PipelineFolder
 
-    given_model = model
-    if model is not None and (file := Path(model)).suffix in {".keras", ".trisect"}:
-        if not file.is_file():
-            raise ConfigError(
-                f"{file} is not there; `trisect pack NAME -o {file}` makes a package of a network of the zoo"
-            )
-        given_model = f"models/{file.name}"
+    file = _model_file(model)
     name = pipeline or folder.resolve().name.lower()
     hosts = broker or [*_asked("the broker's name or address, as all machines reach it", "localhost" if demo else None)]
     if config is not None:
         text = starting.adopted(config, pipeline)
     else:
-        wanted = {"device": device, "edge": edge, "cloud": cloud}
-        if demo:
-            nodes = {tier: given or [f"{tier}-1"] for tier, given in wanted.items()}
-        else:
-            nodes = {tier: given or _asked(f"ids of {tier} nodes", f"{tier}-1") for tier, given in wanted.items()}
-        if demo and given_model is None:
-            given_model = f"models/{drawn_network.FILE}" if drawn_network.is_needed() else "mobilenet_v2"
-        network = given_model or _asked("the model", "mobilenet_v2")[0]
-        text = starting.configuration(
-            name, network, "seed:0" if demo else weights, nodes, photos=demo, bridged=bridge is not None
-        )
+        nodes = _node_ids({"device": device, "edge": edge, "cloud": cloud}, asks=not demo)
+        network = f"models/{file.name}" if file is not None else model
+        if demo and network is None:
+            network = f"models/{drawn_network.FILE}" if drawn_network.is_needed() else "mobilenet_v2"
+        network = network or _asked("the model", "mobilenet_v2")[0]
+        seeded = "seed:0" if demo else weights
+        text = starting.configuration(name, network, seeded, nodes, photos=demo, bridged=bridge is not None)
     made = PipelineFolder.create(
         folder, text, hosts, port=port, websockets_port=websockets_port, cloud_hosts=[bridge] if bridge else []
     )
@@ -78,13 +69,31 @@ def init(
         from nodes.cli import sample_images
 
         sample_images.put_photos(folder / "photos")
-    if model is not None and given_model != model:
+    if file is not None:
         (folder / "models").mkdir()
-        shutil.copy(model, folder / "models")
-    elif config is None and given_model == f"models/{drawn_network.FILE}":
+        shutil.copy(file, folder / "models")
+    elif demo and model is None and config is None and drawn_network.is_needed():
         drawn_network.put(folder / "models")
     operator = made.enrol("operator", ["operator"])
     _say_next(made, operator, bridge)
+
+
+def _model_file(model: str | None) -> Path | None:
+    """The file that a model is, None for a name of the zoo. Raises ConfigError for one that is not there."""
+    file = Path(model or "")
+    if file.suffix not in {".keras", ".trisect"}:
+        return None
+    if not file.is_file():
+        raise ConfigError(f"{file} is not there; `trisect pack NAME -o {file}` makes a package of a network of the zoo")
+    return file
+
+
+def _node_ids(given: Mapping[str, list[str] | None], *, asks: bool) -> dict[str, list[str]]:
+    """The ids of nodes by tier: those given, else asked for, else one."""
+    return {
+        tier: ids or (_asked(f"ids of {tier} nodes", f"{tier}-1") if asks else [f"{tier}-1"])
+        for tier, ids in given.items()
+    }
 
 
 def enrol(

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from nodes.cli.options import ImportOption, InputSizeOption, JsonFile, JsonFlag, TierFilters, TimeFilter, json_target
+from nodes.cli.options import (
+    EngineOption,
+    ImportOption,
+    InputSizeOption,
+    JsonFile,
+    JsonFlag,
+    ModelsArgument,
+    ReportOption,
+    ThreadsOption,
+    TierFilters,
+    TimeFilter,
+    WeightsOption,
+    json_target,
+)
 
 
 def scission(
@@ -58,10 +71,10 @@ def scission(
 def profile(
     models: Annotated[list[str], typer.Argument(help="Models of the zoo, .keras files, or `all`: the papers' 22.")],
     directory: Annotated[Path, typer.Option("-o", "--output", help="Where the files go.")] = Path("profiles"),
-    threads: Annotated[int | None, typer.Option(help="Left out: one per core.", min=1)] = None,
+    threads: ThreadsOption = None,
     repeats: Annotated[int, typer.Option(help="At most so many runs; a slow model takes fewer.", min=1)] = 10,
-    engine: Annotated[str, typer.Option(help="What computes: litert or tensorflow.")] = "litert",
-    weights: Annotated[str | None, typer.Option(help="seed:N, imagenet or a weights file.")] = None,
+    engine: EngineOption = "litert",
+    weights: WeightsOption = None,
     input_size: InputSizeOption = "",
     imports: ImportOption = None,
 ) -> None:
@@ -98,8 +111,8 @@ def models(
 
 
 def verify(
-    names: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names of the zoo, or .keras files.")],
-    weights: Annotated[str, typer.Option(help="seed:N, imagenet, or a weights file.")] = "seed:0",
+    names: ModelsArgument,
+    weights: WeightsOption = None,
     placements: Annotated[int, typer.Option(help="How many random placements, or stacks of blocks.", min=1)] = 20,
     tiles: Annotated[
         list[str] | None,
@@ -111,9 +124,9 @@ def verify(
         str | None, typer.Option(metavar="FROM:TO", help="Tile only this one: its first and last block, both in it.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of placements, stacks and of the frame.", min=0)] = 0,
-    engine: Annotated[str, typer.Option(help="What runs the blocks: litert or tensorflow.")] = "litert",
+    engine: EngineOption = "litert",
     threads: Annotated[int, typer.Option(help="The engine's threads.", min=1)] = 1,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the outcome here.")] = None,
+    json_path: ReportOption = None,
     fingerprint: Annotated[
         bool, typer.Option("--fingerprint", help="Only print a hash of the answers to seeded frames.")
     ] = False,
@@ -159,7 +172,7 @@ def verify(
 def pack(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the zoo, or a .keras file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The package to write: FILE.trisect.")],
-    weights: Annotated[str, typer.Option(help="seed:N, imagenet, or a weights file.")] = "seed:0",
+    weights: WeightsOption = None,
     input_size: InputSizeOption = "",
     imports: ImportOption = None,
 ) -> None:
@@ -170,10 +183,10 @@ def pack(
 
 
 def bench_engines(
-    models: Annotated[list[str], typer.Argument(help="Models of the zoo, or .keras files.")],
-    threads: Annotated[int | None, typer.Option(help="Left out: one per core.", min=1)] = None,
-    weights: Annotated[str | None, typer.Option(help="seed:N, imagenet or a weights file.")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")] = None,
+    models: ModelsArgument,
+    threads: ThreadsOption = None,
+    weights: WeightsOption = None,
+    json_path: ReportOption = None,
     input_size: InputSizeOption = "",
     imports: ImportOption = None,
 ) -> None:

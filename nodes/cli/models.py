@@ -93,7 +93,7 @@ def _first(tensors: Sequence[NamedBytes]) -> str:
 def run_verify(
     names: Sequence[str],
     *,
-    weights: str,
+    weights: str | None,
     placements: int,
     seed: int,
     engine: str,
@@ -144,7 +144,7 @@ def run_verify(
 def run_fingerprint(
     names: Sequence[str],
     *,
-    weights: str,
+    weights: str | None,
     engine: str,
     threads: int,
     exact: str,
@@ -168,7 +168,7 @@ def run_fingerprint(
     return 0
 
 
-def run_pack(name: str, output: Path, *, weights: str, input_size: str = "", imports: Sequence[str] = ()) -> int:
+def run_pack(name: str, output: Path, *, weights: str | None, input_size: str = "", imports: Sequence[str] = ()) -> int:
     """Pack a model and say what became of it. Raises UnknownModel, NotFunctional, ModelError."""
     from pipeline.lite.package import SUFFIX, Package
 

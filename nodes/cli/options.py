@@ -33,6 +33,14 @@ ImportOption = Annotated[
     list[str] | None,
     typer.Option("--import", metavar="PACKAGE", help="Registers the layers of a .keras file; may be repeated."),
 ]
+WeightsOption = Annotated[
+    str | None, typer.Option(help="seed:N, imagenet, or a weights file; default: seed:0, or a .keras file's own.")
+]
+EngineOption = Annotated[str, typer.Option(help="litert or tensorflow.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="The engine's threads; default: one per core.", min=1)]
+ModelsArgument = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names from the zoo, or .keras files.")]
+ReportOption = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")]
+TimeoutOption = Annotated[float, typer.Option(min=0.1, help="Seconds to wait until it is done.")]
 TierFilters = Annotated[list[str] | None, typer.Option(help="Filters of the tier; may be repeated.")]
 TimeFilter = Annotated[str | None, typer.Option(help="At most, in seconds or as a share: 30%.")]
 

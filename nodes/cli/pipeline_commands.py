@@ -20,6 +20,7 @@ from nodes.cli.options import (
     JsonFlag,
     ObjectiveOption,
     StreamOption,
+    TimeoutOption,
     json_target,
     with_constraints,
 )
@@ -121,7 +122,7 @@ def place(
     stack: Annotated[str | None, typer.Option(help="The blocks on the edge to share out: FROM:TO.")] = None,
     workers: Annotated[str | None, typer.Option(help="Who computes the tiles, with commas; all that can.")] = None,
     auto: Annotated[bool, typer.Option("--auto", help="Hand the stream back to the planner.")] = False,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait until the plan is active.")] = 60.0,
+    timeout_s: TimeoutOption = 60.0,
 ) -> None:
     """Force a placement on a running pipeline, or hand it back to the planner; waits until it is active."""
     from nodes.cli.tables import plan_table
@@ -159,7 +160,7 @@ def objective(
     planner: Annotated[str | None, typer.Option(help="exact, hpa, or another; default: exact.")] = None,
     constraints: Constraints = NO_CONSTRAINTS,
     reset: Annotated[bool, typer.Option("--reset", help="Back to what the configuration asks for.")] = False,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait until the plan is active.")] = 60.0,
+    timeout_s: TimeoutOption = 60.0,
 ) -> None:
     """Say what a running stream is planned for: objective and constraints, all at once; waits until it is so.
 
@@ -234,6 +235,11 @@ def plan(
                 imports=imports or (),
             )
         )
+    _show_running(config, json_path)
+
+
+def _show_running(config: Path, json_path: str | None) -> None:
+    """Print the running plans as tables, or as JSON lines to stdout or into a file."""
     from nodes.cli.tables import plan_table
     from nodes.client import requests
     from nodes.config.loader import load_config
@@ -256,7 +262,7 @@ def drain(
     node: Annotated[str, typer.Argument(help="An edge or cloud node.")],
     config: ConfigOption = DEFAULT_CONFIG,
     undo: Annotated[bool, typer.Option("--undo", help="Let plans use it again.")] = False,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait until it is empty.")] = 60.0,
+    timeout_s: TimeoutOption = 60.0,
 ) -> None:
     """Empty a node without losing a frame: plans leave it out, and when it says `drained` it may stop."""
     from nodes.client import requests
@@ -292,7 +298,7 @@ def publish(
     config: ConfigOption = DEFAULT_CONFIG,
     stream: StreamOption = None,
     rate_hz: Annotated[float | None, typer.Option(help="Frames per second; left out: at once.", min=0.001)] = None,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait for a result.")] = 60.0,
+    timeout_s: TimeoutOption = 60.0,
 ) -> None:
     """Publish images as frames of a stream and print the result of each, one JSON object a line."""
     from nodes.client import publishing, requests

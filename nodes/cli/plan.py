@@ -26,9 +26,9 @@ from pipeline.models import ModelSource
 from pipeline.models.graphs import graph_of
 from pipeline.models.source import named
 from pipeline.partition.constraints import Constraint
-from pipeline.partition.explain import decision_map, explain
+from pipeline.partition.explain import Explanation, decision_map, explain
 from pipeline.partition.objective import Objective
-from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.priced_plan import NodeSet, PricedPlan
 
 _MAP_SIDE = 25
 _MAP_FACTOR = 100.0
@@ -52,47 +52,57 @@ def run(
     graph = with_input(graph_of(source_of(model, config, input_size, imports)))
     constraints, objective = constraints_of(graph, plan_request.constraints), plan_request.parsed_objective()
     node_sets = offline.node_sets(config, graph, plan_request.constraints.exclude_nodes)
-    plain = json_path == STDOUT
-    console = wide_screen(stderr=plain)
+    console = wide_screen(stderr=json_path == STDOUT)
     with console.status("plan") as status:
         found = explain(graph, node_sets, constraints, objective, progress=status.update)
-    if json_path is not None:
-        text = json.dumps(found.to_json(graph), indent=1) + "\n"
-        if plain:
-            print(text, end="")
-        else:
-            Path(json_path).write_text(text, encoding="utf-8")
-    if not plain:
-        for part in explanation(graph, found):
-            console.print(part, highlight=False)
+    _show(graph, found, json_path, console)
     if pictures is not None:
-        from pipeline.pictures import placement_bars, placement_graph
-
-        best = found.best
-        pictures.mkdir(parents=True, exist_ok=True)
-        for name, picture in (
-            ("graph", placement_graph(graph, best.placement, best.predicted)),
-            ("bars", placement_bars(graph, best.placement, best.costs)),
-        ):
-            path = pictures / f"{graph.name}-{name}.svg"
-            path.write_text(picture, encoding="utf-8")
-            console.print(f"{path} written", highlight=False)
+        _write_pictures(graph, found.best, pictures, console)
     if tiles_picture is not None:
-        from pipeline.pictures import tile_picture
-
-        tiling, tiles = found.best.tiling, found.best.predicted.tiles
-        if tiling is None or tiles is None:
-            raise PlanError(
-                f"the best plan for {graph.name!r} has no tiles to draw: it needs nodes of role worker, and a stack "
-                "that they compute faster than the edge node alone"
-            )
-        tiles_picture.write_text(tile_picture(graph, tiling, tiles), encoding="utf-8")
-        console.print(f"{tiles_picture} written", highlight=False)
+        _write_tiles(graph, found.best, tiles_picture, console)
     if map_path is not None:
         here = found.best.costs.device_edge.bandwidth_bytes_per_s, found.best.costs.edge_cloud.bandwidth_bytes_per_s
         map_path.write_text(_map(graph, node_sets, constraints, objective, here, console), encoding="utf-8")
         console.print(f"{map_path} written", highlight=False)
     return 0
+
+
+def _show(graph: ModelGraph, found: Explanation, json_path: str | None, console: Screen) -> None:
+    is_plain = json_path == STDOUT
+    if json_path is not None:
+        text = json.dumps(found.to_json(graph), indent=1) + "\n"
+        if is_plain:
+            print(text, end="")
+        else:
+            Path(json_path).write_text(text, encoding="utf-8")
+    if not is_plain:
+        for part in explanation(graph, found):
+            console.print(part, highlight=False)
+
+
+def _write_pictures(graph: ModelGraph, best: PricedPlan, folder: Path, console: Screen) -> None:
+    from pipeline.pictures import placement_bars, placement_graph
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in (
+        ("graph", placement_graph(graph, best.placement, best.predicted)),
+        ("bars", placement_bars(graph, best.placement, best.costs)),
+    ):
+        path = folder / f"{graph.name}-{name}.svg"
+        path.write_text(picture, encoding="utf-8")
+        console.print(f"{path} written", highlight=False)
+
+
+def _write_tiles(graph: ModelGraph, best: PricedPlan, path: Path, console: Screen) -> None:
+    from pipeline.pictures import tile_picture
+
+    if best.tiling is None or best.predicted.tiles is None:
+        raise PlanError(
+            f"the best plan for {graph.name!r} has no tiles to draw: it needs nodes of role worker, and a stack "
+            "that they compute faster than the edge node alone"
+        )
+    path.write_text(tile_picture(graph, best.tiling, best.predicted.tiles), encoding="utf-8")
+    console.print(f"{path} written", highlight=False)
 
 
 def source_of(model: str, config: Config, input_size: str = "", imports: Sequence[str] = ()) -> ModelSource:

@@ -15,6 +15,7 @@ from nodes.config.base import Section, Table, TierName, empty
 from nodes.config.broker_section import BrokerSection
 from nodes.config.instruments import HomeAssistant, MetricsSection, TracingSection
 from nodes.config.plan_request import LinkName, PlanRequest
+from nodes.config.task_section import TaskSection
 from nodes.config.values import ID, Id, LocalPath, ModelKey, NodeKey, StreamKey, as_tuple, path_beside_file
 from nodes.protocol.messages import WORKER
 from nodes.protocol.packages import PUSHED
@@ -53,6 +54,10 @@ class ModelSection(Section):
     preprocess: PreprocessSection | None = Field(None, description="a section with size and mode, or left out")
     labels: LocalPath | None = Field(
         None, description="the path of a text file with one label per line, or of a Keras class index in JSON"
+    )
+    task: TaskSection | None = Field(
+        None,
+        description="what its outputs mean: classify, detect, segment, keypoints, values, embedding, raw, or a section",
     )
 
     input_size: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_SIZE)], ...], BeforeValidator(as_tuple)] = Field(
@@ -159,8 +164,20 @@ class StreamSection(Section):
         "answer", description="answer or refuse, for frames that the device cannot record on its disk: full, read-only"
     )
     outputs: bool = Field(False, description="true (publish whole output tensors too) or false")
+    preview: bool = Field(
+        False, description="true (publish small pictures of frames, for `trisect web`) or false; not with raw_stays_on"
+    )
     source: SourceSection | None = Field(None, description="a section, or left out when frames come over MQTT only")
     plan: PlanRequest = Field(default_factory=PlanRequest, description="a section with objective and constraints")
+
+    @model_validator(mode="after")
+    def _previews_leave_the_device(self) -> StreamSection:
+        if self.preview and (stays := self.plan.constraints.raw_stays_on) is not None:
+            raise ValueError(
+                f"preview: true sends pictures of frames to whoever may look, and raw_stays_on: {stays.label} says "
+                "that they go no further; leave one of the two out"
+            )
+        return self
 
 
 EngineName: TypeAlias = Literal["litert", "tensorflow"]

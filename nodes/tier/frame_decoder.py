@@ -13,6 +13,7 @@ from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.meter import Meter
 from nodes.tier.pending_frame import PendingFrame
+from nodes.tier.previews import Previews
 from pipeline.codecs import NONE
 from pipeline.errors import FrameError
 from pipeline.frames.decode import Preprocess
@@ -33,10 +34,12 @@ class FrameDecoder:
         frame_ledger: FrameLedger,
         meter: Meter,
         emit: Callable[[ev.Event], None],
+        *,
+        previews: Previews,
     ) -> None:
         self._streams, self._graphs, self._preprocess = streams, graphs, preprocess
         self._frame_ledger, self._meter, self._emit = frame_ledger, meter, emit
-        self._trials = CodecTrials(meter)
+        self._trials, self._previews = CodecTrials(meter), previews
         self.worker: Worker[do.DecodeFrame] = Worker(f"{node}.frames", self._decode, on_error=self._undecodable)
 
     def _decode(self, action: do.DecodeFrame) -> None:
@@ -64,6 +67,7 @@ class FrameDecoder:
                     self._meter.ratio(action.stream, tensor, NONE, times_fewer)
                 else:
                     self._trials.consider(action.stream, tensor, array)
+            self._previews.consider(action.stream, action.sequence, pending_frame.payload)
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
         self._emit(ev.FrameUndecodable(action.stream, action.sequence, str(error), action.model))

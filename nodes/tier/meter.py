@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -36,7 +37,22 @@ RATIOS = 64
 PROBES = 3
 LET_GO_REMEMBERED = 64
 LEAST_INTERVAL_S = 1e-3
+_EpochKey = tuple[StreamId, int]
 _TileKey = tuple[StreamId, int, int, NodeId]
+_RatioKey = tuple[StreamId, int, str]
+
+
+class _Taken(NamedTuple):
+    """All that one report is made of."""
+
+    counts: Mapping[str, int]
+    epochs: Mapping[StreamId, int]
+    samples: Mapping[str, Sequence[float]]
+    segments: Mapping[_EpochKey, Sequence[float]]
+    tiles: Mapping[_TileKey, Sequence[NoteTile]]
+    legs: Mapping[_EpochKey, Mapping[str, deque[float]]]
+    ratios: Mapping[_RatioKey, Sequence[float]]
+    probes: Sequence[float]
 
 
 class Meter:
@@ -46,13 +62,13 @@ class Meter:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._samples: dict[str, deque[float]] = {}
-        self._segments: dict[tuple[StreamId, int], deque[float]] = {}
+        self._segments: dict[_EpochKey, deque[float]] = {}
         self._tiles: dict[_TileKey, deque[NoteTile]] = {}
-        self._legs: dict[tuple[StreamId, int], dict[str, deque[float]]] = {}
-        self._ratios: dict[tuple[StreamId, int, str], deque[float]] = {}
-        self._told_ratios: set[tuple[StreamId, int, str]] = set()
+        self._legs: dict[_EpochKey, dict[str, deque[float]]] = {}
+        self._ratios: dict[_RatioKey, deque[float]] = {}
+        self._told_ratios: set[_RatioKey] = set()
         self._epochs: dict[StreamId, int] = {}
-        self._let_go: deque[tuple[StreamId, int]] = deque(maxlen=LET_GO_REMEMBERED)
+        self._let_go: deque[_EpochKey] = deque(maxlen=LET_GO_REMEMBERED)
         self._probes: deque[float] = deque(maxlen=PROBES)
         self._is_probed = False
         self._process = psutil.Process()
@@ -130,7 +146,7 @@ class Meter:
     def report(self) -> dict[str, float]:
         """Counters, the p50 and p95 of each duration since the last report, and what the process takes.
 
-        Counters and durations stand for the node and once more for each stream, beside the `epoch` that it computed
+        Counters and durations stand for the node and once more for each stream, with the `epoch` that it computed
         last: `stream.<stream>.…`. Of each segment, once enough frames for it are computed,
         `segment.<stream>.<epoch>.frames` and their `segment.<stream>.<epoch>.compute_seconds_p50`; of each tile, once
         one of its worker's has come back often enough, `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of
@@ -142,50 +158,51 @@ class Meter:
         `.ratio_deviation`. `processor_share` is in cores: 1.0 is one core
         kept busy since the last report. `resident_bytes` is the process's memory.
         """
-        with self._lock:
-            counts, samples = dict(self._counts), self._samples
-            epochs = {stream_metric(stream, "epoch"): epoch for stream, epoch in self._epochs.items()}
-            segments = {key: values for key, values in self._segments.items() if tells(len(values), sum(values))}
-            often = {key for key, notes in self._tiles.items() if tells(len(notes), _computed_seconds(notes))}
-            telling = set(map(_of_worker, often))
-            tiles = {key: notes for key, notes in self._tiles.items() if _of_worker(key) in telling}
-            legs = {key: parts for key, parts in self._legs.items() if _frames_of(parts) >= LEAST_FRAMES}
-            self._legs = {key: parts for key, parts in self._legs.items() if key not in legs}
-            probes, self._is_probed = list(self._probes) if self._is_probed else [], False
-            ratios = {key: list(values) for key, values in self._ratios.items() if key not in self._told_ratios}
-            self._told_ratios |= ratios.keys()
-            self._samples = {}
-            self._segments = {key: values for key, values in self._segments.items() if key not in segments}
-            self._tiles = {key: notes for key, notes in self._tiles.items() if key not in tiles}
-        report: dict[str, float] = {"ts": time.time(), **dict(sorted(counts.items())), **epochs}
-        for name, values in sorted(samples.items()):
+        taken = self._take()
+        report: dict[str, float] = {"ts": time.time(), **dict(sorted(taken.counts.items()))}
+        report |= {stream_metric(stream, "epoch"): epoch for stream, epoch in taken.epochs.items()}
+        for name, values in sorted(taken.samples.items()):
             median, high = np.percentile(np.array(values), [50, 95])
             report[f"{name}_p50"], report[f"{name}_p95"] = round(float(median), 6), round(float(high), 6)
-        for (stream, epoch), values in sorted(segments.items()):
+        for (stream, epoch), values in sorted(taken.segments.items()):
             report[segment_metric(stream, epoch, FRAMES)] = len(values)
-            report[segment_metric(stream, epoch, SECONDS)] = round(float(np.median(np.array(values))), 6)
-        for (stream, epoch), by_leg in sorted(legs.items()):
+            report[segment_metric(stream, epoch, SECONDS)] = _median(values)
+        for (stream, epoch), by_leg in sorted(taken.legs.items()):
             report[leg_metric(stream, epoch, FRAMES)] = _frames_of(by_leg)
-            for name, values in by_leg.items():
-                report[leg_metric(stream, epoch, leg_seconds(name))] = round(float(np.median(np.array(values))), 6)
-        for tile_key, notes in sorted(tiles.items()):
-            report[tile_metric(*tile_key, FRAMES)] = len(notes)
-            parts = [(note.transfer_seconds, note.queue_seconds, note.compute_seconds) for note in notes]
-            for part, median in zip(TILE_SECONDS, np.median(np.array(parts), axis=0), strict=True):
-                report[tile_metric(*tile_key, part)] = round(float(median), 6)
-            if alone := [note.transfer_seconds for note in notes if note.was_alone]:
-                report[tile_metric(*tile_key, ALONE_SECONDS)] = round(float(np.median(np.array(alone))), 6)
-        for ratio_key, parts_left in sorted(ratios.items()):
-            left = np.array(parts_left)
-            report[ratio_metric(*ratio_key, FRAMES)] = len(left)
-            report[ratio_metric(*ratio_key, RATIO)] = round(1 / float(left.mean()), 4)
-            report[ratio_metric(*ratio_key, RATIO_DEVIATION)] = round(float((1 / left).std()), 4)
-        if len(probes) == PROBES:
-            report[PROBE] = round(float(np.median(np.array(probes))), 6)
+            report |= {leg_metric(stream, epoch, leg_seconds(name)): _median(s) for name, s in by_leg.items()}
+        for tile_key, notes in sorted(taken.tiles.items()):
+            report |= _tile_numbers(tile_key, notes)
+        for ratio_key, left in sorted(taken.ratios.items()):
+            report |= _ratio_numbers(ratio_key, left)
+        if len(taken.probes) == PROBES:
+            report[PROBE] = _median(taken.probes)
         report["resident_bytes"] = self._process.memory_info().rss
         report["processor_share"] = self._processor_share()
         report["threads"] = self._process.num_threads()
         return report
+
+    def _take(self) -> _Taken:
+        """What one report says; what is reported once only is kept no longer."""
+        with self._lock:
+            often = {key for key, notes in self._tiles.items() if tells(len(notes), _computed_seconds(notes))}
+            telling = set(map(_of_worker, often))
+            taken = _Taken(
+                counts=dict(self._counts),
+                epochs=dict(self._epochs),
+                samples=self._samples,
+                segments={key: values for key, values in self._segments.items() if tells(len(values), sum(values))},
+                tiles={key: notes for key, notes in self._tiles.items() if _of_worker(key) in telling},
+                legs={key: parts for key, parts in self._legs.items() if _frames_of(parts) >= LEAST_FRAMES},
+                ratios={key: list(values) for key, values in self._ratios.items() if key not in self._told_ratios},
+                probes=list(self._probes) if self._is_probed else [],
+            )
+            self._is_probed = False
+            self._told_ratios |= taken.ratios.keys()
+            self._samples = {}
+            self._segments = {key: values for key, values in self._segments.items() if key not in taken.segments}
+            self._tiles = {key: notes for key, notes in self._tiles.items() if key not in taken.tiles}
+            self._legs = {key: parts for key, parts in self._legs.items() if key not in taken.legs}
+        return taken
 
     def _processor_share(self) -> float:
         # psutil's is counted in ticks of 10 ms, too coarse for reports ten times a second
@@ -193,6 +210,29 @@ class Meter:
         share = (processor_s - self._processor_s) / max(now - self._reported_at, LEAST_INTERVAL_S)
         self._processor_s, self._reported_at = processor_s, now
         return round(share, 3)
+
+
+def _median(values: Iterable[float]) -> float:
+    return round(float(np.median(np.array(list(values)))), 6)
+
+
+def _tile_numbers(key: _TileKey, notes: Sequence[NoteTile]) -> dict[str, float]:
+    numbers: dict[str, float] = {tile_metric(*key, FRAMES): len(notes)}
+    parts = [(note.transfer_seconds, note.queue_seconds, note.compute_seconds) for note in notes]
+    for part, median in zip(TILE_SECONDS, np.median(np.array(parts), axis=0), strict=True):
+        numbers[tile_metric(*key, part)] = round(float(median), 6)
+    if alone := [note.transfer_seconds for note in notes if note.was_alone]:
+        numbers[tile_metric(*key, ALONE_SECONDS)] = _median(alone)
+    return numbers
+
+
+def _ratio_numbers(key: _RatioKey, parts_left: Sequence[float]) -> dict[str, float]:
+    left = np.array(parts_left)
+    return {
+        ratio_metric(*key, FRAMES): len(left),
+        ratio_metric(*key, RATIO): round(1 / float(left.mean()), 4),
+        ratio_metric(*key, RATIO_DEVIATION): round(float((1 / left).std()), 4),
+    }
 
 
 def _frames_of(by_leg: Mapping[str, deque[float]]) -> int:

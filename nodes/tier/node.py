@@ -22,7 +22,7 @@ from typing_extensions import assert_never
 from broker import topics
 from broker.session import Channel
 from broker.topics import Namespace
-from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
+from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of, task_of
 from nodes.config.sections import Config
 from nodes.instruments import home_assistant
 from nodes.instruments.node_metrics import NodeMetrics
@@ -36,6 +36,7 @@ from nodes.session.packet_limit import check_packet_limit, chunk_bytes
 from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import sequences, telemetry
+from nodes.tier.answer_format import AnswerFormat
 from nodes.tier.commands import Commands
 from nodes.tier.compute import Compute
 from nodes.tier.frame_decoder import FrameDecoder
@@ -52,10 +53,12 @@ from nodes.tier.outbound import Outbound
 from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.preparation import Preparation
+from nodes.tier.previews import Previews
 from nodes.tier.pushed_models import Pushed, PushedModels
 from nodes.tier.sources import Source
 from nodes.tier.versions import Versions
-from pipeline.engines.pictured import PicturedEngine
+from pipeline.engines.answering import AnsweringEngine, answering, classes_of
+from pipeline.engines.pictured import PicturedEngine, network_of
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, Plan, StreamId
 
@@ -182,10 +185,14 @@ class TierNode:
         packages = {one.name: one.package for one in pushed}
         engine, models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact, packages)
         self._versions = Versions(self.streams, pushed)
+        self._tasks = {name: task_of(self.config.models[name]) for name in self._of_files}
         for one in pushed:
-            self._preprocess[one.name], self._labels[one.name] = one.preprocess, one.labels
-        self._engine: Engine = PicturedEngine(engine)
-        self._models = {name: with_input(name, model, self._preprocess[name]) for name, model in models.items()}
+            self._note_version(one)
+        self._engine: Engine = PicturedEngine(AnsweringEngine(engine))
+        self._models = {
+            name: with_input(name, answering(model, self._tasks[name]), self._preprocess[name])
+            for name, model in models.items()
+        }
         self._promise = self._engine.promise(self._models.values())
         _log.info("engine %s %s: %s", self._engine.name, self._engine.version, self._promise)
         self.graphs = {name: model.graph for name, model in self._models.items()}
@@ -201,9 +208,10 @@ class TierNode:
     def _assemble(self) -> None:
         node, graphs, clock = self.node, self.graphs, self.presence.clock
         for name, names in self._labels.items():
-            check_labels(name, names, graphs[name])
+            check_labels(name, names, classes_of(network_of(self._models[name]), self._tasks[name]))
         named = set(self._versions.model_of.values()) - self._labels.keys()
         self._labels |= {name: labels_of(self.config.models[name]) for name in named}
+        self._answers = {name: self._answer_format(name) for name in graphs}
         self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
         border = self.presence.border
         self._inbound = Inbound(node, self.names, self.machine, self.streams, self.meter, self._inbox.put, border)
@@ -212,16 +220,23 @@ class TierNode:
             node,
             self.session,
             self._frame_ledger,
-            graphs,
-            self._labels,
+            self._answers,
             self.meter,
             clock,
             self._metrics,
             self._tracer,
         )
         self._watch = LinkWatch(self.config, self.names, self.presence)
+        self._previews = Previews(self.session, self.names, self.streams)
         self._decoder = FrameDecoder(
-            node, self.streams, graphs, self._preprocess, self._frame_ledger, self.meter, self._inbox.put
+            node,
+            self.streams,
+            graphs,
+            self._preprocess,
+            self._frame_ledger,
+            self.meter,
+            self._inbox.put,
+            previews=self._previews,
         )
         tier = self.section.tier.label
         self._compute = Compute(
@@ -255,7 +270,10 @@ class TierNode:
 
     def _perform(self, action: do.Action) -> None:
         match action:
-            case do.Prepare() | do.Release():
+            case do.Prepare():
+                self._previews.planned(action.plan)
+                self._preparation.put(action)
+            case do.Release():
                 self._preparation.put(action)
             case do.AnnounceApplied():
                 self._announce(action)
@@ -325,12 +343,22 @@ class TierNode:
         """A new version was rolled out; its header is here. Streams go over to it when a plan of it is ready."""
         from pipeline.profiling import profile
 
-        self._preprocess[pushed.name], self._labels[pushed.name] = pushed.preprocess, pushed.labels
-        model = self._models[pushed.name] = with_input(pushed.name, pushed.package, pushed.preprocess)
+        self._note_version(pushed)
+        answered = answering(pushed.package, self._tasks[pushed.name])
+        model = self._models[pushed.name] = with_input(pushed.name, answered, pushed.preprocess)
         self.graphs[pushed.name] = model.graph
+        self._answers[pushed.name] = self._answer_format(pushed.name)
         self._profiles[pushed.name] = profile.cached(self._engine, model)
         self._promise = self._engine.promise(self._models.values())
         self._inbox.put(ev.ModelArrived(pushed.name, model.graph, self._versions.arrived(pushed)))
+
+    def _note_version(self, pushed: Pushed) -> None:
+        """What travels with a package, under its name in plans."""
+        self._preprocess[pushed.name], self._labels[pushed.name] = pushed.preprocess, pushed.labels
+        self._tasks[pushed.name] = task_of(self.config.models[pushed.model], has_labels=pushed.labels is not None)
+
+    def _answer_format(self, name: str) -> AnswerFormat:
+        return AnswerFormat(self.graphs[name], self._preprocess[name], self._tasks[name], self._labels.get(name))
 
     def _whole_arrived(self, name: str) -> None:
         if self.is_serving and self._profiles.get(name) is None:

@@ -139,7 +139,7 @@ class PushedModels:
                 self._on_whole(name)
             done()
 
-        self._exchange.want(key, pushed.digest, pushed.manifest.own_blocks(len(graph), blocks), here, failed)
+        self._exchange.want(key, pushed.digest, pushed.manifest.own_blocks(graph, blocks), here, failed)
 
     def drop(self, key: Hashable) -> None:
         """Fetch it no longer; who waits for it is told that it failed."""

@@ -12,13 +12,13 @@ from pipeline.pictures.layers import EdgePath, Layers, arrange
 from pipeline.pictures.svg import (
     INK,
     Key,
-    bytes_text,
     counted,
     document,
     escaped,
     legend,
     rect,
     shortened,
+    size_text,
     text,
     text_width,
 )
@@ -115,7 +115,7 @@ def _folded(
 
 
 def _label_width(graph: ModelGraph, tensor: int, style: _Style) -> float:
-    return text_width(bytes_text(graph.tensors[tensor].nbytes), style.label_size) * 1.1 + 6
+    return text_width(size_text(graph.tensors[tensor]), style.label_size) * 1.1 + 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ class _Drawing:
     def title(self, edge_path: EdgePath) -> str:
         tensor, readers = self.graph.tensors[edge_path.tensor], self.graph.consumers[edge_path.tensor]
         to = self.graph.blocks[readers[0]].name if len(readers) == 1 else counted(len(readers), "block")
-        return f"{tensor.name}: {bytes_text(tensor.nbytes)} from {self.graph.blocks[edge_path.source].name} to {to}"
+        return f"{tensor.name}: {size_text(tensor)} from {self.graph.blocks[edge_path.source].name} to {to}"
 
     def boxes(self, tier: Tier) -> Iterator[str]:
         """All boxes of a tier, then what is written on them."""
@@ -213,7 +213,7 @@ class _Drawing:
             self.folded.y[edge_path.source] + self.shift(edge_path),
         )
         look = f'class="bytes" rx="4" stroke="{INK}"'
-        nbytes = bytes_text(self.graph.tensors[edge_path.tensor].nbytes)
+        nbytes = size_text(self.graph.tensors[edge_path.tensor])
         return rect(x - width / 2, y - height / 2, width, height, "white", more=look) + text(
             x, y + 0.36 * size, nbytes, anchor="middle", size=size, bold=True
         )

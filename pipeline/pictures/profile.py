@@ -34,7 +34,7 @@ def picture(graph: ModelGraph, profile: Profile) -> str:
     colours = _colours(graph)
     bars = []
     for block, seconds in zip(graph.blocks, profile.seconds, strict=True):
-        nbytes = sum(graph.tensors[t].nbytes for t in block.outputs)
+        nbytes = sum(graph.tensors[t].nbytes for t in block.outputs if not graph.tensors[t].varies)
         title = f"{block.index} {block.name} ({block.kind}): {seconds_text(seconds)}, {bytes_text(nbytes)}"
         bars.append(Bar(seconds, colours.get(block.kind, GREY), block.name, title, index=block.index, nbytes=nbytes))
     drawn = chart(bars, 0.0, with_bytes=True)

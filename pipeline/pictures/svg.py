@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from pipeline.graph import Tensor
+
 INK, FAINT, GRID = "#222", "#777", "#ddd"
 GREEN, BLUE, ORANGE = "#2CA87A", "#004488", "#E69F00"
 SKY, YELLOW, PURPLE, RED = "#BFE4F5", "#F4EE80", "#A88BD0", "#8C2F1B"
@@ -168,6 +170,11 @@ def bytes_text(nbytes: float) -> str:
         if nbytes >= _ROUNDS_UP * factor:
             return f"{three_digits(nbytes / factor)} {unit}"
     return f"{nbytes:.0f} B"
+
+
+def size_text(tensor: Tensor) -> str:
+    """A tensor's bytes, or that a frame has its own."""
+    return "as it came" if tensor.varies else bytes_text(tensor.nbytes)
 
 
 def seconds_text(seconds: float) -> str:

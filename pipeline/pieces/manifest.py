@@ -19,6 +19,8 @@ from pydantic import Field, StringConstraints
 
 from pipeline import ranges
 from pipeline.errors import ModelError
+from pipeline.frames.input_blocks import ADDED, has_input
+from pipeline.graph import ModelGraph
 from pipeline.lite.package import Package
 from pipeline.models import PreprocessMode
 from pipeline.ranges import Count, Name, Word
@@ -89,10 +91,10 @@ class PackageManifest:
         """Pieces that a segment of these blocks reads, the header's among them."""
         return frozenset(_indices(chain(self.header, *(self.blocks[block] for block in blocks))))
 
-    def own_blocks(self, count: int, blocks: Iterable[int]) -> list[int]:
-        """Numbers in the package of these blocks of a graph of `count`, which may have some before the network's."""
-        added = count - len(self.blocks)
-        return [block - added for block in blocks if added <= block < count]
+    def own_blocks(self, graph: ModelGraph, blocks: Iterable[int]) -> list[int]:
+        """Numbers in the package of these blocks of a graph, which may have the input's and the answer's own, too."""
+        added = ADDED if has_input(graph) else 0
+        return [block - added for block in blocks if added <= block < added + len(self.blocks)]
 
     @property
     def whole(self) -> frozenset[int]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
+ANSWER_S = 1200.0
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -42,7 +43,7 @@ class Tab:
         self._number += 1
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._socket.recv(timeout=PATIENCE_S))
+            message = json.loads(self._socket.recv(timeout=ANSWER_S))
             if message.get("id") == self._number:
                 if "error" in message:
                     raise PageError(f"{method}: {message['error']}")
@@ -62,13 +63,13 @@ class Tab:
         self.send("Page.navigate", url=url)
         self.wait("document.readyState === 'complete'")
 
-    def wait(self, script: str, patience_s: float = PATIENCE_S) -> Any:
-        """Wait until an expression is true, and return its value; fails with what the page shows."""
+    def wait(self, script: str, patience_s: float = PATIENCE_S) -> None:
+        """Wait until an expression is true; fails with what the page shows."""
         give_up = time.monotonic() + patience_s
         while True:
             try:
-                if found := self.run(script):
-                    return found
+                if self.run(f"Boolean({script})"):
+                    return
             except PageError as error:
                 if time.monotonic() > give_up:
                     raise

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 
 from benchmarks.line import Line
 from broker.server import Server, ServerSettings
 from broker.session import Address, Channel, Message, Session
-from tests.integration.conftest import PATIENCE_S, OpenSession, Received, Signal
+from tests.integration.conftest import PATIENCE_S, OpenSession, Received, Signal, eventually
 
 FRAMES = 200
 SMALL = ServerSettings(max_queued_messages=20, max_inflight_messages=20)
-
-
-def wait(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 class Slow:
@@ -37,7 +28,7 @@ class Slow:
 def flood(session: Session, *, channel: Channel, nbytes: int) -> None:
     for number in range(FRAMES):
         session.publish("t", number.to_bytes(4, "big") + bytes(nbytes), channel=channel, wait_s=None)
-    wait(lambda: session.queued_bytes == 0)
+    eventually(lambda: session.queued_bytes == 0)
 
 
 def test_a_full_queue_of_the_broker_is_noticed_and_counted(open_session: OpenSession) -> None:
@@ -57,8 +48,8 @@ def test_a_full_queue_of_the_broker_is_noticed_and_counted(open_session: OpenSes
                 lasts += 1
             return slow.payloads[-1:] == [b"last"]
 
-        wait(has_come_through)
-        wait(lambda: FRAMES + lasts == len(slow.payloads) + reader.missed_total)
+        eventually(has_come_through)
+        eventually(lambda: FRAMES + lasts == len(slow.payloads) + reader.missed_total)
         lost = FRAMES + lasts - len(slow.payloads)
         assert lost > 0
         assert reader.missed_total == lost
@@ -74,10 +65,10 @@ def test_a_broker_at_its_memory_limit_gets_everything_in_the_end(open_session: O
         writer = open_session(address, "writer")
         for number in range(FRAMES):
             writer.publish("t", number.to_bytes(4, "big") + bytes(200_000), channel=Channel.BULK, wait_s=None)
-        wait(lambda: writer.reconnects_total > 2)
+        eventually(lambda: writer.reconnects_total > 2)
         slow.go_on.set()
-        wait(lambda: writer.queued_bytes == 0)
-        wait(lambda: len({payload[:4] for payload in slow.payloads}) + reader.missed_total >= FRAMES)
+        eventually(lambda: writer.queued_bytes == 0)
+        eventually(lambda: len({payload[:4] for payload in slow.payloads}) + reader.missed_total >= FRAMES)
 
 
 def test_a_frame_sent_again_on_a_new_connection_is_one_frame(address: Address, open_session: OpenSession) -> None:
@@ -91,7 +82,7 @@ def test_a_frame_sent_again_on_a_new_connection_is_one_frame(address: Address, o
         camera.publish("frame", b"1", channel=Channel.BULK)
         first = received.next()
         line.cut()
-        wait(lambda: camera.queued_bytes == 0)
+        eventually(lambda: camera.queued_bytes == 0)
     camera = open_session(address, "camera-2")
     camera.publish("frame", b"1", channel=Channel.BULK)
     second = received.next()
@@ -115,9 +106,9 @@ def test_what_is_retained_on_a_topic_with_a_gap_is_fetched_again(open_session: O
         writer.publish("blocks", b"")  # nothing more is read from here on
         for number in range(1, FRAMES):
             writer.publish("state/1", b"%d" % number, retain=True)
-        wait(lambda: writer.queued_bytes == 0)
+        eventually(lambda: writer.queued_bytes == 0)
         slow.go_on.set()
-        wait(lambda: received.next().payload == b"40" or True)
+        eventually(lambda: received.next().payload == b"40" or True)
         writer.publish("state/1", b"newest", retain=True)
         received.until(b"newest")
         again = received.next()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from benchmarks.line import Line
 from broker.exactly_once import ExactlyOncePublisher, Publication
 from broker.server import Server, ServerSettings
 from broker.session import Address, Channel, Message, Session
-from tests.integration.conftest import PATIENCE_S, OpenSession, Received, Signal
+from tests.integration.conftest import PATIENCE_S, OpenSession, Received, Signal, eventually
 
 RESULT, FENCE = "result/cam", "node/device-1/fence"
 
@@ -47,13 +47,6 @@ class Device:
         self.results.publish(number, lambda: [Publication(RESULT, str(number).encode())])
 
 
-def wait(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
-
-
 def watcher(open_session: OpenSession, address: Address) -> Received:
     received, session = Received(), open_session(address, "watcher", start=False, is_new_name=True)
     session.subscribe([RESULT], received)
@@ -74,7 +67,7 @@ def test_a_message_whose_acknowledgement_is_lost_is_not_published_again(
         assert not device.delivered
         line.cut()
         device.up.wait()
-        wait(lambda: 1 in device.delivered)
+        eventually(lambda: 1 in device.delivered)
         device.publish(2)
         assert received.next().payload == b"2"
 
@@ -88,7 +81,7 @@ def test_a_message_that_the_broker_never_got_is_published_again(address: Address
         device.publish(1)
         line.cut()
         assert received.next().payload == b"1"
-        wait(lambda: 1 in device.delivered)
+        eventually(lambda: 1 in device.delivered)
         assert received.empty()
 
 
@@ -125,9 +118,9 @@ def test_random_breaks_neither_lose_nor_repeat_on_either_side(address: Address, 
             if chance.random() < 0.1:
                 broken = chance.choice([line, view])
                 broken.loses_up, broken.loses_down = chance.choice([(True, False), (False, True), (True, True)])
-                time.sleep(chance.uniform(0.0, 0.05))
+                time.sleep(chance.uniform(0.0, 0.05))  # any moment will do: chance is what is tested
                 broken.cut()
-        wait(lambda: device.delivered >= set(range(300)))
+        eventually(lambda: device.delivered >= set(range(300)))
         while len(seen) < 300:
             seen.append(int(received.next().payload))
         device.publish(300)
@@ -147,7 +140,7 @@ def test_a_restart_of_the_broker_neither_loses_nor_repeats(tmp_path: Any, open_s
                 server.restart()
         seen = sorted(int(payload) for payload in received.payloads(100))
         assert seen == list(range(100))
-        wait(lambda: device.delivered >= set(range(100)))
+        eventually(lambda: device.delivered >= set(range(100)))
         assert received.empty()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from broker import topics
@@ -15,7 +13,7 @@ from nodes.protocol.messages import LifeState, NodeState, to_bytes
 from nodes.session import presence
 from nodes.session.presence import IdCheck, IdInUse, Presence, require_free, wait_up
 from pipeline.plan import NodeId
-from tests.integration.conftest import PATIENCE_S, OpenSession
+from tests.integration.conftest import PATIENCE_S, OpenSession, eventually
 
 NAMES = Namespace("ids")
 NODE = NodeId("edge-1")
@@ -64,10 +62,7 @@ def test_one_that_was_killed_is_waited_for_until_its_will_is_out_and_no_longer(
     asked: list[object] = []
     session.subscribe([NAMES.topic(topics.PING, node=NODE)], asked.append)
     check = IdCheck(config_of(server), NAMES, NODE)
-    give_up = time.monotonic() + PATIENCE_S
-    while not asked:
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    eventually(lambda: bool(asked))
     session.publish(STATE, state(LifeState.LOST), retain=True)
     check.result()
 

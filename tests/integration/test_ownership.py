@@ -21,17 +21,10 @@ from nodes.protocol.messages import Owner, to_bytes
 from nodes.session.presence import Presence, StreamOwned, require_free
 from nodes.tier.ownership import Ownership
 from pipeline.plan import NodeId
-from tests.integration.conftest import PATIENCE_S, OpenSession, Received, Signal
+from tests.integration.conftest import PATIENCE_S, OpenSession, Received, Signal, eventually
 
 OTHER = NodeId("device-2")
 STREAMS = [demo.STREAM]
-
-
-def wait(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 class Device:
@@ -49,7 +42,7 @@ class Device:
 
     def up(self) -> Device:
         self.presence.session.start(PATIENCE_S)
-        wait(lambda: bool(self.ownership._held) or self.ownership.lost is not None)
+        eventually(lambda: bool(self.ownership._held) or self.ownership.lost is not None)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,10 +81,10 @@ def test_a_second_device_is_refused_before_it_starts(config: Config, claims: Cal
 def test_of_two_that_start_at_once_one_gives_way(config: Config, claims: Callable[[], str]) -> None:
     with ExitStack() as stack:
         both = [stack.enter_context(Device(config, node)) for node in (demo.DEVICE, OTHER)]
-        wait(lambda: any(device.ownership.lost is not None for device in both))
+        eventually(lambda: any(device.ownership.lost is not None for device in both))
         (left,) = [device for device in both if device.ownership.lost is None]
-        wait(lambda: bool(left.ownership._held))
-        time.sleep(1.5)  # longer than the winner doubts
+        eventually(lambda: bool(left.ownership._held))
+        time.sleep(1.5)  # time itself is tested: the winner's doubts must end without its giving way
         assert left.ownership.lost is None
         assert claims() == left.presence.node
 
@@ -103,7 +96,7 @@ def test_the_claim_of_a_device_that_is_gone_keeps_nobody_out(
     stale = Owner(demo.STREAM, OTHER, "dead")
     session = open_session(address, "setter")
     session.publish(names.topic(topics.STREAM_OWNER, stream=demo.STREAM), to_bytes(stale), retain=True)
-    wait(lambda: session.queued_bytes == 0)
+    eventually(lambda: session.queued_bytes == 0)
     gone = require_free(config, names, demo.DEVICE, STREAMS)
     assert gone == {"dead"}
     with Device(config, demo.DEVICE, gone=gone) as device:
@@ -120,7 +113,7 @@ def test_a_claim_of_nobody_is_replaced_and_ends_no_device(
         forged = Owner(demo.STREAM, OTHER, "forged")
         topic = device.names.topic(topics.STREAM_OWNER, stream=demo.STREAM)
         open_session(address, "stranger").publish(topic, to_bytes(forged), retain=True)
-        wait(lambda: device.presence.border.total == 1)
+        eventually(lambda: device.presence.border.total == 1)
         assert claims() == demo.DEVICE
         assert device.ownership.lost is None
 
@@ -135,7 +128,7 @@ def test_a_device_that_comes_back_to_another_ones_claim_gives_way(
             first.lost.wait()
             assert first.ownership.lost is not None
             assert "device-2" in str(first.ownership.lost)
-            wait(lambda: bool(second.ownership._held))
+            eventually(lambda: bool(second.ownership._held))
             assert second.ownership.lost is None
             assert claims() == OTHER
 

@@ -25,6 +25,7 @@ from nodes.protocol.packages import PublishedPackage, Version
 from nodes.session.presence import guest_session
 from pipeline.pieces.manifest import LEAST_PIECE_BYTES, PackageManifest, manifest_of
 from pipeline.pieces.partial import PartialPackage, WholeFile
+from pipeline.protocol_version import PROTOCOL_VERSION
 from tests.unit.pipeline.pieces.test_pieces import package_file
 
 PATIENCE_S = 60.0
@@ -187,7 +188,7 @@ def test_a_request_for_pieces_that_there_are_not_is_refused(lab: Lab) -> None:
     with guest_session(lab.config, "asks") as session:
         session.start(PATIENCE_S)
         for pieces in ([[0, 10**4]], [[5_000, 5_001]], [], [[-1, 2]]):
-            asked = {"protocol": 5, "package": lab.manifest.digest, "pieces": pieces}
+            asked = {"protocol": PROTOCOL_VERSION, "package": lab.manifest.digest, "pieces": pieces}
             session.publish(names.topic(topics.FETCH, node="operator"), to_bytes(asked))
         wait(lambda: operator.border.total >= 4)
     assert operator.exchange.sent_bytes_total == 0

@@ -56,7 +56,8 @@ def test_a_killed_device_answers_each_image_of_its_own_source_once(sourced: Pipe
         os.kill(sourced.processes.pid(demo.CLOUD), signal.SIGCONT)
         sourced.start(demo.DEVICE)
         sourced.wait(client, lambda: client.collected.whole >= IMAGES)
-        time.sleep(1.0)
+        sourced.processes.stop(demo.DEVICE)  # which delivers what it has to say before it says that it goes
+        sourced.wait(client, lambda: demo.DEVICE not in client.ready())
         assert client.collected.duplicates == 0
         results = list(client.collected.results.values())
         assert sorted(result["source"] for result in results) == [f"{number:03d}.jpg" for number in range(IMAGES)]
@@ -93,8 +94,10 @@ def test_an_edge_that_hangs_and_comes_back_with_old_work_neither_loses_nor_repea
         stream(pipeline, client, 0, 6)
         for number in range(6, 10):
             client.publish(pipeline.images[number], str(number))
+        said = f"nothing from {demo.EDGE} for"
+        told = pipeline.processes.log("planner").read_text().count(said)
         os.kill(pipeline.processes.pid(demo.EDGE), signal.SIGSTOP)
-        time.sleep(8.0)
+        pipeline.wait(client, lambda: pipeline.processes.log("planner").read_text().count(said) > told)
         os.kill(pipeline.processes.pid(demo.EDGE), signal.SIGCONT)
         stream(pipeline, client, 10, 16)
         pipeline.assert_proven(client, 16)

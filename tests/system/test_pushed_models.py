@@ -86,7 +86,7 @@ def answers(package: Path, image: bytes, mode: str) -> np.ndarray:
 def test_a_version_is_rolled_out_in_mid_stream_and_nothing_is_lost(pipeline: Pipeline) -> None:
     folder, config = pipeline.folder, str(pipeline.config_path)
     with pipeline.client() as client:
-        pipeline.wait(client, lambda: client.active is not None)
+        pipeline.wait(client, lambda: client.active is not None and len(client.graphs) > 0)
         demo.split_in_three(client)
         for number in range(12):
             client.publish(pipeline.images[number], str(number))

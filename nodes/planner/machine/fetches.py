@@ -58,7 +58,7 @@ class Fetches:
         if known is None or len(graph) < len(known[1].blocks):
             return None
         digest, manifest = known
-        missing = manifest.needed(manifest.own_blocks(len(graph), blocks)) - self._held.get(node, {}).get(
+        missing = manifest.needed(manifest.own_blocks(graph, blocks)) - self._held.get(node, {}).get(
             digest, frozenset()
         )
         nbytes = sum(map(manifest.nbytes_of, missing))

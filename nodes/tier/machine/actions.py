@@ -125,8 +125,8 @@ class DropFrame:
 class CloseFrame:
     """Publish the frame's one result: all outputs by tensor id, or the error that stands for them.
 
-    `was_alone` says that no frame of the stream was before it on its way, and that it was submitted once. `model` is
-    the one that has answered.
+    `of_frame` says that the frame itself is at fault, `was_alone` that no frame of the stream was before it on its way,
+    and that it was submitted once. `model` is the one that has answered.
     """
 
     stream: StreamId
@@ -137,6 +137,7 @@ class CloseFrame:
     outputs: Mapping[int, Array]
     trace: Trace
     error: str = ""
+    of_frame: bool = False
     was_alone: bool = False
     model: str = ""
 

@@ -6,7 +6,7 @@ import pytest
 
 from broker.errors import TopicError
 from broker.routes import matches
-from broker.topics import ALL, FRAME, NODE_RESULT, OUT, PLAN, STATE, TELEMETRY, Namespace, Topic, valid_id
+from broker.topics import ALL, FRAME, NODE_RESULT, OUT, PLAN, PREVIEW, STATE, TELEMETRY, Namespace, Topic, valid_id
 
 SAMPLE = {
     "node": "edge-1",
@@ -52,8 +52,8 @@ def test_a_node_writes_below_its_own_name_only() -> None:
         assert is_own == kind.template.startswith("node/{node}/")
 
 
-def test_only_telemetry_may_be_lost() -> None:
-    assert [kind for kind in ALL if kind.qos == 0] == [TELEMETRY]
+def test_only_telemetry_and_previews_may_be_lost() -> None:
+    assert [kind for kind in ALL if kind.qos == 0] == [TELEMETRY, PREVIEW]
 
 
 def test_a_name_is_built_below_the_pipeline() -> None:

@@ -112,6 +112,7 @@ export class PlanCard {
   }
 
   coded() {
+    if (!this.plan) return '';
     const sent = [...this.plan.predicted.links.values()].map((link) => link.get('nbytes')).filter((value) => value !== undefined);
     const codecs = [...new Set(this.plan.tensors.map((tensor) => tensor.codec).filter((codec) => codec && codec !== 'none'))];
     return codecs.length ? ` (${sent.map(bytes).join(', then ')} as ${codecs.join(', ')})` : '';
