@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from nodes.protocol.messages import LinkReport
@@ -31,9 +31,9 @@ class Fetch:
 
 @dataclass(slots=True)
 class Fetches:
-    """Filled by what is published and held; `links` are those that nodes measure."""
+    """Filled by what is published and held; `link_of` has a node's link as it is now, None before it was measured."""
 
-    links: Mapping[NodeId, LinkReport]
+    link_of: Callable[[NodeId], LinkReport | None]
     _packages: dict[str, tuple[str, PackageManifest]] = field(default_factory=dict)
     _held: dict[str, dict[str, frozenset[int]]] = field(default_factory=dict)
 
@@ -73,9 +73,9 @@ class Fetches:
 
     def _rate(self, node: NodeId, digest: str) -> float:
         """Bytes per second from the best of the nodes that hold some of it, as far as links were measured."""
-        senders = [self.links[NodeId(one)] for one, held in self._held.items() if digest in held and one in self.links]
-        ups = [report.up_bytes_per_s for report in senders if report.node != node]
-        mine = self.links.get(node)
+        senders = [self.link_of(NodeId(one)) for one, held in self._held.items() if digest in held and one != node]
+        ups = [report.up_bytes_per_s for report in senders if report is not None]
+        mine = self.link_of(node)
         rates = [*([max(ups)] if ups else []), *([mine.down_bytes_per_s] if mine is not None else [])]
         return min(rates, default=1.0 * MEGABYTE)
 
