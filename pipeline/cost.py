@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -25,6 +25,9 @@ from pipeline.placement import Crossing, Tier, crossings
 from pipeline.ranges import Count, Id, Label, Sum
 
 MOST_TILES = 256
+INTERVAL = 0.9
+INTERVAL_DEVIATIONS = 1.645
+"""Deviations from the middle of a normal distribution between which INTERVAL of it lies."""
 LINKS = (Tier.DEVICE, Tier.EDGE)
 """A link is named by its lower tier."""
 
@@ -198,7 +201,9 @@ class Prediction:
     """The predicted cost of a placement: seconds of each stage by tier label, each link by `device_edge`/`edge_cloud`.
 
     `seconds` is the latency of one frame, the sum of these and of `frame_overhead_seconds`, in which the device reads
-    it and answers it; `price` is what it costs in money, `joules` what it adds to what the nodes draw when idle.
+    it and answers it; `price` is what it costs in money, `joules` what it adds to what the nodes draw when idle. Of
+    frames that have the pipeline to themselves, INTERVAL take from `low` to `high` seconds; None where nothing is known
+    of that.
     """
 
     seconds: Sum
@@ -208,6 +213,13 @@ class Prediction:
     tiles: TilesCost | None = None
     frame_overhead_seconds: Sum = 0.0
     joules: Sum = 0.0
+    low: Sum | None = None
+    high: Sum | None = None
+
+    def within(self, deviation: float) -> Prediction:
+        """The same with the interval that belongs to a standard deviation of the logarithm of a frame's seconds."""
+        wide = math.exp(INTERVAL_DEVIATIONS * deviation)
+        return replace(self, low=self.seconds / wide, high=self.seconds * wide)
 
     @property
     def period_s(self) -> float:

@@ -251,6 +251,10 @@ class PlannerSection(Section):
     band: float = Field(
         0.2, ge=0, lt=1, description="a share from 0 to below 1 by which times and rates may differ from those assumed"
     )
+    rule: Literal["gain", "band"] = Field(
+        "gain",
+        description="gain: by the margin, and with 95 % probability better at all, or on trial; band: by the margin",
+    )
     min_seconds_between_plans: float = Field(5.0, ge=0, description="seconds, 0 or more")
     prepare_timeout_s: float = Field(
         120.0, gt=0, description="seconds above 0 after which a node that has not prepared its part is left out"

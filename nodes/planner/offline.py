@@ -15,6 +15,7 @@ from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.loader import load_config
 from nodes.config.sections import Config, LinkSection, NodeSection, SpeedSection
+from nodes.planner.costs.node_costs import prior_deviation
 from nodes.planner.costs.ratios import Ratios
 from nodes.planner.costs.transfers import link_between
 from nodes.planner.machine.static_costs import StaticCosts, combinations
@@ -28,7 +29,7 @@ from pipeline.energy import Draw
 from pipeline.errors import ConfigError, ModelError, PlanError, TrisectError
 from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph
-from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.priced_plan import NodeSet, PricedPlan
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
 from pipeline.profiling.profile import Profile
@@ -110,6 +111,19 @@ def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = 
     able = [*workers, *(node for node in tiers[Tier.EDGE] if node in seconds)]
     pools = WorkerPools({node: _tile_node(config, node, seconds[node], measured) for node in able}, workers, able)
     return pools.drawing(static_costs.draws).join(graph, found, choose=True)
+
+
+def deviation(config: Config, best: PricedPlan) -> float:
+    """Standard deviation of the logarithm of a frame's seconds, before anything but profiles was measured.
+
+    Nodes without profiles in the configuration are taken for estimated.
+    """
+    estimated = {
+        tier.label
+        for tier, node in best.nodes.items()
+        if NodeId(node) not in config.nodes or config.nodes[NodeId(node)].profiles is None
+    }
+    return prior_deviation(best.predicted, estimated)
 
 
 def measured_by(config: Config, model: str) -> Measured:
