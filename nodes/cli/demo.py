@@ -94,6 +94,7 @@ def run(*, model: str, frames: int, json_path: Path | None, directory: Path | No
         processes = stack.enter_context(Processes(folder, also_check=server.check))
         start_nodes(processes, config_path, folder, console)
         console.print(f"watch it in another terminal: trisect watch -c {config_path}", soft_wrap=True, style="dim")
+        console.print(f"or in a browser: trisect web -c {config_path}", soft_wrap=True, style="dim")
         with StreamClient(config, STREAM) as client:
             _await_nodes(client, processes, console)
             _stream(client, processes, images, console)
