@@ -18,6 +18,7 @@ from nodes.config.plan_request import LinkName, PlanRequest
 from nodes.config.task_section import TaskSection
 from nodes.config.values import ID, Id, LocalPath, ModelKey, NodeKey, StreamKey, as_tuple, path_beside_file
 from nodes.protocol.messages import WORKER
+from nodes.protocol.packages import PUSHED
 from pipeline.models.source import MAX_SIZE
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
@@ -43,7 +44,9 @@ class ModelSection(Section):
     """A network: `source` is a zoo name or a .keras path; `weights` is None when the file brings its own."""
 
     source: str = Field(
-        min_length=1, description="a name from the model zoo, or the path of a .keras file or a package (.trisect)"
+        min_length=1,
+        description="a name from the model zoo, the path of a .keras file or a package (.trisect), or pushed: what "
+        "`trisect model roll-out` says",
     )
     weights: str | None = Field(
         None, description="seed:N (N a whole number), imagenet, or the path of a .h5 or .keras file"
@@ -69,13 +72,22 @@ class ModelSection(Section):
         """True when `source` is a path, already resolved, and not the name of a known architecture."""
         return self.source.endswith(_MODEL_FILES)
 
+    @property
+    def is_pushed(self) -> bool:
+        """True when its packages come from the broker."""
+        return self.source == PUSHED
+
     @model_validator(mode="before")
     @classmethod
     def _resolve(cls, values: Any, info: ValidationInfo) -> Any:
         if not isinstance(values, dict):
             return values
         values = dict(values)
-        if isinstance(source := values.get("source"), str) and source.endswith(_MODEL_FILES):
+        if values.get("source") == PUSHED:
+            if given := [key for key in ("weights", "preprocess", "labels", "input_size", "imports") if key in values]:
+                raise ValueError(f"{given[0]} travels with a pushed package; leave it out, or give it to `model push`")
+            values["weights"] = None
+        elif isinstance(source := values.get("source"), str) and source.endswith(_MODEL_FILES):
             values["source"] = str(path_beside_file(source, info))
             if values.get("weights") is not None:
                 raise ValueError("a .keras file or a package brings its own weights; leave out weights")
@@ -89,7 +101,7 @@ class ModelSection(Section):
     def _weights_are_known(self) -> ModelSection:
         weights = self.weights
         if weights is None:
-            known = self.is_file
+            known = self.is_file or self.is_pushed
         else:
             known = (
                 weights == "imagenet" or weights.endswith(_WEIGHTS_FILES) or bool(re.fullmatch(r"seed:\d+", weights))
@@ -188,6 +200,19 @@ class LinkSection(Section):
     latency_ms: float = Field(0.0, ge=0, description="milliseconds one way, at least 0")
 
 
+class PowerSection(Section):
+    """What a node draws, for plans by energy."""
+
+    idle: float = Field(ge=0, description="watts without work, at least 0")
+    busy: float = Field(ge=0, description="watts while it computes, at least idle's")
+
+    @model_validator(mode="after")
+    def _work_draws_more(self) -> PowerSection:
+        if self.busy < self.idle:
+            raise ValueError(f"busy is {self.busy:g} W and idle {self.idle:g} W; a node at work draws at least as much")
+        return self
+
+
 class NodeSection(Section):
     """One process on one tier."""
 
@@ -197,6 +222,8 @@ class NodeSection(Section):
     )
     threads: int | None = Field(None, ge=1, le=1024, description="threads from 1, or null for one per core")
     price_per_s: float = Field(0.0, ge=0, description="money for a second of its work, of at least 0")
+    power_w: PowerSection | None = Field(None, description="a section with the watts that it draws, idle and busy")
+    joules_per_mb: float = Field(0.0, ge=0, description="joules for a megabyte that it sends or receives, at least 0")
     role: Literal["", "worker"] = Field(
         "", description="worker, for an edge node that computes tiles only, or left out"
     )
@@ -208,6 +235,10 @@ class NodeSection(Section):
     speed: SpeedSection | None = Field(None, description="a section with the rates that trisect profile measured")
     profiles: LocalPath | None = Field(None, description="a folder that trisect profile -o has written on this node")
 
+    store: bool = Field(
+        False,
+        description="true for a node that keeps every pushed package whole, and serves it to the others; or false",
+    )
     link: LinkSection | None = Field(
         None, description="a section with its own way to the broker, to plan tiles with; left out where nodes measure"
     )
@@ -235,6 +266,10 @@ class PlannerSection(Section):
     margin: float = Field(0.1, ge=0, lt=1, description="a share from 0 to below 1 by which a new plan must be faster")
     band: float = Field(
         0.2, ge=0, lt=1, description="a share from 0 to below 1 by which times and rates may differ from those assumed"
+    )
+    rule: Literal["gain", "band"] = Field(
+        "gain",
+        description="gain: by the margin, and with 95 % probability better at all, or on trial; band: by the margin",
     )
     min_seconds_between_plans: float = Field(5.0, ge=0, description="seconds, 0 or more")
     prepare_timeout_s: float = Field(
@@ -309,6 +344,31 @@ class Config(Section):
                 "leave the node's out, or say exact: close"
             )
         return self
+
+    @model_validator(mode="after")
+    def _pushed_models_are_compared_by_digest(self) -> Config:
+        pushed = [name for name, model in self.models.items() if model.is_pushed]
+        if pushed and self.exact == "close":
+            raise ValueError(
+                f"models.{pushed[0]} is pushed, and nodes fetch parts of it only; exact: close compares answers of "
+                "whole networks: give exact: everywhere or machine"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _power_is_known_where_it_counts(self) -> Config:
+        for name, stream in self.streams.items():
+            self.check_power(stream.plan, f"stream {name}")
+        return self
+
+    def check_power(self, plan_request: PlanRequest, what: str) -> None:
+        """Raise ValueError if plans are asked for by energy and no node says what it draws."""
+        by_energy = plan_request.parsed_objective().energy > 0 or plan_request.constraints.energy_limit_j is not None
+        if by_energy and not any(node.power_w or node.joules_per_mb for node in self.nodes.values()):
+            raise ValueError(
+                f"{what} is planned by energy, and no node has power_w or joules_per_mb; give power_w: {{idle: 2.7, "
+                "busy: 6.4} to the nodes whose energy counts"
+            )
 
     def engine_of(self, node: NodeId) -> str:
         """The engine of a node: its own, else the pipeline's."""

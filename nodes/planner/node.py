@@ -131,6 +131,7 @@ class PlannerNode:
             settle_s=section.settle_s,
             prepare_timeout_s=section.prepare_timeout_s,
             band=section.band,
+            rule=section.rule,
             equality=Equality(self.config.exact, self.config.tolerance),
             lost_after_s=max(section.lost_after_s, REPORTS_MISSED * self.config.telemetry.interval_s),
         )
@@ -270,6 +271,8 @@ _EVENTS: dict[topics.Topic, Callable[[NodeId, Any], pe.PlannerEvent]] = {
     topics.INFO: lambda _, info: pe.InfoArrived(info),
     topics.LINK: lambda _, report: pe.LinkArrived(report),
     topics.MODEL: lambda _, graph: pe.ManifestArrived(graph),
+    topics.PACKAGE: lambda _, package: pe.PackageArrived(package),
+    topics.HOLDINGS: lambda _, holdings: pe.HoldingsArrived(holdings),
     topics.PLAN: lambda _, plan: pe.PlanSeen(plan),
     topics.PROFILE: pe.ProfileArrived,
     topics.TELEMETRY: pe.TelemetryArrived,

@@ -89,7 +89,8 @@ class NodeInfo:
     to seeded frames, by model, where engines may differ (`pipeline.engines.answers`). `codecs` are those that the node
     can encode and decode, with its speed: no other is used between it and another node. `pictures` are fingerprints of
     the test pictures, by model (`pipeline.frames.fingerprint`), `picture_libraries` what made them, for people: frames
-    are decoded on nodes whose fingerprint is the device's.
+    are decoded on nodes whose fingerprint is the device's. `refused_versions` are versions of pushed models that this
+    device went back from, with the reasons.
     """
 
     node: NodeName
@@ -110,6 +111,7 @@ class NodeInfo:
     codecs: Annotated[Mapping[Name, CodecSpeed], Field(max_length=32)] = field(default_factory=dict)
     pictures: Annotated[Mapping[Name, Name], Field(max_length=ranges.MOST_STREAMS)] = field(default_factory=dict)
     picture_libraries: Word = ""
+    refused_versions: Annotated[Mapping[Name, Reason], Field(max_length=64)] = field(default_factory=dict)
 
     @property
     def is_worker(self) -> bool:
@@ -119,12 +121,15 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class SegmentSeconds:
-    """One segment since the node's last report of it: the number of frames and their median seconds."""
+    """One segment since the node's last report of it: the number of frames, their median seconds, and the standard
+    deviation of single frames.
+    """
 
     stream: StreamName
     epoch: EpochSeen
     frames: Frames
     compute_seconds: Positive
+    deviation: Seconds = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +160,15 @@ class LegSeconds:
 
     So many frames, of which none waited for another; median seconds by way, as a result's `links` has them: encode,
     broker and decode. A way compares two nodes' clocks, so it may be below 0; what these differ by cancels out in the
-    sum of all.
+    sum of all. As `frame` the whole frame, from its entry to its answer. `deviations` are standard ones of single
+    frames.
     """
 
     stream: StreamName
     epoch: EpochSeen
     frames: Frames
     seconds: Mapping[Name, Difference]
+    deviations: Mapping[Name, Seconds] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +298,7 @@ def read_result(payload: bytes) -> dict[str, Any]:
     return result
 
 
-T = TypeVar("T", NodeState, NodeInfo, LinkReport, Applied, Owner)
+T = TypeVar("T")
 
 
 def to_bytes(message: Any) -> bytes:

@@ -33,7 +33,8 @@ from pipeline.ranges import MOST_REASON
 
 _log = logging.getLogger(__name__)
 
-RETAINED_WAIT_S = 0.3
+RETAINED_WAIT_S = 10.0
+"""At most; a broker hands retained messages out in milliseconds, unless its machine is overloaded."""
 PLANNER_TIER = "planner"
 WILL_DELAY_S = 2.0
 _GONE = frozenset({LifeState.LOST, LifeState.STOPPED})
@@ -94,8 +95,8 @@ def reply_topic(config: Config, session: Session) -> str:
     return Namespace(config.pipeline).topic(topics.REPLY, client=member.name if member else session.name)
 
 
-def guest_session(config: Config, purpose: str) -> Session:
-    """A session for a command that is no node: a name of its own, no will. Not started."""
+def guest_session(config: Config, purpose: str, *, on_up: Callable[[], None] = lambda: None) -> Session:
+    """A session besides that of a node, or of a command that is none: a name of its own, no will. Not started."""
     token = secrets.token_hex(4)
     return Session(
         address_of(config),
@@ -104,6 +105,7 @@ def guest_session(config: Config, purpose: str) -> Session:
         secret=_secret_of(config),
         token=token,
         is_new_name=True,
+        on_up=on_up,
         max_bytes=Namespace(config.pipeline).max_bytes,
     )
 
@@ -115,7 +117,7 @@ def require_free(config: Config, names: Namespace, node: NodeId, streams: Collec
     that was killed a moment ago is still said to live: until its will is out, or it should have answered.
     """
     found: dict[str, NodeState | Owner] = {}
-    arrived, border = threading.Condition(), Border(names)
+    border = Border(names)
     heard: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     asked = [
         names.topic(topics.STATE, node=node),
@@ -124,18 +126,15 @@ def require_free(config: Config, names: Namespace, node: NodeId, streams: Collec
 
     def on_message(message: Message) -> None:
         if (said := border.read(message)) is not None:
-            with arrived:
-                found[message.topic] = said
-                arrived.notify_all()
+            found[message.topic] = said
             if isinstance(said, NodeState) and said.state in _GONE:
                 heard.put(None)
 
     with guest_session(config, "check") as session:
         wait_up(session)
         session.subscribe(asked, on_message)
-        with arrived:
-            arrived.wait_for(lambda: len(found) == len(asked), RETAINED_WAIT_S)
-            said = [*found.values()]
+        _wait_for_retained(config, session)
+        said = [*found.values()]
         gone: set[str] = set()
         for each in said:
             is_over = isinstance(each, NodeState) and each.state in _GONE
@@ -149,6 +148,14 @@ def require_free(config: Config, names: Namespace, node: NodeId, streams: Collec
             elif (answer := _answer_or_end(config, session, names, node, heard)) is not None:
                 raise IdInUse(node, answer)
         return gone
+
+
+def _wait_for_retained(config: Config, session: Session) -> None:
+    """Wait for a message to oneself: what was retained for earlier subscriptions comes before it."""
+    topic, back = reply_topic(config, session), threading.Event()
+    session.subscribe([topic], lambda _: back.set())
+    session.publish(topic, b"{}")
+    back.wait(RETAINED_WAIT_S)
 
 
 def _answer_or_end(

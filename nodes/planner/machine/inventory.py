@@ -16,9 +16,11 @@ from nodes.planner.machine.admission import sender_of, why_no_room
 from nodes.planner.machine.agenda import Agenda, Need
 from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.events import (
+    HoldingsArrived,
     InfoArrived,
     LinkArrived,
     ManifestArrived,
+    PackageArrived,
     PlannerAction,
     PlanSeen,
     ProfileArrived,
@@ -32,6 +34,7 @@ from nodes.planner.machine.static_costs import StaticCosts
 from nodes.planner.machine.stream import PlannedStream
 from nodes.planner.machine.utilisation import Rates
 from nodes.protocol.messages import LifeState
+from nodes.protocol.packages import family_of
 from nodes.protocol.peers import EPOCHS_AHEAD, MOST_FIRST_EPOCH
 from nodes.tier.machine.actions import Log, Refuse
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
@@ -77,7 +80,6 @@ class Inventory:
         self._models: dict[str, set[StreamId]] = {}
         self._devices: dict[NodeId, set[StreamId]] = {}
         self._marked: dict[tuple[NodeId, str], NodeSnapshot] = {}
-        self._pooled: dict[str, tuple[float, ...]] = {}
 
     def learn(self, event: Told, now: float, *, more_wait: bool = False) -> list[PlannerAction]:
         """Take one event that is no person's request, and see who has fallen silent.
@@ -115,6 +117,11 @@ class Inventory:
                 return self._telemetry_arrived(event, now)
             case ManifestArrived():
                 return self._manifest_arrived(event, now)
+            case PackageArrived():
+                self.registry.fetches.learn_package(event.package)
+                return []
+            case HoldingsArrived():
+                return self._holdings_arrived(event, now)
             case PlanSeen():
                 return self._plan_seen(event, now)
             case ConnectionLost():
@@ -128,7 +135,12 @@ class Inventory:
     def validate(self) -> None:
         """Assert what always holds."""
         self.registry.validate()
-        told_of = (self.registry.peers.states, self.registry.peers.applied, self.registry.infos, self.registry.links)
+        told_of = (
+            self.registry.peers.states,
+            self.registry.peers.applied,
+            self.registry.infos,
+            self.registry.learned.first,
+        )
         for table in (*told_of, self.lost_at):
             assert table.keys() <= self.nodes, f"{table.keys() - self.nodes} are known and not counted"
         assert len(self.nodes) <= MOST_NODES
@@ -184,9 +196,6 @@ class Inventory:
                     self._marked[node, model] = now
                 worse = now is None or (before is not None and is_nowhere_better(before, now))
                 self._mark(node, model, only_members=worse, but=but)
-            if (pooled := self.registry.pooled(model)) != self._pooled.get(model):
-                self._pooled[model] = pooled
-                self.agenda.mark(self._models[model])
 
     def _mark(self, node: NodeId, model: str, *, only_members: bool, but: StreamId | None) -> None:
         """A device concerns its own streams, a node that gets worse those that have it in their plan, others all."""
@@ -259,11 +268,15 @@ class Inventory:
     def _serve(self, name: StreamId, device: NodeId, model: str) -> None:
         configured = self.plan_requests.get(name) or PlanRequest()
         before = self.streams.get(name)
+        rolled_from = before.plan if before is not None and before.binding.device == device else None
         if before is not None:
             self._models[before.binding.model].discard(name)
             self._devices[before.binding.device].discard(name)
             self._release(before)
         self.streams[name] = PlannedStream(name, StreamBinding(device, model), configured)
+        if rolled_from is not None and family_of(rolled_from.model) == family_of(model):
+            self.streams[name].rolled_from, self.streams[name].rolled_at = rolled_from, self.now
+            self.streams[name].requested = before.requested if before is not None else None
         self._models.setdefault(model, set()).add(name)
         self._devices.setdefault(device, set()).add(name)
         self._adopt(name)
@@ -291,7 +304,7 @@ class Inventory:
         return []
 
     def _link_arrived(self, event: LinkArrived, now: float) -> list[PlannerAction]:
-        self.registry.link_rates.learn_report(event.report)
+        self.registry.learned.learn_link(event.report, now)
         self._look_at(event.report.node)
         return []
 
@@ -300,14 +313,7 @@ class Inventory:
         node, report, registry = event.node, event.report, self.registry
         named = sorted(self._members.get(node, set()) | self._devices.get(node, set()))
         plans = [plan for name in named if (plan := self.streams[name].plan) is not None]
-        registry.compute.learn_telemetry(node, report.segments, plans, report.probe_seconds)
-        registry.learn_tiles(node, report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == node])
-        if not any(node in plan.workers for plan in plans):
-            registry.tile_overhead.fade(node)
-        registry.learn_legs(report.legs, [p for p in plans if p.device == node])
-        if not any(node in plan.nodes.values() and len(plan.nodes) > 1 for plan in plans):
-            registry.send_receive_overhead.rest(node, report.probe_seconds)
-        registry.link_rates.learn_measured(node, report.link)
+        registry.learned.learn(node, report, plans, now)
         own = {name: self.streams[name] for name in sorted(self._devices.get(node, ()))}
         for segment in report.segments:
             if segment.stream in own:
@@ -318,7 +324,7 @@ class Inventory:
                 self.agenda.mark([coded.name])
         for name, stream in own.items():
             if name in report.frame_overheads:
-                registry.learn_frame_overhead(stream.binding, report.frame_overheads[name])
+                registry.learned.learn_frame_overhead(node, stream.binding.model, report.frame_overheads[name], now)
         touched = {n for p in plans if p.device == node for n in p.members} | {tile.worker for tile in report.tiles}
         for other in (node, *sorted(touched - {node})):  # a device's legs and tiles say something of others as well
             self._look_at(other)
@@ -330,6 +336,15 @@ class Inventory:
         if event.graph.digest not in self.registry.graphs:
             self.registry.learn_graph(event.graph)
             self.agenda.mark(self.streams)
+        return []
+
+    def _holdings_arrived(self, event: HoldingsArrived, now: float) -> list[PlannerAction]:
+        """A node to which pieces come is at it, however long that takes."""
+        node = event.holdings.node
+        if self.registry.fetches.learn_holdings(event.holdings):
+            for name in sorted(self._members.get(node, ())):
+                stream = self.streams[name]
+                stream.preparing = {key: now if key[0] == node else at for key, at in stream.preparing.items()}
         return []
 
     def _plan_seen(self, event: PlanSeen, now: float) -> list[PlannerAction]:

@@ -13,6 +13,8 @@ from nodes.planner.machine.events import (
     PlannerAction,
     PublishPlan,
 )
+from nodes.planner.machine.fetches import Fetch
+from nodes.planner.machine.gain import next_trial_s
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.problem import PlanningProblem
 from nodes.planner.machine.publish_rules import Publish, Situation, verdict
@@ -25,7 +27,7 @@ from nodes.planner.machine.rules import (
     is_refused_by_device,
 )
 from nodes.planner.machine.solving import priced_plans_of, priced_today, why_not
-from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of
+from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of, fits
 from nodes.tier.machine.actions import Log
 from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph
@@ -39,6 +41,12 @@ SAME_NEWS_S = 60.0
 """...so long after it: what leaves its band to and fro would fill the log."""
 COMPARED = 2
 """Plans that are looked at: the best, and the next best, which is named beside it."""
+LOOKED_AT = 6
+"""Where no plan runs that could go on while a better one's nodes fetch."""
+LONG_FETCH_S = 5.0
+VERSION_GRACE_S = 10.0
+"""So long a stream's other nodes have to hear of a new version of its model."""
+VERSION_LOOK_S = 0.5
 
 
 def _refusals(inventory: Inventory, name: StreamId, stream: PlannedStream) -> list[PlannerAction]:
@@ -123,6 +131,8 @@ def _decided(
     inventory: Inventory, name: StreamId, stream: PlannedStream, now: float, wall_ts: float, *, quick: bool
 ) -> list[PlannerAction]:
     actions = _refusals(inventory, name, stream) + _overdue(inventory, stream, now)
+    if _waits_for_version(inventory, stream, now):
+        return actions
     try:
         graph = inventory.registry.graph_of(stream.binding)
         lacking, (problem, priced_plans) = "", priced_plans_of(inventory, stream, graph, stream.forced, quick=quick)
@@ -136,18 +146,19 @@ def _decided(
             for priced_plan in priced_plans
             if not is_refused_by_device(inventory, stream, assignment_of(priced_plan))
         )
-        priced_plans = list(islice(acceptable, COMPARED))
+        priced_plans = list(islice(acceptable, COMPARED if _runs(inventory, stream) else LOOKED_AT))
         if not (fallback := fallback_of(inventory, stream, graph)) and not priced_plans:
             raise PlanError(f"{stream.binding.device} has refused all there are")
     except TrisectError as error:
         return actions + _say(stream, f"no plan for stream {name} yet: {error}")
-    best = fallback or priced_plans[0]
+    best = fallback or _soonest(inventory, stream, graph, priced_plans)
     decided = verdict(Situation(inventory, stream, graph, best, now))
     registry, binding = inventory.registry, stream.binding
     if wrong := registry.remarks(binding):
         actions += _say(stream, wrong)
     if isinstance(decided, Publish):
         why = lacking + decided.reason
+        _count_trial(inventory, stream, graph, decided, now)
         return actions + _publish(inventory, name, stream, problem, best, priced_plans, why, now, wall_ts)
     if stream.plan is not None and is_measured_now(inventory, stream):
         was = f"estimated at {stream.plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
@@ -164,6 +175,60 @@ def _decided(
         stream.adopted = False
         actions.append(PublishPlan(stream.plan, graph))
     return actions
+
+
+def _waits_for_version(inventory: Inventory, stream: PlannedStream, now: float) -> bool:
+    """Whether nodes of the plan under the version before have not said yet that they have the new one's header.
+
+    They hear of it within a moment of each other. A plan without them would have their blocks fetched elsewhere.
+    """
+    before, registry = stream.rolled_from, inventory.registry
+    if before is None or stream.plan is not None or now >= stream.rolled_at + VERSION_GRACE_S:
+        return False
+    late = [
+        node
+        for node in before.members
+        if registry.peers.alive(node) and stream.binding.model not in registry.infos[node].models
+    ]
+    if late:
+        inventory.agenda.at(now + VERSION_LOOK_S, stream.name)
+    return bool(late)
+
+
+def _runs(inventory: Inventory, stream: PlannedStream) -> bool:
+    """Whether frames go on under a plan while the nodes of another one prepare it."""
+    plan, registry = stream.plan or stream.rolled_from, inventory.registry
+    return plan is not None and all(registry.peers.alive(node) for node in plan.nodes.values())
+
+
+def _fetches(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, plan: PricedPlan) -> tuple[Fetch, ...]:
+    fetches = inventory.registry.fetches
+    return fetches.of_plan(stream.binding.model, graph, plan.placement, plan.nodes, plan.tiling)
+
+
+def _soonest(
+    inventory: Inventory, stream: PlannedStream, graph: ModelGraph, priced_plans: Sequence[PricedPlan]
+) -> PricedPlan:
+    """The best plan; where nothing runs meanwhile, one whose nodes have what they need in a fraction of the time.
+
+    The best one follows when it is better by the margin: then its nodes fetch while that one runs.
+    """
+    best = priced_plans[0]
+    if _runs(inventory, stream):
+        return best
+    seconds = [max((one.seconds for one in _fetches(inventory, stream, graph, p)), default=0.0) for p in priced_plans]
+    if seconds[0] < LONG_FETCH_S:
+        return best
+    return next((p for p, s in zip(priced_plans, seconds, strict=True) if s <= seconds[0] / 4), best)
+
+
+def _count_trial(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, decided: Publish, now: float) -> None:
+    """Note what the present plan has lost if it was a trial, and whether the next one is."""
+    plan, present = stream.plan, None
+    if plan is not None and fits(plan, graph) and not has_lost_a_node(inventory, stream):
+        present = priced_today(inventory, stream, graph, plan)
+        stream.next_trial_at = max(stream.next_trial_at, now + next_trial_s(inventory, stream, present, now))
+    stream.tried_instead_of = present.value if decided.is_trial and present is not None else None
 
 
 def _is_worth_saying(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, now: float) -> bool:
@@ -190,6 +255,9 @@ def _publish(
     unsure = estimated_nodes(inventory, stream)
     doubt = f"; estimated, not measured, for {', '.join(unsure)}" if unsure else ""
     compared, runner_up = problem.compared(best, priced_plans)
+    fetching = "".join(f"; {one}" for one in _fetches(inventory, stream, problem.graph, best))
+    if fetching and _runs(inventory, stream):
+        fetching += ", while the plan before runs on"
     registry, model = inventory.registry, stream.binding.model
     compared += registry.difference(model, best.nodes) + registry.undecoded(stream.binding, best.nodes)
     plan = Plan(
@@ -201,7 +269,7 @@ def _publish(
         placement=best.placement,
         predicted=best.predicted,
         planner=stream.planner_of(best),
-        reason=f"{why}; {compared}{doubt}",
+        reason=f"{why}; {compared}{fetching}{doubt}",
         created_ts=wall_ts,
         objective=stream.plan_request.objective,
         runner_up=runner_up,
@@ -210,6 +278,7 @@ def _publish(
         tiles=best.tiling,
         codecs=best.codecs(problem.graph),
     )
+    plan = _with_interval(inventory, plan)
     inventory.hold(stream, plan)
     stream.published_at, stream.unsure, stream.drift_reasons = now, frozenset(unsure), ()
     text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
@@ -231,11 +300,17 @@ def _price_anew(
     present = priced_today(inventory, stream, problem.graph, plan)
     compared, runner_up = problem.compared(present, priced_plans)
     reason = f"{why}; {compared}"
-    again = replace(plan, predicted=present.predicted, reason=reason, runner_up=runner_up)
+    again = _with_interval(inventory, replace(plan, predicted=present.predicted, reason=reason, runner_up=runner_up))
     inventory.hold(stream, again)
     stream.drift_reasons, stream.priced_at = (), now
     text = f"stream {name}: epoch {plan.epoch}: {reason}"
     return [PublishPlan(again, problem.graph, stays=True), Log(logging.INFO, text)]
+
+
+def _with_interval(inventory: Inventory, plan: Plan) -> Plan:
+    """The plan with the interval in which its frames are expected."""
+    deviation = inventory.registry.learned.deviation(plan)
+    return plan if deviation is None else replace(plan, predicted=plan.predicted.within(deviation))
 
 
 def _next_epoch(inventory: Inventory, name: StreamId, stream: PlannedStream) -> int:
