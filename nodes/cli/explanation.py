@@ -20,7 +20,7 @@ _BITS_PER_BYTE = 8
 def explanation(graph: ModelGraph, found: Explanation) -> Iterator[Table | str]:
     """The plan, the baselines beside it, and what follows from them."""
     best = found.best
-    title = f"{graph.name}: {found.objective.text(best.value)} a frame, judged by {found.objective}"
+    title = f"{graph.name}: {found.objective.phrase(best.value)}, judged by {found.objective}"
     yield plan_table(plan_of(graph, best).to_json(graph), title)
     if best.predicted.low is not None and best.predicted.high is not None:
         low, high = best.predicted.low * 1e3, best.predicted.high * 1e3

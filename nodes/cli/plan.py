@@ -6,12 +6,13 @@ Needs no TensorFlow for networks of the zoo.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nodes.cli import front as front_commands
 from nodes.cli.explanation import explanation
@@ -34,6 +35,8 @@ from pipeline.partition.priced_plan import NodeSet, PricedPlan
 
 _MAP_SIDE = 25
 _MAP_FACTOR = 100.0
+_MAP_TRIED = 10
+"""Plans after which a map says how long the others will take."""
 """The map reaches from this much less than the present bandwidths to this much more."""
 
 
@@ -196,9 +199,20 @@ def _map(
 
     steps = [_MAP_FACTOR ** (2 * i / (_MAP_SIDE - 1) - 1) for i in range(_MAP_SIDE)]
     device_edge, edge_cloud = ([rate * step for step in steps] for rate in here)
-    columns = (TextColumn("map"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("map"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    began, done, total = time.monotonic(), 0, _MAP_SIDE**2
+    console.print(f"map: {total} plans, for {_MAP_SIDE} bandwidths of each link", style="dim")
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        progress.advance(task)
+        if done == _MAP_TRIED:  # on the way from a slow to a fast line no plan is much harder than another
+            left_s = (time.monotonic() - began) / done * (total - done)
+            console.print(f"map: about {left_s:.0f} s more", style="dim", highlight=False)
+
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=_MAP_SIDE**2)
+        task = progress.add_task("", total=total)
         kinds, values = decision_map(
             graph,
             node_sets,
@@ -206,7 +220,7 @@ def _map(
             objective,
             device_edge,
             edge_cloud,
-            progress=lambda: progress.advance(task),
+            progress=advance,
         )
     title = f"{graph.name}: best plan for {objective}"
     return heat_map(

@@ -65,6 +65,10 @@ class Objective:
             return f"{value * 1e3:.1f} ms"
         return f"{value:.4g}" + {"backbone": " MB", "price": "", "energy": " J"}.get(str(self), f" ({self})")
 
+    def phrase(self, value: float) -> str:
+        """A frame's value in words: a period is not called a frame's seconds, which are its latency."""
+        return f"a period of {self.text(value)}" if self == THROUGHPUT else f"{self.text(value)} a frame"
+
     def __str__(self) -> str:
         named = next((name for name, objective in NAMED.items() if objective == self), None)
         return named or ",".join(f"{name}={weight:g}" for name, weight in asdict(self).items() if weight)

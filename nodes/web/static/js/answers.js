@@ -42,7 +42,7 @@ export function drawAnswer(context, raw, x, y) {
   context.lineWidth = 2;
   context.textBaseline = 'top';
   for (const { corners: [left, top, right, bottom], label, score } of boxesOf(raw)) {
-    const colour = `hsl(${(hash(label) % HUES) * (360 / HUES)} 90% 60%)`;
+    const colour = `hsl(${(hash(label) % HUES) * (360 / HUES)} 95% 72%)`;
     context.strokeStyle = colour;
     context.strokeRect(left * x, top * y, (right - left) * x, (bottom - top) * y);
     caption(context, `${label}${score === null ? '' : ` ${share(score)}`}`, left * x, Math.max(0, top * y - 16), colour);
