@@ -60,6 +60,10 @@ browser: setup ## install Chromium with apt, for the tests of the page, where it
 vendor: setup ## fetch the page's libraries again with npm, as nodes/web/vendoring.py names them
 	$(BIN)/python -m nodes.web.vendoring
 
+.PHONY: docs
+docs: setup ## build the docs' site into build/site; a warning or a dead link is an error
+	$(BIN)/mkdocs build --strict --quiet
+
 .PHONY: lock
 lock: setup ## renew requirements.lock from pyproject.toml
 	$(BIN)/pip install --quiet uv

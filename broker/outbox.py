@@ -37,6 +37,7 @@ class Bundle:
 class Outgoing:
     """One message to publish. `size` counts the whole packet; `settled` is told whether the broker has it.
 
+    `unread` is called when the broker has it, and nobody has subscribed to its topic: it is lost.
     One that is not `repeated` is given up with its connection: the broker may have it or not. `mark` is the number that
     it had when it was sent first (`broker.numbering`).
     """
@@ -53,6 +54,7 @@ class Outgoing:
     kept: bool = False
     repeated: bool = True
     settled: Callable[[bool], None] | None = None
+    unread: Callable[[], None] | None = None
     bundle: Bundle | None = None
     mark: str = ""
 

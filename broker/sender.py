@@ -7,7 +7,7 @@ import time
 
 from broker.errors import BrokerRefused, PayloadTooLarge
 from broker.line import Accepted, Line
-from broker.mqtt.reasons import FAILURE, name_of
+from broker.mqtt.reasons import FAILURE, NO_SUBSCRIBERS, name_of
 from broker.numbering import Numbers
 from broker.outbox import Outbox, Outgoing
 from broker.throughput import Throughput
@@ -84,6 +84,8 @@ class Sender:
             return
         self._window.acked()
         self.up.moved(item.size, time.monotonic(), is_idle=self._outbox.in_flight == 0)
+        if code == NO_SUBSCRIBERS and item.unread is not None:
+            item.unread()
         if code >= FAILURE:
             _log.error("%s", BrokerRefused(f"a message on {item.topic}", code=code, reason=name_of(code)))
 

@@ -266,6 +266,7 @@ class Session:
         wait_s: float | None = 10.0,
         repeated: bool = True,
         settled: Callable[[bool], None] | None = None,
+        unread: Callable[[], None] | None = None,
         bundle: Bundle | None = None,
     ) -> bool:
         """Queue a message; wait up to `wait_s` (None: for ever) while the channel's bytes are at their bound.
@@ -273,8 +274,9 @@ class Session:
         Without a connection QoS 1 waits in the queue, within the same bound, and is sent, in order, at the next connect
         unless `expiry_s` has passed; QoS 0 is dropped and counted. After a lost connection unacknowledged QoS 1
         messages are sent again, so that a receiver may see one twice; not so what is not to be `repeated`. `settled` is
-        told, in some thread, whether the broker acknowledged it; False leaves open whether it has it. Returns False,
-        and has queued nothing, when the rest of its `bundle` was lost before.
+        told, in some thread, whether the broker acknowledged it; False leaves open whether it has it. `unread` is
+        called when the broker says that nobody subscribes to the topic. Returns False, and has queued nothing, when
+        the rest of its `bundle` was lost before.
 
         Raises PayloadTooLarge and TopicOverfull before a byte leaves, QueueFull, NotConnected (only when stopped).
         """
@@ -291,7 +293,7 @@ class Session:
             correlation=correlation,
             traceparent=traceparent,
         )
-        item.repeated, item.settled, item.bundle = repeated, settled, bundle
+        item.repeated, item.settled, item.unread, item.bundle = repeated, settled, unread, bundle
         return self._connection(channel).publish(item, wait_s=wait_s)
 
     def keep(self, topic: str, payload: bytes, *, at_connect: bool = True) -> None:

@@ -110,6 +110,9 @@ FRAME: Final = _topic("frame/{stream}", "Frame", "image", by="camera device", to
 STREAM_OWNER: Final = _topic("owner/{stream}", "Owner", "json", by="device", to=_ALL, most=KIB, retain=True)
 RESULT: Final = _topic("result/{stream}", "Result", "json", by="device", to="device operator viewer", most=MIB)
 OUTPUT: Final = _topic("output/{stream}", "Output", "msgpack", by="device", to="operator viewer", most=CHUNK_LIMIT)
+CLASS_MAP: Final = _topic(  # of a model that segments: grey, each pixel its class
+    "output/{stream}/map", "ClassMap", "image", by="device", to="operator viewer", most=16 * MIB
+)
 PREVIEW: Final = _topic(  # small pictures of frames, where the stream allows it
     "preview/{stream}", "Preview", "msgpack", by="device", to="operator viewer", most=256 * KIB, qos=0
 )
@@ -138,6 +141,7 @@ ALL: Final[tuple[Topic, ...]] = (
     STREAM_OWNER,
     RESULT,
     OUTPUT,
+    CLASS_MAP,
     PREVIEW,
     PING,
     TAKEN,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from broker.errors import BrokerError
-    from nodes.client.answers import Answer, ClientClosed, FrameFailed, FrameLost, FrameRefused
+    from nodes.client.answers import Answer, Box, ClientClosed, FrameFailed, FrameLost, FrameRefused
     from nodes.client.async_client import AsyncClient
     from nodes.client.client import Client
     from nodes.client.publishing import publish
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "AsyncClient",
+    "Box",
     "BrokerError",
     "Client",
     "ClientClosed",
@@ -55,6 +56,7 @@ __all__ = [
 __version__ = version("trisect")
 
 _WHERE = {
+    "Box": ("nodes.client.answers", "Box"),
     "BrokerError": ("broker.errors", "BrokerError"),
     "Answer": ("nodes.client.answers", "Answer"),
     "AsyncClient": ("nodes.client.async_client", "AsyncClient"),

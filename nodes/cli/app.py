@@ -16,6 +16,7 @@ from nodes.cli import load as load_commands
 from nodes.cli import model_commands as models
 from nodes.cli import pipeline_commands as running
 from nodes.cli import process_commands as processes
+from nodes.cli import serve_http as http_commands
 from nodes.cli import supervise as supervising
 from nodes.cli import web as web_commands
 from nodes.display.log import open_standard_files
@@ -66,6 +67,7 @@ def options(
 
 for _command in (
     *(processes.node, processes.planner, processes.watch, processes.metrics, web_commands.web),
+    http_commands.serve_http,
     *(enrolling.init, enrolling.enrol, enrolling.renew, enrolling.revoke, enrolling.members),
     *(supervising.health, supervising.doctor, supervising.check),
     *(running.place, running.objective, running.plan, running.drain, running.forget, running.publish, running.trace),

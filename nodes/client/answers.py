@@ -36,6 +36,19 @@ class ClientClosed(TrisectError):
     """The client was closed, or never opened; frames without an answer end with it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One object found: its class, and its sides in the frame's pixels."""
+
+    index: int
+    label: str
+    score: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """The answer to one frame.
@@ -65,10 +78,25 @@ class Answer:
 
     @property
     def top(self) -> tuple[Scored, ...]:
-        """The classes with the highest scores, best first. Raises the answer's error for a frame that failed."""
+        """The classes with the highest scores, best first, of a model that classifies. Raises as `field`."""
+        return tuple(Scored(one["index"], one["label"], one["score"]) for one in self.field("top"))
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The objects found, best first, by a model that detects. Raises as `field`."""
+        return tuple(Box(one["index"], one["label"], one["score"], *one["box"]) for one in self.field("boxes"))
+
+    def field(self, name: str) -> Any:
+        """A field that the model's task gives: `top`, `boxes`, `shares`, `keypoints`, `values` or `embedding`.
+
+        Raises the answer's error for a frame that failed, ConfigError where the model has another task.
+        """
         if self.error is not None:
             raise self.error
-        return tuple(Scored(one["index"], one["label"], one["score"]) for one in self.result.get("top", ()))
+        if name not in self.result:
+            task = self.result.get("task", "raw")
+            raise ConfigError(f"stream {self.stream}: its model's task is {task}, which gives no {name}")
+        return self.result[name]
 
     @property
     def outputs(self) -> Mapping[str, Array]:
@@ -87,10 +115,10 @@ class Answer:
 
 
 def answer_of(stream: str, result: Mapping[str, Any], arrays: Mapping[str, Array] | None) -> Answer:
-    """The answer that a result and its outputs make. Epoch 0 says that the frame never left its device."""
+    """The answer that a result and its outputs make; one that is `refused` says that the frame itself is at fault."""
     plain = Answer(stream, result["sequence"], result, arrays)
     if result["ok"]:
         return plain
     text = f"frame {plain.sequence} of stream {stream}: {result.get('error', 'no reason given')}"
-    kind = FrameFailed if result.get("epoch") else FrameRefused
+    kind = FrameRefused if result.get("refused") is True else FrameFailed
     return Answer(stream, plain.sequence, result, None, kind(text, answer=plain))

@@ -14,6 +14,7 @@ from nodes.client.frames import Frame
 from nodes.client.requests import CONNECT_WAIT_S
 from nodes.client.subscription import MOST_WAITING
 from nodes.config.sections import Config
+from pipeline.graph import ModelGraph
 
 
 class AsyncClient:
@@ -42,6 +43,14 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def watch(self, stream: str | None = None) -> None:
+        """Know the stream's model as soon as it has a plan; see `Client.watch`."""
+        await asyncio.to_thread(self._client.watch, stream)
+
+    def graph_of(self, stream: str | None = None) -> ModelGraph | None:
+        """The manifest of the stream's model; see `Client.graph_of`."""
+        return self._client.graph_of(stream)
 
     async def publish(self, frame: Frame, *, stream: str | None = None) -> Answer:
         """Send a frame and await its answer; see `Client.publish`."""

@@ -30,6 +30,7 @@ from nodes.protocol.border import Border
 from nodes.protocol.messages import read_result
 from nodes.session.presence import guest_session, reply_topic
 from pipeline.errors import ConfigError, TrisectError
+from pipeline.graph import ModelGraph
 from pipeline.plan import StreamId
 
 _log = logging.getLogger(__name__)
@@ -146,6 +147,11 @@ class Client:
         def settled(taken: bool) -> None:
             open_frame.unsent = not taken
 
+        def unread() -> None:
+            device = self.config.streams[key].device
+            text = f"nobody takes frames of stream {key}: its device {device} has never run at this broker"
+            feed.frames.end_one(open_frame, FrameLost(text, hint="start it, then send the frame again"))
+
         try:
             self._session.publish(
                 self._names.topic(topics.FRAME, stream=key),
@@ -155,6 +161,7 @@ class Client:
                 correlation=open_frame.correlation.encode(),
                 wait_s=None,
                 settled=settled,
+                unread=unread,
             )
         except BrokerError as error:
             feed.frames.forget(open_frame)
@@ -209,6 +216,17 @@ class Client:
                 self._listeners[key] = [one for one in self._listeners[key] if one is not listener]
 
         return end
+
+    def watch(self, stream: str | None = None) -> None:
+        """Know the stream's model as soon as it has a plan. Raises ConfigError for an unknown stream, ClientClosed."""
+        key = self._key(stream)
+        with self._lock:
+            self._reader(key)
+
+    def graph_of(self, stream: str | None = None) -> ModelGraph | None:
+        """The manifest of the stream's model: its inputs and outputs; None before it is `watch`ed or has a plan."""
+        reader = self._readers.get(self._key(stream))
+        return reader.graph if reader is not None else None
 
     def limit_of(self, window: int | None, stream: str | None = None) -> int:
         """Frames that `stream` keeps out. Raises ConfigError for an unknown stream or a window below 1."""

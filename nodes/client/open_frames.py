@@ -78,6 +78,13 @@ class OpenFrames:
         with self._lock:
             return [frame.correlation for frame in self._open.values() if frame.unsent]
 
+    def end_one(self, frame: OpenFrame, error: TrisectError) -> None:
+        """A frame ends with this error, if it is open."""
+        with self._lock:
+            if self._open.pop(frame.correlation, None) is None:
+                return
+        settle([frame], error)
+
     def end(self, error: TrisectError) -> None:
         """All open frames end with this error."""
         with self._lock:

@@ -41,6 +41,11 @@ class OutputReader:
         """Know a model's outputs."""
         self._graphs[graph.digest] = graph
 
+    @property
+    def newest(self) -> ModelGraph | None:
+        """The model of the newest plan."""
+        return self._graphs.get(self._digests.get(max(self._digests, default=0), ""))
+
     def add(self, payload: bytes) -> Received | None:
         """Take one chunk; returns the tensor when it is whole. Raises WireError."""
         received = self._assembler.add("device", payload)
@@ -84,6 +89,11 @@ class StreamReader:
         for topic, handler in handlers.items():
             # on the connection whose session the broker keeps while this client is away: no result may be missed
             session.subscribe([topic], handler, channel=Channel.CONTROL)
+
+    @property
+    def graph(self) -> ModelGraph | None:
+        """The manifest of the stream's model; None while no plan is known."""
+        return self._outputs.newest
 
     def take(self, result: Mapping[str, Any]) -> None:
         """A result that came another way: the copy for its publisher."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from broker.complaints import shortened
 from nodes.config.sections import ModelSection
+from nodes.config.task_section import TaskSection
+from pipeline.answers.task import Task
 from pipeline.errors import ConfigError
 from pipeline.files import read_bounded
 from pipeline.frames.decode import Preprocess
-from pipeline.graph import ModelGraph
 from pipeline.lite.package import SUFFIX, Package
-from pipeline.models import PreprocessMode, lookup
+from pipeline.models import ZOO, PreprocessMode, lookup
 from pipeline.models.source import ModelSource
 
 MOST_LABELS_BYTES = 16 << 20
@@ -66,10 +66,23 @@ def labels_of(section: ModelSection) -> tuple[str, ...] | None:
         ) from error
 
 
-def check_labels(model: str, labels: Sequence[str] | None, graph: ModelGraph) -> None:
-    """Raise ConfigError where a model has another number of classes than there are labels."""
-    classes = math.prod(graph.tensors[graph.outputs[0]].shape)
-    if labels is not None and len(labels) != classes:
+def task_of(section: ModelSection) -> Task | None:
+    """The model's task: as configured, else to classify for one of the zoo or one with labels; None if nobody says."""
+    if section.task is not None:
+        return section.task.task()
+    if section.labels is not None or not section.is_file or _is_of_zoo(section):
+        return TaskSection(kind="classify").task()
+    return None
+
+
+def _is_of_zoo(section: ModelSection) -> bool:
+    """True for a package that was made of a network of the zoo."""
+    return section.source.endswith(SUFFIX) and Package(Path(section.source)).about.get("source") in ZOO
+
+
+def check_labels(model: str, labels: Sequence[str] | None, classes: int) -> None:
+    """Raise ConfigError where there are labels, for another number of `classes` than the model has (0: any)."""
+    if labels is not None and classes and len(labels) != classes:
         raise ConfigError(
             f"models.{model}.labels: {len(labels):,} labels for {classes:,} classes; each needs a line, in their order"
         )

@@ -15,6 +15,7 @@ from nodes.config.base import Section, Table, TierName, empty
 from nodes.config.broker_section import BrokerSection
 from nodes.config.instruments import HomeAssistant, MetricsSection, TracingSection
 from nodes.config.plan_request import LinkName, PlanRequest
+from nodes.config.task_section import TaskSection
 from nodes.config.values import ID, Id, LocalPath, ModelKey, NodeKey, StreamKey, as_tuple, path_beside_file
 from nodes.protocol.messages import WORKER
 from pipeline.models.source import MAX_SIZE
@@ -50,6 +51,10 @@ class ModelSection(Section):
     preprocess: PreprocessSection | None = Field(None, description="a section with size and mode, or left out")
     labels: LocalPath | None = Field(
         None, description="the path of a text file with one label per line, or of a Keras class index in JSON"
+    )
+    task: TaskSection | None = Field(
+        None,
+        description="what its outputs mean: classify, detect, segment, keypoints, values, embedding, raw, or a section",
     )
 
     input_size: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_SIZE)], ...], BeforeValidator(as_tuple)] = Field(

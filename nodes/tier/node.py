@@ -19,7 +19,7 @@ from typing_extensions import assert_never
 from broker import topics
 from broker.session import Channel
 from broker.topics import Namespace
-from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of
+from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of, task_of
 from nodes.config.sections import Config
 from nodes.instruments import home_assistant
 from nodes.instruments.node_metrics import NodeMetrics
@@ -32,6 +32,7 @@ from nodes.session.packet_limit import check_packet_limit, chunk_bytes
 from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import telemetry
+from nodes.tier.answer_format import AnswerFormat
 from nodes.tier.commands import Commands
 from nodes.tier.compute import Compute
 from nodes.tier.frame_decoder import FrameDecoder
@@ -50,7 +51,8 @@ from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.preparation import Preparation
 from nodes.tier.previews import Previews
-from pipeline.engines.pictured import PicturedEngine
+from pipeline.engines.answering import AnsweringEngine, answering, classes_of
+from pipeline.engines.pictured import PicturedEngine, network_of
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, StreamId
 
@@ -153,8 +155,12 @@ class TierNode:
 
         sources = {name: source_of(name, self.config.models[name]) for name in self._used}
         engine, models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact)
-        self._engine: Engine = PicturedEngine(engine)
-        self._models = {name: with_input(name, model, self._preprocess[name]) for name, model in models.items()}
+        self._engine: Engine = PicturedEngine(AnsweringEngine(engine))
+        self._tasks = {name: task_of(self.config.models[name]) for name in self._used}
+        self._models = {
+            name: with_input(name, answering(model, self._tasks[name]), self._preprocess[name])
+            for name, model in models.items()
+        }
         self._promise = self._engine.promise(self._models.values())
         _log.info("engine %s %s: %s", self._engine.name, self._engine.version, self._promise)
         self.graphs = {name: model.graph for name, model in self._models.items()}
@@ -170,10 +176,13 @@ class TierNode:
     def _assemble(self) -> None:
         node, graphs, clock = self.node, self.graphs, self.presence.clock
         for name, names in self._labels.items():
-            check_labels(name, names, graphs[name])
+            check_labels(name, names, classes_of(network_of(self._models[name]), self._tasks[name]))
         named = {section.model for section in self.streams.values()} - self._labels.keys()
         self._labels |= {name: labels_of(self.config.models[name]) for name in named}
-        labels = {name: self._labels.get(name) for name in graphs}
+        answers = {
+            name: AnswerFormat(graph, self._preprocess[name], self._tasks[name], self._labels.get(name))
+            for name, graph in graphs.items()
+        }
         self.machine = TierMachine(node, graphs, settings_of(self.streams, self._state_dir))
         owned = {name: graphs[section.model] for name, section in self.streams.items()}
         border = self.presence.border
@@ -183,8 +192,7 @@ class TierNode:
             node,
             self.session,
             self._frame_ledger,
-            graphs,
-            labels,
+            answers,
             self.meter,
             clock,
             self._metrics,

@@ -21,6 +21,7 @@ from nodes.protocol.reports import FRAME_OVERHEAD
 from nodes.session.clock import PipelineClock
 from nodes.session.packet_limit import chunk_bytes
 from nodes.session.worker_thread import Worker
+from nodes.tier.answer_format import AnswerFormat
 from nodes.tier.codec_ratios import CodecTrials
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
@@ -28,7 +29,6 @@ from nodes.tier.meter import Meter
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.result_json import frame_overhead_seconds, result_json
 from pipeline.codecs import NONE
-from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey, encode, encode_failure
 
@@ -52,8 +52,7 @@ class Outbound:
         node: NodeId,
         session: Session,
         frame_ledger: FrameLedger,
-        graphs: Mapping[str, ModelGraph],
-        labels: Mapping[str, Sequence[str] | None],
+        answers: Mapping[str, AnswerFormat],
         meter: Meter,
         clock: PipelineClock,
         metrics: NodeMetrics,
@@ -63,7 +62,7 @@ class Outbound:
         self._config, self._node, self._session, self._frame_ledger = config, node, session, frame_ledger
         self._clock = clock
         self._names = Namespace(config.pipeline)
-        self._graphs, self._labels, self._meter = graphs, labels, meter
+        self._answers, self._meter = answers, meter
         self._trials = CodecTrials(meter)
         self._encoded: tuple[FrameKey, float] | None = None
         self.worker: Worker[Outgoing] = Worker(f"{node}.publish", self._publish)
@@ -144,8 +143,7 @@ class Outbound:
         pending_frame: PendingFrame = close.pending_frame
         stream = self._config.streams[close.stream]
         output_topic = self._names.topic(topics.OUTPUT, stream=close.stream) if stream.outputs else None
-        graph, labels = self._graphs[stream.model], self._labels[stream.model]
-        result = result_json(close, graph, labels, pending_frame, self._clock.now(), output_topic)
+        result = result_json(close, self._answers_of(close), pending_frame, self._clock.now(), output_topic)
         payload = to_bytes(result)
         given = traced = pending_frame.traceparent
         if self._tracer is not None:
@@ -174,3 +172,12 @@ class Outbound:
         for tensor, array in close.outputs.items():
             for chunk in encode(key, tensor, array, chunk_bytes=self._chunk_bytes):
                 yield Publication(topic, chunk)
+        if close.error:
+            return
+        sequence = str(close.sequence)
+        png = self._answers_of(close).class_map(close.outputs, {"stream": close.stream, "sequence": sequence})
+        if png is not None:
+            yield Publication(self._names.topic(topics.CLASS_MAP, stream=close.stream), png, sequence.encode())
+
+    def _answers_of(self, close: CloseFrame) -> AnswerFormat:
+        return self._answers[self._config.streams[close.stream].model]

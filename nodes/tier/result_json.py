@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import xxhash
 
+from nodes.tier.answer_format import AnswerFormat
 from nodes.tier.machine.actions import CloseFrame
 from nodes.tier.pending_frame import PendingFrame
-from pipeline.frames.decode import top_k
-from pipeline.graph import ModelGraph, Tensor
 from pipeline.wire import Hop, Trace
 
 DIGITS = 6
@@ -21,8 +19,7 @@ DIGITS = 6
 
 def result_json(
     close: CloseFrame,
-    graph: ModelGraph,
-    labels: Sequence[str] | None,
+    answers: AnswerFormat,
     pending_frame: PendingFrame,
     closed_ts: float,
     output_topic: str | None = None,
@@ -37,7 +34,7 @@ def result_json(
         "sequence": close.sequence,
         "ok": not close.error,
         "source": pending_frame.source,
-        "model": graph.name,
+        "model": answers.graph.name,
         "epoch": close.epoch,
         "attempt": close.attempt,
         "seconds": round(seconds := time.monotonic() - pending_frame.entered_at, DIGITS),
@@ -50,26 +47,15 @@ def result_json(
         result["frame"] = xxhash.xxh3_64_hexdigest(pending_frame.payload)
     if close.error:
         result["error"] = close.error
-    elif len(graph.outputs) == 1:
-        scored = top_k(close.outputs[graph.outputs[0]], labels)
-        result["top"] = [{**asdict(best), "score": round(best.score, DIGITS)} for best in scored]
-    if not close.error:
-        result["outputs"] = [_output(graph.tensors[tensor], output_topic) for tensor in graph.outputs]
+        if close.of_frame:
+            result["refused"] = True
+    else:
+        result |= answers.fields(close.outputs, pending_frame.payload, output_topic)
     result["tiers"] = [hop.tier for hop in close.trace]
     result["path"] = [_stage(hop) for hop in close.trace]
     result["links"] = link_seconds(close.trace, closed_ts)
     result["ts"] = round(time.time(), 3)
     return result
-
-
-def _output(tensor: Tensor, topic: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "name": tensor.name,
-        "shape": tensor.shape,
-        "dtype": tensor.dtype,
-        "tensor": tensor.id,
-    }
-    return {**found, "topic": topic} if topic else found
 
 
 def link_seconds(trace: Trace, closed_ts: float) -> dict[str, float]:

@@ -25,7 +25,8 @@ from pipeline.graph import Tensor
 
 Array: TypeAlias = npt.NDArray[Any]
 
-# said to standard error for each such picture, whatever it is refused with
+# said to standard error for each such picture, in words that it chooses, of which Python keeps every one for good
+warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 MAX_PIXELS = 24_000_000

@@ -81,6 +81,11 @@ def network_input(graph: ModelGraph) -> Tensor:
     return graph.tensors[graph.blocks[NORMALISE].outputs[0]]
 
 
+def own_inputs(graph: ModelGraph) -> list[Tensor]:
+    """The network's own inputs, in its order, whether the input's blocks stand before them or not."""
+    return [network_input(graph)] if has_input(graph) else [graph.tensors[tensor] for tensor in graph.inputs]
+
+
 def as_given(payload: bytes | Array) -> Array:
     """A frame as a segment takes it: encoded bytes as uint8 of one axis, not copied; an array as it is."""
     return np.frombuffer(payload, np.uint8) if isinstance(payload, bytes) else payload

@@ -34,12 +34,13 @@ def test_the_life_of_a_frame_is_that_of_its_table() -> None:
 
 
 def commands() -> list[str]:
-    text = (ROOT / "README.md").read_text()
+    pages = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+    text = "\n".join(page.read_text() for page in pages)
     return [line.partition("#")[0].strip() for line in text.splitlines() if line.startswith("trisect ")]
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if not line.startswith("trisect watch  demo")])
-def test_the_readme_names_commands_and_options_that_exist(command: str) -> None:
+def test_readme_tutorial_and_how_tos_name_commands_and_options_that_exist(command: str) -> None:
     _, name, *arguments = shlex.split(command)
     known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert name in known

@@ -124,7 +124,8 @@ class DropFrame:
 class CloseFrame:
     """Publish the frame's one result: all outputs by tensor id, or the error that stands for them.
 
-    `was_alone` says that no frame of the stream was before it on its way, and that it was submitted once.
+    `of_frame` says that the frame itself is at fault, `was_alone` that no frame of the stream was before it on its way,
+    and that it was submitted once.
     """
 
     stream: StreamId
@@ -135,6 +136,7 @@ class CloseFrame:
     outputs: Mapping[int, Array]
     trace: Trace
     error: str = ""
+    of_frame: bool = False
     was_alone: bool = False
 
 

@@ -122,7 +122,7 @@ class StreamOwner:
         frame = self.open.get(event.sequence)
         if frame is None or frame.inputs is not None:
             return []  # the shell failed after it had decoded the frame, which is under way or answered by now
-        return self._close(self._key(event.sequence, frame), event.message)
+        return self._close(self._key(event.sequence, frame), event.message, of_frame=True)
 
     def output_arrived(self, event: OutputArrived, now: float) -> list[Action]:
         """Take an output; with the last one missing, the frame closes."""
@@ -162,7 +162,7 @@ class StreamOwner:
         frame.failed_attempt = frame.attempt
         frame.failures += 1
         if event.of_frame or frame.failures >= MAX_FAILURES:
-            return self._close(event.key, event.message)
+            return self._close(event.key, event.message, of_frame=event.of_frame)
         frame.due_at = now + GRACE_S * frame.failures
         text = f"frame {event.key.sequence} failed, trying again: {shortened(event.message)}"
         return [Log(logging.WARNING, text)]
@@ -281,7 +281,7 @@ class StreamOwner:
         first = max(self.settings.frame_timeout_s, 4 * usual)
         return max(first, min(first * 2.0 ** min(attempt - 1, 10), MAX_TIMEOUT_S))
 
-    def _close(self, answered: FrameKey, error: str) -> list[Action]:
+    def _close(self, answered: FrameKey, error: str, *, of_frame: bool = False) -> list[Action]:
         frame = self.open.pop(answered.sequence)
         close = CloseFrame(
             stream=self.settings.stream,
@@ -292,6 +292,7 @@ class StreamOwner:
             outputs={} if error else frame.outputs,
             trace=frame.trace,
             error=shortened(error, MOST_REASON),
+            of_frame=of_frame,
             was_alone=frame.was_alone,
         )
         return [close, self._count("error_results_total" if error else "results_total")]

@@ -1,0 +1,85 @@
+"""The Open Inference Protocol as bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nodes.serving.protocol import BadRequest, read_request, write_response
+
+
+def body(**changes: Any) -> bytes:
+    given = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.5], **changes}
+    return json.dumps({"id": "7", "inputs": [given]}).encode()
+
+
+def test_an_input_as_a_list_nested_or_flat() -> None:
+    for data in ([1.5, 2.5], [[1.5, 2.5]]):
+        request = read_request(body(data=data), None)
+        assert request.id == "7"
+        assert request.inputs["x"].tolist() == [[1.5, 2.5]]
+        assert request.inputs["x"].dtype == np.float32
+
+
+def test_inputs_as_bytes_behind_the_json() -> None:
+    first, second = np.arange(6, dtype=np.int16), np.array([[True, False]])
+    inputs = [
+        {"name": "a", "datatype": "INT16", "shape": [2, 3], "parameters": {"binary_data_size": 12}},
+        {"name": "b", "datatype": "BOOL", "shape": [1, 2], "parameters": {"binary_data_size": 2}},
+    ]
+    head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    request = read_request(head + first.tobytes() + second.tobytes(), len(head))
+    assert np.array_equal(request.inputs["a"], first.reshape(2, 3))
+    assert np.array_equal(request.inputs["b"], second)
+    assert request.all_binary
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b"", "0 of a body of 0 bytes"),
+        (b"[", "not JSON"),
+        (b"[]", "a JSON object with a list of inputs"),
+        (b'{"inputs": []}', "0 inputs"),
+        (body(datatype="BYTES"), "datatype one of BOOL"),
+        (body(shape=[-1]), "a shape of at most 8 sizes"),
+        (body(shape=[3]), "2 values for a shape of 3"),
+        (body(data="abc"), r"data is no FP32\[1, 2\]"),
+        (body(data=[[1], [2, 3]]), "data is no FP32"),
+        (body(parameters={"binary_data_size": 8}), "8 of 0 bytes left"),
+        (body(parameters=3), "parameters: a JSON object expected"),
+        (body() + b"rest", "not JSON"),
+    ],
+)
+def test_what_is_no_request_is_refused_in_words(sent: bytes, said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
+        read_request(sent, None)
+
+
+def test_bytes_that_nobody_claims_are_refused() -> None:
+    head = body()
+    with pytest.raises(BadRequest, match="4 bytes behind the inputs"):
+        read_request(head + b"rest", len(head))
+
+
+def test_outputs_come_as_asked_for() -> None:
+    outputs: dict[str, Any] = {"scores": np.array([[0.25, 0.75]], np.float32), "map": np.array([[1, 2]], np.uint8)}
+    asked = json.loads(body())
+    asked["outputs"] = [{"name": "map", "parameters": {"binary_data": True}}]
+    made, length = write_response(read_request(json.dumps(asked).encode(), None), "net", outputs, {"top": []})
+    assert length is not None
+    head = json.loads(made[:length])
+    assert head["outputs"] == [
+        {"name": "map", "datatype": "UINT8", "shape": [1, 2], "parameters": {"binary_data_size": 2}}
+    ]
+    assert made[length:] == b"\x01\x02"
+    assert json.loads(head["parameters"]["answer"]) == {"top": []}
+    plain, length = write_response(read_request(body(), None), "net", outputs, {})
+    assert length is None
+    assert json.loads(plain)["outputs"][0]["data"] == [0.25, 0.75]
+    asked["outputs"] = [{"name": "other"}]
+    with pytest.raises(BadRequest, match="no output 'other'; it has scores, map"):
+        write_response(read_request(json.dumps(asked).encode(), None), "net", outputs, {})
