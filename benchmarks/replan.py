@@ -94,8 +94,9 @@ class Step:
 class Bench(Testbed):
     """The pipeline in its network, a client in the hub, and one frame in flight at any time."""
 
-    def __init__(self, folder: Path, network: Network, stack: ExitStack) -> None:
-        super().__init__(folder, network, stack, model=MODEL, nodes={n: {"tier": n.split("-")[0]} for n in NODES})
+    def __init__(self, folder: Path, network: Network, stack: ExitStack, record: Path | None = None) -> None:
+        nodes = {n: {"tier": n.split("-")[0]} for n in NODES}
+        super().__init__(folder, network, stack, model=MODEL, nodes=nodes, record=record)
         self.activations: list[tuple[float, int]] = []
 
     def begin(self) -> None:
@@ -211,6 +212,7 @@ def main() -> int:
     parser.add_argument("--noise-minutes", type=float, default=5.0)
     parser.add_argument("--steps", type=int, default=len(STEPS), help="only the first of them")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--record", type=Path, help="keep what the planner learns from here, as .jsonl.xz")
     parser.add_argument("--directory", type=Path, help="keep the logs here; it must not exist")
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 150)
@@ -218,7 +220,7 @@ def main() -> int:
         folder = arguments.directory or Path(temporary) / "run"
         folder.mkdir(parents=True)
         try:
-            bench = Bench(folder, stack.enter_context(Network([DEVICE, CLOUD])), stack)
+            bench = Bench(folder, stack.enter_context(Network([DEVICE, CLOUD])), stack, arguments.record)
         except TrisectError as error:
             console.print(f"not measured: {error}")
             return 2

@@ -16,6 +16,7 @@ import yaml
 
 from benchmarks.network import Network
 from benchmarks.quota import Quotas
+from benchmarks.recording import recording
 from broker.server import Server, ServerSettings
 from nodes.cli import demo, sample_images
 from nodes.client.processes import Processes
@@ -29,10 +30,19 @@ PATIENCE_S = 600.0
 
 
 class Testbed:
-    """`nodes` are the settings of each node; `network` has a machine for the device and one for the cloud."""
+    """`nodes` are the settings of each node; `network` has a machine for the device and one for the cloud. What the
+    planner learns from is kept in `record`.
+    """
 
     def __init__(
-        self, folder: Path, network: Network, stack: ExitStack, *, model: str, nodes: Mapping[str, Mapping[str, Any]]
+        self,
+        folder: Path,
+        network: Network,
+        stack: ExitStack,
+        *,
+        model: str,
+        nodes: Mapping[str, Mapping[str, Any]],
+        record: Path | None = None,
     ) -> None:
         self.folder, self.network, self.model, self.nodes = folder, network, model, nodes
         self.quotas = stack.enter_context(Quotas())
@@ -42,6 +52,7 @@ class Testbed:
         server = stack.enter_context(Server(ServerSettings(host="0.0.0.0", password_file=secrets)))
         self._paths = {name: self._write(name, server.port) for name in ("planner", *nodes)}
         self.config = load_config(self._paths["planner"])
+        stack.enter_context(recording(self.config, record))
         self.processes = stack.enter_context(Processes(folder))
         self.client = stack.enter_context(StreamClient(self.config, demo.STREAM))
         self.images = sample_images.frames(IMAGES, seed=1)

@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.quota import Quotas
+from benchmarks.recording import recording
 from broker import topics
 from broker.server import Server, ServerSettings
 from broker.session import Message
@@ -76,7 +77,9 @@ class Measured:
 class Bench:
     """A device, an edge that shares tiles out, and workers under quotas, by the shares of a core."""
 
-    def __init__(self, model: str, shares: Sequence[float], folder: Path, stack: ExitStack) -> None:
+    def __init__(
+        self, model: str, shares: Sequence[float], folder: Path, stack: ExitStack, record: Path | None = None
+    ) -> None:
         self.model, self.shares = model, shares
         self.workers = [f"worker-{number}" for number in range(1, len(shares) + 1)]
         self.quotas = stack.enter_context(Quotas())
@@ -84,6 +87,7 @@ class Bench:
         self._folder, self._path = folder, folder / "tiles.yaml"
         self._path.write_text(yaml.safe_dump(self._settings(server.port)))
         self.config = load_config(self._path)
+        stack.enter_context(recording(self.config, record))
         self.processes = stack.enter_context(Processes(folder))
         self.images = sample_images.frames(IMAGES, seed=1)
         self.client = StreamClient(self.config, demo.STREAM)
@@ -215,6 +219,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--record", type=Path, help="keep what the planner learns from here, as .jsonl.xz")
     parser.add_argument("--directory", type=Path)
     arguments = parser.parse_args()
     grids = [grid.replace("-", ",") for grid in arguments.grids.split(",")]
@@ -223,7 +228,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = arguments.directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        bench = Bench(arguments.model, shares, folder, stack)
+        bench = Bench(arguments.model, shares, folder, stack, arguments.record)
         stack.enter_context(bench.client)
         bench.start_all()
         numbers: dict[str, Any] = {"model": arguments.model, "stack": arguments.stack, "shares": shares}

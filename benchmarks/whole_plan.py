@@ -51,11 +51,13 @@ PATIENCE_S = 60.0
 class Bench(Testbed):
     """The testbed with its workers."""
 
-    def __init__(self, model: str, folder: Path, network: Network, stack: ExitStack) -> None:
+    def __init__(
+        self, model: str, folder: Path, network: Network, stack: ExitStack, record: Path | None = None
+    ) -> None:
         self.workers = [f"worker-{number}" for number in range(1, WORKERS + 1)]
         nodes = {node: {"tier": node.split("-")[0]} for node in (DEVICE, EDGE, CLOUD)}
         nodes |= {worker: {"tier": "edge", "role": "worker"} for worker in self.workers}
-        super().__init__(folder, network, stack, model=model, nodes=nodes)
+        super().__init__(folder, network, stack, model=model, nodes=nodes, record=record)
 
     def begin(self) -> None:
         """All processes under their shares."""
@@ -133,6 +135,7 @@ def main() -> int:
     parser.add_argument("--planners", nargs="+", choices=PLANNERS, default=PLANNERS)
     parser.add_argument("--slow", action="store_true")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--record", type=Path, help="keep what the planner learns from here, as .jsonl.xz")
     parser.add_argument("--directory", type=Path, help="keep the logs here; it must not exist")
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 150)
@@ -140,7 +143,8 @@ def main() -> int:
         folder = arguments.directory or Path(temporary) / "run"
         folder.mkdir(parents=True)
         try:
-            bench = Bench(arguments.model, folder, stack.enter_context(Network([DEVICE, CLOUD])), stack)
+            network = stack.enter_context(Network([DEVICE, CLOUD]))
+            bench = Bench(arguments.model, folder, network, stack, arguments.record)
         except TrisectError as error:
             console.print(f"not measured: {error}")
             return 2

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from pipeline import ranges
 from pipeline.codecs import CODECS, NONE
+from pipeline.energy import NO_DRAW, Draw
 from pipeline.errors import ModelError
 from pipeline.graph import Tensor
 from pipeline.placement import Tier
@@ -25,6 +26,11 @@ Way: TypeAlias = tuple[Tier, Tier]
 WAYS: Sequence[Way] = ((Tier.DEVICE, Tier.EDGE), (Tier.DEVICE, Tier.CLOUD), (Tier.EDGE, Tier.CLOUD))
 LEAST_LATENCY = 1e-6
 """Weight of latency where an objective has none: of codecs that are equally good, the quickest."""
+
+
+def over(lower: Tier) -> list[Way]:
+    """The ways that lead over the link above `lower`."""
+    return [way for way in WAYS if way[0] <= lower < way[1]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +65,13 @@ class CodecCosts:
 @dataclass(frozen=True, slots=True)
 class CodingWorth:
     """Weights by which a codec is chosen: of a second of a frame's latency, of a second in which the busiest of coder
-    and link is taken, and of a byte between edge and cloud.
+    and link is taken, of a byte between edge and cloud, and of a joule.
     """
 
     latency: float = 1.0
     period: float = 0.0
     backbone_byte: float = 0.0
+    energy: float = 0.0
 
 
 QUICKEST = CodingWorth()
@@ -79,13 +86,23 @@ class Coding:
     encode_s: float = 0.0
     decode_s: float = 0.0
 
+    def joules(self, sender: Draw, reader: Draw) -> float:
+        """Joules of both ends: to encode, send, receive and decode."""
+        return sender.joules(self.encode_s, self.nbytes) + reader.joules(self.decode_s, self.nbytes)
+
 
 def least(
-    tensor: Tensor, way: Way, known: CodecCosts | None, bandwidths: Mapping[Tier, float], worth: CodingWorth
+    tensor: Tensor,
+    way: Way,
+    known: CodecCosts | None,
+    bandwidths: Mapping[Tier, float],
+    worth: CodingWorth,
+    draws: Mapping[Tier, Draw] = MappingProxyType({}),
 ) -> Coding:
     """The cheapest coding of a tensor; `bandwidths` in bytes per second, by a link's lower tier."""
     crossed = [bandwidths[lower] for lower in (Tier.DEVICE, Tier.EDGE) if way[0] <= lower < way[1]]
     backbone_byte = worth.backbone_byte if way[1] is Tier.CLOUD else 0.0
+    sender, reader = (draws.get(tier, NO_DRAW) for tier in way)
 
     def cost(coding: Coding) -> float:
         sent_s = [coding.nbytes / bandwidth for bandwidth in crossed]
@@ -94,6 +111,7 @@ def least(
             worth.latency * (coding.encode_s + sum(sent_s) + coding.decode_s)
             + worth.period * busiest_s
             + backbone_byte * coding.nbytes
+            + worth.energy * coding.joules(sender, reader)
         )
 
     plain = _plain(tensor, known)

@@ -1,5 +1,5 @@
-"""The cost model: the seconds, bytes and money of a placement, per stage and link. All planners and every printed price
-use it.
+"""The cost model: the seconds, bytes, money and joules of a placement, per stage and link. All planners and every
+printed price use it.
 
 Source: D3's serial sum, with a tensor sent once to however many readers it has, coded where that is cheaper. The broker
 stands at the edge, so what goes from device to cloud pays both links.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -18,12 +18,16 @@ from pydantic import Field
 from pipeline import ranges
 from pipeline.codecs import NONE
 from pipeline.coding import QUICKEST, CodecCosts, Coding, CodingWorth, Way, fewest, given, least
+from pipeline.energy import NO_DRAW, Draw
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.placement import Crossing, Tier, crossings
 from pipeline.ranges import Count, Id, Label, Sum
 
 MOST_TILES = 256
+INTERVAL = 0.9
+INTERVAL_DEVIATIONS = 1.645
+"""Deviations from the middle of a normal distribution between which INTERVAL of it lies."""
 LINKS = (Tier.DEVICE, Tier.EDGE)
 """A link is named by its lower tier."""
 
@@ -67,7 +71,7 @@ class TilesCost:
 
     The coordinator alone would take `alone_seconds`; of `seconds` it computes for `own_seconds` and waits for the rest.
     The busiest worker or way between them is taken for `busy_seconds`. `extra_work` is what the tiles compute beyond
-    the stack in one piece, as a share of it.
+    the stack in one piece, as a share of it. `joules` are those of all its nodes, for computing and for bytes.
     """
 
     seconds: Sum
@@ -75,6 +79,7 @@ class TilesCost:
     own_seconds: Sum
     busy_seconds: Sum
     extra_work: Sum = 0.0
+    joules: Sum = 0.0
     tiles: Annotated[tuple[TileCost, ...], Field(max_length=MOST_TILES)] = ()
 
     @property
@@ -88,7 +93,8 @@ class TilesCost:
 class Costs:
     """Costs that planners work with: `seconds[tier][block]` for the tiers that have a node, and both links.
 
-    `prices` are money per second of a tier's node at work, 0 where none is given. `send_receive_overhead` are seconds
+    `prices` are money per second of a tier's node at work, and `draws` its watts and joules per byte, 0 where none is
+    given. `send_receive_overhead` are seconds
     that a frame takes a tier's node, wherever it passes from node to node, to receive and to send beside what links
     take, `frame_overhead_s` those that it takes the device to read the frame and to answer it, whatever the placement.
     With `tiles` all holds for placements that have a certain stack on the edge, shared out: `seconds` are then what its
@@ -107,6 +113,7 @@ class Costs:
     codecs: CodecCosts | None = None
     worth: CodingWorth = QUICKEST
     fixed: Mapping[int, str] | None = None
+    draws: Mapping[Tier, Draw] = field(default_factory=lambda: MappingProxyType({}))
     is_bound: bool = False
 
     def check(self, graph: ModelGraph) -> None:
@@ -131,6 +138,16 @@ class Costs:
         for tier, seconds_s in self.send_receive_overhead.items():
             if not (math.isfinite(seconds_s) and seconds_s >= 0):
                 raise PlanError(f"the {tier.label} takes {seconds_s} s to receive and send; measure it again")
+        for tier, draw in self.draws.items():
+            if not (0 <= draw.watts < math.inf and 0 <= draw.joules_per_byte < math.inf):
+                raise PlanError(
+                    f"the {tier.label} draws {draw.watts} W and {draw.joules_per_byte} J a byte; give finite values of "
+                    "at least 0"
+                )
+
+    def draw(self, tier: Tier) -> Draw:
+        """What work on a tier's node draws."""
+        return self.draws.get(tier, NO_DRAW)
 
     def link(self, lower: Tier) -> Link:
         """The link from `lower` to the next tier."""
@@ -141,11 +158,18 @@ class Costs:
         if self.fixed is not None:
             return given(tensor, way, self.codecs, self.fixed.get(tensor.id, NONE))
         bandwidths = {lower: self.link(lower).bandwidth_bytes_per_s for lower in LINKS}
-        return least(tensor, way, self.codecs, bandwidths, self.worth)
+        return least(tensor, way, self.codecs, bandwidths, self.worth, self.draws)
 
     def sent_bytes(self, tensor: Tensor, way: Way) -> int:
         """Bytes of the tensor on a way; of a bound, as few as any of its nodes may send."""
         return fewest(tensor, way, self.codecs) if self.is_bound else self.coding(tensor, way).nbytes
+
+    def sent_joules(self, tensor: Tensor, way: Way) -> float:
+        """Joules of both ends of a way; of a bound, those of the bytes alone."""
+        sender, reader = self.draw(way[0]), self.draw(way[1])
+        if self.is_bound:
+            return (sender.joules_per_byte + reader.joules_per_byte) * self.sent_bytes(tensor, way)
+        return self.coding(tensor, way).joules(sender, reader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +201,9 @@ class Prediction:
     """The predicted cost of a placement: seconds of each stage by tier label, each link by `device_edge`/`edge_cloud`.
 
     `seconds` is the latency of one frame, the sum of these and of `frame_overhead_seconds`, in which the device reads
-    it and answers it; `price` is what it costs in money.
+    it and answers it; `price` is what it costs in money, `joules` what it adds to what the nodes draw when idle. Of
+    frames that have the pipeline to themselves, INTERVAL take from `low` to `high` seconds; None where nothing is known
+    of that.
     """
 
     seconds: Sum
@@ -186,6 +212,14 @@ class Prediction:
     price: Sum = 0.0
     tiles: TilesCost | None = None
     frame_overhead_seconds: Sum = 0.0
+    joules: Sum = 0.0
+    low: Sum | None = None
+    high: Sum | None = None
+
+    def within(self, deviation: float) -> Prediction:
+        """The same with the interval that belongs to a standard deviation of the logarithm of a frame's seconds."""
+        wide = math.exp(INTERVAL_DEVIATIONS * deviation)
+        return replace(self, low=self.seconds / wide, high=self.seconds * wide)
 
     @property
     def period_s(self) -> float:
@@ -235,7 +269,30 @@ def predict(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> Predi
     total = costs.frame_overhead_s + sum(stages.values()) + sum(cost.seconds for cost in links.values())
     price = sum(costs.prices.get(tier, 0.0) * stages.get(tier.label, 0.0) for tier in Tier)
     tiles = costs.tiles if Tier.EDGE.label in stages else None
-    return Prediction(total, stages, links, price, tiles, costs.frame_overhead_s)
+    joules = _joules(graph, placement, costs, stages)
+    return Prediction(total, stages, links, price, tiles, costs.frame_overhead_s, joules)
+
+
+def _joules(graph: ModelGraph, placement: Sequence[Tier], costs: Costs, stages: Mapping[str, float]) -> float:
+    """Joules of all nodes: computing, coding, handling and bytes; a tensor's bytes at its sender and furthest reader.
+
+    The seconds in which the edge waits for other nodes' tiles draw nothing there; the tiles draw their own.
+    """
+    total = costs.draw(Tier.DEVICE).joules(costs.frame_overhead_s)
+    leaves = max(placement) > Tier.DEVICE
+    for tier in set(placement):  # the input is a block of the device's
+        handled_s = costs.send_receive_overhead.get(tier, 0.0) if leaves else 0.0
+        total += costs.draw(tier).joules(stages[tier.label] + handled_s)
+    if costs.tiles is not None and Tier.EDGE in placement:
+        total += costs.tiles.joules - costs.draw(Tier.EDGE).joules(costs.tiles.seconds)
+    for crossing in crossings(graph, placement):
+        sender, reader = costs.draw(crossing.source), costs.draw(crossing.readers[-1])
+        total += coding_of(graph, costs, crossing).joules(sender, reader)
+    for tensor in set(graph.outputs):
+        tier, nbytes = placement[graph.producer[tensor]], graph.tensors[tensor].nbytes
+        if tier != Tier.DEVICE:
+            total += costs.draw(tier).joules(0.0, nbytes) + costs.draw(Tier.DEVICE).joules(0.0, nbytes)
+    return total
 
 
 def critical_path_s(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> float:

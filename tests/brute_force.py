@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.cost import Costs
+from pipeline.energy import Draw
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.partition.constraints import (
     Constraint,
+    EnergyLimit,
     Forbid,
     MemoryLimit,
     MinDepth,
@@ -61,11 +63,12 @@ class AllPlacements:
                 if tensor.id in graph.outputs:
                     self.down[lower] += tensor.nbytes * producer
 
-    def sent(self, objective: Objective) -> tuple[dict[Tier, Floats], list[Floats]]:
-        """Bytes up each link with the best codec of each tensor, and seconds of each node's coding."""
+    def sent(self, objective: Objective) -> tuple[dict[Tier, Floats], list[Floats], Floats]:
+        """Bytes up each link with the best codec of each tensor, seconds of each node's coding, and joules of both."""
         nothing = np.zeros(len(self.placed))
         up = {lower: nothing.copy() for lower in (Tier.DEVICE, Tier.EDGE)}
         encoding, decoding = {tier: nothing.copy() for tier in Tier}, {tier: nothing.copy() for tier in Tier}
+        joules = nothing.copy()
         for tensor in self.graph.tensors:
             readers = list(self.graph.consumers[tensor.id])
             if not readers:
@@ -79,7 +82,12 @@ class AllPlacements:
                     up[Tier(lower)] += nbytes * goes
                 encoding[Tier(way[0])] += encode_s * goes
                 decoding[Tier(way[1])] += decode_s * goes
-        return up, [*encoding.values(), *decoding.values()]
+                joules += self._joules(way, nbytes, encode_s, decode_s) * goes
+        return up, [*encoding.values(), *decoding.values()], joules
+
+    def _joules(self, way: tuple[int, int], nbytes: float, encode_s: float, decode_s: float) -> float:
+        ends = [self.costs.draws.get(Tier(end), Draw()) for end in way]
+        return ends[0].watts * encode_s + ends[1].watts * decode_s + nbytes * sum(end.joules_per_byte for end in ends)
 
     def _best_codec(self, tensor: Tensor, way: tuple[int, int], objective: Objective) -> tuple[float, float, float]:
         """Bytes, seconds to encode, seconds to decode, of all codecs that both ends (and what is between) have."""
@@ -99,14 +107,28 @@ class AllPlacements:
             sent_s = [nbytes / rate for rate in rates]
             total = (objective.latency or 1e-6) * (encode_s + sum(sent_s) + decode_s)
             total += objective.period * max(encode_s, decode_s, *sent_s)
+            total += objective.energy * self._joules(way, *option)
             return total + objective.backbone * nbytes / 1e6 * (way[1] == 2)
 
         return min(found, key=cost)
 
+    def joules(self, objective: Objective) -> Floats:
+        """What each adds to what the nodes draw when idle, with the codecs that suit the objective."""
+        costs, (_, _, joules) = self.costs, self.sent(objective)
+        for tier, seconds in self.seconds.items():
+            joules = joules + costs.draws.get(tier, Draw()).watts * seconds
+        for tensor in set(self.graph.outputs):
+            made_on = self.placed[:, self.graph.producer[tensor]]
+            per_byte = np.array([costs.draws.get(tier, Draw()).joules_per_byte for tier in Tier])
+            joules = joules + self.graph.tensors[tensor].nbytes * np.where(
+                made_on > 0, per_byte[made_on] + per_byte[0], 0.0
+            )
+        return joules
+
     def values(self, objective: Objective) -> Floats:
         """The objective of each."""
         costs, latency, price = self.costs, np.zeros(len(self.placed)), np.zeros(len(self.placed))
-        up, coding = self.sent(objective)
+        up, coding, _ = self.sent(objective)
         busy = [*self.seconds.values(), *coding]
         latency = latency + np.sum(coding, axis=0)
         for tier, seconds in self.seconds.items():
@@ -122,6 +144,7 @@ class AllPlacements:
             + objective.period * period
             + objective.backbone * backbone
             + objective.price * price
+            + objective.energy * self.joules(objective)
         )
 
     def respect(self, constraint: Constraint, objective: Objective = LATENCY) -> npt.NDArray[np.bool_]:
@@ -145,6 +168,8 @@ class AllPlacements:
                 return np.asarray((self.placed[:, readers] == Tier.DEVICE).all(axis=1))
             case UploadLimit(lower, nbytes):
                 return np.asarray(self.sent(objective)[0][lower] <= nbytes)
+            case EnergyLimit(joules):
+                return np.asarray(self.joules(objective) <= joules * (1 + 1e-9))
             case TimeLimit(tier, seconds):
                 return np.asarray(self.seconds.get(tier, np.zeros(len(self.placed))) <= seconds * (1 + 1e-9))
             case ShareLimit(tier, share):
@@ -160,7 +185,7 @@ class AllPlacements:
         raise NotImplementedError(constraint)
 
     def allowed(self, constraints: Sequence[Constraint], objective: Objective = LATENCY) -> npt.NDArray[np.bool_]:
-        """Which respect all."""
+        """Which respect all, with the codecs that suit the objective."""
         kept = np.ones(len(self.placed), bool)
         for constraint in constraints:
             kept &= self.respect(constraint, objective)

@@ -20,8 +20,11 @@ _BITS_PER_BYTE = 8
 def explanation(graph: ModelGraph, found: Explanation) -> Iterator[Table | str]:
     """The plan, the baselines beside it, and what follows from them."""
     best = found.best
-    title = f"{graph.name}: {found.objective.text(best.value)} a frame, judged by {found.objective}"
+    title = f"{graph.name}: {found.objective.phrase(best.value)}, judged by {found.objective}"
     yield plan_table(plan_of(graph, best).to_json(graph), title)
+    if best.predicted.low is not None and best.predicted.high is not None:
+        low, high = best.predicted.low * 1e3, best.predicted.high * 1e3
+        yield f"Nine of ten frames are expected to take {low:.1f} to {high:.1f} ms, each with the pipeline to itself."
     yield found.sentence()
     if found.runner_up is not None:
         other = found.runner_up
@@ -59,7 +62,14 @@ def _alternatives(
     table = Table(title=f"every planner{without}, with the same costs", title_justify="left")
     for heading in ("planner", "runs on"):
         table.add_column(heading)
-    for heading in ("ms a frame", "frames/s", "edge-cloud kB", "times the best"):
+    joules = [a.priced_plan.predicted.joules for a in alternatives if a.priced_plan is not None]
+    for heading in (
+        "ms a frame",
+        "frames/s",
+        "edge-cloud kB",
+        *(["J a frame"] if any(joules) else []),
+        "times the best",
+    ):
         table.add_column(heading, justify="right")
     for alternative in alternatives:
         priced_plan = alternative.priced_plan
@@ -75,6 +85,7 @@ def _alternatives(
             f"{predicted.seconds * 1e3:.1f}",
             rate,
             f"{predicted.backbone_nbytes / 1e3:,.0f}",
+            *([f"{predicted.joules:.3g}"] if any(joules) else []),
             ratio,
         )
     return table

@@ -24,7 +24,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, or write it 
 JsonFile = Annotated[str | None, typer.Argument(metavar="FILE", help="With --json: where it goes, - to print it.")]
 ObjectiveOption = Annotated[
     str | None,
-    typer.Option(help="latency, throughput, backbone, price, or weights such as latency=1,backbone=0.05."),
+    typer.Option(help="latency, throughput, backbone, price, energy, or weights such as latency=1,backbone=0.05."),
 ]
 InputSizeOption = Annotated[
     str, typer.Option(metavar="HxW", help="Of a .keras file that leaves its input's size open: 256x256.")
@@ -59,6 +59,9 @@ class Constraints(TypedDict):
     time_limit: Annotated[
         list[str] | None, typer.Option(metavar="TIER=LIMIT", help="Seconds a frame, or a share of all computing: 30%.")
     ]
+    energy_limit: Annotated[
+        float | None, typer.Option(metavar="JOULES", help="A frame, more than what nodes draw when idle.")
+    ]
 
 
 NO_CONSTRAINTS: Constraints = {
@@ -69,6 +72,7 @@ NO_CONSTRAINTS: Constraints = {
     "exclude": None,
     "upload_limit": None,
     "time_limit": None,
+    "energy_limit": None,
 }
 
 

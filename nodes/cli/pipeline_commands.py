@@ -210,6 +210,12 @@ def plan(
     tiles_picture: Annotated[
         Path | None, typer.Option(help="Write an SVG of the map that tile workers share, with tiles and halos.")
     ] = None,
+    front: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B", help="Show the Pareto front of two of latency, throughput, backbone, energy and price."
+        ),
+    ] = None,
     input_size: InputSizeOption = "",
     imports: ImportOption = None,
 ) -> None:
@@ -231,6 +237,7 @@ def plan(
                 map_path=map_path,
                 pictures=pictures,
                 tiles_picture=tiles_picture,
+                front=front,
                 input_size=input_size,
                 imports=imports or (),
             )

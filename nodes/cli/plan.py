@@ -6,12 +6,15 @@ Needs no TensorFlow for networks of the zoo.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from nodes.cli import front as front_commands
 from nodes.cli.explanation import explanation
 from nodes.cli.options import STDOUT
 from nodes.config.model_settings import source_of as configured_source
@@ -32,6 +35,8 @@ from pipeline.partition.priced_plan import NodeSet, PricedPlan
 
 _MAP_SIDE = 25
 _MAP_FACTOR = 100.0
+_MAP_TRIED = 10
+"""Plans after which a map says how long the others will take."""
 """The map reaches from this much less than the present bandwidths to this much more."""
 
 
@@ -44,17 +49,28 @@ def run(
     map_path: Path | None = None,
     pictures: Path | None = None,
     tiles_picture: Path | None = None,
+    front: str | None = None,
     input_size: str = "",
     imports: Sequence[str] = (),
 ) -> int:
     """Plan, and print or write what was asked for; the exit code. Raises TrisectError, BrokerError."""
     config = offline.find_config(nodes)
     graph = with_input(graph_of(source_of(model, config, input_size, imports)))
+    by_energy = front is not None and "energy" in front
+    try:
+        config.check_power(PlanRequest(objective="energy") if by_energy else plan_request, model)
+    except ValueError as error:
+        raise ConfigError(f"{nodes}: {error}") from error
     constraints, objective = constraints_of(graph, plan_request.constraints), plan_request.parsed_objective()
     node_sets = offline.node_sets(config, graph, plan_request.constraints.exclude_nodes)
+    if front is not None:
+        front_commands.run(graph, node_sets, constraints, front, json_path=json_path, pictures=pictures)
+        return 0
     console = wide_screen(stderr=json_path == STDOUT)
     with console.status("plan") as status:
         found = explain(graph, node_sets, constraints, objective, progress=status.update)
+    predicted = found.best.predicted.within(offline.deviation(config, found.best))
+    found = replace(found, best=replace(found.best, predicted=predicted))
     _show(graph, found, json_path, console)
     if pictures is not None:
         _write_pictures(graph, found.best, pictures, console)
@@ -123,6 +139,7 @@ def plan_request_of(
     exclude: Sequence[str] | None,
     upload_limit: Sequence[str] | None,
     time_limit: Sequence[str] | None,
+    energy_limit: float | None = None,
 ) -> PlanRequest:
     """The plan request of a command line's options. Raises ConfigError, which names the option."""
     forbidden: dict[str, list[str]] = {}
@@ -138,6 +155,8 @@ def plan_request_of(
         "time_limit": _unique("--time-limit", time_limit),
     }
     asked: dict[str, Any] = {"constraints": {key: value for key, value in constraints.items() if value}}
+    if energy_limit is not None:
+        asked["constraints"]["energy_limit_j"] = energy_limit
     asked |= {key: value for key, value in (("objective", objective), ("planner", planner)) if value is not None}
     return read_plan_request(asked)
 
@@ -180,9 +199,20 @@ def _map(
 
     steps = [_MAP_FACTOR ** (2 * i / (_MAP_SIDE - 1) - 1) for i in range(_MAP_SIDE)]
     device_edge, edge_cloud = ([rate * step for step in steps] for rate in here)
-    columns = (TextColumn("map"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("map"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    began, done, total = time.monotonic(), 0, _MAP_SIDE**2
+    console.print(f"map: {total} plans, for {_MAP_SIDE} bandwidths of each link", style="dim")
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        progress.advance(task)
+        if done == _MAP_TRIED:  # on the way from a slow to a fast line no plan is much harder than another
+            left_s = (time.monotonic() - began) / done * (total - done)
+            console.print(f"map: about {left_s:.0f} s more", style="dim", highlight=False)
+
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=_MAP_SIDE**2)
+        task = progress.add_task("", total=total)
         kinds, values = decision_map(
             graph,
             node_sets,
@@ -190,7 +220,7 @@ def _map(
             objective,
             device_edge,
             edge_cloud,
-            progress=lambda: progress.advance(task),
+            progress=advance,
         )
     title = f"{graph.name}: best plan for {objective}"
     return heat_map(

@@ -19,7 +19,7 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
     predicted = plan["predicted"]
     running = f"stream {plan['stream']}, epoch {plan['epoch']} ({plan['planner']}): "
     table = Table(
-        title=title or f"{running}{predicted['seconds'] * 1e3:.1f} ms a frame predicted",
+        title=title or f"{running}{frame_seconds(predicted)} a frame predicted",
         caption=plan["reason"],
         title_justify="left",
         caption_justify="left",
@@ -41,6 +41,13 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
     if frame_overhead_s := predicted.get("frame_overhead_seconds"):
         table.add_row("overhead", "", "", "", "", f"{frame_overhead_s * 1e3:.1f} ms", style="dim")
     return table
+
+
+def frame_seconds(predicted: Mapping[str, Any]) -> str:
+    """A frame's predicted seconds, with the interval in which nine of ten frames are expected where it is known."""
+    low, high = predicted.get("low"), predicted.get("high")
+    interval = f" ({low * 1e3:.1f} to {high * 1e3:.1f})" if low is not None and high is not None else ""
+    return f"{predicted['seconds'] * 1e3:.1f} ms{interval}"
 
 
 def _ratio(link: Mapping[str, Any]) -> str:

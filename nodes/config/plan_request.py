@@ -99,6 +99,9 @@ class ConstraintsSection(Section):
     time_limit: Table[TierName, TimeLimit] = Field(
         default_factory=empty, description="a table of tiers, seconds a frame or a share of all computing such as 30%"
     )
+    energy_limit_j: float | None = Field(
+        None, ge=0, le=1e9, description="joules a frame of at least 0, more than what nodes draw when idle"
+    )
 
 
 class PlanRequest(Section):
@@ -106,7 +109,8 @@ class PlanRequest(Section):
 
     planner: Annotated[str, BeforeValidator(_planner)] = Field("exact", description=f"one of {', '.join(PLANNERS)}")
     objective: Annotated[str, BeforeValidator(_objective)] = Field(
-        "latency", description="latency, throughput, backbone, price, or weights such as latency=1,backbone=0.05"
+        "latency",
+        description="latency, throughput, backbone, price, energy, or weights such as latency=1,backbone=0.05",
     )
     constraints: ConstraintsSection = Field(default_factory=ConstraintsSection)
 
@@ -132,6 +136,8 @@ def constraints_of(graph: ModelGraph, section: ConstraintsSection) -> tuple[Cons
             found.append(constraints.ShareLimit(at, float(limit[:-1]) / _PERCENT))
         else:
             found.append(constraints.TimeLimit(at, float(limit)))
+    if section.energy_limit_j is not None:
+        found.append(constraints.EnergyLimit(section.energy_limit_j))
     return tuple(found)
 
 
@@ -161,5 +167,7 @@ def as_written(plan_request: PlanRequest) -> dict[str, Any]:
         "upload_limit_mb": {link_label(lower): mb for lower, mb in asked.upload_limit_mb.items()},
         "time_limit": {at.label: limit for at, limit in asked.time_limit.items()},
     }
-    constraints = {key: value for key, value in written.items() if value}
+    constraints: dict[str, Any] = {key: value for key, value in written.items() if value}
+    if asked.energy_limit_j is not None:
+        constraints["energy_limit_j"] = asked.energy_limit_j
     return {"planner": plan_request.planner, "objective": plan_request.objective, "constraints": constraints}

@@ -188,6 +188,19 @@ class LinkSection(Section):
     latency_ms: float = Field(0.0, ge=0, description="milliseconds one way, at least 0")
 
 
+class PowerSection(Section):
+    """What a node draws, for plans by energy."""
+
+    idle: float = Field(ge=0, description="watts without work, at least 0")
+    busy: float = Field(ge=0, description="watts while it computes, at least idle's")
+
+    @model_validator(mode="after")
+    def _work_draws_more(self) -> PowerSection:
+        if self.busy < self.idle:
+            raise ValueError(f"busy is {self.busy:g} W and idle {self.idle:g} W; a node at work draws at least as much")
+        return self
+
+
 class NodeSection(Section):
     """One process on one tier."""
 
@@ -197,6 +210,8 @@ class NodeSection(Section):
     )
     threads: int | None = Field(None, ge=1, le=1024, description="threads from 1, or null for one per core")
     price_per_s: float = Field(0.0, ge=0, description="money for a second of its work, of at least 0")
+    power_w: PowerSection | None = Field(None, description="a section with the watts that it draws, idle and busy")
+    joules_per_mb: float = Field(0.0, ge=0, description="joules for a megabyte that it sends or receives, at least 0")
     role: Literal["", "worker"] = Field(
         "", description="worker, for an edge node that computes tiles only, or left out"
     )
@@ -235,6 +250,10 @@ class PlannerSection(Section):
     margin: float = Field(0.1, ge=0, lt=1, description="a share from 0 to below 1 by which a new plan must be faster")
     band: float = Field(
         0.2, ge=0, lt=1, description="a share from 0 to below 1 by which times and rates may differ from those assumed"
+    )
+    rule: Literal["gain", "band"] = Field(
+        "gain",
+        description="gain: by the margin, and with 95 % probability better at all, or on trial; band: by the margin",
     )
     min_seconds_between_plans: float = Field(5.0, ge=0, description="seconds, 0 or more")
     prepare_timeout_s: float = Field(
@@ -309,6 +328,21 @@ class Config(Section):
                 "leave the node's out, or say exact: close"
             )
         return self
+
+    @model_validator(mode="after")
+    def _power_is_known_where_it_counts(self) -> Config:
+        for name, stream in self.streams.items():
+            self.check_power(stream.plan, f"stream {name}")
+        return self
+
+    def check_power(self, plan_request: PlanRequest, what: str) -> None:
+        """Raise ValueError if plans are asked for by energy and no node says what it draws."""
+        by_energy = plan_request.parsed_objective().energy > 0 or plan_request.constraints.energy_limit_j is not None
+        if by_energy and not any(node.power_w or node.joules_per_mb for node in self.nodes.values()):
+            raise ValueError(
+                f"{what} is planned by energy, and no node has power_w or joules_per_mb; give power_w: {{idle: 2.7, "
+                "busy: 6.4} to the nodes whose energy counts"
+            )
 
     def engine_of(self, node: NodeId) -> str:
         """The engine of a node: its own, else the pipeline's."""

@@ -131,6 +131,7 @@ class PlannerNode:
             settle_s=section.settle_s,
             prepare_timeout_s=section.prepare_timeout_s,
             band=section.band,
+            rule=section.rule,
             equality=Equality(self.config.exact, self.config.tolerance),
             lost_after_s=max(section.lost_after_s, REPORTS_MISSED * self.config.telemetry.interval_s),
         )

@@ -14,7 +14,8 @@ from broker import topics
 from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.loader import load_config
-from nodes.config.sections import Config, LinkSection, SpeedSection
+from nodes.config.sections import Config, LinkSection, NodeSection, SpeedSection
+from nodes.planner.costs.node_costs import prior_deviation
 from nodes.planner.costs.ratios import Ratios
 from nodes.planner.costs.transfers import link_between
 from nodes.planner.machine.static_costs import StaticCosts, combinations
@@ -24,10 +25,11 @@ from nodes.protocol.messages import LinkReport, NodeInfo
 from nodes.session.presence import guest_session
 from pipeline.coding import CodecCosts, CodecSpeed
 from pipeline.cost import LINKS, Costs, Link, link_label
+from pipeline.energy import Draw
 from pipeline.errors import ConfigError, ModelError, PlanError, TrisectError
 from pipeline.estimator import Speed, estimate
 from pipeline.graph import ModelGraph
-from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.priced_plan import NodeSet, PricedPlan
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
 from pipeline.profiling.profile import Profile
@@ -63,14 +65,20 @@ def find_config(name: str) -> Config:
 
 
 def static_costs_of(config: Config) -> StaticCosts:
-    """Prices, memory and given links of the configuration."""
+    """Prices, power, memory and given links of the configuration."""
     return StaticCosts(
         prices={id_: node.price_per_s for id_, node in config.nodes.items() if node.price_per_s},
         memory_bytes={
             id_: node.memory_mb * _MEGABYTE for id_, node in config.nodes.items() if node.memory_mb is not None
         },
         links={lower: _link(section) for lower, section in config.links.items()},
+        draws={id_: _draw(node) for id_, node in config.nodes.items() if node.power_w or node.joules_per_mb},
     )
+
+
+def _draw(node: NodeSection) -> Draw:
+    watts = node.power_w.busy - node.power_w.idle if node.power_w is not None else 0.0
+    return Draw(watts, node.joules_per_mb / _MEGABYTE)
 
 
 def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = ()) -> list[NodeSet]:
@@ -101,9 +109,21 @@ def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = 
     if not workers:
         return found
     able = [*workers, *(node for node in tiers[Tier.EDGE] if node in seconds)]
-    return WorkerPools({node: _tile_node(config, node, seconds[node], measured) for node in able}, workers, able).join(
-        graph, found, choose=True
-    )
+    pools = WorkerPools({node: _tile_node(config, node, seconds[node], measured) for node in able}, workers, able)
+    return pools.drawing(static_costs.draws).join(graph, found, choose=True)
+
+
+def deviation(config: Config, best: PricedPlan) -> float:
+    """Standard deviation of the logarithm of a frame's seconds, before anything but profiles was measured.
+
+    Nodes without profiles in the configuration are taken for estimated.
+    """
+    estimated = {
+        tier.label
+        for tier, node in best.nodes.items()
+        if NodeId(node) not in config.nodes or config.nodes[NodeId(node)].profiles is None
+    }
+    return prior_deviation(best.predicted, estimated)
 
 
 def measured_by(config: Config, model: str) -> Measured:

@@ -119,12 +119,15 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class SegmentSeconds:
-    """One segment since the node's last report of it: the number of frames and their median seconds."""
+    """One segment since the node's last report of it: the number of frames, their median seconds, and the standard
+    deviation of single frames.
+    """
 
     stream: StreamName
     epoch: EpochSeen
     frames: Frames
     compute_seconds: Positive
+    deviation: Seconds = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +158,15 @@ class LegSeconds:
 
     So many frames, of which none waited for another; median seconds by way, as a result's `links` has them: encode,
     broker and decode. A way compares two nodes' clocks, so it may be below 0; what these differ by cancels out in the
-    sum of all.
+    sum of all. As `frame` the whole frame, from its entry to its answer. `deviations` are standard ones of single
+    frames.
     """
 
     stream: StreamName
     epoch: EpochSeen
     frames: Frames
     seconds: Mapping[Name, Difference]
+    deviations: Mapping[Name, Seconds] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,16 @@ T = TypeVar("T")
 RATIO, RATIO_DEVIATION = "ratio", "ratio_deviation"
 FRAME_WORK = "decode"
 """In a codec's place, of a frame's own bytes: how many times less work than the test picture a frame is to decode."""
-FRAMES, SECONDS = "frames", "compute_seconds_p50"
+FRAMES, SECONDS, DEVIATION = "frames", "compute_seconds_p50", "compute_seconds_deviation"
 PROBE = "processor.probe_seconds"
 FRAME_OVERHEAD = "frame_overhead_seconds"
 TILE_SECONDS = ("transfer_seconds_p50", "queue_seconds_p50", "compute_seconds_p50")
 ALONE_SECONDS = "alone_transfer_seconds_p50"
 _TILE_PARTS = ("transfer_seconds", "queue_seconds", "compute_seconds")
 MOST_NUMBERS = 10_000
-LEGS = ("device_edge", "device_cloud", "edge_cloud", "return")
+WHOLE = "frame"
+"""As a leg: from a frame's entry to its answer."""
+LEGS = ("device_edge", "device_cloud", "edge_cloud", "return", WHOLE)
 LEAST_FRAMES, LEAST_COMPUTED_S = 3, 0.2
 """A median counts after LEAST_FRAMES or, since long ones vary less, LEAST_COMPUTED_S: others wait for more frames."""
 FAST_BYTES_PER_S = 5e7
@@ -73,6 +75,11 @@ def leg_metric(stream: StreamId, epoch: int, name: str) -> str:
 def leg_seconds(leg: str) -> str:
     """The name of a leg's median."""
     return f"{leg}_seconds_p50"
+
+
+def leg_deviation(leg: str) -> str:
+    """The name of a leg's standard deviation."""
+    return f"{leg}_seconds_deviation"
 
 
 def tile_metric(stream: StreamId, epoch: int, tile: int, worker: NodeId, name: str) -> str:
@@ -164,7 +171,9 @@ class _Reader:
 
     def _take_segment(self, key: str, stream: StreamId, epoch: int) -> None:
         seconds = self._report.get(segment_metric(stream, epoch, SECONDS))
+        deviation = self._report.get(segment_metric(stream, epoch, DEVIATION), 0.0)
         values = {"stream": stream, "epoch": epoch, "frames": self._report[key], "compute_seconds": seconds}
+        values["deviation"] = deviation
         if (segment := self._read(SegmentSeconds, key, **values)) is not None:
             self._segments.append(segment)
 
@@ -180,7 +189,11 @@ class _Reader:
         given = {leg: name for leg, name in names.items() if name in self._report}
         read = {leg: self._read(_Leg, name, seconds=self._report[name]) for leg, name in given.items()}
         seconds = {leg: took.seconds for leg, took in read.items() if took is not None}
+        spread = {leg: leg_metric(stream, epoch, leg_deviation(leg)) for leg in seconds}
+        given = {leg: name for leg, name in spread.items() if name in self._report}
+        off = {leg: self._read(_Duration, name, seconds=self._report[name]) for leg, name in given.items()}
         values = {"stream": stream, "epoch": epoch, "frames": self._report[key], "seconds": seconds}
+        values["deviations"] = {leg: took.seconds for leg, took in off.items() if took is not None}
         if (between := self._read(LegSeconds, key, **values)) is not None:
             self._legs.append(between)
 

@@ -40,6 +40,7 @@ AGREED = 1.05
 TRIES_S = 1.0
 GAP_S = 0.01
 LEAST_S = 1e-6
+OWN_SHARE = 0.25
 EXPIRY_S = 60.0
 
 
@@ -54,10 +55,17 @@ def measure(
     with _Probe(session, names, node, chunk_bytes, time.monotonic() + timeout_s) as probe:
         round_trip_s = probe.round_trip_s()
         nbytes = LARGE_BYTES if probe.up_seconds(FIRST_BYTES) < QUICK_S else FIRST_BYTES
-        up_s = _quickest(lambda: probe.up_seconds(nbytes)) - round_trip_s / 2
-        down_s = _quickest(lambda: probe.down_seconds(nbytes)) - round_trip_s / 2
-    up, down = (nbytes / max(seconds, LEAST_S) for seconds in (up_s, down_s))
+        took = _quickest(lambda: probe.up_seconds(nbytes)), _quickest(lambda: probe.down_seconds(nbytes))
+    up, down = (nbytes / own_seconds(seconds, round_trip_s / 2) for seconds in took)
     return LinkReport(node, session.token, up, down, round_trip_s, time.time())
+
+
+def own_seconds(took_s: float, waited_s: float) -> float:
+    """The bytes' own part of the time that they took, which has a wait in it: at least OWN_SHARE of it.
+
+    On a fast way both are as long as each other by chance, and the difference may be next to nothing.
+    """
+    return max(took_s - waited_s, took_s * OWN_SHARE, LEAST_S)
 
 
 def _quickest(measure_s: Callable[[], float]) -> float:

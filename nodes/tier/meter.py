@@ -13,6 +13,7 @@ import psutil
 
 from nodes.protocol.reports import (
     ALONE_SECONDS,
+    DEVIATION,
     FRAMES,
     LEAST_FRAMES,
     PROBE,
@@ -20,6 +21,7 @@ from nodes.protocol.reports import (
     RATIO_DEVIATION,
     SECONDS,
     TILE_SECONDS,
+    leg_deviation,
     leg_metric,
     leg_seconds,
     ratio_metric,
@@ -37,6 +39,8 @@ RATIOS = 64
 PROBES = 3
 LET_GO_REMEMBERED = 64
 LEAST_INTERVAL_S = 1e-3
+NORMAL_MAD = 1.4826
+"""A normal distribution's standard deviation, in median absolute deviations."""
 _EpochKey = tuple[StreamId, int]
 _TileKey = tuple[StreamId, int, int, NodeId]
 _RatioKey = tuple[StreamId, int, str]
@@ -148,12 +152,13 @@ class Meter:
 
         Counters and durations stand for the node and once more for each stream, with the `epoch` that it computed
         last: `stream.<stream>.…`. Of each segment, once enough frames for it are computed,
-        `segment.<stream>.<epoch>.frames` and their `segment.<stream>.<epoch>.compute_seconds_p50`; of each tile, once
-        one of its worker's has come back often enough, `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of
-        its `transfer_seconds`, `queue_seconds` and `compute_seconds`, and of frames whose tiles were out by themselves
-        `alone_transfer_seconds`. Of frames that had the way between their nodes to
-        themselves, `leg.<stream>.<epoch>.frames` and by way, as `device_edge` or `return`, its
-        `leg.<stream>.<epoch>.<leg>_seconds_p50`. Of each codec tried on a tensor since the last report,
+        `segment.<stream>.<epoch>.frames`, the p50 of their `segment.<stream>.<epoch>.compute_seconds` and its
+        `…_deviation`; of each tile, once one of its worker's has come back often enough,
+        `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of its `transfer_seconds`, `queue_seconds` and
+        `compute_seconds`, and of frames whose tiles were out by themselves `alone_transfer_seconds`. Of frames that had
+        the way between their nodes to themselves, `leg.<stream>.<epoch>.frames`, and by way, as `device_edge` or
+        `return`, and as `frame` from entry to answer, the p50 of its `leg.<stream>.<epoch>.<leg>_seconds` and its
+        `…_deviation`. Of each codec tried on a tensor since the last report,
         `tensor.<stream>.<tensor>.<codec>.frames`, and over the newest frames `.ratio` (bytes before by bytes after) and
         `.ratio_deviation`. `processor_share` is in cores: 1.0 is one core
         kept busy since the last report. `resident_bytes` is the process's memory.
@@ -167,9 +172,11 @@ class Meter:
         for (stream, epoch), values in sorted(taken.segments.items()):
             report[segment_metric(stream, epoch, FRAMES)] = len(values)
             report[segment_metric(stream, epoch, SECONDS)] = _median(values)
+            report[segment_metric(stream, epoch, DEVIATION)] = _deviation(values)
         for (stream, epoch), by_leg in sorted(taken.legs.items()):
             report[leg_metric(stream, epoch, FRAMES)] = _frames_of(by_leg)
             report |= {leg_metric(stream, epoch, leg_seconds(name)): _median(s) for name, s in by_leg.items()}
+            report |= {leg_metric(stream, epoch, leg_deviation(name)): _deviation(s) for name, s in by_leg.items()}
         for tile_key, notes in sorted(taken.tiles.items()):
             report |= _tile_numbers(tile_key, notes)
         for ratio_key, left in sorted(taken.ratios.items()):
@@ -238,6 +245,12 @@ def _ratio_numbers(key: _RatioKey, parts_left: Sequence[float]) -> dict[str, flo
 def _frames_of(by_leg: Mapping[str, deque[float]]) -> int:
     """Number of frames that were measured on every leg."""
     return min(map(len, by_leg.values()), default=0)
+
+
+def _deviation(values: Iterable[float]) -> float:
+    """Standard deviation by the median absolute one, which single outliers do not move; 0 of a single value."""
+    found = np.array(list(values))
+    return round(float(NORMAL_MAD * np.median(np.abs(found - np.median(found)))), 6)
 
 
 def _computed_seconds(notes: Iterable[NoteTile]) -> float:

@@ -17,7 +17,7 @@ from broker.topics import Namespace
 from nodes.config.sections import Config
 from nodes.instruments.node_metrics import NodeMetrics
 from nodes.protocol.messages import to_bytes
-from nodes.protocol.reports import FRAME_OVERHEAD
+from nodes.protocol.reports import FRAME_OVERHEAD, WHOLE
 from nodes.session.clock import PipelineClock
 from nodes.session.packet_limit import chunk_bytes
 from nodes.session.worker_thread import Worker
@@ -158,7 +158,7 @@ class Outbound:
 
         self._frame_ledger.answer(close.stream, close.sequence, pending_frame, publications)
         if close.was_alone and not close.error and not any(hop.is_compiling for hop in close.trace):
-            self._meter.leg(close.stream, close.epoch, result["links"])
+            self._meter.leg(close.stream, close.epoch, {**result["links"], WHOLE: result["seconds"]})
             self._meter.sample(FRAME_OVERHEAD, frame_overhead_seconds(result), close.stream)
         self._meter.sample("latency_seconds", result["seconds"], close.stream)
         if not close.error:

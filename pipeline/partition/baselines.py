@@ -166,9 +166,12 @@ def _dads(
     found = []
     for pair in _pairs(costs):
         try:
-            found.append(_between(pair, graph, costs, constraints, own))
+            placement = _between(pair, graph, costs, constraints, own)
         except Infeasible:
             continue
+        # its own objective may choose other codecs, with which limits on what is sent were kept
+        if not broken(graph, placement, costs, constraints):
+            found.append(placement)
     if not found:
         raise Infeasible("dads: no two tiers respect the constraints; release one, or plan with exact")
     return min(found, key=lambda placement: objective.value(predict(graph, placement, costs)))

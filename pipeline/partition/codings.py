@@ -12,6 +12,7 @@ from pipeline.codecs import NONE
 from pipeline.coding import WAYS, Way
 from pipeline.cost import LINKS, Costs
 from pipeline.graph import ModelGraph
+from pipeline.partition.objective import MEGABYTE, Objective
 from pipeline.placement import Tier
 
 _ROUNDING = 1e-12
@@ -61,6 +62,24 @@ class Codings:
             np.zeros_like(taken.nbytes),
         )
         return taken.encode_s + sent_s + taken.decode_s
+
+    def joules(self, costs: Costs, way: Way) -> Floats:
+        """Joules of both ends, to encode, send, receive and decode."""
+        taken, sender, reader = self.ways[way], costs.draw(way[0]), costs.draw(way[1])
+        return (
+            sender.watts * taken.encode_s
+            + reader.watts * taken.decode_s
+            + (sender.joules_per_byte + reader.joules_per_byte) * taken.nbytes
+        )
+
+    def worth(self, costs: Costs, objective: Objective, way: Way) -> Floats:
+        """What each tensor adds to an objective on a way, but for the period."""
+        per_byte = objective.backbone / MEGABYTE
+        return (
+            objective.latency * self.seconds(costs, way)
+            + per_byte * self.backbone(way)
+            + objective.energy * self.joules(costs, way)
+        )
 
     def backbone(self, way: Way) -> Floats:
         """Bytes between edge and cloud."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from pipeline.coding import WAYS, Way
+from pipeline.coding import WAYS, Way, over
 from pipeline.cost import Costs, link_label
 from pipeline.errors import PlanError
 from pipeline.frames.input_blocks import first_block
@@ -41,19 +41,22 @@ class Limit:
     """A sum over a placement that may not exceed `bound`.
 
     `blocks[tier][v]` counts where block v runs on the tier, `tensors[way][t]` (at least 0) where tensor t goes from the
-    one tier to the other, `peaks[tier]` once: the largest among the tier's blocks.
+    first of two tiers to the other as its furthest reader, `peaks[tier]` once: the largest among the tier's blocks,
+    `beyond[lower]` once if any block stands beyond the link.
     """
 
     bound: float
     blocks: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
     tensors: Mapping[Way, Sequence[float]] = field(default_factory=dict)
     peaks: Mapping[Tier, Sequence[float]] = field(default_factory=dict)
+    beyond: Mapping[Tier, float] = field(default_factory=dict)
 
     def is_met(self, graph: ModelGraph, placement: Placement) -> bool:
         """True when the placement keeps the sum within `bound`, up to rounding."""
         terms = [weights[v] for tier, weights in self.blocks.items() for v, at in enumerate(placement) if at == tier]
         for tier, weights in self.peaks.items():
             terms.append(max((weights[v] for v, at in enumerate(placement) if at == tier), default=0.0))
+        terms += [once for lower, once in self.beyond.items() if max(placement) > lower]
         if self.tensors:
             gone = [(crossing, crossing.way) for crossing in crossings(graph, placement)]
             terms += [self.tensors[way][crossing.tensor] for crossing, way in gone if way in self.tensors]
@@ -151,13 +154,42 @@ class UploadLimit(Constraint):
 
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
         """Their sum."""
-        ways = [way for way in WAYS if way[0] <= self.lower < way[1]]
-        sent = {way: [float(costs.sent_bytes(tensor, way)) for tensor in graph.tensors] for way in ways}
+        sent = {way: [float(costs.sent_bytes(tensor, way)) for tensor in graph.tensors] for way in over(self.lower)}
         return [Limit(self.nbytes, tensors=sent)]
 
     def describe(self, graph: ModelGraph) -> str:
         """In words."""
         return f"at most {self.nbytes:,.0f} bytes a frame go up {link_label(self.lower).replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class EnergyLimit(Constraint):
+    """A frame adds at most so many joules to what the nodes draw when idle."""
+
+    joules: float
+
+    def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
+        """Their sum, as `pipeline.cost.predict` has it, with codecs chosen as the costs say."""
+        draws = {tier: costs.draw(tier) for tier in costs.seconds}
+        bound = self.joules - costs.draw(Tier.DEVICE).joules(costs.frame_overhead_s)
+        if costs.tiles is not None:
+            bound -= costs.tiles.joules - costs.draw(Tier.EDGE).joules(costs.tiles.seconds)
+        blocks = {tier: [draws[tier].joules(s) for s in times] for tier, times in costs.seconds.items()}
+        for tensor in set(graph.outputs):
+            for tier in blocks.keys() - {Tier.DEVICE}:
+                nbytes = graph.tensors[tensor].nbytes
+                blocks[tier][graph.producer[tensor]] += draws[tier].joules(0, nbytes) + draws[Tier.DEVICE].joules(
+                    0, nbytes
+                )
+        handled = {tier: draws[tier].joules(costs.send_receive_overhead.get(tier, 0.0)) for tier in draws}
+        peaks = {Tier.EDGE: [handled[Tier.EDGE]] * len(graph)} if handled.get(Tier.EDGE) else {}
+        beyond = {Tier.DEVICE: handled[Tier.DEVICE], Tier.EDGE: handled.get(Tier.CLOUD, 0.0)}
+        sent = {way: [costs.sent_joules(tensor, way) for tensor in graph.tensors] for way in WAYS}
+        return [Limit(bound, blocks, sent, peaks, beyond)]
+
+    def describe(self, graph: ModelGraph) -> str:
+        """In words."""
+        return f"a frame takes at most {self.joules:g} J"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from pipeline.coding import WAYS
 from pipeline.cost import LINKS, Costs
 from pipeline.graph import ModelGraph
 from pipeline.partition.codings import Codings, Shares
-from pipeline.partition.objective import MEGABYTE, Objective
+from pipeline.partition.objective import Objective
+from pipeline.partition.worth import answer_worth, fixed_worth, overhead_worth
 from pipeline.placement import Placement, Tier
 
 _MOST = 20
@@ -42,31 +43,29 @@ def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
         Tier.EDGE: computed[Tier.EDGE][second] - computed[Tier.EDGE][first],
         Tier.CLOUD: computed[Tier.CLOUD][n] - computed[Tier.CLOUD][second],
     }
-    total: Floats = np.full((n, n), objective.latency * costs.frame_overhead_s)
+    total: Floats = np.full((n, n), fixed_worth(costs, objective))
     period: Floats = np.zeros((n, n))
     for tier, seconds in stages.items():
-        total = total + seconds * (objective.latency + objective.price * costs.prices.get(tier, 0.0))
+        total = total + seconds * objective.per_second(costs, tier)
         waiting_s = costs.tiles.seconds - costs.tiles.own_seconds if costs.tiles and tier == Tier.EDGE else 0.0
         period = np.maximum(period, seconds - waiting_s) if objective.period else period
     codings = Codings.under(graph, costs)
-    seconds = Shares.adding(*(codings.seconds(costs, way) for way in WAYS))
-    backbone = Shares.adding(*(codings.backbone(way) for way in WAYS))
-    weight = objective.backbone / MEGABYTE
-    total = total + objective.latency * crossing(graph, seconds) + weight * crossing(graph, backbone)
+    total = total + crossing(graph, Shares.adding(*(codings.worth(costs, objective, way) for way in WAYS)))
     answers = _answers(graph)
     for lower, at in zip(LINKS, (first, second), strict=True):
         link = costs.link(lower)
         uses = (np.arange(n + 1) < n).astype(float) + (answers > 0)
-        latency = answers / link.bandwidth_bytes_per_s + uses * link.latency_s
-        total = total + (objective.latency * latency + (weight if lower == Tier.EDGE else 0.0) * answers)[at]
+        total = (
+            total + (answer_worth(costs, objective, lower) * answers + objective.latency * uses * link.latency_s)[at]
+        )
         if objective.period:
             sent = crossing(graph, link_bytes(codings, lower)) + answers[at]
             period = np.maximum(period, sent / link.bandwidth_bytes_per_s)
     for coder in coders(codings) if objective.period and codings.is_coded else ():
         period = np.maximum(period, crossing(graph, coder))
     used = {Tier.DEVICE: first < n, Tier.EDGE: second > first, Tier.CLOUD: second < n}
-    for tier, overhead_s in costs.send_receive_overhead.items():
-        total = total + objective.latency * overhead_s * used[tier]
+    for tier in costs.send_receive_overhead:
+        total = total + overhead_worth(costs, objective, tier) * used[tier]
     period = np.maximum(period, costs.tiles.busy_seconds if costs.tiles else 0.0)
     total = total + objective.period * period
     total[np.broadcast_to(second < first, (n, n))] = np.inf

@@ -25,19 +25,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.coding import WAYS, Way
+from pipeline.coding import WAYS, over
 from pipeline.cost import LINKS, Costs, predict
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
 from pipeline.partition import cuts
-from pipeline.partition.codings import Codings, Floats, Shares
+from pipeline.partition.codings import Codings, Shares
 from pipeline.partition.conflicts import explained, smallest_conflict
 from pipeline.partition.constraints import Constraint, Limit, broken
 from pipeline.partition.crossing import Crossings
 from pipeline.partition.cuts import best_cuts
-from pipeline.partition.objective import LATENCY, MEGABYTE, Objective
+from pipeline.partition.objective import LATENCY, Objective
 from pipeline.partition.program import PROOF, Program
 from pipeline.partition.steps import Expression, Steps, ancestors
+from pipeline.partition.worth import answer_worth, fixed_worth, overhead_worth
 from pipeline.placement import Placement, Tier
 
 _LEAST = 1e-12
@@ -104,7 +105,7 @@ def feasible(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint])
 
 def _solve(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective) -> Solution:
     found = _solve_uncharged(graph, costs, constraints, objective)
-    if not (objective.latency and costs.send_receive_overhead.get(Tier.EDGE) and Tier.EDGE in found.placement):
+    if not (overhead_worth(costs, objective, Tier.EDGE) and Tier.EDGE in found.placement):
         return found
     others = {tier: costs.seconds[tier] for tier in (Tier.DEVICE, Tier.CLOUD) if tier in costs.seconds}
     try:
@@ -136,7 +137,7 @@ def _solve_uncharged(
         exceeded = [number for number, limit in enumerate(limits) if not limit.is_met(graph, placement)]
         if not exceeded:
             value = judged.value(predict(graph, placement, costs))
-            bound += judged.latency * costs.send_receive_overhead.get(Tier.EDGE, 0.0) * (Tier.EDGE in placement)
+            bound += overhead_worth(costs, judged, Tier.EDGE) * (Tier.EDGE in placement)
             return Solution(placement, gap_between(bound, value))
         # within the solver's tolerance of a limit, but beyond it
         for number in exceeded:
@@ -218,14 +219,15 @@ def _rule_out(steps: Steps, costs: Costs, objective: Objective, most: float) -> 
     Whatever is chosen, each block takes at least its cheapest tier's time: a crossing has what that leaves of `most`.
     """
     graph, tiers = steps.graph, sorted(costs.seconds)
-    most -= objective.latency * costs.frame_overhead_s
-    per_second = {tier: objective.latency + objective.price * costs.prices.get(tier, 0.0) for tier in tiers}
-    taken = np.array([np.asarray(costs.seconds[tier]) * per_second[tier] for tier in tiers]).min(axis=0).sum()
+    most -= fixed_worth(costs, objective)
+    worth = [np.asarray(costs.seconds[tier]) * objective.per_second(costs, tier) for tier in tiers]
+    taken = np.array(worth).min(axis=0).sum()
     codings = Codings.under(graph, costs)
     for lower in LINKS:
-        over = [way for way in WAYS if way[0] <= lower < way[1]]
-        least = np.min([_way_weights(codings, costs, objective, way) for way in over], axis=0)
-        busy = np.min([codings.ways[way].nbytes for way in over], axis=0) / costs.link(lower).bandwidth_bytes_per_s
+        least = np.min([codings.worth(costs, objective, way) for way in over(lower)], axis=0)
+        busy = (
+            np.min([codings.ways[way].nbytes for way in over(lower)], axis=0) / costs.link(lower).bandwidth_bytes_per_s
+        )
         for tensor, readers in enumerate(graph.consumers):
             if taken + least[tensor] > most or objective.period * busy[tensor] > most:
                 producer = steps.passed(lower, graph.producer[tensor])
@@ -242,37 +244,28 @@ def _rule_out(steps: Steps, costs: Costs, objective: Objective, most: float) -> 
                 steps.forbid((v, tier) for v in np.flatnonzero(busy_s * objective.period > most).tolist())
 
 
-def _way_weights(codings: Codings, costs: Costs, objective: Objective, way: Way) -> Floats:
-    """What each tensor adds to the objective on a way, but for the period."""
-    per_byte = objective.backbone / MEGABYTE
-    return objective.latency * codings.seconds(costs, way) + per_byte * codings.backbone(way)
-
-
-def _backbone_weight(objective: Objective, lower: Tier) -> float:
-    return objective.backbone / MEGABYTE if lower == Tier.EDGE else 0.0
-
-
 def _price(program: Program, costs: Costs, objective: Objective, most: float) -> None:
     """The objective, term by term as `pipeline.cost.predict` and `Objective.value` have it."""
     steps = program.steps
-    program.add_cost({steps.one: 1.0}, objective.latency * costs.frame_overhead_s)
+    program.add_cost({steps.one: 1.0}, fixed_worth(costs, objective))
     busy: list[Expression] = []
     for tier, seconds in costs.seconds.items():
         computed = steps.stage(tier, seconds)
-        program.add_cost(computed, objective.latency + objective.price * costs.prices.get(tier, 0.0))
+        program.add_cost(computed, objective.per_second(costs, tier))
         waiting_s = costs.tiles.seconds - costs.tiles.own_seconds if costs.tiles and tier == Tier.EDGE else 0.0
         busy.append(_sum(computed, {steps.one: -waiting_s}))
     if costs.tiles is not None:
         busy.append({steps.one: costs.tiles.busy_seconds})
     codings = Codings.under(steps.graph, costs)
     crossing = Crossings(program, is_peaked=objective.period > 0)
-    weights = Shares.adding(*(_way_weights(codings, costs, objective, way) for way in WAYS))
+    weights = Shares.adding(*(codings.worth(costs, objective, way) for way in WAYS))
     program.add_cost(crossing.sum(weights))
     for lower in LINKS:
         link = costs.link(lower)
         answers = _answers(program, lower)
-        program.add_cost(answers, objective.latency / link.bandwidth_bytes_per_s + _backbone_weight(objective, lower))
-        program.add_cost(_used(program, lower), objective.latency * (link.latency_s + _overhead_s(costs, lower)))
+        program.add_cost(answers, answer_worth(costs, objective, lower))
+        handled = overhead_worth(costs, objective, Tier.DEVICE if lower == Tier.DEVICE else Tier.CLOUD)
+        program.add_cost(_used(program, lower), objective.latency * link.latency_s + handled)
         program.add_cost(_used_back(program, lower), objective.latency * link.latency_s)
         if objective.period:
             moved = _sum(crossing.sum(cuts.link_bytes(codings, lower)), answers)
@@ -291,11 +284,6 @@ def _answers(program: Program, lower: Tier) -> Expression:
     return steps.reduced(
         _sum(*({steps.passed(lower, graph.producer[t]): float(graph.tensors[t].nbytes)} for t in outputs))
     )
-
-
-def _overhead_s(costs: Costs, lower: Tier) -> float:
-    """Seconds charged with the first block beyond a link: the device's send and receive overhead, or the cloud's."""
-    return costs.send_receive_overhead.get(Tier.DEVICE if lower == Tier.DEVICE else Tier.CLOUD, 0.0)
 
 
 def _used(program: Program, lower: Tier) -> Expression:
@@ -320,6 +308,8 @@ def _add_limit(program: Program, limit: Limit) -> None:
         nothing = np.zeros(len(steps.graph.tensors))
         sent = Shares.adding(*(np.asarray(limit.tensors.get(way, nothing), float) for way in WAYS))
         total = _sum(total, Crossings(program, is_peaked=bool((sent.beyond < 0).any())).sum(sent))
+    for lower, once in limit.beyond.items():
+        total = _sum(total, {unknown: once * factor for unknown, factor in _used(program, lower).items()})
     for tier, weights in limit.peaks.items():
         single = (steps.on(tier, block, weight) for block, weight in enumerate(weights))
         total = _sum(total, program.peak(single, max(limit.bound, 1.0)))

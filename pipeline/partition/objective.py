@@ -10,6 +10,7 @@ from types import MappingProxyType
 from pipeline.coding import LEAST_LATENCY, CodingWorth
 from pipeline.cost import Costs, Prediction
 from pipeline.errors import PlanError
+from pipeline.placement import Tier
 
 MEGABYTE = 1e6
 
@@ -19,15 +20,16 @@ class Objective:
     """The weights of a sum; its value is what the weights are in.
 
     `latency` per second from a frame's arrival to its answer, `period` per second between frames at full load (the
-    busiest stage or link), `backbone` per megabyte between edge and cloud, `price` per unit of money. So
-    `Objective(latency=1, backbone=0.05)` is in seconds, and says that a megabyte saved is worth 50 ms. Raises PlanError
-    unless one weight is above 0 and none below.
+    busiest stage or link), `backbone` per megabyte between edge and cloud, `price` per unit of money, `energy` per
+    joule that a frame adds to what the nodes draw when idle. So `Objective(latency=1, backbone=0.05)` is in seconds,
+    and says that a megabyte saved is worth 50 ms. Raises PlanError unless one weight is above 0 and none below.
     """
 
     latency: float = 0.0
     period: float = 0.0
     backbone: float = 0.0
     price: float = 0.0
+    energy: float = 0.0
 
     def __post_init__(self) -> None:
         weights = asdict(self)
@@ -41,22 +43,31 @@ class Objective:
             + self.period * prediction.period_s
             + self.backbone * prediction.backbone_nbytes / MEGABYTE
             + self.price * prediction.price
+            + self.energy * prediction.joules
         )
+
+    def per_second(self, costs: Costs, tier: Tier) -> float:
+        """The worth of a second in which a tier's node computes for the frame, but for the period."""
+        return self.latency + self.price * costs.prices.get(tier, 0.0) + self.energy * costs.draw(tier).watts
 
     def judging(self, costs: Costs) -> Costs:
         """The same costs with codecs chosen for this objective.
 
-        Seconds, bytes and money add up, so the codecs are the best for every placement. The period is the largest of
-        several sums: for it each tensor gets the codec with which it is itself least of a bottleneck.
+        Seconds, bytes, money and joules add up, so the codecs are the best for every placement. The period is the
+        largest of several sums: for it each tensor gets the codec with which it is itself least of a bottleneck.
         """
-        worth = CodingWorth(self.latency or LEAST_LATENCY, self.period, self.backbone / MEGABYTE)
+        worth = CodingWorth(self.latency or LEAST_LATENCY, self.period, self.backbone / MEGABYTE, self.energy)
         return costs if costs.worth == worth else replace(costs, worth=worth)
 
     def text(self, value: float) -> str:
         """A frame's value with its unit, if it has a plain one."""
         if self in (LATENCY, THROUGHPUT):
             return f"{value * 1e3:.1f} ms"
-        return f"{value:.4g}" + {"backbone": " MB", "price": ""}.get(str(self), f" ({self})")
+        return f"{value:.4g}" + {"backbone": " MB", "price": "", "energy": " J"}.get(str(self), f" ({self})")
+
+    def phrase(self, value: float) -> str:
+        """A frame's value in words: a period is not called a frame's seconds, which are its latency."""
+        return f"a period of {self.text(value)}" if self == THROUGHPUT else f"{self.text(value)} a frame"
 
     def __str__(self) -> str:
         named = next((name for name, objective in NAMED.items() if objective == self), None)
@@ -71,12 +82,13 @@ NAMED: Mapping[str, Objective] = MappingProxyType(
         "throughput": THROUGHPUT,
         "backbone": Objective(backbone=1.0),
         "price": Objective(price=1.0),
+        "energy": Objective(energy=1.0),
     }
 )
 
 
 def parse(text: str) -> Objective:
-    """Read `latency`, `throughput`, `backbone`, `price`, or weights such as `latency=1,backbone=0.05`.
+    """Read `latency`, `throughput`, `backbone`, `price`, `energy`, or weights such as `latency=1,backbone=0.05`.
 
     Raises PlanError.
     """

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.coding import CodecCosts, CodecSpeed
 from pipeline.cost import LINKS, Costs, Link
+from pipeline.energy import Draw
 from pipeline.placement import Tier
 
 
@@ -31,6 +32,13 @@ def best_of(costs: Sequence[Costs]) -> Costs:
         )
         for lower in LINKS
     }
+    draws = {
+        tier: Draw(
+            min(c.draw(tier).watts for c in costs),
+            min(c.draw(tier).joules_per_byte for c in costs),
+        )
+        for tier in seconds
+    }
     frame_overhead_s = min(c.frame_overhead_s for c in costs)
     return Costs(
         seconds,
@@ -41,6 +49,7 @@ def best_of(costs: Sequence[Costs]) -> Costs:
         frame_overhead_s,
         codecs=_best_codecs([c.codecs for c in costs if c.codecs is not None], by_sums=not costs[0].worth.period),
         worth=costs[0].worth,
+        draws=draws,
         is_bound=True,
     )
 

@@ -125,7 +125,7 @@ def pins(graph: ModelGraph, tiling: Tiling) -> list[Pin]:
 
 
 def _priced(graph: ModelGraph, costs: Costs, given: TiledStackCost) -> Costs:
-    tiles = TilesCost(given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds)
+    tiles = TilesCost(given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds, joules=given.joules)
     return with_tiles(graph, costs, given.tiling, tiles)
 
 
@@ -140,8 +140,10 @@ def _placed(
 
 
 def _promise(objective: Objective, given: TiledStackCost) -> float:
-    return (objective.latency + objective.price) * given.gain_s + objective.period * (
-        given.alone_seconds - given.period_s
+    return (
+        (objective.latency + objective.price) * given.gain_s
+        + objective.period * (given.alone_seconds - given.period_s)
+        + objective.energy * (given.alone_joules - given.joules)
     )
 
 
@@ -150,7 +152,7 @@ def least(costs: Costs, objective: Objective, given: TiledStackCost, whole: floa
     if objective.period:
         return objective.period * given.period_s
     per_second = objective.latency + objective.price * costs.prices.get(Tier.EDGE, 0.0)
-    return whole - per_second * given.gain_s
+    return whole - per_second * given.gain_s - objective.energy * (given.alone_joules - given.joules)
 
 
 def _cut_value(graph: ModelGraph, costs: Costs, objective: Objective, given: TiledStackCost) -> float:

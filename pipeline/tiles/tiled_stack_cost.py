@@ -34,6 +34,7 @@ class TiledStackCost:
     """The cost of a stack in tiles: `seconds` until it is whole, and `alone_seconds` on the coordinator in one piece.
 
     The coordinator computes for `own_seconds` of them; the busiest worker or link is occupied for `busy_seconds`.
+    `joules` are those of all nodes, `alone_joules` those of the coordinator with the stack in one piece.
     """
 
     tiling: Tiling
@@ -41,6 +42,8 @@ class TiledStackCost:
     alone_seconds: float
     own_seconds: float
     busy_seconds: float
+    joules: float = 0.0
+    alone_joules: float = 0.0
 
     @property
     def gain_s(self) -> float:
@@ -72,9 +75,7 @@ def tiled_stack_costs(
             (first, job), tile_layout = stacks[place], int(best[place])
             if (place, tile_layout) not in made:
                 tiling = _tiling(graph, first, int(lasts[job]), tried[tile_layout])
-                times = (float(picked[place, tile_layout]) for picked in (found.own_seconds, found.busy_seconds))
-                seconds = float(found.seconds[place, tile_layout])
-                made[place, tile_layout] = TiledStackCost(tiling, seconds, float(alone[place]), *times)
+                made[place, tile_layout] = _cost_of(pool, tiling, float(alone[place]), found, (place, tile_layout))
     return list(made.values())
 
 
@@ -83,8 +84,8 @@ def tiled_stack_cost(graph: ModelGraph, pool: WorkerPool, tiling: Tiling) -> Til
     that the pool does not have.
     """
     tiling.tile_map(graph)
-    (seconds,), (own,), (busy,), alone = _price_splits(graph, pool, tiling, [(tiling.rows, tiling.columns)])
-    return TiledStackCost(tiling, float(seconds), alone, float(own), float(busy))
+    found, alone = _price_splits(graph, pool, tiling, [(tiling.rows, tiling.columns)])
+    return _cost_of(pool, tiling, alone, found, (0,))
 
 
 def cost(graph: ModelGraph, pool: WorkerPool, given: TiledStackCost) -> TilesCost:
@@ -111,7 +112,7 @@ def cost(graph: ModelGraph, pool: WorkerPool, given: TiledStackCost) -> TilesCos
             )
         )
     times = (given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds)
-    return TilesCost(*times, tile_map.extra_work, tuple(priced))
+    return TilesCost(*times, tile_map.extra_work, given.joules, tuple(priced))
 
 
 def tile_seconds(graph: ModelGraph, blocks: Sequence[int], tile: Tile, seconds: Sequence[float]) -> float:
@@ -139,15 +140,23 @@ def balanced(
             if count <= _MOST_SPLITS
             else list(_neighbours(best.tiling.rows, best.tiling.columns))
         )
-        seconds, own, busy, alone = _price_splits(graph, pool, tiling, splits)
-        values = latency * seconds + period * np.maximum(own, busy)
+        found, alone = _price_splits(graph, pool, tiling, splits)
+        values = latency * found.seconds + period * np.maximum(found.own_seconds, found.busy_seconds)
         at = int(values.argmin())
         if values[at] >= latency * best.seconds + period * best.period_s:
             break
         rows, columns = splits[at]
         moved = replace(tiling, rows=rows, columns=columns)
-        best = TiledStackCost(moved, float(seconds[at]), alone, float(own[at]), float(busy[at]))
+        best = _cost_of(pool, moved, alone, found, (at,))
     return best
+
+
+def _cost_of(pool: WorkerPool, tiling: Tiling, alone_s: float, found: Timed, at: tuple[int, ...]) -> TiledStackCost:
+    """The tiling with the times that stand `at` this place in the arrays."""
+    seconds, own_s, busy_s, joules = (
+        float(values[at]) for values in (found.seconds, found.own_seconds, found.busy_seconds, found.joules)
+    )
+    return TiledStackCost(tiling, seconds, alone_s, own_s, busy_s, joules, pool.coordinator.draw.joules(alone_s))
 
 
 def _last_blocks(graph: ModelGraph, pool: WorkerPool, most: int) -> Ints:
@@ -250,7 +259,7 @@ def _priced(tile_workers: TileWorkers, alone: Floats, amounts: _Amounts) -> Time
     picked = (array[stack, tile_layout] for array in (amounts.computed, amounts.sent, amounts.returned))
     found = timed(tile_workers[tile_layout], *picked)
     whole = []
-    for values in (found.seconds, found.own_seconds, found.busy_seconds):
+    for values in (found.seconds, found.own_seconds, found.busy_seconds, found.joules):
         placed = np.full(possible.shape, np.inf)
         placed[stack, tile_layout] = values
         whole.append(placed)
@@ -286,10 +295,8 @@ def _neighbours(rows: tuple[int, ...], columns: tuple[int, ...]) -> Iterator[_Sp
                 yield (tuple(changed), columns) if axis == 0 else (rows, tuple(changed))
 
 
-def _price_splits(
-    graph: ModelGraph, pool: WorkerPool, tiling: Tiling, splits: Sequence[_Split]
-) -> tuple[Floats, Floats, Floats, float]:
-    """`seconds`, `own_seconds`, `busy_seconds` of each split of a tiling's stack, and the coordinator's alone."""
+def _price_splits(graph: ModelGraph, pool: WorkerPool, tiling: Tiling, splits: Sequence[_Split]) -> tuple[Timed, float]:
+    """The times of each split of a tiling's stack, `[split]`, and the coordinator's seconds alone."""
     stack = tiling.stack(graph)
     high, wide = len(tiling.rows), len(tiling.columns)
     spans = np.zeros((len(splits), 2, 2, max(high, wide)), np.int64)
@@ -311,4 +318,4 @@ def _price_splits(
         sent += shares[:, 0][:, rows] * shares[:, 1][:, columns] * graph.tensors[tensor].nbytes
     found = timed(tile_workers[np.zeros(len(splits), np.int64)], computed, sent, returned)
     alone = sum(pool.coordinator.seconds[block] for block in stack.blocks)
-    return found.seconds, found.own_seconds, found.busy_seconds, alone
+    return found, alone

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.energy import NO_DRAW, Draw
 from pipeline.errors import PlanError
 from pipeline.placement import NodeId
 
@@ -33,6 +34,7 @@ class TileNode:
     up_bytes_per_s: float
     down_bytes_per_s: float
     latency_s: float
+    draw: Draw = NO_DRAW
 
     def __post_init__(self) -> None:
         if not (min(self.up_bytes_per_s, self.down_bytes_per_s) > 0 and 0 <= self.latency_s < np.inf):
@@ -57,12 +59,13 @@ class WorkerPool:
 @dataclass(frozen=True, slots=True)
 class Timed:
     """Times of tile layouts, float64 `[..., layout]`: seconds until all tiles are gathered (`seconds`), of the
-    coordinator's own tiles (`own_seconds`), and of the busiest worker or link (`busy_seconds`).
+    coordinator's own tiles (`own_seconds`), and of the busiest worker or link (`busy_seconds`); `joules` of all nodes.
     """
 
     seconds: Floats
     own_seconds: Floats
     busy_seconds: Floats
+    joules: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class TileWorkers:
     nobody: int
     coordinator_up: float
     coordinator_down: float
+    watts: Floats
+    joules_per_byte: Floats
 
     @classmethod
     def from_pool(cls, pool: WorkerPool, tiles: Sequence[Sequence[NodeId | None]]) -> TileWorkers:
@@ -93,6 +98,9 @@ class TileWorkers:
         )
         up, down, latency_s = np.vstack([rates, [np.inf, np.inf, 0.0]]).T
         is_own = member == 0
+        draws = [m.draw for m in (pool.coordinator, *pool.workers)]
+        watts = np.array([*(draw.watts for draw in draws), 0.0])[member]
+        at_both_ends = [draw.joules_per_byte + pool.coordinator.draw.joules_per_byte for draw in draws]
         return cls(
             (member > 0) & (member < nobody),
             is_own,
@@ -103,6 +111,8 @@ class TileWorkers:
             nobody,
             pool.coordinator.up_bytes_per_s,
             pool.coordinator.down_bytes_per_s,
+            watts,
+            np.array([*at_both_ends, 0.0])[member],
         )
 
     def seconds(self, pool: WorkerPool, block: int) -> Floats:
@@ -120,6 +130,8 @@ class TileWorkers:
             down=self.down[tile_layouts],
             latency_s=self.latency_s[tile_layouts],
             member=self.member[tile_layouts],
+            watts=self.watts[tile_layouts],
+            joules_per_byte=self.joules_per_byte[tile_layouts],
         )
 
 
@@ -142,7 +154,8 @@ def timed(tile_workers: TileWorkers, computed: Floats, sent: Floats, returned: F
         tile_workers, computed * tile_workers.is_remote, sent / tile_workers.down, returned / tile_workers.up
     ):
         busy = np.maximum(busy, spent)
-    return Timed(together, own, busy)
+    joules = (computed * tile_workers.watts + (sent + returned) * tile_workers.joules_per_byte).sum(axis=-1)
+    return Timed(together, own, busy, joules)
 
 
 def arrivals(tile_workers: TileWorkers, computed: Floats, sent: Floats, returned: Floats) -> Floats:

@@ -17,9 +17,10 @@ from pipeline.partition.constraints import Forbid, Pin
 from pipeline.partition.exact import partition
 from pipeline.partition.program import TIE
 from pipeline.placement import Placement, Tier, check
+from tests.effort import examples
 from tests.graphs import all_placements, chain, costs, graphs
 
-laws = settings(max_examples=150)
+laws = settings(max_examples=examples(60))
 
 
 def seconds(graph: ModelGraph, placement: Placement, priced: Costs) -> float:

@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline.errors import FrameError
 from pipeline.frames.decode import Preprocess, decode, to_input
 from pipeline.graph import Tensor
+from tests.effort import examples
 
 INPUT = Tensor(0, "image", (1, 5, 7, 3), "float32")
 
@@ -37,14 +38,14 @@ _prefixes = st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\x93N
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning", "ignore:Truncated File Read:UserWarning")
-@settings(max_examples=300)
+@settings(max_examples=examples(150))
 @given(prefix=_prefixes, rest=st.binary(max_size=400))
 def test_any_bytes_are_an_array_or_a_frame_error(prefix: bytes, rest: bytes) -> None:
     _check(prefix + rest)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning", "ignore:Truncated File Read:UserWarning")
-@settings(max_examples=400)
+@settings(max_examples=examples(150))
 @given(
     seed=st.sampled_from(SEEDS),
     changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8),

@@ -14,10 +14,11 @@ from broker.mqtt.outgoing import OutgoingBuffers
 from broker.mqtt.packets import Connect, Disconnect, Packet, Puback, Publish, publish_head, publish_size
 from broker.mqtt.properties import Property
 from broker.mqtt.reader import Reader
+from tests.effort import examples
 from tests.mqtt_bytes import Placer, any_sizes, feed, in_pieces
 from tests.properties.mqtt_fuzz import CodecFuzz, contents
 
-laws = settings(max_examples=150, deadline=None)
+laws = settings(max_examples=examples(75), deadline=None)
 P = Property
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 topics = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0+#"), min_size=1, max_size=40)

@@ -23,6 +23,7 @@ from pipeline.graph import ModelGraph
 from pipeline.partition import exact
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles import Grid, stacks
+from tests.effort import examples
 from tests.graphs import chain, graphs
 from tests.properties.cluster import Cluster
 from tests.properties.symbolic import any_solution, symbolic
@@ -344,11 +345,8 @@ def test_the_plans_of_these_runs_are_any_placement_and_not_the_best() -> None:
 SHRINK = bool(os.environ.get("SHRINK"))
 """Whether a failing run is made as short as can be, which takes up to five minutes; its events are printed anyway."""
 
-TIMES = int(os.environ.get("TIMES", "1"))
-"""So many times as many runs: `TIMES=10 make test ARGS="-k test_protocol"` after a change of the protocol."""
-
 AS_HERE = settings(
-    max_examples=120 * TIMES,
+    max_examples=examples(60),
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
@@ -361,4 +359,4 @@ AS_HERE = settings(
 TestPipeline = pytest.mark.timeout(600)(Pipeline.TestCase)
 TestPipeline.settings = AS_HERE
 TestTiledPipeline = pytest.mark.timeout(600)(TiledPipeline.TestCase)
-TestTiledPipeline.settings = settings(AS_HERE, max_examples=45 * TIMES)
+TestTiledPipeline.settings = settings(AS_HERE, max_examples=examples(22))

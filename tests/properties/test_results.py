@@ -32,6 +32,7 @@ from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.machine.events import FrameOffered
 from nodes.tier.pending_frame import PendingFrame
 from pipeline.plan import NodeId, StreamId
+from tests.effort import examples
 
 CAM, DEVICE = StreamId("cam"), NodeId("device-1")
 NAMES = Namespace("lab")
@@ -274,7 +275,7 @@ STEPS: Mapping[str, int] = {
 }
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=examples(120), deadline=None, derandomize=True)
 @given(seed=st.integers(0, 1 << 32), count=st.integers(20, 250))
 def test_frames_have_one_result_wherever_lines_break_and_devices_die(seed: int, count: int) -> None:
     chance = random.Random(seed)

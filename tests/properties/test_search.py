@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.codecs import CODECS
 from pipeline.coding import CodecCosts, CodecSpeed
 from pipeline.cost import Costs, Link, predict
+from pipeline.energy import Draw
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
 from pipeline.models.graphs import shipped_graph
@@ -25,6 +26,7 @@ from pipeline.partition.relaxation import best_of
 from pipeline.partition.search import NodeSetSearch, choose
 from pipeline.placement import Placement, Tier
 from tests.brute_force import AllPlacements
+from tests.effort import examples
 from tests.graphs import graphs
 
 MODEST = 50
@@ -41,6 +43,9 @@ WEIGHTS = [
 ]
 
 
+ORDERED = [LATENCY, THROUGHPUT, Objective(latency=1, period=1), Objective(latency=1, energy=0.1), Objective(energy=1)]
+
+
 class Nodes:
     """Nodes drawn from a seed, and the candidates that their combinations make."""
 
@@ -55,6 +60,7 @@ class Nodes:
         self._rates = {n: (10 ** draw.uniform(6.3, 8), 10 ** draw.uniform(6.3, 8)) for n in self._seconds}
         self._round_trips = {n: 10 ** draw.uniform(-3.3, -1.7) for n in self._seconds}
         self._handling = {n: draw.choice([0.0, 1e-3]) for n in self._seconds}
+        self._draws = {n: Draw(10 ** draw.uniform(0, 2), draw.choice([0.0, 1e-7])) for n in self._seconds}
         self._ratios = {t.id: self._times_fewer() for t in graph.tensors}
         self._codecs = {n: self._speeds(slowest_codec) for n in self._seconds}
 
@@ -87,6 +93,7 @@ class Nodes:
             self._link(nodes.get(Tier.EDGE), nodes.get(Tier.CLOUD)),
             send_receive_overhead={tier: self._handling[node] for tier, node in nodes.items()},
             codecs=CodecCosts(self._ratios, {tier: self._codecs[node] for tier, node in nodes.items()}),
+            draws={tier: self._draws[node] for tier, node in nodes.items()},
         )
 
     def _link(self, lower: str | None, upper: str | None) -> Link:
@@ -108,8 +115,8 @@ def one_by_one(
     return sorted(values)
 
 
-@settings(max_examples=25)
-@given(st.data(), st.integers(0, 2**32 - 1), st.sampled_from([LATENCY, THROUGHPUT, Objective(latency=1, period=1)]))
+@settings(max_examples=examples(12))
+@given(st.data(), st.integers(0, 2**32 - 1), st.sampled_from(ORDERED))
 def test_the_order_is_that_of_planning_each(data: st.DataObject, seed: int, objective: Objective) -> None:
     graph = data.draw(graphs(max_blocks=7))
     candidates = Nodes(graph, random.Random(seed), 3, 3, slowest_codec=6).candidates()
@@ -126,7 +133,7 @@ def test_the_order_is_that_of_planning_each(data: st.DataObject, seed: int, obje
     assert {round(plan.value, 12) for plan in found} <= {round(value, 12) for value in values}
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(25))
 @given(graphs(max_blocks=6), st.integers(0, 2**32 - 1), st.sampled_from(WEIGHTS))
 def test_the_elementwise_best_of_sets_bounds_each_of_their_placements(
     graph: ModelGraph, seed: int, objective: Objective

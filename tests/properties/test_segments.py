@@ -14,6 +14,7 @@ from pipeline.models.load import load
 from pipeline.models.source import ModelSource
 from pipeline.prepare.model import prepare
 from pipeline.tensorflow_runtime import keras
+from tests.effort import examples
 from tests.networks import frame_of, random_network, random_placement, run_split
 
 
@@ -22,7 +23,7 @@ def engine() -> Engine:
     return create("tensorflow", 1)
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(5))
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_random_network_gives_the_same_bits_however_it_is_cut(engine: Engine, seed: int) -> None:
     draw = random.Random(seed)

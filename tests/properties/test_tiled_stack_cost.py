@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cost import Costs, Link, TilesCost, predict
+from pipeline.energy import Draw
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact, tiled
 from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
@@ -23,10 +24,12 @@ from pipeline.tiles.tiled_stack_cost import TiledStackCost, balanced, tile_secon
 from pipeline.tiles.tiling import Tiling
 from pipeline.tiles.worker_pool import TileNode, WorkerPool
 from tests import naive
+from tests.effort import examples
 from tests.graphs import all_placements
 
 seeds = given(seed=st.integers(0, 2**32 - 1))
-laws = settings(max_examples=40)
+laws = settings(max_examples=examples(20))
+OBJECTIVES = [LATENCY, THROUGHPUT, Objective(latency=1, period=2), Objective(latency=1, energy=0.05)]
 
 
 def random_pool(graph: ModelGraph, draw: random.Random, most_workers: int = 3) -> WorkerPool:
@@ -35,7 +38,8 @@ def random_pool(graph: ModelGraph, draw: random.Random, most_workers: int = 3) -
     def member(name: str) -> TileNode:
         speed, rate = draw.choice([1.0, 1.0, 0.5, 3.0]), draw.choice([1e6, 1e8, float("inf")])
         seconds = tuple(draw.uniform(0.5, 2.0) * 1e-3 / speed for _ in graph.blocks)
-        return TileNode(NodeId(name), seconds, rate, rate * draw.choice([1, 2]), draw.choice([0.0, 1e-4]))
+        draws = Draw(draw.uniform(0, 20), draw.choice([0.0, 1e-6]))
+        return TileNode(NodeId(name), seconds, rate, rate * draw.choice([1, 2]), draw.choice([0.0, 1e-4]), draws)
 
     return WorkerPool(member("coordinator"), tuple(member(f"worker-{n}") for n in range(draw.randint(1, most_workers))))
 
@@ -47,9 +51,11 @@ def plain(graph: ModelGraph, pool: WorkerPool, tiling: Tiling) -> TiledStackCost
     sending, own, back, busy = 0.0, 0.0, [], {name: [0.0, 0.0, 0.0] for name in tiling.workers}
     free: dict[str, float] = {}
     up = down = 0
+    joules = 0.0
     for node, tile in zip(tiling.workers, tile_map.tiles, strict=True):
         worker = pool.member(node)
         computed = tile_seconds(graph, stack.blocks, tile, worker.seconds)
+        joules += worker.draw.watts * computed
         if node == coordinator.node:
             own += computed
             continue
@@ -64,12 +70,15 @@ def plain(graph: ModelGraph, pool: WorkerPool, tiling: Tiling) -> TiledStackCost
         for place, spent in enumerate((computed, sent / worker.down_bytes_per_s, returned / worker.up_bytes_per_s)):
             busy[node][place] += spent
         up, down = up + sent, down + returned
+        joules += (sent + returned) * (coordinator.draw.joules_per_byte + worker.draw.joules_per_byte)
     received = 0.0
     for arrived, returned in sorted(back):
         received = max(received, arrived) + returned / coordinator.down_bytes_per_s
     link_s = (up / coordinator.up_bytes_per_s, down / coordinator.down_bytes_per_s)
     busiest = max(*link_s, *(spent for all_spent in busy.values() for spent in all_spent))
-    return TiledStackCost(tiling, max(received, own), sum(coordinator.seconds[b] for b in stack.blocks), own, busiest)
+    alone_s = sum(coordinator.seconds[b] for b in stack.blocks)
+    alone_joules = coordinator.draw.watts * alone_s
+    return TiledStackCost(tiling, max(received, own), alone_s, own, busiest, joules, alone_joules)
 
 
 def every_tiling(graph: ModelGraph, pool: WorkerPool) -> Iterator[Tiling]:
@@ -99,6 +108,8 @@ def test_prices_of_all_stacks_are_those_of_the_tiles_that_split_gives(seed: int)
             assert one.alone_seconds == pytest.approx(wanted.alone_seconds, rel=1e-9)
             assert one.own_seconds == pytest.approx(wanted.own_seconds, rel=1e-9)
             assert one.busy_seconds == pytest.approx(wanted.busy_seconds, rel=1e-9)
+            assert one.joules == pytest.approx(wanted.joules, rel=1e-9)
+            assert one.alone_joules == pytest.approx(wanted.alone_joules, rel=1e-9)
 
 
 @laws
@@ -135,8 +146,8 @@ def test_balanced_borders_cost_what_brute_force_finds(seed: int) -> None:
         assert best.seconds <= plain(graph, pool, tiling).seconds * (1 + 1e-9)
 
 
-@settings(max_examples=25)
-@given(seed=st.integers(0, 2**32 - 1), objective=st.sampled_from([LATENCY, THROUGHPUT, Objective(latency=1, period=2)]))
+@settings(max_examples=examples(12))
+@given(seed=st.integers(0, 2**32 - 1), objective=st.sampled_from(OBJECTIVES))
 def test_placement_and_tiles_together_cost_what_brute_force_finds(seed: int, objective: Objective) -> None:
     draw = random.Random(seed)
     graph = naive.random_graph(draw)
@@ -146,13 +157,14 @@ def test_placement_and_tiles_together_cost_what_brute_force_finds(seed: int, obj
     times = {Tier.EDGE: pool.coordinator.seconds}
     times |= {t: tuple(s * draw.uniform(0.2, 6) for s in pool.coordinator.seconds) for t in (Tier.DEVICE, Tier.CLOUD)}
     link = Link(draw.choice([1e6, 1e8]), draw.choice([0.0, 1e-3]))
-    costs = Costs(dict(sorted(times.items())), link, link)
+    draws = {Tier.DEVICE: Draw(draw.uniform(0, 20)), Tier.EDGE: pool.coordinator.draw}
+    costs = Costs(dict(sorted(times.items())), link, link, draws=draws)
     found = tiled_stack_costs(graph, pool, most_last_blocks=len(graph))
     nodes = dict(zip(Tier, ("device", "coordinator", "cloud"), strict=True))
     priced_plan = choose(graph, [NodeSet(nodes, costs, (), pool, tuple(found))], (), objective)[0]
     values = [objective.value(predict(graph, exact.partition(graph, costs, (), objective), costs))]
     for one in found:
-        tiles = TilesCost(one.seconds, one.alone_seconds, one.own_seconds, one.busy_seconds)
+        tiles = TilesCost(one.seconds, one.alone_seconds, one.own_seconds, one.busy_seconds, joules=one.joules)
         priced = tiled.with_tiles(graph, costs, one.tiling, tiles)
         held = {pin.block for pin in tiled.pins(graph, one.tiling)}
         there = (p for p in all_placements(graph) if all(p[block] is Tier.EDGE for block in held))

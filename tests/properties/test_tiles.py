@@ -23,6 +23,7 @@ from pipeline.tiles import Grid, Stack, split, stacks
 from pipeline.tiles.arrays import cut, merge, part
 from pipeline.tiles.split import size_of
 from tests import naive
+from tests.effort import examples
 from tests.networks import frame_of
 from tests.spatial_networks import PIECES, random_spatial_network
 
@@ -35,7 +36,7 @@ def _random_grid(graph: ModelGraph, stack: Stack, draw: random.Random, most: int
     return Grid(rows, columns)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(50))
 @given(seed=st.integers(0, 2**32 - 1))
 def test_regions_of_random_stacks_hold_what_a_naive_reference_reads(seed: int) -> None:
     draw = random.Random(seed)
@@ -50,7 +51,7 @@ def test_regions_of_random_stacks_hold_what_a_naive_reference_reads(seed: int) -
         assert np.array_equal(merge(tile_map, parts), made[stack.output], equal_nan=True)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20))
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_lone_windows_tiles_hold_at_least_a_place_and_make_their_region(seed: int) -> None:
     draw = random.Random(seed)

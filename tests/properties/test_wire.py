@@ -18,9 +18,10 @@ from pipeline.errors import WireError
 from pipeline.graph import DTYPES, Tensor
 from pipeline.reassembly import Assembler
 from pipeline.wire import Array, Chunk, Failed, FrameKey, Hop, Received, decode_chunk, encode, encode_failure
+from tests.effort import examples
 from tests.unit.pipeline.test_graph import values
 
-laws = settings(max_examples=150)
+laws = settings(max_examples=examples(60))
 counts = st.integers(0, 10_000)
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 ids = st.from_regex(r"[a-z0-9-]{1,8}", fullmatch=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nodes.planner.costs.compute_seconds import Basis
+from nodes.planner.costs.block_seconds import Basis
 from nodes.protocol.messages import LinkReport
 
 
@@ -19,9 +19,11 @@ class Utilisation:
 
 @dataclass(frozen=True, slots=True)
 class NodeSnapshot:
-    """All that a node's part in a stream's costs follows from; `factor` is telemetry's on what `basis` foresees,
-    `overhead_s` what a frame takes the node to receive and to send; of a worker, what a tile's way there and back takes
-    beside its bytes. `frame_overhead_s` is what it takes the stream's device to read a frame and to answer it.
+    """All that a node's part in a stream's costs follows from.
+
+    `factor` is telemetry's on what `basis` foresees, `overhead_s` what a frame, or a tile, takes the node to receive,
+    to be called for, and to send, `frame_overhead_s` what it takes the stream's device to read a frame and to answer
+    it.
     """
 
     basis: Basis

@@ -1,9 +1,10 @@
-"""Transfers between nodes: the link of two through the broker, a plan's legs, and the seconds of a tile's bytes."""
+"""Transfers between nodes: the link of two through the broker, and a plan's legs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 from nodes.protocol.messages import LinkReport
 from pipeline.cost import Link, link_label
@@ -14,33 +15,26 @@ UNMEASURED_BYTES_PER_S = 1e12
 """A tier without a node is no bottleneck: what passes it goes from the broker straight on."""
 
 
-def tile_transfer_seconds(
-    coordinator: LinkReport, worker: LinkReport, sent: int, nbytes: int, result_nbytes: int
-) -> float:
-    """Seconds of a tile's bytes there and back, including those `sent` up to and with it."""
-    there_s = sent / coordinator.up_bytes_per_s + nbytes / worker.down_bytes_per_s
-    back_s = result_nbytes * (1 / worker.up_bytes_per_s + 1 / coordinator.down_bytes_per_s)
-    return there_s + back_s + coordinator.round_trip_s + worker.round_trip_s
+class Leg(NamedTuple):
+    """What passes from one node of a plan to the next, or back: bytes, and seconds that these take to code."""
+
+    name: str
+    sender: NodeId
+    receiver: NodeId
+    nbytes: int
+    coding_s: float
 
 
-def legs_of(plan: Plan) -> Iterator[tuple[str, NodeId, NodeId, int, float]]:
-    """From each of a plan's nodes to the next and from the last to the device.
-
-    Its name, both ends, its bytes, and the seconds that these take to encode and decode.
-    """
+def legs_of(plan: Plan) -> Iterator[Leg]:
+    """From each of a plan's nodes to the next and from the last to the device."""
     used = sorted({*plan.placement, Tier.DEVICE})
     for lower, upper in pairwise(used):
         cost = plan.predicted.links.get(link_label(lower))
         if cost is not None:
-            yield (
-                f"{lower.label}_{upper.label}",
-                plan.nodes[lower],
-                plan.nodes[upper],
-                cost.nbytes,
-                _coding_s(plan, lower, upper),
-            )
+            ends = plan.nodes[lower], plan.nodes[upper]
+            yield Leg(f"{lower.label}_{upper.label}", *ends, cost.nbytes, _coding_s(plan, lower, upper))
             if upper == used[-1]:
-                yield "return", plan.nodes[upper], plan.device, cost.result_nbytes, 0.0
+                yield Leg("return", plan.nodes[upper], plan.device, cost.result_nbytes, 0.0)
 
 
 def _coding_s(plan: Plan, lower: Tier, upper: Tier) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nodes.planner.costs.compute_seconds import MOST_PROFILES
+from nodes.planner.costs.block_seconds import MOST_PROFILES
 from nodes.planner.machine.events import (
     InfoArrived,
     LinkArrived,
@@ -52,7 +52,7 @@ def why_no_room(inventory: Inventory, event: Told) -> str:
             return f"digest: another manifest of {graph.digest} is known, and a digest names one"
         case ManifestArrived(graph) if not registry.has_room_for(graph):
             return f"digest: {MOST_GRAPHS} models of living nodes are known, and {graph.digest} would be one more"
-        case ProfileArrived(sender, profile) if not registry.compute.has_room_for(sender, profile):
+        case ProfileArrived(sender, profile) if not registry.blocks.has_room_for(sender, profile):
             return f"model: {MOST_PROFILES} profiles of {sender} are known, and this would be one more"
         case InfoArrived(info) if len(inventory.streams.keys() | info.streams.keys()) > MOST_STREAMS:
             return f"streams: {MOST_STREAMS} are known, and {info.node} has more"

@@ -77,7 +77,6 @@ class Inventory:
         self._models: dict[str, set[StreamId]] = {}
         self._devices: dict[NodeId, set[StreamId]] = {}
         self._marked: dict[tuple[NodeId, str], NodeSnapshot] = {}
-        self._pooled: dict[str, tuple[float, ...]] = {}
 
     def learn(self, event: Told, now: float, *, more_wait: bool = False) -> list[PlannerAction]:
         """Take one event that is no person's request, and see who has fallen silent.
@@ -128,7 +127,12 @@ class Inventory:
     def validate(self) -> None:
         """Assert what always holds."""
         self.registry.validate()
-        told_of = (self.registry.peers.states, self.registry.peers.applied, self.registry.infos, self.registry.links)
+        told_of = (
+            self.registry.peers.states,
+            self.registry.peers.applied,
+            self.registry.infos,
+            self.registry.learned.first,
+        )
         for table in (*told_of, self.lost_at):
             assert table.keys() <= self.nodes, f"{table.keys() - self.nodes} are known and not counted"
         assert len(self.nodes) <= MOST_NODES
@@ -184,9 +188,6 @@ class Inventory:
                     self._marked[node, model] = now
                 worse = now is None or (before is not None and is_nowhere_better(before, now))
                 self._mark(node, model, only_members=worse, but=but)
-            if (pooled := self.registry.pooled(model)) != self._pooled.get(model):
-                self._pooled[model] = pooled
-                self.agenda.mark(self._models[model])
 
     def _mark(self, node: NodeId, model: str, *, only_members: bool, but: StreamId | None) -> None:
         """A device concerns its own streams, a node that gets worse those that have it in their plan, others all."""
@@ -291,7 +292,7 @@ class Inventory:
         return []
 
     def _link_arrived(self, event: LinkArrived, now: float) -> list[PlannerAction]:
-        self.registry.link_rates.learn_report(event.report)
+        self.registry.learned.learn_link(event.report, now)
         self._look_at(event.report.node)
         return []
 
@@ -300,14 +301,7 @@ class Inventory:
         node, report, registry = event.node, event.report, self.registry
         named = sorted(self._members.get(node, set()) | self._devices.get(node, set()))
         plans = [plan for name in named if (plan := self.streams[name].plan) is not None]
-        registry.compute.learn_telemetry(node, report.segments, plans, report.probe_seconds)
-        registry.learn_tiles(node, report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == node])
-        if not any(node in plan.workers for plan in plans):
-            registry.tile_overhead.fade(node)
-        registry.learn_legs(report.legs, [p for p in plans if p.device == node])
-        if not any(node in plan.nodes.values() and len(plan.nodes) > 1 for plan in plans):
-            registry.send_receive_overhead.rest(node, report.probe_seconds)
-        registry.link_rates.learn_measured(node, report.link)
+        registry.learned.learn(node, report, plans, now)
         own = {name: self.streams[name] for name in sorted(self._devices.get(node, ()))}
         for segment in report.segments:
             if segment.stream in own:
@@ -318,7 +312,7 @@ class Inventory:
                 self.agenda.mark([coded.name])
         for name, stream in own.items():
             if name in report.frame_overheads:
-                registry.learn_frame_overhead(stream.binding, report.frame_overheads[name])
+                registry.learned.learn_frame_overhead(node, stream.binding.model, report.frame_overheads[name], now)
         touched = {n for p in plans if p.device == node for n in p.members} | {tile.worker for tile in report.tiles}
         for other in (node, *sorted(touched - {node})):  # a device's legs and tiles say something of others as well
             self._look_at(other)

@@ -13,6 +13,7 @@ from nodes.planner.machine.events import (
     PlannerAction,
     PublishPlan,
 )
+from nodes.planner.machine.gain import next_trial_s
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.problem import PlanningProblem
 from nodes.planner.machine.publish_rules import Publish, Situation, verdict
@@ -25,7 +26,7 @@ from nodes.planner.machine.rules import (
     is_refused_by_device,
 )
 from nodes.planner.machine.solving import priced_plans_of, priced_today, why_not
-from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of
+from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of, fits
 from nodes.tier.machine.actions import Log
 from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph
@@ -148,6 +149,7 @@ def _decided(
         actions += _say(stream, wrong)
     if isinstance(decided, Publish):
         why = lacking + decided.reason
+        _count_trial(inventory, stream, graph, decided, now)
         return actions + _publish(inventory, name, stream, problem, best, priced_plans, why, now, wall_ts)
     if stream.plan is not None and is_measured_now(inventory, stream):
         was = f"estimated at {stream.plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
@@ -164,6 +166,15 @@ def _decided(
         stream.adopted = False
         actions.append(PublishPlan(stream.plan, graph))
     return actions
+
+
+def _count_trial(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, decided: Publish, now: float) -> None:
+    """Note what the present plan has lost if it was a trial, and whether the next one is."""
+    plan, present = stream.plan, None
+    if plan is not None and fits(plan, graph) and not has_lost_a_node(inventory, stream):
+        present = priced_today(inventory, stream, graph, plan)
+        stream.next_trial_at = max(stream.next_trial_at, now + next_trial_s(inventory, stream, present, now))
+    stream.tried_instead_of = present.value if decided.is_trial and present is not None else None
 
 
 def _is_worth_saying(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, now: float) -> bool:
@@ -210,6 +221,7 @@ def _publish(
         tiles=best.tiling,
         codecs=best.codecs(problem.graph),
     )
+    plan = _with_interval(inventory, plan)
     inventory.hold(stream, plan)
     stream.published_at, stream.unsure, stream.drift_reasons = now, frozenset(unsure), ()
     text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
@@ -231,11 +243,17 @@ def _price_anew(
     present = priced_today(inventory, stream, problem.graph, plan)
     compared, runner_up = problem.compared(present, priced_plans)
     reason = f"{why}; {compared}"
-    again = replace(plan, predicted=present.predicted, reason=reason, runner_up=runner_up)
+    again = _with_interval(inventory, replace(plan, predicted=present.predicted, reason=reason, runner_up=runner_up))
     inventory.hold(stream, again)
     stream.drift_reasons, stream.priced_at = (), now
     text = f"stream {name}: epoch {plan.epoch}: {reason}"
     return [PublishPlan(again, problem.graph, stays=True), Log(logging.INFO, text)]
+
+
+def _with_interval(inventory: Inventory, plan: Plan) -> Plan:
+    """The plan with the interval in which its frames are expected."""
+    deviation = inventory.registry.learned.deviation(plan)
+    return plan if deviation is None else replace(plan, predicted=plan.predicted.within(deviation))
 
 
 def _next_epoch(inventory: Inventory, name: StreamId, stream: PlannedStream) -> int:

@@ -109,12 +109,10 @@ class PlanningProblem:
             return None
         return priced(self.graph, placement, node_set, self.plan_request.parsed_objective())
 
-    def alone(self) -> dict[Tier, PricedPlan]:
-        """Each tier by itself at its cheapest, where the constraints allow it."""
-        constraints, objective = (
-            constraints_of(self.graph, self.plan_request.constraints),
-            self.plan_request.parsed_objective(),
-        )
+    def alone(self, *, constrained: bool = True) -> dict[Tier, PricedPlan]:
+        """Each tier by itself at its cheapest, where the constraints allow it; or whatever the plan request forbids."""
+        objective = self.plan_request.parsed_objective()
+        constraints = constraints_of(self.graph, self.plan_request.constraints) if constrained else ()
         found: dict[Tier, PricedPlan] = {}
         for tier, only in _ALONE.items():
             for node_set in self.node_sets:
@@ -131,11 +129,14 @@ class PlanningProblem:
 
     def compared(self, best: PricedPlan, priced_plans: Sequence[PricedPlan]) -> tuple[str, dict[str, Any] | None]:
         """A choice's price beside that of each tier alone, in words, and the next best there is, for the plan."""
-        text = self.plan_request.parsed_objective().text
-        alone = self.alone()
+        objective = self.plan_request.parsed_objective()
+        text, alone = objective.text, self.alone()
+        is_free = not constraints_of(self.graph, self.plan_request.constraints)
+        forbidden = {} if is_free else {t: c for t, c in self.alone(constrained=False).items() if t not in alone}
         parts = [
-            f"predicted {text(best.value)} a frame",
+            f"predicted {objective.phrase(best.value)}",
             *(f"{t.label} alone {text(c.value)}" for t, c in alone.items()),
+            *(f"{t.label} alone, which the constraints forbid, {text(c.value)}" for t, c in forbidden.items()),
         ]
         if self.plan_request.objective != "latency":
             parts.append(f"{best.predicted.seconds * 1e3:.1f} ms latency")
@@ -170,7 +171,7 @@ def planning_problem(
             costs = judging(registry.costs(binding, nodes, snapshots))
             yield static_costs.node_set(nodes, costs, registry.kept_from_decoding(binding, nodes))
 
-    joined = pools.join(graph, list(node_sets()), choose=plan_request.planner == EXACT)
+    joined = pools.drawing(static_costs.draws).join(graph, list(node_sets()), choose=plan_request.planner == EXACT)
     return PlanningProblem(graph, joined, plan_request)
 
 

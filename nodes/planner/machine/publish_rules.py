@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from nodes.config.plan_request import constraints_of
+from nodes.planner.machine.gain import SURE, chance_of_gain, is_stale
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.rules import is_refused_by_device, may_only_blink
+from nodes.planner.machine.settings import BAND
 from nodes.planner.machine.solving import is_untiled_only, priced_today
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of, fits
 from pipeline.graph import ModelGraph
@@ -23,9 +25,10 @@ from pipeline.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """The best plan of today takes the present one's place."""
+    """The best plan of today takes the present one's place; on `trial` where that is not sure to be better."""
 
     reason: str
+    is_trial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +146,19 @@ def _breaks_constraint(situation: Situation) -> Verdict | None:
 
 def _better_by_margin(situation: Situation) -> Verdict | None:
     inventory, stream = situation.inventory, situation.stream
-    present = priced_today(inventory, stream, situation.graph, situation.plan).value
-    gain = 1 - situation.best.value / present if present else 0.0
+    present = priced_today(inventory, stream, situation.graph, situation.plan)
+    gain = 1 - situation.best.value / present.value if present.value else 0.0
     if gain < inventory.settings.margin:
         return Stay(_none_better(situation))
-    less = f"{gain:.0%} less than the present plan's {stream.plan_request.parsed_objective().text(present)}"
-    return Publish("; ".join([*stream.drift_reasons, less]))
+    less = f"{gain:.0%} less than the present plan's {stream.plan_request.parsed_objective().text(present.value)}"
+    if inventory.settings.rule == BAND:
+        return Publish("; ".join([*stream.drift_reasons, less]))
+    chance = chance_of_gain(inventory, stream, present, situation.best)
+    sure = chance > SURE and not is_stale(inventory, stream, situation.best, situation.now)
+    if not sure and situation.now < stream.next_trial_at:
+        wait_s = stream.next_trial_at - situation.now
+        return Stay(f"{less} with {chance:.0%} probability, which is tried in {wait_s:.0f} s at the soonest")
+    return Publish("; ".join([*stream.drift_reasons, less, f"with {chance:.0%} probability"]), is_trial=not sure)
 
 
 def _none_better(situation: Situation) -> str:
@@ -175,7 +185,12 @@ RULES: Final = (
     Rule("ByHand", "a person has asked just now, or has placed the stream by hand", "publish", _by_hand),
     Rule("TooSoon", "the plan is younger than `min_seconds_between_plans`", "stay", _too_soon),
     Rule("BreaksConstraint", "the plan breaks a constraint, at today's costs", "publish", _breaks_constraint),
-    Rule("BetterByMargin", "always", "publish when the best is better by `margin`, else stay", _better_by_margin),
+    Rule(
+        "BetterByMargin",
+        "always",
+        "publish when the best is better by `margin`, and with 95 % probability at all or on trial; else stay",
+        _better_by_margin,
+    ),
 )
 """In the order in which they are asked."""
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nodes.planner.costs.compute_seconds import ComputeSeconds, Estimate
-from nodes.planner.costs.constants import Constants
-from nodes.planner.costs.links import Links
-from nodes.planner.costs.send_receive_overhead import SendReceiveOverhead
+from nodes.planner.costs.block_seconds import BlockSeconds, Estimate
+from nodes.planner.costs.node_costs import NodeCosts
 from nodes.planner.costs.snapshot import NodeSnapshot
-from nodes.planner.costs.tile_overhead import TileOverhead
-from nodes.planner.costs.transfers import legs_of, link_between, tile_transfer_seconds
+from nodes.planner.costs.transfers import link_between
 from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.utilisation import Loads, StreamLoad
-from nodes.protocol.messages import Applied, LegSeconds, LifeState, LinkReport, NodeInfo, NodeState, TileSeconds
+from nodes.protocol.messages import Applied, LifeState, NodeInfo, NodeState
 from nodes.protocol.peers import Peers
 from pipeline.coding import CodecCosts
 from pipeline.cost import Costs
@@ -43,14 +39,10 @@ class Registry:
     equality: Equality = field(default_factory=Equality)
     peers: Peers = field(default_factory=Peers)
     infos: dict[NodeId, NodeInfo] = field(default_factory=dict)
-    links: dict[NodeId, LinkReport] = field(default_factory=dict)
     graphs: dict[str, ModelGraph] = field(default_factory=dict)
     silent: frozenset[NodeId] = frozenset()
-    link_rates: Links = field(init=False)
-    compute: ComputeSeconds = field(init=False)
-    tile_overhead: TileOverhead = field(default_factory=TileOverhead)
-    send_receive_overhead: SendReceiveOverhead = field(default_factory=SendReceiveOverhead)
-    frame_overheads: Constants[tuple[NodeId, str]] = field(default_factory=Constants)
+    blocks: BlockSeconds = field(init=False)
+    learned: NodeCosts = field(init=False)
     loads: Loads = field(default_factory=Loads)
     _by_tier: dict[tuple[str, bool], list[NodeId]] = field(default_factory=dict)
     _owners: dict[StreamId, set[NodeId]] = field(default_factory=dict)
@@ -58,8 +50,8 @@ class Registry:
     _remarks: dict[Any, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.link_rates = Links(self.links)
-        self.compute = ComputeSeconds(self.infos, self.graphs)
+        self.blocks = BlockSeconds(self.infos, self.graphs)
+        self.learned = NodeCosts(self.blocks)
 
     def validate(self) -> None:
         """Assert what always holds."""
@@ -68,13 +60,7 @@ class Registry:
         assert all(digest == graph.digest for digest, graph in self.graphs.items())
         assert all(node == info.node for node, info in self.infos.items())
         assert all(self.peers.alive(node) for node in self.silent), "who is gone does not fall silent"
-        for node in self.infos:
-            charged = (
-                self.send_receive_overhead.seconds_of(node),
-                self.tile_overhead.seconds_of(node),
-                self.compute.call_seconds(node),
-            )
-            assert all(math.isfinite(seconds) and seconds >= 0 for seconds in charged), f"{node}: {charged}"
+        self.learned.filter.validate()
 
     def learn_info(self, info: NodeInfo) -> str:
         """Take what a node says it can do; returns what is wrong with it, empty if nothing is."""
@@ -88,7 +74,7 @@ class Registry:
             self._owners.setdefault(name, set()).add(info.node)
         insort(self._by_tier.setdefault((info.tier, info.is_worker), []), info.node)
         self._remarks.clear()
-        return self.compute.learn_speed(info)
+        return self.blocks.learn_speed(info)
 
     def learn_state(self, state: NodeState) -> bool:
         """Take a node's state; returns whether it says something new."""
@@ -98,13 +84,13 @@ class Registry:
     def learn_profile(self, node: NodeId, profile: Profile) -> None:
         """Take a node's profile of a model."""
         self._remarks.clear()
-        self.compute.learn_profile(node, profile)
+        self.learned.learn_profile(node, profile)
 
     def learn_graph(self, graph: ModelGraph) -> None:
         """Take a model's graph."""
         self.graphs[graph.digest] = graph
         self._remarks.clear()
-        self.compute.forget_bases()
+        self.blocks.forget_bases()
 
     def learn_applied(self, applied: Applied) -> set[StreamId]:
         """Take what a node holds of its streams' plans; returns the streams of which it says something new."""
@@ -116,39 +102,6 @@ class Registry:
         for name, held in applied.streams.items():
             self._epochs_seen.setdefault(name, {})[applied.node] = held.seen
         return {n for n in known.keys() | applied.streams.keys() if known.get(n) != applied.streams.get(n)}
-
-    def learn_tiles(self, coordinator: NodeId, tiles: Sequence[TileSeconds], plans: Sequence[Plan]) -> None:
-        """Take what tiles of these plans took, as their coordinator measured it."""
-        self.compute.learn_tiles(tiles, plans)
-        took = {(t.stream, t.epoch, t.tile, t.worker): t.alone_seconds for t in tiles}
-        for plan in plans:
-            sent = 0
-            for number, tile in enumerate(plan.predicted.tiles.tiles if plan.predicted.tiles else (), start=1):
-                worker = NodeId(tile.worker)
-                sent += tile.nbytes  # tiles leave one after the other
-                transfer_s = took.get((plan.stream, plan.epoch, number, worker))
-                if transfer_s is not None and worker != coordinator and {coordinator, worker} <= self.links.keys():
-                    bytes_s = tile_transfer_seconds(
-                        self.links[coordinator], self.links[worker], sent, tile.nbytes, tile.result_nbytes
-                    )
-                    self.tile_overhead.learn(worker, transfer_s - bytes_s)
-
-    def learn_legs(self, legs: Sequence[LegSeconds], plans: Iterable[Plan]) -> None:
-        """Take what frames of these plans took between their nodes, as their device measured it."""
-        took = {(leg.stream, leg.epoch): leg.seconds for leg in legs}
-        for plan in plans:
-            seconds, beside_s = took.get((plan.stream, plan.epoch), {}), {}
-            for name, sender, receiver, nbytes, coding_s in legs_of(plan):
-                if name in seconds and {sender, receiver} <= self.links.keys():
-                    link = link_between(self.links[sender], self.links[receiver])
-                    bytes_s = nbytes / link.bandwidth_bytes_per_s + link.latency_s + coding_s
-                    beside_s[sender, receiver] = seconds[name] - bytes_s
-            self.send_receive_overhead.learn(beside_s)
-
-    def learn_frame_overhead(self, stream: StreamBinding, seconds: float) -> None:
-        """Take what the stream's device took to read a frame and to answer it."""
-        key = stream.device, stream.model
-        self.frame_overheads.add(key, FRAME_OVERHEAD_GAIN * (seconds - self.frame_overheads.smoothed(key)))
 
     def has_room_for(self, graph: ModelGraph) -> bool:
         """True when one more manifest can be kept; drops those that no node's model has for it."""
@@ -226,9 +179,9 @@ class Registry:
         return f"{node} is draining" if state is not None and state.state is LifeState.DRAINING else ""
 
     def _why_unmeasured(self, stream: StreamBinding, node: NodeId, digest: str) -> str:
-        link = self.links.get(node)
-        if self.compute.basis(node, stream.model, digest) is None:
-            unfit = self.compute.why_unfit(node, stream.model, digest)
+        link = self.learned.link(node)
+        if self.blocks.basis(node, stream.model, digest) is None:
+            unfit = self.blocks.why_unfit(node, stream.model, digest)
             return unfit or f"{node} has not profiled {stream.model!r} yet"
         if link is None:
             return f"{node} has not measured its link yet"
@@ -296,11 +249,11 @@ class Registry:
     def _unfit_profiles(self, stream: StreamBinding, digest: str) -> str:
         """What to say of living nodes' profiles that are of no use for the stream, empty if all are."""
         living = [node for node, info in sorted(self.infos.items()) if info.models.get(stream.model) == digest]
-        return "; ".join(why for node in living if (why := self.compute.why_unfit(node, stream.model, digest)))
+        return "; ".join(why for node in living if (why := self.blocks.why_unfit(node, stream.model, digest)))
 
     def is_estimated(self, stream: StreamBinding, node: NodeId) -> bool:
         """True when the node's price for the stream's model is estimated from its speed, without a profile."""
-        return isinstance(self.compute.basis(node, stream.model, self._digest(stream) or ""), Estimate)
+        return isinstance(self.blocks.basis(node, stream.model, self._digest(stream) or ""), Estimate)
 
     def snapshot(self, stream: StreamBinding, node: NodeId, name: StreamId | None = None) -> NodeSnapshot:
         """All that the node's part in `costs` follows from, with what streams but `name` take of it; it is usable."""
@@ -310,30 +263,20 @@ class Registry:
 
     def measured(self, node: NodeId, model: str, digest: str, but: StreamId | None = None) -> NodeSnapshot | None:
         """What is known of the node for a model, with what streams but one take of it; None before it has measured."""
-        basis, link, info = self.compute.basis(node, model, digest), self.links.get(node), self.infos.get(node)
+        basis, link, info = self.blocks.basis(node, model, digest), self.learned.link(node), self.infos.get(node)
         if basis is None or link is None or info is None or not link.makes_sense:
             return None
-        overhead_s = (
-            self.tile_overhead.seconds_of(node)
-            if info.is_worker
-            else 2 * self.send_receive_overhead.seconds_of(node) + self.compute.call_seconds(node)
-        )
-        frame_overhead_s = self.frame_overheads.seconds_of((node, model), most_shared_s=0.0)
-        factor, taken = self.compute.factor(node, model, basis), self.loads.utilisation_of(node, link, but=but)
-        return NodeSnapshot(basis, factor, link, taken, overhead_s, frame_overhead_s)
-
-    def pooled(self, model: str) -> tuple[float, ...]:
-        """What nodes of which nothing was learned are charged because of others."""
-        return *self.compute.pooled(model), self.send_receive_overhead.least, self.tile_overhead.least
+        settled = self.learned.settled(node, model, basis, link)
+        return replace(settled, utilisation=self.loads.utilisation_of(node, settled.link, but=but))
 
     def stream_load(self, stream: StreamBinding, plan: Plan, rate_hz: float) -> StreamLoad:
         """The stream's load under its plan; nodes that cannot be priced at present are left out."""
         seconds = {}
         for tier, node in plan.nodes.items():
-            basis = self.compute.basis(node, stream.model, plan.digest)
+            basis = self.blocks.basis(node, stream.model, plan.digest)
             if basis is not None:
-                factor = self.compute.factor(node, stream.model, basis)
-                seconds[tier] = factor * self.compute.stage_seconds(basis, plan, tier)
+                factor = self.learned.factor(node, stream.model, basis)
+                seconds[tier] = factor * self.blocks.stage_seconds(basis, plan, tier)
         return StreamLoad(plan, rate_hz, seconds)
 
     def costs(
@@ -347,7 +290,7 @@ class Registry:
         reports = {tier: snapshot.available_link for tier, snapshot in found.items()}
         return Costs(
             {
-                tier: tuple(snapshot.slowness * s for s in self.compute.foreseen(snapshot.basis, digest, work))
+                tier: tuple(snapshot.slowness * s for s in self.blocks.foreseen(snapshot.basis, digest, work))
                 for tier, snapshot in found.items()
             },
             device_edge=link_between(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),
@@ -383,11 +326,9 @@ class Registry:
 
     def tile_node(self, stream: StreamBinding, node: NodeId, snapshot: NodeSnapshot) -> TileNode:
         """The node's seconds and link for tiles of the stream's model, under this snapshot."""
-        foreseen, link = self.compute.foreseen(snapshot.basis, self._digest(stream) or ""), snapshot.available_link
+        foreseen, link = self.blocks.foreseen(snapshot.basis, self._digest(stream) or ""), snapshot.available_link
         seconds = tuple(snapshot.slowness * s for s in foreseen)
-        # a worker's is its coordinator's as well
-        overhead_s = snapshot.overhead_s if self.infos[node].is_worker else 0.0
-        latency_s = (link.round_trip_s + overhead_s) / 2  # a tile goes there and back
+        latency_s = (link.round_trip_s + snapshot.overhead_s) / 2  # a tile goes there and back
         return TileNode(node, seconds, link.up_bytes_per_s, link.down_bytes_per_s, latency_s)
 
     def highest_seen(self, name: StreamId, most: int) -> int:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from nodes.planner.machine.equality import Equality
 
+GAIN, BAND = "gain", "band"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerSettings:
@@ -15,7 +17,8 @@ class PlannerSettings:
     to say at a connect of their own, as after a restart of the broker. A living node that has not prepared its part of
     a plan `prepare_timeout_s` after it could is treated like one that refuses, and one from which nothing has come for
     `lost_after_s` like one that is lost, until it speaks again. `band` is the share by which a time or a rate may
-    differ from what the present plan assumed without being reason to think again.
+    differ from what the present plan assumed without being reason to think again. By the `rule` of a GAIN, a plan must
+    be better with 95 % probability as well, or be one that may be tried; D3's BAND asks for the margin only.
     """
 
     margin: float = 0.1
@@ -24,4 +27,5 @@ class PlannerSettings:
     prepare_timeout_s: float = 120.0
     lost_after_s: float = 4.0
     band: float = 0.2
+    rule: str = GAIN
     equality: Equality = field(default_factory=Equality)

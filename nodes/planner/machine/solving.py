@@ -30,9 +30,9 @@ def priced_plans_of(
     stream.assume(
         {n: inventory.registry.snapshot(stream.binding, n, stream.name) for n in nodes}, inventory.settings.band
     )
-    profile = inventory.registry.compute.profile_of(stream.binding.model, graph.digest)
+    profile = inventory.registry.blocks.profile_of(stream.binding.model, graph.digest)
     stream.drift_reasons += stream.binding.ratios.assume(graph, profile, inventory.settings.band)
-    inventory.registry.compute.frame_work[stream.name] = stream.binding.ratios.frame_work(graph)
+    inventory.registry.blocks.frame_work[stream.name] = stream.binding.ratios.frame_work(graph)
     tiles = _forced_tiles(inventory, stream) if forced is not None and forced == stream.forced else None
     whole = frozenset(node for node in nodes if is_untiled_only(inventory, stream, node))
     in_use = stream.plan.tiles if stream.plan is not None else None

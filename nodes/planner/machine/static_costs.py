@@ -1,4 +1,4 @@
-"""Static costs: prices, memory and given links, from the configuration rather than from measurements."""
+"""Static costs: prices, power, memory and given links, from the configuration rather than from measurements."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import product
 from types import MappingProxyType
 
 from pipeline.cost import Costs, Link
+from pipeline.energy import Draw
 from pipeline.partition.constraints import Constraint, MemoryLimit
 from pipeline.partition.priced_plan import NodeSet
 from pipeline.placement import Tier
@@ -16,7 +17,7 @@ from pipeline.plan import NodeId
 
 @dataclass(frozen=True, slots=True)
 class StaticCosts:
-    """`prices` per second of work and `memory_bytes` for networks by node; `links` by lower tier.
+    """`prices` per second of work, `draws` and `memory_bytes` for networks by node; `links` by lower tier.
 
     A given link is taken for all that its way takes, its nodes' handling included.
     """
@@ -24,6 +25,7 @@ class StaticCosts:
     prices: Mapping[NodeId, float] = field(default_factory=lambda: MappingProxyType({}))
     memory_bytes: Mapping[NodeId, float] = field(default_factory=lambda: MappingProxyType({}))
     links: Mapping[Tier, Link] = field(default_factory=lambda: MappingProxyType({}))
+    draws: Mapping[NodeId, Draw] = field(default_factory=lambda: MappingProxyType({}))
 
     def node_set(self, nodes: Mapping[Tier, NodeId], costs: Costs, constraints: Iterable[Constraint] = ()) -> NodeSet:
         """The nodes with what they measured and may do, on these terms."""
@@ -33,6 +35,7 @@ class StaticCosts:
             edge_cloud=self.links.get(Tier.EDGE, costs.edge_cloud),
             prices={tier: self.prices.get(node, 0.0) for tier, node in nodes.items()},
             send_receive_overhead={} if self.links else costs.send_receive_overhead,
+            draws={tier: self.draws[node] for tier, node in nodes.items() if node in self.draws},
         )
         limits = (MemoryLimit(tier, self.memory_bytes[n]) for tier, n in nodes.items() if n in self.memory_bytes)
         return NodeSet(nodes, repriced, (*limits, *constraints))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.registry import Registry
+from pipeline.energy import NO_DRAW, Draw
 from pipeline.graph import ModelGraph
 from pipeline.partition.objective import Objective
 from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced
@@ -43,6 +44,10 @@ class WorkerPools:
         """Make pools from these snapshots, which have the workers and all edge nodes."""
         nodes = {node: registry.tile_node(binding, node, now) for node, now in snapshots.items()}
         return cls(nodes, workers, coordinators, in_use)
+
+    def drawing(self, draws: Mapping[NodeId, Draw]) -> WorkerPools:
+        """The same pools with what their nodes draw."""
+        return replace(self, nodes={id_: replace(n, draw=draws.get(id_, NO_DRAW)) for id_, n in self.nodes.items()})
 
     def behind(self, coordinator: NodeId) -> WorkerPool:
         """The coordinator with all workers."""

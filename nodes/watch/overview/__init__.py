@@ -18,6 +18,7 @@ from nodes.protocol.reports import read_report
 from nodes.watch.overview.known import Known
 from nodes.watch.overview.node import MAX_NUMBER
 from nodes.watch.overview.stream import StreamRecord, read_result
+from nodes.watch.overview.totals import totals
 from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan
@@ -144,6 +145,7 @@ class Overview:
         Seconds are seconds, ages are counted back from `now`, and `_p50`, `_p95` are over the newest 64 results.
         """
         broker = self._config.broker
+        streams = {name: self._known.stream_json(name, now, self._since) for name in sorted(self._known.streams)}
         return {
             "pipeline": self._config.pipeline,
             "broker": {
@@ -157,7 +159,8 @@ class Overview:
             "last_bad_message": self._last_bad and _bad_json(*self._last_bad, now),
             "nodes": {node: self._known.node_json(node, now) for node in self._known.node_ids()},
             "models": {digest: _graph_json(graph) for digest, graph in sorted(self._known.graphs.items())},
-            "streams": {name: self._known.stream_json(name, now, self._since) for name in sorted(self._known.streams)},
+            "streams": streams,
+            "totals": totals(streams),
         }
 
     def _problems(self, now: float) -> list[str]:

@@ -107,9 +107,16 @@ def _flow(plan: Mapping[str, Any], stream: Mapping[str, Any]) -> Iterable[Render
         _add(table, ("all links", "there and back", *both), "cyan")
     both = (milliseconds(plan[f"frame_overhead_{name}"]) for name in ("predicted_seconds", "measured_seconds_p50"))
     _add(table, ("frame overhead", "read and answered by the device", *both), "dim")
-    both = (milliseconds(plan[name]) for name in ("predicted_seconds", "measured_seconds_p50"))
-    _add(table, ("frame", _sample(plan, stream), *both), "bold")
+    whole = _predicted(plan), milliseconds(plan["measured_seconds_p50"])
+    _add(table, ("frame", _sample(plan, stream), *whole), "bold")
     yield table
+
+
+def _predicted(plan: Mapping[str, Any]) -> str:
+    """A frame's predicted milliseconds, with the interval in which nine of ten frames are expected."""
+    low, high = plan["predicted_low_seconds"], plan["predicted_high_seconds"]
+    interval = f" ({milliseconds(low)} to {milliseconds(high)})" if low is not None and high is not None else ""
+    return milliseconds(plan["predicted_seconds"]) + interval
 
 
 def _add(table: Table, cells: Iterable[str], style: str = "") -> None:
@@ -172,5 +179,5 @@ def _readiness(plan: Mapping[str, Any]) -> Text:
 def _coming(plan: Mapping[str, Any]) -> RenderableType:
     """A plan that is not active yet, while another one runs."""
     way = " → ".join(f"{stage['node']} {_blocks(stage)}" for stage in plan["stages"])
-    line = Text(plain(f"{way}; predicted {milliseconds(plan['predicted_seconds'])} a frame"))
+    line = Text(plain(f"{way}; predicted {_predicted(plan)} a frame"))
     return Group(_reason(plan), _readiness(plan), line)

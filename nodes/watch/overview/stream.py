@@ -180,6 +180,8 @@ class StreamRecord:
             "frame_overhead_predicted_seconds": _finite(plan.predicted.frame_overhead_seconds),
             "frame_overhead_measured_seconds_p50": _median([_frame_overhead_seconds(result) for result in results]),
             "predicted_seconds": _finite(plan.predicted.seconds),
+            "predicted_low_seconds": _finite(plan.predicted.low),
+            "predicted_high_seconds": _finite(plan.predicted.high),
             "measured_seconds_p50": _median([r.seconds for r in results]),
         }
 

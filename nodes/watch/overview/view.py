@@ -13,6 +13,7 @@ from rich.text import Text
 from nodes.display.text import plain
 from nodes.watch.overview.flow import stream_panel
 from nodes.watch.overview.text import UNKNOWN, joined, milliseconds, nbytes, state_text
+from nodes.watch.overview.totals import totals_line
 
 WIDE_COLUMNS = 96
 LIVING = ("init", "ready", "draining")
@@ -42,6 +43,8 @@ class View:
         for name, node in self.snapshot["nodes"].items():
             if node["message"]:
                 yield Text(plain(f"{name}: {node['message']}"), "yellow")
+        if len(self.snapshot["streams"]) > 1:
+            yield totals_line(self.snapshot["totals"])
         for name, stream in self.snapshot["streams"].items():
             yield stream_panel(name, stream, self.snapshot["models"])
 

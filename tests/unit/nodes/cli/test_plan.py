@@ -98,6 +98,28 @@ def test_a_plan_is_printed_with_everything_that_explains_it(nodes: Path, tmp_pat
     assert len(list((tmp_path / "pictures").glob("*.svg"))) == 2
 
 
+def test_a_front_by_energy_is_shown_as_table_json_and_picture(nodes: Path, tmp_path: Path) -> None:
+    request = PlanRequest()
+    with pytest.raises(ConfigError, match=r"planned by energy, and no node has power_w"):
+        plan_commands.run("resnet18", str(nodes), request, front="latency,energy")
+    nodes.write_text(NODES.replace("price_per_s", "power_w: {idle: 40, busy: 90}, price_per_s"))
+    found, pictures = tmp_path / "front.json", tmp_path / "pictures"
+    done = trisect(
+        *("plan", "resnet18", "--nodes", str(nodes), "--front", "energy,latency"),
+        *("--json", str(found), "--pictures", str(pictures)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "plans by latency and energy" in done.stdout
+    front = json.loads(found.read_text())["front"]
+    assert len(front) > 1
+    assert [plan["latency"] for plan in front] == sorted(plan["latency"] for plan in front)
+    assert [plan["energy"] for plan in front] == sorted((plan["energy"] for plan in front), reverse=True)
+    assert front[-1]["energy"] == 0, "the device's watts are not given, so they do not count"
+    assert len(
+        list(ElementTree.parse(pictures / "resnet18-front.svg").iter("{http://www.w3.org/2000/svg}circle"))
+    ) == len(front)
+
+
 def test_json_alone_is_printed_and_nothing_else(nodes: Path) -> None:
     done = trisect("plan", "resnet18", "--nodes", str(nodes), "--json")
     assert json.loads(done.stdout)["model"] == "resnet18"

@@ -16,6 +16,7 @@ from nodes.config.loader import Config, load_config, parse_config, with_node
 from pipeline.errors import ConfigError
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
+from tests.effort import examples
 
 ROOT = Path(__file__).parents[4]
 FILE = Path("/etc/trisect/here.yaml")
@@ -207,7 +208,7 @@ def test_numbers_may_be_written_as_everyone_writes_them() -> None:
 
 
 @given(st.text(max_size=60), st.integers(0, len(GOOD)), st.integers(0, 12))
-@settings(max_examples=150)
+@settings(max_examples=examples(75))
 def test_any_text_is_a_configuration_or_a_config_error(text: str, at: int, dropped: int) -> None:
     for candidate in (text, GOOD[:at] + text + GOOD[at + dropped :]):
         try:

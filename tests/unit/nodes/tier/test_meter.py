@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nodes.protocol.messages import LegSeconds, LinkMeasured, MessageError, SegmentSeconds, TileSeconds, to_bytes
 from nodes.protocol.reports import FRAME_OVERHEAD, LEAST_COMPUTED_S, LEAST_FRAMES, read_report
 from nodes.tier.machine.actions import NoteTile
-from nodes.tier.meter import Meter
+from nodes.tier.meter import NORMAL_MAD, Meter
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey
 from tests.unit.pipeline.test_graph import values
@@ -30,7 +30,7 @@ def test_a_segments_frames_and_median_come_back_from_the_report() -> None:
     report = meter.report()
     assert all(isinstance(value, int | float) for value in report.values())
     assert read_report(to_bytes(report)).segments == (
-        SegmentSeconds(CAM, 3, LEAST_FRAMES, 0.02),
+        SegmentSeconds(CAM, 3, LEAST_FRAMES, 0.02, deviation=round(NORMAL_MAD * 0.01, 6)),
         SegmentSeconds(PORCH, 12, LEAST_FRAMES, 0.5),
     )
     assert read_report(to_bytes(meter.report())).segments == ()
@@ -133,7 +133,8 @@ def test_what_frames_took_between_nodes_comes_back_from_the_report_once_there_ar
         meter.leg(CAM, 3, {"device_edge": 0.01 * (number % LEAST_FRAMES), "return": -0.001})
         meter.leg(CAM, 4, {})  # everything was done on the device
         reported += read_report(to_bytes(meter.report())).legs
-    assert reported == 2 * [LegSeconds(CAM, 3, LEAST_FRAMES, {"device_edge": 0.01, "return": -0.001})]
+    deviations = {"device_edge": round(NORMAL_MAD * 0.01, 6), "return": 0.0}
+    assert reported == 2 * [LegSeconds(CAM, 3, LEAST_FRAMES, {"device_edge": 0.01, "return": -0.001}, deviations)]
     for _ in range(LEAST_FRAMES):
         meter.leg(CAM, 3, {"device_edge": 0.01, "return": 0.01})
     meter.forget_segment(CAM, 3)

@@ -17,6 +17,7 @@ from pipeline.plan import NodeId, Plan
 from pipeline.tiles import stacks
 from pipeline.tiles.arrays import cut, merge
 from pipeline.tiles.tiling import MAX_TILES, Tiling, tiled_stage
+from tests.effort import examples
 from tests.graphs import chain, graphs, placements
 from tests.properties.symbolic import HEIGHT, WIDTH, model_inputs, run_blocks, symbolic
 from tests.unit.pipeline.test_graph import values
@@ -33,7 +34,7 @@ def tiled(tiles: Tiling | None = TILING) -> Plan:
     return replace(plan_of(GRAPH, ON_EDGE), tiles=tiles)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(80))
 @given(st.data(), st.integers(0, 2**32 - 1))
 def test_the_three_parts_of_any_tiled_stage_make_what_the_stage_makes(data: st.DataObject, seed: int) -> None:
     graph = symbolic(data.draw(graphs()))

@@ -146,7 +146,7 @@ def test_a_profile_that_does_not_fit_is_said_and_the_estimate_used(change: dict[
     planner.come(DEVICE, EDGE)
     come_unmeasured(planner, CLOUD)
     planner.profile(CLOUD, 9.0)
-    profile = planner.machine.inventory.registry.compute._profiles[CLOUD, "chain"]
+    profile = planner.machine.inventory.registry.blocks._profiles[CLOUD, "chain"]
     planner(pe.ProfileArrived(CLOUD, replace(profile, **change)))  # type: ignore[arg-type]  # its own fields
     actions = planner.tick(SETTLE_S)
     assert published(actions)[0].placement == ON_CLOUD

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from nodes.planner.costs.compute_seconds import ComputeSeconds
+from nodes.planner.costs.block_seconds import BlockSeconds
+from nodes.planner.costs.node_costs import NodeCosts
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.machine.stream import FORCED
@@ -203,27 +204,27 @@ def test_a_placement_goes_without_its_tiles_when_a_living_worker_never_prepares(
 
 def test_a_head_is_held_to_the_blocks_that_it_runs_itself(planner: Planner) -> None:
     planner.place(stack="2:3")
-    known = ComputeSeconds({EDGE: info_of(EDGE)}, {GRAPH.digest: GRAPH})
+    known = NodeCosts(BlockSeconds({EDGE: info_of(EDGE)}, {GRAPH.digest: GRAPH}))
     known.learn_profile(EDGE, profile_of())
-    basis = known.basis(EDGE, MODEL, GRAPH.digest)
+    basis = known.blocks.basis(EDGE, MODEL, GRAPH.digest)
     assert basis is not None
     for took_s, factor in ((0.2, 1.0), (0.4, 2.0)):
-        for _ in range(20):
+        for second in range(20):
             report = SegmentSeconds(CAM, planner.plan.epoch, LEAST_FRAMES, took_s)
-            known.learn_telemetry(EDGE, [report], [planner.plan])
+            known.learn_segments(EDGE, [report], [planner.plan], float(second))
         assert known.factor(EDGE, MODEL, basis) == pytest.approx(factor, rel=0.3)
 
 
 def test_a_head_is_not_held_to_a_rest_that_is_next_to_nothing(planner: Planner) -> None:
     planner.place(stack="2:3")
-    known, profile = ComputeSeconds({EDGE: info_of(EDGE)}, {GRAPH.digest: GRAPH}), profile_of()
+    known, profile = NodeCosts(BlockSeconds({EDGE: info_of(EDGE)}, {GRAPH.digest: GRAPH})), profile_of()
     known.learn_profile(EDGE, replace(profile, seconds=tuple(seconds / 1e3 for seconds in profile.seconds)))
-    for _ in range(20):
+    for second in range(20):
         report = SegmentSeconds(CAM, planner.plan.epoch, LEAST_FRAMES, 0.01)
-        known.learn_telemetry(EDGE, [report], [planner.plan])
-    basis = known.basis(EDGE, MODEL, GRAPH.digest)
+        known.learn_segments(EDGE, [report], [planner.plan], float(second))
+    basis = known.blocks.basis(EDGE, MODEL, GRAPH.digest)
     assert basis is not None
-    assert known.factor(EDGE, MODEL, basis) == 1.0
+    assert known.factor(EDGE, MODEL, basis) == pytest.approx(1.0, abs=0.1)
 
 
 def test_a_planner_that_comes_back_goes_on_with_the_tiles(planner: Planner) -> None:

@@ -75,6 +75,20 @@ def test_another_objective_judges_by_another_value_and_says_so() -> None:
     assert "asked for backbone; predicted 0 MB a frame" in plan.reason
 
 
+def test_a_single_tier_that_the_constraints_forbid_has_its_price_too() -> None:
+    (free,) = published(configured(PlanRequest()).tick(SETTLE_S))
+    (bound,) = published(configured(AT_HOME).tick(SETTLE_S))
+    price = free.reason.partition("cloud alone ")[2].partition(" ms")[0]
+    assert "forbid" not in free.reason
+    assert f"cloud alone, which the constraints forbid, {price} ms" in bound.reason
+
+
+def test_a_period_is_not_called_a_frames_seconds() -> None:
+    (plan,) = published(configured(PlanRequest(objective="throughput")).tick(SETTLE_S))
+    assert f"predicted a period of {plan.predicted.period_s * 1e3:.1f} ms, " in plan.reason
+    assert f", {plan.predicted.seconds * 1e3:.1f} ms latency" in plan.reason
+
+
 def test_every_plan_carries_its_runner_up() -> None:
     (plan,) = published(configured(PlanRequest()).tick(SETTLE_S))
     assert plan.runner_up is not None

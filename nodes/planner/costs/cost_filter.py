@@ -1,0 +1,257 @@
+"""One extended Kalman filter for all that makes nodes and links quicker or slower than was foreseen. Pure.
+
+Every measurement is one equation, `seconds = sum of amount * product of parts + noise`: parts are factors, overheads
+and seconds per byte, kept as logarithms with their covariance. Each node's parts are a block of their own, those that
+nodes share are others; what an equation says is divided among the parts of its blocks by how uncertain they are (Kalman
+1960; iterated where it is curved: Bell and Cathey 1993). Covariances between blocks are left out, so that cost and
+memory grow with nodes, not with their pairs.
+
+What is not measured drifts back to its prior, as its variance always does (Ornstein and Uhlenbeck 1930). An innovation
+beyond `CLIP` deviations counts for no more than that (Huber 1964), and says nothing of a model on all nodes; a second
+one of the same sign in a row is a change: what the equation's nodes have there is as uncertain as at first, and the
+measurement is believed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+DRIFT_S, QUIET_S = 60.0, 15.0
+"""Time constant with which variances return to their priors', and so long after it was last measured a part itself."""
+SHARED_S = 5.0
+CLIP = 3.0
+FURTHEST = math.log(1e3)
+"""No part leaves its prior by a larger factor: nothing is told by what does."""
+LEAST_SHARE = 0.25
+"""Of two clocks that differ, a leg may seem shorter than nothing; a measurement counts as this share of what was
+expected at least.
+"""
+LEAST_SECONDS = 1e-9
+STEP, STEPS, CLOSE = 1.0, 12, 1e-2
+"""A logarithm moves by at most STEP in each of at most STEPS iterations, until none moves by CLOSE."""
+
+
+SHARED, STEADY = "*", "**"
+"""Begin the names of blocks that are no node's, and of those of them that far-off measurements do not move."""
+
+
+class Part(NamedTuple):
+    """A logarithm that is learned: whose it is (a node's, or what nodes share), and which."""
+
+    block: str
+    name: str
+
+
+class Prior(NamedTuple):
+    """A part's logarithm, and its standard deviation, before anything is measured."""
+
+    mean: float = 0.0
+    deviation: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """`amount` times the product of the parts, in seconds."""
+
+    amount: float
+    parts: tuple[Part, ...]
+
+
+@dataclass(slots=True)
+class _Block:
+    """Parts by place, with the moment in seconds for which `mean` and `covariance` hold, and when each was measured."""
+
+    at: float
+    places: dict[str, int] = field(default_factory=dict)
+    mean: Floats = field(default_factory=lambda: np.zeros(0))
+    covariance: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    measured_at: Floats = field(default_factory=lambda: np.zeros(0))
+    prior_mean: Floats = field(default_factory=lambda: np.zeros(0))
+    prior_variance: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def place(self, name: str, prior: Prior) -> int:
+        if name not in self.places:
+            self.places[name] = len(self.places)
+            self.mean, self.prior_mean = np.append(self.mean, prior.mean), np.append(self.prior_mean, prior.mean)
+            self.prior_variance = np.append(self.prior_variance, prior.deviation**2)
+            self.measured_at = np.append(self.measured_at, self.at)
+            grown = np.zeros((len(self.mean), len(self.mean)))
+            grown[:-1, :-1], grown[-1, -1] = self.covariance, prior.deviation**2
+            self.covariance = grown
+        return self.places[name]
+
+    def renew(self, places: Sequence[int]) -> None:
+        """Make these parts as uncertain as their priors."""
+        self.covariance[places, :] = 0.0
+        self.covariance[:, places] = 0.0
+        self.covariance[places, places] = self.prior_variance[places]
+
+    def advance(self, now: float) -> None:
+        if now <= self.at:
+            return
+        quiet_s = np.maximum(now - np.maximum(self.measured_at + QUIET_S, self.at), 0.0)
+        kept = math.exp((self.at - now) / DRIFT_S)
+        self.at = now
+        self.mean = self.prior_mean + np.exp(-quiet_s / DRIFT_S) * (self.mean - self.prior_mean)
+        self.covariance *= kept * kept
+        self.covariance.flat[:: len(self.mean) + 1] += (1 - kept * kept) * self.prior_variance
+
+
+class CostFilter:
+    """`priors` are by a part's name up to a colon. Moments are seconds of one clock that only advances."""
+
+    def __init__(self, priors: Mapping[str, Prior]) -> None:
+        self._priors = priors
+        self._blocks: dict[str, _Block] = {}
+        self._streaks: dict[Hashable, float] = {}
+        self._shared_at = -math.inf
+
+    def expect(self, part: Part, prior: Prior, now: float) -> None:
+        """Begin again with this prior, unless it is the part's already."""
+        block = self._blocks.setdefault(part.block, _Block(now))
+        place = block.place(part.name, prior)
+        if (block.prior_mean[place], block.prior_variance[place]) != (prior.mean, prior.deviation**2):
+            block.prior_mean[place], block.prior_variance[place] = prior.mean, prior.deviation**2
+            block.mean[place] = prior.mean
+            block.renew([place])
+
+    def forget(self, part: Part) -> None:
+        """Begin again with the part's prior."""
+        block = self._blocks.get(part.block)
+        if block is not None and part.name in block.places:
+            place = block.places[part.name]
+            block.mean[place] = block.prior_mean[place]
+            block.renew([place])
+
+    def validate(self) -> None:
+        """Assert what always holds."""
+        for name, block in self._blocks.items():
+            assert np.isfinite(block.mean).all(), f"{name}: {block.mean}"
+            assert (np.abs(block.mean - block.prior_mean) <= FURTHEST + CLOSE).all(), f"{name}: {block.mean}"
+            assert (block.covariance.diagonal() >= 0).all(), f"{name}: {block.covariance}"
+
+    def advance(self, block: str, now: float) -> None:
+        """Let the time until `now` pass for one block and, in steps of SHARED_S, for what nodes share."""
+        if block in self._blocks:
+            self._blocks[block].advance(now)
+        if now >= self._shared_at + SHARED_S:
+            self._shared_at = now
+            for name in (name for name in self._blocks if name.startswith(SHARED)):
+                self._blocks[name].advance(now)
+
+    def factor(self, *parts: Part) -> float:
+        """Product of the parts."""
+        return math.exp(sum(self._mean(part) for part in parts))
+
+    def seconds(self, terms: Iterable[Term]) -> float:
+        """Sum of the terms."""
+        return sum(term.amount * self.factor(*term.parts) for term in terms)
+
+    def variance(self, terms: Iterable[Term]) -> float:
+        """Variance of the sum of the terms, in seconds squared; amounts below 0 make it that of a difference."""
+        slopes: dict[Part, float] = {}
+        for term in terms:
+            seconds = term.amount * self.factor(*term.parts)
+            for part in term.parts:
+                slopes[part] = slopes.get(part, 0.0) + seconds
+        total = 0.0
+        for name, own in _by_block(slopes).items():
+            block = self._blocks.get(name)
+            known = [part for part in own if block is not None and part.name in block.places]
+            if block is not None and known:
+                places, along = [block.places[part.name] for part in known], np.array([own[part] for part in known])
+                total += float(along @ block.covariance[np.ix_(places, places)] @ along)
+            total += sum((own[part] * self._prior(part).deviation) ** 2 for part in own.keys() - set(known))
+        return total
+
+    def observe(self, source: Hashable, terms: Sequence[Term], seconds: float, noise: float, now: float) -> None:
+        """Learn from what the terms took together; `noise` is its standard deviation as a share of that.
+
+        Measurements of one `source` follow each other: two in a row that are far off are a change.
+        """
+        parts = {part for term in terms for part in term.parts}
+        for part in sorted(parts):
+            block = self._blocks.setdefault(part.block, _Block(now))
+            block.advance(now)
+            if part.name not in block.places:
+                block.place(part.name, self._prior(part))
+            block.measured_at[block.places[part.name]] = now
+        expected, slopes = self._linear(terms)
+        off = math.log(max(seconds / expected, LEAST_SHARE))
+        bound = CLIP * math.sqrt(self._spread(slopes) + noise**2)
+        is_far = abs(off) > bound
+        has_changed = is_far and self._streaks.get(source, 0.0) * off > 0
+        self._streaks.pop(source, None)
+        if has_changed:
+            for part in parts:
+                if not part.block.startswith(SHARED):
+                    block = self._blocks[part.block]
+                    block.renew([block.places[part.name]])
+        elif is_far:
+            self._streaks[source] = off
+            off = math.copysign(bound, off)
+        self._update(terms, math.log(expected) + off, noise, STEADY if is_far else None)
+
+    def _update(self, terms: Sequence[Term], target: float, noise: float, fixed: str | None) -> None:
+        """Iterated update: the logarithm of the terms' sum was measured as `target`.
+
+        Blocks whose names begin with `fixed` stay as they are.
+        """
+        slopes = self._linear(terms, fixed)[1]
+        first = {name: self._blocks[name].mean for name in slopes}
+        for _ in range(STEPS):
+            expected, slopes = self._linear(terms, fixed)
+            gains = {name: self._blocks[name].covariance @ slope for name, slope in slopes.items()}
+            spread = noise**2 + sum(float(slope @ gains[name]) for name, slope in slopes.items())
+            moved = sum(float(slope @ (self._blocks[name].mean - first[name])) for name, slope in slopes.items())
+            left, largest = (target - math.log(expected) + moved) / spread, 0.0
+            for name, gain in gains.items():
+                block = self._blocks[name]
+                step = np.clip(first[name] + left * gain - block.mean, -STEP, STEP)
+                low, high = block.prior_mean - FURTHEST, block.prior_mean + FURTHEST
+                block.mean = np.minimum(np.maximum(block.mean + step, low), high)
+                largest = max(largest, float(np.abs(step).max()))
+            if largest < CLOSE:
+                break
+        for name, gain in gains.items():
+            self._blocks[name].covariance -= np.outer(gain, gain) / spread
+
+    def _linear(self, terms: Sequence[Term], fixed: str | None = None) -> tuple[float, dict[str, Floats]]:
+        """The terms' sum, and by block, but for `fixed` ones, how its logarithm grows with each part."""
+        seconds = [term.amount * self.factor(*term.parts) for term in terms]
+        total = max(sum(seconds), LEAST_SECONDS)
+        slopes: dict[str, Floats] = {}
+        for term, took_s in zip(terms, seconds, strict=True):
+            for part in term.parts:
+                if fixed is not None and part.block.startswith(fixed):
+                    continue
+                block = self._blocks[part.block]
+                slope = slopes.setdefault(part.block, np.zeros(len(block.places)))
+                slope[block.places[part.name]] += took_s / total
+        return total, slopes
+
+    def _spread(self, slopes: Mapping[str, Floats]) -> float:
+        return sum(float(slope @ self._blocks[name].covariance @ slope) for name, slope in slopes.items())
+
+    def _mean(self, part: Part) -> float:
+        block = self._blocks.get(part.block)
+        place = block.places.get(part.name) if block is not None else None
+        return float(block.mean[place]) if block is not None and place is not None else self._prior(part).mean
+
+    def _prior(self, part: Part) -> Prior:
+        return self._priors[part.name.partition(":")[0]]
+
+
+def _by_block(slopes: Mapping[Part, float]) -> dict[str, dict[Part, float]]:
+    found: dict[str, dict[Part, float]] = {}
+    for part, slope in slopes.items():
+        found.setdefault(part.block, {})[part] = slope
+    return found

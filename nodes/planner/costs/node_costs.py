@@ -1,0 +1,349 @@
+"""Costs of nodes and links, as one filter learns them from telemetry: every report is an equation between them. Pure.
+
+    segment: factors * foreseen + call
+    leg:     send(from) + bytes up(from) + bytes down(to) + receive(to) + half of both round trips + coding
+    tile:    send and bytes there and back, of coordinator and worker
+    frame:   its device's overhead + segments + legs + waiting
+
+`factors` are the node's, the node's for the model, the model's on all nodes (cold caches, say), and where seconds were
+estimated two more. Overheads are one that all nodes share times the node's own. So what was learned of some nodes is
+charged to others as far as it is not theirs alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from nodes.planner.costs.block_seconds import Basis, BlockSeconds, Estimate
+from nodes.planner.costs.cost_filter import CLIP, LEAST_SECONDS, QUIET_S, SHARED, STEADY, CostFilter, Part, Prior, Term
+from nodes.planner.costs.drift import drift
+from nodes.planner.costs.snapshot import NodeSnapshot
+from nodes.planner.costs.transfers import Leg, legs_of
+from nodes.protocol.messages import LegSeconds, LinkMeasured, LinkReport, Report, SegmentSeconds, TileSeconds
+from nodes.protocol.reports import FAST_BYTES_PER_S, WHOLE
+from pipeline.cost import Prediction
+from pipeline.placement import Tier
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.profiling.profile import Profile
+
+PRIORS: Mapping[str, Prior] = {
+    "factor": Prior(0.0, 0.15),
+    "model": Prior(0.0, 0.07),
+    "estimate": Prior(0.0, 0.3),
+    "all": Prior(0.0, 0.3),
+    "estimates": Prior(0.0, 0.4),
+    "call": Prior(math.log(3e-4), 1.0),
+    "send": Prior(math.log(5e-4), 1.0),
+    "receive": Prior(math.log(5e-4), 1.0),
+    "frame": Prior(math.log(2e-3), 1.0),
+    "wait": Prior(math.log(1e-3), 1.5),
+    "own": Prior(0.0, 0.5),
+    "waited": Prior(0.0, 1.5),
+    "probe": Prior(0.0, 0.1),
+}
+"""Links' parts have what was measured at the start, within LINK_DEVIATION; `own` are a node's overheads, `waited` its
+frames'.
+"""
+LINK_DEVIATION = 0.3
+NOISE, FRAME_NOISE = 0.04, 0.1
+"""Of any measurement, and of a single frame besides, as shares."""
+RATE_NOISE, FAST_NOISE, PROBE_NOISE = 0.1, 0.5, 0.3
+"""Above FAST_BYTES_PER_S processors make the difference, and a moment's rate says little."""
+CLOCK_S, ASSEMBLY_S = 1e-3, 5e-3
+"""How far two clocks may differ; what a coordinator takes to put tiles together, which is no block's time."""
+MEDIAN = 1.25
+"""A median's standard deviation, in those of a mean."""
+LEAST_ROUND_TRIP_S = 1e-6
+SPREAD_FRAMES, LEAST_SPREAD = 5, 0.05
+"""Frames over which their spread is learned, and the least that it can be, as a share."""
+STEP = 0.05
+"""Plans follow what was learned in steps of that share, so that equal costs stay equal."""
+
+
+@dataclass(slots=True)
+class NodeCosts:
+    """`first` are links as nodes measured them at their start, by node."""
+
+    blocks: BlockSeconds
+    first: dict[NodeId, LinkReport] = field(default_factory=dict)
+    filter: CostFilter = field(default_factory=lambda: CostFilter(PRIORS))
+    _spread: dict[StreamId, float] = field(default_factory=dict)
+    _measured_at: dict[tuple[NodeId, str], float] = field(default_factory=dict)
+    _probed: set[NodeId] = field(default_factory=set)
+    _settled: dict[tuple[NodeId, str], NodeSnapshot] = field(default_factory=dict)
+
+    # parts of the equations
+
+    def factors(self, node: NodeId, model: str, basis: Basis) -> tuple[Part, ...]:
+        """What the node's foreseen seconds of the model are multiplied by."""
+        parts: tuple[Part, ...] = (
+            Part(node, "factor"),
+            Part(node, f"model:{model}"),
+            Part(STEADY + model, "all"),
+        )
+        if isinstance(basis, Estimate):
+            parts += Part(node, f"estimate:{model}"), Part(STEADY + model, "estimates")
+        return parts
+
+    def computing(self, node: NodeId, model: str, basis: Basis, foreseen_s: float) -> list[Term]:
+        """A segment with its call."""
+        return [Term(foreseen_s, self.factors(node, model, basis)), _overhead(node, "call")]
+
+    def way(self, leg: Leg) -> list[Term]:
+        """A leg, from one node's computing to the next one's."""
+        return [
+            _overhead(leg.sender, "send"),
+            _overhead(leg.receiver, "receive"),
+            Term(leg.nbytes, (Part(leg.sender, "up"),)),
+            Term(leg.nbytes, (Part(leg.receiver, "down"),)),
+            *(Term(0.5, (Part(node, "round_trip"),)) for node in (leg.sender, leg.receiver)),
+            Term(leg.coding_s, ()),
+        ]
+
+    def frame(self, plan: Plan) -> list[Term] | None:
+        """A whole frame under a plan, from its entry to its answer; None while a node of it cannot be priced."""
+        terms = [_overhead(plan.device, name, plan.model) for name in ("frame", "wait")]
+        for tier, node in plan.nodes.items():
+            basis = self.blocks.basis(node, plan.model, plan.digest)
+            if basis is None or node not in self.first:
+                return None
+            terms += self.computing(node, plan.model, basis, self.blocks.stage_seconds(basis, plan, tier))
+        if plan.tiles is not None:
+            tiles = plan.predicted.tiles
+            terms.append(Term(tiles.seconds - tiles.own_seconds if tiles else 0.0, ()))
+        for leg in legs_of(plan):
+            terms += self.way(leg)
+        return terms
+
+    # what was learned
+
+    def factor(self, node: NodeId, model: str, basis: Basis) -> float:
+        """The factor by which telemetry corrects the node's foreseen seconds of the model."""
+        return self.filter.factor(*self.factors(node, model, basis))
+
+    def overhead_s(self, node: NodeId) -> float:
+        """Seconds that a frame takes the node to receive, to be called for, and to send."""
+        return self.filter.seconds([_overhead(node, name) for name in ("receive", "call", "send")])
+
+    def frame_overhead_s(self, node: NodeId, model: str) -> float:
+        """Seconds that a device takes to read a frame and to answer it, and that the frame waits between threads."""
+        return self.filter.seconds([_overhead(node, name, model) for name in ("frame", "wait")])
+
+    def link(self, node: NodeId) -> LinkReport | None:
+        """The node's link as it is now, None before it has measured it."""
+        first = self.first.get(node)
+        if first is None or not first.makes_sense:
+            return first
+        up_s, down_s, round_trip_s = (self.filter.factor(Part(node, name)) for name in ("up", "down", "round_trip"))
+        return replace(first, up_bytes_per_s=1 / up_s, down_bytes_per_s=1 / down_s, round_trip_s=round_trip_s)
+
+    def settled(self, node: NodeId, model: str, basis: Basis, link: LinkReport) -> NodeSnapshot:
+        """The node as plans see it: what was learned, where that has moved by STEP since it was taken up last."""
+        now = NodeSnapshot(
+            basis,
+            self.factor(node, model, basis),
+            link,
+            overhead_s=self.overhead_s(node),
+            frame_overhead_s=self.frame_overhead_s(node, model),
+        )
+        before = self._settled.get((node, model))
+        if before is None or any(drift(node, before, now, STEP)):
+            before = self._settled[node, model] = now
+        return before
+
+    def deviation(self, plan: Plan) -> float | None:
+        """Standard deviation of the logarithm of a frame's seconds under a plan; None while it cannot be priced."""
+        terms = self.frame(plan)
+        if terms is None:
+            return None
+        own = self.filter.variance(terms) / self.filter.seconds(terms) ** 2
+        return math.sqrt(own + self._spread.get(plan.stream, FRAME_NOISE**2))
+
+    def is_stale(self, node: NodeId, model: str, now: float) -> bool:
+        """True when the node has computed the model for a plan, and not of late: it may be as it was, or not."""
+        return now - self._measured_at.get((node, model), math.inf) > QUIET_S
+
+    # telemetry
+
+    def learn_profile(self, node: NodeId, profile: Profile) -> None:
+        """Take a node's profile of a model, and forget what was learned against what was foreseen without it."""
+        if self.blocks.learn_profile(node, profile):
+            self.filter.forget(Part(node, f"model:{profile.model}"))
+
+    def learn(self, node: NodeId, report: Report, plans: Sequence[Plan], now: float) -> None:
+        """Take a node's report; `plans` are the present ones that it has a part in."""
+        self.filter.advance(node, now)
+        self.learn_measured(node, report.link, now)
+        if report.probe_seconds is not None:
+            self.learn_probe(node, report.probe_seconds, now)
+        for plan in plans:
+            if plan.device == node:
+                self._learn_spread(plan, report.legs)
+        self.learn_segments(node, report.segments, plans, now)
+        self.learn_tiles(node, report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == node], now)
+        self.learn_legs(report.legs, [p for p in plans if p.device == node], now)
+        self.learn_frames(report.legs, [p for p in plans if p.device == node], now)
+
+    def learn_link(self, report: LinkReport, now: float) -> None:
+        """Take a node's first measurement; the same one again, as at each connect, changes nothing."""
+        if self.first.get(report.node) == report:
+            return
+        self.first[report.node] = report
+        if report.makes_sense:
+            taken = 1 / report.up_bytes_per_s, 1 / report.down_bytes_per_s, report.round_trip_s
+            for name, seconds in zip(("up", "down", "round_trip"), taken, strict=True):
+                prior = Prior(math.log(max(seconds, LEAST_ROUND_TRIP_S if name == "round_trip" else seconds)))
+                self.filter.expect(Part(report.node, name), prior._replace(deviation=LINK_DEVIATION), now)
+
+    def learn_measured(self, node: NodeId, measured: LinkMeasured, now: float) -> None:
+        """Take a running node's rates and round trip, if it has measured its link before."""
+        first = self.first.get(node)
+        if first is None or not first.makes_sense:
+            return
+        for name, rate in (("up", measured.up_bytes_per_s), ("down", measured.down_bytes_per_s)):
+            if rate:
+                noise = FAST_NOISE if rate >= FAST_BYTES_PER_S else RATE_NOISE
+                self._learn((name, node), [Term(1.0, (Part(node, name),))], 1 / rate, noise, now)
+        if measured.round_trip_s:
+            noise = _noise(measured.round_trip_s, 1, 0.0, RATE_NOISE, CLOCK_S)
+            terms = [Term(1.0, (Part(node, "round_trip"),))]
+            self._learn(("round_trip", node), terms, measured.round_trip_s, noise, now)
+
+    def learn_probe(self, node: NodeId, seconds: float, now: float) -> None:
+        """Take what a small fixed computation took on a node that computes nothing else."""
+        factor, probe = Part(node, "factor"), Part(node, "probe")
+        if node not in self._probed:
+            self._probed.add(node)
+            prior = Prior(math.log(seconds / self.filter.factor(factor)), PRIORS["probe"].deviation)
+            self.filter.expect(probe, prior, now)
+        self._learn(("probe", node), [Term(1.0, (probe, factor))], seconds, PROBE_NOISE, now)
+
+    def learn_segments(
+        self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Iterable[Plan], now: float
+    ) -> None:
+        """Take a node's measured seconds under the present plans."""
+        measured = {(segment.stream, segment.epoch): segment for segment in segments}
+        for plan in plans:
+            took, tier = measured.get((plan.stream, plan.epoch)), plan.tier_of(node)
+            basis = self.blocks.basis(node, plan.model, plan.digest)
+            if took is None or tier is None or basis is None:
+                continue
+            self._measured_at[node, plan.model] = now
+            is_coordinator = tier is Tier.EDGE and plan.tiles is not None
+            terms = self.computing(node, plan.model, basis, self.blocks.stage_seconds(basis, plan, tier))
+            besides_s = ASSEMBLY_S if is_coordinator else 0.0
+            noise = _noise(took.compute_seconds, took.frames, took.deviation, NOISE, besides_s)
+            self._learn(("segment", node, plan.model, is_coordinator), terms, took.compute_seconds, noise, now)
+
+    def learn_tiles(self, coordinator: NodeId, tiles: Iterable[TileSeconds], plans: Iterable[Plan], now: float) -> None:
+        """Take what tiles took on their workers and on the way there and back, as their coordinator measured it.
+
+        A worker with several tiles is judged by their sum, and only once all of them have been seen.
+        """
+        measured = {(tile.stream, tile.epoch, tile.tile, tile.worker): tile for tile in tiles}
+        for plan in plans:
+            for node in plan.workers:
+                basis, own = self.blocks.basis(node, plan.model, plan.digest), self.blocks.tiles_of(plan, node)
+                seen = [measured.get((plan.stream, plan.epoch, number, node)) for number in own]
+                took = [one for one in seen if one is not None]
+                if basis is None or not took or len(took) < len(own):
+                    continue
+                seconds = sum(one.compute_seconds for one in took)
+                terms = self.computing(node, plan.model, basis, self.blocks.tile_seconds(basis, plan, node))
+                noise = _noise(seconds, min(one.frames for one in took), 0.0, NOISE)
+                self._learn(("segment", node, plan.model, False), terms, seconds, noise, now)
+            if coordinator in self.first:
+                self._learn_transfers(coordinator, measured, plan, now)
+
+    def _learn_transfers(
+        self,
+        coordinator: NodeId,
+        measured: Mapping[tuple[StreamId, int, int, NodeId], TileSeconds],
+        plan: Plan,
+        now: float,
+    ) -> None:
+        sent = 0
+        for number, tile in enumerate(plan.predicted.tiles.tiles if plan.predicted.tiles else (), start=1):
+            worker = NodeId(tile.worker)
+            sent += tile.nbytes  # tiles leave one after the other
+            seen = measured.get((plan.stream, plan.epoch, number, worker))
+            if seen is None or seen.alone_seconds is None or worker == coordinator or worker not in self.first:
+                continue
+            there = self.way(Leg("", coordinator, worker, tile.nbytes, 0.0))
+            back = self.way(Leg("", worker, coordinator, tile.result_nbytes, 0.0))
+            before = Term(sent - tile.nbytes, (Part(coordinator, "up"),))
+            noise = _noise(seen.alone_seconds, seen.frames, 0.0, RATE_NOISE, CLOCK_S)
+            self._learn(("tile", coordinator, worker), [*there, *back, before], seen.alone_seconds, noise, now)
+
+    def learn_legs(self, legs: Iterable[LegSeconds], plans: Iterable[Plan], now: float) -> None:
+        """Take what frames of these plans took between their nodes, as their device measured it."""
+        measured = {(leg.stream, leg.epoch): leg for leg in legs}
+        for plan in plans:
+            took = measured.get((plan.stream, plan.epoch))
+            for leg in legs_of(plan) if took is not None else ():
+                if took is not None and leg.name in took.seconds and {leg.sender, leg.receiver} <= self.first.keys():
+                    seconds, terms = took.seconds[leg.name], self.way(leg)
+                    most_s = max(seconds, self.filter.seconds(terms))
+                    noise = _noise(most_s, took.frames, took.deviations.get(leg.name, 0.0), NOISE, CLOCK_S)
+                    self._learn(("leg", leg.sender, leg.receiver), terms, seconds, noise, now)
+
+    def _learn_spread(self, plan: Plan, legs: Iterable[LegSeconds]) -> None:
+        """See how far frames are from what is expected of them, beyond what the filter says of its own doubt."""
+        took = next((leg for leg in legs if (leg.stream, leg.epoch) == (plan.stream, plan.epoch)), None)
+        terms = self.frame(plan) if took is not None and WHOLE in took.seconds else None
+        if took is None or terms is None or not (seconds := max(took.seconds[WHOLE], CLOCK_S)):
+            return
+        expected, known = self.filter.seconds(terms), self._spread.get(plan.stream, FRAME_NOISE**2)
+        doubt = self.filter.variance(terms) / expected**2
+        off = math.log(seconds / expected) ** 2 + (took.deviations.get(WHOLE, 0.0) / seconds) ** 2 - doubt
+        most = CLIP**2 * (known + doubt)
+        gain = took.frames / (took.frames + SPREAD_FRAMES)
+        self._spread[plan.stream] = known + gain * (min(max(off, LEAST_SPREAD**2), most) - known)
+
+    def learn_frames(self, legs: Iterable[LegSeconds], plans: Iterable[Plan], now: float) -> None:
+        """Take what whole frames took: beyond their parts, that is waiting."""
+        measured = {(leg.stream, leg.epoch): leg for leg in legs if WHOLE in leg.seconds}
+        for plan in plans:
+            took, terms = measured.get((plan.stream, plan.epoch)), self.frame(plan)
+            if took is not None and terms is not None:
+                noise = _noise(took.seconds[WHOLE], took.frames, took.deviations.get(WHOLE, 0.0), NOISE)
+                self._learn(("whole", plan.stream), terms, took.seconds[WHOLE], noise, now)
+
+    def learn_frame_overhead(self, node: NodeId, model: str, seconds: float, now: float) -> None:
+        """Take what a device took to read a frame and to answer it."""
+        noise = _noise(max(seconds, CLOCK_S), 1, 0.0, RATE_NOISE, CLOCK_S)
+        self._learn(("frame", node, model), [_overhead(node, "frame", model)], seconds, noise, now)
+
+    def _learn(
+        self, source: tuple[object, ...], terms: Sequence[Term], seconds: float, noise: float, now: float
+    ) -> None:
+        self.filter.observe(source, terms, seconds, noise, now)
+
+
+def _overhead(node: NodeId, name: str, model: str = "") -> Term:
+    """What all nodes take, times the node's own."""
+    return Term(1.0, (Part(SHARED, name), Part(node, f"{'waited' if name == 'wait' else 'own'}:{name}{model}")))
+
+
+def _noise(seconds: float, frames: int, deviation: float, least: float, besides_s: float = 0.0) -> float:
+    """Standard deviation of a median of so many frames, as a share of it."""
+    seconds = max(seconds, LEAST_SECONDS)
+    single = max(MEDIAN * deviation / seconds, FRAME_NOISE)
+    return math.sqrt(least**2 + single**2 / max(frames, 1) + (besides_s / seconds) ** 2)
+
+
+def prior_deviation(predicted: Prediction, estimated: Collection[str]) -> float:
+    """Standard deviation of the logarithm of a frame's seconds before anything was measured but profiles and links.
+
+    `estimated` are the labels of tiers whose seconds are estimates.
+    """
+    names = {False: ("factor", "model", "all"), True: ("factor", "model", "all", "estimate", "estimates")}
+    stages = (
+        seconds**2 * sum(PRIORS[name].deviation ** 2 for name in names[label in estimated])
+        for label, seconds in predicted.stages.items()
+    )
+    links = ((link.busy_seconds * LINK_DEVIATION) ** 2 for link in predicted.links.values())
+    variance = sum(stages) + sum(links)
+    return math.sqrt(variance / max(predicted.seconds, CLOCK_S) ** 2 + FRAME_NOISE**2)
