@@ -214,7 +214,7 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, help="keep the logs here; it must not exist")
     arguments = parser.parse_args()
     if arguments.sum:
-        report = summed([json.loads(path.read_text()) for path in arguments.sum])
+        report: Mapping[str, Any] = summed([json.loads(path.read_text()) for path in arguments.sum])
         print(json.dumps(report, indent=2))
         return 0 if holds(report) else 1
     known = KINDS + BRIDGE_KINDS * arguments.bridge + DISK_KINDS * arguments.disk

@@ -33,10 +33,8 @@ def scission(
     cloud: TierFilters = None,
     top: Annotated[int, typer.Option(help="How many answers.", min=1)] = 5,
     input_mb: Annotated[float, typer.Option(help="Megabytes of a frame.")] = 0.15,
-    device_upload: Annotated[
-        float | None, typer.Option(help="The most that may leave this tier, in MB a frame.")
-    ] = None,
-    edge_upload: Annotated[float | None, typer.Option(help="The most that may leave this tier, in MB a frame.")] = None,
+    device_upload: Annotated[float | None, typer.Option(help="MB a frame that may leave this tier.")] = None,
+    edge_upload: Annotated[float | None, typer.Option(help="MB a frame that may leave this tier.")] = None,
     device_time: TimeFilter = None,
     edge_time: TimeFilter = None,
     cloud_time: TimeFilter = None,

@@ -52,9 +52,7 @@ class Constraints(TypedDict):
     min_depth: Annotated[int | None, typer.Option(help="Computing blocks before anything leaves the device.")]
     pin: Annotated[list[str] | None, typer.Option(metavar="BLOCK=TIER", help="Run this block there; may be repeated.")]
     forbid: Annotated[list[str] | None, typer.Option(metavar="BLOCK=TIER", help="Never run it there; may be repeated.")]
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="NODE", help="Place no blocks on this node; may be repeated.")
-    ]
+    exclude: Annotated[list[str] | None, typer.Option(metavar="NODE", help="No blocks on this node; may be repeated.")]
     upload_limit: Annotated[
         list[str] | None, typer.Option(metavar="LINK=MB", help="Megabytes a frame up device_edge or edge_cloud.")
     ]

@@ -65,9 +65,7 @@ def record(
     frames: Annotated[
         bool, typer.Option("--frames", help="Keep frames and output tensors, too: they show people.")
     ] = False,
-    seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="Stop after this many seconds; default: at Ctrl-C.")
-    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after so many seconds; default: Ctrl-C.")] = None,
     most_mb: Annotated[float, typer.Option(min=0.1, help="Stop when the file has this many megabytes.")] = 1000.0,
 ) -> None:
     """Keep what a running pipeline says in a file, for a bug report or a test; `trisect replay` plays it."""

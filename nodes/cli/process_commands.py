@@ -115,7 +115,12 @@ def metrics(
 
 
 def demo(
-    model: Annotated[str, typer.Option(help="A model of the zoo, or a .keras file.")] = "mobilenet_v2",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A model of the zoo, a .keras file, a package; default: mobilenet_v2, without TensorFlow a small one."
+        ),
+    ] = None,
     frames: Annotated[int, typer.Option(help="How many photos to stream.", min=8)] = 60,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")] = None,
     directory: Annotated[Path | None, typer.Option(help="Keep logs, photos and configuration here.")] = None,

@@ -14,12 +14,14 @@ from nodes.tier.sources import Offer, Source
 from pipeline.plan import NodeId, StreamId
 
 
-def settings_of(streams: Mapping[StreamId, StreamSection], state_dir: Path) -> list[StreamSettings]:
-    """The machine's settings; sets sequence numbers aside below `state_dir`."""
+def settings_of(
+    streams: Mapping[StreamId, StreamSection], model_of: Mapping[StreamId, str], state_dir: Path
+) -> list[StreamSettings]:
+    """The machine's settings, each with its present model; sets sequence numbers aside below `state_dir`."""
     return [
         StreamSettings(
             stream=name,
-            model=section.model,
+            model=model_of[name],
             window=section.window,
             frame_timeout_s=section.frame_timeout_s,
             first_sequence=sequences.reserve(state_dir / f"{name}.sequence"),
