@@ -99,6 +99,7 @@ def run(*, model: str | None, frames: int, json_path: Path | None, directory: Pa
         processes = stack.enter_context(Processes(folder, also_check=server.check))
         start_nodes(processes, config_path, folder, console)
         console.print(f"watch it in another terminal: trisect watch -c {config_path}", soft_wrap=True, style="dim")
+        console.print(f"or in a browser: trisect web -c {config_path}", soft_wrap=True, style="dim")
         with StreamClient(config, STREAM) as client:
             _await_nodes(client, processes, console)
             _stream(client, processes, images, console)

@@ -41,6 +41,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "Fence": "Marks the end of what a device has published before.",
     "Frame": "An encoded image (JPEG, PNG), an array as NPY, or a msgpack map of arrays.",
     "Output": "A frame's output tensor in chunks, as TensorChunk.",
+    "ClassMap": "A map of classes as a grey PNG whose pixels are the classes, with stream and sequence as text in it.",
     "Preview": "A map with a small JPEG of a frame, its sequence, and the frame's width and height in pixels.",
     "Ping": "Asks whether a process lives; the answer goes to the response topic.",
     "Taken": "Asks a device how many frames of whoever asks have come.",
