@@ -175,7 +175,7 @@ def run_one(address: Address | None, executable: str | None, frames: int, folder
     """With one broker, ours or one that is there."""
     server = nullcontext(address) if address else Server(ServerSettings(), executable=executable)
     with server as broker, Processes(folder) as processes:
-        at = Address(broker.host, broker.port)  # type: ignore[union-attr]  # an address is there, or a server
+        at = Address(broker.host, broker.port)
         return {
             "broker": str(address or executable),
             **exercise(Sites(folder, at, at, processes), frames, lambda: None),

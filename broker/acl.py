@@ -116,6 +116,9 @@ def _as(who: Who, member: Member, kind: Topic) -> Iterator[Mapping[str, str]]:
             yield {"client": member.name}
         elif {"node", "planner"} & set(member.roles):
             yield {"node": member.name}
+    elif who == "holder":
+        if {"node", "operator"} & set(member.roles):
+            yield {"node": member.name}
     elif who == "device":
         if "node" in member.roles:
             yield from ({"stream": stream} for stream in member.streams or ())

@@ -83,7 +83,7 @@ class ServerSettings:
         max_queued_messages: the same bound in messages. Large, so that the bound in bytes is the one that holds.
         memory_limit_bytes: bound of the whole process, or None. Above it mosquitto refuses and drops.
         persistence_dir: retained messages and queues are kept here across restarts; None forgets them.
-        autosave_s: how often they are written.
+        autosave_s: how often they are written, all of them, changed or not; besides, when the broker stops in order.
         password_file: made with `mosquitto_passwd`; turns anonymous access off.
         acl_file: who may read and write which topics.
         tls: certificates, for all listeners.

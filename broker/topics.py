@@ -34,8 +34,10 @@ _ALLOWED: Final = {
 _ALLOWED_ELSE: Final = (_NAME, "1 to 128 of a-z, 0-9, -, _ and .")
 
 
-Who: TypeAlias = Literal["own", "device", "node", "planner", "operator", "camera", "viewer"]
-"""Who writes or reads a topic: members of a role; "own": whose id its node or client is; "device": its stream's."""
+Who: TypeAlias = Literal["own", "holder", "device", "node", "planner", "operator", "camera", "viewer"]
+"""Who writes or reads a topic: members of a role; "own": whose id its node or client is; "device": its stream's;
+"holder": the node or operator whose id its node is.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,13 @@ MODEL: Final = _topic(  # a digest names one manifest, and another one under it 
 PROFILE: Final = _topic(
     "node/{node}/profile/{model}", "Profile", "json", by="own", to=_PEOPLE, most=4 * MIB, retain=True
 )
+PACKAGE: Final = _topic(  # its digest is of its contents
+    "package/{digest}", "PublishedPackage", "json", by="operator", to=_ALL, most=16 * MIB, retain=True
+)
+VERSION: Final = _topic("version/{model}", "Version", "json", by="operator", to=_ALL, most=16 * KIB, retain=True)
+HOLDINGS: Final = _topic("node/{node}/packages", "Holdings", "json", by="holder", to=_ALL, most=MIB, retain=True)
+FETCH: Final = _topic("fetch/{node}", "Fetch", "json", by="node", to="holder", most=64 * KIB)
+PIECE: Final = _topic("node/{node}/piece/{digest}/{index}", "Piece", "raw", by="holder", to="node", most=MIB + 64 * KIB)
 LINK: Final = _topic("node/{node}/link", "LinkReport", "json", by="own", to=_PEOPLE, most=16 * KIB, retain=True)
 APPLIED: Final = _topic("node/{node}/applied", "Applied", "json", by="own", to=_ALL, most=MIB, retain=True)
 TELEMETRY: Final = _topic("node/{node}/telemetry", "Telemetry", "json", by="own", to=_PEOPLE, most=MIB, qos=0)
@@ -127,6 +136,11 @@ ALL: Final[tuple[Topic, ...]] = (
     OWNER,
     INFO,
     MODEL,
+    PACKAGE,
+    VERSION,
+    HOLDINGS,
+    FETCH,
+    PIECE,
     PROFILE,
     LINK,
     APPLIED,

@@ -13,6 +13,7 @@ import typer
 from nodes.cli import broker as broker_commands
 from nodes.cli import enrol as enrolling
 from nodes.cli import load as load_commands
+from nodes.cli import model as pushing
 from nodes.cli import model_commands as models
 from nodes.cli import pipeline_commands as running
 from nodes.cli import process_commands as processes
@@ -59,7 +60,7 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Run one deep neural network across a device, its edge and the cloud, over an MQTT broker."""
@@ -80,6 +81,7 @@ _bench.command("engines")(models.bench_engines)
 _bench.command("load")(load_commands.load)
 _bench.command("report")(load_commands.report)
 app.add_typer(_bench, name="bench")
+app.add_typer(pushing.app, name="model")
 app.add_typer(broker_commands.app, name="broker")
 app.add_typer(supervising.service, name="service")
 

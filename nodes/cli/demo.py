@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from broker.server import Server, ServerSettings
-from nodes.cli import sample_images
+from nodes.cli import drawn_network, sample_images
 from nodes.cli.tables import plan_table
 from nodes.client import requests
 from nodes.client.processes import Processes
@@ -42,6 +42,7 @@ from pipeline.plan import NodeId, StreamId
 from pipeline.wire import Array
 
 STREAM = StreamId("camera")
+MODEL = "mobilenet_v2"
 DEVICE, EDGE, CLOUD = NodeId("device-1"), NodeId("edge-1"), NodeId("cloud-1")
 NODES = (DEVICE, EDGE, CLOUD)
 WINDOW = 4
@@ -77,14 +78,18 @@ class Proof:
         return self.frames_in == self.results == self.bit_equal and not self.lost and not self.duplicates
 
 
-def run(*, model: str, frames: int, json_path: Path | None, directory: Path | None) -> int:
+def run(*, model: str | None, frames: int, json_path: Path | None, directory: Path | None) -> int:
     """Run the demo; returns the exit code, 0 only if the proof holds. Raises TrisectError, BrokerError."""
     began = time.monotonic()
-    if not model.endswith((".keras", ".trisect")):
+    if model is not None and not model.endswith((".keras", ".trisect")):
         lookup(model)
     console = Screen()
     with ExitStack() as stack:
         folder = _made(directory) if directory else stack.enter_context(_folder_kept_on_failure(console))
+        if model is None and drawn_network.is_needed():
+            model = str(drawn_network.put(folder))
+            console.print(f"a small network, drawn for this; for {MODEL}: pip install 'trisect[tensorflow]'")
+        model = model or MODEL
         images = sample_images.frames(frames)
         settings = ServerSettings(persistence_dir=_made(folder / "broker"))
         server = stack.enter_context(Server(settings, log_file=folder / "broker.log"))
@@ -94,6 +99,7 @@ def run(*, model: str, frames: int, json_path: Path | None, directory: Path | No
         processes = stack.enter_context(Processes(folder, also_check=server.check))
         start_nodes(processes, config_path, folder, console)
         console.print(f"watch it in another terminal: trisect watch -c {config_path}", soft_wrap=True, style="dim")
+        console.print(f"or in a browser: trisect web -c {config_path}", soft_wrap=True, style="dim")
         with StreamClient(config, STREAM) as client:
             _await_nodes(client, processes, console)
             _stream(client, processes, images, console)

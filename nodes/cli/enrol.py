@@ -39,12 +39,13 @@ def init(
     edge: Annotated[list[str] | None, typer.Option(help="A node's id; may be repeated.")] = None,
     cloud: Annotated[list[str] | None, typer.Option(help="A node's id; may be repeated.")] = None,
     config: Annotated[Path | None, typer.Option(help="A configuration to take instead of making one.")] = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Nothing asked: MobileNetV2, three nodes, photos.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Ask nothing: a network, three nodes, photos.")] = False,
     bridge: Annotated[
         str | None, typer.Option(metavar="HOST", help="A second broker in the cloud, joined by a bridge; its address.")
     ] = None,
 ) -> None:
     """Make a pipeline's folder: configuration, authority, the broker's files. Asks for what is not given."""
+    from nodes.cli import drawn_network
     from nodes.enrolment import starting
     from nodes.enrolment.folder import PipelineFolder
 
@@ -56,7 +57,9 @@ def init(
     else:
         nodes = _node_ids({"device": device, "edge": edge, "cloud": cloud}, asks=not demo)
         network = f"models/{file.name}" if file is not None else model
-        network = network or ("mobilenet_v2" if demo else _asked("the model", "mobilenet_v2")[0])
+        if demo and network is None:
+            network = f"models/{drawn_network.FILE}" if drawn_network.is_needed() else "mobilenet_v2"
+        network = network or _asked("the model", "mobilenet_v2")[0]
         seeded = "seed:0" if demo else weights
         text = starting.configuration(name, network, seeded, nodes, photos=demo, bridged=bridge is not None)
     made = PipelineFolder.create(
@@ -69,6 +72,8 @@ def init(
     if file is not None:
         (folder / "models").mkdir()
         shutil.copy(file, folder / "models")
+    elif demo and model is None and config is None and drawn_network.is_needed():
+        drawn_network.put(folder / "models")
     operator = made.enrol("operator", ["operator"])
     _say_next(made, operator, bridge)
 
@@ -99,9 +104,9 @@ def enrol(
     ] = None,
     stream: Annotated[list[str] | None, typer.Option(help="A camera's stream; may be repeated; default: all.")] = None,
     days: DaysOption = 365,
-    again: Annotated[bool, typer.Option("--again", help="Although it is enrolled, or was revoked.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Enrol a member again, also a revoked one.")] = False,
 ) -> None:
-    """Let members in: one file for each, good for `trisect node --enrolment FILE` and all that takes --config."""
+    """Enrol members: one file for each, which all commands with --config take, as `trisect node --enrolment FILE`."""
     from broker.acl import ROLES
     from nodes.enrolment.folder import PipelineFolder
 
@@ -149,7 +154,7 @@ def revoke(
 
 def members(
     folder: FolderOption = HERE,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """List who is enrolled, with roles and the end of each certificate."""
     from rich.table import Table

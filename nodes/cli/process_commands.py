@@ -82,7 +82,7 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="With --once: as JSON, for scripts.")] = False,
     timeout_s: Annotated[float, typer.Option(help="With --once: how long to wait for the broker and nodes.")] = 10.0,
 ) -> None:
-    """Show nodes, plans, predicted beside measured seconds, and what is in flight, live.
+    """Show nodes, plans, predicted and measured seconds, and frames in flight, live.
 
     With --once the exit code is 1 when a node of the configuration is not there or a stream does not run.
     """
@@ -115,7 +115,12 @@ def metrics(
 
 
 def demo(
-    model: Annotated[str, typer.Option(help="A model of the zoo, or a .keras file.")] = "mobilenet_v2",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A model of the zoo, a .keras file, a package; default: mobilenet_v2, without TensorFlow a small one."
+        ),
+    ] = None,
     frames: Annotated[int, typer.Option(help="How many photos to stream.", min=8)] = 60,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")] = None,
     directory: Annotated[Path | None, typer.Option(help="Keep logs, photos and configuration here.")] = None,

@@ -55,21 +55,29 @@ def labels_of(section: ModelSection) -> tuple[str, ...] | None:
         return tuple(map(str, held)) if isinstance(held, list) else None
     if section.labels is None:
         return _imagenet_labels() if section.weights == "imagenet" else None
+    return read_labels(section.labels)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The names of classes in a file: one a line, or as Keras's index. Raises ConfigError."""
     try:
-        return _read_labels(section.labels)
+        return _read_labels(path)
     except OSError as error:
-        raise ConfigError(f"models: labels: {section.labels}: {error.strerror or error}") from error
+        raise ConfigError(f"models: labels: {path}: {error.strerror or error}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         why = shortened(f"{type(error).__name__}: {error}")
-        raise ConfigError(
-            f"models: labels: {section.labels}: not labels, one a line or as Keras's index: {why}"
-        ) from error
+        raise ConfigError(f"models: labels: {path}: not labels, one a line or as Keras's index: {why}") from error
 
 
-def task_of(section: ModelSection) -> Task | None:
-    """The model's task: as configured, else to classify for one of the zoo or one with labels; None if nobody says."""
+def task_of(section: ModelSection, *, has_labels: bool = False) -> Task | None:
+    """The model's task: as configured, else to classify for one of the zoo or one with labels; None if nobody says.
+
+    Whether a pushed model `has_labels`, its package says.
+    """
     if section.task is not None:
         return section.task.task()
+    if section.is_pushed and not has_labels:
+        return None
     if section.labels is not None or not section.is_file or _is_of_zoo(section):
         return TaskSection(kind="classify").task()
     return None

@@ -18,6 +18,7 @@ from nodes.config.plan_request import LinkName, PlanRequest
 from nodes.config.task_section import TaskSection
 from nodes.config.values import ID, Id, LocalPath, ModelKey, NodeKey, StreamKey, as_tuple, path_beside_file
 from nodes.protocol.messages import WORKER
+from nodes.protocol.packages import PUSHED
 from pipeline.models.source import MAX_SIZE
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
@@ -43,7 +44,9 @@ class ModelSection(Section):
     """A network: `source` is a zoo name or a .keras path; `weights` is None when the file brings its own."""
 
     source: str = Field(
-        min_length=1, description="a name from the model zoo, or the path of a .keras file or a package (.trisect)"
+        min_length=1,
+        description="a name from the model zoo, the path of a .keras file or a package (.trisect), or pushed: what "
+        "`trisect model roll-out` says",
     )
     weights: str | None = Field(
         None, description="seed:N (N a whole number), imagenet, or the path of a .h5 or .keras file"
@@ -69,13 +72,22 @@ class ModelSection(Section):
         """True when `source` is a path, already resolved, and not the name of a known architecture."""
         return self.source.endswith(_MODEL_FILES)
 
+    @property
+    def is_pushed(self) -> bool:
+        """True when its packages come from the broker."""
+        return self.source == PUSHED
+
     @model_validator(mode="before")
     @classmethod
     def _resolve(cls, values: Any, info: ValidationInfo) -> Any:
         if not isinstance(values, dict):
             return values
         values = dict(values)
-        if isinstance(source := values.get("source"), str) and source.endswith(_MODEL_FILES):
+        if values.get("source") == PUSHED:
+            if given := [key for key in ("weights", "preprocess", "labels", "input_size", "imports") if key in values]:
+                raise ValueError(f"{given[0]} travels with a pushed package; leave it out, or give it to `model push`")
+            values["weights"] = None
+        elif isinstance(source := values.get("source"), str) and source.endswith(_MODEL_FILES):
             values["source"] = str(path_beside_file(source, info))
             if values.get("weights") is not None:
                 raise ValueError("a .keras file or a package brings its own weights; leave out weights")
@@ -89,7 +101,7 @@ class ModelSection(Section):
     def _weights_are_known(self) -> ModelSection:
         weights = self.weights
         if weights is None:
-            known = self.is_file
+            known = self.is_file or self.is_pushed
         else:
             known = (
                 weights == "imagenet" or weights.endswith(_WEIGHTS_FILES) or bool(re.fullmatch(r"seed:\d+", weights))
@@ -223,6 +235,10 @@ class NodeSection(Section):
     speed: SpeedSection | None = Field(None, description="a section with the rates that trisect profile measured")
     profiles: LocalPath | None = Field(None, description="a folder that trisect profile -o has written on this node")
 
+    store: bool = Field(
+        False,
+        description="true for a node that keeps every pushed package whole, and serves it to the others; or false",
+    )
     link: LinkSection | None = Field(
         None, description="a section with its own way to the broker, to plan tiles with; left out where nodes measure"
     )
@@ -326,6 +342,16 @@ class Config(Section):
             raise ValueError(
                 f"node {node} has engine {engine}, the pipeline {self.engine}: different engines give different bits; "
                 "leave the node's out, or say exact: close"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pushed_models_are_compared_by_digest(self) -> Config:
+        pushed = [name for name, model in self.models.items() if model.is_pushed]
+        if pushed and self.exact == "close":
+            raise ValueError(
+                f"models.{pushed[0]} is pushed, and nodes fetch parts of it only; exact: close compares answers of "
+                "whole networks: give exact: everywhere or machine"
             )
         return self
 

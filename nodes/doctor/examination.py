@@ -82,6 +82,8 @@ def _missing(config: Config) -> Iterator[str]:
     from pipeline.models import lookup
 
     for name, model in config.models.items():
+        if model.is_pushed:
+            continue
         if not model.is_file:
             lookup(model.source)
         elif not Path(model.source).exists():

@@ -64,9 +64,12 @@ class Authority:
         """The end of all that it has issued."""
         return self.certificate.not_valid_after_utc
 
-    def issue_member(self, user: str, *, days: float = MEMBER_DAYS) -> Issued:
-        """A client's certificate with this user name. Raises ConfigError for a name that X.509 has no room for."""
-        return self._issue(user, days, [], ExtendedKeyUsageOID.CLIENT_AUTH)
+    def issue_member(self, user: str, *, roles: Sequence[str] = (), days: float = MEMBER_DAYS) -> Issued:
+        """A client's certificate with this user name; its organizational units are the member's roles.
+
+        Raises ConfigError for a name that X.509 has no room for.
+        """
+        return self._issue(user, days, [], ExtendedKeyUsageOID.CLIENT_AUTH, roles)
 
     def issue_broker(self, pipeline: str, hosts: Sequence[str], *, days: float = BROKER_DAYS) -> Issued:
         """A server's certificate for these names and addresses."""
@@ -99,7 +102,9 @@ class Authority:
     def _identifier(self) -> x509.AuthorityKeyIdentifier:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
 
-    def _issue(self, name: str, days: float, hosts: Sequence[str], usage: x509.ObjectIdentifier) -> Issued:
+    def _issue(
+        self, name: str, days: float, hosts: Sequence[str], usage: x509.ObjectIdentifier, roles: Sequence[str] = ()
+    ) -> Issued:
         if len(name) > LONGEST_NAME:
             raise ConfigError(
                 f"{name!r} has {len(name)} characters, and a certificate's common name at most {LONGEST_NAME}; "
@@ -109,7 +114,7 @@ class Authority:
         begins = datetime.now(timezone.utc) - BACKDATED
         expires = min(begins + BACKDATED + timedelta(days=days), self.expires)
         builder = (
-            _builder(name, self.certificate.subject, key, begins, expires)
+            _builder(name, self.certificate.subject, key, begins, expires, roles)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usages(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -152,11 +157,17 @@ def read_authority(certificate: str, key: str) -> Authority:
 
 
 def _builder(
-    name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, begins: datetime, expires: datetime
+    name: str,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    begins: datetime,
+    expires: datetime,
+    roles: Sequence[str] = (),
 ) -> x509.CertificateBuilder:
+    units = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role) for role in roles]
     return (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .subject_name(x509.Name([*units, x509.NameAttribute(NameOID.COMMON_NAME, name)]))
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())

@@ -197,7 +197,7 @@ class PipelineFolder:
     def _issued(
         self, register: Register, authority: Authority, config: Config, entry: Entry, days: float
     ) -> enrolment.Enrolment:
-        issued = authority.issue_member(acl.user_of(register.pipeline, entry.name), days=days)
+        issued = authority.issue_member(acl.user_of(register.pipeline, entry.name), roles=entry.roles, days=days)
         now = datetime.now(timezone.utc)
         kept = tuple(one for one in entry.certificates if one.expires > now)
         entry = replace(entry, certificates=(*kept, Certificate(issued.serial, issued.expires)))

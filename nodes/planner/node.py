@@ -271,6 +271,8 @@ _EVENTS: dict[topics.Topic, Callable[[NodeId, Any], pe.PlannerEvent]] = {
     topics.INFO: lambda _, info: pe.InfoArrived(info),
     topics.LINK: lambda _, report: pe.LinkArrived(report),
     topics.MODEL: lambda _, graph: pe.ManifestArrived(graph),
+    topics.PACKAGE: lambda _, package: pe.PackageArrived(package),
+    topics.HOLDINGS: lambda _, holdings: pe.HoldingsArrived(holdings),
     topics.PLAN: lambda _, plan: pe.PlanSeen(plan),
     topics.PROFILE: pe.ProfileArrived,
     topics.TELEMETRY: pe.TelemetryArrived,

@@ -28,6 +28,7 @@ from nodes.protocol.messages import (
     parse_json,
     read_result,
 )
+from nodes.protocol.packages import Holdings, Version, read_fetch, read_published
 from nodes.protocol.reports import read_report
 from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph
@@ -45,6 +46,10 @@ _READERS: dict[Topic, Callable[[bytes], Any]] = {
     topics.INFO: lambda payload: from_bytes(NodeInfo, payload),
     topics.LINK: lambda payload: from_bytes(LinkReport, payload),
     topics.MODEL: lambda payload: ModelGraph.from_json(parse_json(payload)),
+    topics.PACKAGE: read_published,
+    topics.VERSION: lambda payload: from_bytes(Version, payload),
+    topics.HOLDINGS: lambda payload: from_bytes(Holdings, payload),
+    topics.FETCH: read_fetch,
     topics.PLAN: lambda payload: Plan.from_json(parse_json(payload)),
     topics.PROFILE: lambda payload: Profile.from_json(parse_json(payload)),
     topics.TELEMETRY: read_report,
@@ -60,6 +65,9 @@ _NAMED_IN_TOPIC: dict[Topic, tuple[str, ...]] = {
     topics.INFO: ("node",),
     topics.LINK: ("node",),
     topics.MODEL: ("digest",),
+    topics.PACKAGE: ("digest",),
+    topics.VERSION: ("model",),
+    topics.HOLDINGS: ("node",),
     topics.PLAN: ("stream",),
     topics.PROFILE: ("model",),
     topics.STREAM_OWNER: ("stream",),

@@ -89,7 +89,8 @@ class NodeInfo:
     to seeded frames, by model, where engines may differ (`pipeline.engines.answers`). `codecs` are those that the node
     can encode and decode, with its speed: no other is used between it and another node. `pictures` are fingerprints of
     the test pictures, by model (`pipeline.frames.fingerprint`), `picture_libraries` what made them, for people: frames
-    are decoded on nodes whose fingerprint is the device's.
+    are decoded on nodes whose fingerprint is the device's. `refused_versions` are versions of pushed models that this
+    device went back from, with the reasons.
     """
 
     node: NodeName
@@ -110,6 +111,7 @@ class NodeInfo:
     codecs: Annotated[Mapping[Name, CodecSpeed], Field(max_length=32)] = field(default_factory=dict)
     pictures: Annotated[Mapping[Name, Name], Field(max_length=ranges.MOST_STREAMS)] = field(default_factory=dict)
     picture_libraries: Word = ""
+    refused_versions: Annotated[Mapping[Name, Reason], Field(max_length=64)] = field(default_factory=dict)
 
     @property
     def is_worker(self) -> bool:
@@ -296,7 +298,7 @@ def read_result(payload: bytes) -> dict[str, Any]:
     return result
 
 
-T = TypeVar("T", NodeState, NodeInfo, LinkReport, Applied, Owner)
+T = TypeVar("T")
 
 
 def to_bytes(message: Any) -> bytes:

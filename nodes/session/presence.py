@@ -95,8 +95,8 @@ def reply_topic(config: Config, session: Session) -> str:
     return Namespace(config.pipeline).topic(topics.REPLY, client=member.name if member else session.name)
 
 
-def guest_session(config: Config, purpose: str) -> Session:
-    """A session for a command that is no node: a name of its own, no will. Not started."""
+def guest_session(config: Config, purpose: str, *, on_up: Callable[[], None] = lambda: None) -> Session:
+    """A session besides that of a node, or of a command that is none: a name of its own, no will. Not started."""
     token = secrets.token_hex(4)
     return Session(
         address_of(config),
@@ -105,6 +105,7 @@ def guest_session(config: Config, purpose: str) -> Session:
         secret=_secret_of(config),
         token=token,
         is_new_name=True,
+        on_up=on_up,
         max_bytes=Namespace(config.pipeline).max_bytes,
     )
 

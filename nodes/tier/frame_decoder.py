@@ -44,13 +44,14 @@ class FrameDecoder:
 
     def _decode(self, action: do.DecodeFrame) -> None:
         section = self._streams[action.stream]
-        model, graph = section.model, self._graphs[section.model]
+        model, graph = action.model, self._graphs[action.model]
         pending_frame: PendingFrame = action.pending_frame
         began = time.perf_counter()
-        pending_frame.entered_at = time.monotonic()
-        is_recorded = self._frame_ledger.entered(action.stream, action.sequence, pending_frame)
+        if pending_frame.is_recorded is None:  # else it is read again, for another version of the model
+            pending_frame.entered_at = time.monotonic()
+            pending_frame.is_recorded = self._frame_ledger.entered(action.stream, action.sequence, pending_frame)
         try:
-            if not is_recorded and section.unrecorded == "refuse":
+            if not pending_frame.is_recorded and section.unrecorded == "refuse":
                 raise FrameError("the device cannot record frames on its disk, and its stream has unrecorded: refuse")
             given = to_given(pending_frame.payload, graph, self._preprocess[model], section.max_pixels)
         except FrameError as error:
@@ -59,7 +60,7 @@ class FrameDecoder:
             seconds = time.perf_counter() - began
             self._meter.sample("decode_seconds", seconds, action.stream)
             self._meter.count_of(action.stream, "received_bytes_total", pending_frame.nbytes)
-            self._emit(ev.FrameDecoded(action.stream, action.sequence, given, seconds))
+            self._emit(ev.FrameDecoded(action.stream, action.sequence, given, seconds, model))
             for tensor, array in given.items():
                 if graph.tensors[tensor].varies:
                     times_fewer = graph.tensors[tensor].nbytes / max(pending_frame.nbytes, 1)
@@ -69,4 +70,4 @@ class FrameDecoder:
             self._previews.consider(action.stream, action.sequence, pending_frame.payload)
 
     def _undecodable(self, action: do.DecodeFrame, error: Exception) -> None:
-        self._emit(ev.FrameUndecodable(action.stream, action.sequence, str(error)))
+        self._emit(ev.FrameUndecodable(action.stream, action.sequence, str(error), action.model))

@@ -6,7 +6,7 @@ thread's bounded queue. All of it is held against its declared ranges here, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -21,10 +21,9 @@ from nodes.tier.machine.tier import TierMachine
 from nodes.tier.meter import Meter
 from nodes.tier.tensor_topics import TensorSubscription
 from pipeline.errors import WireError
-from pipeline.graph import ModelGraph, Tensor
 from pipeline.plan import NodeId, StreamId
 from pipeline.reassembly import Assembler
-from pipeline.wire import Failed, FrameKey, Received
+from pipeline.wire import Failed, Received
 
 QUEUED_MESSAGES = 4096
 
@@ -39,16 +38,16 @@ class Inbound:
         node: NodeId,
         names: Namespace,
         machine: TierMachine,
-        models: Mapping[StreamId, ModelGraph],
+        streams: Iterable[StreamId],
         meter: Meter,
         emit: Emit,
         border: Border,
     ) -> None:
         self._node, self._names, self._meter, self._emit, self._border = node, names, meter, emit, border
-        self._models = models
+        self._streams = tuple(streams)
         self._inputs = Assembler(machine.expected)
         self._tiles = Assembler(machine.expected_tile)
-        self._outputs = Assembler(self._expected_output)
+        self._outputs = Assembler(machine.expected_output)
         # the assemblers belong to its thread
         self.worker: Worker[Callable[[], None]] = Worker(f"{node}.decode", lambda job: job(), limit=QUEUED_MESSAGES)
 
@@ -62,7 +61,7 @@ class Inbound:
         for kind, event in events.items():
             session.subscribe([self._names.filter(kind)], partial(self._on_json, event))
         outputs = self._handler(self._outputs, self._author)
-        for stream in self._models:
+        for stream in self._streams:
             results = self._names.filter(topics.NODE_RESULT, stream=stream)
             session.subscribe([results], outputs, channel=Channel.BULK)
 
@@ -116,7 +115,3 @@ class Inbound:
         if assembler is self._inputs:
             return ev.TensorArrived(got.key, got.tensor, got.array, got.trace, got.decode_seconds)
         return ev.OutputArrived(got.key, sender, got.tensor, got.array, got.trace)
-
-    def _expected_output(self, key: FrameKey, tensor: int) -> Tensor | None:
-        graph = self._models.get(StreamId(key.stream))
-        return graph.tensors[tensor] if graph and tensor in graph.outputs else None

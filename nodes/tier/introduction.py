@@ -14,6 +14,7 @@ from pipeline.frames.input_blocks import network_input
 from pipeline.plan import NodeId
 
 if TYPE_CHECKING:
+    from nodes.tier.versions import Versions
     from pipeline.engines.base import Engine, Loaded
     from pipeline.engines.promise import Promise
     from pipeline.estimator.speed import Speed
@@ -52,6 +53,7 @@ def node_info(
     models: Mapping[str, Loaded],
     promise: Promise,
     speed: Speed | None,
+    versions: Versions,
 ) -> NodeInfo:
     """The retained message that says what a node is and can do; `session` names its process."""
     from pipeline.profiling import codec_speeds
@@ -68,7 +70,7 @@ def node_info(
         threads=engine.threads,
         hardware=hardware(),
         models={name: model.graph.digest for name, model in models.items()},
-        streams={name: stream.model for name, stream in config.streams.items() if stream.device == node},
+        streams=dict(versions.model_of),
         speed=speed.to_json() if speed else None,
         role=section.role,
         bits=promise.bits,
@@ -77,4 +79,5 @@ def node_info(
         codecs=codec_speeds.measured_or_kept(engine),
         pictures=pictures_of(models),
         picture_libraries=libraries(),
+        refused_versions=dict(versions.refused),
     )

@@ -32,17 +32,24 @@ def import_ahead(engine: str) -> None:
         import pipeline.profiling.calibration  # noqa: F401  (imported for later)
 
 
-def load(engine: str, sources: Mapping[str, ModelSource], threads: int, exact: str) -> tuple[Engine, dict[str, Loaded]]:
+def load(
+    engine: str,
+    sources: Mapping[str, ModelSource],
+    threads: int,
+    exact: str,
+    pushed: Mapping[str, Loaded] | None = None,
+) -> tuple[Engine, dict[str, Loaded]]:
     """The engine by its name, or for `auto` litert if it has every block of all models, and the loaded models.
 
-    Raises ConfigError for an engine that is not installed, UnknownModel, ModelError.
+    `pushed` are packages that are open already. Raises ConfigError for an engine that is not installed, UnknownModel,
+    ModelError.
     """
     from pipeline import engines
 
     if engine != "tensorflow":
         from pipeline.models import store
 
-        packages: dict[str, Loaded] = {}
+        packages: dict[str, Loaded] = dict(pushed or {})
         try:
             packages.update((name, store.load(source)) for name, source in sources.items())
             lacking = _lacking(packages) if engine == "auto" else ""
@@ -58,7 +65,7 @@ def load(engine: str, sources: Mapping[str, ModelSource], threads: int, exact: s
                 f"engine auto takes tensorflow ({lacking}), and TensorFlow is not installed; "
                 "pip install 'trisect[tensorflow]', or give engine: litert, which runs such blocks as converted"
             )
-    if packages_only := [name for name, source in sources.items() if source.is_package]:
+    if packages_only := [*(pushed or ()), *(name for name, source in sources.items() if source.is_package)]:
         raise ModelError(
             f"model {packages_only[0]!r} is a package, which engine litert runs; give engine: auto or litert"
         )

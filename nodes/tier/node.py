@@ -11,8 +11,7 @@ import os
 import queue
 import time
 from collections.abc import Callable
-from functools import partial
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,8 @@ from nodes.config.model_settings import check_labels, labels_of, preprocess_of, 
 from nodes.config.sections import Config
 from nodes.instruments import home_assistant
 from nodes.instruments.node_metrics import NodeMetrics
-from nodes.protocol.messages import Applied, LifeState, to_bytes
+from nodes.protocol.messages import Applied, LifeState, NodeInfo, to_bytes
+from nodes.protocol.packages import family_of
 from nodes.session import link_probe, service
 from nodes.session.guard import Guard
 from nodes.session.last_run import LastRun
@@ -33,33 +33,34 @@ from nodes.session.link_monitor import LinkWatch
 from nodes.session.packet_limit import check_packet_limit, chunk_bytes
 from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
-from nodes.tier import sequences, telemetry
+from nodes.tier import telemetry
 from nodes.tier.answer_format import AnswerFormat
 from nodes.tier.commands import Commands
 from nodes.tier.compute import Compute
 from nodes.tier.frame_decoder import FrameDecoder
 from nodes.tier.frame_ledger import FrameLedger
+from nodes.tier.frame_tracing import tracer_of
 from nodes.tier.inbound import Inbound
 from nodes.tier.introduction import node_info
 from nodes.tier.loading import import_ahead, load, with_input
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
-from nodes.tier.machine.stream import StreamSettings
 from nodes.tier.machine.tier import TierMachine
 from nodes.tier.meter import Meter
 from nodes.tier.outbound import Outbound
+from nodes.tier.owned_streams import settings_of, sources_of
 from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.preparation import Preparation
 from nodes.tier.previews import Previews
-from nodes.tier.sources import Source
+from nodes.tier.pushed_models import Pushed, PushedModels
+from nodes.tier.versions import Versions
 from pipeline.engines.answering import AnsweringEngine, answering, classes_of
 from pipeline.engines.pictured import PicturedEngine, network_of
 from pipeline.errors import ConfigError
-from pipeline.plan import NodeId, StreamId
+from pipeline.plan import NodeId, Plan, StreamId
 
 if TYPE_CHECKING:
-    from nodes.instruments.tracing import FrameTracer
     from pipeline.engines import Engine
     from pipeline.profiling.profile import Profile
 
@@ -83,19 +84,22 @@ class TierNode:
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
         self._metrics = NodeMetrics(self.section.metrics, node, self.section.tier.label)
-        self._tracer = self._tracer_of(config)
-        self._used = sorted({stream.model for stream in config.streams.values()})
-        self._preprocess = {name: preprocess_of(config.models[name]) for name in self._used}
+        self._tracer = tracer_of(config) if self.streams else None
+        used = sorted({stream.model for stream in config.streams.values()})
+        self._of_files = [name for name in used if not config.models[name].is_pushed]
+        self._of_broker = [name for name in used if config.models[name].is_pushed]
+        self._preprocess = {name: preprocess_of(config.models[name]) for name in self._of_files}
         # only a device names classes, and it says what is wrong with a file before seconds of loading
-        named = {s.model: config.models[s.model] for s in self.streams.values()}
-        self._labels = {name: labels_of(model) for name, model in named.items() if model.labels is not None}
+        named = {s.model: config.models[s.model] for s in self.streams.values() if s.model in self._of_files}
+        self._labels: dict[str, tuple[str, ...] | None] = {}
+        self._labels |= {name: labels_of(model) for name, model in named.items() if model.labels is not None}
         self._state_dir = state_dir / config.pipeline
         self.is_serving = False
         self._why_stopped = ""
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
         self._guard = Guard(_log, str(node))
         stands_by = self.section.standby and self.section.memory_mb is None
-        self._to_stand_by = {section.model for section in self.streams.values()} if stands_by else set()
+        self._to_stand_by = set(self.streams) if stands_by else set()
 
     def run(self) -> None:
         """Come up, serve, leave. Raises IdInUse, StreamOwned, SessionTaken, ModelError, ConfigError, BrokerError."""
@@ -126,7 +130,16 @@ class TierNode:
             offer=self._inbox.put,
         )
         self._ownership = Ownership(self.presence, self.names, self.streams, gone=gone, on_lost=self.stop)
-        with LastRun(self._state_dir / f"{self.node}.running"), self._frame_ledger, self._metrics, self.presence:
+        self._pushed = PushedModels(
+            self.config,
+            self.node,
+            self._of_broker,
+            self.presence.border,
+            on_version=self._version_arrived,
+            on_whole=self._whole_arrived,
+        )
+        last_run = LastRun(self._state_dir / f"{self.node}.running")
+        with last_run, self._frame_ledger, self._metrics, self.presence, self._pushed:
             self._load()
             self._assemble()
             self._introduce()
@@ -135,14 +148,6 @@ class TierNode:
             if self._ownership.lost is not None:
                 self.presence.comes_back = False
                 raise self._ownership.lost
-
-    def _tracer_of(self, config: Config) -> FrameTracer | None:
-        """For a device whose configuration has `tracing`. Raises ConfigError without OpenTelemetry."""
-        if config.tracing is None or not self.streams:
-            return None
-        from nodes.instruments.tracing import FrameTracer
-
-        return FrameTracer(config.tracing, config.pipeline, version("trisect"))
 
     def stop(self, why: str = "") -> None:
         """End, and say why; from any thread or a signal handler."""
@@ -164,10 +169,15 @@ class TierNode:
     def _load(self) -> None:
         from pipeline.profiling import calibration, profile
 
-        sources = {name: source_of(name, self.config.models[name]) for name in self._used}
-        engine, models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact)
+        sources = {name: source_of(name, self.config.models[name]) for name in self._of_files}
+        pushed = self._pushed.first()
+        packages = {one.name: one.package for one in pushed}
+        engine, models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact, packages)
+        self._versions = Versions(self.streams, pushed)
+        self._tasks = {name: task_of(self.config.models[name]) for name in self._of_files}
+        for one in pushed:
+            self._note_version(one)
         self._engine: Engine = PicturedEngine(AnsweringEngine(engine))
-        self._tasks = {name: task_of(self.config.models[name]) for name in self._used}
         self._models = {
             name: with_input(name, answering(model, self._tasks[name]), self._preprocess[name])
             for name, model in models.items()
@@ -188,22 +198,18 @@ class TierNode:
         node, graphs, clock = self.node, self.graphs, self.presence.clock
         for name, names in self._labels.items():
             check_labels(name, names, classes_of(network_of(self._models[name]), self._tasks[name]))
-        named = {section.model for section in self.streams.values()} - self._labels.keys()
+        named = set(self._versions.model_of.values()) - self._labels.keys()
         self._labels |= {name: labels_of(self.config.models[name]) for name in named}
-        answers = {
-            name: AnswerFormat(graph, self._preprocess[name], self._tasks[name], self._labels.get(name))
-            for name, graph in graphs.items()
-        }
-        self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
-        owned = {name: graphs[section.model] for name, section in self.streams.items()}
+        self._answers = {name: self._answer_format(name) for name in graphs}
+        self.machine = TierMachine(node, graphs, settings_of(self.streams, self._versions.model_of, self._state_dir))
         border = self.presence.border
-        self._inbound = Inbound(node, self.names, self.machine, owned, self.meter, self._inbox.put, border)
+        self._inbound = Inbound(node, self.names, self.machine, self.streams, self.meter, self._inbox.put, border)
         self._outbound = Outbound(
             self.config,
             node,
             self.session,
             self._frame_ledger,
-            answers,
+            self._answers,
             self.meter,
             clock,
             self._metrics,
@@ -242,10 +248,13 @@ class TierNode:
             self._inbound,
             self.meter,
             self._inbox.put,
+            pushed=self._pushed,
+            not_prepared=self._not_prepared,
             stand_by=self._to_stand_by,
+            model_of=self._versions.model_of,
         )
         for name, profile in self._profiles.items():
-            if profile is None:
+            if profile is None and self._pushed.is_whole(name):
                 self._preparation.measure(self._engine, self._models[name], name, self._publish_profile)
 
     def _perform(self, action: do.Action) -> None:
@@ -277,26 +286,10 @@ class TierNode:
             case _:
                 assert_never(action)
 
-    def _settings_of(self, name: StreamId) -> StreamSettings:
-        section = self.streams[name]
-        return StreamSettings(
-            stream=name,
-            model=section.model,
-            window=section.window,
-            frame_timeout_s=section.frame_timeout_s,
-            first_sequence=sequences.reserve(self._state_dir / f"{name}.sequence"),
-        )
-
     def _introduce(self) -> None:
         """Say what this node is and can do: retained, and said again at each connect."""
         keep, topic = self.presence.words.keep, self.names.topic
-        for graph in self.graphs.values():
-            keep(topic(topics.MODEL, digest=graph.digest), to_bytes(graph.to_json()))
-        info = node_info(
-            self.config, self.node, self.presence.token, self._engine, self._models, self._promise, self._speed
-        )
-        keep(topic(topics.INFO, node=self.node), to_bytes(info))
-        self._metrics.info(info)
+        info = self._say_info()
         for profile in self._profiles.values():
             if profile is not None:
                 self._publish_profile(profile)
@@ -310,6 +303,56 @@ class TierNode:
         keep(topic(topics.LINK, node=self.node), to_bytes(report))
         _log.info("link: %s", report.describe())
 
+    def _say_info(self) -> NodeInfo:
+        keep, topic = self.presence.words.keep, self.names.topic
+        for name, graph in self.graphs.items():
+            # packages of one network differ in labels only, say, and a digest names one manifest
+            keep(topic(topics.MODEL, digest=graph.digest), to_bytes(replace(graph, name=family_of(name)).to_json()))
+        token, models = self.presence.token, dict(self._models)
+        info = node_info(
+            self.config, self.node, token, self._engine, models, self._promise, self._speed, self._versions
+        )
+        keep(topic(topics.INFO, node=self.node), to_bytes(info))
+        self._metrics.info(info)
+        return info
+
+    # Versions of pushed models.
+
+    def _version_arrived(self, pushed: Pushed) -> None:
+        """A new version was rolled out; its header is here. Streams go over to it when a plan of it is ready."""
+        from pipeline.profiling import profile
+
+        self._note_version(pushed)
+        answered = answering(pushed.package, self._tasks[pushed.name])
+        model = self._models[pushed.name] = with_input(pushed.name, answered, pushed.preprocess)
+        self.graphs[pushed.name] = model.graph
+        self._answers[pushed.name] = self._answer_format(pushed.name)
+        self._profiles[pushed.name] = profile.cached(self._engine, model)
+        self._promise = self._engine.promise(self._models.values())
+        self._inbox.put(ev.ModelArrived(pushed.name, model.graph, self._versions.arrived(pushed)))
+
+    def _note_version(self, pushed: Pushed) -> None:
+        """What travels with a package, under its name in plans."""
+        self._preprocess[pushed.name], self._labels[pushed.name] = pushed.preprocess, pushed.labels
+        self._tasks[pushed.name] = task_of(self.config.models[pushed.model], has_labels=pushed.labels is not None)
+
+    def _answer_format(self, name: str) -> AnswerFormat:
+        return AnswerFormat(self.graphs[name], self._preprocess[name], self._tasks[name], self._labels.get(name))
+
+    def _whole_arrived(self, name: str) -> None:
+        if self.is_serving and self._profiles.get(name) is None:
+            self._preparation.measure(self._engine, self._models[name], name, self._publish_profile)
+
+    def _not_prepared(self, plan: Plan, error: Exception) -> None:
+        """Say so; and go back to the version before where this device cannot run the new one."""
+        self._inbox.put(ev.PrepareFailed(plan.stream, plan.epoch, f"{type(error).__name__}: {error}"))
+        owner = self.machine.owners.get(plan.stream)
+        if owner is not None and owner.active_model != plan.model:
+            back = self._versions.refuses(plan.stream, plan.model, error)
+            if back is not None:
+                _log.warning("stream %s goes back to %s: %s", plan.stream, back, error)
+                self._inbox.put(ev.ModelArrived(back, self.graphs[back], (plan.stream,)))
+
     def _publish_profile(self, profile: Profile) -> None:
         topic = self.names.topic(topics.PROFILE, node=self.node, model=profile.model)
         self.presence.words.keep(topic, to_bytes(profile.to_json()))
@@ -318,19 +361,7 @@ class TierNode:
 
     def _serve(self) -> None:
         self.is_serving = True
-        sources = [
-            Source(
-                self.node,
-                name,
-                section.source,
-                section.window,
-                self._offer,
-                start_at=self._frame_ledger.position(name),
-                on_end=partial(self._frame_ledger.source_ended, name),
-            )
-            for name, section in self.streams.items()
-            if section.source is not None
-        ]
+        sources = sources_of(self.node, self.streams, self._offer, self._frame_ledger)
         for worker in self._workers():
             worker.start()
         self._inbound.subscribe(self.session)
@@ -378,6 +409,9 @@ class TierNode:
             for action in actions:
                 with self._guard.over(action):
                     self._perform(action)
+            if isinstance(event, ev.ModelArrived):
+                with self._guard.over(event):
+                    self._say_info()
             if now >= report_at:
                 # on a grid: a report that is a tick late does not make all later ones late
                 report_at = max(report_at + self.config.telemetry.interval_s, now)
@@ -414,6 +448,7 @@ class TierNode:
             queue_depth=len(self._compute.worker),
             internal_errors=self._internal_errors(),
         )
+        report |= self._pushed.report()
         self._metrics.report(report, self.presence.state)
         if self.session.is_up:
             self.session.publish(
@@ -422,4 +457,5 @@ class TierNode:
 
     def _internal_errors(self) -> int:
         threads = sum(worker.failures.total for worker in self._workers()) + self._watch.failures.total
+        threads += self._pushed.internal_errors_total
         return self._guard.total + self.session.internal_errors_total + threads

@@ -180,4 +180,4 @@ class Outbound:
             yield Publication(self._names.topic(topics.CLASS_MAP, stream=close.stream), png, sequence.encode())
 
     def _answers_of(self, close: CloseFrame) -> AnswerFormat:
-        return self._answers[self._config.streams[close.stream].model]
+        return self._answers[close.model]

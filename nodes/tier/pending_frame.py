@@ -15,6 +15,7 @@ class PendingFrame:
     """`payload` is an encoded frame or an image array; `done` is called once the frame is answered or dropped.
 
     `position` is where the device's own source goes on after this frame, `delivery` how a frame came over MQTT.
+    `is_recorded` is None before its record is tried.
     `correlation`, `response_topic` and `traceparent` are the publisher's: results find back to it, and to its trace.
     """
 
@@ -25,6 +26,7 @@ class PendingFrame:
     response_topic: str | None = None
     position: int | None = None
     delivery: Delivery | None = None
+    is_recorded: bool | None = None
     traceparent: str | None = None
     entered_at: float = field(default_factory=time.monotonic)
 

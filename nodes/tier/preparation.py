@@ -22,11 +22,12 @@ from nodes.tier.inbound import Inbound
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.meter import Meter
+from nodes.tier.pushed_models import PushedModels
 from nodes.tier.tensor_topics import tensor_subscriptions
 from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.models.host_memory import TooLarge
-from pipeline.plan import NodeId, StreamId
+from pipeline.plan import NodeId, Plan, StreamId
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine, Loaded
@@ -41,7 +42,8 @@ STAND_BY_AFTER_S = 10.0
 class Preparation:
     """Performs `Prepare` and `Release`; what comes of it goes to `emit`.
 
-    `stand_by` are models to be compiled whole some time after the first plan.
+    `stand_by` are streams whose models (`model_of`) are to be compiled whole some time after the first plan. What an
+    epoch needs of a pushed model is fetched first; who is told of one that cannot be prepared is `not_prepared`.
     """
 
     def __init__(
@@ -55,8 +57,12 @@ class Preparation:
         meter: Meter,
         emit: Callable[[ev.Event], None],
         *,
-        stand_by: Iterable[str],
+        pushed: PushedModels,
+        not_prepared: Callable[[Plan, Exception], None],
+        stand_by: Iterable[StreamId],
+        model_of: Mapping[StreamId, str],
     ) -> None:
+        self._pushed, self._not_prepared, self._model_of = pushed, not_prepared, model_of
         self._node, self._names, self._session, self._graphs = node, names, session, graphs
         self._compute, self._inbound, self._meter, self._emit = compute, inbound, meter, emit
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
@@ -65,10 +71,17 @@ class Preparation:
         self.worker: Worker[Callable[[], None]] = Worker(f"{node}.prepare", lambda job: job())
 
     def put(self, action: do.Prepare | do.Release) -> None:
-        """Queue an epoch to be prepared or let go."""
-        self.worker.put(
-            partial(self._prepare, action) if isinstance(action, do.Prepare) else partial(self._release, action)
-        )
+        """Queue an epoch to be let go, or prepared once all that it needs is here; the one before runs on meanwhile."""
+        if isinstance(action, do.Release):
+            self._pushed.drop((action.stream, action.epoch))
+            self.worker.put(partial(self._release, action))
+            return
+        plan, blocks = action.plan, set(action.stage.blocks if action.stage is not None else ())
+        if action.tiled is not None:
+            blocks |= set(action.tiled.stack.blocks)
+        job: Callable[[], None] = partial(self._prepare, action)
+        done, failed = partial(self.worker.put, job), partial(self._not_prepared, plan)
+        self._pushed.fetch((plan.stream, plan.epoch), self._graphs[plan.model], plan.model, blocks, done, failed)
 
     def measure(self, engine: Engine, model: Loaded, name: str, publish: Callable[[Profile], None]) -> None:
         """Queue a model to be profiled, and its profile to be published."""
@@ -79,8 +92,11 @@ class Preparation:
         if now >= self._stand_by_at and self._to_stand_by:
             self.worker.put(partial(self._stand_by, self._to_stand_by.pop()))
 
-    def _stand_by(self, name: str) -> None:
-        began = time.monotonic()
+    def _stand_by(self, stream: StreamId) -> None:
+        name, began = self._model_of[stream], time.monotonic()
+        if not self._pushed.is_whole(name):
+            _log.info("the whole of %s does not stand by: parts of its package are here only", name)
+            return
         try:
             self._compute.stand_by(name)
         except TooLarge as error:
@@ -107,7 +123,7 @@ class Preparation:
         except Exception as error:
             if not isinstance(error, TrisectError):  # which says all there is to say
                 _log.exception("cannot prepare epoch %d of %s", plan.epoch, plan.stream)
-            self._emit(ev.PrepareFailed(plan.stream, plan.epoch, f"{type(error).__name__}: {error}"))
+            self._not_prepared(plan, error)
         else:
             self._emit(ev.Prepared(plan.stream, plan.epoch))
             self.worker.put(partial(self._compute.prepare_rest, action))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import ssl
 from typing import Final, Protocol
 
 from websockets.asyncio.server import ServerConnection
@@ -62,10 +64,17 @@ async def connect(address: Address) -> tuple[asyncio.StreamReader, asyncio.Strea
             opening = asyncio.open_connection(host, port, ssl=context, limit=READ_BYTES)
             return await asyncio.wait_for(opening, CONNECT_S)
         except (OSError, asyncio.TimeoutError) as error:
-            why = f"no answer within {CONNECT_S:.0f} s" if isinstance(error, asyncio.TimeoutError) else explained(error)
-            reasons.append(f"{host}:{port}: {why}")
-    _log.warning("no broker for a page: %s", "; ".join(reasons))
+            reasons.append(f"{host}:{port}: {_reason(error)}")
+    _log.info("no broker for a page: %s", "; ".join(reasons))  # which the page shows, and tries again
     raise BrokerAway("; ".join(reasons))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, asyncio.TimeoutError):
+        return f"no answer within {CONNECT_S:.0f} s"
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno is not None:
+        return os.strerror(error.errno) if error.errno > 0 else str(error)  # below 0: of the resolver
+    return explained(error)
 
 
 def shortened(reason: str) -> str:

@@ -119,6 +119,16 @@ class Package:
         """Bytes of all constants."""
         return sum(one.nbytes for one in self._arrays)
 
+    def extents(self, block: int) -> list[tuple[int, int]]:
+        """Where a block's constants are in the file: first byte and end of each."""
+        held = (self._arrays[i] for i in self.program.arrays_of(block))
+        return [(one.offset, one.offset + one.nbytes) for one in held]
+
+    def header_extents(self, size: int) -> list[tuple[int, int]]:
+        """Where all is that has to be read before an array can be: the file has `size` bytes."""
+        begin = _PREAMBLE.unpack(self._held[: _PREAMBLE.size])[3]
+        return [(0, _PREAMBLE.size), (begin, size)]
+
     def segment_bytes(self, blocks: Sequence[int]) -> int:
         """Bytes of memory that one more segment of these blocks takes: XNNPACK's copy of weights, and activations.
 

@@ -5,9 +5,11 @@ Weights are seeded noise. An engine makes of a sketch what it runs.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,12 +48,27 @@ class Sketch:
 
 def packaged(sketch: Sketch) -> Package:
     """The sketch as a package, in a file without a name."""
+    with tempfile.TemporaryDirectory(prefix="trisect-sketch-", dir=SPACIOUS) as folder:
+        path = Path(folder) / f"{sketch.name}{SUFFIX}"
+        write(path, _draft(sketch, sketch.name, 0), {})
+        return Package(path)
+
+
+def save(sketch: Sketch, path: Path, *, seed: int = 0, preprocess: str = "none") -> None:
+    """Write the sketch to a package with weights of this seed, named by what is in it. Raises ModelError."""
+    drawn = hashlib.sha256(json.dumps([asdict(sketch), seed]).encode())
+    for make in _draft(sketch, "", seed).arrays:
+        drawn.update(make().data)
+    write(path, _draft(sketch, drawn.hexdigest()[:32], seed), {"source": sketch.name, "preprocess": preprocess})
+
+
+def _draft(sketch: Sketch, digest: str, seed: int) -> Draft:
     tensors = [Tensor(0, "image", (1, *sketch.image), "float32")]
     blocks = [Block(0, "input", "input", (), (), (0,))]
     ops: list[tuple[Op, ...]] = [()]
     arrays: list[Array] = []
     number = {"image": 0}
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(seed)
     for index, layer in enumerate(sketch.layers, start=1):
         inputs = tuple(number[name] for name in layer.inputs)
         given = tensors[inputs[0]].shape
@@ -63,11 +80,8 @@ def packaged(sketch: Sketch) -> Package:
         blocks.append(Block(index, layer.name, layer.kind, (layer.name,), inputs, (index,), parameters, macs))
         ops.append((Op(layer.kind, inputs, (index,), held, options),))
         number[layer.name] = index
-    graph = ModelGraph(sketch.name, sketch.name, tuple(tensors), tuple(blocks), (0,), (len(tensors) - 1,))
-    with tempfile.TemporaryDirectory(prefix="trisect-sketch-", dir=SPACIOUS) as folder:
-        path = Path(folder) / f"{sketch.name}{SUFFIX}"
-        write(path, Draft(graph, tuple(ops), tuple(partial(np.asarray, array) for array in arrays)), {})
-        return Package(path)
+    graph = ModelGraph(sketch.name, digest, tuple(tensors), tuple(blocks), (0,), (len(tensors) - 1,))
+    return Draft(graph, tuple(ops), tuple(partial(np.asarray, array) for array in arrays))
 
 
 def _sizes(layer: Layer, given: tuple[int, ...]) -> tuple[list[tuple[int, ...]], tuple[int, ...], int, dict[str, Any]]:

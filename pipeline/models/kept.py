@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ModelError
 from pipeline.lite.package import SUFFIX, Package
 
 _log = logging.getLogger(__name__)
@@ -40,6 +40,25 @@ def limit_bytes() -> float:
     return gigabytes * GIGABYTE
 
 
+def too_small(what: str, needed: float, limit: float) -> ModelError:
+    """The error of something that has more bytes than packages may take."""
+    return ModelError(
+        f"{what} take {needed / GIGABYTE:.2f} GB of the disk, and {LIMIT_VARIABLE} allows {limit / GIGABYTE:.2f}; "
+        "raise it, or give the node's memory_mb, so that plans keep within it",
+        size=int(needed),
+        limit=int(limit),
+    )
+
+
+def taken_bytes(directory: Path) -> int:
+    """What the packages in the folder take of the disk."""
+    taken = 0
+    for path in directory.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(OSError):
+            taken += _taken_bytes(path.stat())
+    return taken
+
+
 def opened(path: Path, name: str | None) -> Package | None:
     """The package, which stays on the disk as long as this object lives; None if it is not there. Raises ModelError."""
     try:
@@ -51,7 +70,7 @@ def opened(path: Path, name: str | None) -> Package | None:
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(held, fcntl.LOCK_SH)
-        if not _is_at(path, held):  # removed, or replaced, before it was locked
+        if not is_at(path, held):  # removed, or replaced, before it was locked
             os.close(held)
             return opened(path, name)
         package = Package(path, name=name)
@@ -95,7 +114,7 @@ def _pruned(directory: Path, most_bytes: float) -> list[Path]:
         with contextlib.suppress(OSError):
             found = path.stat()
             if path.suffix == SUFFIX and not path.name.startswith("."):
-                packages.append((found.st_mtime, found.st_size, path))
+                packages.append((found.st_mtime, _taken_bytes(found), path))
             elif time.time() - found.st_mtime > _LEFT_OVER_S:
                 path.unlink()
     too_much = sum(size for _, size, _ in packages) - most_bytes
@@ -108,6 +127,11 @@ def _pruned(directory: Path, most_bytes: float) -> list[Path]:
     return removed
 
 
+def _taken_bytes(found: os.stat_result) -> int:
+    """What a file takes of the disk: one that comes in pieces has holes."""
+    return min(found.st_size, found.st_blocks * 512)
+
+
 def _remove(path: Path) -> bool:
     """Whether the package is gone."""
     try:
@@ -118,7 +142,7 @@ def _remove(path: Path) -> bool:
         return False
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_at(path, held):
+        if is_at(path, held):
             path.unlink()
     except OSError:  # in use, or not ours to remove
         return False
@@ -127,7 +151,7 @@ def _remove(path: Path) -> bool:
     return True
 
 
-def _is_at(path: Path, held: int) -> bool:
+def is_at(path: Path, held: int) -> bool:
     """Whether the open file is still the one at this path."""
     try:
         return os.path.samestat(path.stat(), os.fstat(held))

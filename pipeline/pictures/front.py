@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -65,14 +66,18 @@ class _Axis:
         return self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> Iterator[float]:
-        for step in range(_TICKS):
-            yield self.low + (self.high - self.low) * (step + 0.5) / _TICKS
+        """Round values: multiples of 1, 2 or 5 of some decade, at most `_TICKS` of them."""
+        least = (self.high - self.low) / _TICKS
+        decade = 10.0 ** math.floor(math.log10(least))
+        step = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= least)
+        for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1):
+            yield number * step
 
 
 def _grid(across: _Axis, up: _Axis, top: float) -> Iterator[str]:
     for tick in up.ticks():
         yield line(_LEFT, up.at(tick), _LEFT + _WIDTH, up.at(tick))
-        yield text(_LEFT - 6, up.at(tick) + 4, three_digits(tick), anchor="end")
+        yield text(_LEFT - 6, up.at(tick) + 4, f"{tick:.4g}", anchor="end")
     for tick in across.ticks():
         yield line(across.at(tick), top, across.at(tick), top + _HEIGHT)
-        yield text(across.at(tick), top + _HEIGHT + 16, three_digits(tick), anchor="middle")
+        yield text(across.at(tick), top + _HEIGHT + 16, f"{tick:.4g}", anchor="middle")

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from nodes.config.plan_request import PlanRequest
 from nodes.protocol.messages import LinkReport, NodeInfo, Report
+from nodes.protocol.packages import Holdings, PublishedPackage
 from nodes.tier.machine.actions import Log, Refuse
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
 from pipeline.graph import ModelGraph
@@ -50,6 +51,20 @@ class ManifestArrived:
     """A model's graph."""
 
     graph: ModelGraph
+
+
+@dataclass(frozen=True, slots=True)
+class PackageArrived:
+    """A package of a model is published."""
+
+    package: PublishedPackage
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingsArrived:
+    """A process said which pieces of packages it holds."""
+
+    holdings: Holdings
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +143,8 @@ Told: TypeAlias = (
     | LinkArrived
     | TelemetryArrived
     | ManifestArrived
+    | PackageArrived
+    | HoldingsArrived
     | PlanSeen
     | ConnectionLost
     | ConnectionRestored

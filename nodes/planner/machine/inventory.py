@@ -16,9 +16,11 @@ from nodes.planner.machine.admission import sender_of, why_no_room
 from nodes.planner.machine.agenda import Agenda, Need
 from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.events import (
+    HoldingsArrived,
     InfoArrived,
     LinkArrived,
     ManifestArrived,
+    PackageArrived,
     PlannerAction,
     PlanSeen,
     ProfileArrived,
@@ -32,6 +34,7 @@ from nodes.planner.machine.static_costs import StaticCosts
 from nodes.planner.machine.stream import PlannedStream
 from nodes.planner.machine.utilisation import Rates
 from nodes.protocol.messages import LifeState
+from nodes.protocol.packages import family_of
 from nodes.protocol.peers import EPOCHS_AHEAD, MOST_FIRST_EPOCH
 from nodes.tier.machine.actions import Log, Refuse
 from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
@@ -114,6 +117,11 @@ class Inventory:
                 return self._telemetry_arrived(event, now)
             case ManifestArrived():
                 return self._manifest_arrived(event, now)
+            case PackageArrived():
+                self.registry.fetches.learn_package(event.package)
+                return []
+            case HoldingsArrived():
+                return self._holdings_arrived(event, now)
             case PlanSeen():
                 return self._plan_seen(event, now)
             case ConnectionLost():
@@ -260,11 +268,15 @@ class Inventory:
     def _serve(self, name: StreamId, device: NodeId, model: str) -> None:
         configured = self.plan_requests.get(name) or PlanRequest()
         before = self.streams.get(name)
+        rolled_from = before.plan if before is not None and before.binding.device == device else None
         if before is not None:
             self._models[before.binding.model].discard(name)
             self._devices[before.binding.device].discard(name)
             self._release(before)
         self.streams[name] = PlannedStream(name, StreamBinding(device, model), configured)
+        if rolled_from is not None and family_of(rolled_from.model) == family_of(model):
+            self.streams[name].rolled_from, self.streams[name].rolled_at = rolled_from, self.now
+            self.streams[name].requested = before.requested if before is not None else None
         self._models.setdefault(model, set()).add(name)
         self._devices.setdefault(device, set()).add(name)
         self._adopt(name)
@@ -324,6 +336,15 @@ class Inventory:
         if event.graph.digest not in self.registry.graphs:
             self.registry.learn_graph(event.graph)
             self.agenda.mark(self.streams)
+        return []
+
+    def _holdings_arrived(self, event: HoldingsArrived, now: float) -> list[PlannerAction]:
+        """A node to which pieces come is at it, however long that takes."""
+        node = event.holdings.node
+        if self.registry.fetches.learn_holdings(event.holdings):
+            for name in sorted(self._members.get(node, ())):
+                stream = self.streams[name]
+                stream.preparing = {key: now if key[0] == node else at for key, at in stream.preparing.items()}
         return []
 
     def _plan_seen(self, event: PlanSeen, now: float) -> list[PlannerAction]:

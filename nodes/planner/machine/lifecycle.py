@@ -13,6 +13,7 @@ from nodes.planner.machine.events import (
     PlannerAction,
     PublishPlan,
 )
+from nodes.planner.machine.fetches import Fetch
 from nodes.planner.machine.gain import next_trial_s
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.problem import PlanningProblem
@@ -40,6 +41,12 @@ SAME_NEWS_S = 60.0
 """...so long after it: what leaves its band to and fro would fill the log."""
 COMPARED = 2
 """Plans that are looked at: the best, and the next best, which is named beside it."""
+LOOKED_AT = 6
+"""Where no plan runs that could go on while a better one's nodes fetch."""
+LONG_FETCH_S = 5.0
+VERSION_GRACE_S = 10.0
+"""So long a stream's other nodes have to hear of a new version of its model."""
+VERSION_LOOK_S = 0.5
 
 
 def _refusals(inventory: Inventory, name: StreamId, stream: PlannedStream) -> list[PlannerAction]:
@@ -124,6 +131,8 @@ def _decided(
     inventory: Inventory, name: StreamId, stream: PlannedStream, now: float, wall_ts: float, *, quick: bool
 ) -> list[PlannerAction]:
     actions = _refusals(inventory, name, stream) + _overdue(inventory, stream, now)
+    if _waits_for_version(inventory, stream, now):
+        return actions
     try:
         graph = inventory.registry.graph_of(stream.binding)
         lacking, (problem, priced_plans) = "", priced_plans_of(inventory, stream, graph, stream.forced, quick=quick)
@@ -137,12 +146,12 @@ def _decided(
             for priced_plan in priced_plans
             if not is_refused_by_device(inventory, stream, assignment_of(priced_plan))
         )
-        priced_plans = list(islice(acceptable, COMPARED))
+        priced_plans = list(islice(acceptable, COMPARED if _runs(inventory, stream) else LOOKED_AT))
         if not (fallback := fallback_of(inventory, stream, graph)) and not priced_plans:
             raise PlanError(f"{stream.binding.device} has refused all there are")
     except TrisectError as error:
         return actions + _say(stream, f"no plan for stream {name} yet: {error}")
-    best = fallback or priced_plans[0]
+    best = fallback or _soonest(inventory, stream, graph, priced_plans)
     decided = verdict(Situation(inventory, stream, graph, best, now))
     registry, binding = inventory.registry, stream.binding
     if wrong := registry.remarks(binding):
@@ -166,6 +175,51 @@ def _decided(
         stream.adopted = False
         actions.append(PublishPlan(stream.plan, graph))
     return actions
+
+
+def _waits_for_version(inventory: Inventory, stream: PlannedStream, now: float) -> bool:
+    """Whether nodes of the plan under the version before have not said yet that they have the new one's header.
+
+    They hear of it within a moment of each other. A plan without them would have their blocks fetched elsewhere.
+    """
+    before, registry = stream.rolled_from, inventory.registry
+    if before is None or stream.plan is not None or now >= stream.rolled_at + VERSION_GRACE_S:
+        return False
+    late = [
+        node
+        for node in before.members
+        if registry.peers.alive(node) and stream.binding.model not in registry.infos[node].models
+    ]
+    if late:
+        inventory.agenda.at(now + VERSION_LOOK_S, stream.name)
+    return bool(late)
+
+
+def _runs(inventory: Inventory, stream: PlannedStream) -> bool:
+    """Whether frames go on under a plan while the nodes of another one prepare it."""
+    plan, registry = stream.plan or stream.rolled_from, inventory.registry
+    return plan is not None and all(registry.peers.alive(node) for node in plan.nodes.values())
+
+
+def _fetches(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, plan: PricedPlan) -> tuple[Fetch, ...]:
+    fetches = inventory.registry.fetches
+    return fetches.of_plan(stream.binding.model, graph, plan.placement, plan.nodes, plan.tiling)
+
+
+def _soonest(
+    inventory: Inventory, stream: PlannedStream, graph: ModelGraph, priced_plans: Sequence[PricedPlan]
+) -> PricedPlan:
+    """The best plan; where nothing runs meanwhile, one whose nodes have what they need in a fraction of the time.
+
+    The best one follows when it is better by the margin: then its nodes fetch while that one runs.
+    """
+    best = priced_plans[0]
+    if _runs(inventory, stream):
+        return best
+    seconds = [max((one.seconds for one in _fetches(inventory, stream, graph, p)), default=0.0) for p in priced_plans]
+    if seconds[0] < LONG_FETCH_S:
+        return best
+    return next((p for p, s in zip(priced_plans, seconds, strict=True) if s <= seconds[0] / 4), best)
 
 
 def _count_trial(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, decided: Publish, now: float) -> None:
@@ -201,6 +255,9 @@ def _publish(
     unsure = estimated_nodes(inventory, stream)
     doubt = f"; estimated, not measured, for {', '.join(unsure)}" if unsure else ""
     compared, runner_up = problem.compared(best, priced_plans)
+    fetching = "".join(f"; {one}" for one in _fetches(inventory, stream, problem.graph, best))
+    if fetching and _runs(inventory, stream):
+        fetching += ", while the plan before runs on"
     registry, model = inventory.registry, stream.binding.model
     compared += registry.difference(model, best.nodes) + registry.undecoded(stream.binding, best.nodes)
     plan = Plan(
@@ -212,7 +269,7 @@ def _publish(
         placement=best.placement,
         predicted=best.predicted,
         planner=stream.planner_of(best),
-        reason=f"{why}; {compared}{doubt}",
+        reason=f"{why}; {compared}{fetching}{doubt}",
         created_ts=wall_ts,
         objective=stream.plan_request.objective,
         runner_up=runner_up,

@@ -13,6 +13,7 @@ from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.costs.transfers import link_between
 from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.equality import Equality
+from nodes.planner.machine.fetches import Fetches
 from nodes.planner.machine.utilisation import Loads, StreamLoad
 from nodes.protocol.messages import Applied, LifeState, NodeInfo, NodeState
 from nodes.protocol.peers import Peers
@@ -44,6 +45,7 @@ class Registry:
     blocks: BlockSeconds = field(init=False)
     learned: NodeCosts = field(init=False)
     loads: Loads = field(default_factory=Loads)
+    fetches: Fetches = field(init=False)
     _by_tier: dict[tuple[str, bool], list[NodeId]] = field(default_factory=dict)
     _owners: dict[StreamId, set[NodeId]] = field(default_factory=dict)
     _epochs_seen: dict[StreamId, dict[NodeId, int]] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Registry:
     def __post_init__(self) -> None:
         self.blocks = BlockSeconds(self.infos, self.graphs)
         self.learned = NodeCosts(self.blocks)
+        self.fetches = Fetches(self.learned.link)
 
     def validate(self) -> None:
         """Assert what always holds."""

@@ -28,6 +28,8 @@ Assignment: TypeAlias = tuple[Placement, tuple[tuple[Tier, str], ...], Tiling | 
 class PlannedStream:
     """`unsure` are nodes that were priced by an estimate when the present plan was published.
 
+    `rolled_from` is the plan of the model's version before, which runs until a plan of this one is ready;
+    `rolled_at` when that was.
     `requested` is the request that a person sent, in place of the configured one. `last_good` is the last plan that
     its device made active, `refused_by_device` what its device refused, with its session; `preparing` since when each
     node is at it. `untiled_only` are coordinators that refused tiles, with their sessions. `priced_at` is when the
@@ -58,6 +60,8 @@ class PlannedStream:
     assumed: Mapping[NodeId, NodeSnapshot] = field(default_factory=dict)
     before: Mapping[NodeId, NodeSnapshot] = field(default_factory=dict)
     drift_reasons: tuple[str, ...] = ()
+    rolled_from: Plan | None = None
+    rolled_at: float = 0.0
     solved: dict[Placement | None, tuple[Any, PlanningProblem, Sequence[PricedPlan]]] = field(default_factory=dict)
 
     def assume(self, now: Mapping[NodeId, NodeSnapshot], band: float) -> None:

@@ -105,11 +105,12 @@ class SendFailure:
 
 @dataclass(frozen=True, slots=True)
 class DecodeFrame:
-    """Record an entered frame, and make it what its graph begins with."""
+    """Record an entered frame, and make it what this model's graph begins with; again for a new version of it."""
 
     stream: StreamId
     sequence: int
     pending_frame: Any
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class CloseFrame:
     """Publish the frame's one result: all outputs by tensor id, or the error that stands for them.
 
     `of_frame` says that the frame itself is at fault, `was_alone` that no frame of the stream was before it on its way,
-    and that it was submitted once.
+    and that it was submitted once. `model` is the one that has answered.
     """
 
     stream: StreamId
@@ -138,6 +139,7 @@ class CloseFrame:
     error: str = ""
     of_frame: bool = False
     was_alone: bool = False
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

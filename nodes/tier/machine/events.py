@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from nodes.protocol.messages import Applied, NodeState
 from nodes.protocol.work import Work
+from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.wire import Array, FrameKey, Trace
 
@@ -17,6 +18,15 @@ class PlanArrived:
     """The planner published a plan."""
 
     plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class ModelArrived:
+    """A model is here under this name, a version of its own; these streams of this device go over to it."""
+
+    name: str
+    graph: ModelGraph
+    streams: tuple[StreamId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +126,26 @@ class FrameOffered:
 
 @dataclass(frozen=True, slots=True)
 class FrameDecoded:
-    """An entered frame is what its graph begins with, by tensor id: the frame itself, or the model's inputs."""
+    """An entered frame is what a graph begins with, by tensor id: the frame itself, or the model's inputs.
+
+    `model` is the one whose graph that is; None: that of the model that it entered for.
+    """
 
     stream: StreamId
     sequence: int
     inputs: Mapping[int, Array]
     decode_seconds: float
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FrameUndecodable:
-    """An entered frame is no input of the model."""
+    """An entered frame is no input of this model; None: of the one that it entered for."""
 
     stream: StreamId
     sequence: int
     message: str
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +187,7 @@ class Tick:
 
 Event: TypeAlias = (
     PlanArrived
+    | ModelArrived
     | Prepared
     | PrepareFailed
     | PeerStateArrived

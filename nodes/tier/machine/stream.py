@@ -53,12 +53,14 @@ class Frame:
     """An open frame. `due_at` is when it is to be submitted (again); `epoch` is 0 until it was.
 
     `attempts_before` are set aside for an earlier process of this device: what it sent is not to be taken for ours.
-    `submitted` has the plan of each attempt, the newest `MOST_ATTEMPTS` of them.
+    `submitted` has the plan of each attempt, the newest `MOST_ATTEMPTS` of them. `inputs` are those of `model`, of
+    which another version may want others.
     """
 
     pending_frame: Any
     due_at: float
     attempts_before: int = 0
+    model: str = ""
     inputs: Mapping[int, Array] | None = None
     decode_seconds: float = 0.0
     epoch: int = 0
@@ -77,11 +79,17 @@ class StreamOwner:
     """The device's half of the protocol, for one stream."""
 
     def __init__(
-        self, me: NodeId, settings: StreamSettings, graph: ModelGraph, epochs: EpochTable, peers: Peers
+        self,
+        me: NodeId,
+        settings: StreamSettings,
+        graphs: Mapping[str, ModelGraph],
+        epochs: EpochTable,
+        peers: Peers,
     ) -> None:
         self.settings = settings
+        self.model = settings.model
         self._me = me
-        self._graph = graph
+        self._graphs = graphs
         self._epochs = epochs
         self._peers = peers
         self._plans: dict[int, Plan] = {}
@@ -94,6 +102,11 @@ class StreamOwner:
     def applied(self, own: StreamApplied) -> StreamApplied:
         """The state to announce of the stream: this node's readiness, and the epochs that other nodes must keep."""
         return replace(own, active=self.active, holds=tuple(sorted(self._plans)))
+
+    @property
+    def active_model(self) -> str | None:
+        """The model of the plan that frames go through at present."""
+        return self._plans[self.active].model if self.active is not None else None
 
     def plan_arrived(self, plan: Plan) -> None:
         """Remember a newer plan; one that was never activated is superseded, one of the same epoch replaced."""
@@ -114,13 +127,13 @@ class StreamOwner:
     def frame_decoded(self, event: FrameDecoded) -> None:
         """An entered frame is ready to be submitted."""
         frame = self.open.get(event.sequence)
-        if frame is not None:
+        if frame is not None and event.model in {None, frame.model}:
             frame.inputs, frame.decode_seconds = event.inputs, event.decode_seconds
 
     def frame_undecodable(self, event: FrameUndecodable) -> list[Action]:
         """An entered frame that is no input is answered with an error."""
         frame = self.open.get(event.sequence)
-        if frame is None or frame.inputs is not None:
+        if frame is None or frame.inputs is not None or event.model not in {None, frame.model}:
             return []  # the shell failed after it had decoded the frame, which is under way or answered by now
         return self._close(self._key(event.sequence, frame), event.message, of_frame=True)
 
@@ -133,17 +146,35 @@ class StreamOwner:
             return [self._count("unasked_answers_total")]
         frame.outputs[event.tensor] = event.array
         frame.trace = merge(frame.trace, event.trace)
-        if not frame.outputs.keys() >= set(self._graph.outputs):
+        if not frame.outputs.keys() >= set(self._outputs_of(frame)):
             return []
         self._learn_latency(frame, now - frame.submitted_at)
         return self._close(event.key, "")
 
     def _is_asked(self, frame: Frame, event: OutputArrived) -> bool:
-        """True when this attempt's plan has the sender make this output."""
+        """True when this attempt's plan has the sender make this output.
+
+        Answers of an earlier version of the model are none to a frame that was submitted again under another: they are
+        not equal, and two halves of two answers would be no answer.
+        """
         plan = frame.submitted.get(event.key.attempt)
-        if plan is None or plan.epoch != event.key.epoch or event.tensor not in self._graph.outputs:
+        if plan is None or plan.epoch != event.key.epoch or plan.digest != frame.submitted[frame.attempt].digest:
             return False
-        return plan.nodes[plan.placement[self._graph.producer[event.tensor]]] == event.sender
+        graph = self._graphs[plan.model]
+        if event.tensor not in graph.outputs:
+            return False
+        return plan.nodes[plan.placement[graph.producer[event.tensor]]] == event.sender
+
+    def _outputs_of(self, frame: Frame) -> tuple[int, ...]:
+        """Tensors that answer the frame, as it was submitted last."""
+        plan = frame.submitted.get(frame.attempt)
+        return self._graphs[plan.model if plan is not None else self.model].outputs
+
+    def graph_asked(self, key: FrameKey) -> ModelGraph:
+        """The graph under which this attempt was submitted; of one that is not known, the present one."""
+        frame = self.open.get(key.sequence)
+        plan = frame.submitted.get(key.attempt) if frame is not None else None
+        return self._graphs[plan.model if plan is not None else self.model]
 
     def _learn_latency(self, frame: Frame, taken: float) -> None:
         """Learn from frames whose nodes all stayed: an outage's seconds are not the next frame's."""
@@ -190,8 +221,9 @@ class StreamOwner:
             assert frame.attempt >= frame.attempts_before
             assert len(frame.submitted) <= MOST_ATTEMPTS
             assert all(frame.attempts_before < attempt <= frame.attempt for attempt in frame.submitted)
-            assert not frame.submitted or frame.inputs is not None
-            assert frame.outputs.keys() < set(self._graph.outputs), "a frame with all outputs is closed"
+            is_read = frame.inputs is not None
+            assert is_read or not frame.submitted or frame.submitted[frame.attempt].model != frame.model
+            assert frame.outputs.keys() < set(self._outputs_of(frame)), "a frame with all outputs is closed"
 
     def _activate(self) -> list[Action]:
         newest = max(self._plans, default=0)
@@ -237,9 +269,11 @@ class StreamOwner:
                 self._next_sequence += 1
             else:
                 before = ATTEMPTS_SET_ASIDE * (self.settings.first_sequence // SEQUENCES_A_START)
-            self.open[sequence] = Frame(offered.pending_frame, due_at=now, attempts_before=before, attempt=before)
+            model = self.active_model or self.model
+            frame = Frame(offered.pending_frame, due_at=now, attempts_before=before, attempt=before, model=model)
+            self.open[sequence] = frame
             entered = "replayed_total" if offered.sequence is not None else "frames_in_total"
-            actions += [DecodeFrame(self.settings.stream, sequence, offered.pending_frame), self._count(entered)]
+            actions += [DecodeFrame(self.settings.stream, sequence, frame.pending_frame, model), self._count(entered)]
         return actions
 
     def _hasten_disturbed(self, now: float) -> None:
@@ -250,9 +284,14 @@ class StreamOwner:
                 frame.due_at = min(frame.due_at, now + GRACE_S)
 
     def _submit_due(self, now: float) -> list[Action]:
+        assert self.active is not None
         actions: list[Action] = []
+        model = self._plans[self.active].model
         for sequence, frame in self.open.items():
-            if frame.inputs is not None and frame.due_at <= now:
+            if frame.due_at <= now and frame.model != model:
+                frame.model, frame.inputs = model, None
+                actions.append(DecodeFrame(self.settings.stream, sequence, frame.pending_frame, model))
+            elif frame.inputs is not None and frame.due_at <= now:
                 if frame.attempt > frame.attempts_before:
                     actions.append(self._count("resubmitted_total"))
                 actions.append(self._submit(sequence, frame, now))
@@ -262,6 +301,9 @@ class StreamOwner:
         assert self.active is not None
         assert frame.inputs is not None
         plan = self._plans[self.active]
+        before = frame.submitted.get(frame.attempt)
+        if before is not None and before.digest != plan.digest:
+            frame.outputs, frame.trace = {}, ()
         frame.was_alone = frame.attempt == frame.attempts_before and len(self.open) == 1
         frame.attempt += 1
         frame.epoch, frame.submitted_at = self.active, now
@@ -294,8 +336,13 @@ class StreamOwner:
             error=shortened(error, MOST_REASON),
             of_frame=of_frame,
             was_alone=frame.was_alone,
+            model=self._model_of(frame, answered),
         )
         return [close, self._count("error_results_total" if error else "results_total")]
+
+    def _model_of(self, frame: Frame, answered: FrameKey) -> str:
+        plan = frame.submitted.get(answered.attempt)
+        return plan.model if plan is not None else frame.model
 
     def _count(self, name: str) -> Count:
         return Count(name, self.settings.stream)

@@ -43,12 +43,12 @@ class TierMachine:
     def __init__(self, me: NodeId, graphs: Mapping[str, ModelGraph], streams: Iterable[StreamSettings] = ()) -> None:
         self.me = me
         self.peers = Peers()
-        self.epochs = EpochTable(me, graphs)
+        self._graphs = dict(graphs)
+        self.epochs = EpochTable(me, self._graphs)
         self.joins = Joins()
         self.tile_gathers = TileGathers(me, self.peers)
         self.owners = {
-            settings.stream: StreamOwner(me, settings, graphs[settings.model], self.epochs, self.peers)
-            for settings in streams
+            settings.stream: StreamOwner(me, settings, self._graphs, self.epochs, self.peers) for settings in streams
         }
         self._announced: dict[StreamId, StreamApplied] = {}
 
@@ -74,6 +74,8 @@ class TierMachine:
         match event:
             case ev.PlanArrived():
                 return self._plan_arrived(event)
+            case ev.ModelArrived():
+                return self._model_arrived(event)
             case ev.Prepared() | ev.PrepareFailed():
                 return self.epochs.prepared(event)
             case ev.PeerStateArrived():
@@ -116,6 +118,12 @@ class TierMachine:
             return None
         return held.tiled.region(held.graph, key.tile, tensor)
 
+    def expected_output(self, key: FrameKey, tensor: int) -> Tensor | None:
+        """The model's output that this device waits for under these names, if any; likewise."""
+        owner = self.owners.get(StreamId(key.stream))
+        graph = owner.graph_asked(key) if owner is not None else None
+        return graph.tensors[tensor] if graph is not None and tensor in graph.outputs else None
+
     def validate(self) -> None:
         """Assert what always holds; tests do after each event."""
         self.epochs.validate()
@@ -140,6 +148,13 @@ class TierMachine:
             self._announced = applied
             actions.append(AnnounceApplied(applied))
         return actions
+
+    def _model_arrived(self, event: ev.ModelArrived) -> list[Action]:
+        """Open frames finish under the version that they were submitted under; a plan of the new one moves the rest."""
+        self._graphs[event.name] = event.graph
+        for stream in event.streams:
+            self.owners[stream].model = event.name
+        return []
 
     def _plan_arrived(self, event: ev.PlanArrived) -> list[Action]:
         if why_not := self.epochs.why_not(event.plan):

@@ -1,4 +1,4 @@
-// A frame's answer in words, and drawn on its picture: classes, boxes.
+// A frame's answer in words, and drawn on its picture: classes, boxes, points.
 
 import { list, number, text } from './checked.js';
 import { share } from './format.js';
@@ -11,6 +11,8 @@ export function answerWords(raw) {
   if (!raw) return '';
   const boxes = boxesOf(raw);
   if (raw.task === 'detect') return boxes.length ? counted(boxes.map((box) => box.label)) : 'nothing found';
+  if (Array.isArray(raw.shares)) return list(raw.shares, 4).map((one) => `${text(one?.label, 60)} ${share(number(one?.share))}`).join(', ');
+  if (Array.isArray(raw.keypoints)) return `${raw.keypoints.length} points`;
   if (Array.isArray(raw.top) && raw.top.length) return list(raw.top, 3).map((one) => `${text(one?.label, 60)} ${share(number(one?.score))}`).join(', ');
   if (raw.values && typeof raw.values === 'object') return Object.entries(raw.values).slice(0, 4).map(([name, value]) => `${text(name, 40)} ${number(value)?.toPrecision(4) ?? ''}`).join(', ');
   return text(raw.task, 40);
@@ -42,10 +44,18 @@ export function drawAnswer(context, raw, x, y) {
   context.lineWidth = 2;
   context.textBaseline = 'top';
   for (const { corners: [left, top, right, bottom], label, score } of boxesOf(raw)) {
-    const colour = `hsl(${(hash(label) % HUES) * (360 / HUES)} 90% 60%)`;
+    const colour = colourOf(label);
     context.strokeStyle = colour;
     context.strokeRect(left * x, top * y, (right - left) * x, (bottom - top) * y);
     caption(context, `${label}${score === null ? '' : ` ${share(score)}`}`, left * x, Math.max(0, top * y - 16), colour);
+  }
+  for (const point of list(raw.keypoints, MOST_BOXES)) {
+    const [left, top] = [number(point?.x), number(point?.y)];
+    if (left === null || top === null) continue;
+    context.fillStyle = colourOf(text(point.label, 60));
+    context.beginPath();
+    context.arc(left * x, top * y, 3.5, 0, 2 * Math.PI);
+    context.fill();
   }
   const best = list(raw.top, 1)[0];
   if (best && !raw.boxes) caption(context, `${text(best.label, 40)} ${share(number(best.score))}`, 6, context.canvas.height - 22, '#ffffff');
@@ -57,6 +67,10 @@ function caption(context, words, left, top, colour) {
   context.fillRect(left, top, width + 8, 16);
   context.fillStyle = colour;
   context.fillText(words, left + 4, top + 2);
+}
+
+function colourOf(label) {
+  return `hsl(${(hash(label) % HUES) * (360 / HUES)} 95% 72%)`;
 }
 
 function hash(label) {

@@ -21,6 +21,7 @@ from pipeline.prepare.unsupported import check_model
 from pipeline.tensorflow_runtime import keras, tf
 from pipeline.verify.cuts import splits
 from tests import wilder_models
+from tests.effort import TIMES
 from tests.networks import trained
 from tests.wild_models import RUN, Doubled
 
@@ -72,7 +73,8 @@ def _agrees(path: Path, sizes: tuple[int, ...] = (), tolerance: float = 1e-5) ->
             assert made[tensor].shape == expected.shape
             assert made[tensor].dtype == expected.dtype
             assert relative_difference(made[tensor], expected) <= tolerance
-    assert all(split.equal for split in splits(ENGINE, prepared, given, made, placements=1, seed=seed))
+    if TIMES > 1:  # of random networks and the zoo's, cuts are tried in every run: tests/properties/test_segments.py
+        assert all(split.equal for split in splits(ENGINE, prepared, given, made, placements=1, seed=seed))
 
 
 ALL = {**RUN, **wilder_models.RUN}

@@ -250,7 +250,7 @@ def test_no_more_frames_than_the_window_are_open() -> None:
     assert stream.offer() == []
     assert len(stream.owner.backlog) == 2
     actions = stream.answer(first)
-    assert all_of(do.DecodeFrame, actions) == [do.DecodeFrame(CAM, 3, "ticket 3")]
+    assert all_of(do.DecodeFrame, actions) == [do.DecodeFrame(CAM, 3, "ticket 3", "chain")]
     assert counted(actions) == ["results_total", "frames_in_total"]
 
 
@@ -259,7 +259,7 @@ def test_a_live_frame_that_waits_gives_way_to_a_fresher_one_and_is_counted() -> 
     at = stream.submit(1)
     assert stream.offer(live=True) == []
     assert stream.offer(live=True) == [do.DropFrame(CAM, "ticket 2"), do.Count("dropped_at_source_total", CAM)]
-    assert all_of(do.DecodeFrame, stream.answer(at)) == [do.DecodeFrame(CAM, 2, "ticket 3")]
+    assert all_of(do.DecodeFrame, stream.answer(at)) == [do.DecodeFrame(CAM, 2, "ticket 3", "chain")]
 
 
 def test_a_frame_that_is_not_live_never_gives_way() -> None:
