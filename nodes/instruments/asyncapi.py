@@ -42,6 +42,8 @@ _WORDS: Final[Mapping[str, str]] = {
     "Frame": "An encoded image (JPEG, PNG), an array as NPY, or a msgpack map of arrays.",
     "Output": "A frame's output tensor in chunks, as TensorChunk.",
     "ClassMap": "A map of classes as a grey PNG whose pixels are the classes, with stream and sequence as text in it.",
+    "Fetch": "Asks who holds a package for pieces of it; the answer goes to the response topic.",
+    "Piece": "A part of a package, for the node that asked for it.",
     "PublishedPackage": "A package that an operator has published, by its digest.",
     "Version": "The version of a model that nodes should hold.",
     "Holdings": "The packages that a node holds.",
