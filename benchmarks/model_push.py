@@ -110,7 +110,8 @@ class Node:
         """End; what has come stays on the disk."""
         self.received_before += self.exchange.received_bytes_total
         self.exchange.stop()
-        self.session.stop()
+        topic = Namespace(self._config.pipeline).topic(topics.HOLDINGS, node=self._name)
+        self.session.stop({topic: b""})
 
     @property
     def received(self) -> int:

@@ -105,7 +105,7 @@ def _run(broker: Server, stamp: Callable[[], Any]) -> None:
 
 
 @app.command()
-def acl(folder: Annotated[Path, typer.Argument(help="Of `trisect init`.")]) -> None:
+def acl(folder: Annotated[Path, typer.Argument(help="The folder that `trisect init` made.")]) -> None:
     """Print who may write and read which topics, as mosquitto's ACL file."""
     from broker import acl as access
     from broker.topics import Namespace

@@ -39,7 +39,7 @@ def init(
     edge: Annotated[list[str] | None, typer.Option(help="A node's id; may be repeated.")] = None,
     cloud: Annotated[list[str] | None, typer.Option(help="A node's id; may be repeated.")] = None,
     config: Annotated[Path | None, typer.Option(help="A configuration to take instead of making one.")] = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Nothing asked: a network, three nodes, photos.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Ask nothing: a network, three nodes, photos.")] = False,
     bridge: Annotated[
         str | None, typer.Option(metavar="HOST", help="A second broker in the cloud, joined by a bridge; its address.")
     ] = None,
@@ -104,9 +104,9 @@ def enrol(
     ] = None,
     stream: Annotated[list[str] | None, typer.Option(help="A camera's stream; may be repeated; default: all.")] = None,
     days: DaysOption = 365,
-    again: Annotated[bool, typer.Option("--again", help="Although it is enrolled, or was revoked.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Enrol a member again, also a revoked one.")] = False,
 ) -> None:
-    """Let members in: one file for each, good for `trisect node --enrolment FILE` and all that takes --config."""
+    """Enrol members: one file for each, which all commands with --config take, as `trisect node --enrolment FILE`."""
     from broker.acl import ROLES
     from nodes.enrolment.folder import PipelineFolder
 
@@ -154,7 +154,7 @@ def revoke(
 
 def members(
     folder: FolderOption = HERE,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """List who is enrolled, with roles and the end of each certificate."""
     from rich.table import Table

@@ -33,8 +33,8 @@ def scission(
     cloud: TierFilters = None,
     top: Annotated[int, typer.Option(help="How many answers.", min=1)] = 5,
     input_mb: Annotated[float, typer.Option(help="Megabytes of a frame.")] = 0.15,
-    device_upload: Annotated[float | None, typer.Option(help="At most, in MB.")] = None,
-    edge_upload: Annotated[float | None, typer.Option(help="At most, in MB.")] = None,
+    device_upload: Annotated[float | None, typer.Option(help="MB a frame that may leave this tier.")] = None,
+    edge_upload: Annotated[float | None, typer.Option(help="MB a frame that may leave this tier.")] = None,
     device_time: TimeFilter = None,
     edge_time: TimeFilter = None,
     cloud_time: TimeFilter = None,
@@ -72,7 +72,7 @@ def profile(
     models: Annotated[list[str], typer.Argument(help="Models of the zoo, .keras files, or `all`: the papers' 22.")],
     directory: Annotated[Path, typer.Option("-o", "--output", help="Where the files go.")] = Path("profiles"),
     threads: ThreadsOption = None,
-    repeats: Annotated[int, typer.Option(help="At most so many runs; a slow model takes fewer.", min=1)] = 10,
+    repeats: Annotated[int, typer.Option(help="Runs at most; a slow model takes fewer.", min=1)] = 10,
     engine: EngineOption = "litert",
     weights: WeightsOption = None,
     input_size: InputSizeOption = "",
@@ -98,7 +98,7 @@ def models(
     names: Annotated[list[str] | None, typer.Argument(help="Names of the zoo, or .keras files.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="The whole zoo, not only both papers' networks.")] = False,
     load: Annotated[bool, typer.Option("--load", help="Load each model instead of printing what is known.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     input_size: InputSizeOption = "",
     imports: ImportOption = None,
 ) -> None:
@@ -123,14 +123,14 @@ def verify(
     stack: Annotated[
         str | None, typer.Option(metavar="FROM:TO", help="Tile only this one: its first and last block, both in it.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of placements, stacks and of the frame.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of placements, stacks and the frame.", min=0)] = 0,
     engine: EngineOption = "litert",
     threads: Annotated[int, typer.Option(help="The engine's threads.", min=1)] = 1,
     json_path: ReportOption = None,
     fingerprint: Annotated[
         bool, typer.Option("--fingerprint", help="Only print a hash of the answers to seeded frames.")
     ] = False,
-    frames: Annotated[int, typer.Option(help="Of --fingerprint: equal hashes need equal numbers.", min=1)] = 8,
+    frames: Annotated[int, typer.Option(help="Frames that --fingerprint hashes.", min=1)] = 8,
     exact: Annotated[str, typer.Option(help="everywhere (the same bits on x86 and ARM) or machine.")] = "everywhere",
     input_size: InputSizeOption = "",
     imports: ImportOption = None,

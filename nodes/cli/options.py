@@ -27,11 +27,11 @@ ObjectiveOption = Annotated[
     typer.Option(help="latency, throughput, backbone, price, energy, or weights such as latency=1,backbone=0.05."),
 ]
 InputSizeOption = Annotated[
-    str, typer.Option(metavar="HxW", help="Of a .keras file that leaves its input's size open: 256x256.")
+    str, typer.Option(metavar="HxW", help="The input size of a .keras file that leaves it open: 256x256.")
 ]
 ImportOption = Annotated[
     list[str] | None,
-    typer.Option("--import", metavar="PACKAGE", help="Registers the layers of a .keras file; may be repeated."),
+    typer.Option("--import", metavar="PACKAGE", help="A package with the layers of a .keras file; may be repeated."),
 ]
 WeightsOption = Annotated[
     str | None, typer.Option(help="seed:N, imagenet, or a weights file; default: seed:0, or a .keras file's own.")
@@ -50,9 +50,9 @@ class Constraints(TypedDict):
 
     raw_stays_on: Annotated[str | None, typer.Option(help="device or edge: the input goes no further.")]
     min_depth: Annotated[int | None, typer.Option(help="Computing blocks before anything leaves the device.")]
-    pin: Annotated[list[str] | None, typer.Option(metavar="BLOCK=TIER", help="Must run there; may be repeated.")]
-    forbid: Annotated[list[str] | None, typer.Option(metavar="BLOCK=TIER", help="Must not; may be repeated.")]
-    exclude: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Gets no blocks; may be repeated.")]
+    pin: Annotated[list[str] | None, typer.Option(metavar="BLOCK=TIER", help="Run this block there; may be repeated.")]
+    forbid: Annotated[list[str] | None, typer.Option(metavar="BLOCK=TIER", help="Never run it there; may be repeated.")]
+    exclude: Annotated[list[str] | None, typer.Option(metavar="NODE", help="No blocks on this node; may be repeated.")]
     upload_limit: Annotated[
         list[str] | None, typer.Option(metavar="LINK=MB", help="Megabytes a frame up device_edge or edge_cloud.")
     ]

@@ -65,8 +65,8 @@ def record(
     frames: Annotated[
         bool, typer.Option("--frames", help="Keep frames and output tensors, too: they show people.")
     ] = False,
-    seconds: Annotated[float | None, typer.Option(min=0.1, help="End after so long; left out: with Ctrl-C.")] = None,
-    most_mb: Annotated[float, typer.Option(min=0.1, help="End when the file has so many megabytes.")] = 1000.0,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after so many seconds; default: Ctrl-C.")] = None,
+    most_mb: Annotated[float, typer.Option(min=0.1, help="Stop when the file has this many megabytes.")] = 1000.0,
 ) -> None:
     """Keep what a running pipeline says in a file, for a bug report or a test; `trisect replay` plays it."""
     from nodes.config.loader import load_config
@@ -124,7 +124,7 @@ def place(
     auto: Annotated[bool, typer.Option("--auto", help="Hand the stream back to the planner.")] = False,
     timeout_s: TimeoutOption = 60.0,
 ) -> None:
-    """Force a placement on a running pipeline, or hand it back to the planner; waits until it is active."""
+    """Place a running stream's blocks by hand, or hand it back to the planner; waits until the plan is active."""
     from nodes.cli.tables import plan_table
     from nodes.client import requests
     from nodes.config.loader import load_config
@@ -162,10 +162,10 @@ def objective(
     reset: Annotated[bool, typer.Option("--reset", help="Back to what the configuration asks for.")] = False,
     timeout_s: TimeoutOption = 60.0,
 ) -> None:
-    """Say what a running stream is planned for: objective and constraints, all at once; waits until it is so.
+    """Set the objective and constraints of a running stream, all at once; waits until the plan is active.
 
-    What is not given is at its default, not as it was. It holds until it is changed again, also for a planner that is
-    started anew.
+    Options that are left out take their defaults, not their present values. The setting holds until it is changed
+    again, also after the planner has restarted.
     """
     from nodes.cli import plan as plan_commands
     from nodes.cli.tables import plan_table
@@ -283,7 +283,7 @@ def drain(
 def forget(
     node: Annotated[str, typer.Argument(help="A node that is gone for good.")],
     config: ConfigOption = DEFAULT_CONFIG,
-    folder: Annotated[Path | None, typer.Option(help="Of `trisect init`, where nodes are enrolled.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="The folder of `trisect init`, where nodes are enrolled.")] = None,
 ) -> None:
     """Clear what the broker retains of a node that is gone; refused while it lives."""
     from nodes.client import requests

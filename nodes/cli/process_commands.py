@@ -82,7 +82,7 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="With --once: as JSON, for scripts.")] = False,
     timeout_s: Annotated[float, typer.Option(help="With --once: how long to wait for the broker and nodes.")] = 10.0,
 ) -> None:
-    """Show nodes, plans, predicted beside measured seconds, and what is in flight, live.
+    """Show nodes, plans, predicted and measured seconds, and frames in flight, live.
 
     With --once the exit code is 1 when a node of the configuration is not there or a stream does not run.
     """

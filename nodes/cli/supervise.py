@@ -65,7 +65,7 @@ def health(
 
 def doctor(
     config: ConfigOption = DEFAULT_CONFIG,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     timeout_s: Annotated[float, typer.Option(help="How long to wait for the broker and for each answer.")] = 5.0,
 ) -> None:
     """Look at this machine and its way to the pipeline; each finding has its remedy. Ends with 1 if one is wrong."""

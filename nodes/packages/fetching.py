@@ -219,10 +219,12 @@ class Fetcher:
         able = [name for name, holder in willing.items() if piece in holder.pieces]
         return min(able, key=lambda name: self._burden(name, willing)), piece
 
-    def _burden(self, name: str, willing: Mapping[str, _Holder]) -> tuple[int, int, str]:
-        """Whom to ask rather: with the least asked for; then who has little, so that who has all is left to others."""
+    def _burden(self, name: str, willing: Mapping[str, _Holder]) -> tuple[int, int, int, str]:
+        """Whom to ask rather: who has not failed, since what a dead process held stays said; then with the least asked
+        for; then who has little, so that who has all is left to others.
+        """
         outstanding = sum(asked.holder == name for asked in self._asked.values())
-        return outstanding // LEAST_ASKED, len(willing[name].pieces), name
+        return willing[name].failed, outstanding // LEAST_ASKED, len(willing[name].pieces), name
 
 
 def _within_longest(free: list[int], share: float) -> int:

@@ -12,8 +12,6 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,27 +33,27 @@ from nodes.session.link_monitor import LinkWatch
 from nodes.session.packet_limit import check_packet_limit, chunk_bytes
 from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
-from nodes.tier import sequences, telemetry
+from nodes.tier import telemetry
 from nodes.tier.answer_format import AnswerFormat
 from nodes.tier.commands import Commands
 from nodes.tier.compute import Compute
 from nodes.tier.frame_decoder import FrameDecoder
 from nodes.tier.frame_ledger import FrameLedger
+from nodes.tier.frame_tracing import tracer_of
 from nodes.tier.inbound import Inbound
 from nodes.tier.introduction import node_info
 from nodes.tier.loading import import_ahead, load, with_input
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
-from nodes.tier.machine.stream import StreamSettings
 from nodes.tier.machine.tier import TierMachine
 from nodes.tier.meter import Meter
 from nodes.tier.outbound import Outbound
+from nodes.tier.owned_streams import settings_of, sources_of
 from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.preparation import Preparation
 from nodes.tier.previews import Previews
 from nodes.tier.pushed_models import Pushed, PushedModels
-from nodes.tier.sources import Source
 from nodes.tier.versions import Versions
 from pipeline.engines.answering import AnsweringEngine, answering, classes_of
 from pipeline.engines.pictured import PicturedEngine, network_of
@@ -63,7 +61,6 @@ from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, Plan, StreamId
 
 if TYPE_CHECKING:
-    from nodes.instruments.tracing import FrameTracer
     from pipeline.engines import Engine
     from pipeline.profiling.profile import Profile
 
@@ -87,7 +84,7 @@ class TierNode:
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
         self._metrics = NodeMetrics(self.section.metrics, node, self.section.tier.label)
-        self._tracer = self._tracer_of(config)
+        self._tracer = tracer_of(config) if self.streams else None
         used = sorted({stream.model for stream in config.streams.values()})
         self._of_files = [name for name in used if not config.models[name].is_pushed]
         self._of_broker = [name for name in used if config.models[name].is_pushed]
@@ -152,14 +149,6 @@ class TierNode:
                 self.presence.comes_back = False
                 raise self._ownership.lost
 
-    def _tracer_of(self, config: Config) -> FrameTracer | None:
-        """For a device whose configuration has `tracing`. Raises ConfigError without OpenTelemetry."""
-        if config.tracing is None or not self.streams:
-            return None
-        from nodes.instruments.tracing import FrameTracer
-
-        return FrameTracer(config.tracing, config.pipeline, version("trisect"))
-
     def stop(self, why: str = "") -> None:
         """End, and say why; from any thread or a signal handler."""
         self._why_stopped = why
@@ -212,7 +201,7 @@ class TierNode:
         named = set(self._versions.model_of.values()) - self._labels.keys()
         self._labels |= {name: labels_of(self.config.models[name]) for name in named}
         self._answers = {name: self._answer_format(name) for name in graphs}
-        self.machine = TierMachine(node, graphs, [self._settings_of(name) for name in self.streams])
+        self.machine = TierMachine(node, graphs, settings_of(self.streams, self._versions.model_of, self._state_dir))
         border = self.presence.border
         self._inbound = Inbound(node, self.names, self.machine, self.streams, self.meter, self._inbox.put, border)
         self._outbound = Outbound(
@@ -297,16 +286,6 @@ class TierNode:
             case _:
                 assert_never(action)
 
-    def _settings_of(self, name: StreamId) -> StreamSettings:
-        section = self.streams[name]
-        return StreamSettings(
-            stream=name,
-            model=self._versions.model_of[name],
-            window=section.window,
-            frame_timeout_s=section.frame_timeout_s,
-            first_sequence=sequences.reserve(self._state_dir / f"{name}.sequence"),
-        )
-
     def _introduce(self) -> None:
         """Say what this node is and can do: retained, and said again at each connect."""
         keep, topic = self.presence.words.keep, self.names.topic
@@ -382,19 +361,7 @@ class TierNode:
 
     def _serve(self) -> None:
         self.is_serving = True
-        sources = [
-            Source(
-                self.node,
-                name,
-                section.source,
-                section.window,
-                self._offer,
-                start_at=self._frame_ledger.position(name),
-                on_end=partial(self._frame_ledger.source_ended, name),
-            )
-            for name, section in self.streams.items()
-            if section.source is not None
-        ]
+        sources = sources_of(self.node, self.streams, self._offer, self._frame_ledger)
         for worker in self._workers():
             worker.start()
         self._inbound.subscribe(self.session)

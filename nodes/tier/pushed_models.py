@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from functools import partial
 
+from broker import topics
+from broker.topics import Namespace
 from nodes.config.sections import Config
 from nodes.packages.exchange import Exchange
 from nodes.protocol.border import Border
@@ -74,6 +76,7 @@ class PushedModels:
         self._exchange: Exchange | None = None
         keeps_all = config.nodes[node].store
         if self._models or keeps_all:
+            self._holdings_topic = Namespace(config.pipeline).topic(topics.HOLDINGS, node=node)
             self._session = guest_session(config, "packages", on_up=self._on_up)
             self._exchange = Exchange(
                 config,
@@ -94,7 +97,7 @@ class PushedModels:
     def __exit__(self, *_: object) -> None:
         if self._exchange is not None:
             self._exchange.stop()
-            self._session.stop()
+            self._session.stop({self._holdings_topic: b""})
 
     def first(self) -> list[Pushed]:
         """The newest version of each model, once all are here; waits for as long as it takes."""

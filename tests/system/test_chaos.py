@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import chaos
+from benchmarks import chaos, chaos_faults
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -17,7 +17,7 @@ def test_faults_of_several_kinds_neither_lose_nor_repeat_nor_change_a_bit(tmp_pa
         "starve edge-1",
         "clock edge-1",
     )
-    assert set(kinds) <= set(chaos.KINDS)
+    assert set(kinds) <= set(chaos_faults.KINDS)
     report = chaos.run(kinds, 3, tmp_path / "run", scale=0.4)
     assert chaos.holds(report), report
     assert report["faults"] == len(kinds)

@@ -54,6 +54,23 @@ def test_a_holder_that_does_not_answer_is_left_for_another() -> None:
     assert {action.holder for action in actions if isinstance(action, Ask)} == {"alive"}
 
 
+def test_who_never_answers_is_asked_no_more_while_another_does() -> None:
+    fetcher = Fetcher(PIECE_BYTES)
+    fetcher.holds("dead", range(5), 0.0)  # has less, and would be asked rather
+    fetcher.want("x", range(PIECES), 0.0)
+    fetcher.holds("alive", range(PIECES), 0.0)
+    asked: list[str] = []
+    pending = fetcher.tick(PATIENCE_S + 0.1)
+    while pending:
+        action = pending.pop()
+        if isinstance(action, Ask):
+            asked.append(action.holder)
+            for piece in action.pieces if action.holder == "alive" else ():
+                pending += fetcher.arrived(piece, "alive", 100.0)  # when nobody is shunned any more
+    assert fetcher.missing == set()
+    assert set(asked) == {"alive"}
+
+
 def test_one_who_sends_something_else_is_not_asked_again_for_a_while() -> None:
     fetcher = Fetcher(PIECE_BYTES)
     fetcher.holds("liar", range(10), 0.0)
