@@ -50,7 +50,7 @@ class Lab:
 
     def __init__(self, **links: tuple[float, float]) -> None:
         self.links = {
-            name.replace("_", "-"): LinkReport(name, "s", up * MEGABYTE, down * MEGABYTE, 0.01)
+            name.replace("_", "-"): LinkReport(NodeId(name), "s", up * MEGABYTE, down * MEGABYTE, 0.01)
             for name, (up, down) in links.items()
         }
         self.fetches = Fetches(self.links.get)
@@ -58,7 +58,7 @@ class Lab:
 
     def hold(self, node: str, pieces: Iterable[int], package: PublishedPackage = PACKAGE) -> bool:
         held = spans_of(pieces)
-        return self.fetches.learn_holdings(Holdings(node, {package.digest: held} if held else {}))
+        return self.fetches.learn_holdings(Holdings(NodeId(node), {package.digest: held} if held else {}))
 
     def nbytes(self, node: NodeId, blocks: Iterable[int], model: str = MODEL) -> int:
         fetch = self.fetches.of_blocks(node, model, GRAPH, list(blocks))
