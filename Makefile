@@ -1,5 +1,5 @@
-# `make` lists the targets. Options: ARGS="..." is passed on by demo and test, JOBS=4 tests run side by side,
-# PYTHON=python3.12 chooses the interpreter.
+# `make` lists the targets. Options: ARGS="..." is passed on by demo and test, JOBS=3 test files run side by side
+# (more than there are cores: tests of processes wait for much of their time), PYTHON=python3.12 chooses the interpreter.
 # A checkout whose tools are installed elsewhere: make check test BIN=/path/to/venv/bin STAMP=
 
 SHELL := /bin/bash
@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-JOBS ?= 2
+JOBS ?= 3
 # Debian keeps the broker in /usr/sbin, which is not on everyone's path.
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
@@ -41,11 +41,11 @@ format: setup ## rewrite the code as `check` wants it
 
 .PHONY: test
 test: setup ## run the tests; ARGS="-k plan" chooses some
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: quick
 quick: setup ## run the tests that start no processes and build no networks, in a few minutes
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not system and not integration and not slow" $(ARGS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not system and not integration and not slow" $(ARGS)
 
 .PHONY: browser
 browser: setup ## install Chromium with apt, for the tests of the page, where it is not there

@@ -315,7 +315,7 @@ def _unknown_key(name: str, section: type[BaseModel]) -> str:
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name[:_KEY_CHARACTERS], known, n=2, cutoff=0.5)
+    near = get_close_matches(name[:_KEY_CHARACTERS], known, n=2, cutoff=0.6)
     return f" did you mean {' or '.join(near)}?" if near else ""
 
 

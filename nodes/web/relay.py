@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from broker.messages import Address
 from broker.tls import context_of, explained
 from nodes.display.text import plain
+from pipeline.errors import TrisectError
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ MOST_REASON_BYTES: Final = 120
 """A websocket's closing frame has room for 123."""
 
 
-class BrokerAway(Exception):
+class BrokerAway(TrisectError):
     """None of the broker's addresses took a connection."""
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pipeline.errors import TrisectError
+
 VENDOR: Final = Path(__file__).parent / "static" / "vendor"
 LIST: Final = "VENDORED.txt"
 
@@ -68,7 +70,7 @@ LIBRARIES: Final = (
 )
 
 
-class Tampered(Exception):
+class Tampered(TrisectError):
     """A package is not the one that was looked at."""
 
 

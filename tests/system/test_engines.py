@@ -75,12 +75,13 @@ def test_answers_over_two_engines_are_those_of_one_to_five_digits(mixed: Pipelin
             demo.EDGE: "litert",
             demo.CLOUD: "tensorflow",
         }
-        # no frame was measured yet, so the plan is priced with the profiles alone: each tier with its engine's
+        # no frame was measured yet, so the plan is priced by the profiles: each tier by its engine's
         plan = requests.place(mixed.config, demo.STREAM, edge_from="15", cloud_from="40")
         for stage in plan["stages"]:
             blocks = [block for begin, end in stage["blocks"] for block in range(begin, end)]
             seconds = sum(mine[stage["node"]].seconds[block] for block in blocks)
-            assert plan["predicted"]["stages"][stage["tier"]] == pytest.approx(seconds)
+            # what the node's probes say of its processor since then has a say, too
+            assert seconds / 3 < plan["predicted"]["stages"][stage["tier"]] < 3 * seconds
         for number, image in enumerate(mixed.images):
             client.publish(image, str(number))
         mixed.wait(client, lambda: client.collected.whole == FRAMES)

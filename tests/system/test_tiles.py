@@ -158,7 +158,7 @@ def test_a_worker_killed_in_mid_stream_costs_no_frame_and_works_again_when_it_is
         ({"grid": "2by2"}, "grid '2by2' is not one"),
         ({"stack": "first:mean"}, "makes no feature map, or looks at whole maps"),
         ({"stack": "last:first"}, "exchange them"),
-        ({"stack": "input:last"}, "the input is not computed"),
+        ({"stack": "frame:last"}, "frame_normalise.*makes no feature map"),
         ({"workers": ["worker-9"]}, "worker-9 is not there; those that can compute tiles: worker-1"),
         ({"workers": ["device-1"]}, "device-1 is not of the edge"),
         ({"workers": [*WORKERS, "edge-1", *WORKERS]}, "7 workers for 4 tiles"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import ModelError
 from pipeline.graph import Block
 from pipeline.lite.program import Op
 from pipeline.prepare.flatten import Call, Spec
@@ -28,7 +29,7 @@ _ACTIVATIONS = {
 }
 
 
-class NoOperation(Exception):
+class NoOperation(ModelError):
     """No operation here does what the call does."""
 
 

@@ -71,7 +71,7 @@ def test_a_member_may_only_be_a_client_and_the_broker_only_a_server(folder: Pipe
     broker = x509.load_pem_x509_certificate((folder.broker / broker_files.CERTIFICATE).read_bytes())
     usages = [list(one.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) for one in (member, broker)]
     assert usages == [[ExtendedKeyUsageOID.CLIENT_AUTH], [ExtendedKeyUsageOID.SERVER_AUTH]]
-    assert member.subject.rfc4514_string() == "CN=lab.edge-1"
+    assert member.subject.rfc4514_string() == "CN=lab.edge-1,OU=node"
     names = broker.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert "vpn.example.org" in names.get_values_for_type(x509.DNSName)
     assert "192.0.2.1" in map(str, names.get_values_for_type(x509.IPAddress))

@@ -128,7 +128,8 @@ def test_answered_frames_do_not_fill_the_disk(tmp_path: Path) -> None:
             first.entered(sequence, "a", sequence, payload)
             first.answered(sequence)
             assert (tmp_path / "cam.journal").stat().st_size <= 2 * (TIDY_BYTES + len(payload))
-    assert (tmp_path / "cam.journal").stat().st_size <= TIDY_BYTES + len(payload) + 100
+    # it is rewritten by a thread of its own, so the last frames may have come behind that
+    assert (tmp_path / "cam.journal").stat().st_size <= 2 * (TIDY_BYTES + len(payload))
     assert [path.name for path in tmp_path.iterdir()] == ["cam.journal"]
     assert journal(tmp_path).position == 63
 
