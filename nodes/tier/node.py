@@ -121,7 +121,6 @@ class TierNode:
             self.node,
             self._settings.pushed,
             self.presence.border,
-            on_version=self._version_arrived,
             on_whole=self._whole_arrived,
         )
         last_run = LastRun(self._state_dir / f"{self.node}.running")
@@ -270,8 +269,9 @@ class TierNode:
 
     def _version_arrived(self, pushed: Pushed) -> None:
         """A new version was rolled out; its header is here. Streams go over to it when a plan of it is ready."""
-        streams = self._models.arrived(pushed)
-        self._inbox.put(ev.ModelArrived(pushed.name, self._models.graphs[pushed.name], streams))
+        with self._guard.over(pushed):
+            streams = self._models.arrived(pushed)
+            self._inbox.put(ev.ModelArrived(pushed.name, self._models.graphs[pushed.name], streams))
 
     def _whole_arrived(self, name: str) -> None:
         if self.is_serving and self._models.profiles.get(name) is None:
@@ -306,6 +306,7 @@ class TierNode:
         Commands(self.node, list(self.streams), self.presence, self._frame_ledger).subscribe(self.names)
         service.ready()
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self._models.graphs.items()))
+        self._pushed.follow(self._version_arrived)
         self._watch.start()
         for source in sources:
             source.start()
