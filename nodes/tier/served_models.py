@@ -91,7 +91,7 @@ class ServedModels:
         self.promise = self.engine.promise(self.loaded.values())
         _log.info("engine %s %s: %s", self.engine.name, self.engine.version, self.promise)
         self.graphs = {name: model.graph for name, model in self.loaded.items()}
-        self._check_labels()
+        self._settle_labels()
         self.answers = {name: self._answer_format(name) for name in self.graphs}
         self.profiles = {name: profile.cached(self.engine, model) for name, model in self.loaded.items()}
         # nobody asks how fast a node is that has profiled all its models
@@ -124,7 +124,7 @@ class ServedModels:
         """The network between the blocks of its input and those of its task."""
         return with_input(name, answering(model, self._tasks[name]), self.preprocess[name])
 
-    def _check_labels(self) -> None:
+    def _settle_labels(self) -> None:
         """Hold the given labels against the networks, and read those that come with models."""
         for name, labels in self._labels.items():
             check_labels(name, labels, classes_of(network_of(self.loaded[name]), self._tasks[name]))
