@@ -13,6 +13,7 @@ from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan
 
 SURE = 0.95
+_LEAST = 1e-9
 EXPLORATION = 0.01
 """The share of its time by which a stream's frames may be slower for plans that are tried without being sure."""
 
@@ -27,7 +28,10 @@ def chance_of_gain(inventory: Inventory, stream: PlannedStream, present: PricedP
     if before is None or after is None:
         return 1.0
     variance = learned.filter.variance([*before, *(replace(term, amount=-term.amount) for term in after)])
-    weight = objective.latency + objective.period + objective.price
+    predicted = present.predicted
+    # money and joules go with seconds of work: about so much for each second of a frame
+    by_work = (objective.price * predicted.price + objective.energy * predicted.joules) / max(predicted.seconds, _LEAST)
+    weight = objective.latency + objective.period + by_work
     deviation = weight * math.sqrt(variance)
     gain = present.value - best.value
     return 0.5 * (1 + math.erf(gain / (deviation * math.sqrt(2)))) if deviation > 0 else 1.0
