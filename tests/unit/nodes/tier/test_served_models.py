@@ -33,13 +33,13 @@ def package(path: Path, side: int) -> Path:
 
 def configured(models: Mapping[str, Mapping[str, Any]]) -> Config:
     """The first model is that of this device's stream, the last one another device's."""
-    first, last = next(iter(models)), next(reversed(models))
+    names = list(models)
     return Config.model_validate(
         {
             "pipeline": "p",
             "nodes": {NODE: {"tier": "device", "threads": 1}, "device-2": {"tier": "device"}},
             "models": models,
-            "streams": {CAM: {"device": NODE, "model": first}, DOOR: {"device": "device-2", "model": last}},
+            "streams": {CAM: {"device": NODE, "model": names[0]}, DOOR: {"device": "device-2", "model": names[-1]}},
         }
     )
 
