@@ -38,7 +38,8 @@ class Fetches:
     _held: dict[str, dict[str, frozenset[int]]] = field(default_factory=dict)
 
     def learn_package(self, package: PublishedPackage) -> None:
-        """Take what is published."""
+        """Take what is published, perhaps again; of more than `MOST_PACKAGES` the one learnt longest ago goes."""
+        self._packages.pop(package.digest[:SHORT], None)
         while len(self._packages) >= MOST_PACKAGES:
             del self._packages[next(iter(self._packages))]
         self._packages[package.digest[:SHORT]] = package.digest, package.manifest
