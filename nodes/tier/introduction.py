@@ -14,10 +14,8 @@ from pipeline.frames.input_blocks import network_input
 from pipeline.plan import NodeId
 
 if TYPE_CHECKING:
-    from nodes.tier.versions import Versions
+    from nodes.tier.served_models import ServedModels
     from pipeline.engines.base import Engine, Loaded
-    from pipeline.engines.promise import Promise
-    from pipeline.estimator.speed import Speed
 
 
 def answers_where_asked(config: Config, engine: Engine, models: Mapping[str, Loaded]) -> dict[str, str]:
@@ -45,21 +43,13 @@ def pictures_of(models: Mapping[str, Loaded]) -> dict[str, str]:
     }
 
 
-def node_info(
-    config: Config,
-    node: NodeId,
-    session: str,
-    engine: Engine,
-    models: Mapping[str, Loaded],
-    promise: Promise,
-    speed: Speed | None,
-    versions: Versions,
-) -> NodeInfo:
+def node_info(config: Config, node: NodeId, session: str, served: ServedModels) -> NodeInfo:
     """The retained message that says what a node is and can do; `session` names its process."""
     from pipeline.profiling import codec_speeds
     from pipeline.profiling.profile import hardware
 
-    section = config.nodes[node]
+    section, engine, promise, speed = config.nodes[node], served.engine, served.promise, served.speed
+    models = dict(served.loaded)  # versions may join meanwhile
     return NodeInfo(
         node=node,
         tier=section.tier.label,
@@ -70,7 +60,7 @@ def node_info(
         threads=engine.threads,
         hardware=hardware(),
         models={name: model.graph.digest for name, model in models.items()},
-        streams=dict(versions.model_of),
+        streams=dict(served.versions.model_of),
         speed=speed.to_json() if speed else None,
         role=section.role,
         bits=promise.bits,
@@ -79,5 +69,5 @@ def node_info(
         codecs=codec_speeds.measured_or_kept(engine),
         pictures=pictures_of(models),
         picture_libraries=libraries(),
-        refused_versions=dict(versions.refused),
+        refused_versions=dict(served.versions.refused),
     )

@@ -7,11 +7,9 @@ decodes what arrives, one computes, one encodes and publishes, one prepares comi
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +18,10 @@ from typing_extensions import assert_never
 from broker import topics
 from broker.session import Channel
 from broker.topics import Namespace
-from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of, task_of
 from nodes.config.sections import Config
 from nodes.instruments import home_assistant
 from nodes.instruments.node_metrics import NodeMetrics
 from nodes.protocol.messages import Applied, LifeState, NodeInfo, to_bytes
-from nodes.protocol.packages import family_of
 from nodes.session import link_probe, service
 from nodes.session.guard import Guard
 from nodes.session.last_run import LastRun
@@ -34,7 +30,6 @@ from nodes.session.packet_limit import check_packet_limit, chunk_bytes
 from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import telemetry
-from nodes.tier.answer_format import AnswerFormat
 from nodes.tier.commands import Commands
 from nodes.tier.compute import Compute
 from nodes.tier.frame_decoder import FrameDecoder
@@ -42,7 +37,7 @@ from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.frame_tracing import tracer_of
 from nodes.tier.inbound import Inbound
 from nodes.tier.introduction import node_info
-from nodes.tier.loading import import_ahead, load, with_input
+from nodes.tier.loading import import_ahead
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.tier import TierMachine
@@ -54,14 +49,11 @@ from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.preparation import Preparation
 from nodes.tier.previews import Previews
 from nodes.tier.pushed_models import Pushed, PushedModels
-from nodes.tier.versions import Versions
-from pipeline.engines.answering import AnsweringEngine, answering, classes_of
-from pipeline.engines.pictured import PicturedEngine, network_of
+from nodes.tier.served_models import ModelSettings, ServedModels
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, Plan, StreamId
 
 if TYPE_CHECKING:
-    from pipeline.engines import Engine
     from pipeline.profiling.profile import Profile
 
 _log = logging.getLogger(__name__)
@@ -85,14 +77,8 @@ class TierNode:
         self.meter = Meter()
         self._metrics = NodeMetrics(self.section.metrics, node, self.section.tier.label)
         self._tracer = tracer_of(config) if self.streams else None
-        used = sorted({stream.model for stream in config.streams.values()})
-        self._of_files = [name for name in used if not config.models[name].is_pushed]
-        self._of_broker = [name for name in used if config.models[name].is_pushed]
-        self._preprocess = {name: preprocess_of(config.models[name]) for name in self._of_files}
-        # only a device names classes, and it says what is wrong with a file before seconds of loading
-        named = {s.model: config.models[s.model] for s in self.streams.values() if s.model in self._of_files}
-        self._labels: dict[str, tuple[str, ...] | None] = {}
-        self._labels |= {name: labels_of(model) for name, model in named.items() if model.labels is not None}
+        # what is wrong with a file of labels is said before seconds of loading
+        self._settings = ModelSettings.read(config, self.streams)
         self._state_dir = state_dir / config.pipeline
         self.is_serving = False
         self._why_stopped = ""
@@ -133,14 +119,13 @@ class TierNode:
         self._pushed = PushedModels(
             self.config,
             self.node,
-            self._of_broker,
+            self._settings.pushed,
             self.presence.border,
-            on_version=self._version_arrived,
             on_whole=self._whole_arrived,
         )
         last_run = LastRun(self._state_dir / f"{self.node}.running")
         with last_run, self._frame_ledger, self._metrics, self.presence, self._pushed:
-            self._load()
+            self._models = ServedModels(self.config, self.node, self.streams, self._settings, self._pushed.first())
             self._assemble()
             self._introduce()
             self._serve()
@@ -166,42 +151,10 @@ class TierNode:
 
     # Coming up.
 
-    def _load(self) -> None:
-        from pipeline.profiling import calibration, profile
-
-        sources = {name: source_of(name, self.config.models[name]) for name in self._of_files}
-        pushed = self._pushed.first()
-        packages = {one.name: one.package for one in pushed}
-        engine, models = load(self.config.engine_of(self.node), sources, self._threads, self.config.exact, packages)
-        self._versions = Versions(self.streams, pushed)
-        self._tasks = {name: task_of(self.config.models[name]) for name in self._of_files}
-        for one in pushed:
-            self._note_version(one)
-        self._engine: Engine = PicturedEngine(AnsweringEngine(engine))
-        self._models = {
-            name: with_input(name, answering(model, self._tasks[name]), self._preprocess[name])
-            for name, model in models.items()
-        }
-        self._promise = self._engine.promise(self._models.values())
-        _log.info("engine %s %s: %s", self._engine.name, self._engine.version, self._promise)
-        self.graphs = {name: model.graph for name, model in self._models.items()}
-        self._profiles = {name: profile.cached(self._engine, model) for name, model in self._models.items()}
-        # nobody asks how fast a node is that has profiled all its models
-        measured = calibration.calibrate_or_load if None in self._profiles.values() else calibration.load_cached
-        self._speed = measured(self._engine)
-
-    @property
-    def _threads(self) -> int:
-        return self.section.threads or os.cpu_count() or 1
-
     def _assemble(self) -> None:
-        node, graphs, clock = self.node, self.graphs, self.presence.clock
-        for name, names in self._labels.items():
-            check_labels(name, names, classes_of(network_of(self._models[name]), self._tasks[name]))
-        named = set(self._versions.model_of.values()) - self._labels.keys()
-        self._labels |= {name: labels_of(self.config.models[name]) for name in named}
-        self._answers = {name: self._answer_format(name) for name in graphs}
-        self.machine = TierMachine(node, graphs, settings_of(self.streams, self._versions.model_of, self._state_dir))
+        node, models, clock = self.node, self._models, self.presence.clock
+        model_of = models.versions.model_of
+        self.machine = TierMachine(node, models.graphs, settings_of(self.streams, model_of, self._state_dir))
         border = self.presence.border
         self._inbound = Inbound(node, self.names, self.machine, self.streams, self.meter, self._inbox.put, border)
         self._outbound = Outbound(
@@ -209,7 +162,7 @@ class TierNode:
             node,
             self.session,
             self._frame_ledger,
-            self._answers,
+            models.answers,
             self.meter,
             clock,
             self._metrics,
@@ -220,8 +173,8 @@ class TierNode:
         self._decoder = FrameDecoder(
             node,
             self.streams,
-            graphs,
-            self._preprocess,
+            models.graphs,
+            models.preprocess,
             self._frame_ledger,
             self.meter,
             self._inbox.put,
@@ -231,8 +184,8 @@ class TierNode:
         self._compute = Compute(
             node,
             tier,
-            self._engine,
-            self._models,
+            models.engine,
+            models.loaded,
             self.meter,
             clock,
             self._inbox.put,
@@ -243,7 +196,7 @@ class TierNode:
             node,
             self.names,
             self.session,
-            graphs,
+            models.graphs,
             self._compute,
             self._inbound,
             self.meter,
@@ -251,11 +204,11 @@ class TierNode:
             pushed=self._pushed,
             not_prepared=self._not_prepared,
             stand_by=self._to_stand_by,
-            model_of=self._versions.model_of,
+            model_of=model_of,
         )
-        for name, profile in self._profiles.items():
+        for name, profile in models.profiles.items():
             if profile is None and self._pushed.is_whole(name):
-                self._preparation.measure(self._engine, self._models[name], name, self._publish_profile)
+                self._measure(name)
 
     def _perform(self, action: do.Action) -> None:
         match action:
@@ -290,7 +243,7 @@ class TierNode:
         """Say what this node is and can do: retained, and said again at each connect."""
         keep, topic = self.presence.words.keep, self.names.topic
         info = self._say_info()
-        for profile in self._profiles.values():
+        for profile in self._models.profiles.values():
             if profile is not None:
                 self._publish_profile(profile)
         self._announce(do.AnnounceApplied({}))
@@ -305,13 +258,9 @@ class TierNode:
 
     def _say_info(self) -> NodeInfo:
         keep, topic = self.presence.words.keep, self.names.topic
-        for name, graph in self.graphs.items():
-            # packages of one network differ in labels only, say, and a digest names one manifest
-            keep(topic(topics.MODEL, digest=graph.digest), to_bytes(replace(graph, name=family_of(name)).to_json()))
-        token, models = self.presence.token, dict(self._models)
-        info = node_info(
-            self.config, self.node, token, self._engine, models, self._promise, self._speed, self._versions
-        )
+        for digest, graph in self._models.manifests().items():
+            keep(topic(topics.MODEL, digest=digest), to_bytes(graph.to_json()))
+        info = node_info(self.config, self.node, self.presence.token, self._models)
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
         self._metrics.info(info)
         return info
@@ -320,38 +269,26 @@ class TierNode:
 
     def _version_arrived(self, pushed: Pushed) -> None:
         """A new version was rolled out; its header is here. Streams go over to it when a plan of it is ready."""
-        from pipeline.profiling import profile
-
-        self._note_version(pushed)
-        answered = answering(pushed.package, self._tasks[pushed.name])
-        model = self._models[pushed.name] = with_input(pushed.name, answered, pushed.preprocess)
-        self.graphs[pushed.name] = model.graph
-        self._answers[pushed.name] = self._answer_format(pushed.name)
-        self._profiles[pushed.name] = profile.cached(self._engine, model)
-        self._promise = self._engine.promise(self._models.values())
-        self._inbox.put(ev.ModelArrived(pushed.name, model.graph, self._versions.arrived(pushed)))
-
-    def _note_version(self, pushed: Pushed) -> None:
-        """What travels with a package, under its name in plans."""
-        self._preprocess[pushed.name], self._labels[pushed.name] = pushed.preprocess, pushed.labels
-        self._tasks[pushed.name] = task_of(self.config.models[pushed.model], has_labels=pushed.labels is not None)
-
-    def _answer_format(self, name: str) -> AnswerFormat:
-        return AnswerFormat(self.graphs[name], self._preprocess[name], self._tasks[name], self._labels.get(name))
+        with self._guard.over(pushed):
+            streams = self._models.arrived(pushed)
+            self._inbox.put(ev.ModelArrived(pushed.name, self._models.graphs[pushed.name], streams))
 
     def _whole_arrived(self, name: str) -> None:
-        if self.is_serving and self._profiles.get(name) is None:
-            self._preparation.measure(self._engine, self._models[name], name, self._publish_profile)
+        if self.is_serving and self._models.profiles.get(name) is None:
+            self._measure(name)
 
     def _not_prepared(self, plan: Plan, error: Exception) -> None:
         """Say so; and go back to the version before where this device cannot run the new one."""
         self._inbox.put(ev.PrepareFailed(plan.stream, plan.epoch, f"{type(error).__name__}: {error}"))
         owner = self.machine.owners.get(plan.stream)
         if owner is not None and owner.active_model != plan.model:
-            back = self._versions.refuses(plan.stream, plan.model, error)
+            back = self._models.versions.refuses(plan.stream, plan.model, error)
             if back is not None:
                 _log.warning("stream %s goes back to %s: %s", plan.stream, back, error)
-                self._inbox.put(ev.ModelArrived(back, self.graphs[back], (plan.stream,)))
+                self._inbox.put(ev.ModelArrived(back, self._models.graphs[back], (plan.stream,)))
+
+    def _measure(self, name: str) -> None:
+        self._preparation.measure(self._models.engine, self._models.loaded[name], name, self._publish_profile)
 
     def _publish_profile(self, profile: Profile) -> None:
         topic = self.names.topic(topics.PROFILE, node=self.node, model=profile.model)
@@ -368,7 +305,8 @@ class TierNode:
         self.presence.enter(LifeState.READY)
         Commands(self.node, list(self.streams), self.presence, self._frame_ledger).subscribe(self.names)
         service.ready()
-        _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self.graphs.items()))
+        _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self._models.graphs.items()))
+        self._pushed.follow(self._version_arrived)
         self._watch.start()
         for source in sources:
             source.start()

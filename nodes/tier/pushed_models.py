@@ -52,9 +52,8 @@ class Pushed:
 
 
 class PushedModels:
-    """A context around a node's life. `on_version` is told, in another thread, of each version but the first ones.
-
-    `on_whole` is called with a version's name when all of its package is here.
+    """A context around a node's life. `on_whole` is called, in another thread, with a version's name when all of its
+    package is here.
     """
 
     def __init__(
@@ -64,13 +63,14 @@ class PushedModels:
         models: Collection[str],
         border: Border,
         *,
-        on_version: Callable[[Pushed], None],
         on_whole: Callable[[str], None],
     ) -> None:
         self._models, self._node = frozenset(models), node
-        self._on_version, self._on_whole = on_version, on_whole
+        self._on_version: Callable[[Pushed], None] | None = None
+        self._on_whole = on_whole
         self._known: dict[str, Pushed] = {}
         self._newest: dict[str, Pushed] = {}
+        self._first: list[Pushed] = []
         self._files: dict[str, PartialPackage] = {}
         self._arrived = threading.Condition()
         self._exchange: Exchange | None = None
@@ -112,7 +112,16 @@ class PushedModels:
                     )
                 waited += 1
                 self._arrived.wait(WAIT_S)
-            return [self._newest[model] for model in sorted(self._models)]
+            self._first = [self._newest[model] for model in sorted(self._models)]
+            return list(self._first)
+
+    def follow(self, on_version: Callable[[Pushed], None]) -> None:
+        """Call it with each version after `first`'s: here with those that have come since, later in another thread."""
+        with self._arrived:
+            self._on_version = on_version
+            for pushed in self._newest.values():
+                if pushed not in self._first:
+                    on_version(pushed)
 
     def is_whole(self, name: str) -> bool:
         """True for a model of which all is here, as of one that was not pushed."""
@@ -178,14 +187,13 @@ class PushedModels:
         except ModelError as error:
             self._not_opened(version, error)
             return
+        _log.info("version %d of %s is package %s", version.number, version.model, package.digest)
         with self._arrived:
-            is_first = version.model not in self._newest
             self._known[version.name] = self._newest[version.model] = pushed
             self._files[version.name] = file
             self._arrived.notify_all()
-        _log.info("version %d of %s is package %s", version.number, version.model, package.digest)
-        if not is_first:
-            self._on_version(pushed)
+            if self._on_version is not None:
+                self._on_version(pushed)
 
     def _not_opened(self, version: Version, error: Exception) -> None:
         _log.warning("version %d of %s cannot be used: %s", version.number, version.model, error)

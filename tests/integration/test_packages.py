@@ -23,6 +23,7 @@ from nodes.protocol.border import Border
 from nodes.protocol.messages import to_bytes
 from nodes.protocol.packages import PublishedPackage, Version
 from nodes.session.presence import guest_session
+from nodes.tier.pushed_models import Pushed, PushedModels
 from pipeline.pieces.manifest import LEAST_PIECE_BYTES, PackageManifest, manifest_of
 from pipeline.pieces.partial import PartialPackage, WholeFile
 from pipeline.protocol_version import PROTOCOL_VERSION
@@ -96,10 +97,21 @@ class Lab:
         operator = self.member("operator")
         if serves:
             operator.exchange.offer(WholeFile(self.source, self.manifest))
-        package = PublishedPackage(self.manifest, self.manifest.digest)
+        self._announce(operator, self.manifest)
+        return operator
+
+    def another(self, operator: Member, seed: int) -> str:
+        """Publish a package of other weights; returns its digest."""
+        package = package_file(self.folder / f"{seed}.trisect", seed=seed)
+        manifest = manifest_of(package, name="chain", piece_bytes=LEAST_PIECE_BYTES)
+        operator.exchange.offer(WholeFile(package.path, manifest))
+        self._announce(operator, manifest)
+        return manifest.digest
+
+    def _announce(self, operator: Member, manifest: PackageManifest) -> None:
+        package = PublishedPackage(manifest, manifest.digest)
         topic = self.names.topic(topics.PACKAGE, digest=package.digest)
         operator.session.publish(topic, to_bytes(package.to_json()), retain=True)
-        return operator
 
 
 @pytest.fixture
@@ -231,3 +243,30 @@ def test_a_cache_that_is_too_small_says_so_with_the_numbers(lab: Lab, monkeypatc
     node.want(lab.manifest.digest, None)
     error = node.done.get(timeout=PATIENCE_S)
     assert "TRISECT_PACKAGES_GB allows 0.00" in str(error)
+
+
+def test_a_version_that_comes_while_a_node_loads_the_first_ones_waits_for_it(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(lab.folder / "cache"))
+    caplog.set_level("INFO", "nodes.tier.pushed_models")
+    operator = lab.publish()
+    later = [lab.another(operator, seed) for seed in (1, 2)]
+    told: queue.SimpleQueue[Pushed] = queue.SimpleQueue()
+
+    def roll_out(number: int, digest: str) -> None:
+        topic = lab.names.topic(topics.VERSION, model="chain")
+        operator.session.publish(topic, to_bytes(Version("chain", digest, number)), retain=True)
+        wait(lambda: f"version {number} of chain is package {digest}" in caplog.text)
+
+    models = PushedModels(lab.config, demo.NODES[0], ["chain"], Border(lab.names), on_whole=lambda name: None)
+    with models:
+        roll_out(1, lab.manifest.digest)
+        (first,) = models.first()
+        roll_out(2, later[0])  # nobody follows yet
+        models.follow(told.put)
+        second = told.get(timeout=PATIENCE_S)
+        roll_out(3, later[1])
+        third = told.get(timeout=PATIENCE_S)
+        assert [first.digest, second.digest, third.digest] == [lab.manifest.digest, *later]
+        assert (told.empty(), models.internal_errors_total) == (True, 0)
