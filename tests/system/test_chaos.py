@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import chaos, chaos_faults
+from tests.effort import TIMES
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
