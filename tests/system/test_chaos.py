@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import chaos, chaos_faults
-from tests.effort import TIMES
+from tests.effort import in_longer_runs
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
-@pytest.mark.skipif(
-    TIMES == 1, reason="TIMES=2 make test; each fault has a test of its own in test_faults and test_streams"
-)
+@in_longer_runs  # test_faults and test_streams have one fault in each test
 def test_faults_of_several_kinds_neither_lose_nor_repeat_nor_change_a_bit(tmp_path: Path) -> None:
     kinds = (
         "cut cloud-1",

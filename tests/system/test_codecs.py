@@ -23,6 +23,7 @@ from nodes.protocol.reports import read_report
 from nodes.tier.loading import load
 from pipeline import engines
 from pipeline.frames.inputs import to_inputs
+from tests.effort import in_longer_runs
 from tests.system.conftest import Pipeline
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
@@ -41,7 +42,7 @@ linear bottleneck or a ReLU, which ask for codecs of these kinds.
 """
 
 
-@pytest.fixture(scope="module", params=sorted(CUTS))
+@pytest.fixture(scope="module", params=["resnet18", pytest.param("mobilenet_v2", marks=in_longer_runs)])
 def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """As usual, but with links for which codecs pay."""
     folder = tmp_path_factory.mktemp("codecs")

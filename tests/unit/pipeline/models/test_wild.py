@@ -21,7 +21,7 @@ from pipeline.prepare.unsupported import check_model
 from pipeline.tensorflow_runtime import keras, tf
 from pipeline.verify.cuts import splits
 from tests import wilder_models
-from tests.effort import TIMES
+from tests.effort import TIMES, in_longer_runs
 from tests.networks import trained
 from tests.wild_models import RUN, Doubled
 
@@ -80,7 +80,9 @@ def _agrees(path: Path, sizes: tuple[int, ...] = (), tolerance: float = 1e-5) ->
 ALL = {**RUN, **wilder_models.RUN}
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize(
+    "kind", [*RUN, *(pytest.param(kind, marks=in_longer_runs) for kind in wilder_models.RUN if kind not in RUN)]
+)
 def test_a_model_from_the_wild_answers_as_keras_does(kind: str, tmp_path: Path) -> None:
     build, sizes = ALL[kind]
     keras.utils.set_random_seed(3)
