@@ -190,7 +190,10 @@ def test_nothing_is_cut_off_at_any_width(page: Tab, width: int, tmp_path: Path) 
         page.size(width, 800)
         show(page, where)
         page.wait(f"document.querySelector('{ready}')")
-        page.wait("document.documentElement.scrollWidth <= innerWidth")  # once it has settled at the new width
+        wider = """[...document.querySelectorAll('body *')]
+          .filter((one) => one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).overflowX === 'visible')
+          .map((one) => `${one.tagName}: ${one.textContent.slice(0, 60)}`)"""
+        assert page.run("document.documentElement.scrollWidth <= innerWidth"), page.run(wider)
         wide = """[...document.querySelectorAll('main .card, main .figure')]
           .filter((one) => one.getBoundingClientRect().right > innerWidth + 1).length"""
         assert page.run(wide) == 0

@@ -101,7 +101,8 @@ def test_what_a_stream_is_planned_for_is_changed_under_it_and_back(
         if plan["runner_up"] is None:  # with the cloud's node the best is the same plan, and no tier may do it alone
             assert tiers == ["device", "edge"]
         else:
-            assert plan["runner_up"]["value"] >= plan["predicted"]["period_seconds"] * 0.999
+            # the plan's price follows what is learned, the runner-up's is that of the decision
+            assert plan["runner_up"]["value"] >= plan["predicted"]["period_seconds"] * 0.8
         stream(pipeline, client, 6, 12)
         impossible = trisect("objective", *config, "--pin", "10=cloud", "--pin", "20=device")
         assert impossible.returncode == 1
