@@ -18,14 +18,13 @@ from pipeline.answers.decoders import Decoder, decoder_of
 from pipeline.answers.task import Task
 from pipeline.engines.base import Array, BlockTimes, Engine, Loaded, Segment, TileSegment
 from pipeline.engines.checks import fitting, noise
+from pipeline.engines.wrapped import WrappedEngine, WrappedNetwork
 from pipeline.errors import PlanError
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.timing.contention import uncontended_seconds
 
 if TYPE_CHECKING:
     from pipeline.engines.promise import Promise
-    from pipeline.lite.package import Package
-    from pipeline.lite.sketch import Sketch
     from pipeline.tiles.split import Tile
     from pipeline.tiles.stacks import Stack
 
@@ -33,10 +32,9 @@ _REPEATS = 5
 
 
 @dataclass(frozen=True)
-class Answering:
+class Answering(WrappedNetwork):
     """A loaded network whose last block decodes its outputs for a task."""
 
-    network: Loaded
     task: Task
     decoder: Decoder
 
@@ -49,16 +47,6 @@ class Answering:
     def block(self) -> int:
         """Index of the decoder's block."""
         return len(self.network.graph)
-
-    @property
-    def package(self) -> Package:
-        """The network as a package, without the decoder. Raises ModelError."""
-        return self.network.package
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all weights."""
-        return self.network.nbytes
 
     def segment_bytes(self, blocks: Sequence[int]) -> int:
         """Bytes of memory that one more segment of these blocks takes once it has run."""
@@ -94,12 +82,8 @@ def with_decoder(graph: ModelGraph, task: Task, decoder: Decoder) -> ModelGraph:
     )
 
 
-class AnsweringEngine:
+class AnsweringEngine(WrappedEngine):
     """An engine that also runs decoders; in all else the engine that it is made of."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.name, self.version, self.threads = engine.name, engine.version, engine.threads
 
     def compile(self, model: Loaded, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]) -> Segment:
         """A segment that has run once. Raises PlanError, ConfigError."""
@@ -129,10 +113,6 @@ class AnsweringEngine:
     def promise(self, models: Iterable[Loaded] = ()) -> Promise:
         """The engine's promise for the networks; decoders give the same bits everywhere."""
         return self._engine.promise(map(_network_of, models))
-
-    def sketched(self, sketch: Sketch) -> Loaded:
-        """A small network, ready to be compiled."""
-        return self._engine.sketched(sketch)
 
 
 class AnsweringSegment:

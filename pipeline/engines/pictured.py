@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.engines.base import Array, BlockTimes, Engine, Loaded, Segment, TileSegment
 from pipeline.engines.checks import fitting
+from pipeline.engines.wrapped import WrappedEngine, WrappedNetwork
 from pipeline.errors import PlanError
 from pipeline.frames.decode import MAX_PIXELS, Preprocess, to_normalised
 from pipeline.frames.input_blocks import (
@@ -32,8 +33,6 @@ from pipeline.graph import ModelGraph
 
 if TYPE_CHECKING:
     from pipeline.engines.promise import Promise
-    from pipeline.lite.package import Package
-    from pipeline.lite.sketch import Sketch
     from pipeline.tiles.split import Tile
     from pipeline.tiles.stacks import Stack
 
@@ -47,10 +46,9 @@ class InputSeconds:
 
 
 @dataclass(frozen=True)
-class Pictured:
+class Pictured(WrappedNetwork):
     """A loaded network that takes pictures, with the input's blocks before it."""
 
-    network: Loaded
     preprocess: Preprocess
     seconds: InputSeconds = InputSeconds()
 
@@ -58,16 +56,6 @@ class Pictured:
     def graph(self) -> ModelGraph:
         """The network's manifest with the input's blocks."""
         return with_input(self.network.graph)
-
-    @property
-    def package(self) -> Package:
-        """The network as a package, without the input's blocks. Raises ModelError."""
-        return self.network.package
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all weights."""
-        return self.network.nbytes
 
     def segment_bytes(self, blocks: Sequence[int]) -> int:
         """Bytes of memory that one more segment of these blocks takes once it has run; a frame's own not counted."""
@@ -85,12 +73,8 @@ def network_of(model: Loaded) -> Loaded:
     return model.network if isinstance(model, Pictured) else model
 
 
-class PicturedEngine:
+class PicturedEngine(WrappedEngine):
     """An engine that also runs the input's blocks; in all else the engine that it is made of."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.name, self.version, self.threads = engine.name, engine.version, engine.threads
 
     def compile(self, model: Loaded, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]) -> Segment:
         """A segment that has run once, as far as it is the network's. Raises PlanError, ConfigError."""
@@ -125,10 +109,6 @@ class PicturedEngine:
     def promise(self, models: Iterable[Loaded] = ()) -> Promise:
         """The engine's promise for the networks; what the input's blocks give is compared by their own fingerprint."""
         return self._engine.promise(map(network_of, models))
-
-    def sketched(self, sketch: Sketch) -> Loaded:
-        """A small network, ready to be compiled."""
-        return self._engine.sketched(sketch)
 
 
 class PicturedSegment:
