@@ -14,7 +14,7 @@ from nodes.display.screen import wide_screen
 from pipeline.graph import ModelGraph
 from pipeline.partition.constraints import Constraint
 from pipeline.partition.explain import kind_of, priced_plan_json
-from pipeline.partition.front import MEASURES, front, measures
+from pipeline.partition.front import MEASURES, front
 from pipeline.partition.priced_plan import NodeSet, PricedPlan
 
 
@@ -22,13 +22,12 @@ def run(
     graph: ModelGraph,
     node_sets: Sequence[NodeSet],
     constraints: Sequence[Constraint],
-    by: str,
+    names: tuple[str, str],
     *,
     json_path: str | None = None,
     pictures: Path | None = None,
 ) -> None:
-    """Find the front, and print or write it. Raises PlanError for unknown measures, Infeasible."""
-    names = measures(by)
+    """Find the front by these two measures, and print or write it. Raises Infeasible."""
     console = wide_screen(stderr=json_path == STDOUT)
     with console.status("plan") as status:
         plans = front(graph, node_sets, names, constraints, progress=lambda found: status.update(f"{found} plans"))

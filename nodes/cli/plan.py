@@ -30,6 +30,7 @@ from pipeline.models.graphs import graph_of
 from pipeline.models.source import named
 from pipeline.partition.constraints import Constraint
 from pipeline.partition.explain import Explanation, decision_map, explain
+from pipeline.partition.front import measures
 from pipeline.partition.objective import Objective
 from pipeline.partition.priced_plan import NodeSet, PricedPlan
 
@@ -56,15 +57,16 @@ def run(
     """Plan, and print or write what was asked for; the exit code. Raises TrisectError, BrokerError."""
     config = offline.find_config(nodes)
     graph = with_input(graph_of(source_of(model, config, input_size, imports)))
-    by_energy = front is not None and "energy" in front
+    measured = measures(front) if front is not None else None
+    by_energy = measured is not None and "energy" in measured
     try:
         config.check_power(PlanRequest(objective="energy") if by_energy else plan_request, model)
     except ValueError as error:
         raise ConfigError(f"{nodes}: {error}") from error
     constraints, objective = constraints_of(graph, plan_request.constraints), plan_request.parsed_objective()
     node_sets = offline.node_sets(config, graph, plan_request.constraints.exclude_nodes)
-    if front is not None:
-        front_commands.run(graph, node_sets, constraints, front, json_path=json_path, pictures=pictures)
+    if measured is not None:
+        front_commands.run(graph, node_sets, constraints, measured, json_path=json_path, pictures=pictures)
         return 0
     console = wide_screen(stderr=json_path == STDOUT)
     with console.status("plan") as status:
