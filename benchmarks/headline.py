@@ -23,7 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,8 +78,9 @@ class Measured:
     rounds: list[float] = field(default_factory=list)
     predicted_s: float = 0.0
     backbone_bytes: int = 0
-    line_bytes: float = 0.0
     period_s: float | None = None
+    predicted: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 class Bench(Testbed):
@@ -119,6 +120,7 @@ class Bench(Testbed):
         results = [result for s, result in self.client.collected.results.items() if s not in known]
         if bad := [result["error"] for result in results if not result["ok"]]:
             raise RuntimeError(f"a frame failed: {bad[0]}")
+        self.parts = parts_of(results)
         return statistics.mean(result["seconds"] for result in results), {result["epoch"] for result in results}
 
     def publish(self) -> None:
@@ -130,11 +132,6 @@ class Bench(Testbed):
         """The active plan, at its newest price."""
         assert self.client.active is not None
         return self.client.plans[self.client.active]
-
-    def line_bytes(self) -> int:
-        """Bytes that went over the cloud's line so far, both ways."""
-        counters = Path("/sys/class/net/line1/statistics")
-        return sum(int((counters / name).read_text()) for name in ("rx_bytes", "tx_bytes"))
 
 
 def measure_case(bench: Bench, repeats: int) -> dict[str, Any]:
@@ -162,7 +159,7 @@ def measure_case(bench: Bench, repeats: int) -> dict[str, Any]:
 def measure(bench: Bench, plans: dict[str, Measured], fresh: set[str], *, is_last: bool) -> None:
     """Rounds under the active plan, again where it changes meanwhile."""
     for _ in range(MOST_ROUNDS):
-        plan, epoch, began = bench.plan_now(), bench.client.active, bench.line_bytes()
+        plan, epoch = bench.plan_now(), bench.client.active
         predicted = plan["predicted"]["seconds"]
         rounds: list[float] = []
         for _ in range(SLOW_ROUNDS if predicted > SLOW_S else ROUNDS):
@@ -177,12 +174,31 @@ def measure(bench: Bench, plans: dict[str, Measured], fresh: set[str], *, is_las
             found.predicted_s = predicted
             link = plan["predicted"]["links"].get("edge_cloud")
             found.backbone_bytes = link["nbytes"] + link["result_nbytes"] if link else 0
-            found.line_bytes = (bench.line_bytes() - began) / (FRAMES_A_ROUND * len(rounds))
+            found.predicted, found.parts = predicted_parts(plan["predicted"]), bench.parts
             if is_last and predicted < SLOW_S:
                 found.period_s = period(bench)
             fresh.add(key)
             return
     raise RuntimeError(f"the plan has not stayed the same for a measurement: {plan['reason']}")
+
+
+def parts_of(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean seconds of computing on each node, on each way between two, and of all besides."""
+    found: dict[str, float] = {}
+    for result in results:
+        here = {f"computes {hop['tier']}": hop["compute_seconds"] for hop in result["path"]}
+        here |= {f"way {name}": seconds for name, seconds in result["links"].items()}
+        here["besides"] = result["seconds"] - sum(here.values())
+        for name, seconds in here.items():
+            found[name] = found.get(name, 0.0) + seconds / len(results)
+    return found
+
+
+def predicted_parts(predicted: Mapping[str, Any]) -> dict[str, float]:
+    """The same of a prediction."""
+    found = {f"computes {tier}": seconds for tier, seconds in predicted["stages"].items()}
+    found |= {f"way {name}": link["seconds"] for name, link in predicted["links"].items()}
+    return {**found, "besides": predicted["frame_overhead_seconds"]}
 
 
 def period(bench: Bench) -> float:
