@@ -102,9 +102,9 @@ system:
 $(STAMP): pyproject.toml requirements.lock | system
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing Python packages into $(VENV) (the first time about 700 MB, a few minutes)"
-	@$(BIN)/python -m pip install --quiet --upgrade pip  # that of older Pythons takes twice as long to find its way
-	@$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.lock
-	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@$(BIN)/python -m pip install -qq --upgrade pip  # that of older Pythons takes twice as long to find its way
+	@$(BIN)/python -m pip install -qq --no-compile --requirement requirements.lock
+	@$(BIN)/python -m pip install -qq --no-deps --editable .
 	@$(BIN)/python -m compileall -q broker nodes pipeline trisect
 	@$(BIN)/python -c "import nodes.cli.app, nodes.planner.node, nodes.tier.node, ai_edge_litert.interpreter, scipy.optimize"
 	@touch $@
