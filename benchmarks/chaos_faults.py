@@ -62,7 +62,10 @@ SMALL = {"max_queued_messages": 20, "max_inflight_messages": 20, "max_packet_byt
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What was done, between which moments of the monotonic clock it could show; `restarted` is when a killed process was."""
+    """What was done, and between which moments of the monotonic clock it could show.
+
+    `restarted` is when killed processes were started again.
+    """
 
     kind: str
     began: float
