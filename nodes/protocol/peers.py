@@ -43,6 +43,13 @@ class Peers:
         self.states[state.node] = state
         return known is None or (known.state, known.session) != (state.state, state.session)
 
+    def forget(self, node: NodeId) -> bool:
+        """Forget a node whose state was cleared; returns False for one that is alive, which says so again itself."""
+        if self.alive(node):
+            return False
+        self.applied.pop(node, None)
+        return self.states.pop(node, None) is not None
+
     def alive(self, node: NodeId) -> bool:
         """True when the node is ready, or draining: it still finishes what it has."""
         state = self.states.get(node)

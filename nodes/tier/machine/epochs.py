@@ -74,6 +74,12 @@ class _Stream:
         """The highest epoch that a next plan may have."""
         return self.seen + EPOCHS_AHEAD if self.seen else MOST_FIRST_EPOCH
 
+    @property
+    def preparing(self) -> list[int]:
+        """Epochs that are being prepared or wait to be, those that were let go meanwhile too, in order."""
+        waiting = {epoch for epoch, held in self.epochs.items() if held.phase is Phase.WAITING}
+        return sorted(waiting | {job.plan.epoch for job in self.jobs})
+
 
 class EpochTable:
     """All epochs of all streams on one node."""
@@ -95,6 +101,7 @@ class EpochTable:
                 seen=stream.seen,
                 ready=tuple(e for e, held in stream.epochs.items() if held.phase is Phase.READY),
                 refused=dict(stream.refused),
+                preparing=tuple(stream.preparing),
             )
             for name, stream in self._streams.items()
         }
