@@ -251,9 +251,9 @@ class Inventory:
     def _state_arrived(self, event: PeerStateArrived, now: float) -> list[PlannerAction]:
         state = event.state
         self.failure_detector.heard(state.node, now)
-        before = self.registry.peers.states.get(state.node)
+        before, was_there = self.registry.peers.states.get(state.node), self.registry.is_there(state.node)
         has_changed = self.registry.learn_state(state)
-        if has_changed and state.state is LifeState.LOST:
+        if has_changed and (state.state is LifeState.LOST or (was_there and state.state is not LifeState.STOPPED)):
             self.lost_at[state.node] = now
         if self.registry.peers.states.get(state.node) != before:
             self._node_changed(state.node)

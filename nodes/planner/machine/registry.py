@@ -159,6 +159,11 @@ class Registry:
         info = self.infos.get(node)
         return info is not None and info.tier == tier.label and not info.is_worker
 
+    def is_there(self, node: NodeId) -> bool:
+        """True when the node is alive, in the process that introduced itself."""
+        info = self.infos.get(node)
+        return self.peers.alive(node) and info is not None and self.peers.states[node].session == info.session
+
     def why_unusable(self, stream: StreamBinding, node: NodeId) -> str:
         """The reason that the node cannot serve the stream at present, empty if it can."""
         state, info = self.peers.states.get(node), self.infos.get(node)

@@ -152,7 +152,7 @@ class TierMachine:
         self._graphs[event.name] = event.graph
         for stream in event.streams:
             self.owners[stream].model = event.name
-        return []
+        return self.epochs.model_arrived()
 
     def _plan_arrived(self, event: ev.PlanArrived) -> list[Action]:
         if why_not := self.epochs.why_not(event.plan):

@@ -250,6 +250,17 @@ def test_a_plan_that_cannot_be_this_nodes_is_refused_with_the_reason(wrong: Plan
     assert said in refused[1]
 
 
+def test_a_plan_whose_model_comes_later_is_prepared_then() -> None:
+    machine = TierMachine(EDGE, {"chain": GRAPH})
+    refused = machine.handle(ev.PlanArrived(replace(plan(1), model="chain.2")), 0.0)
+    assert "has no model" in all_of(do.AnnounceApplied, refused)[0].streams[CAM].refused[1]
+    actions = machine.handle(ev.ModelArrived("chain.2", GRAPH, ()), 0.0)
+    assert [action.plan.model for action in all_of(do.Prepare, actions)] == ["chain.2"]
+    assert machine.epochs.applied()[CAM].refused == {}
+    machine.handle(ev.PlanArrived(plan(2)), 0.0)
+    assert not all_of(do.Prepare, machine.handle(ev.ModelArrived("chain.2", GRAPH, ()), 0.0))
+
+
 def test_a_plan_that_cannot_be_prepared_is_released_and_refused_until_a_newer_one() -> None:
     machine = TierMachine(EDGE, {"chain": GRAPH})
     machine.handle(ev.PlanArrived(plan(1)), 0.0)
