@@ -296,8 +296,13 @@ class ResultKeys:
 def read_result(payload: bytes) -> dict[str, Any]:
     """A frame's result, as plain values. Raises MessageError."""
     result = parse_json(payload)
-    ranges.read(ResultKeys, result, error=MessageError, what="a result")
+    check_result(result)
     return result
+
+
+def check_result(result: Mapping[str, Any]) -> None:
+    """Hold a result's fields against their ranges. Raises MessageError."""
+    ranges.read(ResultKeys, result, error=MessageError, what="a result")
 
 
 T = TypeVar("T")

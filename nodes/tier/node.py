@@ -35,7 +35,7 @@ from nodes.tier.commands import Commands
 from nodes.tier.compute import Compute
 from nodes.tier.frame_decoder import FrameDecoder
 from nodes.tier.frame_ledger import FrameLedger
-from nodes.tier.frame_tracing import tracer_of
+from nodes.tier.frame_tracing import traces_of
 from nodes.tier.inbound import Inbound
 from nodes.tier.introduction import node_info
 from nodes.tier.loading import import_ahead
@@ -78,7 +78,7 @@ class TierNode:
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
         self._metrics = NodeMetrics(self.section.metrics, node, self.section.tier.label)
-        self._tracer = tracer_of(config) if self.streams else None
+        self._traces = traces_of(config, is_device=bool(self.streams))
         # what is wrong with a file of labels is said before seconds of loading
         self._settings = ModelSettings.read(config, self.streams)
         self._state_dir = state_dir / config.pipeline
@@ -158,8 +158,8 @@ class TierNode:
         node, models, clock = self.node, self._models, self.presence.clock
         model_of = models.versions.model_of
         self.machine = TierMachine(node, models.graphs, settings_of(self.streams, model_of, self._state_dir))
-        border = self.presence.border
-        self._inbound = Inbound(node, self.names, self.machine, self.streams, self.meter, self._inbox.put, border)
+        border, traces, emit = self.presence.border, self._traces, self._inbox.put
+        self._inbound = Inbound(node, self.names, self.machine, self.streams, self.meter, emit, border, traces)
         self._outbound = Outbound(
             self.config,
             node,
@@ -169,7 +169,7 @@ class TierNode:
             self.meter,
             clock,
             self._metrics,
-            self._tracer,
+            traces,
         )
         self._watch = LinkWatch(self.config, self.names, self.presence)
         self._previews = Previews(self.session, self.names, self.streams)
@@ -181,6 +181,7 @@ class TierNode:
             self._frame_ledger,
             self.meter,
             self._inbox.put,
+            traces=traces,
             previews=self._previews,
         )
         tier = self.section.tier.label
@@ -315,8 +316,7 @@ class TierNode:
         self._watch.stop()
         for worker in self._workers():
             worker.stop()
-        if self._tracer is not None:
-            self._tracer.close()
+        self._traces.close()
 
     def _workers(self) -> tuple[Worker[Any], ...]:
         """The threads, in the order of a frame's way through them."""

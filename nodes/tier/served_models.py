@@ -21,6 +21,7 @@ from nodes.tier.versions import Versions
 from pipeline.answers.task import Task
 from pipeline.engines.answering import AnsweringEngine, answering, classes_of
 from pipeline.engines.pictured import PicturedEngine, network_of
+from pipeline.engines.replay import Replay
 from pipeline.frames.decode import Preprocess
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, StreamId
@@ -68,6 +69,11 @@ def check_fit(config: Config, pushed: Pushed) -> None:
     check_labels(pushed.name, pushed.labels, classes_of(answering(pushed.package, task), task))
 
 
+def replay_of(config: Config, node: NodeId) -> Replay | None:
+    """What the node replays, None where it computes."""
+    return Replay(config.replay.recording, config.replay.machines[node]) if config.replay is not None else None
+
+
 class ServedModels:
     """Loaded models with their graphs, preprocessing, answer formats and profiles, by name in plans; and their engine.
 
@@ -91,7 +97,7 @@ class ServedModels:
         sources = {name: source_of(name, config.models[name]) for name in settings.of_files}
         packages = {one.name: one.package for one in pushed}
         threads = config.nodes[node].threads or os.cpu_count() or 1
-        engine, models = load(config.engine_of(node), sources, threads, config.exact, packages)
+        engine, models = load(config.engine_of(node), sources, threads, config.exact, packages, replay_of(config, node))
         self.versions = Versions(streams, pushed)
         self._tasks: dict[str, Task | None] = {name: task_of(config.models[name]) for name in settings.of_files}
         for one in pushed:
@@ -104,9 +110,9 @@ class ServedModels:
         self._settle_labels()
         self.answers = {name: self._answer_format(name) for name in self.graphs}
         self.profiles = {name: profile.cached(self.engine, model) for name, model in self.loaded.items()}
-        # nobody asks how fast a node is that has profiled all its models
-        measured = calibration.calibrate_or_load if None in self.profiles.values() else calibration.load_cached
-        self.speed = measured(self.engine)
+        # nobody asks how fast a node is that has profiled all its models, and a replay knows its seconds at once
+        is_asked = None in self.profiles.values() and config.replay is None
+        self.speed = (calibration.calibrate_or_load if is_asked else calibration.load_cached)(self.engine)
 
     def arrived(self, pushed: Pushed) -> tuple[StreamId, ...]:
         """Add a version that was rolled out, whose header is here; returns the streams that go over to it."""

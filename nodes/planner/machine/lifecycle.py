@@ -246,6 +246,7 @@ def _publish(
         fetching += ", while the plan before runs on"
     registry, model = inventory.registry, stream.binding.model
     compared += registry.difference(model, best.nodes) + registry.undecoded(stream.binding, best.nodes)
+    compared += registry.replayed(best.nodes)
     plan = Plan(
         stream=name,
         epoch=_next_epoch(inventory, name, stream),
@@ -285,7 +286,7 @@ def _price_anew(
     assert plan is not None
     present = priced_today(inventory, stream, problem.graph, plan)
     compared, runner_up = problem.compared(present, priced_plans)
-    reason = f"{why}; {compared}"
+    reason = f"{why}; {compared}{inventory.registry.replayed(present.nodes)}"
     again = _with_interval(inventory, replace(plan, predicted=present.predicted, reason=reason, runner_up=runner_up))
     inventory.hold(stream, again)
     stream.drift_reasons, stream.priced_at = (), now

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from nodes.config.replay_section import REPLAY
 from nodes.planner.costs.block_seconds import BlockSeconds, Estimate
 from nodes.planner.costs.node_costs import NodeCosts
 from nodes.planner.costs.snapshot import NodeSnapshot
@@ -342,6 +343,12 @@ class Registry:
             return ""
         both = f"{info.node} has {info.picture_libraries or 'none'}, {device.node} {device.picture_libraries or 'none'}"
         return f"{info.node} makes other bits of a picture than {device.node} and does not decode frames ({both})"
+
+    def replayed(self, nodes: Mapping[Tier, str]) -> str:
+        """A word on nodes that wait recorded seconds instead of computing, to be added to a reason; empty for none."""
+        known = (self.infos.get(NodeId(node)) for node in nodes.values())
+        is_replay = any(info.engine == REPLAY for info in known if info is not None)
+        return "; a replay: nodes wait recorded seconds and compute nothing" if is_replay else ""
 
     def undecoded(self, stream: StreamBinding, nodes: Mapping[Tier, str]) -> str:
         """Which of a plan's nodes decode no frames and why, to be added to its reason; empty if there are none."""
