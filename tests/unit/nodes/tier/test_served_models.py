@@ -1,6 +1,7 @@
 """A node's models: settings read before they are loaded, labels held against them, and versions that join them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 
 from nodes.config.sections import Config
 from nodes.tier.pushed_models import Pushed
-from nodes.tier.served_models import ModelSettings, ServedModels
-from pipeline.errors import ConfigError
+from nodes.tier.served_models import ModelSettings, ServedModels, check_fit
+from pipeline.errors import ConfigError, ModelError
 from pipeline.lite.package import Package
 from pipeline.lite.sketch import Layer, Sketch, save
 from pipeline.pieces.manifest import manifest_of
@@ -94,3 +95,22 @@ def test_a_version_joins_the_others_under_its_own_name(tmp_path: Path) -> None:
     assert [models.answers[one.name].labels for one in (first, second)] == [("cat", "none"), ("dog", "none")]
     assert {graph.name for graph in models.manifests().values()} == {"net"}
     assert len(models.manifests()) == 2
+
+
+def test_a_version_that_fits_neither_its_task_nor_its_labels_is_refused_in_words(tmp_path: Path) -> None:
+    pushed = version(package(tmp_path / "cat.trisect", 16))
+    check_fit(configured({"net": {"source": "pushed"}}), pushed)
+    with pytest.raises(ModelError, match="boxes"):
+        check_fit(configured({"net": {"source": "pushed", "task": "detect"}}), pushed)
+    manifest = manifest_of(pushed.package, name="net", labels=("one", "two", "three"))
+    with pytest.raises(ConfigError, match="3 labels for 2 classes"):
+        check_fit(configured({"net": {"source": "pushed"}}), replace(pushed, manifest=manifest))
+
+
+def test_an_older_version_that_a_plan_has_moves_no_stream_and_can_be_gone_back_to(tmp_path: Path) -> None:
+    old, new = version(package(tmp_path / "cat.trisect", 16)), version(package(tmp_path / "dog.trisect", 24))
+    models = loaded(configured({"net": {"source": "pushed"}}), new)
+    models.add_older(old)
+    assert models.versions.model_of == {CAM: new.name}
+    assert models.graphs.keys() == {old.name, new.name}
+    assert models.versions.refuses(CAM, new.name, ModelError("array 3 is damaged")) == old.name
