@@ -128,6 +128,11 @@ class Bench(Testbed):
         self.client.publish(self.images[self.sent % len(self.images)], str(self.sent))
         self.sent += 1
 
+    def plan_for(self, request: Mapping[str, Any]) -> None:
+        """Have the stream planned so, and wait until that plan is active here, too."""
+        plan = requests.request_plan(self.config, demo.STREAM, request, timeout_s=PATIENCE_S)
+        self.wait(lambda: self.client.active is not None and self.client.active >= plan["epoch"])
+
     def plan_now(self) -> dict[str, Any]:
         """The active plan, at its newest price."""
         assert self.client.active is not None
@@ -143,7 +148,7 @@ def measure_case(bench: Bench, repeats: int) -> dict[str, Any]:
         fresh: set[str] = set()
         for name, reading in asked:
             request = {"planner": name} | (AS_PUBLISHED if reading == "b" else {})
-            requests.request_plan(bench.config, demo.STREAM, request, timeout_s=PATIENCE_S)
+            bench.plan_for(request)
             until = time.monotonic() + (SETTLE_S[min(repeat, 1)] if name == "exact" else 0.0)
             key = described(bench.plan_now())
             while time.monotonic() < until or key not in fresh:
