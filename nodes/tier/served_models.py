@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of, task_of
+from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of, task_of, task_of_pushed
 from nodes.config.sections import Config, StreamSection
 from nodes.protocol.packages import family_of
 from nodes.tier.answer_format import AnswerFormat
@@ -124,7 +124,9 @@ class ServedModels:
     def _take_settings(self, pushed: Pushed) -> None:
         """Keep what travels with a package."""
         self.preprocess[pushed.name], self._labels[pushed.name] = pushed.preprocess, pushed.labels
-        self._tasks[pushed.name] = task_of(self._config.models[pushed.model], has_labels=pushed.labels is not None)
+        self._tasks[pushed.name] = task_of_pushed(
+            self._config.models[pushed.model], pushed.task, has_labels=pushed.labels is not None
+        )
 
     def _complete(self, name: str, model: Loaded) -> Loaded:
         """The network between the blocks of its input and those of its task."""
