@@ -183,7 +183,7 @@ def run_pack(source: ModelSource, output: Path, carried: Mapping[str, Any]) -> i
     store.make(source, output, carried)
     package = Package(output)
     try:
-        check_fit(package, carried)
+        check_carried(package, carried)
     except TrisectError:
         output.unlink()
         raise
@@ -201,7 +201,7 @@ def run_pack(source: ModelSource, output: Path, carried: Mapping[str, Any]) -> i
     return 0
 
 
-def check_fit(package: Package, carried: Mapping[str, Any]) -> None:
+def check_carried(package: Package, carried: Mapping[str, Any]) -> None:
     """Hold a network's outputs against the task and labels that its package carries. Raises ModelError, ConfigError."""
     from nodes.config.model_settings import check_labels
     from pipeline.answers.task import read_task

@@ -240,6 +240,7 @@ class Report:
 class StreamApplied:
     """A node's state of one stream: the newest plan's epoch it has `seen`, the epochs it is `ready` to run.
 
+    `preparing` are epochs that it is at, whether or not a device still wants them.
     Only the stream's device says `active` (the epoch stamped on new frames) and `holds` (the epochs still needed).
     """
 
@@ -248,6 +249,7 @@ class StreamApplied:
     refused: Annotated[Mapping[EpochKey, Reason], Field(max_length=64)] = field(default_factory=dict)
     active: EpochSeen | None = None
     holds: Epochs = ()
+    preparing: Epochs = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,16 @@ class Inbound:
         session.subscribe([subscription.topic], handler, channel=Channel.BULK)
 
     def _on_json(self, event: Callable[[Any], ev.Event], message: Message) -> None:
+        if not message.payload:
+            self._on_cleared(message.topic)
+            return
         if (read := self._border.read(message)) is not None:
             self._emit(event(read))
+
+    def _on_cleared(self, topic: str) -> None:
+        parsed = self._names.parse(topic)
+        if parsed is not None and parsed[0] is topics.STATE:
+            self._emit(ev.PeerForgotten(NodeId(parsed[1]["node"])))
 
     def _handler(self, assembler: Assembler, sender_of: Callable[[str], str | None]) -> TensorHandler:
         return TensorHandler(assembler, sender_of, partial(self._queue, assembler))

@@ -10,6 +10,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +49,9 @@ from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.preparation import Preparation
 from nodes.tier.previews import Previews
-from nodes.tier.pushed_models import Pushed, PushedModels
-from nodes.tier.served_models import ModelSettings, ServedModels
+from nodes.tier.pushed_models import PushedModels
+from nodes.tier.roll_outs import RollOuts
+from nodes.tier.served_models import ModelSettings, ServedModels, check_fit
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, Plan, StreamId
 
@@ -121,6 +123,7 @@ class TierNode:
             self.node,
             self._settings.pushed,
             self.presence.border,
+            check=partial(check_fit, self.config),
             on_whole=self._whole_arrived,
         )
         last_run = LastRun(self._state_dir / f"{self.node}.running")
@@ -268,12 +271,6 @@ class TierNode:
 
     # Versions of pushed models.
 
-    def _version_arrived(self, pushed: Pushed) -> None:
-        """A new version was rolled out; its header is here. Streams go over to it when a plan of it is ready."""
-        with self._guard.over(pushed):
-            streams = self._models.arrived(pushed)
-            self._inbox.put(ev.ModelArrived(pushed.name, self._models.graphs[pushed.name], streams))
-
     def _whole_arrived(self, name: str) -> None:
         if self.is_serving and self._models.profiles.get(name) is None:
             self._measure(name)
@@ -307,7 +304,7 @@ class TierNode:
         Commands(self.node, list(self.streams), self.presence, self._frame_ledger).subscribe(self.names)
         service.ready()
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self._models.graphs.items()))
-        self._pushed.follow(self._version_arrived)
+        self._pushed.follow(RollOuts(self._models, self._guard, self._inbox.put, self._say_info))
         self._watch.start()
         for source in sources:
             source.start()

@@ -59,6 +59,16 @@ class ModelSettings:
         )
 
 
+def _task_of(config: Config, pushed: Pushed) -> Task | None:
+    return task_of_pushed(config.models[pushed.model], pushed.task, has_labels=pushed.labels is not None)
+
+
+def check_fit(config: Config, pushed: Pushed) -> None:
+    """Raise ModelError for a version whose outputs do not fit its model's task, ConfigError for its labels."""
+    task = _task_of(config, pushed)
+    check_labels(pushed.name, pushed.labels, classes_of(answering(pushed.package, task), task))
+
+
 def replay_of(config: Config, node: NodeId) -> Replay | None:
     """What the node replays, None where it computes."""
     return Replay(config.replay.recording, config.replay.machines[node]) if config.replay is not None else None
@@ -106,6 +116,15 @@ class ServedModels:
 
     def arrived(self, pushed: Pushed) -> tuple[StreamId, ...]:
         """Add a version that was rolled out, whose header is here; returns the streams that go over to it."""
+        self._add(pushed)
+        return self.versions.arrived(pushed)
+
+    def add_older(self, pushed: Pushed) -> None:
+        """Add a version that was rolled out before the newest, and that a plan has."""
+        self._add(pushed)
+        self.versions.older(pushed)
+
+    def _add(self, pushed: Pushed) -> None:
         from pipeline.profiling import profile
 
         self._take_settings(pushed)
@@ -114,7 +133,6 @@ class ServedModels:
         self.answers[pushed.name] = self._answer_format(pushed.name)
         self.profiles[pushed.name] = profile.cached(self.engine, model)
         self.promise = self.engine.promise(self.loaded.values())
-        return self.versions.arrived(pushed)
 
     def manifests(self) -> dict[str, ModelGraph]:
         """The graphs by digest, each with its model's name without a version."""
@@ -124,9 +142,7 @@ class ServedModels:
     def _take_settings(self, pushed: Pushed) -> None:
         """Keep what travels with a package."""
         self.preprocess[pushed.name], self._labels[pushed.name] = pushed.preprocess, pushed.labels
-        self._tasks[pushed.name] = task_of_pushed(
-            self._config.models[pushed.model], pushed.task, has_labels=pushed.labels is not None
-        )
+        self._tasks[pushed.name] = _task_of(self._config, pushed)
 
     def _complete(self, name: str, model: Loaded) -> Loaded:
         """The network between the blocks of its input and those of its task."""

@@ -1,16 +1,16 @@
 """A node's models: settings read before they are loaded, labels held against them, and versions that join them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nodes.cli.models import check_fit
+from nodes.cli.models import check_carried
 from nodes.config.sections import Config
 from nodes.tier.pushed_models import Pushed
-from nodes.tier.served_models import ModelSettings, ServedModels
+from nodes.tier.served_models import ModelSettings, ServedModels, check_fit
 from pipeline.answers.task import Task
 from pipeline.errors import ConfigError, ModelError
 from pipeline.lite.package import Package
@@ -100,11 +100,11 @@ def test_a_package_carries_its_use_and_the_configuration_comes_before_it(tmp_pat
         assert (answers.task, answers.labels) == (Task("classify", "softmax", most=1), ("cat", "dog"))
         assert (answers.preprocess.size, answers.preprocess.mode) == ((8, 8), "unit")
         assert answers.graph.blocks[-1].name == "answer_classify"
-    check_fit(Package(path), carried)
+    check_carried(Package(path), carried)
     with pytest.raises(ConfigError, match="1 labels for 2 classes"):
-        check_fit(Package(path), {**carried, "labels": ["cat"]})
+        check_carried(Package(path), {**carried, "labels": ["cat"]})
     with pytest.raises(ModelError, match="segment"):
-        check_fit(Package(path), {"task": asdict(Task("segment"))})
+        check_carried(Package(path), {"task": asdict(Task("segment"))})
     raw = loaded(configured({"net": {"source": str(path), "task": "raw"}})).answers["net"]
     assert raw.task is not None
     assert raw.task.kind == "raw"
@@ -121,3 +121,22 @@ def test_a_version_joins_the_others_under_its_own_name(tmp_path: Path) -> None:
     assert [models.answers[one.name].labels for one in (first, second)] == [("cat", "none"), ("dog", "none")]
     assert {graph.name for graph in models.manifests().values()} == {"net"}
     assert len(models.manifests()) == 2
+
+
+def test_a_version_that_fits_neither_its_task_nor_its_labels_is_refused_in_words(tmp_path: Path) -> None:
+    pushed = version(package(tmp_path / "cat.trisect", 16))
+    check_fit(configured({"net": {"source": "pushed"}}), pushed)
+    with pytest.raises(ModelError, match="boxes"):
+        check_fit(configured({"net": {"source": "pushed", "task": "detect"}}), pushed)
+    manifest = manifest_of(pushed.package, name="net", labels=("one", "two", "three"))
+    with pytest.raises(ConfigError, match="3 labels for 2 classes"):
+        check_fit(configured({"net": {"source": "pushed"}}), replace(pushed, manifest=manifest))
+
+
+def test_an_older_version_that_a_plan_has_moves_no_stream_and_can_be_gone_back_to(tmp_path: Path) -> None:
+    old, new = version(package(tmp_path / "cat.trisect", 16)), version(package(tmp_path / "dog.trisect", 24))
+    models = loaded(configured({"net": {"source": "pushed"}}), new)
+    models.add_older(old)
+    assert models.versions.model_of == {CAM: new.name}
+    assert models.graphs.keys() == {old.name, new.name}
+    assert models.versions.refuses(CAM, new.name, ModelError("array 3 is damaged")) == old.name
