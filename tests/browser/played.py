@@ -205,7 +205,7 @@ class Played:
         """A frame's map of classes: its left half is class 2, the rest class 0."""
         classes = np.zeros((24, 32), np.uint8)
         classes[:, :16] = 2
-        properties = Properties(PacketTypes.PUBLISH)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.CorrelationData = str(sequence).encode()
         topic = self.names.topic(topics.CLASS_MAP, stream=stream)
         self._client.publish(topic, class_map_png(classes[None], {}), qos=1, properties=properties)
