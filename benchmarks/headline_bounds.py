@@ -111,10 +111,8 @@ def main() -> None:
             print(" | ".join(cells), "|", flush=True)
     for reading, pairs in found.items():
         for what, ratios in zip(("exact", "perfect"), zip(*pairs, strict=True), strict=True):
-            middle = statistics.median(ratios)
-            print(
-                f"{reading}, best baseline / {what}: best {max(ratios):.2f}, median {middle:.2f}, least {min(ratios):.2f}"
-            )
+            best, middle, least = max(ratios), statistics.median(ratios), min(ratios)
+            print(f"{reading}, best baseline / {what}: best {best:.2f}, median {middle:.2f}, least {least:.2f}")
 
 
 if __name__ == "__main__":
