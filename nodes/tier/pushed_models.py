@@ -18,6 +18,7 @@ from nodes.protocol.border import Border
 from nodes.protocol.packages import MOST_PACKAGES, PublishedPackage, Version
 from nodes.session.presence import guest_session
 from pipeline import folders
+from pipeline.answers.task import Task
 from pipeline.errors import ConfigError, ModelError
 from pipeline.frames.decode import Preprocess
 from pipeline.graph import ModelGraph
@@ -51,6 +52,11 @@ class Pushed:
     def labels(self) -> tuple[str, ...] | None:
         """Names of the classes, likewise."""
         return self.manifest.labels
+
+    @property
+    def task(self) -> Task | None:
+        """The task, likewise; None where the package has none."""
+        return self.manifest.task
 
 
 class Follower(Protocol):

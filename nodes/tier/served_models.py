@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of, task_of
+from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of, task_of, task_of_pushed
 from nodes.config.sections import Config, StreamSection
 from nodes.protocol.packages import family_of
 from nodes.tier.answer_format import AnswerFormat
@@ -60,7 +60,7 @@ class ModelSettings:
 
 
 def _task_of(config: Config, pushed: Pushed) -> Task | None:
-    return task_of(config.models[pushed.model], has_labels=pushed.labels is not None)
+    return task_of_pushed(config.models[pushed.model], pushed.task, has_labels=pushed.labels is not None)
 
 
 def check_fit(config: Config, pushed: Pushed) -> None:

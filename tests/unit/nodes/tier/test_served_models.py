@@ -1,15 +1,17 @@
 """A node's models: settings read before they are loaded, labels held against them, and versions that join them."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nodes.cli.models import check_carried
 from nodes.config.sections import Config
 from nodes.tier.pushed_models import Pushed
 from nodes.tier.served_models import ModelSettings, ServedModels, check_fit
+from pipeline.answers.task import Task
 from pipeline.errors import ConfigError, ModelError
 from pipeline.lite.package import Package
 from pipeline.lite.sketch import Layer, Sketch, save
@@ -26,9 +28,10 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "calibrate_or_load", lambda engine: None)  # seconds of measuring
 
 
-def package(path: Path, side: int) -> Path:
+def package(path: Path, side: int, **carried: Any) -> Path:
     layers = (Layer("conv", "conv", ("image",), 3, 8), Layer("mean", "mean", ("conv",)))
-    save(Sketch("net", (side, side, 3), (*layers, Layer("head", "dense", ("mean",), 1, 2))), path, preprocess="unit")
+    sketch = Sketch("net", (side, side, 3), (*layers, Layer("head", "dense", ("mean",), 1, 2)))
+    save(sketch, path, preprocess="unit", carried=carried)
     return path
 
 
@@ -82,6 +85,29 @@ def test_labels_have_to_be_as_many_as_classes(tmp_path: Path, labels: str) -> No
     else:
         with pytest.raises(ConfigError, match=r"models\.net\.labels: 3 labels for 2 classes"):
             loaded(config)
+
+
+def test_a_package_carries_its_use_and_the_configuration_comes_before_it(tmp_path: Path) -> None:
+    carried = {"labels": ["cat", "dog"], "size": [8, 8], "task": asdict(Task("classify", "softmax", most=1))}
+    path = package(tmp_path / "net.trisect", 8, **carried)
+    manifest = manifest_of(Package(path), name="net")
+    pushed = Pushed("net", "net.0123456789ab", manifest.digest, Package(path), manifest)
+    served = [
+        loaded(configured({"net": {"source": str(path)}})).answers["net"],
+        loaded(configured({"net": {"source": "pushed"}}), pushed).answers[pushed.name],
+    ]
+    for answers in served:
+        assert (answers.task, answers.labels) == (Task("classify", "softmax", most=1), ("cat", "dog"))
+        assert (answers.preprocess.size, answers.preprocess.mode) == ((8, 8), "unit")
+        assert answers.graph.blocks[-1].name == "answer_classify"
+    check_carried(Package(path), carried)
+    with pytest.raises(ConfigError, match="1 labels for 2 classes"):
+        check_carried(Package(path), {**carried, "labels": ["cat"]})
+    with pytest.raises(ModelError, match="segment"):
+        check_carried(Package(path), {"task": asdict(Task("segment"))})
+    raw = loaded(configured({"net": {"source": str(path), "task": "raw"}})).answers["net"]
+    assert raw.task is not None
+    assert raw.task.kind == "raw"
 
 
 def test_a_version_joins_the_others_under_its_own_name(tmp_path: Path) -> None:
