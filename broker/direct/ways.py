@@ -14,7 +14,7 @@ from typing import Final
 
 from broker.complaints import Complaints
 from broker.connection import Connection
-from broker.errors import BrokerError, NotConnected, PayloadTooLarge
+from broker.errors import BrokerError, BrokerRefused, BrokerUnreachable, NotConnected, PayloadTooLarge
 from broker.messages import Address, Channel, Limits, Payload
 from broker.outbox import Outgoing
 from broker.packets import outgoing
@@ -70,9 +70,8 @@ class _Way:
 
     def failed(self, channel: Channel, error: BrokerError) -> None:
         """It cannot be reached now."""
-        self.owner.complaints.add(
-            self.peer, f"{self.peer} cannot be reached directly, so all goes through the broker: {error}"
-        )
+        why = error.reason if isinstance(error, BrokerUnreachable | BrokerRefused) else str(error)
+        self.owner.complaints.add(self.peer, f"tensors for {self.peer} go through the broker: {why}")
 
     def missed(self, channel: Channel) -> None:
         """Nobody subscribes over it."""

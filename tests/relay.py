@@ -1,0 +1,58 @@
+"""A TCP relay, as of a router that translates ports: it can swallow what comes, and cut lines in mid-message."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+
+class Relay:
+    """Relays from `port` to `target` while it `passes`; after `swallows_after` bytes more it cuts all lines for good."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self.target = 0
+        self.passes = True
+        self.swallows_after: int | None = None
+        self._socks: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self, *, for_good: bool = False) -> None:
+        self.passes = not for_good
+        for sock in self._socks:
+            sock.close()
+        self._socks.clear()
+
+    def close(self) -> None:
+        self.cut(for_good=True)
+        self._server.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                here, _ = self._server.accept()
+                if not self.passes:
+                    here.close()
+                    continue
+                there = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                return
+            self._socks += [here, there]
+            for pair in ((here, there), (there, here)):
+                threading.Thread(target=self._pass, args=(*pair, pair[0] is here), daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket, inwards: bool) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if inwards and self.swallows_after is not None:
+                    self.swallows_after -= len(data)
+                    if self.swallows_after < 0:
+                        self.cut(for_good=True)
+                        return
+                sink.sendall(data)
+        except OSError:
+            pass
+        finally:
+            for sock in (source, sink):
+                sock.close()
