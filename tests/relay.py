@@ -7,7 +7,7 @@ import threading
 
 
 class Relay:
-    """Relays from `port` to `target` while it `passes`; after `swallows_after` more bytes it cuts all lines for good."""
+    """Relays from `port` to `target` while it `passes`; after `swallows_after` more bytes it cuts all lines."""
 
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
