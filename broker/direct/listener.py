@@ -184,6 +184,7 @@ class DirectListener:
             self._accepts = 0.0  # gone already; or no file descriptors are left, and there may be some later
             return
         self._accepts -= 1
+        host = str(origin[0]).removeprefix("::ffff:")
         strangers = [guest for guest in self._guests.values() if not guest.name]
         if len(strangers) >= MOST_STRANGERS:
             self._end(strangers[0])
@@ -195,7 +196,7 @@ class DirectListener:
             sock.setblocking(False)
             guest = Guest(
                 sock,
-                f"{origin[0]}:{origin[1]}",
+                host,
                 self._context,
                 self._place,
                 self._clock(),
@@ -203,7 +204,7 @@ class DirectListener:
                 receive_maximum=self._limits.receive_maximum,
             )
         except (OSError, ValueError) as error:
-            self._complain(str(origin[0]), error)
+            self._complain(host, error)
             sock.close()
             return
         self._guests[guest.stream.sock] = guest
@@ -293,7 +294,7 @@ class DirectListener:
                 self._end(guest, error)
 
     def _violated(self, guest: Guest, error: ProtocolViolation) -> None:
-        self._complain(guest.name or guest.origin.rpartition(":")[0], error)
+        self._complain(guest.name or guest.origin, error)
         with contextlib.suppress(OSError):
             guest.receiver.disconnect(error.code)
             guest.write()
@@ -308,7 +309,7 @@ class DirectListener:
         if guest.name:
             _log.info("%s sends tensors directly no more%s", guest.name, f": {explained(error)}" if error else "")
         elif error is not None:
-            self._complain(guest.origin.rpartition(":")[0], error)
+            self._complain(guest.origin, error)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(guest.stream.sock)
         guest.stream.sock.close()
