@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 
 
 class Relay:
@@ -21,7 +22,7 @@ class Relay:
     def cut(self, *, for_good: bool = False) -> None:
         self.passes = not for_good
         for sock in self._socks:
-            sock.close()
+            _end(sock)
         self._socks.clear()
 
     def close(self) -> None:
@@ -32,15 +33,21 @@ class Relay:
         while True:
             try:
                 here, _ = self._server.accept()
-                if not self.passes:
-                    here.close()
-                    continue
-                there = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
                 return
+            there = self._reached() if self.passes else None
+            if there is None:
+                _end(here)
+                continue
             self._socks += [here, there]
             for pair in ((here, there), (there, here)):
                 threading.Thread(target=self._pass, args=(*pair, pair[0] is here), daemon=True).start()
+
+    def _reached(self) -> socket.socket | None:
+        try:
+            return socket.create_connection(("127.0.0.1", self.target))
+        except OSError:
+            return None
 
     def _pass(self, source: socket.socket, sink: socket.socket, inwards: bool) -> None:
         try:
@@ -55,4 +62,11 @@ class Relay:
             pass
         finally:
             for sock in (source, sink):
-                sock.close()
+                _end(sock)
+
+
+def _end(sock: socket.socket) -> None:
+    """Close it, and wake whoever waits for it in another thread."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
