@@ -140,7 +140,14 @@ class DirectWays:
             self._sent_bytes_before += way.connection.sent_bytes_total
 
     def publish(
-        self, topic: str, payload: Payload, *, to: str | None, expiry_s: float | None, wait_s: float | None
+        self,
+        topic: str,
+        payload: Payload,
+        *,
+        to: str | None,
+        expiry_s: float | None,
+        wait_s: float | None,
+        traceparent: str | None = None,
     ) -> None:
         """Publish a message with QoS 1 on the bulk channel: directly if `to` is its only reader and there is a way.
 
@@ -149,11 +156,15 @@ class DirectWays:
         way = None if to is None else self._ways.get(to)
         if way is not None and way.is_up:
             try:
-                if way.connection.publish(outgoing(topic, payload, expiry_s=expiry_s), wait_s=wait_s):
+                if way.connection.publish(
+                    outgoing(topic, payload, expiry_s=expiry_s, traceparent=traceparent), wait_s=wait_s
+                ):
                     return
             except (NotConnected, PayloadTooLarge):
                 pass  # it ended just now; or the broker takes what the other end does not
-        self._session.publish(topic, payload, channel=Channel.BULK, expiry_s=expiry_s, wait_s=wait_s)
+        self._session.publish(
+            topic, payload, channel=Channel.BULK, expiry_s=expiry_s, traceparent=traceparent, wait_s=wait_s
+        )
 
     def send_again(self, items: Sequence[Outgoing]) -> None:
         """Send through the broker what a way gives up."""

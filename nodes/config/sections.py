@@ -15,6 +15,7 @@ from nodes.config.base import Section, Table, TierName, empty
 from nodes.config.broker_section import BrokerSection
 from nodes.config.instruments import HomeAssistant, MetricsSection, TracingSection
 from nodes.config.plan_request import LinkName, PlanRequest
+from nodes.config.replay_section import ReplaySection, check_replay
 from nodes.config.task_section import TaskSection
 from nodes.config.transport_section import DirectSection, TransportSection
 from nodes.config.values import ID, Id, LocalPath, ModelKey, NodeKey, StreamKey, as_tuple, path_beside_file
@@ -299,8 +300,12 @@ class Config(Section):
     """A whole configuration. Every reference in it leads somewhere; see `nodes.config.loader.load_config`."""
 
     pipeline: Id = Field(description="a name of a-z, 0-9 and -")
-    engine: Literal["auto", "litert", "tensorflow"] = Field(
-        "auto", description="one of auto (litert where it has every block), litert, tensorflow"
+    engine: Literal["auto", "litert", "tensorflow", "replay"] = Field(
+        "auto",
+        description="one of auto (litert where it has every block), litert, tensorflow; or replay: computes nothing",
+    )
+    replay: ReplaySection | None = Field(
+        None, description="a section with the recording that engine: replay waits by, or left out"
     )
     exact: Literal["everywhere", "machine", "close"] = Field(
         "everywhere",
@@ -329,6 +334,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _engines_are_one(self) -> Config:
+        check_replay(self.replay, self.engine, self.exact, self.nodes)
         engines = {name: node.engine for name, node in self.nodes.items() if node.engine not in {None, self.engine}}
         if engines and self.exact != "close":
             node, engine = next(iter(engines.items()))

@@ -13,11 +13,11 @@ NODE: Final = "trisect_node_"
 STREAM: Final = "trisect_stream_"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is one row of a table; compared by identity, they are quick keys
 class Number:
     """A number of a report: `key` in the telemetry, `name` behind the prefix; `unit` ends the name where there is one.
 
-    `labels` are name and value of one more label, for numbers that share a name.
+    `label` is name and value of one more label, for numbers that share a name.
     """
 
     key: str

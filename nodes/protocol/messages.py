@@ -251,6 +251,7 @@ class Report:
 class StreamApplied:
     """A node's state of one stream: the newest plan's epoch it has `seen`, the epochs it is `ready` to run.
 
+    `preparing` are epochs that it is at, whether or not a device still wants them.
     Only the stream's device says `active` (the epoch stamped on new frames) and `holds` (the epochs still needed).
     """
 
@@ -259,6 +260,7 @@ class StreamApplied:
     refused: Annotated[Mapping[EpochKey, Reason], Field(max_length=64)] = field(default_factory=dict)
     active: EpochSeen | None = None
     holds: Epochs = ()
+    preparing: Epochs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,8 +307,13 @@ class ResultKeys:
 def read_result(payload: bytes) -> dict[str, Any]:
     """A frame's result, as plain values. Raises MessageError."""
     result = parse_json(payload)
-    ranges.read(ResultKeys, result, error=MessageError, what="a result")
+    check_result(result)
     return result
+
+
+def check_result(result: Mapping[str, Any]) -> None:
+    """Hold a result's fields against their ranges. Raises MessageError."""
+    ranges.read(ResultKeys, result, error=MessageError, what="a result")
 
 
 T = TypeVar("T")

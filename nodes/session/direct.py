@@ -122,10 +122,17 @@ class Direct:
             self.worker.put(partial(self._need, key, frozenset()))
 
     def publish(
-        self, topic: str, payload: Payload, *, to: NodeId | None, expiry_s: float | None, wait_s: float | None
+        self,
+        topic: str,
+        payload: Payload,
+        *,
+        to: NodeId | None,
+        expiry_s: float | None,
+        wait_s: float | None,
+        traceparent: str | None = None,
     ) -> None:
         """See `broker.direct.ways.DirectWays.publish`."""
-        self._ways.publish(topic, payload, to=to, expiry_s=expiry_s, wait_s=wait_s)
+        self._ways.publish(topic, payload, to=to, expiry_s=expiry_s, traceparent=traceparent, wait_s=wait_s)
 
     @property
     def sent_bytes_total(self) -> int:

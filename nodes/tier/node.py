@@ -10,6 +10,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ from nodes.tier.commands import Commands
 from nodes.tier.compute import Compute
 from nodes.tier.frame_decoder import FrameDecoder
 from nodes.tier.frame_ledger import FrameLedger
-from nodes.tier.frame_tracing import tracer_of
+from nodes.tier.frame_tracing import traces_of
 from nodes.tier.inbound import Inbound
 from nodes.tier.introduction import node_info, say_link
 from nodes.tier.loading import import_ahead
@@ -48,8 +49,9 @@ from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.preparation import Preparation
 from nodes.tier.previews import Previews
-from nodes.tier.pushed_models import Pushed, PushedModels
-from nodes.tier.served_models import ModelSettings, ServedModels
+from nodes.tier.pushed_models import PushedModels
+from nodes.tier.roll_outs import RollOuts
+from nodes.tier.served_models import ModelSettings, ServedModels, check_fit
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, Plan, StreamId
 
@@ -76,7 +78,7 @@ class TierNode:
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
         self._metrics = NodeMetrics(self.section.metrics, node, self.section.tier.label)
-        self._tracer = tracer_of(config) if self.streams else None
+        self._traces = traces_of(config, is_device=bool(self.streams))
         # what is wrong with a file of labels is said before seconds of loading
         self._settings = ModelSettings.read(config, self.streams)
         self._state_dir = state_dir / config.pipeline
@@ -122,6 +124,7 @@ class TierNode:
             self.node,
             self._settings.pushed,
             self.presence.border,
+            check=partial(check_fit, self.config),
             on_whole=self._whole_arrived,
         )
         last_run = LastRun(self._state_dir / f"{self.node}.running")
@@ -156,8 +159,8 @@ class TierNode:
         node, models, clock = self.node, self._models, self.presence.clock
         model_of = models.versions.model_of
         self.machine = TierMachine(node, models.graphs, settings_of(self.streams, model_of, self._state_dir))
-        border = self.presence.border
-        self._inbound = Inbound(node, self.names, self.machine, self.streams, self.meter, self._inbox.put, border)
+        border, traces, emit = self.presence.border, self._traces, self._inbox.put
+        self._inbound = Inbound(node, self.names, self.machine, self.streams, self.meter, emit, border, traces)
         self._outbound = Outbound(
             self.config,
             node,
@@ -168,7 +171,7 @@ class TierNode:
             self.meter,
             clock,
             self._metrics,
-            self._tracer,
+            traces,
         )
         self._watch = LinkWatch(self.config, self.names, self.presence)
         self._previews = Previews(self.session, self.names, self.streams)
@@ -180,6 +183,7 @@ class TierNode:
             self._frame_ledger,
             self.meter,
             self._inbox.put,
+            traces=traces,
             previews=self._previews,
         )
         tier = self.section.tier.label
@@ -265,12 +269,6 @@ class TierNode:
 
     # Versions of pushed models.
 
-    def _version_arrived(self, pushed: Pushed) -> None:
-        """A new version was rolled out; its header is here. Streams go over to it when a plan of it is ready."""
-        with self._guard.over(pushed):
-            streams = self._models.arrived(pushed)
-            self._inbox.put(ev.ModelArrived(pushed.name, self._models.graphs[pushed.name], streams))
-
     def _whole_arrived(self, name: str) -> None:
         if self.is_serving and self._models.profiles.get(name) is None:
             self._measure(name)
@@ -304,7 +302,7 @@ class TierNode:
         Commands(self.node, list(self.streams), self.presence, self._frame_ledger).subscribe(self.names)
         service.ready()
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self._models.graphs.items()))
-        self._pushed.follow(self._version_arrived)
+        self._pushed.follow(RollOuts(self._models, self._guard, self._inbox.put, self._say_info))
         self._watch.start()
         for source in sources:
             source.start()
@@ -316,8 +314,7 @@ class TierNode:
         self._watch.stop()
         for worker in self._workers():
             worker.stop()
-        if self._tracer is not None:
-            self._tracer.close()
+        self._traces.close()
 
     def _workers(self) -> tuple[Worker[Any], ...]:
         """The threads, in the order of a frame's way through them."""

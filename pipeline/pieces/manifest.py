@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, StringConstraints
 
 from pipeline import ranges
+from pipeline.answers.task import Task
 from pipeline.errors import ModelError
 from pipeline.frames.input_blocks import ADDED, has_input
 from pipeline.graph import ModelGraph
@@ -57,6 +58,7 @@ class PackageManifest:
         blocks: by block, the pieces that have its constants.
         mode, height, width: preprocessing of frames; a height of None leaves the network's own.
         labels: of its classes, or None.
+        task: of the network, or None where the configuration says it.
     """
 
     name: Name
@@ -70,6 +72,7 @@ class PackageManifest:
     height: Extent | None = None
     width: Extent | None = None
     labels: Annotated[tuple[Label, ...], Field(max_length=MOST_LABELS)] | None = None
+    task: Task | None = None
     packed_by: Word = ""
     version: int = VERSION
 
@@ -142,7 +145,7 @@ def manifest_of(
             limit=MOST_PIECES * piece_bytes,
         )
     about = package.about
-    held = about.get("labels")
+    held, sides = about.get("labels"), size or about.get("size")
     given = tuple(labels) if labels is not None else tuple(map(str, held)) if isinstance(held, list) else None
     blocks = tuple(
         spans_of(_pieces_of(package.extents(block), piece_bytes)) for block in range(len(package.graph.blocks))
@@ -156,9 +159,10 @@ def manifest_of(
         "header": spans_of(_pieces_of(package.header_extents(nbytes), piece_bytes)),
         "blocks": blocks,
         "mode": mode or about.get("preprocess") or "none",
-        "height": size[0] if size else None,
-        "width": size[1] if size else None,
+        "height": sides[0] if sides else None,
+        "width": sides[1] if sides else None,
         "labels": given,
+        "task": about.get("task"),
         "packed_by": str(about.get("trisect", ""))[:200],
         "version": VERSION,
     }

@@ -75,6 +75,13 @@ class BlockSeconds:
         self.forget_bases()
         return True
 
+    def forget(self, node: NodeId) -> None:
+        """Drop a node's speed and profiles."""
+        self._speeds.pop(node, None)
+        for key in [key for key in self._profiles if key[0] == node]:
+            del self._profiles[key]
+        self.forget_bases()
+
     def profile_of(self, model: str, digest: str) -> Profile | None:
         """The profile of the model by the first node that has one, by id."""
         fitting = {

@@ -44,8 +44,17 @@ class Fetches:
             del self._packages[next(iter(self._packages))]
         self._packages[package.digest[:SHORT]] = package.digest, package.manifest
 
+    def forget_package(self, digest: str) -> None:
+        """Take that a package is published no more."""
+        known = self._packages.get(digest[:SHORT])
+        if known is not None and known[0] == digest:
+            del self._packages[digest[:SHORT]]
+
     def learn_holdings(self, holdings: Holdings) -> bool:
-        """Take what a process holds; returns whether that is more than before."""
+        """Take what a process holds, nothing when it has left; returns whether that is more than before."""
+        if not holdings.packages:
+            self._held.pop(holdings.node, None)
+            return False
         if holdings.node not in self._held and len(self._held) >= MOST_HOLDERS:
             return False
         before = self._held.get(holdings.node, {})

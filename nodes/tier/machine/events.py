@@ -61,6 +61,13 @@ class PeerAppliedArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerForgotten:
+    """A node's state was cleared on the broker: a person has it forgotten, since it is gone for good."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
 class TensorArrived:
     """A whole tensor for one of this node's segments; of a tile, its region."""
 
@@ -192,6 +199,7 @@ Event: TypeAlias = (
     | PrepareFailed
     | PeerStateArrived
     | PeerAppliedArrived
+    | PeerForgotten
     | TensorArrived
     | SegmentRan
     | SegmentFailed

@@ -54,7 +54,7 @@ class Frame:
 
     `attempts_before` are set aside for an earlier process of this device: what it sent is not to be taken for ours.
     `submitted` has the plan of each attempt, the newest `MOST_ATTEMPTS` of them. `inputs` are those of `model`, of
-    which another version may want others.
+    which another version may want others. `disturbed_at` is since when a node on its way is not what it was.
     """
 
     pending_frame: Any
@@ -67,6 +67,7 @@ class Frame:
     attempt: int = 0
     submitted_at: float = 0.0
     incarnation: dict[NodeId, Incarnation | None] = field(default_factory=dict)
+    disturbed_at: float | None = None
     submitted: dict[int, Plan] = field(default_factory=dict)
     outputs: dict[int, Array] = field(default_factory=dict)
     trace: Trace = ()
@@ -277,11 +278,18 @@ class StreamOwner:
         return actions
 
     def _hasten_disturbed(self, now: float) -> None:
-        """A frame whose way led through a node that has left or restarted since will not come back by itself."""
+        """A frame whose way led through a node that has left or restarted since will not come back by itself.
+
+        Where the node says within a moment that it has not, somebody else had said so in its name.
+        """
         for frame in self.open.values():
             plan = self._plans.get(frame.epoch)
-            if plan is not None and frame.incarnation != self._incarnations(plan):
-                frame.due_at = min(frame.due_at, now + GRACE_S)
+            if plan is None or frame.incarnation == self._incarnations(plan):
+                frame.disturbed_at = None
+            elif frame.disturbed_at is None:
+                frame.disturbed_at = now
+            elif now >= frame.disturbed_at + GRACE_S:
+                frame.due_at = min(frame.due_at, now)
 
     def _submit_due(self, now: float) -> list[Action]:
         assert self.active is not None
@@ -310,7 +318,7 @@ class StreamOwner:
         frame.submitted[frame.attempt] = plan
         if len(frame.submitted) > MOST_ATTEMPTS:
             del frame.submitted[min(frame.submitted)]
-        frame.incarnation = self._incarnations(plan)
+        frame.incarnation, frame.disturbed_at = self._incarnations(plan), None
         frame.due_at = now + self._timeout_s(plan, frame.attempt - frame.attempts_before)
         return Run(self._key(sequence, frame), frame.inputs, (), frame.decode_seconds)
 

@@ -78,10 +78,8 @@ class TierMachine:
                 return self._model_arrived(event)
             case ev.Prepared() | ev.PrepareFailed():
                 return self.epochs.prepared(event)
-            case ev.PeerStateArrived():
-                return self._peer_state_arrived(event)
-            case ev.PeerAppliedArrived():
-                return self._peer_applied_arrived(event)
+            case ev.PeerStateArrived() | ev.PeerAppliedArrived() | ev.PeerForgotten():
+                return self._peer_event(event)
             case ev.TensorArrived():
                 return self._tensor_arrived(event)
             case ev.SegmentRan():
@@ -154,7 +152,7 @@ class TierMachine:
         self._graphs[event.name] = event.graph
         for stream in event.streams:
             self.owners[stream].model = event.name
-        return []
+        return self.epochs.model_arrived()
 
     def _plan_arrived(self, event: ev.PlanArrived) -> list[Action]:
         if why_not := self.epochs.why_not(event.plan):
@@ -168,6 +166,17 @@ class TierMachine:
         if held is not None and event.plan.device != self.me:
             actions += self.epochs.let_go(event.plan.device, event.plan.stream, held)
         return actions
+
+    def _peer_event(self, event: ev.PeerStateArrived | ev.PeerAppliedArrived | ev.PeerForgotten) -> list[Action]:
+        match event:
+            case ev.PeerStateArrived():
+                return self._peer_state_arrived(event)
+            case ev.PeerAppliedArrived():
+                return self._peer_applied_arrived(event)
+            case ev.PeerForgotten():
+                self.peers.forget(event.node)
+                return []
+        assert_never(event)
 
     def _peer_state_arrived(self, event: ev.PeerStateArrived) -> list[Action]:
         state = event.state
