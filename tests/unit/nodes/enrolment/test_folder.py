@@ -223,3 +223,16 @@ def test_mosquitto_2_1_gets_plugins_in_the_place_of_options(folder: PipelineFold
 def test_an_alternative_is_a_host_or_host_and_port(text: str, expected: tuple[str, int | None]) -> None:
     assert endpoint_of(text) == expected
     assert BrokerSection(alternatives=(text,)).endpoints[1] == (expected[0], expected[1] or 1883)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join(8 * [f'*a{n - 1}'])}]}}\n" for n in range(1, 9)),
+        "[" * 20_000,
+        "name: " + "9" * 6_000,
+    ],
+)
+def test_an_enrolment_that_would_take_for_ever_is_refused_at_once(text: str) -> None:
+    with pytest.raises(ConfigError, match="no enrolment of this version"):
+        enrolment.parse(f"{enrolment.MARK}\n{text}", Path("x"))
