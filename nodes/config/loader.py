@@ -30,8 +30,8 @@ from nodes.config.sections import (
     SourceSection,
     StreamSection,
     TelemetrySection,
-    TransportSection,
 )
+from nodes.config.transport_section import TransportSection
 from nodes.display.text import plain
 from pipeline.errors import ConfigError
 from pipeline.files import read_bounded
