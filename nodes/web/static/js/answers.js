@@ -5,7 +5,7 @@ import { share } from './format.js';
 
 const MOST_BOXES = 300;
 const HUES = 12;
-const [SATURATION, LIGHTNESS] = [0.95, 0.66];
+const [SATURATION, LIGHTNESS] = [0.95, 0.72];
 
 /** What the result says, in a few words. */
 export function answerWords(raw) {
