@@ -121,7 +121,7 @@ def test_what_has_other_bits_together_or_gains_nothing_is_run_one_by_one(
             batch=BATCH,
             inputs=(given,),
             outputs=(made,),
-            **named,  # type: ignore[arg-type]
+            **named,
         )
         assert segment.batch == 1
         row = np.ones(graph.tensors[given].shape, np.float32)
