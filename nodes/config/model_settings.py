@@ -19,6 +19,8 @@ from pipeline.models import ZOO, PreprocessMode, lookup
 from pipeline.models.source import ModelSource
 
 MOST_LABELS_BYTES = 16 << 20
+MOST_LABEL = 200
+"""Characters of a label, as in a pushed package: results carry several of them."""
 MOST_SIDE = 65_536
 
 
@@ -97,11 +99,24 @@ def task_of_pushed(section: ModelSection, carried: Task | None, *, has_labels: b
 
 
 def check_labels(model: str, labels: Sequence[str] | None, classes: int) -> None:
-    """Raise ConfigError where there are labels, for another number of `classes` than the model has (0: any)."""
+    """Raise ConfigError where there are labels, for another number of `classes` than the model has (0: any).
+
+    So it is for a label that no result can carry: too long, or no text that can be sent.
+    """
+    for number, label in enumerate(labels or (), start=1):
+        if len(label) > MOST_LABEL or not _can_be_sent(label):
+            raise ConfigError(
+                f"models.{model}.labels: label {number} is {label[:40]!a}... of {len(label):,} characters; at most "
+                f"{MOST_LABEL} of Unicode text expected"
+            )
     if labels is not None and classes and len(labels) != classes:
         raise ConfigError(
             f"models.{model}.labels: {len(labels):,} labels for {classes:,} classes; each needs a line, in their order"
         )
+
+
+def _can_be_sent(label: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in label)  # surrogates, which JSON can name
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from nodes.config.instruments import HomeAssistant, MetricsSection, TracingSecti
 from nodes.config.plan_request import LinkName, PlanRequest
 from nodes.config.replay_section import ReplaySection, check_replay
 from nodes.config.task_section import TaskSection
+from nodes.config.transport_section import DirectSection, TransportSection
 from nodes.config.values import ID, Id, LocalPath, ModelKey, NodeKey, StreamKey, as_tuple, path_beside_file
 from nodes.protocol.messages import WORKER
 from nodes.protocol.packages import PUSHED
@@ -248,6 +249,10 @@ class NodeSection(Section):
         None, description="a section with the port that Prometheus asks, or left out"
     )
 
+    direct: DirectSection = Field(
+        DirectSection(), description="a section with host and port, where transport.direct is true; or left out"
+    )
+
     @property
     def is_worker(self) -> bool:
         """True for a node that computes tiles and never runs a stage."""
@@ -289,18 +294,6 @@ class TelemetrySection(Section):
     """The interval of nodes' reports."""
 
     interval_s: float = Field(1.0, ge=0.1, le=3600, description="seconds from 0.1 to 3600")
-
-
-class TransportSection(Section):
-    """Transport of tensors. A chunk is smaller where the broker's packet limit is: 16 MiB for ours, 1 MB elsewhere."""
-
-    chunk_bytes: int = Field(
-        1_048_576, ge=16_384, le=8_388_608, description="bytes from 16384 to 8388608; about 1 MiB is fastest"
-    )
-    expiry_s: int = Field(
-        30, ge=1, le=3600, description="whole seconds from 1 to 3600 that a tensor may wait in the broker"
-    )
-    keepalive_s: int = Field(15, ge=1, le=600, description="whole seconds from 1 to 600 after which silence means lost")
 
 
 class Config(Section):

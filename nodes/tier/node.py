@@ -23,11 +23,11 @@ from nodes.config.sections import Config
 from nodes.instruments import home_assistant
 from nodes.instruments.node_metrics import NodeMetrics
 from nodes.protocol.messages import Applied, LifeState, NodeInfo, to_bytes
-from nodes.session import link_probe, service
+from nodes.session import service
+from nodes.session.direct import Direct
 from nodes.session.guard import Guard
 from nodes.session.last_run import LastRun
 from nodes.session.link_monitor import LinkWatch
-from nodes.session.packet_limit import check_packet_limit, chunk_bytes
 from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import telemetry
@@ -37,7 +37,7 @@ from nodes.tier.frame_decoder import FrameDecoder
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.frame_tracing import traces_of
 from nodes.tier.inbound import Inbound
-from nodes.tier.introduction import node_info
+from nodes.tier.introduction import node_info, say_link
 from nodes.tier.loading import import_ahead
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
@@ -117,6 +117,7 @@ class TierNode:
             directory=self._state_dir,
             offer=self._inbox.put,
         )
+        self._direct = Direct(self.config, self.names, self.presence)
         self._ownership = Ownership(self.presence, self.names, self.streams, gone=gone, on_lost=self.stop)
         self._pushed = PushedModels(
             self.config,
@@ -127,7 +128,7 @@ class TierNode:
             on_whole=self._whole_arrived,
         )
         last_run = LastRun(self._state_dir / f"{self.node}.running")
-        with last_run, self._frame_ledger, self._metrics, self.presence, self._pushed:
+        with last_run, self._frame_ledger, self._metrics, self.presence, self._pushed, self._direct:
             self._models = ServedModels(self.config, self.node, self.streams, self._settings, self._pushed.first())
             self._assemble()
             self._introduce()
@@ -164,6 +165,7 @@ class TierNode:
             self.config,
             node,
             self.session,
+            self._direct,
             self._frame_ledger,
             models.answers,
             self.meter,
@@ -200,6 +202,7 @@ class TierNode:
             node,
             self.names,
             self.session,
+            self._direct,
             models.graphs,
             self._compute,
             self._inbound,
@@ -245,26 +248,21 @@ class TierNode:
 
     def _introduce(self) -> None:
         """Say what this node is and can do: retained, and said again at each connect."""
-        keep, topic = self.presence.words.keep, self.names.topic
+        wait_up(self.session)  # which shows this machine's address
         info = self._say_info()
         for profile in self._models.profiles.values():
             if profile is not None:
                 self._publish_profile(profile)
         self._announce(do.AnnounceApplied({}))
-        wait_up(self.session)
         remembered = self._state_dir / f"{self.node}.home-assistant"
         home_assistant.announce(self.config, self.presence, info.version, remembered)
-        check_packet_limit(self.session)
-        most = chunk_bytes(self.config.transport, self.session)
-        report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=most)
-        keep(topic(topics.LINK, node=self.node), to_bytes(report))
-        _log.info("link: %s", report.describe())
+        say_link(self.config, self.names, self.presence)
 
     def _say_info(self) -> NodeInfo:
         keep, topic = self.presence.words.keep, self.names.topic
         for digest, graph in self._models.manifests().items():
             keep(topic(topics.MODEL, digest=digest), to_bytes(graph.to_json()))
-        info = node_info(self.config, self.node, self.presence.token, self._models)
+        info = node_info(self.config, self.node, self.presence.token, self._models, self._direct.address())
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
         self._metrics.info(info)
         return info
@@ -344,7 +342,8 @@ class TierNode:
             for action in actions:
                 with self._guard.over(action):
                     self._perform(action)
-            if isinstance(event, ev.ModelArrived):
+            is_restored = isinstance(event, ev.ConnectionRestored)
+            if isinstance(event, ev.ModelArrived) or (is_restored and self._direct.has_moved()):
                 with self._guard.over(event):
                     self._say_info()
             if now >= report_at:
@@ -379,6 +378,7 @@ class TierNode:
             self.machine,
             self.meter,
             self.presence,
+            self._direct,
             self._watch,
             queue_depth=len(self._compute.worker),
             internal_errors=self._internal_errors(),
@@ -392,5 +392,5 @@ class TierNode:
 
     def _internal_errors(self) -> int:
         threads = sum(worker.failures.total for worker in self._workers()) + self._watch.failures.total
-        threads += self._pushed.internal_errors_total
+        threads += self._pushed.internal_errors_total + self._direct.internal_errors_total
         return self._guard.total + self.session.internal_errors_total + threads

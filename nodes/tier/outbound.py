@@ -12,13 +12,14 @@ from broker import topics
 from broker.errors import BrokerError
 from broker.exactly_once import Publication
 from broker.messages import Payload
-from broker.session import Channel, Session
+from broker.session import Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
 from nodes.instruments.node_metrics import NodeMetrics
 from nodes.protocol.messages import to_bytes
 from nodes.protocol.reports import FRAME_OVERHEAD, WHOLE
 from nodes.session.clock import PipelineClock
+from nodes.session.direct import Direct
 from nodes.session.packet_limit import chunk_bytes
 from nodes.session.worker_thread import Worker
 from nodes.tier.answer_format import AnswerFormat
@@ -49,6 +50,7 @@ class Outbound:
         config: Config,
         node: NodeId,
         session: Session,
+        direct: Direct,
         frame_ledger: FrameLedger,
         answers: Mapping[str, AnswerFormat],
         meter: Meter,
@@ -58,7 +60,7 @@ class Outbound:
     ) -> None:
         self._metrics, self._traces = metrics, traces
         self._config, self._node, self._session, self._frame_ledger = config, node, session, frame_ledger
-        self._clock = clock
+        self._direct, self._clock = direct, clock
         self._names = Namespace(config.pipeline)
         self._answers, self._meter = answers, meter
         self._trials = CodecTrials(meter)
@@ -81,7 +83,7 @@ class Outbound:
         traceparent = self._traces.of(key)
         if isinstance(action, SendFailure):
             failure = encode_failure(key, action.message, action.trace, of_frame=action.of_frame)
-            self._publish_bulk(topic, failure, traceparent)
+            self._publish_bulk(topic, failure, None, traceparent)
             return
         most, nbytes, seconds = self._chunk_bytes, 0, 0.0
         began = time.perf_counter()
@@ -89,7 +91,7 @@ class Outbound:
         encoded = encode(key, action.tensor, action.array, codec=codec, trace=action.trace, chunk_bytes=most)
         for parts in encoded.parts():
             seconds += time.perf_counter() - began
-            self._publish_bulk(topic, parts, traceparent)  # which waits while the broker is slower
+            self._publish_bulk(topic, parts, action.reader, traceparent)  # which waits while the line is slower
             nbytes += sum(map(len, parts))
             began = time.perf_counter()
         self._note_encoded(key, seconds)
@@ -123,14 +125,10 @@ class Outbound:
             return self._names.topic(topics.TILE, **where, worker=action.worker)
         return self._names.topic(topics.TILED, **where)
 
-    def _publish_bulk(self, topic: str, payload: Payload, traceparent: str | None) -> None:
-        self._session.publish(
-            topic,
-            payload,
-            channel=Channel.BULK,
-            expiry_s=self._config.transport.expiry_s,
-            traceparent=traceparent,
-            wait_s=TENSOR_WAIT_S,
+    def _publish_bulk(self, topic: str, payload: Payload, reader: NodeId | None, traceparent: str | None) -> None:
+        expiry_s = self._config.transport.expiry_s
+        self._direct.publish(
+            topic, payload, to=reader, expiry_s=expiry_s, traceparent=traceparent, wait_s=TENSOR_WAIT_S
         )
 
     def _publish_result(self, close: CloseFrame) -> None:

@@ -149,11 +149,11 @@ class ServedModels:
         return with_input(name, answering(model, self._tasks[name]), self.preprocess[name])
 
     def _settle_labels(self) -> None:
-        """Hold the given labels against the networks, and read those that come with models."""
-        for name, labels in self._labels.items():
-            check_labels(name, labels, classes_of(network_of(self.loaded[name]), self._tasks[name]))
+        """Read the labels that come with models, and hold all of them against the networks."""
         unlabelled = set(self.versions.model_of.values()) - self._labels.keys()
         self._labels |= {name: labels_of(self._config.models[name]) for name in unlabelled}
+        for name, labels in self._labels.items():
+            check_labels(name, labels, classes_of(network_of(self.loaded[name]), self._tasks[name]))
 
     def _answer_format(self, name: str) -> AnswerFormat:
         return AnswerFormat(self.graphs[name], self.preprocess[name], self._tasks[name], self._labels.get(name))

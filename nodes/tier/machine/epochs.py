@@ -59,6 +59,12 @@ class Epoch:
     phase: Phase = Phase.WAITING
     reason: str = ""
 
+    def only_reader(self, tensor: int) -> NodeId | None:
+        """The node that reads a tensor which this node sends; None for several."""
+        placement = self.plan.placement
+        tiers = {placement[block] for block in self.graph.consumers[tensor]} - {placement[self.graph.producer[tensor]]}
+        return self.plan.nodes[tiers.pop()] if len(tiers) == 1 else None
+
 
 @dataclass(slots=True)
 class _Stream:

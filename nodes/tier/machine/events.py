@@ -122,13 +122,14 @@ class FrameOffered:
     """A frame came from the stream's topic or source; `pending_frame` is the shell's handle on it.
 
     A `live` frame may be dropped for a fresher one while it has not entered. One that an earlier process had taken
-    comes with its `sequence` of then; None takes the next.
+    comes with its `sequence` of then; None takes the next. `publisher` is where its answer goes, "" for nowhere.
     """
 
     stream: StreamId
     pending_frame: Any
     live: bool = False
     sequence: int | None = None
+    publisher: str = ""
 
 
 @dataclass(frozen=True, slots=True)

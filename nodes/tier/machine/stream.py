@@ -99,6 +99,7 @@ class StreamOwner:
         self.active: int | None = None
         self.open: dict[int, Frame] = {}
         self.backlog: deque[FrameOffered] = deque()
+        self._last_publisher = ""
 
     def applied(self, own: StreamApplied) -> StreamApplied:
         """The state to announce of the stream: this node's readiness, and the epochs that other nodes must keep."""
@@ -119,8 +120,7 @@ class StreamOwner:
     def frame_offered(self, event: FrameOffered) -> list[Action]:
         """Queue a frame that wants to enter; a live one that still waits gives way to it."""
         stale = [waiting for waiting in self.backlog if waiting.live and event.live]
-        for waiting in stale:
-            self.backlog.remove(waiting)
+        self.backlog = deque(waiting for waiting in self.backlog if not (waiting.live and event.live))
         self.backlog.append(event)
         drops: list[Action] = [DropFrame(self.settings.stream, waiting.pending_frame) for waiting in stale]
         return drops + [self._count("dropped_at_source_total") for _ in stale]
@@ -263,7 +263,7 @@ class StreamOwner:
     def _admit(self, now: float) -> list[Action]:
         actions: list[Action] = []
         while self.backlog and len(self.open) < self.settings.window:
-            offered = self.backlog.popleft()
+            offered = self._next_offered()
             sequence, before = offered.sequence, 0
             if sequence is None:
                 sequence = self._next_sequence
@@ -276,6 +276,18 @@ class StreamOwner:
             entered = "replayed_total" if offered.sequence is not None else "frames_in_total"
             actions += [DecodeFrame(self.settings.stream, sequence, frame.pending_frame, model), self._count(entered)]
         return actions
+
+    def _next_offered(self) -> FrameOffered:
+        """Take the frame that has waited longest of those that are not the last one's publisher's, if there are any.
+
+        So one that sends more than its share makes nobody wait but itself.
+        """
+        others = (at for at, offered in enumerate(self.backlog) if offered.publisher != self._last_publisher)
+        at = next(others, 0)
+        offered = self.backlog[at]
+        del self.backlog[at]
+        self._last_publisher = offered.publisher
+        return offered
 
     def _hasten_disturbed(self, now: float) -> None:
         """A frame whose way led through a node that has left or restarted since will not come back by itself.

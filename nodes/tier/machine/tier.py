@@ -216,7 +216,7 @@ class TierMachine:
             return self.tile_gathers.begin(held, event, now)
         assert held.stage is not None
         actions: list[Action] = [
-            SendTensor(event.key, t, event.outputs[t], event.trace, held.plan.codecs.get(t, NONE))
+            SendTensor(event.key, t, event.outputs[t], event.trace, held.plan.codecs.get(t, NONE), held.only_reader(t))
             for t in held.stage.sends
         ]
         for tensor in held.stage.results:
@@ -224,14 +224,15 @@ class TierMachine:
                 output = ev.OutputArrived(event.key, self.me, tensor, event.outputs[tensor], event.trace)
                 actions += self._output_event(output, now)
             else:
-                actions.append(SendOutput(event.key, tensor, event.outputs[tensor], event.trace))
+                actions.append(SendOutput(event.key, tensor, event.outputs[tensor], event.trace, held.plan.device))
         return actions
 
     def _tile_ran(self, held: Epoch, event: ev.SegmentRan, now: float) -> list[Action]:
         assert held.tiled is not None
         output = held.tiled.stack.output
         if held.stage is None:
-            return [SendOutput(event.key, output, event.outputs[output], event.trace)]
+            coordinator = held.plan.nodes[Tier.EDGE]
+            return [SendOutput(event.key, output, event.outputs[output], event.trace, coordinator)]
         return self.tile_gathers.arrived(ev.TileArrived(event.key, self.me, event.outputs[output], event.trace), now)
 
     def _segment_failed(self, event: ev.SegmentFailed, now: float) -> list[Action]:
