@@ -63,9 +63,9 @@ FRAMES_A_ROUND = 4
 ROUNDS, SLOW_ROUNDS, MOST_ROUNDS = 3, 1, 10
 SLOW_S = 0.6
 """Plans above it are measured in fewer rounds, and in the first repeat only."""
-SETTLE_S = (8.0, 3.0)
+SETTLE_S = (6.0, 3.0)
 """For the exact planner to follow what it measures, in the first repeat and in later ones."""
-FULL_S = 3.0
+FULL_S = 2.0
 LIVE_SHARES = {"device": 0.1, "edge": 0.2, "cloud": 0.5}
 """Of a core, with `--live`: two cores do not hold nodes in the proportions of a Raspberry Pi and a GPU."""
 

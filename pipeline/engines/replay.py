@@ -18,20 +18,17 @@ from pipeline.engines.base import Array, BlockTimes, Loaded
 from pipeline.engines.block_recording import MachineTimes, content_of, read_recording
 from pipeline.engines.checks import check, check_tile, fitting
 from pipeline.engines.promise import EXACT, Promise
-from pipeline.errors import ConfigError, TileError
+from pipeline.errors import ConfigError, ModelError, TileError
 from pipeline.tiles.arrays import part
 from pipeline.tiles.split import size_in, size_of
 
 if TYPE_CHECKING:
     from pipeline.graph import ModelGraph
-    from pipeline.lite.package import Package
     from pipeline.lite.sketch import Sketch
     from pipeline.tiles.split import Tile
     from pipeline.tiles.stacks import Stack
 
 REPLAY = "replay"
-_LEAST_RATE = 1e6
-"""Multiply-accumulates a second, where a recording's networks have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +55,6 @@ class ReplayEngine:
         self.name = REPLAY
         self.version = f"{self.digest} {replay.machine}"
         self.threads = threads
-        self._sketched: set[str] = set()
-        self._macs_per_s = _LEAST_RATE
 
     @property
     def source(self) -> str:
@@ -67,12 +62,8 @@ class ReplayEngine:
         return self._recording.source
 
     def require(self, model: Loaded) -> None:
-        """Raise ModelError unless the network was recorded. What it takes per multiply-accumulate is then known."""
-        graph = model.graph
-        seconds = sum(self._recording.network_of(graph).machines[self._machine].seconds)
-        macs = sum(block.macs for block in graph.blocks)
-        if macs and seconds:
-            self._macs_per_s = macs / seconds
+        """Raise ModelError unless the network was recorded."""
+        self._recording.network_of(model.graph)
 
     def compile(
         self, model: Loaded, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
@@ -108,22 +99,15 @@ class ReplayEngine:
         """Equal to those who replay the same recording."""
         return Promise(f"{REPLAY} of recording {self.digest}", EXACT)
 
-    def sketched(self, sketch: Sketch) -> Package:
-        """A small network, which takes what recorded networks take per multiply-accumulate."""
-        from pipeline.lite.sketch import packaged
-
-        made = packaged(sketch)
-        self._sketched.add(made.graph.digest)
-        return made
+    def sketched(self, sketch: Sketch) -> Loaded:
+        """Raise ModelError: this machine's processor is not the one that is replayed, so nobody measures it."""
+        raise ModelError(f"{sketch.name} cannot be replayed: it measures the processor of this machine")
 
     def _times(self, graph: ModelGraph) -> MachineTimes:
-        if graph.digest in self._sketched:
-            return MachineTimes(tuple(block.macs / self._macs_per_s for block in graph.blocks))
         return self._recording.network_of(graph).machines[self._machine]
 
     def _content(self, graph: ModelGraph, tensor: int) -> Array:
-        sample = "" if graph.digest in self._sketched else self._recording.network_of(graph).samples[tensor]
-        return content_of(graph.tensors[tensor], sample)
+        return content_of(graph.tensors[tensor], self._recording.network_of(graph).samples[tensor])
 
 
 class ReplaySegment:

@@ -14,7 +14,7 @@ from pipeline.graph import ModelGraph
 from pipeline.lite.package import write
 from pipeline.models import mode_of
 from pipeline.models.labels import imagenet_labels
-from pipeline.models.load import load
+from pipeline.models.load import proved
 from pipeline.models.source import ModelSource
 from pipeline.prepare.lowering import lower
 
@@ -24,7 +24,7 @@ def pack(source: ModelSource, path: Path, carried: Mapping[str, Any] | None = No
 
     Raises UnknownModel, NotFunctional, ModelError.
     """
-    model = load(source)
+    model = proved(source)
     about: dict[str, Any] = {
         "source": Path(source.source).name,
         "weights": Path(source.weights).name,

@@ -300,8 +300,9 @@ class Registry:
         for tier, node in plan.nodes.items():
             basis = self.blocks.basis(node, stream.model, plan.digest)
             if basis is not None:
-                factor = self.learned.factor(node, stream.model, basis)
-                seconds[tier] = factor * self.blocks.stage_seconds(basis, plan, tier)
+                foreseen = self.blocks.stage_seconds(basis, plan, tier)
+                seconds[tier] = self.learned.factor(node, stream.model, basis) * foreseen.network
+                seconds[tier] += self.learned.input_factor(node) * foreseen.input
         return StreamLoad(plan, rate_hz, seconds)
 
     def costs(
@@ -315,7 +316,7 @@ class Registry:
         reports = {tier: snapshot.available_link for tier, snapshot in found.items()}
         return Costs(
             {
-                tier: tuple(snapshot.slowness * s for s in self.blocks.foreseen(snapshot.basis, digest, work))
+                tier: snapshot.seconds(self.blocks.foreseen(snapshot.basis, digest, work), graph)
                 for tier, snapshot in found.items()
             },
             device_edge=link_between(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),

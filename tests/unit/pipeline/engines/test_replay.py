@@ -79,17 +79,12 @@ def test_a_segment_takes_the_seconds_of_its_blocks_and_passes_inputs_through(mod
         engine.compile(model, (3,), (given,), graph.blocks[3].outputs)
 
 
-def test_its_profile_is_the_recording_and_a_small_network_takes_as_much_by_its_macs(
-    model: Loaded, tmp_path: Path
-) -> None:
+def test_its_profile_is_the_recording_and_nobody_measures_this_machine(model: Loaded, tmp_path: Path) -> None:
     engine = engine_of(recorded(model), tmp_path)
     engine.require(model)
     assert engine.profile(model).seconds == pytest.approx([0.001 * number for number in range(len(model.graph))])
-    sketched = engine.sketched(replace(SKETCH, name="probe", layers=SKETCH.layers[:2]))
-    macs_per_s = sum(block.macs for block in model.graph.blocks) / engine.profile(model).total_seconds
-    macs = [block.macs for block in sketched.graph.blocks]
-    assert engine.profile(sketched).seconds == pytest.approx([m / macs_per_s for m in macs])
-    assert not engine.compile(sketched, (1,), (0,), (1,)).run({0: np.ones((1, 24, 24, 8), np.float32)})[1].any()
+    with pytest.raises(ModelError, match="measures the processor of this machine"):
+        engine.sketched(SKETCH)
 
 
 def test_codecs_shrink_its_tensors_as_they_did_the_recorded_ones(model: Loaded) -> None:
