@@ -25,6 +25,7 @@ from broker.mqtt.packets import Connect
 from broker.topics import Namespace
 from nodes.config.sections import Config
 from nodes.protocol.messages import DirectAddress, LifeState, NodeInfo, NodeState
+from nodes.protocol.reports import direct_metric
 from nodes.session.presence import Presence
 from nodes.session.worker_thread import Worker
 from pipeline.plan import NodeId
@@ -159,7 +160,7 @@ class Direct:
         """Telemetry: `direct.<node>.stands` (1 or 0), bytes sent and received directly, and messages sent again."""
         if not self.is_on:
             return {}
-        stands: dict[str, float] = {f"direct.{peer}.stands": int(up) for peer, up in self._ways.standing().items()}
+        stands: dict[str, float] = {direct_metric(NodeId(peer)): int(up) for peer, up in self._ways.standing().items()}
         return {
             **stands,
             "direct_sent_bytes_total": self.sent_bytes_total,
