@@ -19,6 +19,7 @@ from broker import acl, topics
 from broker.complaints import Complaints
 from broker.direct.listener import DirectListener
 from broker.direct.ways import Destination, DirectWays
+from broker.errors import BrokerError
 from broker.inbox import Inbox
 from broker.messages import Channel, Limits, Message, Payload
 from broker.mqtt.packets import Connect
