@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from pipeline import ranges
 from pipeline.answers.task import Task
@@ -38,7 +38,19 @@ VERSION: Final = 1
 Piece = Annotated[int, Field(strict=True, ge=0, lt=MOST_PIECES)]
 Span = tuple[Piece, Annotated[int, Field(strict=True, ge=1, le=MOST_PIECES)]]
 """Pieces, half-open."""
-Spans = Annotated[tuple[Span, ...], Field(max_length=1_000)]
+
+
+def _in_order(spans: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """A thousand spans of all pieces would take seconds to count."""
+    last = 0
+    for start, end in spans:
+        if start < last or end <= start:
+            raise ValueError(f"spans in order that do not overlap expected, not {start} to {end} behind {last}")
+        last = end
+    return spans
+
+
+Spans = Annotated[tuple[Span, ...], Field(max_length=1_000), AfterValidator(_in_order)]
 PieceDigest = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 Extent = Annotated[int, Field(strict=True, ge=1, le=65_536)]
 Label = Annotated[str, StringConstraints(strict=True, max_length=200)]
