@@ -111,8 +111,8 @@ def receiving_context_of(tls: Tls) -> ssl.SSLContext:
     """
     if tls.authority is None or tls.certificate is None or tls.key is None:
         raise SettingsError(
-            "with TLS the direct way needs the authority's certificate, and the node's own with its key: give all three, "
-            "or leave the direct way out"
+            "with TLS the direct way needs the authority's certificate, and the node's own with its key: give all, "
+            "or leave it out"
         )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
