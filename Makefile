@@ -15,6 +15,8 @@ ARGS ?=
 JOBS ?= 3
 # Debian keeps the broker in /usr/sbin, which is not on everyone's path.
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
+# Packages are compiled as they are first imported, a third of their modules. That has to be kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## list the targets
@@ -100,7 +102,9 @@ system:
 $(STAMP): pyproject.toml requirements.lock | system
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing Python packages into $(VENV) (the first time about 700 MB, a few minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@$(BIN)/python -m compileall -q broker nodes pipeline  # half a second of each start, where Python may not write it
+	@$(BIN)/python -m pip install -qq --upgrade pip  # that of older Pythons takes twice as long to find its way
+	@$(BIN)/python -m pip install -qq --no-compile --requirement requirements.lock
+	@$(BIN)/python -m pip install -qq --no-deps --editable .
+	@$(BIN)/python -m compileall -q broker nodes pipeline trisect
+	@$(BIN)/python -c "import nodes.cli.app, nodes.planner.node, nodes.tier.node, ai_edge_litert.interpreter, scipy.optimize"
 	@touch $@

@@ -78,16 +78,23 @@ class Chaos(FaultyPipeline):
         time.sleep(1.0)
 
     def report(self) -> dict[str, Any]:
-        """Counts for each stream, and for each kind of fault the longest gap between results in each of its times."""
+        """Counts for each stream, and for each kind of fault the longest gap between results in each of its times.
+
+        Of killed processes also how much of that gap came after they were started again.
+        """
         streams = {str(stream): self._stream_report(stream) for stream in self.clients}
         arrivals = [sorted(client.collected.arrivals.values()) for client in self.clients.values()]
         gaps: dict[str, list[float]] = {}
+        restarts: dict[str, list[float]] = {}
         for fault in self.faults:
-            inside = [b - a for at in arrivals for a, b in pairwise(at) if fault.began <= (a + b) / 2 < fault.ended]
-            gaps.setdefault(fault.kind, []).append(round(max(inside, default=0.0), 2))
+            pairs = [(a, b) for at in arrivals for a, b in pairwise(at) if fault.began <= (a + b) / 2 < fault.ended]
+            a, b = max(pairs, key=lambda pair: pair[1] - pair[0], default=(0.0, 0.0))
+            gaps.setdefault(fault.kind, []).append(round(b - a, 2))
+            if fault.restarted is not None:
+                restarts.setdefault(fault.kind, []).append(round(b - max(a, fault.restarted), 2))
         kinds = Counter(fault.kind for fault in self.faults)
         done = {"faults": len(self.faults), "kinds": dict(kinds), "plans_refused": self.refused_total}
-        return {**done, "streams": streams, "gap_seconds": gaps}
+        return {**done, "streams": streams, "gap_seconds": gaps, "seconds_after_restart": restarts}
 
     def _stream_report(self, stream: StreamId) -> dict[str, Any]:
         collected = self.clients[stream].collected

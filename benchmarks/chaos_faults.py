@@ -62,11 +62,15 @@ SMALL = {"max_queued_messages": 20, "max_inflight_messages": 20, "max_packet_byt
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What was done, between which moments of the monotonic clock it could show."""
+    """What was done, and between which moments of the monotonic clock it could show.
+
+    `restarted` is when killed processes were started again.
+    """
 
     kind: str
     began: float
     ended: float
+    restarted: float | None
 
 
 class FaultyPipeline:
@@ -100,6 +104,7 @@ class FaultyPipeline:
         self.sent = 0
         self.refused_total = 0
         self.faults: list[Fault] = []
+        self._restarted: float | None = None
 
     def _write(self, name: str, settings: dict[str, Any], port: int) -> Path:
         path = self.folder / f"{name}.yaml"
@@ -156,7 +161,7 @@ class FaultyPipeline:
 
     def fault(self, kind: str) -> None:
         """Do one, undo it, wait until all is well."""
-        began = time.monotonic()
+        began, self._restarted = time.monotonic(), None
         verb, _, names = kind.partition(" ")
         do: dict[str, Callable[[Sequence[str]], None]] = {
             "kill": self._kill,
@@ -179,7 +184,7 @@ class FaultyPipeline:
             f"results after {kind}",
             lambda: all(len(self.clients[stream].collected.results) > count + 2 for stream, count in before.items()),
         )
-        self.faults.append(Fault(kind, began, time.monotonic()))
+        self.faults.append(Fault(kind, began, time.monotonic(), self._restarted))
         print(f"{time.strftime('%H:%M:%S')} {len(self.faults)} {kind}: {time.monotonic() - began:.1f} s", flush=True)
 
     def _kill(self, names: Sequence[str]) -> None:
@@ -188,6 +193,7 @@ class FaultyPipeline:
         for name in names:
             self.processes.kill(name)
         time.sleep(self.random.uniform(0.0, (3.0 if len(names) == 1 else 12.0) * self.scale))
+        self._restarted = time.monotonic()
         for name in names:
             self.start(name)
         self.wait(

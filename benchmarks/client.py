@@ -1,7 +1,7 @@
-"""The Python client's part in a frame's seconds: beside a bare MQTT client in one run, and the device's seconds.
+"""The Python client's part in a frame's seconds, next to a bare MQTT client in one run.
 
 Each photo is sent three times, one frame in flight: by paho-mqtt with a response topic, by `Client.publish`, and by
-`AsyncClient.publish`, whose answers have their output tensors as well. Run:
+`AsyncClient.publish`, whose answers have their output tensors as well; each in a process of its own. Run:
 
     python benchmarks/client.py [--model NAME] [--frames N] [--json PATH]
 """
@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import queue
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -87,31 +89,28 @@ def main() -> None:
                 watcher.wait(
                     lambda: watcher.ready() >= set(demo.NODES) and watcher.active is not None, 900, processes.check
                 )
-            numbers = measured(config, server.port, sample_images.frames(arguments.frames + WARM_UP))
+            numbers = measured(config_path, server.port, sample_images.frames(arguments.frames + WARM_UP))
     console.print(numbers)
     if arguments.json:
         arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
 
 
-def measured(config: Config, port: int, images: Sequence[bytes]) -> dict[str, float]:
+def measured(config_path: Path, port: int, images: Sequence[bytes]) -> dict[str, float]:
     """Medians over frames in milliseconds: the whole at the client, and without the device's own seconds."""
-    loop = asyncio.new_event_loop()
-    bare, awaited = Bare(config, port), loop.run_until_complete(_opened(config))
-    with Client(config) as client:
-        ways: dict[str, Callable[[bytes], float]] = {
-            "bare": bare.publish,
-            "client": lambda image: client.publish(image).seconds,
-            "async_client": lambda image: loop.run_until_complete(awaited.publish(image)).seconds,
-        }
-        samples: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-        for image in images:
-            for name, publish in ways.items():
-                began = time.perf_counter()
-                device_s = publish(image)
-                samples[name].append((time.perf_counter() - began, device_s))
-                time.sleep(PAUSE_S)
-    loop.run_until_complete(awaited.close())
-    bare.close()
+    spawn = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for name, play in PLAYERS.items():
+        pipes[name], theirs = spawn.Pipe()
+        spawn.Process(target=play, args=(config_path, port, theirs), daemon=True).start()
+        pipes[name].recv()
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in pipes}
+    for image in images:
+        for name, pipe in pipes.items():
+            pipe.send(image)
+            samples[name].append(pipe.recv())
+            time.sleep(PAUSE_S)
+    for pipe in pipes.values():
+        pipe.send(None)
     kept = {name: taken[WARM_UP:] for name, taken in samples.items()}
     numbers = {f"{name}_ms": 1e3 * statistics.median(s for s, _ in taken) for name, taken in kept.items()}
     for name, taken in kept.items():
@@ -122,9 +121,34 @@ def measured(config: Config, port: int, images: Sequence[bytes]) -> dict[str, fl
     return {name: round(value, 3) for name, value in numbers.items()}
 
 
-async def _opened(config: Config) -> AsyncClient:
-    return await AsyncClient(config).open()
+def _play(pipe: Connection, publish: Callable[[bytes], float]) -> None:
+    """Publish each frame that comes; say how long it took, and the device's seconds of it."""
+    pipe.send("ready")
+    while (image := pipe.recv()) is not None:
+        began = time.perf_counter()
+        device_s = publish(image)
+        pipe.send((time.perf_counter() - began, device_s))
 
+
+def _bare(config_path: Path, port: int, pipe: Connection) -> None:
+    bare = Bare(load_config(config_path), port)
+    _play(pipe, bare.publish)
+    bare.close()
+
+
+def _client(config_path: Path, _port: int, pipe: Connection) -> None:
+    with Client(config_path) as client:
+        _play(pipe, lambda image: client.publish(image).seconds)
+
+
+def _async_client(config_path: Path, _port: int, pipe: Connection) -> None:
+    loop = asyncio.new_event_loop()
+    client = loop.run_until_complete(AsyncClient(config_path).open())
+    _play(pipe, lambda image: loop.run_until_complete(client.publish(image)).seconds)
+    loop.run_until_complete(client.close())
+
+
+PLAYERS = {"bare": _bare, "client": _client, "async_client": _async_client}
 
 if __name__ == "__main__":
     main()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import http.server
+import itertools
 import statistics
 import tempfile
 import threading
@@ -67,8 +68,10 @@ def scrape(streams: int) -> None:
     for stream in range(streams):
         measured.learn_frame(f"camera-{stream}", 0.03)
     with MetricsServer(MetricsSection(port=0), measured) as server:
-        for accept in ("application/openmetrics-text; version=1.0.0", "text/plain"):
-            request = urllib.request.Request(f"http://127.0.0.1:{server.port}/metrics", headers={"Accept": accept})
+        accepts = ("application/openmetrics-text; version=1.0.0", "text/plain")
+        for accept, encoding in itertools.product(accepts, ("identity", "gzip")):
+            headers = {"Accept": accept, "Accept-Encoding": encoding}
+            request = urllib.request.Request(f"http://127.0.0.1:{server.port}/metrics", headers=headers)
             took, used, nbytes = [], [], 0
             for _ in range(40):
                 began, processor = time.perf_counter(), time.process_time()
@@ -77,7 +80,8 @@ def scrape(streams: int) -> None:
                 took.append(time.perf_counter() - began)
                 used.append(time.process_time() - processor)
             print(
-                f"{accept:45s} {streams} streams, {len(devices) + len(others)} nodes, {nbytes / 1e3:.0f} kB: "
+                f"{accept:45s} {encoding:8s} {streams} streams, {len(devices) + len(others)} nodes, "
+                f"{nbytes / 1e3:.0f} kB: "
                 f"median {statistics.median(took) * 1e3:.1f} ms, of the processor {statistics.median(used) * 1e3:.1f}, "
                 f"least {min(took) * 1e3:.1f}"
             )

@@ -18,7 +18,8 @@ from pipeline.errors import TrisectError
 
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET of <sched.h>
 _RUN = Path("/run/netns")
-_BURST = "64kb"
+_BURST = "3200"
+"""Bytes, two packets: what fits into the bucket passes at once after each pause, so of 64 kB a whole photo would."""
 _LONGEST_QUEUE = "200ms"
 
 

@@ -48,6 +48,8 @@ class Quotas:
             (self._root / "cgroup.subtree_control").write_text("+cpu")
         group = self._root / f"trisect-{os.getpid()}-{name}"
         group.mkdir()
+        weight, most = ("cpu.shares", 262_144) if self._root == _V1 else ("cpu.weight", 10_000)
+        (group / weight).write_text(str(most))  # so that neighbours outside take nothing of the quota
         self._groups[name] = group
         return group
 

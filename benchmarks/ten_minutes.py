@@ -16,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks.network import Network
 from nodes.cli import sample_images
@@ -31,6 +32,8 @@ PI, BOX, SERVER = "pi", "box", "server"
 FIRST_USER = 61_001
 PORT = 8883
 PATIENCE_S = 300.0
+LOOK_S = 1.0
+"""Between two looks, each of which starts a Python."""
 
 
 @dataclass(eq=False)
@@ -138,14 +141,26 @@ def wheels(folder: Path) -> Path:
     return folder
 
 
-def run(model: Path, base: Path, steps: Steps, index: Path | None = None) -> dict[str, object]:
-    """Take all steps; returns the first result as the pipeline gave it. Raises TrisectError.
+Install: TypeAlias = Callable[[Machine, str], None]
+"""Install trisect on a machine, with an extra as pip has it in brackets, or none."""
 
-    `index` is a folder of wheels that is kept.
-    """
+
+def by_pip(index: Path) -> Install:
+    """As a person does, from a folder of wheels; takes minutes on machines of little processor."""
+
+    def install(machine: Machine, extra: str) -> None:
+        machine.run("python3", "-m", "venv", "trisect")
+        pip = ("trisect/bin/pip", "install", "-q", "--no-compile", "--no-index", "--find-links", str(index))
+        machine.run(*pip, f"trisect{extra}")
+
+    return install
+
+
+def run(model: Path, base: Path, steps: Steps, prepare: Callable[[], Install]) -> dict[str, object]:
+    """Take all steps; returns the first result as the pipeline gave it. Raises TrisectError."""
     base.chmod(0o755)
-    with steps.step("fetch the wheels (once for all machines)"):
-        index = wheels(index or base / "wheels")
+    with steps.step("make or fetch the wheels (once for all machines)"):
+        install = prepare()
     with ExitStack() as stack:
         network = stack.enter_context(Network([PI, SERVER]))
         pi, server = (
@@ -157,14 +172,8 @@ def run(model: Path, base: Path, steps: Steps, index: Path | None = None) -> dic
             stack.callback(machine.stop)
         with steps.step("install on all three, at once"), ThreadPoolExecutor() as people:
             extras = {box: "[enrol]", pi: "", server: ""}
-            list(people.map(lambda one: _install(one[0], index, one[1]), extras.items()))
+            list(people.map(lambda one: install(*one), extras.items()))
         return _from_enrolment(pi, box, server, network, model, steps)
-
-
-def _install(machine: Machine, index: Path, extra: str) -> None:
-    machine.run("python3", "-m", "venv", "trisect")
-    pip = ("trisect/bin/pip", "install", "-q", "--no-compile", "--no-index", "--find-links", str(index))
-    machine.run(*pip, f"trisect{extra}")
 
 
 def _from_enrolment(
@@ -203,9 +212,8 @@ def _from_enrolment(
         said = pi.run(pi.trisect, "publish", "-c", "member/cam.enrolment", "photo.jpg", "--timeout-s", "120").stdout
         result: dict[str, object] = json.loads(said)
     with steps.step("doctor on every machine"):
-        for machine, name in ((pi, PI), (box, BOX), (server, SERVER)):
+        for machine, name in ((pi, PI), (box, BOX), (server, SERVER), (box, "operator")):
             machine.run(machine.trisect, "doctor", "-c", f"member/{name}.enrolment")
-        box.run(box.trisect, "doctor", "-c", "member/operator.enrolment")
     return result
 
 
@@ -219,6 +227,7 @@ def _until_healthy(machine: Machine, name: str) -> None:
             if child.poll() is not None or time.monotonic() > give_up:
                 log = (machine.home / f"{child_name}.log").read_text(errors="replace")
                 raise TrisectError(f"{machine.name}: {child_name}: {done.stderr}\n{log[-3000:]}")
+        time.sleep(LOOK_S)
 
 
 def _until_watched(box: Machine) -> None:
@@ -226,6 +235,7 @@ def _until_watched(box: Machine) -> None:
     while (done := box.run(box.trisect, "watch", "--once", "-c", "member/operator.enrolment", check=False)).returncode:
         if time.monotonic() > give_up:
             raise TrisectError(f"no plan:\n{done.stdout}")
+        time.sleep(LOOK_S)
 
 
 def main() -> None:
@@ -244,7 +254,7 @@ def main() -> None:
             with steps.step(f"pack {arguments.model}"):
                 pack = [sys.executable, "-m", "nodes.cli", "pack", arguments.model, "-o", str(model)]
                 subprocess.run(pack, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        result = run(model, base, steps, arguments.wheels)
+        result = run(model, base, steps, lambda: by_pip(wheels(arguments.wheels or base / "wheels")))
         print(json.dumps(result))
         print(f"{sum(steps.seconds.values()):7.1f} s  in all")
         if arguments.json:

@@ -1,6 +1,7 @@
 """A pipeline on machines of one computer: a device and a cloud behind token buckets, edge nodes beside the broker.
 
-Every node has one thread and a share of a core from its first moment on, and measures itself under it. Needs root.
+Every node has one thread, and may have a share of a core only, from its first moment on: it measures itself under it.
+Needs root.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ from nodes.config.loader import load_config
 
 USER, PASSWORD = "bench", "bench"
 DEVICE, EDGE, CLOUD = map(str, demo.NODES)
+SEEDED = {"weights": "seed:0"}
 IMAGES = 20
 PATIENCE_S = 600.0
 
 
 class Testbed:
-    """`nodes` are the settings of each node; `network` has a machine for the device and one for the cloud. What the
-    planner learns from is kept in `record`.
+    """`nodes` are the settings of each node, `source` is the model's where it is no name of the zoo, `settings` are
+    further sections; `network` has a machine for the device and one for the cloud. What the planner learns from is kept
+    in `record`.
     """
 
     def __init__(
@@ -43,8 +46,11 @@ class Testbed:
         model: str,
         nodes: Mapping[str, Mapping[str, Any]],
         record: Path | None = None,
+        source: str = "",
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.network, self.model, self.nodes = folder, network, model, nodes
+        self._source, self._settings = source, settings or {}
         self.quotas = stack.enter_context(Quotas())
         secrets = folder / "passwords"
         subprocess.run(["mosquitto_passwd", "-b", "-c", str(secrets), USER, PASSWORD], check=True, capture_output=True)
@@ -63,24 +69,30 @@ class Testbed:
         settings = {
             "pipeline": "bench",
             "broker": {"host": host, "port": port, "username": USER, "password": PASSWORD},
-            "models": {self.model: {"source": self.model, "weights": "seed:0"}},
+            "models": {self.model: {"source": self._source or self.model} | ({} if self._source else SEEDED)},
             "streams": {str(demo.STREAM): {"device": DEVICE, "model": self.model, "frame_timeout_s": 60.0}},
             "nodes": {node: {"threads": 1, **given} for node, given in self.nodes.items()},
             "planner": {"min_seconds_between_plans": 1.0, "settle_s": 0.5},
             "telemetry": {"interval_s": 0.5},
+            **self._settings,
         }
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(settings))
         return path
 
-    def start(self, shares: Mapping[str, float]) -> None:
-        """All processes, until there is a plan and all nodes have measured themselves. `shares` are of a core."""
+    def start(self, shares: Mapping[str, float | None]) -> None:
+        """All processes, until there is a plan and all nodes have measured themselves.
+
+        `shares` are of a core, None for as much as there is.
+        """
         self.processes.start("planner", ["planner", "-c", str(self._paths["planner"])])
         for node, share in shares.items():
             arguments = ["node", "-c", str(self._paths[node]), "--id", node, "--state-dir", str(self.folder / "state")]
             launcher = self.network.launcher(node) if node in (DEVICE, CLOUD) else []
             cache = {"XDG_CACHE_HOME": str(self.folder / f"cache-{node}")}
-            self.quotas.limit(node, share, self.processes.start(node, arguments, cache, launcher))
+            process = self.processes.start(node, arguments, cache, launcher)
+            if share is not None:
+                self.quotas.limit(node, share, process)
         self.wait(lambda: self.client.ready() >= set(self.config.nodes) and self.client.active is not None)
         logs = [self.processes.log(node) for node in shares]
         self.wait(lambda: all("profiled" in log.read_text() for log in logs))

@@ -3,7 +3,8 @@
     python -m benchmarks.transport [--tls] [--rounds N] [--sizes BYTES ...]
 
 Ways, all in one run and in turn, so that a busy machine is busy for all of them: `raw` is TCP from process to process
-without a broker, `bulk` the session's BULK channel, `paho` the same over its CONTROL channel, which paho drives. A
+without a broker, `bulk` the session's BULK channel, `direct` that from node to node (`transport.direct`), `paho` the
+broker's way over the CONTROL channel, which paho drives. A
 message is cut into chunks, published with QoS 1, and answered by one byte once it is whole; the receiver has it written
 into memory that it keeps. Latency is one way (both processes read one clock); throughput keeps four messages in flight.
 Seconds of processor per GB are of the publishing process, of the subscribing one, and of mosquitto.
@@ -29,7 +30,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.transport_ways import CHANNELS, Way, make_certificate, mosquitto, raw_way, session_way
+from benchmarks.transport_ways import CHANNELS, Way, direct_way, make_certificate, mosquitto, raw_way, session_way
 from broker.session import Address, Session
 from broker.tls import Tls
 
@@ -160,7 +161,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(_SIZES_BYTES), metavar="BYTES")
-    parser.add_argument("--ways", nargs="+", default=["raw", "bulk", "paho"], choices=["raw", "bulk", "paho"])
+    parser.add_argument(
+        "--ways", nargs="+", default=["raw", "bulk", "direct", "paho"], choices=["raw", "bulk", "direct", "paho"]
+    )
     parser.add_argument("--chunk-bytes", type=int, default=1024 * 1024)
     parser.add_argument("--seconds", type=float, default=0.5, help="for latencies, per way, size and round")
     parser.add_argument("--rounds", type=int, default=5)
@@ -172,11 +175,13 @@ def main() -> None:
         files = make_certificate(folder) if options.tls else None
         port, broker = stack.enter_context(mosquitto(files, folder))
         time.sleep(0.5)
-        address = Address("127.0.0.1", port, tls=Tls(Path(files[0]).read_text()) if files else None)
+        address = Address("127.0.0.1", port, tls=Tls(*(Path(file).read_text() for file in files)) if files else None)
         ways, sessions = [], {}
         for name in options.ways:
             if name == "raw":
                 ways.append(raw_way(stack, files))
+            elif name == "direct":
+                ways.append(direct_way(stack, address, options.chunk_bytes))
             else:
                 way, sessions[name] = session_way(stack, name, address, options.chunk_bytes)
                 ways.append(way)

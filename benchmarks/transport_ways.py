@@ -1,4 +1,4 @@
-"""Ways of bytes from process to process: through mosquitto on a session's channels, or over TCP without a broker."""
+"""Ways of bytes from process to process: through mosquitto on a session's channels, directly, or as raw TCP."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from pathlib import Path
 
 import psutil
 
+from broker.direct.listener import DirectListener
+from broker.direct.ways import Destination, DirectWays
+from broker.inbox import Inbox
 from broker.messages import Payload
 from broker.mqtt.reader import Placement
 from broker.ports import free_port
@@ -77,6 +80,65 @@ def serve_session(address: Address, way: str, chunk_bytes: int, pipe: Pipe) -> N
 
         session.subscribe([f"bench/data/{way}"], Kept(chunk_bytes, handle), channel=channel)
         session.start(wait_s=_PATIENCE_S)
+        answer_cpu(pipe)
+
+
+class DirectEnd:
+    """One end of direct ways to and from another process: a session's bulk routes, a port, and a way to the other's."""
+
+    def __init__(self, stack: ExitStack, address: Address, me: str, other: str, ports: tuple[int, int]) -> None:
+        self.session = stack.enter_context(Session(address, name=me, token=me, limits=_LIMITS))
+        tls, self._other = address.tls, other
+        routes = self.session.bulk.inbox.routes
+        inbox = Inbox(Channel.BULK, receive_maximum=None, manual_ack=False, send_ack=lambda _: None, routes=routes)
+        self._listener = DirectListener(
+            f"{me}.direct",
+            inbox,
+            tls=tls,
+            admit=lambda hello, _: hello.client_id,
+            may_write=lambda node, topic: True,
+            limits=_LIMITS,
+            most_bytes=1 << 25,
+        )
+        self._listener.start("127.0.0.1", ports[0])
+        stack.callback(self._listener.stop)
+        users = ("127.0.0.1",)
+        self._ways = DirectWays(self.session, name=me, tls=tls, users=lambda node: users, limits=_LIMITS)
+        stack.callback(self._ways.stop)
+        self._ways.reach(other, Destination((("127.0.0.1", ports[1]),), other))
+
+    def publish(self, topic: str, payload: Payload) -> None:
+        """Send to the other end."""
+        self._ways.publish(topic, payload, to=self._other, expiry_s=None, wait_s=None)
+
+    def wait(self) -> None:
+        """Wait until the way to the other end stands."""
+        self.session.start(wait_s=_PATIENCE_S)
+        give_up = time.monotonic() + _PATIENCE_S
+        while not self._ways.standing()[self._other]:
+            if time.monotonic() > give_up:
+                raise RuntimeError("there is no direct way")
+            time.sleep(0.01)
+
+
+def serve_direct(address: Address, ports: tuple[int, int], chunk_bytes: int, pipe: Pipe) -> None:
+    """The receiving process of the direct way."""
+    with ExitStack() as stack:
+        end = DirectEnd(stack, address, "receiver-direct", "sender-direct", ports)
+        began = [0.0]
+
+        def place(topic: str, first: memoryview, nbytes: int) -> Placement | None:
+            began[0] = time.perf_counter()
+            return kept_place(topic, first, nbytes)
+
+        def handle(is_last: bool) -> None:
+            if is_last:
+                end.publish("bench/echo/direct", TIMES.pack(began[0], time.perf_counter()))
+
+        handler = Kept(chunk_bytes, handle)
+        kept_place, handler.place = handler.place, place  # type: ignore[method-assign]
+        end.session.subscribe(["bench/data/direct"], handler, channel=Channel.BULK)
+        end.wait()
         answer_cpu(pipe)
 
 
@@ -204,6 +266,34 @@ def session_way(stack: ExitStack, name: str, address: Address, chunk_bytes: int)
     session.subscribe([f"bench/echo/{name}"], on_echo, channel=channel)
     session.start(wait_s=_PATIENCE_S)
     return Way(name, pipe, send, wait), session
+
+
+def direct_way(stack: ExitStack, address: Address, chunk_bytes: int) -> Way:
+    """From node to node, as with `transport.direct`; the broker is there, and carries nothing of it."""
+    ports = free_port("127.0.0.1"), free_port("127.0.0.1")
+    end = DirectEnd(stack, address, "sender-direct", "receiver-direct", ports)
+    pipe = stack.enter_context(child(serve_direct, address, (ports[1], ports[0]), chunk_bytes))
+    echoes, arrived, payloads = list[bytes](), threading.Semaphore(0), dict[int, list[Payload]]()
+
+    def on_echo(message: Message) -> None:
+        echoes.append(message.payload)
+        arrived.release()
+
+    def send(nbytes: int) -> None:
+        if nbytes not in payloads:
+            payloads[nbytes] = chunks_of(nbytes, chunk_bytes)
+        for payload in payloads[nbytes]:
+            end.publish("bench/data/direct", payload)
+
+    def wait() -> tuple[float, float]:
+        if not arrived.acquire(timeout=_PATIENCE_S):
+            raise RuntimeError("direct: no answer")
+        began, there = TIMES.unpack(echoes.pop(0))
+        return began, there
+
+    end.session.subscribe(["bench/echo/direct"], on_echo, channel=Channel.BULK)
+    end.wait()
+    return Way("direct", pipe, send, wait)
 
 
 def raw_way(stack: ExitStack, files: tuple[str, str, str] | None) -> Way:

@@ -22,10 +22,11 @@ from broker.mqtt.reasons import TAKEN_OVER, name_of
 from broker.outbox import Outgoing
 from broker.packets import publish_properties
 from broker.sockets import Stream, connect
-from broker.tls import context_of
+from broker.tls import context_of, require_peer
 
 if TYPE_CHECKING:
     import socket
+    import ssl
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +98,8 @@ class BulkLine:
             self._context,
             timeout_s=self._limits.connect_timeout_s,
             buffer_bytes=self._limits.socket_buffer_bytes,
+            untaken_s=self._limits.untaken_s,
+            check=self._check_peer,
         )
         self._client = MqttClient(hello, self._placed, self._clock())
 
@@ -184,6 +187,10 @@ class BulkLine:
         if self._client is not None:
             self._client.disconnect(Disconnect(properties={} if keep_session else {Property.SESSION_EXPIRY: 0}))
 
+    def _check_peer(self, sock: ssl.SSLSocket) -> None:
+        if self._address.tls is not None:
+            require_peer(sock, self._address.tls)
+
     def _connected(self) -> MqttClient:
         if self._client is None:
             raise ValueError("there is no connection")
@@ -203,7 +210,7 @@ class BulkLine:
 
     def _on_packet(self, client: MqttClient, packet: Packet) -> None:
         if isinstance(packet, Publish):
-            self._user.arrived(_incoming(packet))
+            self._user.arrived(incoming_of(packet))
             if packet.qos and not self._manual_ack and self._client is client:
                 client.acknowledge(packet.packet_id)
         elif isinstance(packet, Puback):
@@ -230,14 +237,15 @@ class BulkLine:
         )
 
     def _placed(self, head: Publish, first: memoryview) -> Placement | None:
-        return self._place(_incoming(head), first)
+        return self._place(incoming_of(head), first)
 
     def _end(self, reason: str, *, is_taken_over: bool = False) -> None:
         self.close()
         self._user.ended(reason, is_taken_over=is_taken_over)
 
 
-def _incoming(packet: Publish) -> Incoming:
+def incoming_of(packet: Publish) -> Incoming:
+    """A PUBLISH as an inbox takes it."""
     properties = packet.properties
     return Incoming(
         mid=packet.packet_id,

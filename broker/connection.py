@@ -7,10 +7,12 @@ other threads queue what they want and wake it.
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -114,6 +116,15 @@ class Connection:
         return self._line.sock
 
     @property
+    def local_host(self) -> str | None:
+        """This machine's address on the way to the broker, None while there is no connection."""
+        sock = self._line.sock
+        try:
+            return str(sock.getsockname()[0]) if isinstance(sock, socket.socket) else None
+        except OSError:
+            return None
+
+    @property
     def max_packet_bytes(self) -> int | None:
         """The broker's Maximum Packet Size, from the last CONNACK; None: unlimited, or not connected yet."""
         return self._sender.max_packet_bytes
@@ -154,6 +165,21 @@ class Connection:
         is_queued = self.outbox.put(item, wait_s=0.0 if in_network_thread() else wait_s)
         self._wake.nudge()
         return is_queued
+
+    def withdraw(self, wait_s: float) -> list[Outgoing]:
+        """Take no more messages, and give up, in order, those that were not acknowledged."""
+        left: Future[list[Outgoing]] = Future()
+        # in the connection's thread nothing is between queue and line
+        self._wake.post(lambda: left.set_result(self.outbox.shut()))
+        try:
+            return left.result(wait_s if self._connected else 0.0)
+        except FutureTimeout:
+            return self.outbox.shut()
+
+    def inherit(self, items: Sequence[Outgoing]) -> None:
+        """Queue what another connection had to send and gives up, with all that was not acknowledged there."""
+        self.outbox.inherit(items)
+        self._wake.nudge()
 
     def keep(self, topic: str, payload: bytes, *, at_connect: bool = True) -> None:
         """Publish retained, now and at each connect. Raises PayloadTooLarge."""

@@ -57,7 +57,7 @@ class Inbox:
     the receive window is given to such messages.
 
     A message above the `max_bytes` of its topic goes no further than here. `missed` is told the topic on which the
-    broker has dropped messages.
+    broker has dropped messages. `routes` are given where another connection has them, too.
     """
 
     def __init__(
@@ -69,8 +69,9 @@ class Inbox:
         send_ack: Callable[[int], None],
         max_bytes: Callable[[str], int | None] = lambda topic: None,
         missed: Callable[[str], None] = lambda topic: None,
+        routes: Routes | None = None,
     ) -> None:
-        self.routes = Routes()
+        self.routes = Routes() if routes is None else routes
         self.gaps, self._missed = Gaps(_log), missed
         self._repeats = Repeats()
         self.refused, self.failures = Complaints(_log), Complaints(_log)

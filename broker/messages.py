@@ -142,6 +142,8 @@ class Limits:
         reconnect_min_s, reconnect_max_s: bounds of the back-off, before +-25 % of jitter.
         report_every_s: how often an absent broker is mentioned in the log.
         socket_buffer_bytes: asked of the kernel, which may give less.
+        untaken_s: seconds after which a peer is given up that takes none of the bytes on their way to it; None leaves
+            that to the keep-alive.
     """
 
     control_queue_bytes: int = 16 * MIB
@@ -159,3 +161,4 @@ class Limits:
     reconnect_max_s: float = 5.0
     report_every_s: float = 10.0
     socket_buffer_bytes: int = 4 * MIB
+    untaken_s: float | None = None

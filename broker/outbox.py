@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from broker.errors import NotConnected, QueueFull
@@ -95,7 +95,7 @@ class Outbox:
         self._waiting: deque[Outgoing] = deque()
         self._in_flight: dict[int, Outgoing] = {}
         self._bytes = 0
-        self._closed = False
+        self._closed = self._shut = False
         self._changed = threading.Condition()
         self.expired_total = 0
         self.dropped_total = 0
@@ -113,14 +113,18 @@ class Outbox:
     def put(self, item: Outgoing, *, wait_s: float | None) -> bool:
         """Queue a message, waiting for room. wait_s None: for ever; 0: not at all. Raises QueueFull, NotConnected.
 
-        Returns False, and has queued nothing, when the rest of its bundle was lost before.
+        Returns False, and has queued nothing, when the rest of its bundle was lost before, or it is shut.
         """
         started = time.monotonic()
         with self._changed:
             # kept messages are few, replace each other, and must get through: only their own topic bounds them
-            fits = item.kept or self._changed.wait_for(lambda: self._closed or self._has_room(item.size), wait_s)
+            fits = item.kept or self._changed.wait_for(
+                lambda: self._closed or self._shut or self._has_room(item.size), wait_s
+            )
             if self._closed:
                 raise NotConnected(self._name, "it was stopped")
+            if self._shut:
+                return False
             if not fits:
                 waited_s = time.monotonic() - started
                 raise QueueFull(
@@ -131,6 +135,33 @@ class Outbox:
             self._waiting.append(item)
             self._bytes += item.size
             return True
+
+    def inherit(self, items: Sequence[Outgoing]) -> None:
+        """Queue messages that another outbox gives up, whatever the bound: that one's has bounded them."""
+        with self._changed:
+            is_closed = self._closed
+            if not is_closed:
+                self._waiting.extend(items)
+                self._bytes += sum(item.size for item in items)
+        if is_closed:
+            for item in items:
+                item.settle(False)
+
+    def open(self) -> None:
+        """Take messages again."""
+        with self._changed:
+            self._shut = False
+
+    def shut(self) -> list[Outgoing]:
+        """Take no messages until it is opened. Returns, in order, those that are not acknowledged: the caller's now."""
+        with self._changed:
+            self._shut = True
+            left = [*self._in_flight.values(), *self._waiting]
+            self._in_flight.clear()
+            self._waiting.clear()
+            self._bytes = 0
+            self._changed.notify_all()
+        return left
 
     def take(self, window: int) -> Outgoing | None:
         """The next message to send, or None when there is none or `window` QoS 1 messages are in flight."""

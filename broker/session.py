@@ -128,6 +128,16 @@ class Session:
         return self._connections[Channel.BULK].max_packet_bytes
 
     @property
+    def bulk(self) -> Connection:
+        """The connection of the bulk channel, for what goes another way as well (`broker.direct`)."""
+        return self._connections[Channel.BULK]
+
+    @property
+    def local_host(self) -> str | None:
+        """The address from which this machine reaches the broker, None while there is no connection."""
+        return self.bulk.local_host
+
+    @property
     def up(self) -> Throughput:
         """Throughput of the bulk channel to the broker, from a message's first byte to its acknowledgement."""
         return self._connections[Channel.BULK].up

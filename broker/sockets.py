@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 
@@ -99,14 +99,36 @@ class TlsStream:
         return self.sock.pending()
 
 
-def connect(host: str, port: int, context: ssl.SSLContext | None, *, timeout_s: float, buffer_bytes: int) -> Stream:
-    """A connection, encrypted if there is a context. Waits; raises OSError, ValueError."""
+def give_up_untaken(sock: socket.socket, seconds: float) -> None:
+    """Have the kernel end the connection when its peer takes none of the bytes on their way for so long."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; elsewhere the keep-alive finds out, later
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
+
+
+def connect(
+    host: str,
+    port: int,
+    context: ssl.SSLContext | None,
+    *,
+    timeout_s: float,
+    buffer_bytes: int,
+    untaken_s: float | None = None,
+    check: Callable[[ssl.SSLSocket], None] = lambda sock: None,
+) -> Stream:
+    """A connection, encrypted if there is a context, whose other end passes the check. Waits; raises OSError,
+    ValueError.
+    """
     sock = socket.create_connection((host, port), timeout=timeout_s)
     try:
         tune(sock, buffer_bytes)
+        if untaken_s is not None:
+            give_up_untaken(sock, untaken_s)
         if context is None:
             return PlainStream(sock)
-        return TlsStream(context.wrap_socket(sock, server_hostname=host))
+        wrapped = context.wrap_socket(sock, server_hostname=host)
+        sock = wrapped
+        check(wrapped)
+        return TlsStream(wrapped)
     except BaseException:
         sock.close()
         raise

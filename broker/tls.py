@@ -31,6 +31,8 @@ _NOT_VERIFIED: Final = {
     18: "the broker's certificate is signed by itself, not by the authority that was given",
     19: "the broker's certificate is from another authority than the one that was given",
     20: "the broker's certificate is from another authority than the one that was given",
+    26: "the certificate there is not for this use: one of a node from before it could be sent tensors directly is for "
+    "clients only; `trisect renew` makes another",
     62: "the broker's certificate is not for this host name: use a name that it has, or enrol the broker again with it",
     64: "the broker's certificate is not for this address: use one that it has, or enrol the broker again with it",
 }
@@ -39,11 +41,16 @@ _NOT_VERIFIED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Certificates in PEM: the authority that a broker is held against (None: the system's), and this client's own."""
+    """Certificates in PEM: the authority that a broker is held against (None: the system's), and this client's own.
+
+    `peers` are the common names of which the other end's certificate must have one, where that is no broker but another
+    node, which is known by its name and not by its host.
+    """
 
     authority: str | None = None
     certificate: str | None = None
     key: str | None = field(default=None, repr=False)
+    peers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
@@ -91,9 +98,42 @@ def context_of(tls: Tls) -> ssl.SSLContext:
     except (ssl.SSLError, ValueError) as error:
         raise SettingsError(f"the authority's certificate cannot be read: {error}") from error
     context.sslsocket_class = _Socket
+    context.check_hostname = not tls.peers
     if tls.certificate is not None and tls.key is not None:
         _load_chain(context, tls.certificate, tls.key)
     return context
+
+
+def receiving_context_of(tls: Tls) -> ssl.SSLContext:
+    """A context for a node that others connect to; each has to show a certificate of the authority.
+
+    Raises SettingsError for what is no PEM, or not there.
+    """
+    if tls.authority is None or tls.certificate is None or tls.key is None:
+        raise SettingsError("a direct way with TLS needs the authority's certificate, and the node's own with its key")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_verify_locations(cadata=tls.authority)
+    except (ssl.SSLError, ValueError) as error:
+        raise SettingsError(f"the authority's certificate cannot be read: {error}") from error
+    _load_chain(context, tls.certificate, tls.key)
+    return context
+
+
+def common_name_of(sock: ssl.SSLSocket) -> str:
+    """Common name of the other end's certificate, which has been held against the authority; empty without one."""
+    subject = (sock.getpeercert() or {}).get("subject", ())
+    pairs = [pair for names in subject for pair in names if isinstance(pair, tuple)]
+    return next((str(value) for name, value in pairs if name == "commonName"), "")
+
+
+def require_peer(sock: ssl.SSLSocket, tls: Tls) -> None:
+    """Raise PermissionError when the other end is none of `tls.peers`, if there are any."""
+    name = common_name_of(sock) if tls.peers else ""
+    if tls.peers and name not in tls.peers:
+        raise PermissionError(f"the certificate of {name[:80]!r} answers there, not that of {tls.peers[0]!r}")
 
 
 def _load_chain(context: ssl.SSLContext, certificate: str, key: str) -> None:

@@ -82,7 +82,9 @@ STATE: Final = _topic("node/{node}/state", "NodeState", "json", by="own", to=_AL
 OWNER: Final = _topic(  # see broker.messages.OwnershipToken
     "node/{node}/owner", "OwnershipToken", "raw", by="own", to="own", most=KIB, retain=True
 )
-INFO: Final = _topic("node/{node}/info", "NodeInfo", "json", by="own", to=_PEOPLE, most=4 * MIB, retain=True)
+INFO: Final = _topic(  # nodes read where others listen
+    "node/{node}/info", "NodeInfo", "json", by="own", to=_ALL, most=4 * MIB, retain=True
+)
 MODEL: Final = _topic(  # a digest names one manifest, and another one under it is refused
     "model/{digest}", "Manifest", "json", by="node", to=_ALL, most=32 * MIB, retain=True
 )

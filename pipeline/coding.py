@@ -60,6 +60,32 @@ class CodecCosts:
 
     ratios: Mapping[int, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
     speeds: Mapping[Tier, Mapping[str, CodecSpeed]] = field(default_factory=lambda: MappingProxyType({}))
+    _able: dict[tuple[Tensor, Way], tuple[Coding, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Computed once: a planner asks for them for each link's rate and each placement."""
+
+    def able(self, tensor: Tensor, way: Way) -> tuple[Coding, ...]:
+        """The tensor with each codec that shrinks it and is known to all nodes on the way."""
+        key = (tensor, way)
+        found = self._able.get(key)
+        if found is None:
+            found = self._able[key] = tuple(self._codings(tensor, way))
+        return found
+
+    def _codings(self, tensor: Tensor, way: Way) -> Iterator[Coding]:
+        if way[0] not in self.speeds or way[1] not in self.speeds:
+            return
+        # an edge node on the way from device to cloud may read the tensor, too
+        on_way = [speeds for tier, speeds in self.speeds.items() if way[0] <= tier <= way[1]]
+        for codec, ratio in self.ratios.get(tensor.id, {}).items():
+            if ratio > 1 and codec in CODECS and all(codec in speeds for speeds in on_way):
+                yield Coding(
+                    codec,
+                    math.ceil(tensor.nbytes / ratio),
+                    tensor.nbytes / self.speeds[way[0]][codec].encode_bytes_per_s,
+                    tensor.nbytes / self.speeds[way[1]][codec].decode_bytes_per_s,
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +141,19 @@ def least(
         )
 
     plain = _plain(tensor, known)
-    return min([plain, *_able(tensor, way, known)], key=cost) if known is not None else plain
+    able = known.able(tensor, way) if known is not None else ()
+    return min((plain, *able), key=cost) if able else plain
 
 
 def fewest(tensor: Tensor, way: Way, known: CodecCosts | None) -> int:
     """Bytes of the tensor with whichever codec makes fewest of it."""
-    able = _able(tensor, way, known) if known is not None else ()
+    able = known.able(tensor, way) if known is not None else ()
     return min([_plain(tensor, known).nbytes, *(coding.nbytes for coding in able)])
 
 
 def given(tensor: Tensor, way: Way, known: CodecCosts | None, codec: str) -> Coding:
     """The tensor with this codec; as it is where nothing is known of the codec."""
-    able = _able(tensor, way, known) if known is not None else ()
+    able = known.able(tensor, way) if known is not None else ()
     return next((coding for coding in able if coding.codec == codec), _plain(tensor, known))
 
 
@@ -134,18 +161,3 @@ def _plain(tensor: Tensor, known: CodecCosts | None) -> Coding:
     """The tensor as it is."""
     ratio = known.ratios.get(tensor.id, {}).get(NONE, 1.0) if known is not None and tensor.varies else 1.0
     return Coding(NONE, math.ceil(tensor.nbytes / ratio))
-
-
-def _able(tensor: Tensor, way: Way, known: CodecCosts) -> Iterator[Coding]:
-    """With each codec that shrinks the tensor and is known to all nodes on the way."""
-    for codec, ratio in known.ratios.get(tensor.id, {}).items():
-        # an edge node on the way from device to cloud may read the tensor, too
-        on_way = [speeds for tier, speeds in known.speeds.items() if way[0] <= tier <= way[1]]
-        at_ends = way[0] in known.speeds and way[1] in known.speeds
-        if ratio > 1 and codec in CODECS and at_ends and all(codec in speeds for speeds in on_way):
-            yield Coding(
-                codec,
-                math.ceil(tensor.nbytes / ratio),
-                tensor.nbytes / known.speeds[way[0]][codec].encode_bytes_per_s,
-                tensor.nbytes / known.speeds[way[1]][codec].decode_bytes_per_s,
-            )

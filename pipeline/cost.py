@@ -116,6 +116,8 @@ class Costs:
     fixed: Mapping[int, str] | None = None
     draws: Mapping[Tier, Draw] = field(default_factory=lambda: MappingProxyType({}))
     is_bound: bool = False
+    _chosen: dict[tuple[Tensor, Way], Coding] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Codings that were asked for."""
 
     def check(self, graph: ModelGraph) -> None:
         """Raise PlanError unless there is a finite, non-negative time for each block of each tier with a node."""
@@ -157,6 +159,12 @@ class Costs:
 
     def coding(self, tensor: Tensor, way: Way) -> Coding:
         """How the tensor is sent from one tier to another."""
+        found = self._chosen.get((tensor, way))
+        if found is None:
+            found = self._chosen[tensor, way] = self._coding(tensor, way)
+        return found
+
+    def _coding(self, tensor: Tensor, way: Way) -> Coding:
         if self.fixed is not None:
             return given(tensor, way, self.codecs, self.fixed.get(tensor.id, NONE))
         bandwidths = {lower: self.link(lower).bandwidth_bytes_per_s for lower in LINKS}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -54,7 +54,7 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """Bytes of the array in memory, which is what crosses a link uncoded."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return _nbytes(self.shape, self.dtype)
 
     def describe(self) -> str:
         """Its dtype, shape and bytes, in words."""
@@ -70,6 +70,12 @@ class Tensor:
         if (is_shorter or shape == self.shape) and dtype in {self.dtype, self.or_dtype}:
             return replace(self, dtype=dtype, shape=shape)
         return None
+
+
+@lru_cache(maxsize=1 << 16)
+def _nbytes(shape: tuple[int, ...], dtype: str) -> int:
+    """Kept: planners ask for it for every tensor of every placement, and NumPy takes its time to read a dtype."""
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 class Axis(NamedTuple):

@@ -1,4 +1,4 @@
-"""The packets of a bulk connection as values, and the bytes of those that a client sends.
+"""The packets of a bulk connection as values, and the bytes of those that a client sends, or the end of a direct way.
 
 Of MQTT 5 left out, because a bulk connection has no use for it: QoS 2, wills, AUTH, and topic aliases (a topic has some
 60 bytes, nothing next to a tensor; CONNECT allows the broker none).
@@ -18,6 +18,7 @@ _EMPTY: Final[Mapping[Property, Any]] = {}
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 PINGREQ: Final = bytes([Kind.PINGREQ << 4, 0])
+PINGRESP: Final = bytes([Kind.PINGRESP << 4, 0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,10 @@ class Connack:
     session_present: bool
     code: int
     properties: Properties = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """The packet's bytes."""
+        return _framed(Kind.CONNACK << 4, bytes([self.session_present, self.code]) + pack(self.properties))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,6 +138,11 @@ class Unsubscribe:
 
 
 @dataclass(frozen=True, slots=True)
+class Pingreq:
+    """A client that has nothing else to say asks whether it is heard."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pingresp:
     """The answer to PINGREQ."""
 
@@ -151,7 +161,7 @@ class Disconnect:
         return _framed(Kind.DISCONNECT << 4, bytes([self.code]) + pack(self.properties))
 
 
-Packet: TypeAlias = Connack | Publish | Puback | Suback | Pingresp | Disconnect
+Packet: TypeAlias = Connect | Connack | Publish | Puback | Suback | Pingreq | Pingresp | Disconnect
 
 
 def publish_head(

@@ -8,11 +8,25 @@ from typing import Final
 
 from broker.errors import ProtocolViolation
 from broker.mqtt.fields import MALFORMED, MORE, PROTOCOL_ERROR, Cursor, malformed
-from broker.mqtt.packets import Connack, Disconnect, Packet, Pingresp, Puback, Publish, Suback
+from broker.mqtt.packets import (
+    VERSION,
+    Connack,
+    Connect,
+    Disconnect,
+    Packet,
+    Pingreq,
+    Pingresp,
+    Puback,
+    Publish,
+    Suback,
+)
 from broker.mqtt.properties import Kind, Property, unpack
 
 _LONGEST_LENGTH: Final = 4
 _TOPIC_ALIAS_INVALID: Final = 0x94
+_VERSION_UNSUPPORTED: Final = 0x84
+_HAS_NAME, _HAS_PASSWORD, _CLEAN_START = 1 << 7, 1 << 6, 1 << 1
+_CONNECT_FLAGS: Final = _HAS_NAME | _HAS_PASSWORD | _CLEAN_START
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +39,24 @@ class Frame:
 
     @property
     def kind(self) -> Kind:
-        """The packet's type, one of those that a client receives."""
+        """The packet's type, one of those that may come."""
         return Kind(self.first >> 4)
 
 
-_FLAGLESS: Final = frozenset({Kind.CONNACK, Kind.PUBACK, Kind.SUBACK, Kind.UNSUBACK, Kind.PINGRESP, Kind.DISCONNECT})
+FOR_CLIENTS: Final = frozenset({Kind.CONNACK, Kind.PUBACK, Kind.SUBACK, Kind.UNSUBACK, Kind.PINGRESP, Kind.DISCONNECT})
+"""What a client receives, besides PUBLISH."""
+FOR_DIRECT_ENDS: Final = frozenset({Kind.CONNECT, Kind.PINGREQ, Kind.DISCONNECT})
+"""What the receiving end of a direct way takes, besides PUBLISH: nobody subscribes there."""
 
 
-def fixed_header(data: memoryview, begin: int, end: int) -> Frame | None:
-    """The fixed header at `begin`, None while it is not whole."""
+def fixed_header(data: memoryview, begin: int, end: int, kinds: frozenset[Kind] = FOR_CLIENTS) -> Frame | None:
+    """The fixed header at `begin` of a PUBLISH or one of `kinds`, None while it is not whole."""
     if begin >= end:
         return None
     first = data[begin]
     kind, flags = first >> 4, first & 0x0F
-    if kind != Kind.PUBLISH and (kind not in _FLAGLESS or flags):
-        raise malformed(f"first byte 0x{first:02X}, which no packet for a client has")
+    if kind != Kind.PUBLISH and (kind not in kinds or flags):
+        raise malformed(f"first byte 0x{first:02X}, which no packet that may come here has")
     length = 0
     for index in range(_LONGEST_LENGTH):
         at = begin + 1 + index
@@ -111,6 +128,29 @@ def _packet_id(cursor: Cursor) -> int:
     return packet_id
 
 
+def _connect(cursor: Cursor) -> Connect:
+    protocol, version = cursor.text(), cursor.integer(1)
+    if (protocol, version) != ("MQTT", VERSION):
+        raise ProtocolViolation(f"{protocol[:20]!r} of version {version}", code=_VERSION_UNSUPPORTED)
+    flags, keepalive_s = cursor.integer(1), cursor.integer(2)
+    if flags & ~_CONNECT_FLAGS:
+        raise malformed(f"CONNECT with the flags 0x{flags:02X}: a will, or bits that mean nothing")
+    properties, client_id = unpack(cursor, Kind.CONNECT), cursor.text()
+    username = cursor.text() if flags & _HAS_NAME else None
+    try:
+        password = cursor.binary().decode() if flags & _HAS_PASSWORD else None
+    except UnicodeDecodeError:
+        raise malformed("a password that is no UTF-8") from None
+    return Connect(
+        client_id=client_id,
+        clean_start=bool(flags & _CLEAN_START),
+        keepalive_s=keepalive_s,
+        username=username,
+        password=password,
+        properties=properties,
+    )
+
+
 def _connack(cursor: Cursor) -> Connack:
     flags = cursor.integer(1)
     if flags > 1:
@@ -153,6 +193,8 @@ def _disconnect(cursor: Cursor) -> Disconnect:
 
 
 _READERS: Final[dict[Kind, Callable[[Cursor], Packet]]] = {
+    Kind.CONNECT: _connect,
+    Kind.PINGREQ: lambda cursor: Pingreq(),
     Kind.CONNACK: _connack,
     Kind.PUBACK: _puback,
     Kind.SUBACK: _suback,

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from broker.errors import ProtocolViolation
 from broker.mqtt.fields import MALFORMED, MOST_VARINT, PACKET_TOO_LARGE
 from broker.mqtt.packets import Packet, Publish
-from broker.mqtt.parse import Frame, fixed_header, head_bytes, packet, publish
+from broker.mqtt.parse import FOR_CLIENTS, Frame, fixed_header, head_bytes, packet, publish
 from broker.mqtt.properties import Kind
 
 SCRATCH_BYTES: Final = 1 << 15
@@ -58,10 +58,20 @@ class _Body:
 
 
 class Reader:
-    """Bytes in, packets out. After a ProtocolViolation it is of no more use."""
+    """Bytes in, packets out: PUBLISH and those of `kinds`. After a ProtocolViolation it is of no more use.
 
-    def __init__(self, place: Place = lambda head, first: None, *, most_bytes: int = MOST_VARINT) -> None:
-        self._place, self._most_bytes = place, most_bytes
+    `most_bytes` bounds a packet, and may change.
+    """
+
+    def __init__(
+        self,
+        place: Place = lambda head, first: None,
+        *,
+        most_bytes: int = MOST_VARINT,
+        kinds: frozenset[Kind] = FOR_CLIENTS,
+    ) -> None:
+        self._place, self._kinds = place, kinds
+        self.most_bytes = most_bytes
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._filled = 0
         self._body: _Body | None = None
@@ -94,9 +104,12 @@ class Reader:
     def _parse(self) -> list[Packet]:
         packets: list[Packet] = []
         begin = 0
-        while self._body is None and (frame := fixed_header(self._scratch, begin, self._filled)) is not None:
-            if frame.end - begin > self._most_bytes:
-                raise _too_large(frame.end - begin, self._most_bytes)
+        while self._body is None:
+            frame = fixed_header(self._scratch, begin, self._filled, self._kinds)
+            if frame is None:
+                break
+            if frame.end - begin > self.most_bytes:
+                raise _too_large(frame.end - begin, self.most_bytes)
             if frame.kind is Kind.PUBLISH:
                 taken = self._publish(begin, frame, packets)
             else:

@@ -7,6 +7,7 @@ from typing import Final
 FAILURE: Final = 0x80
 """This code and those above it say that something failed."""
 NO_SUBSCRIBERS: Final = 0x10
+NOT_AUTHORIZED: Final = 0x87
 TAKEN_OVER: Final = 0x8E
 
 _NAMES: Final = {

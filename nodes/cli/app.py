@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Annotated, Any
 
@@ -66,24 +67,34 @@ def options(
     """Run one deep neural network across a device, its edge and the cloud, over an MQTT broker."""
 
 
-for _command in (
-    *(processes.node, processes.planner, processes.watch, processes.metrics, web_commands.web),
-    http_commands.serve_http,
-    *(enrolling.init, enrolling.enrol, enrolling.renew, enrolling.revoke, enrolling.members),
-    *(supervising.health, supervising.doctor, supervising.check),
-    *(running.place, running.objective, running.plan, running.drain, running.forget, running.publish, running.trace),
-    *(running.topics, running.record, running.replay),
-    *(models.scission, processes.demo, models.profile, models.models, models.verify, models.pack),
-):
-    app.command()(_command)
 _bench = typer.Typer(help="Measure what this machine can do.", no_args_is_help=True)
 _bench.command("engines")(models.bench_engines)
 _bench.command("load")(load_commands.load)
 _bench.command("report")(load_commands.report)
-app.add_typer(_bench, name="bench")
-app.add_typer(pushing.app, name="model")
-app.add_typer(broker_commands.app, name="broker")
-app.add_typer(supervising.service, name="service")
+
+_PANELS: Mapping[str, Sequence[Callable[..., None] | tuple[str, typer.Typer]]] = {
+    "Start": [processes.demo, enrolling.init, supervising.doctor, supervising.check],
+    "Run": [
+        *(("broker", broker_commands.app), processes.node, processes.planner, ("service", supervising.service)),
+        *(running.publish, http_commands.serve_http),
+    ],
+    "Watch": [
+        *(processes.watch, web_commands.web, supervising.health, processes.metrics),
+        *(running.trace, running.topics, running.record, running.replay),
+    ],
+    "Plan": [running.plan, running.place, running.objective, running.drain, running.forget, models.scission],
+    "Models": [
+        *(models.models, models.profile, models.verify, models.pack, ("model", pushing.app), ("bench", _bench)),
+    ],
+    "Members": [enrolling.enrol, enrolling.renew, enrolling.revoke, enrolling.members],
+}
+"""Commands, and groups of them by name, as `trisect --help` shows them."""
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        if isinstance(_command, tuple):
+            app.add_typer(_command[1], name=_command[0], rich_help_panel=_panel)
+        else:
+            app.command(rich_help_panel=_panel)(_command)
 
 
 def _leave(number: int, frame: FrameType | None) -> Any:

@@ -72,21 +72,23 @@ def _alternatives(
     ):
         table.add_column(heading, justify="right")
     for alternative in alternatives:
-        priced_plan = alternative.priced_plan
+        priced_plan = alternative.priced_plan or alternative.forbidden
         if priced_plan is None:
             table.add_row(alternative.planner, alternative.why_not, style="dim")
             continue
         predicted = priced_plan.predicted
         rate = f"{1 / predicted.period_s:.1f}" if predicted.period_s > 0 else ""
         ratio = f"{priced_plan.value / best.value:.3f}" if best.value > 0 else ""
+        kind = kind_of(graph, priced_plan.placement)
         table.add_row(
             alternative.planner,
-            kind_of(graph, priced_plan.placement),
+            kind if alternative.priced_plan else f"{kind}, forbidden ({alternative.why_not})",
             f"{predicted.seconds * 1e3:.1f}",
             rate,
             f"{predicted.backbone_nbytes / 1e3:,.0f}",
             *([f"{predicted.joules:.3g}"] if any(joules) else []),
             ratio,
+            style=None if alternative.priced_plan else "dim",
         )
     return table
 

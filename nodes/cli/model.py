@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from nodes.cli.options import DEFAULT_CONFIG, ConfigOption, JsonFlag
+from nodes.cli.options import DEFAULT_CONFIG, ConfigOption, JsonFlag, PixelMode
 
 app = typer.Typer(help="Packages that nodes fetch by digest, and which of them streams run.", no_args_is_help=True)
 
@@ -25,9 +25,7 @@ def push(
     labels: Annotated[
         Path | None, typer.Option(help="Names of its classes, one a line; default: the package's.")
     ] = None,
-    preprocess: Annotated[
-        Literal["tf", "torch", "caffe", "unit", "none"] | None, typer.Option(help="Of pixels; default: the package's.")
-    ] = None,
+    preprocess: Annotated[PixelMode | None, typer.Option(help="Of pixels; default: the package's.")] = None,
     size: Annotated[str, typer.Option(metavar="HxW", help="Photos are made this large; default: the input's.")] = "",
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Only say that there is such a package: nodes have it already.")

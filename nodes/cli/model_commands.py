@@ -14,7 +14,9 @@ from nodes.cli.options import (
     JsonFile,
     JsonFlag,
     ModelsArgument,
+    PixelMode,
     ReportOption,
+    TaskKind,
     ThreadsOption,
     TierFilters,
     TimeFilter,
@@ -175,11 +177,28 @@ def pack(
     weights: WeightsOption = None,
     input_size: InputSizeOption = "",
     imports: ImportOption = None,
+    task: Annotated[TaskKind | None, typer.Option(help="What its outputs mean, see docs/answers.md.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Names of its classes, one a line.")] = None,
+    preprocess: Annotated[PixelMode | None, typer.Option(help="What is done to pixels, as Keras names it.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="Take MODEL, with all of its keys, from this file's models section."),
+    ] = None,
 ) -> None:
-    """Write a model into one file, which nodes load without TensorFlow. Takes TensorFlow, once."""
-    from nodes.cli.models import run_pack
+    """Write a model into one file, which nodes load without TensorFlow. Takes TensorFlow, once.
 
-    raise typer.Exit(run_pack(model, output, weights=weights, input_size=input_size, imports=imports or ()))
+    The file carries labels, preprocessing and task, so that no configuration has to repeat them.
+    """
+    from nodes.cli.models import run_pack
+    from nodes.config import packed
+    from pipeline.models.source import named
+
+    if config is not None:
+        source, carried = packed.from_section(config, model)
+    else:
+        source, carried = named(model, weights, input_size, imports or ()), {}
+    carried |= packed.from_options(task, labels, preprocess)
+    raise typer.Exit(run_pack(source, output, carried))
 
 
 def bench_engines(

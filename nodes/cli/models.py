@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from nodes.display.screen import Screen
-from pipeline.errors import ConfigError, TileError
+from pipeline.errors import ConfigError, TileError, TrisectError
 from pipeline.models import PAPERS, ZOO, lookup
 from pipeline.models.facts import ModelFacts, NamedBytes, shipped
 from pipeline.models.source import ModelSource, named
+
+if TYPE_CHECKING:
+    from pipeline.lite.package import Package
 
 _SHOWN_UNEQUAL = 3
 
@@ -168,8 +171,8 @@ def run_fingerprint(
     return 0
 
 
-def run_pack(name: str, output: Path, *, weights: str | None, input_size: str = "", imports: Sequence[str] = ()) -> int:
-    """Pack a model and say what became of it. Raises UnknownModel, NotFunctional, ModelError."""
+def run_pack(source: ModelSource, output: Path, carried: Mapping[str, Any]) -> int:
+    """Pack a model and say what became of it. Raises UnknownModel, NotFunctional, ModelError, ConfigError."""
     from pipeline.lite.package import SUFFIX, Package
 
     if output.suffix != SUFFIX:
@@ -177,9 +180,13 @@ def run_pack(name: str, output: Path, *, weights: str | None, input_size: str = 
     from pipeline.models import store
 
     began = time.monotonic()
-    source = named(name, weights, input_size, imports)
-    store.make(source, output)
+    store.make(source, output, carried)
     package = Package(output)
+    try:
+        check_carried(package, carried)
+    except TrisectError:
+        output.unlink()
+        raise
     blocks, foreign = len(package.graph), package.program.foreign
     print(
         f"{output}: {source.name} {package.graph.digest}, {blocks} blocks, {output.stat().st_size / 1e6:,.1f} MB, "
@@ -192,6 +199,16 @@ def run_pack(name: str, output: Path, *, weights: str | None, input_size: str = 
             "not in tiles, and with the same bits on one kind of processor only"
         )
     return 0
+
+
+def check_carried(package: Package, carried: Mapping[str, Any]) -> None:
+    """Hold a network's outputs against the task and labels that its package carries. Raises ModelError, ConfigError."""
+    from nodes.config.model_settings import check_labels
+    from pipeline.answers.task import read_task
+    from pipeline.engines.answering import answering, classes_of
+
+    task = read_task(carried["task"]) if "task" in carried else None
+    check_labels(package.graph.name, carried.get("labels"), classes_of(answering(package, task), task))
 
 
 def _verified(source: ModelSource, engine: Any, placements: int, seed: int) -> Any:

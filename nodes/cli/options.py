@@ -5,9 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict, get_type_hints
 
 import typer
+
+# as in pipeline.models and pipeline.answers.task, whose imports no command needs before it runs
+PixelMode: TypeAlias = Literal["tf", "torch", "caffe", "unit", "none"]
+TaskKind: TypeAlias = Literal["classify", "detect", "segment", "keypoints", "values", "embedding", "raw"]
 
 ConfigOption = Annotated[
     Path,

@@ -27,7 +27,7 @@ from nodes.client.subscription import Subscription
 from nodes.config.loader import load_config
 from nodes.config.sections import Config
 from nodes.protocol.border import Border
-from nodes.protocol.messages import read_result
+from nodes.protocol.messages import check_result
 from nodes.session.presence import guest_session, reply_topic
 from pipeline.errors import ConfigError, TrisectError
 from pipeline.graph import ModelGraph
@@ -263,7 +263,7 @@ class Client:
         if result is None or "sequence" not in result:
             return  # the answer to a request
         try:
-            read_result(message.payload)
+            check_result(result)
         except TrisectError as error:
             self._border.refuse(message.topic, str(error))
             return

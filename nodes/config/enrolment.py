@@ -16,6 +16,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError
 
 from nodes.config.base import Section
+from nodes.config.bounded_yaml import read_yaml
 from nodes.config.broker_section import BrokerSection
 from nodes.config.credentials import Credentials
 from pipeline.errors import ConfigError
@@ -73,12 +74,12 @@ def is_enrolment(text: str) -> bool:
 def parse(text: str, path: Path) -> Enrolment:
     """Read the text of an enrolment. Raises ConfigError, which shows nothing of its secrets."""
     try:
-        values = yaml.safe_load(text)
+        values, _, _ = read_yaml(text, path)
         if isinstance(values, dict) and isinstance(values.get("expires"), datetime):
             expires = values["expires"]
             values["expires"] = expires if expires.tzinfo else expires.replace(tzinfo=timezone.utc)
         found = Enrolment.model_validate(values)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (ConfigError, ValueError) as error:
         raise ConfigError(f"{path}: no enrolment of this version of trisect: {_where(error)}; enrol again") from error
     if path.exists() and path.stat().st_mode & _OTHERS:
         _log.warning("%s holds a private key, and others on this machine may read it; chmod 600 %s", path, path)

@@ -10,7 +10,7 @@ from typing import get_args
 from broker.complaints import shortened
 from nodes.config.sections import ModelSection
 from nodes.config.task_section import TaskSection
-from pipeline.answers.task import Task
+from pipeline.answers.task import Task, read_task
 from pipeline.errors import ConfigError
 from pipeline.files import read_bounded
 from pipeline.frames.decode import Preprocess
@@ -19,6 +19,9 @@ from pipeline.models import ZOO, PreprocessMode, lookup
 from pipeline.models.source import ModelSource
 
 MOST_LABELS_BYTES = 16 << 20
+MOST_LABEL = 200
+"""Characters of a label, as in a pushed package: results carry several of them."""
+MOST_SIDE = 65_536
 
 
 def source_of(name: str, section: ModelSection) -> ModelSource:
@@ -34,18 +37,22 @@ def preprocess_of(section: ModelSection) -> Preprocess:
     if section.preprocess is not None:
         return Preprocess(size=section.preprocess.size, mode=section.preprocess.mode)
     if section.source.endswith(SUFFIX):
-        return Preprocess(size=None, mode=_mode_of(section))
+        return _packed_preprocess(section)
     if section.is_file:
         return Preprocess(size=None, mode="none")
     model = lookup(section.source)
     return Preprocess(size=model.input_shape[:2], mode=model.preprocess)
 
 
-def _mode_of(section: ModelSection) -> PreprocessMode:
-    """The pixel mode stored in a package. Raises ModelError for a file that is no package."""
-    mode = Package(Path(section.source)).about.get("preprocess")
+def _packed_preprocess(section: ModelSection) -> Preprocess:
+    """Preprocessing as stored in a package. Raises ModelError for a file that is no package."""
+    about = Package(Path(section.source)).about
     known: tuple[PreprocessMode, ...] = get_args(PreprocessMode)
-    return next((one for one in known if one == mode), "none")
+    mode: PreprocessMode = next((one for one in known if one == about.get("preprocess")), "none")
+    match about.get("size"):
+        case [int(height), int(width)] if 0 < height <= MOST_SIDE and 0 < width <= MOST_SIDE:
+            return Preprocess(size=(height, width), mode=mode)
+    return Preprocess(size=None, mode=mode)
 
 
 def labels_of(section: ModelSection) -> tuple[str, ...] | None:
@@ -69,31 +76,47 @@ def read_labels(path: Path) -> tuple[str, ...]:
         raise ConfigError(f"models: labels: {path}: not labels, one a line or as Keras's index: {why}") from error
 
 
-def task_of(section: ModelSection, *, has_labels: bool = False) -> Task | None:
-    """The model's task: as configured, else to classify for one of the zoo or one with labels; None if nobody says.
+def task_of(section: ModelSection) -> Task | None:
+    """The task of a model of a file or of the zoo: as configured, else as its package says.
 
-    Whether a pushed model `has_labels`, its package says.
+    Else to classify for one of the zoo or one with labels; None if nobody says. Raises ModelError.
     """
+    about = Package(Path(section.source)).about if section.source.endswith(SUFFIX) else {}
     if section.task is not None:
         return section.task.task()
-    if section.is_pushed and not has_labels:
-        return None
-    if section.labels is not None or not section.is_file or _is_of_zoo(section):
-        return TaskSection(kind="classify").task()
-    return None
+    if isinstance(about.get("task"), dict):
+        return read_task(about["task"])
+    is_of_zoo = not section.is_file or about.get("source") in ZOO
+    has_labels = section.labels is not None or about.get("labels") is not None
+    return TaskSection(kind="classify").task() if is_of_zoo or has_labels else None
 
 
-def _is_of_zoo(section: ModelSection) -> bool:
-    """True for a package that was made of a network of the zoo."""
-    return section.source.endswith(SUFFIX) and Package(Path(section.source)).about.get("source") in ZOO
+def task_of_pushed(section: ModelSection, carried: Task | None, *, has_labels: bool) -> Task | None:
+    """The task of a pushed model: as configured, else as `carried` by its package, else to classify with labels."""
+    if section.task is not None:
+        return section.task.task()
+    return carried or (TaskSection(kind="classify").task() if has_labels else None)
 
 
 def check_labels(model: str, labels: Sequence[str] | None, classes: int) -> None:
-    """Raise ConfigError where there are labels, for another number of `classes` than the model has (0: any)."""
+    """Raise ConfigError where there are labels, for another number of `classes` than the model has (0: any).
+
+    So it is for a label that no result can carry: too long, or no text that can be sent.
+    """
+    for number, label in enumerate(labels or (), start=1):
+        if len(label) > MOST_LABEL or not _can_be_sent(label):
+            raise ConfigError(
+                f"models.{model}.labels: label {number} is {label[:40]!a}... of {len(label):,} characters; at most "
+                f"{MOST_LABEL} of Unicode text expected"
+            )
     if labels is not None and classes and len(labels) != classes:
         raise ConfigError(
             f"models.{model}.labels: {len(labels):,} labels for {classes:,} classes; each needs a line, in their order"
         )
+
+
+def _can_be_sent(label: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in label)  # surrogates, which JSON can name
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:

@@ -112,6 +112,7 @@ class PlanRequest(Section):
         "latency",
         description="latency, throughput, backbone, price, energy, or weights such as latency=1,backbone=0.05",
     )
+    codecs: bool = Field(True, description="true, or false to send all tensors as they are")
     constraints: ConstraintsSection = Field(default_factory=ConstraintsSection)
 
     def parsed_objective(self) -> Objective:
@@ -170,4 +171,5 @@ def as_written(plan_request: PlanRequest) -> dict[str, Any]:
     constraints: dict[str, Any] = {key: value for key, value in written.items() if value}
     if asked.energy_limit_j is not None:
         constraints["energy_limit_j"] = asked.energy_limit_j
-    return {"planner": plan_request.planner, "objective": plan_request.objective, "constraints": constraints}
+    uncoded = {} if plan_request.codecs else {"codecs": False}
+    return {"planner": plan_request.planner, "objective": plan_request.objective, **uncoded, "constraints": constraints}

@@ -15,7 +15,9 @@ from nodes.config.base import Section, Table, TierName, empty
 from nodes.config.broker_section import BrokerSection
 from nodes.config.instruments import HomeAssistant, MetricsSection, TracingSection
 from nodes.config.plan_request import LinkName, PlanRequest
+from nodes.config.replay_section import ReplaySection, check_replay
 from nodes.config.task_section import TaskSection
+from nodes.config.transport_section import DirectSection, TransportSection
 from nodes.config.values import ID, Id, LocalPath, ModelKey, NodeKey, StreamKey, as_tuple, path_beside_file
 from nodes.protocol.messages import WORKER
 from nodes.protocol.packages import PUSHED
@@ -247,6 +249,10 @@ class NodeSection(Section):
         None, description="a section with the port that Prometheus asks, or left out"
     )
 
+    direct: DirectSection = Field(
+        DirectSection(), description="a section with host and port, where transport.direct is true; or left out"
+    )
+
     @property
     def is_worker(self) -> bool:
         """True for a node that computes tiles and never runs a stage."""
@@ -290,24 +296,16 @@ class TelemetrySection(Section):
     interval_s: float = Field(1.0, ge=0.1, le=3600, description="seconds from 0.1 to 3600")
 
 
-class TransportSection(Section):
-    """Transport of tensors. A chunk is smaller where the broker's packet limit is: 16 MiB for ours, 1 MB elsewhere."""
-
-    chunk_bytes: int = Field(
-        1_048_576, ge=16_384, le=8_388_608, description="bytes from 16384 to 8388608; about 1 MiB is fastest"
-    )
-    expiry_s: int = Field(
-        30, ge=1, le=3600, description="whole seconds from 1 to 3600 that a tensor may wait in the broker"
-    )
-    keepalive_s: int = Field(15, ge=1, le=600, description="whole seconds from 1 to 600 after which silence means lost")
-
-
 class Config(Section):
     """A whole configuration. Every reference in it leads somewhere; see `nodes.config.loader.load_config`."""
 
     pipeline: Id = Field(description="a name of a-z, 0-9 and -")
-    engine: Literal["auto", "litert", "tensorflow"] = Field(
-        "auto", description="one of auto (litert where it has every block), litert, tensorflow"
+    engine: Literal["auto", "litert", "tensorflow", "replay"] = Field(
+        "auto",
+        description="one of auto (litert where it has every block), litert, tensorflow; or replay: computes nothing",
+    )
+    replay: ReplaySection | None = Field(
+        None, description="a section with the recording that engine: replay waits by, or left out"
     )
     exact: Literal["everywhere", "machine", "close"] = Field(
         "everywhere",
@@ -336,6 +334,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _engines_are_one(self) -> Config:
+        check_replay(self.replay, self.engine, self.exact, self.nodes)
         engines = {name: node.engine for name, node in self.nodes.items() if node.engine not in {None, self.engine}}
         if engines and self.exact != "close":
             node, engine = next(iter(engines.items()))

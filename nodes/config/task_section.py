@@ -8,16 +8,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from nodes.config.base import Section
 from nodes.config.values import as_tuple
-from pipeline.answers.task import Anchors, Task
+from pipeline.answers.task import MOST_BOXES, Anchors, OutputName, Side, Stride, Task
 from pipeline.ranges import MOST_MEMBERS
 
-_MOST_BOXES = 1_000
 _USUAL_MOST = {"classify": 5, "detect": 100}
 
-Side = Annotated[float, Field(gt=0, le=1e5)]
-Stride = Annotated[int, Field(ge=1, le=4096)]
 Strides = Annotated[tuple[Stride, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)]
-OutputName = Annotated[str, Field(max_length=256)]
 
 
 def _tuples(value: Any) -> Any:
@@ -40,11 +36,12 @@ class AnchorsSection(Section):
 
     @model_validator(mode="after")
     def _each_level_has_sizes(self) -> AnchorsSection:
-        if len(self.strides) != len(self.sizes):
-            raise ValueError(
-                f"{len(self.strides)} strides and sizes for {len(self.sizes)} levels; give each level both"
-            )
+        self.anchors()
         return self
+
+    def anchors(self) -> Anchors:
+        """The anchors as plain values."""
+        return Anchors(**dict(self))
 
 
 class TaskSection(Section):
@@ -57,7 +54,7 @@ class TaskSection(Section):
         "none", description="what makes scores of the outputs: none (they are scores), sigmoid or softmax"
     )
     most: int | None = Field(
-        None, ge=1, le=_MOST_BOXES, description=f"classes or boxes at most in an answer, 1 to {_MOST_BOXES}"
+        None, ge=1, le=MOST_BOXES, description=f"classes or boxes at most in an answer, 1 to {MOST_BOXES}"
     )
     head: Literal["boxes", "yolo", "anchors"] = Field(
         "boxes", description="how a detector writes boxes: boxes (as they are), yolo (v8), anchors (SSD, RetinaNet)"
@@ -87,12 +84,11 @@ class TaskSection(Section):
 
     @model_validator(mode="after")
     def _anchors_go_with_their_head(self) -> TaskSection:
-        if (self.head == "anchors") != (self.anchors is not None):
-            raise ValueError("head: anchors goes with a section anchors; give both or neither")
+        self.task()
         return self
 
     def task(self) -> Task:
         """The task as plain values."""
         given = {name: getattr(self, name) for name in type(self).model_fields}
-        anchors = Anchors(**dict(self.anchors)) if self.anchors is not None else None
+        anchors = self.anchors.anchors() if self.anchors is not None else None
         return Task(**{**given, "anchors": anchors, "most": self.most or _USUAL_MOST.get(self.kind, 0)})

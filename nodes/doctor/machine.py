@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from nodes.config.model_settings import source_of
+from nodes.config.replay_section import REPLAY
 from nodes.config.sections import Config, NodeSection
 from nodes.doctor.findings import Finding, ok, warning, wrong
 from pipeline import engines, folders
@@ -112,6 +113,8 @@ def _engine(config: Config, node: NodeId) -> Finding:
     wanted, there = config.engine_of(node), engines.installed()
     if wanted == "auto" and there:
         return ok("engine", f"auto, of {', '.join(there)}")
+    if wanted == REPLAY:
+        return warning("engine", "replay: computes nothing, answers mean nothing", "leave engine out to compute")
     if wanted in there:
         return ok("engine", wanted)
     return wrong("engine", f"{wanted} is not installed", f"pip install 'trisect[{wanted}]', or set engine")

@@ -67,13 +67,17 @@ class Authority:
     def issue_member(self, user: str, *, roles: Sequence[str] = (), days: float = MEMBER_DAYS) -> Issued:
         """A client's certificate with this user name; its organizational units are the member's roles.
 
-        Raises ConfigError for a name that X.509 has no room for.
+        A node's is good for a server, too, since others may send it tensors directly. It names no host, so that no
+        client takes it for the broker's. Raises ConfigError for a name that X.509 has no room for.
         """
-        return self._issue(user, days, [], ExtendedKeyUsageOID.CLIENT_AUTH, roles)
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        if "node" in roles:
+            usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
+        return self._issue(user, days, [], usages, roles)
 
     def issue_broker(self, pipeline: str, hosts: Sequence[str], *, days: float = BROKER_DAYS) -> Issued:
         """A server's certificate for these names and addresses."""
-        return self._issue(f"{pipeline} broker"[:LONGEST_NAME], days, hosts, ExtendedKeyUsageOID.SERVER_AUTH)
+        return self._issue(f"{pipeline} broker"[:LONGEST_NAME], days, hosts, [ExtendedKeyUsageOID.SERVER_AUTH])
 
     def revocations(self, serials: Iterable[int], *, after: datetime | None = None) -> tuple[str, datetime]:
         """The list of revoked certificates in PEM, and its date, which is later than `after`.
@@ -103,7 +107,12 @@ class Authority:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
 
     def _issue(
-        self, name: str, days: float, hosts: Sequence[str], usage: x509.ObjectIdentifier, roles: Sequence[str] = ()
+        self,
+        name: str,
+        days: float,
+        hosts: Sequence[str],
+        usages: list[x509.ObjectIdentifier],
+        roles: Sequence[str] = (),
     ) -> Issued:
         if len(name) > LONGEST_NAME:
             raise ConfigError(
@@ -117,7 +126,7 @@ class Authority:
             _builder(name, self.certificate.subject, key, begins, expires, roles)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usages(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(self._identifier, critical=False)
         )
         if hosts:

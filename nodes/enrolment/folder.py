@@ -20,6 +20,7 @@ from broker import acl
 from broker.acl import Member, Role
 from broker.topics import Namespace, valid_id
 from nodes.config import enrolment
+from nodes.config.bounded_yaml import read_yaml
 from nodes.config.loader import load_config
 from nodes.config.sections import Config
 from nodes.enrolment import broker_files
@@ -305,6 +306,6 @@ def _member(entry: Entry, config: Config) -> Member:
 
 def _portable(path: Path) -> str:
     """The configuration as a member gets it: without a way to the broker, which its file has by itself."""
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values, _, _ = read_yaml(path.read_text(encoding="utf-8"), path)
     values.pop("broker", None)
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -13,11 +13,11 @@ NODE: Final = "trisect_node_"
 STREAM: Final = "trisect_stream_"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is one row of a table; compared by identity, they are quick keys
 class Number:
     """A number of a report: `key` in the telemetry, `name` behind the prefix; `unit` ends the name where there is one.
 
-    `labels` are name and value of one more label, for numbers that share a name.
+    `label` is name and value of one more label, for numbers that share a name.
     """
 
     key: str
@@ -37,8 +37,11 @@ def _gauge(key: str, help_: str, *, name: str = "", unit: str = "", label: tuple
 
 
 NODE_NUMBERS: Final = (
-    _counter("sent_bytes_total", "Payload bytes sent to the broker.", unit="bytes"),
-    _counter("received_bytes_total", "Payload bytes received from the broker.", unit="bytes"),
+    _counter("sent_bytes_total", "Bytes sent, to the broker and directly.", unit="bytes"),
+    _counter("received_bytes_total", "Payload bytes received, from the broker and directly.", unit="bytes"),
+    _counter("direct_sent_bytes_total", "Bytes sent directly to other nodes.", unit="bytes"),
+    _counter("direct_received_bytes_total", "Payload bytes received directly from other nodes.", unit="bytes"),
+    _counter("direct_sent_again_total", "Messages that a direct way gave up and the broker took."),
     _counter("reconnects_total", "Connections that were lost and made again."),
     _counter("refused_total", "Messages refused for what they held."),
     _counter("missed_messages_total", "Messages that the broker dropped."),

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
-from wsgiref.simple_server import WSGIServer
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-    StateSetMetricFamily,
-)
-from prometheus_client.registry import Collector
+from prometheus_client.exposition import ThreadingWSGIServer, choose_encoder, gzip_accepted
 
 from nodes.config.instruments import MetricsSection
 from nodes.instruments import families as names
+from nodes.instruments.exposition import Family, exposition, label_text
 from nodes.instruments.families import Number
 from nodes.instruments.measured import Measured
 from nodes.protocol.messages import LifeState
@@ -31,122 +26,145 @@ _log = logging.getLogger(__name__)
 _UP = frozenset({LifeState.READY, LifeState.DRAINING})
 
 
-class MeasuredCollector(Collector):
-    """Makes families of what is measured, at each scrape."""
+def families_of(measured: Measured) -> list[Family]:
+    """All families of what is measured now."""
+    with measured.lock:
+        return [*_nodes(measured), *_numbers(measured), *_streams(measured), *_plans(measured)]
 
-    def __init__(self, measured: Measured) -> None:
-        self._measured = measured
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: there is no other collector whose names these could repeat."""
-        return ()
+def _nodes(measured: Measured) -> Iterator[Family]:
+    now = measured.now()
+    info = Family(names.NODE_INFO, "info", "What a node is.")
+    for node, said in measured.infos.items():
+        about = {"version": said.version, "engine": said.engine, "engine_version": said.engine_version}
+        info.add(label_text(node=node, tier=said.tier, **about, role=said.role, hardware=said.hardware), 1.0)
+    state = Family(names.NODE_STATE, "stateset", "A node's life, as it says itself.")
+    up = Family(names.NODE_UP, "gauge", "1 for a node that serves.")
+    for node, present in measured.states.items():
+        labels = label_text(node=node, tier=measured.tiers[node])
+        for each in LifeState:
+            state.add(f'{labels},{names.NODE_STATE}="{each.value}"', float(each is present))
+        up.add(labels, float(present in _UP))
+    age = Family(names.REPORT_AGE, "gauge", "Seconds since a node's last report.", "seconds")
+    for node, report in measured.reports.items():
+        age.add(label_text(node=node), now - report.at)
+    ignored = Family(names.IGNORED, "counter", "Messages of more nodes or streams than are exported.")
+    ignored.add("", measured.ignored_total)
+    yield from (info, state, up, age, ignored)
 
-    def collect(self) -> Iterator[Metric]:
-        """All families, those without a sample left out."""
-        with self._measured.lock:
-            found = [*self._nodes(), *self._numbers(), *self._streams(), *self._plans()]
-        return (family for family in found if family.samples)
 
-    def _nodes(self) -> Iterator[Metric]:
-        measured, now = self._measured, self._measured.now()
-        info = InfoMetricFamily(names.NODE_INFO, "What a node is.", labels=["node", "tier"])
-        for node, said in measured.infos.items():
-            about = {"version": said.version, "engine": said.engine, "engine_version": said.engine_version}
-            info.add_metric([node, said.tier], {**about, "role": said.role, "hardware": said.hardware})
-        state = StateSetMetricFamily(names.NODE_STATE, "A node's life, as it says itself.", labels=["node", "tier"])
-        up = GaugeMetricFamily(names.NODE_UP, "1 for a node that serves.", labels=["node", "tier"])
-        for node, present in measured.states.items():
-            labels = [node, measured.tiers[node]]
-            state.add_metric(labels, {each.value: each is present for each in LifeState})
-            up.add_metric(labels, float(present in _UP))
-        age = GaugeMetricFamily(
-            names.REPORT_AGE, "Seconds since a node's last report.", labels=["node"], unit="seconds"
-        )
-        for node, report in measured.reports.items():
-            age.add_metric([node], now - report.at)
-        ignored = CounterMetricFamily(names.IGNORED, "Messages of more nodes or streams than are exported.")
-        ignored.add_metric([], measured.ignored_total)
-        yield from (info, state, up, age, ignored)
+def _numbers(measured: Measured) -> Iterator[Family]:
+    reports = measured.reports.items()
+    node_samples = ((label_text(node=node), report.numbers) for node, report in reports)
+    yield from _families(names.NODE, names.NODE_NUMBERS, node_samples)
+    stream_samples = (
+        (label_text(node=node, stream=stream), numbers)
+        for node, report in reports
+        for stream, numbers in report.streams.items()
+    )
+    yield from _families(names.STREAM, names.STREAM_NUMBERS, stream_samples)
 
-    def _numbers(self) -> Iterator[Metric]:
-        reports = self._measured.reports
-        node_samples = (([node], report.numbers) for node, report in reports.items())
-        yield from _families(names.NODE, names.NODE_NUMBERS, ["node"], node_samples)
-        stream_samples = (
-            ([node, stream], numbers) for node, report in reports.items() for stream, numbers in report.streams.items()
-        )
-        yield from _families(names.STREAM, names.STREAM_NUMBERS, ["node", "stream"], stream_samples)
 
-    def _streams(self) -> Iterator[Metric]:
-        labels = ["node", "stream", "stage", "percentile"]
-        help_ = "Seconds of a frame in one stage of a node, since its last report."
-        stages = GaugeMetricFamily(names.STAGE_SECONDS, help_, labels=labels, unit="seconds")
-        help_ = "Median seconds of a frame between two nodes, since the device's last report."
-        legs = GaugeMetricFamily(names.LEG_SECONDS, help_, labels=["stream", "leg"], unit="seconds")
-        for node, report in self._measured.reports.items():
-            for (stream, stage, percentile), seconds in report.stages.items():
-                stages.add_metric([node, stream, stage, percentile], seconds)
-            for leg, seconds in report.legs.items():
-                legs.add_metric([*leg], seconds)
-        help_ = "Seconds from a frame's entry at its device to its answer; frames that ended with an error left out."
-        frames = HistogramMetricFamily(names.FRAME_SECONDS, help_, labels=["stream"], unit="seconds")
-        for name, histogram in self._measured.frames.items():
-            frames.add_metric([name], histogram.cumulative(), histogram.sum_seconds)
-        yield from (stages, legs, frames)
+def _streams(measured: Measured) -> Iterator[Family]:
+    help_ = "Seconds of a frame in one stage of a node, since its last report."
+    stages = Family(names.STAGE_SECONDS, "gauge", help_, "seconds")
+    help_ = "Median seconds of a frame between two nodes, since the device's last report."
+    legs = Family(names.LEG_SECONDS, "gauge", help_, "seconds")
+    for node, report in measured.reports.items():
+        texts = {stream: label_text(node=node, stream=stream) for stream in report.streams}
+        for (stream, stage, percentile), seconds in report.stages.items():
+            stages.add(f'{texts[stream]},stage="{stage}",percentile="{percentile}"', seconds)
+        for (stream, leg), seconds in report.legs.items():
+            legs.add(label_text(stream=stream, leg=leg), seconds)
+    help_ = "Seconds from a frame's entry at its device to its answer; frames that ended with an error left out."
+    frames = Family(names.FRAME_SECONDS, "histogram", help_, "seconds")
+    for name, histogram in measured.frames.items():
+        frames.add_histogram(label_text(stream=name), histogram.cumulative(), histogram.sum_seconds)
+    yield from (stages, legs, frames)
 
-    def _plans(self) -> Iterator[Metric]:
-        help_ = "Seconds of one frame, as the newest plan predicts."
-        latency = GaugeMetricFamily(names.PREDICTED_LATENCY, help_, labels=["stream"], unit="seconds")
-        help_ = "Seconds between frames at full load, as the newest plan predicts."
-        period = GaugeMetricFamily(names.PREDICTED_PERIOD, help_, labels=["stream"], unit="seconds")
-        epoch = GaugeMetricFamily(names.PLAN_EPOCH, "Epoch of the newest plan.", labels=["stream"])
-        for stream, plan in self._measured.plans.items():
-            latency.add_metric([stream], plan.predicted.seconds)
-            period.add_metric([stream], plan.predicted.period_s)
-            epoch.add_metric([stream], plan.epoch)
-        yield from (latency, period, epoch)
+
+def _plans(measured: Measured) -> Iterator[Family]:
+    help_ = "Seconds of one frame, as the newest plan predicts."
+    latency = Family(names.PREDICTED_LATENCY, "gauge", help_, "seconds")
+    help_ = "Seconds between frames at full load, as the newest plan predicts."
+    period = Family(names.PREDICTED_PERIOD, "gauge", help_, "seconds")
+    epoch = Family(names.PLAN_EPOCH, "gauge", "Epoch of the newest plan.")
+    for stream, plan in measured.plans.items():
+        labels = label_text(stream=stream)
+        latency.add(labels, plan.predicted.seconds)
+        period.add(labels, plan.predicted.period_s)
+        epoch.add(labels, plan.epoch)
+    yield from (latency, period, epoch)
 
 
 def _families(
-    prefix: str,
-    numbers: Iterable[Number],
-    labels: list[str],
-    samples: Iterable[tuple[list[str], Mapping[Number, float]]],
-) -> Iterator[Metric]:
+    prefix: str, numbers: Iterable[Number], samples: Iterable[tuple[str, Mapping[Number, float]]]
+) -> Iterable[Family]:
     """A family for each name, with the samples of all numbers that share it."""
-    made: dict[str, Any] = {}
-    family_of = {}
+    made: dict[str, Family] = {}
+    places: dict[Number, tuple[Family, str]] = {}
     for number in numbers:
         name = names.exported(prefix, number)
-        kind = CounterMetricFamily if number.kind == "counter" else GaugeMetricFamily
-        known = [*labels, number.label[0]] if number.label else labels
-        made[name] = family_of[number] = made.get(name) or kind(name, number.help, labels=known, unit=number.unit)
-    for values, found in samples:
+        family = made.setdefault(name, Family(name, number.kind, number.help, number.unit))
+        places[number] = family, f",{label_text(**dict([number.label]))}" if number.label else ""
+    for labels, found in samples:
         for number, value in found.items():
-            family_of[number].add_metric([*values, number.label[1]] if number.label else values, value)
-    yield from made.values()
+            family, more = places[number]
+            family.add(labels + more, value)
+    return made.values()
+
+
+class _Handler(WSGIRequestHandler):
+    # header and body are two writes: else the second waits 40 ms for the acknowledgement of the first
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing: scrapes come every few seconds."""
+
+
+_GZIP_LEVEL: Final = 1  # the default, 9, takes longer than all the rest and saves little
+
+
+def _application(measured: Measured) -> Callable[..., list[bytes]]:
+    """Answers GET on any path, as prometheus_client does; which format is up to the scrape's Accept header."""
+
+    def answer(environ: Mapping[str, Any], start_response: Callable[..., object]) -> list[bytes]:
+        if environ["REQUEST_METHOD"] != "GET":
+            start_response("405 Method Not Allowed", [("Allow", "GET")])
+            return []
+        _, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        body = exposition(families_of(measured), open_metrics="openmetrics" in content_type)
+        headers = [("Content-Type", content_type)]
+        if gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")):
+            body = gzip.compress(body, _GZIP_LEVEL)
+            headers.append(("Content-Encoding", "gzip"))
+        start_response("200 OK", headers)
+        return [body]
+
+    return answer
 
 
 class MetricsServer:
     """Answers scrapes as a context; `port` is where, also when the section says 0 for a free one."""
 
     def __init__(self, section: MetricsSection, measured: Measured) -> None:
-        self._section = section
-        self.registry = CollectorRegistry()
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry.register(MeasuredCollector(measured))
+        self._section, self._measured = section, measured
         self._server: WSGIServer | None = None
         self.port = section.port
 
     def __enter__(self) -> MetricsServer:
         section = self._section
         try:
-            self._server, self._thread = start_http_server(section.port, section.host, self.registry)
+            self._server = make_server(
+                section.host, section.port, _application(self._measured), _server_class(section), _Handler
+            )
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise ConfigError(
                 f"metrics cannot be served on {section.host}:{section.port}: {why}; give another `port` or `host`"
             ) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
         self.port = self._server.server_port
         _log.info("metrics: http://%s:%d/metrics", section.host, self.port)
         return self
@@ -158,3 +176,9 @@ class MetricsServer:
             self._server.shutdown()
             self._server.server_close()
             self._thread.join()
+
+
+def _server_class(section: MetricsSection) -> type[WSGIServer]:
+    """A server of the address's family, IPv4 or IPv6; raises OSError for a host that is not known."""
+    (family, *_), *_ = socket.getaddrinfo(section.host, section.port, type=socket.SOCK_STREAM)
+    return type("MetricsWSGIServer", (ThreadingWSGIServer,), {"address_family": family})

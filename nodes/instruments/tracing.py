@@ -2,7 +2,7 @@
 
 The whole frame is one span; its parent is the publisher's, if the frame came with a `traceparent`. A publisher's
 decision to sample or not is followed; other frames are sampled by their sequence. Spans are made of a frame's result,
-when it is out: nothing is added to what nodes send each other.
+when it is out; nodes only pass its context on with its tensors, for whoever else listens.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from pipeline.pieces.manifest import PackageManifest, pieces_in, spans_of
 
 ANNOUNCE_EVERY_S: Final = 2.0
 """While pieces come, what is held is published this often."""
+MOST_HOLDERS: Final = 2_048
 
 
 @dataclass(slots=True)
@@ -34,13 +35,14 @@ class Availability:
         """Take what another process holds; None for one that holds nothing any more."""
         if holdings is None:
             self._others.pop(node, None)
-        else:
+        elif node in self._others or len(self._others) < MOST_HOLDERS:
             self._others[node] = holdings
 
     def pieces_of(self, node: str, package: str, manifest: PackageManifest) -> frozenset[int]:
         """Pieces of a package that another process holds."""
-        holdings = self._others.get(node)
-        return pieces_in(holdings.packages.get(package, ())) & manifest.whole if holdings is not None else frozenset()
+        holdings, most = self._others.get(node), len(manifest.pieces)
+        spans = holdings.packages.get(package, ()) if holdings is not None else ()
+        return pieces_in((start, min(end, most)) for start, end in spans)  # whatever it claims
 
     def holders_of(self, package: str, manifest: PackageManifest) -> dict[str, frozenset[int]]:
         """Pieces of a package by each other process that is known."""

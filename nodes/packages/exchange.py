@@ -28,7 +28,7 @@ from nodes.packages.downloads import Done, Downloader, Failed, Job
 from nodes.packages.store import PackageStore, Source
 from nodes.packages.uploads import Uploader
 from nodes.protocol.border import Border
-from nodes.protocol.packages import Fetch, Holdings, PublishedPackage, Version
+from nodes.protocol.packages import MOST_PACKAGES, SHORT, Fetch, Holdings, PublishedPackage, Version
 from pipeline.errors import TrisectError
 from pipeline.pieces.partial import PartialPackage
 
@@ -61,6 +61,7 @@ class Exchange:
         self._session, self._me, self._border = session, me, border
         self._names = Namespace(config.pipeline)
         self._on_removed, self._keeps_all = on_removed, keeps_all
+        self._awaited: dict[str, tuple[Done, Failed]] = {}
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.failures = Complaints(_log)
         self._catalog, self._store = Catalog(config, border, on_version), PackageStore(directory)
@@ -114,6 +115,10 @@ class Exchange:
     def want(self, key: Hashable, package: str, blocks: Collection[int] | None, done: Done, failed: Failed) -> None:
         """Have what these blocks need (None: all of it) of a published package here, then say so."""
         self._jobs.put(partial(self._want, key, package, blocks, done, failed))
+
+    def want_header(self, short: str, done: Done, failed: Failed) -> None:
+        """Have the header of the package whose digest begins so, once it is published."""
+        self._jobs.put(partial(self._want_header, short, done, failed))
 
     def drop(self, key: Hashable) -> None:
         """Want it no longer; what has come stays until its room is needed."""
@@ -203,6 +208,8 @@ class Exchange:
         if not self._catalog.add_package(message.topic, package):
             return
         digest, manifest = package.digest, package.manifest
+        if (awaited := self._awaited.pop(digest[:SHORT], None)) is not None:
+            self._want(("header", digest), digest, (), *awaited, now)
         if self._keeps_all:
             name = manifest.name
             self._want("all", digest, None, partial(self._has_all, name), partial(self._lacks, name), now)
@@ -245,6 +252,13 @@ class Exchange:
     def _offer(self, source: Source, now: float) -> None:
         self._store.sources[source.manifest.digest] = source
         self._availability.announce(now, at_once=True)
+
+    def _want_header(self, short: str, done: Done, failed: Failed, now: float) -> None:
+        digest = next((digest for digest in self._catalog.packages if digest.startswith(short)), None)
+        if digest is not None:
+            self._want(("header", digest), digest, (), done, failed, now)
+        elif len(self._awaited) < MOST_PACKAGES:
+            self._awaited[short] = done, failed
 
     def _want(
         self,

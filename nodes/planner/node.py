@@ -38,11 +38,19 @@ from nodes.protocol.messages import (
     parse_json,
     to_bytes,
 )
+from nodes.protocol.packages import Holdings
 from nodes.session import service
 from nodes.session.guard import Guard
 from nodes.session.presence import PLANNER_TIER, IdCheck, Presence
 from nodes.tier.machine.actions import Log, Refuse
-from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
+from nodes.tier.machine.events import (
+    ConnectionLost,
+    ConnectionRestored,
+    PeerAppliedArrived,
+    PeerForgotten,
+    PeerStateArrived,
+    Tick,
+)
 from nodes.tier.meter import Meter
 from pipeline import ranges
 from pipeline.cost import MOST_TILES
@@ -163,6 +171,9 @@ class PlannerNode:
 
     def _on_message(self, event: Callable[[NodeId, Any], pe.PlannerEvent], message: Message) -> None:
         parsed, read = self.names.parse(message.topic), self.presence.border.read(message)
+        if parsed is not None and not message.payload and (cleared := _CLEARED.get(parsed[0])) is not None:
+            self._inbox.put(cleared(parsed[1]))
+            return
         if isinstance(read, NodeInfo) and (why := versions.refusal(read.version, self._version)) is not None:
             self.presence.border.refuse(message.topic, why)
             return
@@ -277,6 +288,12 @@ _EVENTS: dict[topics.Topic, Callable[[NodeId, Any], pe.PlannerEvent]] = {
     topics.PROFILE: pe.ProfileArrived,
     topics.TELEMETRY: pe.TelemetryArrived,
 }
+_CLEARED: dict[topics.Topic, Callable[[dict[str, str]], pe.PlannerEvent]] = {
+    topics.STATE: lambda fields: PeerForgotten(NodeId(fields["node"])),
+    topics.HOLDINGS: lambda fields: pe.HoldingsArrived(Holdings(NodeId(fields["node"]))),
+    topics.PACKAGE: lambda fields: pe.PackageRemoved(fields["digest"]),
+}
+"""What an empty message means, by topic and the topic's fields: who retained something there has taken it back."""
 
 
 @dataclass(frozen=True, slots=True)

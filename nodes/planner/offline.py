@@ -28,6 +28,7 @@ from pipeline.cost import LINKS, Costs, Link, link_label
 from pipeline.energy import Draw
 from pipeline.errors import ConfigError, ModelError, PlanError, TrisectError
 from pipeline.estimator import Speed, estimate
+from pipeline.files import read_bounded
 from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import NodeSet, PricedPlan
 from pipeline.placement import Tier
@@ -36,6 +37,7 @@ from pipeline.profiling.profile import Profile
 from pipeline.tiles.worker_pool import TileNode
 
 CONNECT_WAIT_S = 5.0
+MOST_PROFILE_BYTES = 64 << 20
 QUIET_S = 0.5
 _MEGABIT_BYTES = 125_000.0
 _MEGABYTE = 1e6
@@ -205,10 +207,10 @@ def _profile_path(config: Config, node: NodeId, graph: ModelGraph) -> Path:
 def read_codecs(path: Path) -> tuple[Profile, dict[str, CodecSpeed]]:
     """A profile as `trisect profile` has written it, with the speeds of codecs. Raises PlanError."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = json.loads(read_bounded(path, MOST_PROFILE_BYTES))
         speeds = {str(name): CodecSpeed.from_json(speed) for name, speed in report.get("codecs", {}).items()}
         return Profile.from_json(report["profile"]), speeds
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ModelError) as error:
         raise PlanError(f"{path}: not a profile: {error}; write it anew with `trisect profile`") from error
 
 
@@ -228,10 +230,10 @@ def _tile_node(config: Config, node: NodeId, seconds: tuple[float, ...], measure
 def read_profile(path: Path, graph: ModelGraph) -> tuple[float, ...]:
     """Seconds of the graph's blocks, as `trisect profile` has written them. Raises PlanError, naming file and block."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = json.loads(read_bounded(path, MOST_PROFILE_BYTES))
         profile = Profile.from_json(report["profile"])
         names = [str(block["name"]) for block in report["graph"]["blocks"]]
-    except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ModelError) as error:
         raise PlanError(f"{path}: not a profile: {error}; write it again with `trisect profile`") from error
     wanted = [block.name for block in graph.blocks]
     if names != wanted or len(profile.seconds) != len(graph):

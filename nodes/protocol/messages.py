@@ -80,6 +80,16 @@ class NodeState:
 
 
 @dataclass(frozen=True, slots=True)
+class DirectAddress:
+    """Where a node listens for tensors that come directly: hosts to be tried in turn, and the port."""
+
+    hosts: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[^\s/\[\]@]{1,253}$")], ...], Field(min_length=1, max_length=8)
+    ]
+    port: Annotated[int, Field(strict=True, ge=1, le=65_535)]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeInfo:
     """A node's abilities: its models by name with their digests, and the streams it owns with their model's name.
 
@@ -90,7 +100,7 @@ class NodeInfo:
     can encode and decode, with its speed: no other is used between it and another node. `pictures` are fingerprints of
     the test pictures, by model (`pipeline.frames.fingerprint`), `picture_libraries` what made them, for people: frames
     are decoded on nodes whose fingerprint is the device's. `refused_versions` are versions of pushed models that this
-    device went back from, with the reasons.
+    device went back from, with the reasons. `direct` is there where it takes part in the direct way.
     """
 
     node: NodeName
@@ -112,6 +122,7 @@ class NodeInfo:
     pictures: Annotated[Mapping[Name, Name], Field(max_length=ranges.MOST_STREAMS)] = field(default_factory=dict)
     picture_libraries: Word = ""
     refused_versions: Annotated[Mapping[Name, Reason], Field(max_length=64)] = field(default_factory=dict)
+    direct: DirectAddress | None = None
 
     @property
     def is_worker(self) -> bool:
@@ -240,6 +251,7 @@ class Report:
 class StreamApplied:
     """A node's state of one stream: the newest plan's epoch it has `seen`, the epochs it is `ready` to run.
 
+    `preparing` are epochs that it is at, whether or not a device still wants them.
     Only the stream's device says `active` (the epoch stamped on new frames) and `holds` (the epochs still needed).
     """
 
@@ -248,6 +260,7 @@ class StreamApplied:
     refused: Annotated[Mapping[EpochKey, Reason], Field(max_length=64)] = field(default_factory=dict)
     active: EpochSeen | None = None
     holds: Epochs = ()
+    preparing: Epochs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,8 +307,13 @@ class ResultKeys:
 def read_result(payload: bytes) -> dict[str, Any]:
     """A frame's result, as plain values. Raises MessageError."""
     result = parse_json(payload)
-    ranges.read(ResultKeys, result, error=MessageError, what="a result")
+    check_result(result)
     return result
+
+
+def check_result(result: Mapping[str, Any]) -> None:
+    """Hold a result's fields against their ranges. Raises MessageError."""
+    ranges.read(ResultKeys, result, error=MessageError, what="a result")
 
 
 T = TypeVar("T")

@@ -12,6 +12,7 @@ EPOCHS_AHEAD = 10_000
 """By how much an epoch may exceed the newest known one: plans in a row that a process can have missed."""
 MOST_FIRST_EPOCH = 10**9
 """Where nothing is known of a stream: more plans than a planner makes in thirty years, one a second."""
+_HAVE_BEEN_UP = frozenset({LifeState.READY, LifeState.DRAINING, LifeState.STOPPED})
 Incarnation = tuple[str, int]
 """A node's session and births: when either changes, what was under way to that node may be lost."""
 
@@ -36,12 +37,26 @@ class Peers:
         assert len(self.states) + len(self.applied) <= 4 * MOST_NODES
 
     def learn_state(self, state: NodeState) -> bool:
-        """Take a state; returns True if it is new to people. An old session's will is ignored."""
+        """Take a state; returns True if it is new to people.
+
+        An old session's will is ignored, and so is a process that is said to come up when it was up already: that is a
+        message of then.
+        """
         known = self.states.get(state.node)
-        if state.state is LifeState.LOST and known is not None and known.session != state.session:
+        if known is not None and (
+            (state.state is LifeState.LOST and known.session != state.session)
+            or (state.state is LifeState.INIT and known.session == state.session and known.state in _HAVE_BEEN_UP)
+        ):
             return False
         self.states[state.node] = state
         return known is None or (known.state, known.session) != (state.state, state.session)
+
+    def forget(self, node: NodeId) -> bool:
+        """Forget a node whose state was cleared; returns False for one that is alive, which says so again itself."""
+        if self.alive(node):
+            return False
+        self.applied.pop(node, None)
+        return self.states.pop(node, None) is not None
 
     def alive(self, node: NodeId) -> bool:
         """True when the node is ready, or draining: it still finishes what it has."""

@@ -81,7 +81,7 @@ def read_request(body: bytes, header_length: int | None) -> Request:
 def _tensor(given: Any, rest: memoryview) -> tuple[str, Array, int]:
     """Name, array, and how many of the bytes behind the JSON it took."""
     name, datatype, shape = (_map("an input", given).get(key) for key in ("name", "datatype", "shape"))
-    if not isinstance(name, str) or datatype not in DATATYPES:
+    if not isinstance(name, str) or not isinstance(datatype, str) or datatype not in DATATYPES:
         raise BadRequest(
             f"input {str(name)[:80]!r}: datatype one of {', '.join(DATATYPES)}, not {str(datatype)[:40]!r}"
         )
@@ -91,7 +91,7 @@ def _tensor(given: Any, rest: memoryview) -> tuple[str, Array, int]:
     dtype, count = np.dtype(DATATYPES[datatype]), math.prod(sizes)
     nbytes = _map("parameters", given.get("parameters", {})).get("binary_data_size")
     if nbytes is not None:
-        if nbytes != count * dtype.itemsize or nbytes > len(rest):
+        if type(nbytes) is not int or nbytes != count * dtype.itemsize or nbytes > len(rest):
             raise BadRequest(
                 f"input {name[:80]!r}: binary_data_size {str(nbytes)[:20]} of {len(rest)} bytes left; "
                 f"{datatype}{sizes} has {count * dtype.itemsize}"

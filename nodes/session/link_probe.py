@@ -165,7 +165,7 @@ class _Probe:
     def _topic(self, index: int) -> str:
         return self._names.topic(topics.PROBE, node=self._node, index=index)
 
-    def _offer(self, topic: str, sender: str, piece: Piece) -> None:
+    def _offer(self, topic: str, sender: str, piece: Piece, traceparent: str | None) -> None:
         if piece:  # a retained tensor is taken back by an empty message
             self._decoder.offer(piece)
 

@@ -7,7 +7,7 @@ import logging
 from broker import topics
 from broker.session import Session
 from broker.topics import LARGEST_PACKET
-from nodes.config.sections import TransportSection
+from nodes.config.transport_section import TransportSection
 from pipeline.errors import ConfigError
 from pipeline.wire import HEADER_LIMIT_BYTES, LEAST_CHUNK_BYTES
 

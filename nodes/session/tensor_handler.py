@@ -18,13 +18,13 @@ Piece: TypeAlias = bytes | Place
 class TensorHandler:
     """Hands chunks over, in the network thread, for `assembler.add` in another one.
 
-    `sender_of` gives the sender on a topic, None for a topic that nobody sends on; `offer(topic, sender, piece)` must
-    not wait.
+    `sender_of` gives the sender on a topic, None for a topic that nobody sends on. `offer` is given topic, sender,
+    chunk and trace context, and must not wait.
     """
 
     assembler: Assembler
     sender_of: Callable[[str], str | None]
-    offer: Callable[[str, str, Piece], None]
+    offer: Callable[[str, str, Piece, str | None], None]
 
     def place(self, topic: str, first: memoryview, nbytes: int) -> Placement | None:
         """See `broker.inbox.Placing`."""
@@ -37,4 +37,4 @@ class TensorHandler:
         sender = self.sender_of(message.topic)
         if sender is not None:
             piece = message.placed if isinstance(message.placed, Place) else message.payload
-            self.offer(message.topic, sender, piece)
+            self.offer(message.topic, sender, piece, message.traceparent)

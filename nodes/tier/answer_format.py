@@ -15,6 +15,7 @@ from pipeline.graph import ModelGraph
 from pipeline.wire import Array
 
 _RANK_OF_PICTURES = 4
+_PLACED = frozenset({"detect", "segment", "keypoints"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class AnswerFormat:
 
     def _placing(self, frame: bytes | Array) -> Placing:
         shape = own_inputs(self.graph)[0].shape
-        if self.task is None or self.task.kind not in {"detect", "keypoints"} or len(shape) != _RANK_OF_PICTURES:
+        if self.task is None or self.task.kind not in _PLACED or len(shape) != _RANK_OF_PICTURES:
             return Placing(0.0, 0.0, 1.0, 1.0)
         return placing(frame, (shape[1], shape[2]), self.preprocess)
 

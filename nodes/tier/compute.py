@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nodes.config.replay_section import REPLAY
 from nodes.protocol.reports import FRAME_WORK
 from nodes.protocol.work import Work
 from nodes.session.clock import PipelineClock
@@ -34,6 +35,7 @@ from pipeline.wire import Array, Hop, Trace
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine, Loaded
+    from pipeline.profiling.cpu_probe import ProcessorProbe
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +70,8 @@ class Compute:
         self._node, self._tier, self._meter, self._clock, self._emit = node, tier, meter, clock, emit
         self._segments, self._tiles = SegmentStore(engine, models), TileStore(engine, models)
         self._coordinated: dict[tuple[str, int], tuple[str, TiledStage]] = {}
-        self._processor = ProcessorProbe(engine)
+        # a replay's seconds are of another processor than this machine's
+        self._processor = ProcessorProbe(engine) if engine.name != REPLAY else None
         self._worked_at, self._probe_at = time.monotonic(), 0.0
         self.worker: Worker[Callable[[], None]] = Worker(f"{node}.compute", lambda job: job())
 
@@ -84,12 +87,12 @@ class Compute:
         """
         now = time.monotonic()
         is_idle = now - self._worked_at >= IDLE_S and not self.worker.is_busy and not self._is_compiling()
-        if is_idle and now >= self._probe_at:
-            self.worker.offer(self._probe)
+        if is_idle and now >= self._probe_at and self._processor is not None:
+            self.worker.offer(partial(self._probe, self._processor))
 
-    def _probe(self) -> None:
+    def _probe(self, processor: ProcessorProbe) -> None:
         before_s = time.process_time()
-        seconds = self._processor.seconds()
+        seconds = processor.seconds()
         # what it took of the processor: where that is short, most of the seconds were waited for it
         self._probe_at = time.monotonic() + (time.process_time() - before_s) / PROBE_SHARE
         if not self._is_compiling():

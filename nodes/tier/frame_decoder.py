@@ -9,6 +9,7 @@ from nodes.config.sections import StreamSection
 from nodes.session.worker_thread import Worker
 from nodes.tier.codec_ratios import CodecTrials
 from nodes.tier.frame_ledger import FrameLedger
+from nodes.tier.frame_tracing import FrameTraces
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.meter import Meter
@@ -35,11 +36,12 @@ class FrameDecoder:
         meter: Meter,
         emit: Callable[[ev.Event], None],
         *,
+        traces: FrameTraces,
         previews: Previews,
     ) -> None:
         self._streams, self._graphs, self._preprocess = streams, graphs, preprocess
         self._frame_ledger, self._meter, self._emit = frame_ledger, meter, emit
-        self._trials, self._previews = CodecTrials(meter), previews
+        self._trials, self._traces, self._previews = CodecTrials(meter), traces, previews
         self.worker: Worker[do.DecodeFrame] = Worker(f"{node}.frames", self._decode, on_error=self._undecodable)
 
     def _decode(self, action: do.DecodeFrame) -> None:
@@ -49,6 +51,7 @@ class FrameDecoder:
         began = time.perf_counter()
         if pending_frame.is_recorded is None:  # else it is read again, for another version of the model
             pending_frame.entered_at = time.monotonic()
+            pending_frame.traced = self._traces.entered(action.stream, action.sequence, pending_frame.traceparent)
             pending_frame.is_recorded = self._frame_ledger.entered(action.stream, action.sequence, pending_frame)
         try:
             if not pending_frame.is_recorded and section.unrecorded == "refuse":

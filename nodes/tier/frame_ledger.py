@@ -181,7 +181,8 @@ class FrameLedger:
             delivery=message.delivery,
             traceparent=message.traceparent,
         )
-        self._offer(FrameOffered(stream, pending_frame, sequence=earlier.sequence if earlier else None))
+        sequence = earlier.sequence if earlier is not None else None
+        self._offer(FrameOffered(stream, pending_frame, sequence=sequence, publisher=response_topic or ""))
 
     def _key_of(self, message: Message) -> _Key | None:
         result = self._border.read(message)

@@ -16,6 +16,7 @@ from broker.topics import Namespace
 from nodes.protocol.border import Border
 from nodes.session.tensor_handler import Piece, TensorHandler
 from nodes.session.worker_thread import Worker
+from nodes.tier.frame_tracing import FrameTraces
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.tier import TierMachine
 from nodes.tier.meter import Meter
@@ -42,7 +43,9 @@ class Inbound:
         meter: Meter,
         emit: Emit,
         border: Border,
+        traces: FrameTraces,
     ) -> None:
+        self._traces = traces
         self._node, self._names, self._meter, self._emit, self._border = node, names, meter, emit, border
         self._streams = tuple(streams)
         self._inputs = Assembler(machine.expected)
@@ -72,8 +75,16 @@ class Inbound:
         session.subscribe([subscription.topic], handler, channel=Channel.BULK)
 
     def _on_json(self, event: Callable[[Any], ev.Event], message: Message) -> None:
+        if not message.payload:
+            self._on_cleared(message.topic)
+            return
         if (read := self._border.read(message)) is not None:
             self._emit(event(read))
+
+    def _on_cleared(self, topic: str) -> None:
+        parsed = self._names.parse(topic)
+        if parsed is not None and parsed[0] is topics.STATE:
+            self._emit(ev.PeerForgotten(NodeId(parsed[1]["node"])))
 
     def _handler(self, assembler: Assembler, sender_of: Callable[[str], str | None]) -> TensorHandler:
         return TensorHandler(assembler, sender_of, partial(self._queue, assembler))
@@ -82,9 +93,9 @@ class Inbound:
         parsed = self._names.parse(topic)
         return None if parsed is None else parsed[1]["node"]
 
-    def _queue(self, assembler: Assembler, topic: str, sender: str, piece: Piece) -> None:
+    def _queue(self, assembler: Assembler, topic: str, sender: str, piece: Piece, traceparent: str | None) -> None:
         # what finds no room is lost here, and its frame submitted again
-        if not self.worker.offer(partial(self._decode, assembler, NodeId(sender), topic, piece)):
+        if not self.worker.offer(partial(self._decode, assembler, NodeId(sender), topic, piece, traceparent)):
             self._meter.count("overrun_messages_total")
 
     def forget_epoch(self, stream: StreamId, epoch: int) -> None:
@@ -92,7 +103,7 @@ class Inbound:
         for assembler in (self._inputs, self._tiles):
             self.worker.put(partial(assembler.drop_epoch, stream, epoch))
 
-    def _decode(self, assembler: Assembler, sender: NodeId, topic: str, piece: Piece) -> None:
+    def _decode(self, assembler: Assembler, sender: NodeId, topic: str, piece: Piece, traceparent: str | None) -> None:
         try:
             got = assembler.add(sender, piece)
         except WireError as error:
@@ -101,6 +112,8 @@ class Inbound:
             return
         if got is None:
             return
+        if assembler is not self._outputs:  # those end at the device, which knows its frames' traces
+            self._traces.arrived(got.key, traceparent)
         if not isinstance(got, Failed):
             self._meter.count_of(StreamId(got.key.stream), "received_bytes_total", got.nbytes)
         self._emit(self._event(assembler, sender, got))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from broker import topics
+from broker.topics import Namespace
 from nodes.config.sections import Config
-from nodes.protocol.messages import NodeInfo
+from nodes.protocol.messages import DirectAddress, NodeInfo, to_bytes
+from nodes.session import link_probe
+from nodes.session.packet_limit import check_packet_limit, chunk_bytes
+from nodes.session.presence import Presence
 from pipeline.engines.pictured import Pictured, network_of
 from pipeline.frames.fingerprint import fingerprint, libraries
 from pipeline.frames.input_blocks import network_input
@@ -16,6 +22,8 @@ from pipeline.plan import NodeId
 if TYPE_CHECKING:
     from nodes.tier.served_models import ServedModels
     from pipeline.engines.base import Engine, Loaded
+
+_log = logging.getLogger(__name__)
 
 
 def answers_where_asked(config: Config, engine: Engine, models: Mapping[str, Loaded]) -> dict[str, str]:
@@ -43,7 +51,9 @@ def pictures_of(models: Mapping[str, Loaded]) -> dict[str, str]:
     }
 
 
-def node_info(config: Config, node: NodeId, session: str, served: ServedModels) -> NodeInfo:
+def node_info(
+    config: Config, node: NodeId, session: str, served: ServedModels, direct: DirectAddress | None = None
+) -> NodeInfo:
     """The retained message that says what a node is and can do; `session` names its process."""
     from pipeline.profiling import codec_speeds
     from pipeline.profiling.profile import hardware
@@ -70,4 +80,14 @@ def node_info(config: Config, node: NodeId, session: str, served: ServedModels) 
         pictures=pictures_of(models),
         picture_libraries=libraries(),
         refused_versions=dict(served.versions.refused),
+        direct=direct,
     )
+
+
+def say_link(config: Config, names: Namespace, presence: Presence) -> None:
+    """Measure the node's way to the broker, and say it. Raises ConfigError for one that takes no chunks, ProbeError."""
+    session = presence.session
+    check_packet_limit(session)
+    report = link_probe.measure(session, names, presence.node, chunk_bytes=chunk_bytes(config.transport, session))
+    presence.words.keep(names.topic(topics.LINK, node=presence.node), to_bytes(report))
+    _log.info("link: %s", report.describe())

@@ -299,7 +299,8 @@ class Journal:
                     self._take_place(self._aside, size)
                     self._unsynced = True
         finally:
-            self._meanwhile = None
+            with self._lock:
+                self._meanwhile = None
         sync_folder(self._path.parent)
 
     def _take_place(self, new: Path, size: int) -> None:

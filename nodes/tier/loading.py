@@ -16,6 +16,7 @@ from pipeline.models.source import ModelSource
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine, Loaded
+    from pipeline.engines.replay import Replay
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def import_ahead(engine: str) -> None:
     """Import what `load` needs for this engine, where that takes a fraction of a second: not TensorFlow."""
     from pipeline import engines
 
-    if engine != "tensorflow" and "litert" in engines.installed():
+    if engine in {"auto", "litert"} and "litert" in engines.installed():
         import pipeline.engines.litert
         import pipeline.models.store
         import pipeline.profiling.calibration  # noqa: F401  (imported for later)
@@ -38,14 +39,18 @@ def load(
     threads: int,
     exact: str,
     pushed: Mapping[str, Loaded] | None = None,
+    replay: Replay | None = None,
 ) -> tuple[Engine, dict[str, Loaded]]:
     """The engine by its name, or for `auto` litert if it has every block of all models, and the loaded models.
 
-    `pushed` are packages that are open already. Raises ConfigError for an engine that is not installed, UnknownModel,
+    `pushed` are packages that are open already; `replay` is what is waited for instead of computing, whatever
+    `engine` says. Raises ConfigError for an engine that is not installed, UnknownModel,
     ModelError.
     """
     from pipeline import engines
 
+    if replay is not None:
+        return _load_replay(replay, sources, threads, pushed or {})
     if engine != "tensorflow":
         from pipeline.models import store
 
@@ -73,6 +78,21 @@ def load(
     from pipeline.models.load import load as prepare
 
     return made, {name: prepare(source) for name, source in sources.items()}
+
+
+def _load_replay(
+    replay: Replay, sources: Mapping[str, ModelSource], threads: int, pushed: Mapping[str, Loaded]
+) -> tuple[Engine, dict[str, Loaded]]:
+    """An engine that waits, and packages of which no weight is read. Raises ConfigError, ModelError."""
+    from pipeline.engines.replay import ReplayEngine
+    from pipeline.models import store
+
+    engine = ReplayEngine(replay, threads)
+    packages: dict[str, Loaded] = {**pushed, **{name: store.load(source) for name, source in sources.items()}}
+    for model in packages.values():
+        engine.require(model)
+    _log.warning("a replay: nothing is computed, answers mean nothing; block times are %s", engine.source)
+    return engine, packages
 
 
 def with_input(name: str, model: Loaded, preprocess: Preprocess) -> Loaded:

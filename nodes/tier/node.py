@@ -10,6 +10,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,11 @@ from nodes.config.sections import Config
 from nodes.instruments import home_assistant
 from nodes.instruments.node_metrics import NodeMetrics
 from nodes.protocol.messages import Applied, LifeState, NodeInfo, to_bytes
-from nodes.session import link_probe, service
+from nodes.session import service
+from nodes.session.direct import Direct
 from nodes.session.guard import Guard
 from nodes.session.last_run import LastRun
 from nodes.session.link_monitor import LinkWatch
-from nodes.session.packet_limit import check_packet_limit, chunk_bytes
 from nodes.session.presence import IdCheck, Presence, wait_up
 from nodes.session.worker_thread import Worker
 from nodes.tier import telemetry
@@ -34,9 +35,9 @@ from nodes.tier.commands import Commands
 from nodes.tier.compute import Compute
 from nodes.tier.frame_decoder import FrameDecoder
 from nodes.tier.frame_ledger import FrameLedger
-from nodes.tier.frame_tracing import tracer_of
+from nodes.tier.frame_tracing import traces_of
 from nodes.tier.inbound import Inbound
-from nodes.tier.introduction import node_info
+from nodes.tier.introduction import node_info, say_link
 from nodes.tier.loading import import_ahead
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
@@ -48,8 +49,9 @@ from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.preparation import Preparation
 from nodes.tier.previews import Previews
-from nodes.tier.pushed_models import Pushed, PushedModels
-from nodes.tier.served_models import ModelSettings, ServedModels
+from nodes.tier.pushed_models import PushedModels
+from nodes.tier.roll_outs import RollOuts
+from nodes.tier.served_models import ModelSettings, ServedModels, check_fit
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, Plan, StreamId
 
@@ -76,7 +78,7 @@ class TierNode:
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
         self.meter = Meter()
         self._metrics = NodeMetrics(self.section.metrics, node, self.section.tier.label)
-        self._tracer = tracer_of(config) if self.streams else None
+        self._traces = traces_of(config, is_device=bool(self.streams))
         # what is wrong with a file of labels is said before seconds of loading
         self._settings = ModelSettings.read(config, self.streams)
         self._state_dir = state_dir / config.pipeline
@@ -115,16 +117,18 @@ class TierNode:
             directory=self._state_dir,
             offer=self._inbox.put,
         )
+        self._direct = Direct(self.config, self.names, self.presence)
         self._ownership = Ownership(self.presence, self.names, self.streams, gone=gone, on_lost=self.stop)
         self._pushed = PushedModels(
             self.config,
             self.node,
             self._settings.pushed,
             self.presence.border,
+            check=partial(check_fit, self.config),
             on_whole=self._whole_arrived,
         )
         last_run = LastRun(self._state_dir / f"{self.node}.running")
-        with last_run, self._frame_ledger, self._metrics, self.presence, self._pushed:
+        with last_run, self._frame_ledger, self._metrics, self.presence, self._pushed, self._direct:
             self._models = ServedModels(self.config, self.node, self.streams, self._settings, self._pushed.first())
             self._assemble()
             self._introduce()
@@ -155,18 +159,19 @@ class TierNode:
         node, models, clock = self.node, self._models, self.presence.clock
         model_of = models.versions.model_of
         self.machine = TierMachine(node, models.graphs, settings_of(self.streams, model_of, self._state_dir))
-        border = self.presence.border
-        self._inbound = Inbound(node, self.names, self.machine, self.streams, self.meter, self._inbox.put, border)
+        border, traces, emit = self.presence.border, self._traces, self._inbox.put
+        self._inbound = Inbound(node, self.names, self.machine, self.streams, self.meter, emit, border, traces)
         self._outbound = Outbound(
             self.config,
             node,
             self.session,
+            self._direct,
             self._frame_ledger,
             models.answers,
             self.meter,
             clock,
             self._metrics,
-            self._tracer,
+            traces,
         )
         self._watch = LinkWatch(self.config, self.names, self.presence)
         self._previews = Previews(self.session, self.names, self.streams)
@@ -178,6 +183,7 @@ class TierNode:
             self._frame_ledger,
             self.meter,
             self._inbox.put,
+            traces=traces,
             previews=self._previews,
         )
         tier = self.section.tier.label
@@ -196,6 +202,7 @@ class TierNode:
             node,
             self.names,
             self.session,
+            self._direct,
             models.graphs,
             self._compute,
             self._inbound,
@@ -241,37 +248,26 @@ class TierNode:
 
     def _introduce(self) -> None:
         """Say what this node is and can do: retained, and said again at each connect."""
-        keep, topic = self.presence.words.keep, self.names.topic
+        wait_up(self.session)  # which shows this machine's address
         info = self._say_info()
         for profile in self._models.profiles.values():
             if profile is not None:
                 self._publish_profile(profile)
         self._announce(do.AnnounceApplied({}))
-        wait_up(self.session)
         remembered = self._state_dir / f"{self.node}.home-assistant"
         home_assistant.announce(self.config, self.presence, info.version, remembered)
-        check_packet_limit(self.session)
-        most = chunk_bytes(self.config.transport, self.session)
-        report = link_probe.measure(self.session, self.names, self.node, chunk_bytes=most)
-        keep(topic(topics.LINK, node=self.node), to_bytes(report))
-        _log.info("link: %s", report.describe())
+        say_link(self.config, self.names, self.presence)
 
     def _say_info(self) -> NodeInfo:
         keep, topic = self.presence.words.keep, self.names.topic
         for digest, graph in self._models.manifests().items():
             keep(topic(topics.MODEL, digest=digest), to_bytes(graph.to_json()))
-        info = node_info(self.config, self.node, self.presence.token, self._models)
+        info = node_info(self.config, self.node, self.presence.token, self._models, self._direct.address())
         keep(topic(topics.INFO, node=self.node), to_bytes(info))
         self._metrics.info(info)
         return info
 
     # Versions of pushed models.
-
-    def _version_arrived(self, pushed: Pushed) -> None:
-        """A new version was rolled out; its header is here. Streams go over to it when a plan of it is ready."""
-        with self._guard.over(pushed):
-            streams = self._models.arrived(pushed)
-            self._inbox.put(ev.ModelArrived(pushed.name, self._models.graphs[pushed.name], streams))
 
     def _whole_arrived(self, name: str) -> None:
         if self.is_serving and self._models.profiles.get(name) is None:
@@ -306,7 +302,7 @@ class TierNode:
         Commands(self.node, list(self.streams), self.presence, self._frame_ledger).subscribe(self.names)
         service.ready()
         _log.info("ready: %s", ", ".join(f"{name} {graph.digest[:12]}" for name, graph in self._models.graphs.items()))
-        self._pushed.follow(self._version_arrived)
+        self._pushed.follow(RollOuts(self._models, self._guard, self._inbox.put, self._say_info))
         self._watch.start()
         for source in sources:
             source.start()
@@ -318,8 +314,7 @@ class TierNode:
         self._watch.stop()
         for worker in self._workers():
             worker.stop()
-        if self._tracer is not None:
-            self._tracer.close()
+        self._traces.close()
 
     def _workers(self) -> tuple[Worker[Any], ...]:
         """The threads, in the order of a frame's way through them."""
@@ -347,7 +342,8 @@ class TierNode:
             for action in actions:
                 with self._guard.over(action):
                     self._perform(action)
-            if isinstance(event, ev.ModelArrived):
+            is_restored = isinstance(event, ev.ConnectionRestored)
+            if isinstance(event, ev.ModelArrived) or (is_restored and self._direct.has_moved()):
                 with self._guard.over(event):
                     self._say_info()
             if now >= report_at:
@@ -382,6 +378,7 @@ class TierNode:
             self.machine,
             self.meter,
             self.presence,
+            self._direct,
             self._watch,
             queue_depth=len(self._compute.worker),
             internal_errors=self._internal_errors(),
@@ -395,5 +392,5 @@ class TierNode:
 
     def _internal_errors(self) -> int:
         threads = sum(worker.failures.total for worker in self._workers()) + self._watch.failures.total
-        threads += self._pushed.internal_errors_total
+        threads += self._pushed.internal_errors_total + self._direct.internal_errors_total
         return self._guard.total + self.session.internal_errors_total + threads

@@ -6,24 +6,26 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from broker import topics
 from broker.errors import BrokerError
 from broker.exactly_once import Publication
 from broker.messages import Payload
-from broker.session import Channel, Session
+from broker.session import Session
 from broker.topics import Namespace
 from nodes.config.sections import Config
 from nodes.instruments.node_metrics import NodeMetrics
 from nodes.protocol.messages import to_bytes
 from nodes.protocol.reports import FRAME_OVERHEAD, WHOLE
 from nodes.session.clock import PipelineClock
+from nodes.session.direct import Direct
 from nodes.session.packet_limit import chunk_bytes
 from nodes.session.worker_thread import Worker
 from nodes.tier.answer_format import AnswerFormat
 from nodes.tier.codec_ratios import CodecTrials
 from nodes.tier.frame_ledger import FrameLedger
+from nodes.tier.frame_tracing import FrameTraces
 from nodes.tier.machine.actions import CloseFrame, SendFailure, SendOutput, SendTensor, SendTile
 from nodes.tier.meter import Meter
 from nodes.tier.pending_frame import PendingFrame
@@ -31,9 +33,6 @@ from nodes.tier.result_json import frame_overhead_seconds, result_json
 from pipeline.codecs import NONE
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey, encode, encode_failure
-
-if TYPE_CHECKING:
-    from nodes.instruments.tracing import FrameTracer
 
 _log = logging.getLogger(__name__)
 
@@ -51,16 +50,17 @@ class Outbound:
         config: Config,
         node: NodeId,
         session: Session,
+        direct: Direct,
         frame_ledger: FrameLedger,
         answers: Mapping[str, AnswerFormat],
         meter: Meter,
         clock: PipelineClock,
         metrics: NodeMetrics,
-        tracer: FrameTracer | None = None,
+        traces: FrameTraces,
     ) -> None:
-        self._metrics, self._tracer = metrics, tracer
+        self._metrics, self._traces = metrics, traces
         self._config, self._node, self._session, self._frame_ledger = config, node, session, frame_ledger
-        self._clock = clock
+        self._direct, self._clock = direct, clock
         self._names = Namespace(config.pipeline)
         self._answers, self._meter = answers, meter
         self._trials = CodecTrials(meter)
@@ -80,9 +80,10 @@ class Outbound:
 
     def _publish_tensor(self, action: Tensorial) -> None:
         key, topic = action.key, self._topic_of(action)
+        traceparent = self._traces.of(key)
         if isinstance(action, SendFailure):
             failure = encode_failure(key, action.message, action.trace, of_frame=action.of_frame)
-            self._publish_bulk(topic, failure)
+            self._publish_bulk(topic, failure, None, traceparent)
             return
         most, nbytes, seconds = self._chunk_bytes, 0, 0.0
         began = time.perf_counter()
@@ -90,7 +91,7 @@ class Outbound:
         encoded = encode(key, action.tensor, action.array, codec=codec, trace=action.trace, chunk_bytes=most)
         for parts in encoded.parts():
             seconds += time.perf_counter() - began
-            self._publish_bulk(topic, parts)  # which waits while the broker is slower
+            self._publish_bulk(topic, parts, action.reader, traceparent)  # which waits while the line is slower
             nbytes += sum(map(len, parts))
             began = time.perf_counter()
         self._note_encoded(key, seconds)
@@ -124,9 +125,11 @@ class Outbound:
             return self._names.topic(topics.TILE, **where, worker=action.worker)
         return self._names.topic(topics.TILED, **where)
 
-    def _publish_bulk(self, topic: str, payload: Payload) -> None:
+    def _publish_bulk(self, topic: str, payload: Payload, reader: NodeId | None, traceparent: str | None) -> None:
         expiry_s = self._config.transport.expiry_s
-        self._session.publish(topic, payload, channel=Channel.BULK, expiry_s=expiry_s, wait_s=TENSOR_WAIT_S)
+        self._direct.publish(
+            topic, payload, to=reader, expiry_s=expiry_s, traceparent=traceparent, wait_s=TENSOR_WAIT_S
+        )
 
     def _publish_result(self, close: CloseFrame) -> None:
         """The one result of a frame: never given up, however long the broker is away.
@@ -145,9 +148,7 @@ class Outbound:
         output_topic = self._names.topic(topics.OUTPUT, stream=close.stream) if stream.outputs else None
         result = result_json(close, self._answers_of(close), pending_frame, self._clock.now(), output_topic)
         payload = to_bytes(result)
-        given = traced = pending_frame.traceparent
-        if self._tracer is not None:
-            traced = self._tracer.traceparent(given, close.sequence)
+        traced = pending_frame.traced
 
         def publications() -> Sequence[Publication]:
             made = list(self._output_publications(close)) if stream.outputs else []
@@ -163,8 +164,7 @@ class Outbound:
         self._meter.sample("latency_seconds", result["seconds"], close.stream)
         if not close.error:
             self._metrics.frame(close.stream, result["seconds"])
-        if self._tracer is not None:
-            self._tracer.frame(result, given, traced)
+        self._traces.answered(result, pending_frame.traceparent, traced)
 
     def _output_publications(self, close: CloseFrame) -> Iterator[Publication]:
         topic = self._names.topic(topics.OUTPUT, stream=close.stream)

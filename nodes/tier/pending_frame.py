@@ -17,6 +17,7 @@ class PendingFrame:
     `position` is where the device's own source goes on after this frame, `delivery` how a frame came over MQTT.
     `is_recorded` is None before its record is tried.
     `correlation`, `response_topic` and `traceparent` are the publisher's: results find back to it, and to its trace.
+    `traced` is the context that the frame's tensors and result carry.
     """
 
     payload: bytes | Array
@@ -28,6 +29,7 @@ class PendingFrame:
     delivery: Delivery | None = None
     is_recorded: bool | None = None
     traceparent: str | None = None
+    traced: str | None = None
     entered_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from broker.session import Channel, Session
 from broker.topics import Namespace
+from nodes.session.direct import Direct
 from nodes.session.worker_thread import Worker
 from nodes.tier.compute import Compute
 from nodes.tier.inbound import Inbound
@@ -23,7 +24,7 @@ from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.meter import Meter
 from nodes.tier.pushed_models import PushedModels
-from nodes.tier.tensor_topics import tensor_subscriptions
+from nodes.tier.tensor_topics import destinations, tensor_subscriptions
 from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.models.host_memory import TooLarge
@@ -51,6 +52,7 @@ class Preparation:
         node: NodeId,
         names: Namespace,
         session: Session,
+        direct: Direct,
         graphs: Mapping[str, ModelGraph],
         compute: Compute,
         inbound: Inbound,
@@ -64,6 +66,7 @@ class Preparation:
     ) -> None:
         self._pushed, self._not_prepared, self._model_of = pushed, not_prepared, model_of
         self._node, self._names, self._session, self._graphs = node, names, session, graphs
+        self._direct = direct
         self._compute, self._inbound, self._meter, self._emit = compute, inbound, meter, emit
         self._subscribed: dict[tuple[StreamId, int], list[str]] = {}
         self._to_stand_by = set(stand_by)
@@ -109,9 +112,11 @@ class Preparation:
         self._inbound.forget_epoch(action.stream, action.epoch)
         self._meter.forget_segment(action.stream, action.epoch)
         self._session.unsubscribe(self._subscribed.pop((action.stream, action.epoch), []), channel=Channel.BULK)
+        self._direct.forget((action.stream, action.epoch))
 
     def _prepare(self, action: do.Prepare) -> None:
         plan = action.plan
+        self._direct.follow((plan.stream, plan.epoch), destinations(action))
         self._stand_by_at = min(self._stand_by_at, time.monotonic() + STAND_BY_AFTER_S)
         self._meter.expect_segment(plan.stream, plan.epoch)
         try:

@@ -7,22 +7,25 @@ import threading
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from broker import topics
+from broker.messages import Message
 from broker.topics import Namespace
 from nodes.config.sections import Config
 from nodes.packages.exchange import Exchange
 from nodes.protocol.border import Border
-from nodes.protocol.packages import PublishedPackage, Version
+from nodes.protocol.packages import MOST_PACKAGES, PublishedPackage, Version
 from nodes.session.presence import guest_session
 from pipeline import folders
-from pipeline.errors import ModelError
+from pipeline.answers.task import Task
+from pipeline.errors import ConfigError, ModelError
 from pipeline.frames.decode import Preprocess
 from pipeline.graph import ModelGraph
 from pipeline.lite.package import Package
 from pipeline.pieces.manifest import PackageManifest
 from pipeline.pieces.partial import PartialPackage
-from pipeline.plan import NodeId
+from pipeline.plan import NodeId, Plan
 
 _log = logging.getLogger(__name__)
 
@@ -50,10 +53,31 @@ class Pushed:
         """Names of the classes, likewise."""
         return self.manifest.labels
 
+    @property
+    def task(self) -> Task | None:
+        """The task, likewise; None where the package has none."""
+        return self.manifest.task
+
+
+class Follower(Protocol):
+    """Who is told of versions."""
+
+    def version_arrived(self, pushed: Pushed) -> None:
+        """A new version was rolled out; its header is here."""
+
+    def older_arrived(self, pushed: Pushed) -> None:
+        """The header is here of a version that a plan has, and that is not the newest."""
+
+    def version_refused(self, name: str, error: Exception) -> None:
+        """A version cannot be used."""
+
 
 class PushedModels:
     """A context around a node's life. `on_whole` is called, in another thread, with a version's name when all of its
-    package is here.
+    package is here; `check` raises ModelError or ConfigError for a version that does not fit the configuration.
+
+    Besides the newest version of each model there is the one that a stream's plan still has: a node that starts in the
+    middle of a roll-out goes on with that until there is a plan of the newest.
     """
 
     def __init__(
@@ -63,20 +87,26 @@ class PushedModels:
         models: Collection[str],
         border: Border,
         *,
+        check: Callable[[Pushed], None],
         on_whole: Callable[[str], None],
     ) -> None:
         self._models, self._node = frozenset(models), node
-        self._on_version: Callable[[Pushed], None] | None = None
-        self._on_whole = on_whole
+        self._follower: Follower | None = None
+        self._check, self._on_whole = check, on_whole
         self._known: dict[str, Pushed] = {}
         self._newest: dict[str, Pushed] = {}
+        self._refused: dict[str, Exception] = {}
         self._first: list[Pushed] = []
         self._files: dict[str, PartialPackage] = {}
         self._arrived = threading.Condition()
         self._exchange: Exchange | None = None
         keeps_all = config.nodes[node].store
         if self._models or keeps_all:
-            self._holdings_topic = Namespace(config.pipeline).topic(topics.HOLDINGS, node=node)
+            names = Namespace(config.pipeline)
+            self._holdings_topic, self._plans_topic = (
+                names.topic(topics.HOLDINGS, node=node),
+                names.filter(topics.PLAN),
+            )
             self._session = guest_session(config, "packages", on_up=self._on_up)
             self._exchange = Exchange(
                 config,
@@ -87,10 +117,13 @@ class PushedModels:
                 on_version=self._version_arrived,
                 keeps_all=keeps_all,
             )
+            self._border = border
 
     def __enter__(self) -> PushedModels:
         if self._exchange is not None:
             self._exchange.start()
+            if self._models:
+                self._session.subscribe([self._plans_topic], self._plan_arrived)
             self._session.start()
         return self
 
@@ -100,7 +133,7 @@ class PushedModels:
             self._session.stop({self._holdings_topic: b""})
 
     def first(self) -> list[Pushed]:
-        """The newest version of each model, once all are here; waits for as long as it takes."""
+        """The newest version of each model that can be used, once all are here; waits for as long as it takes."""
         waited = 0
         with self._arrived:
             while missing := sorted(self._models - self._newest.keys()):
@@ -115,13 +148,15 @@ class PushedModels:
             self._first = [self._newest[model] for model in sorted(self._models)]
             return list(self._first)
 
-    def follow(self, on_version: Callable[[Pushed], None]) -> None:
-        """Call it with each version after `first`'s: here with those that have come since, later in another thread."""
+    def follow(self, follower: Follower) -> None:
+        """Tell it of each version after `first`'s: here of those that have come since, later in another thread."""
         with self._arrived:
-            self._on_version = on_version
-            for pushed in self._newest.values():
+            self._follower = follower
+            for pushed in self._known.values():
                 if pushed not in self._first:
-                    on_version(pushed)
+                    self._tell(pushed)
+            for name, error in self._refused.items():
+                follower.version_refused(name, error)
 
     def is_whole(self, name: str) -> bool:
         """True for a model of which all is here, as of one that was not pushed."""
@@ -171,29 +206,62 @@ class PushedModels:
         assert self._exchange is not None
         self._exchange.connected()
 
+    def _plan_arrived(self, message: Message) -> None:
+        """In the session's thread: have the version that a plan has, if that is not known as the newest already."""
+        plan = self._border.read(message)
+        if not isinstance(plan, Plan) or self._exchange is None:
+            return
+        model, _, short = plan.model.rpartition(".")
+        if model in self._models and plan.model not in self._known:
+            opened = partial(self._opened, model, plan.model, None)
+            self._exchange.want_header(short, opened, partial(self._not_opened, plan.model))
+
     # In the exchange's thread.
 
     def _version_arrived(self, version: Version, package: PublishedPackage) -> None:
         if version.model not in self._models:
             return
         assert self._exchange is not None
-        key = "header", version.name
-        opened = partial(self._opened, version, package)
-        self._exchange.want(key, package.digest, (), opened, partial(self._not_opened, version))
+        opened = partial(self._opened, version.model, version.name, version.number)
+        failed = partial(self._not_opened, version.name)
+        self._exchange.want(("version", version.name), package.digest, (), opened, failed)
 
-    def _opened(self, version: Version, package: PublishedPackage, file: PartialPackage) -> None:
+    def _opened(self, model: str, name: str, number: int | None, file: PartialPackage) -> None:
+        """A package's header is here: that of a model's newest version, by its number, or that which a plan has."""
         try:
-            pushed = Pushed(version.model, version.name, package.digest, file.open(version.name), package.manifest)
-        except ModelError as error:
-            self._not_opened(version, error)
+            pushed = Pushed(model, name, file.digest, file.open(name), file.manifest)
+            self._check(pushed)
+        except (ModelError, ConfigError) as error:
+            self._not_opened(name, error)
             return
-        _log.info("version %d of %s is package %s", version.number, version.model, package.digest)
         with self._arrived:
-            self._known[version.name] = self._newest[version.model] = pushed
-            self._files[version.name] = file
+            if number is not None:
+                _log.info("version %d of %s is package %s", number, model, file.digest)
+                self._newest[model] = pushed
+            elif name in self._known:
+                return
+            elif any(refused.rpartition(".")[0] == model for refused in self._refused):
+                self._newest.setdefault(model, pushed)  # a node that starts would wait for another roll-out
+            self._known[name] = pushed
+            self._files[name] = file
+            self._refused.pop(name, None)
             self._arrived.notify_all()
-            if self._on_version is not None:
-                self._on_version(pushed)
+            self._tell(pushed)
 
-    def _not_opened(self, version: Version, error: Exception) -> None:
-        _log.warning("version %d of %s cannot be used: %s", version.number, version.model, error)
+    def _tell(self, pushed: Pushed) -> None:
+        if self._follower is not None:
+            is_newest = self._newest.get(pushed.model) == pushed
+            (self._follower.version_arrived if is_newest else self._follower.older_arrived)(pushed)
+
+    def _not_opened(self, name: str, error: Exception) -> None:
+        _log.warning("version %s is refused: %s", name, error)
+        with self._arrived:
+            while len(self._refused) >= MOST_PACKAGES:
+                del self._refused[next(iter(self._refused))]
+            self._refused[name] = error
+            older = [one for one in self._known.values() if one.model == name.rpartition(".")[0]]
+            if older:
+                self._newest.setdefault(older[0].model, older[-1])
+                self._arrived.notify_all()
+            if self._follower is not None:
+                self._follower.version_refused(name, error)

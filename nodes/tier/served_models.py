@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of, task_of
+from nodes.config.model_settings import check_labels, labels_of, preprocess_of, source_of, task_of, task_of_pushed
 from nodes.config.sections import Config, StreamSection
 from nodes.protocol.packages import family_of
 from nodes.tier.answer_format import AnswerFormat
@@ -21,6 +21,7 @@ from nodes.tier.versions import Versions
 from pipeline.answers.task import Task
 from pipeline.engines.answering import AnsweringEngine, answering, classes_of
 from pipeline.engines.pictured import PicturedEngine, network_of
+from pipeline.engines.replay import Replay
 from pipeline.frames.decode import Preprocess
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, StreamId
@@ -58,6 +59,21 @@ class ModelSettings:
         )
 
 
+def _task_of(config: Config, pushed: Pushed) -> Task | None:
+    return task_of_pushed(config.models[pushed.model], pushed.task, has_labels=pushed.labels is not None)
+
+
+def check_fit(config: Config, pushed: Pushed) -> None:
+    """Raise ModelError for a version whose outputs do not fit its model's task, ConfigError for its labels."""
+    task = _task_of(config, pushed)
+    check_labels(pushed.name, pushed.labels, classes_of(answering(pushed.package, task), task))
+
+
+def replay_of(config: Config, node: NodeId) -> Replay | None:
+    """What the node replays, None where it computes."""
+    return Replay(config.replay.recording, config.replay.machines[node]) if config.replay is not None else None
+
+
 class ServedModels:
     """Loaded models with their graphs, preprocessing, answer formats and profiles, by name in plans; and their engine.
 
@@ -81,7 +97,7 @@ class ServedModels:
         sources = {name: source_of(name, config.models[name]) for name in settings.of_files}
         packages = {one.name: one.package for one in pushed}
         threads = config.nodes[node].threads or os.cpu_count() or 1
-        engine, models = load(config.engine_of(node), sources, threads, config.exact, packages)
+        engine, models = load(config.engine_of(node), sources, threads, config.exact, packages, replay_of(config, node))
         self.versions = Versions(streams, pushed)
         self._tasks: dict[str, Task | None] = {name: task_of(config.models[name]) for name in settings.of_files}
         for one in pushed:
@@ -94,12 +110,21 @@ class ServedModels:
         self._settle_labels()
         self.answers = {name: self._answer_format(name) for name in self.graphs}
         self.profiles = {name: profile.cached(self.engine, model) for name, model in self.loaded.items()}
-        # nobody asks how fast a node is that has profiled all its models
-        measured = calibration.calibrate_or_load if None in self.profiles.values() else calibration.load_cached
-        self.speed = measured(self.engine)
+        # nobody asks how fast a node is that has profiled all its models, and a replay knows its seconds at once
+        is_asked = None in self.profiles.values() and config.replay is None
+        self.speed = (calibration.calibrate_or_load if is_asked else calibration.load_cached)(self.engine)
 
     def arrived(self, pushed: Pushed) -> tuple[StreamId, ...]:
         """Add a version that was rolled out, whose header is here; returns the streams that go over to it."""
+        self._add(pushed)
+        return self.versions.arrived(pushed)
+
+    def add_older(self, pushed: Pushed) -> None:
+        """Add a version that was rolled out before the newest, and that a plan has."""
+        self._add(pushed)
+        self.versions.older(pushed)
+
+    def _add(self, pushed: Pushed) -> None:
         from pipeline.profiling import profile
 
         self._take_settings(pushed)
@@ -108,7 +133,6 @@ class ServedModels:
         self.answers[pushed.name] = self._answer_format(pushed.name)
         self.profiles[pushed.name] = profile.cached(self.engine, model)
         self.promise = self.engine.promise(self.loaded.values())
-        return self.versions.arrived(pushed)
 
     def manifests(self) -> dict[str, ModelGraph]:
         """The graphs by digest, each with its model's name without a version."""
@@ -118,18 +142,18 @@ class ServedModels:
     def _take_settings(self, pushed: Pushed) -> None:
         """Keep what travels with a package."""
         self.preprocess[pushed.name], self._labels[pushed.name] = pushed.preprocess, pushed.labels
-        self._tasks[pushed.name] = task_of(self._config.models[pushed.model], has_labels=pushed.labels is not None)
+        self._tasks[pushed.name] = _task_of(self._config, pushed)
 
     def _complete(self, name: str, model: Loaded) -> Loaded:
         """The network between the blocks of its input and those of its task."""
         return with_input(name, answering(model, self._tasks[name]), self.preprocess[name])
 
     def _settle_labels(self) -> None:
-        """Hold the given labels against the networks, and read those that come with models."""
-        for name, labels in self._labels.items():
-            check_labels(name, labels, classes_of(network_of(self.loaded[name]), self._tasks[name]))
+        """Read the labels that come with models, and hold all of them against the networks."""
         unlabelled = set(self.versions.model_of.values()) - self._labels.keys()
         self._labels |= {name: labels_of(self._config.models[name]) for name in unlabelled}
+        for name, labels in self._labels.items():
+            check_labels(name, labels, classes_of(network_of(self.loaded[name]), self._tasks[name]))
 
     def _answer_format(self, name: str) -> AnswerFormat:
         return AnswerFormat(self.graphs[name], self.preprocess[name], self._tasks[name], self._labels.get(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nodes.protocol.reports import stream_metric
+from nodes.session.direct import Direct
 from nodes.session.link_monitor import LinkWatch
 from nodes.session.presence import Presence
 from nodes.tier.machine.tier import TierMachine
@@ -12,7 +13,14 @@ from nodes.tier.meter import Meter
 
 
 def report(
-    machine: TierMachine, meter: Meter, presence: Presence, watch: LinkWatch, *, queue_depth: int, internal_errors: int
+    machine: TierMachine,
+    meter: Meter,
+    presence: Presence,
+    direct: Direct,
+    watch: LinkWatch,
+    *,
+    queue_depth: int,
+    internal_errors: int,
 ) -> dict[str, Any]:
     """The report since the last one; `queue_depth` counts pieces of work that wait to be computed."""
     owners, session = machine.owners, presence.session
@@ -20,7 +28,7 @@ def report(
         **meter.report(),
         **presence.clock.report(),
         **watch.report(),
-        "refused_total": presence.border.total + session.refused_total,
+        "refused_total": presence.border.total + session.refused_total + direct.refused_total,
         "missed_messages_total": session.missed_total,
         "internal_errors_total": internal_errors,
         "in_flight": machine.open_frames,
@@ -28,9 +36,10 @@ def report(
         **{stream_metric(name, "in_flight"): len(owner.open) for name, owner in owners.items()},
         **{stream_metric(name, "backlog"): len(owner.backlog) for name, owner in owners.items()},
         "queue_depth": queue_depth,
-        "sent_bytes_total": session.sent_bytes_total,
-        "received_bytes_total": session.received_bytes_total,
+        "sent_bytes_total": session.sent_bytes_total + direct.sent_bytes_total,
+        "received_bytes_total": session.received_bytes_total + direct.received_bytes_total,
         "queued_bytes": session.queued_bytes,
         "reconnects_total": session.reconnects_total,
+        **direct.report(),
         **presence.certificate_report(),
     }

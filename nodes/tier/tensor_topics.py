@@ -37,3 +37,11 @@ def tensor_subscriptions(
         yield TensorSubscription(names.topic(topics.OUT, node=sender, tensor=tensor, **epoch), sender)
     for worker in plan.workers if part.tiled is not None else ():
         yield TensorSubscription(names.topic(topics.TILED, node=worker, **epoch), worker, of_tiles=True)
+
+
+def destinations(part: Prepare) -> set[NodeId]:
+    """The nodes that this node may have something for under a plan, itself perhaps among them."""
+    plan = part.plan
+    if part.stage is None:
+        return {plan.nodes[Tier.EDGE]}
+    return {*plan.nodes.values(), *(plan.workers if part.tiled is not None else ())}

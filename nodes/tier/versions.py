@@ -40,6 +40,23 @@ class Versions:
                     self._before[name], self.model_of[name] = self.model_of[name], pushed.name
             return tuple(moved)
 
+    def older(self, pushed: Pushed) -> None:
+        """A version that a plan has and that is not the newest: streams go back to it if they cannot run theirs."""
+        with self._lock:
+            for name, family in self._family.items():
+                if family == pushed.model and self.model_of[name] != pushed.name:
+                    self._before.setdefault(name, pushed.name)
+
+    def refuse(self, version: str, error: Exception) -> None:
+        """Note that this node cannot have a version, which its streams have not gone over to."""
+        with self._lock:
+            self._note_refused(version, error)
+
+    def _note_refused(self, version: str, error: Exception) -> None:
+        while len(self.refused) >= MOST_REFUSED:
+            del self.refused[next(iter(self.refused))]
+        self.refused[version] = shortened(str(error), MOST_REASON)
+
     def refuses(self, stream: StreamId, model: str, error: Exception) -> str | None:
         """A plan of this version, which has not run yet, cannot be prepared: returns the version to go back to, if so.
 
@@ -53,9 +70,7 @@ class Versions:
             self._refusals[model] = self._refusals.get(model, 0) + 1
             if isinstance(error, TooLarge) and self._refusals[model] < PATIENT_REFUSALS:
                 return None
-            while len(self.refused) >= MOST_REFUSED:
-                del self.refused[next(iter(self.refused))]
-            self.refused[model] = shortened(str(error), MOST_REASON)
+            self._note_refused(model, error)
             self.model_of[stream] = before
             del self._before[stream]
             return before

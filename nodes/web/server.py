@@ -17,7 +17,7 @@ from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
@@ -111,7 +111,8 @@ class WebServer:
 
     def answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """The response to an HTTP request; None lets a websocket in."""
-        url = urlsplit(request.path)
+        if (url := _split(request.path)) is None:
+            return _response(HTTPStatus.BAD_REQUEST, b"no address\n")
         if url.path == RELAY_PATH:
             return self._refusal(request)
         if url.path == SETTINGS_PATH:
@@ -136,12 +137,20 @@ class WebServer:
             why = "the key is missing or old: open the address that `trisect web` printed when it started"
             return _json(HTTPStatus.UNAUTHORIZED, {"error": why})
         origin, host = request.headers.get("Origin"), request.headers.get("Host")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and ((from_site := _split(origin)) is None or from_site.netloc != host):
             return _json(HTTPStatus.FORBIDDEN, {"error": "asked for by a page of another site"})
         return None
 
     def _is_key(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self._listener.key.encode())
+
+
+def _split(address: str) -> SplitResult | None:
+    """None for what is no address, as one with an open bracket."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return None
 
 
 def _cookie(headers: Headers, name: str) -> str:

@@ -38,7 +38,7 @@ def report(task: Task | None, array: Floats, labels: Sequence[str] | None, place
     if task.kind == "detect":
         return {"task": task.kind, "boxes": _boxes(array, labels, place)}
     if task.kind == "segment":
-        return {"task": task.kind, "shares": _shares(array, labels)}
+        return {"task": task.kind, "shares": _shares(array, labels), "map_box": _whole(place)}
     if task.kind == "keypoints":
         return {"task": task.kind, "keypoints": _keypoints(task, array, labels, place)}
     return {"task": task.kind, **_numbers(task, array, labels)}
@@ -82,6 +82,12 @@ def _boxes(array: Floats, labels: Sequence[str] | None, place: Placing) -> list[
             }
         )
     return found
+
+
+def _whole(place: Placing) -> list[float]:
+    """Where the network's input lies in the frame, as [left, top, right, bottom] in its pixels."""
+    corners = (place.x(0.0), place.y(0.0), place.x(1.0), place.y(1.0))
+    return [round(corner, _PIXEL_DIGITS) for corner in corners]
 
 
 def _shares(array: Floats, labels: Sequence[str] | None) -> list[dict[str, Any]]:

@@ -9,9 +9,11 @@ import hashlib
 import json
 import math
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -54,12 +56,24 @@ def packaged(sketch: Sketch) -> Package:
         return Package(path)
 
 
-def save(sketch: Sketch, path: Path, *, seed: int = 0, preprocess: str = "none") -> None:
-    """Write the sketch to a package with weights of this seed, named by what is in it. Raises ModelError."""
+def save(
+    sketch: Sketch,
+    path: Path,
+    *,
+    seed: int = 0,
+    preprocess: str = "none",
+    carried: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write the sketch to a package with weights of this seed, named by what is in it; see `models.pack.pack`.
+
+    Raises ModelError.
+    """
     drawn = hashlib.sha256(json.dumps([asdict(sketch), seed]).encode())
     for make in _draft(sketch, "", seed).arrays:
         drawn.update(make().data)
-    write(path, _draft(sketch, drawn.hexdigest()[:32], seed), {"source": sketch.name, "preprocess": preprocess})
+    write(
+        path, _draft(sketch, drawn.hexdigest()[:32], seed), {"source": sketch.name, "preprocess": preprocess, **carried}
+    )
 
 
 def _draft(sketch: Sketch, digest: str, seed: int) -> Draft:

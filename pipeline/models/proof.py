@@ -55,6 +55,27 @@ def prove(flat: FlatModel, model: PreparedModel, numbers: Mapping[int, int]) -> 
     raise ModelError(_difference(model, _run(model, frame, shared), expected))
 
 
+def prove_whole(original: Any, flat: FlatModel, model: PreparedModel) -> None:
+    """Compare the outputs of a prepared model with those of the Keras model that it was made of, called as it is.
+
+    For one without a trace, whose layers were believed what they declare. Raises ModelError when they differ.
+    """
+    if (mark := _mark(model)).exists():
+        return
+    frame = dict(zip(model.graph.inputs, frame_for(flat), strict=True))
+    given = [tf.constant(array) for array in frame.values()]
+    expected = _arrays(tf.nest.flatten(original(given if len(given) > 1 else given[0], training=False)))
+    made = _run(model, frame, model.graph.outputs)
+    for tensor, a, b in zip(model.graph.outputs, made, expected, strict=True):
+        if not agree(a, b):
+            told = f"by {relative_difference(a, b):.1e} of the largest value" if a.shape == b.shape else f"{a.shape}"
+            raise ModelError(
+                f"model {model.graph.name!r} would answer otherwise than Keras does, {told} in "
+                f"{model.graph.tensors[tensor].name!r}; it is refused, since an answer would be wrong"
+            )
+    _remember(mark)
+
+
 def _difference(model: PreparedModel, made: Sequence[Array], expected: Sequence[Array]) -> str:
     differing = [i for i, (a, b) in enumerate(zip(made, expected, strict=True)) if not agree(a, b)]
     graph = model.graph

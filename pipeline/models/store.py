@@ -13,12 +13,13 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pipeline import folders
 from pipeline.errors import ModelError, NoKernel
@@ -62,8 +63,8 @@ def load(source: ModelSource) -> Package:
     return package
 
 
-def make(source: ModelSource, path: Path) -> None:
-    """Pack a source, in another process. Raises ModelError."""
+def make(source: ModelSource, path: Path, carried: Mapping[str, Any] | None = None) -> None:
+    """Pack a source, in another process; see `pack.pack`. Raises ModelError."""
     if find_spec("tensorflow") is None:
         raise ModelError(
             f"model {source.name!r}: {source.source} has to be packed first, and TensorFlow, which that takes, is not "
@@ -71,7 +72,7 @@ def make(source: ModelSource, path: Path) -> None:
             f"{SUFFIX}`, then give that file as source"
         )
     _log.info("packing %s, once: %s", source.name, path)
-    asked = json.dumps({"source": asdict(source), "path": str(path)})
+    asked = json.dumps({"source": asdict(source), "path": str(path), "carried": carried})
     done = subprocess.run(
         [sys.executable, "-c", _SERVE],
         input=asked,

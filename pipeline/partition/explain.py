@@ -19,6 +19,8 @@ from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced, rank
 from pipeline.partition.search import choose
 from pipeline.placement import Placement, Tier
 
+SINGLE = "-only"
+"""Ends the names of planners that take one tier alone."""
 _SPAN = 1000.0
 """Bandwidths are searched from this much less to this much more."""
 _STEPS = 24
@@ -31,11 +33,15 @@ _NOTHING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """Another planner's plan on the same nodes, or None with the reason in `why_not`."""
+    """Another planner's plan on the same nodes, or None with the reason in `why_not`.
+
+    `forbidden` is then a single tier's plan without the constraints, None where it cannot run it at all.
+    """
 
     planner: str
     priced_plan: PricedPlan | None
     why_not: str = ""
+    forbidden: PricedPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ class Explanation:
         tiled = ", the edge's feature maps in tiles," if best.tiling else ""
         decided = f"is best with {text(best.value)} a frame ({proof})"
         if "+" in kind:
-            singles = [a.priced_plan for a in self.alternatives if a.priced_plan and a.planner.endswith("-only")]
+            singles = [a.priced_plan for a in self.alternatives if a.priced_plan and a.planner.endswith(SINGLE)]
             if not singles:
                 return f"Splitting over {kind}{tiled} {decided}: no tier alone respects the constraints."
             one = min(singles, key=rank)
@@ -105,6 +111,7 @@ class Explanation:
                     "ratio": a.priced_plan.value / self.best.value if a.priced_plan and self.best.value else None,
                     "plan": priced_plan_json(graph, a.priced_plan) if a.priced_plan else None,
                     "why_not": a.why_not or None,
+                    "without_constraints": priced_plan_json(graph, a.forbidden) if a.forbidden else None,
                 }
                 for a in self.alternatives
             ],
@@ -212,7 +219,11 @@ def _alternative(
         else:
             found.append(priced(graph, placement, node_set, objective))
     best = min(found, key=rank, default=None)
-    return Alternative(name, best, "" if best else why_not)
+    if best is not None:
+        return Alternative(name, best)
+    is_single = constraints and name.endswith(SINGLE)
+    forbidden = _alternative(name, graph, node_sets, (), objective).priced_plan if is_single else None
+    return Alternative(name, None, why_not, forbidden)
 
 
 def _best_split(

@@ -15,9 +15,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from pipeline import ranges
+from pipeline.answers.task import Task
 from pipeline.errors import ModelError
 from pipeline.frames.input_blocks import ADDED, has_input
 from pipeline.graph import ModelGraph
@@ -37,7 +38,19 @@ VERSION: Final = 1
 Piece = Annotated[int, Field(strict=True, ge=0, lt=MOST_PIECES)]
 Span = tuple[Piece, Annotated[int, Field(strict=True, ge=1, le=MOST_PIECES)]]
 """Pieces, half-open."""
-Spans = Annotated[tuple[Span, ...], Field(max_length=1_000)]
+
+
+def _in_order(spans: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """A thousand spans of all pieces would take seconds to count."""
+    last = 0
+    for start, end in spans:
+        if start < last or end <= start:
+            raise ValueError(f"spans in order that do not overlap expected, not {start} to {end} behind {last}")
+        last = end
+    return spans
+
+
+Spans = Annotated[tuple[Span, ...], Field(max_length=1_000), AfterValidator(_in_order)]
 PieceDigest = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 Extent = Annotated[int, Field(strict=True, ge=1, le=65_536)]
 Label = Annotated[str, StringConstraints(strict=True, max_length=200)]
@@ -57,6 +70,7 @@ class PackageManifest:
         blocks: by block, the pieces that have its constants.
         mode, height, width: preprocessing of frames; a height of None leaves the network's own.
         labels: of its classes, or None.
+        task: of the network, or None where the configuration says it.
     """
 
     name: Name
@@ -70,6 +84,7 @@ class PackageManifest:
     height: Extent | None = None
     width: Extent | None = None
     labels: Annotated[tuple[Label, ...], Field(max_length=MOST_LABELS)] | None = None
+    task: Task | None = None
     packed_by: Word = ""
     version: int = VERSION
 
@@ -142,7 +157,7 @@ def manifest_of(
             limit=MOST_PIECES * piece_bytes,
         )
     about = package.about
-    held = about.get("labels")
+    held, sides = about.get("labels"), size or about.get("size")
     given = tuple(labels) if labels is not None else tuple(map(str, held)) if isinstance(held, list) else None
     blocks = tuple(
         spans_of(_pieces_of(package.extents(block), piece_bytes)) for block in range(len(package.graph.blocks))
@@ -156,9 +171,10 @@ def manifest_of(
         "header": spans_of(_pieces_of(package.header_extents(nbytes), piece_bytes)),
         "blocks": blocks,
         "mode": mode or about.get("preprocess") or "none",
-        "height": size[0] if size else None,
-        "width": size[1] if size else None,
+        "height": sides[0] if sides else None,
+        "width": sides[1] if sides else None,
         "labels": given,
+        "task": about.get("task"),
         "packed_by": str(about.get("trisect", ""))[:200],
         "version": VERSION,
     }

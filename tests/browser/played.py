@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import paho.mqtt.client as paho
 import yaml
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from PIL import Image
 
 from broker import topics
@@ -26,6 +29,7 @@ from broker.topics import Namespace, Topic
 from nodes.config.loader import load_config
 from nodes.config.sections import Config
 from nodes.protocol.messages import Applied, LifeState, LinkReport, NodeInfo, NodeState, StreamApplied, to_bytes
+from pipeline.answers.report import class_map_png
 from pipeline.cost import Costs, Link, predict
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.placement import Tier
@@ -196,6 +200,15 @@ class Played:
         message = {"protocol": PROTOCOL_VERSION, "stream": stream, "sequence": sequence, "width": 640, "height": 480}
         topic = self.names.topic(topics.PREVIEW, stream=stream)
         self.say_at(topic, msgpack.packb(message | {"jpeg": buffer.getvalue()}), topics.PREVIEW)
+
+    def class_map(self, stream: str, sequence: int) -> None:
+        """A frame's map of classes: its left half is class 2, the rest class 0."""
+        classes = np.zeros((24, 32), np.uint8)
+        classes[:, :16] = 2
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.CorrelationData = str(sequence).encode()
+        topic = self.names.topic(topics.CLASS_MAP, stream=stream)
+        self._client.publish(topic, class_map_png(classes[None], {}), qos=1, properties=properties)
 
     def _on_message(self, client: paho.Client, data: object, message: paho.MQTTMessage) -> None:
         parsed = self.names.parse(message.topic)

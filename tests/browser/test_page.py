@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from broker import topics
-from pipeline.plan import StreamId
+from pipeline.plan import NodeId, Plan, StreamId
+from pipeline.tiles.tiling import Tiling
 from tests.browser.chromium import Tab
 from tests.browser.conftest import Lab, Opener, web
 
@@ -78,6 +80,54 @@ def test_boxes_are_drawn_on_the_frames_picture(page: Tab, lab: Lab) -> None:
     })()"""
     page.wait(colours)
     assert "dog" in page.text("[aria-label='Newest frames']")
+
+
+def test_a_map_of_classes_lies_over_the_frames_picture(page: Tab, lab: Lab) -> None:
+    stream(page)
+    shares = [{"index": 0, "label": "background", "share": 0.5}, {"index": 2, "label": "road", "share": 0.5}]
+    found = {"task": "segment", "shares": shares, "map_box": [160, 0, 480, 480], "top": []}
+    sequence = lab.pipeline.result("camera", **found)
+    lab.pipeline.preview("camera", sequence)
+    lab.pipeline.class_map("camera", sequence)
+    # left of the map, in the road, in the background: the middle alone is in another colour than the grey picture
+    colours = """(() => {
+      const tile = [...document.querySelectorAll('.frame')].find((one) => one.innerText.includes('road 50'));
+      const canvas = tile?.querySelector('canvas');
+      if (!canvas || canvas.hidden) return null;
+      return [0.1, 0.4, 0.7].map((x) => {
+        const [red, green, blue] = canvas.getContext('2d').getImageData(canvas.width * x, canvas.height / 2, 1, 1).data;
+        return Math.max(red, green, blue) - Math.min(red, green, blue) > 20;
+      }).join();
+    })()"""
+    page.wait(f"{colours} === 'false,true,false'")
+
+
+def test_a_node_has_one_colour_wherever_it_is_drawn(page: Tab, lab: Lab) -> None:
+    show(page, "#/")
+    chip = "getComputedStyle([...document.querySelectorAll('tr .chip')].find((one) => one.textContent === '%s')).color"
+    page.wait("[...document.querySelectorAll('tr .chip')].some((one) => one.textContent === 'edge-2')")
+    colours = [page.run(chip % node) for node in ("edge-1", "edge-2")]
+    assert colours[0] != colours[1]
+    stream(page)
+    # into the page alone: the real planner would replace it
+    before = lab.pipeline.plans[CAMERA]
+    plan = lab.pipeline.plan(CAMERA, before.epoch, 3, 20)
+    tiling = Tiling(4, 9, (14, 14), (28,), (NodeId("edge-1"), NodeId("edge-2")))
+    learn(page, replace(plan, tiles=tiling), lab)
+    page.wait("document.querySelectorAll('.tiles g').length === 2")
+    assert (
+        page.run("[...document.querySelectorAll('.tiles g > rect')].map((one) => getComputedStyle(one).stroke)")
+        == colours
+    )
+    page.wait("document.querySelectorAll('.graph .worker').length === 12")
+    bars = "[...document.querySelectorAll('.graph .worker')].slice(0, 2).map((one) => getComputedStyle(one).fill)"
+    assert page.run(bars) == colours
+    learn(page, before, lab)
+
+
+def learn(page: Tab, plan: Plan, lab: Lab) -> None:
+    text = json.dumps(json.dumps(plan.to_json(lab.pipeline.graph)))
+    page.run(f"trisect.learn('plan/{plan.stream}', new TextEncoder().encode({text}))")
 
 
 def test_a_cut_is_priced_as_it_is_moved_then_placed_and_handed_back(page: Tab, lab: Lab) -> None:

@@ -30,7 +30,7 @@ streams:
 nodes:
   device-1: {tier: device}
   device-2: {tier: device}
-  edge-1: {tier: edge}
+  edge-1: {tier: edge, store: true}
   cloud-1: {tier: cloud}
 """
 

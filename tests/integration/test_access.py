@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
@@ -30,8 +32,20 @@ from broker.topics import (
     Namespace,
     Topic,
 )
+from nodes.config.credentials import Credentials
+from nodes.config.loader import load_config
 from nodes.config.sections import Config
-from tests.integration.enrolled import Enrolled, running
+from nodes.enrolment.folder import PipelineFolder
+from nodes.enrolment.seal import sign
+from nodes.packages import publishing
+from nodes.protocol.border import Border
+from nodes.protocol.messages import to_bytes
+from nodes.protocol.packages import Seal, Version
+from nodes.tier.pushed_models import PushedModels
+from pipeline.lite.sketch import Layer, Sketch, save
+from pipeline.plan import NodeId
+from tests.integration.conftest import eventually
+from tests.integration.enrolled import CONFIGURATION, Enrolled, running
 
 PATIENCE_S = 30.0
 NAMES = Namespace("lab")
@@ -199,3 +213,45 @@ def test_a_viewer_reads_results_and_telemetry_and_writes_nothing() -> None:
 def test_answers_are_read_by_whoever_asked_alone() -> None:
     for member in (EDGE, DEVICE, PLANNER, OPERATOR, CAMERA, VIEWER):
         assert allowed(member, "read") & topics_of(REPLY) <= {f"trisect/v1/lab/reply/{member.name}"}
+
+
+@pytest.mark.integration
+def test_a_node_takes_a_version_that_an_operator_of_its_pipeline_has_sealed_and_no_other(
+    enrolled: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lab, configs, _ = enrolled
+    caplog.set_level("INFO", "nodes")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    layers = (Layer("conv", "conv", ("image",), 3, 8), Layer("mean", "mean", ("conv",)))
+    save(Sketch("net", (16, 16, 3), (*layers, Layer("head", "dense", ("mean",), 1, 2))), tmp_path / "net.trisect")
+    other = PipelineFolder.create(tmp_path / "other", CONFIGURATION, ["localhost"], port=8883)
+    mallory = load_config(other.enrol("mallory", ["operator"])).broker.credentials
+    alice, device = configs["alice"].broker.credentials, configs["device-1"].broker.credentials
+    assert alice is not None
+    assert mallory is not None
+    assert device is not None
+    border = Border(NAMES)
+    models = PushedModels(
+        configs["edge-1"], NodeId("edge-1"), ["net"], border, check=lambda _: None, on_whole=lambda _: None
+    )
+    with models, lab.session(configs["alice"], "operator") as session:
+        session.start(PATIENCE_S)
+        manifest = publishing.push(configs["alice"], tmp_path / "net.trisect", name="net")  # until the node has it all
+
+        def publish(number: int, sealed_by: Credentials | None) -> None:
+            version = Version("net", manifest.digest, number)
+            seal = None
+            if sealed_by is not None:
+                seal = Seal(sealed_by.certificate, sign(version.text("lab"), sealed_by.key))
+            version = replace(version, seal=seal)
+            session.publish(NAMES.topic(VERSION, model="net"), to_bytes(version), retain=True)
+
+        for number, stranger in ((2, None), (3, mallory), (4, device)):
+            before = border.total
+            publish(number, stranger)
+            eventually(lambda before=before: border.total == before + 1)  # type: ignore[misc]
+        assert "no operator has sealed it" in caplog.text
+        publish(1, alice)
+        (pushed,) = models.first()
+    assert pushed.digest == manifest.digest
+    assert f"version 1 of net is package {manifest.digest}" in caplog.text

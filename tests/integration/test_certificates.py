@@ -96,8 +96,8 @@ def test_an_expired_certificate_is_refused_and_said_how_to_renew(lab: Enrolled) 
 def test_the_brokers_own_certificate_lets_nobody_in(lab: Enrolled) -> None:
     address = address_of(lab.enrol("m-5", "viewer"))
     assert address.tls is not None
-    pair = [(lab.folder.broker / name).read_text() for name in (broker_files.CERTIFICATE, broker_files.KEY)]
-    refusal(replace(address, tls=Tls(address.tls.authority, *pair)))
+    certificate, key = ((lab.folder.broker / name).read_text() for name in (broker_files.CERTIFICATE, broker_files.KEY))
+    refusal(replace(address, tls=Tls(address.tls.authority, certificate, key)))
 
 
 def test_a_revoked_member_is_refused_at_once_and_others_are_not(lab: Enrolled, open_session: OpenSession) -> None:

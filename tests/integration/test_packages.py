@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,11 @@ from nodes.protocol.messages import to_bytes
 from nodes.protocol.packages import PublishedPackage, Version
 from nodes.session.presence import guest_session
 from nodes.tier.pushed_models import Pushed, PushedModels
+from pipeline.errors import ModelError
 from pipeline.pieces.manifest import LEAST_PIECE_BYTES, PackageManifest, manifest_of
 from pipeline.pieces.partial import PartialPackage, WholeFile
 from pipeline.protocol_version import PROTOCOL_VERSION
+from tests.unit.nodes.tier.machine.test_tier import GRAPH, plan
 from tests.unit.pipeline.pieces.test_pieces import package_file
 
 PATIENCE_S = 60.0
@@ -245,28 +247,70 @@ def test_a_cache_that_is_too_small_says_so_with_the_numbers(lab: Lab, monkeypatc
     assert "TRISECT_PACKAGES_GB allows 0.00" in str(error)
 
 
-def test_a_version_that_comes_while_a_node_loads_the_first_ones_waits_for_it(
+@dataclass
+class Told:
+    """What a node is told of versions while it serves."""
+
+    newest: queue.SimpleQueue[Pushed] = field(default_factory=queue.SimpleQueue)
+    older: queue.SimpleQueue[Pushed] = field(default_factory=queue.SimpleQueue)
+    refused: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
+
+    def version_arrived(self, pushed: Pushed) -> None:
+        self.newest.put(pushed)
+
+    def older_arrived(self, pushed: Pushed) -> None:
+        self.older.put(pushed)
+
+    def version_refused(self, name: str, error: Exception) -> None:
+        self.refused.put(f"{name}: {error}")
+
+
+def test_versions_that_come_while_a_node_loads_or_are_older_or_do_not_fit(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(lab.folder / "cache"))
     caplog.set_level("INFO", "nodes.tier.pushed_models")
     operator = lab.publish()
-    later = [lab.another(operator, seed) for seed in (1, 2)]
-    told: queue.SimpleQueue[Pushed] = queue.SimpleQueue()
+    later = [lab.another(operator, seed) for seed in (1, 2, 3)]
 
-    def roll_out(number: int, digest: str) -> None:
+    def roll_out(number: int, digest: str, said: str = "version {} of chain is package {}") -> None:
         topic = lab.names.topic(topics.VERSION, model="chain")
         operator.session.publish(topic, to_bytes(Version("chain", digest, number)), retain=True)
-        wait(lambda: f"version {number} of chain is package {digest}" in caplog.text)
+        wait(lambda: said.format(number, digest) in caplog.text)
 
-    models = PushedModels(lab.config, demo.NODES[0], ["chain"], Border(lab.names), on_whole=lambda name: None)
-    with models:
+    def check(pushed: Pushed) -> None:
+        if pushed.digest == later[2]:
+            raise ModelError("it finds no boxes")
+
+    def models() -> PushedModels:
+        node, border = demo.NODES[0], Border(lab.names)
+        return PushedModels(lab.config, node, ["chain"], border, check=check, on_whole=lambda name: None)
+
+    told, unfit = Told(), f"chain.{later[2][:12]}"
+    with models() as node:
         roll_out(1, lab.manifest.digest)
-        (first,) = models.first()
+        (first,) = node.first()
         roll_out(2, later[0])  # nobody follows yet
-        models.follow(told.put)
-        second = told.get(timeout=PATIENCE_S)
+        node.follow(told)
+        second = told.newest.get(timeout=PATIENCE_S)
         roll_out(3, later[1])
-        third = told.get(timeout=PATIENCE_S)
-        assert [first.digest, second.digest, third.digest] == [lab.manifest.digest, *later]
-        assert (told.empty(), models.internal_errors_total) == (True, 0)
+        third = told.newest.get(timeout=PATIENCE_S)
+        assert [first.digest, second.digest, third.digest] == [lab.manifest.digest, *later[:2]]
+        roll_out(4, later[2], f"version {unfit} is refused")
+        assert told.refused.get(timeout=PATIENCE_S) == f"{unfit}: it finds no boxes"
+        assert (told.newest.empty(), told.older.empty(), node.internal_errors_total) == (True, True, 0)
+    # it starts again while the newest version is one that does not fit, and a plan still has an older one
+    running = replace(plan(1), model=f"chain.{later[1][:12]}")
+    payload = to_bytes(running.to_json(GRAPH))
+    operator.session.publish(lab.names.topic(topics.PLAN, stream=running.stream), payload, retain=True)
+    with models() as node:
+        assert [one.name for one in node.first()] == [running.model]
+        again = Told()
+        node.follow(again)
+        assert again.refused.get(timeout=PATIENCE_S).startswith(unfit)
+        roll_out(5, later[0])
+    # and in the middle of a roll-out, when both fit
+    with models() as node:
+        assert [one.name for one in node.first()] == [second.name]
+        node.follow(again)
+        assert again.older.get(timeout=PATIENCE_S).name == running.model

@@ -1,9 +1,11 @@
-"""Tensors sent coded between real processes: the planner turns codecs on by itself, and outputs stay equal."""
+"""Tensors between real processes, coded and sent directly: outputs stay equal, whatever way tensors take."""
 
 from __future__ import annotations
 
 import io
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,13 @@ from nodes.client import requests
 from nodes.client.processes import Processes
 from nodes.config.loader import load_config
 from nodes.config.model_settings import preprocess_of, source_of
-from nodes.protocol.messages import TensorRatio
+from nodes.protocol.messages import TensorRatio, parse_json
 from nodes.protocol.reports import read_report
 from nodes.tier.loading import load
 from pipeline import engines
 from pipeline.frames.inputs import to_inputs
 from tests.effort import in_longer_runs
+from tests.relay import Relay
 from tests.system.conftest import Pipeline
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
@@ -42,14 +45,27 @@ linear bottleneck or a ReLU, which ask for codecs of these kinds.
 """
 
 
+@pytest.fixture(scope="module")
+def relay() -> Iterator[Relay]:
+    """Before the edge's port, so that it can be cut off from direct ways alone."""
+    opened = Relay()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        opened.target = free.getsockname()[1]
+    yield opened
+    opened.close()
+
+
 @pytest.fixture(scope="module", params=["resnet18", pytest.param("mobilenet_v2", marks=in_longer_runs)])
-def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """As usual, but with links for which codecs pay."""
+def pipeline(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, relay: Relay
+) -> Iterator[Pipeline]:
+    """As usual, but with links for which codecs pay, and with direct ways."""
     folder = tmp_path_factory.mktemp("codecs")
     (folder / "broker").mkdir()
     with Server(ServerSettings(persistence_dir=folder / "broker")) as server, Processes(folder) as processes:
         path = demo.write_config(folder, request.param, server.port)
-        settings = yaml.safe_load(path.read_text()) | {"links": SLOW_LINKS}
+        settings = yaml.safe_load(path.read_text()) | {"links": SLOW_LINKS, "transport": {"direct": True}}
+        settings["nodes"]["edge-1"]["direct"] = {"host": "127.0.0.1", "port": relay.port, "listen_port": relay.target}
         path.write_text(yaml.safe_dump(settings, sort_keys=False))
         whole = Pipeline(folder, path, load_config(path), server, processes, sample_images.frames(40, seed=1))
         for name in ("planner", *demo.NODES):
@@ -139,3 +155,54 @@ def test_frames_travel_as_they_came_and_are_decoded_where_the_network_runs(pipel
                 result = answers[f"{epoch} {len(payload)}"]
                 assert (result["ok"], result["attempt"]) == (False, 1), "nobody tries again what nobody can decode"
                 assert result["error"].startswith(why)
+
+
+def test_frames_go_directly_and_none_is_lost_when_the_line_is_cut_in_mid_tensor(
+    pipeline: Pipeline, relay: Relay
+) -> None:
+    edge_from, cloud_from, *_ = CUTS[next(iter(pipeline.config.models))]
+    through_broker: list[str] = []
+    reports: dict[str, dict[str, Any]] = {}
+
+    def on_report(message: Message) -> None:
+        reports[message.topic.split("/")[-2]] = parse_json(message.payload)
+
+    def stands(sender: str, receiver: str) -> bool:
+        return reports.get(sender, {}).get(f"direct.{receiver}.stands") == 1
+
+    with pipeline.client() as client:
+        client.session.subscribe([client.names.filter(topics.TELEMETRY)], on_report)
+        client.session.subscribe(
+            [client.names.filter(topics.OUT)], lambda message: through_broker.append(message.topic)
+        )
+        epoch = requests.place(pipeline.config, demo.STREAM, edge_from=edge_from, cloud_from=cloud_from)["epoch"]
+        pipeline.wait(client, lambda: (client.active or 0) >= epoch)
+        for way in (("device-1", "edge-1"), ("edge-1", "cloud-1"), ("cloud-1", "device-1")):
+            pipeline.wait(client, lambda: stands(*way))  # noqa: B023 - waited for at once
+        sent = 0
+
+        def publish(count: int) -> None:
+            nonlocal sent
+            for _ in range(count):
+                client.publish(pipeline.images[sent], str(sent))
+                sent += 1
+                pipeline.wait(client, lambda: client.in_flight <= demo.WINDOW)
+            pipeline.wait(client, lambda: client.in_flight == 0)
+
+        publish(5)
+        assert through_broker == []
+        relay.swallows_after = 100_000
+        publish(15)
+        assert {topic.split("/")[4] for topic in through_broker} == {"device-1"}
+        with suppress(ConnectionError), socket.create_connection(("127.0.0.1", relay.target)) as stranger:
+            stranger.sendall(b"\x10\xff\xff\xff\x7f" + bytes(100))
+            assert stranger.recv(100) in (b"", b"\xe0\x01\x95")
+        relay.swallows_after, relay.passes = None, True
+        pipeline.wait(client, lambda: stands("device-1", "edge-1"))
+        count = len(through_broker)
+        publish(5)
+        assert len(through_broker) == count
+        pipeline.assert_proven(client, sent)
+        assert all(result["attempt"] == 1 for result in client.collected.results.values()), (
+            "a frame was submitted again"
+        )

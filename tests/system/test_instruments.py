@@ -55,6 +55,7 @@ def instrumented(
         path = demo.write_config(folder, "mobilenet_v2", server.port)
         values = yaml.safe_load(path.read_text())
         values["nodes"]["device-1"]["metrics"] = {"port": metrics_port}
+        values["streams"]["camera"]["plan"] = {"planner": "cloud-only"}
         values |= {"home_assistant": True, "tracing": {"endpoint": collector.endpoint, "every": 1_000_000}}
         path.write_text(yaml.safe_dump(values))
         made = Pipeline(folder, path, load_config(path), server, processes, sample_images.frames(4, seed=1))
@@ -131,10 +132,15 @@ def test_a_publishers_trace_goes_through_the_pipeline_to_the_collector(
     instrumented: Pipeline, collector: Collector
 ) -> None:
     contexts: list[str | None] = []
+    between: set[str | None] = set()
     with instrumented.client() as client:
         client.session.subscribe(
             ["trisect/v1/demo/result/camera"], lambda message: contexts.append(message.traceparent)
         )
+        for tensors in ("out/camera/+/+", "result/camera"):
+            client.session.subscribe(
+                [f"trisect/v1/demo/node/+/{tensors}"], lambda message: between.add(message.traceparent)
+            )
         frame = instrumented.images[0]
         given = f"00-{TRACE}-b7ad6b7169203331-01"
         topic = "trisect/v1/demo/frame/camera"
@@ -143,9 +149,10 @@ def test_a_publishers_trace_goes_through_the_pipeline_to_the_collector(
     eventually(lambda: any(span.trace_id.hex() == TRACE for _, span in collector.spans()))
     spans = [(about, span) for about, span in collector.spans() if span.trace_id.hex() == TRACE]
     whole = next(span for _, span in spans if span.name == "frame camera")
-    assert contexts == [f"00-{TRACE}-{whole.span_id.hex()}-01"]
-    computed = [about["service.instance.id"] for about, span in spans if span.name == "compute"]
-    assert computed[0] == "device-1"
+    own = f"00-{TRACE}-{whole.span_id.hex()}-01"
+    assert contexts == [own]
+    assert between == {own}  # from the device to the cloud, and back
+    assert "cloud-1" in {about["service.instance.id"] for about, span in spans if span.name == "compute"}
 
 
 def test_every_node_is_discovered_by_home_assistant(instrumented: Pipeline) -> None:

@@ -7,11 +7,12 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from nodes.protocol.messages import NodeInfo
 from pipeline.errors import ModelError, TileError
 from pipeline.estimator import Speed, estimate
-from pipeline.frames.input_blocks import DECODE, has_input
+from pipeline.frames.input_blocks import DECODE, NORMALISE, has_input
 from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
@@ -40,6 +41,13 @@ Basis = Profile | Estimate
 """What a node's seconds follow from, before telemetry corrects them."""
 
 
+class StageSeconds(NamedTuple):
+    """Foreseen seconds of a stage: of the network's blocks, and of the input's own, which other libraries run."""
+
+    network: float
+    input: float = 0.0
+
+
 @dataclass(slots=True)
 class BlockSeconds:
     """Reads `infos` by node and `graphs` by digest, which are its owner's. Profiles are by node and model."""
@@ -51,7 +59,7 @@ class BlockSeconds:
     _estimates: dict[tuple[str, Speed], tuple[float, ...]] = field(default_factory=dict)
     _bases: dict[tuple[NodeId, str, str], Basis | None] = field(default_factory=dict)
     _biases: dict[tuple[str, str], float] = field(default_factory=dict)
-    _stages: dict[tuple[StreamId, Tier], tuple[Plan, Basis, float, float]] = field(default_factory=dict)
+    _stages: dict[tuple[StreamId, Tier], tuple[Plan, Basis, float, StageSeconds]] = field(default_factory=dict)
     _tiles: dict[tuple[StreamId, NodeId], tuple[Plan, Basis, float]] = field(default_factory=dict)
     frame_work: dict[StreamId, float] = field(default_factory=dict)
     """By stream, how many times the test picture's seconds its frames take to decode."""
@@ -74,6 +82,13 @@ class BlockSeconds:
         self._profiles[node, profile.model] = profile
         self.forget_bases()
         return True
+
+    def forget(self, node: NodeId) -> None:
+        """Drop a node's speed and profiles."""
+        self._speeds.pop(node, None)
+        for key in [key for key in self._profiles if key[0] == node]:
+            del self._profiles[key]
+        self.forget_bases()
 
     def profile_of(self, model: str, digest: str) -> Profile | None:
         """The profile of the model by the first node that has one, by id."""
@@ -113,20 +128,26 @@ class BlockSeconds:
                 blocks, seconds = tile_map.stack.blocks, self.foreseen(basis, plan.digest)
                 yield tile_seconds(graph, blocks, tile_map.tiles[number - 1], seconds)
 
-    def stage_seconds(self, basis: Basis, plan: Plan, tier: Tier) -> float:
+    def stage_seconds(self, basis: Basis, plan: Plan, tier: Tier) -> StageSeconds:
         """Foreseen seconds of the blocks that the tier's node runs by itself: those in tiles are not among them."""
         known, work = self._stages.get((plan.stream, tier)), self.frame_work.get(plan.stream, 1.0)
         if known is None or known[0] is not plan or known[1] is not basis or known[2] != work:
-            known = plan, basis, work, sum(self._stage(basis, plan, tier))
+            taken = dict(self._stage(basis, plan, tier))
+            of_input = sum(taken.pop(block, 0.0) for block in self._input_blocks(plan))
+            known = plan, basis, work, StageSeconds(sum(taken.values()), of_input)
             self._stages[plan.stream, tier] = known
         return known[3]
 
-    def _stage(self, basis: Basis, plan: Plan, tier: Tier) -> Iterator[float]:
+    def _input_blocks(self, plan: Plan) -> tuple[int, ...]:
+        graph = self.graphs.get(plan.digest)
+        return (DECODE, NORMALISE) if graph is not None and has_input(graph) else ()
+
+    def _stage(self, basis: Basis, plan: Plan, tier: Tier) -> Iterator[tuple[int, float]]:
         stack = self._shared_out(plan) if tier is Tier.EDGE else ()
         foreseen = self.foreseen(basis, plan.digest, self.frame_work.get(plan.stream, 1.0))
         for block, (seconds, placed) in enumerate(zip(foreseen, plan.placement, strict=False)):
             if placed is tier and block not in stack:
-                yield seconds
+                yield block, seconds
 
     def _shared_out(self, plan: Plan) -> Sequence[int]:
         """Blocks in tiles, which the coordinator's segments do not have; empty if the plan does not fit its graph."""

@@ -22,6 +22,8 @@ def drift(node: NodeId, assumed: NodeSnapshot, now: NodeSnapshot, band: float) -
         yield f"{node} has been measured again"
     elif _is_outside(now.slowness, assumed.slowness, band):
         yield f"{node} takes {now.slowness / assumed.slowness:.2f} times as long as assumed"
+    elif _is_outside(now.input_slowness, assumed.input_slowness, band):
+        yield f"{node} takes {now.input_slowness / assumed.input_slowness:.2f} times as long as assumed for inputs"
     was, is_ = assumed.available_link, now.available_link
     for old, new, where in (
         (was.up_bytes_per_s, is_.up_bytes_per_s, "to the broker"),
@@ -57,6 +59,7 @@ def is_nowhere_better(before: NodeSnapshot, now: NodeSnapshot) -> bool:
     return (
         now.basis == before.basis
         and now.slowness >= before.slowness
+        and now.input_slowness >= before.input_slowness
         and now.available_link.up_bytes_per_s <= before.available_link.up_bytes_per_s
         and now.available_link.down_bytes_per_s <= before.available_link.down_bytes_per_s
         and now.link.round_trip_s >= before.link.round_trip_s

@@ -1,6 +1,6 @@
 """Costs of nodes and links, as one filter learns them from telemetry: every report is an equation between them. Pure.
 
-    segment: factors * foreseen + call
+    segment: factors * foreseen + the node's * the input's * what its own blocks are foreseen to take + call
     leg:     send(from) + bytes up(from) + bytes down(to) + receive(to) + half of both round trips + coding
     tile:    send and bytes there and back, of coordinator and worker
     frame:   its device's overhead + segments + legs + waiting
@@ -16,7 +16,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from nodes.planner.costs.block_seconds import Basis, BlockSeconds, Estimate
+from nodes.planner.costs.block_seconds import Basis, BlockSeconds, Estimate, StageSeconds
 from nodes.planner.costs.cost_filter import CLIP, LEAST_SECONDS, QUIET_S, SHARED, STEADY, CostFilter, Part, Prior, Term
 from nodes.planner.costs.drift import drift
 from nodes.planner.costs.snapshot import NodeSnapshot
@@ -34,6 +34,7 @@ PRIORS: Mapping[str, Prior] = {
     "estimate": Prior(0.0, 0.3),
     "all": Prior(0.0, 0.3),
     "estimates": Prior(0.0, 0.4),
+    "input": Prior(0.0, 0.4),
     "call": Prior(math.log(3e-4), 1.0),
     "send": Prior(math.log(5e-4), 1.0),
     "receive": Prior(math.log(5e-4), 1.0),
@@ -87,9 +88,10 @@ class NodeCosts:
             parts += Part(node, f"estimate:{model}"), Part(STEADY + model, "estimates")
         return parts
 
-    def computing(self, node: NodeId, model: str, basis: Basis, foreseen_s: float) -> list[Term]:
-        """A segment with its call."""
-        return [Term(foreseen_s, self.factors(node, model, basis)), _overhead(node, "call")]
+    def computing(self, node: NodeId, model: str, basis: Basis, foreseen: StageSeconds) -> list[Term]:
+        """A segment with its call. How decoding compares with what was foreseen says little of a network's kernels."""
+        of_input = [Term(foreseen.input, _input_factors(node))] if foreseen.input else []
+        return [Term(foreseen.network, self.factors(node, model, basis)), *of_input, _overhead(node, "call")]
 
     def way(self, leg: Leg) -> list[Term]:
         """A leg, from one node's computing to the next one's."""
@@ -123,6 +125,10 @@ class NodeCosts:
         """The factor by which telemetry corrects the node's foreseen seconds of the model."""
         return self.filter.factor(*self.factors(node, model, basis))
 
+    def input_factor(self, node: NodeId) -> float:
+        """The factor by which telemetry corrects the node's foreseen seconds of the input's own blocks."""
+        return self.filter.factor(*_input_factors(node))
+
     def overhead_s(self, node: NodeId) -> float:
         """Seconds that a frame takes the node to receive, to be called for, and to send."""
         return self.filter.seconds([_overhead(node, name) for name in ("receive", "call", "send")])
@@ -145,6 +151,7 @@ class NodeCosts:
             basis,
             self.factor(node, model, basis),
             link,
+            input_factor=self.input_factor(node),
             overhead_s=self.overhead_s(node),
             frame_overhead_s=self.frame_overhead_s(node, model),
         )
@@ -251,7 +258,8 @@ class NodeCosts:
                 if basis is None or not took or len(took) < len(own):
                     continue
                 seconds = sum(one.compute_seconds for one in took)
-                terms = self.computing(node, plan.model, basis, self.blocks.tile_seconds(basis, plan, node))
+                foreseen = StageSeconds(self.blocks.tile_seconds(basis, plan, node))
+                terms = self.computing(node, plan.model, basis, foreseen)
                 noise = _noise(seconds, min(one.frames for one in took), 0.0, NOISE)
                 self._learn(("segment", node, plan.model, False), terms, seconds, noise, now)
             if coordinator in self.first:
@@ -320,6 +328,10 @@ class NodeCosts:
         self, source: tuple[object, ...], terms: Sequence[Term], seconds: float, noise: float, now: float
     ) -> None:
         self.filter.observe(source, terms, seconds, noise, now)
+
+
+def _input_factors(node: NodeId) -> tuple[Part, ...]:
+    return Part(node, "factor"), Part(node, "input")
 
 
 def _overhead(node: NodeId, name: str, model: str = "") -> Term:

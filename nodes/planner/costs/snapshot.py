@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nodes.planner.costs.block_seconds import Basis
 from nodes.protocol.messages import LinkReport
+from pipeline.frames.input_blocks import NORMALISE, has_input
+from pipeline.graph import ModelGraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +24,9 @@ class Utilisation:
 class NodeSnapshot:
     """All that a node's part in a stream's costs follows from.
 
-    `factor` is telemetry's on what `basis` foresees, `overhead_s` what a frame, or a tile, takes the node to receive,
-    to be called for, and to send, `frame_overhead_s` what it takes the stream's device to read a frame and to answer
-    it.
+    `factor` is telemetry's on what `basis` foresees of a network, `input_factor` on what it foresees of the input's own
+    blocks. `overhead_s` is what a frame, or a tile, takes the node to receive, to be called for, and to send,
+    `frame_overhead_s` what it takes the stream's device to read a frame and to answer it.
     """
 
     basis: Basis
@@ -32,11 +35,23 @@ class NodeSnapshot:
     utilisation: Utilisation = Utilisation()
     overhead_s: float = 0.0
     frame_overhead_s: float = 0.0
+    input_factor: float = 1.0
 
     @property
     def slowness(self) -> float:
         """The factor for foreseen seconds: telemetry's, over the share of the processor that others leave."""
         return self.factor / (1 - self.utilisation.compute)
+
+    @property
+    def input_slowness(self) -> float:
+        """The same for the input's own blocks."""
+        return self.input_factor / (1 - self.utilisation.compute)
+
+    def seconds(self, foreseen: Sequence[float], graph: ModelGraph | None) -> tuple[float, ...]:
+        """Seconds by block of a model of this graph, from what its basis foresees."""
+        begin = NORMALISE + 1 if graph is not None and has_input(graph) else 0
+        of_input = [self.input_slowness * seconds for seconds in foreseen[:begin]]
+        return (*of_input, *[self.slowness * seconds for seconds in foreseen[begin:]])
 
     @property
     def available_link(self) -> LinkReport:

@@ -10,7 +10,14 @@ from nodes.config.plan_request import PlanRequest
 from nodes.protocol.messages import LinkReport, NodeInfo, Report
 from nodes.protocol.packages import Holdings, PublishedPackage
 from nodes.tier.machine.actions import Log, Refuse
-from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
+from nodes.tier.machine.events import (
+    ConnectionLost,
+    ConnectionRestored,
+    PeerAppliedArrived,
+    PeerForgotten,
+    PeerStateArrived,
+    Tick,
+)
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
@@ -58,6 +65,13 @@ class PackageArrived:
     """A package of a model is published."""
 
     package: PublishedPackage
+
+
+@dataclass(frozen=True, slots=True)
+class PackageRemoved:
+    """A package, by its digest, is published no more."""
+
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +152,14 @@ class Reply:
 Told: TypeAlias = (
     PeerStateArrived
     | PeerAppliedArrived
+    | PeerForgotten
     | InfoArrived
     | ProfileArrived
     | LinkArrived
     | TelemetryArrived
     | ManifestArrived
     | PackageArrived
+    | PackageRemoved
     | HoldingsArrived
     | PlanSeen
     | ConnectionLost

@@ -26,6 +26,10 @@ class FailureDetector:
         """The node said something itself, and just now."""
         self._heard[node] = now
 
+    def forget(self, node: NodeId) -> None:
+        """The node is gone for good."""
+        self._heard.pop(node, None)
+
     def cut_off(self) -> None:
         """Nothing can be heard."""
         self.listening_since = math.inf

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from nodes.protocol.messages import LinkReport
 from nodes.protocol.packages import MOST_PACKAGES, SHORT, Holdings, PublishedPackage
 from pipeline.graph import ModelGraph
-from pipeline.pieces.manifest import PackageManifest, pieces_in
+from pipeline.pieces.manifest import PackageManifest, Spans, pieces_in
 from pipeline.placement import Placement, Tier, stages
 from pipeline.plan import NodeId
 from pipeline.tiles.tiling import Tiling
@@ -35,7 +35,8 @@ class Fetches:
 
     link_of: Callable[[NodeId], LinkReport | None]
     _packages: dict[str, tuple[str, PackageManifest]] = field(default_factory=dict)
-    _held: dict[str, dict[str, frozenset[int]]] = field(default_factory=dict)
+    _held: dict[str, Mapping[str, Spans]] = field(default_factory=dict)
+    """As spans: a short message may claim millions of pieces. They are counted as far as a manifest has them."""
 
     def learn_package(self, package: PublishedPackage) -> None:
         """Take what is published, perhaps again; of more than `MOST_PACKAGES` the one learnt longest ago goes."""
@@ -44,14 +45,29 @@ class Fetches:
             del self._packages[next(iter(self._packages))]
         self._packages[package.digest[:SHORT]] = package.digest, package.manifest
 
+    def forget_package(self, digest: str) -> None:
+        """Take that a package is published no more."""
+        known = self._packages.get(digest[:SHORT])
+        if known is not None and known[0] == digest:
+            del self._packages[digest[:SHORT]]
+
     def learn_holdings(self, holdings: Holdings) -> bool:
-        """Take what a process holds; returns whether that is more than before."""
+        """Take what a process holds, nothing when it has left; returns whether pieces have come to it."""
+        if not holdings.packages:
+            self._held.pop(holdings.node, None)
+            return False
         if holdings.node not in self._held and len(self._held) >= MOST_HOLDERS:
             return False
-        before = self._held.get(holdings.node, {})
-        now = {digest: pieces_in(spans) for digest, spans in holdings.packages.items()}
-        self._held[holdings.node] = now
-        return any(pieces - before.get(digest, frozenset()) for digest, pieces in now.items())
+        published = dict(self._packages.values())
+        before = {digest: self._pieces(holdings.node, digest, manifest) for digest, manifest in published.items()}
+        self._held[holdings.node] = holdings.packages
+        return any(self._pieces(holdings.node, digest, published[digest]) - held for digest, held in before.items())
+
+    def _pieces(self, node: str, digest: str, manifest: PackageManifest) -> frozenset[int]:
+        """Pieces of a published package that a process holds."""
+        spans = self._held.get(node, {}).get(digest, ())
+        most = len(manifest.pieces)
+        return pieces_in((start, min(end, most)) for start, end in spans)
 
     def of_blocks(self, node: NodeId, model: str, graph: ModelGraph, blocks: Collection[int]) -> Fetch | None:
         """What the node lacks to run these blocks of a model; None for nothing, as of a model that was not pushed."""
@@ -59,9 +75,7 @@ class Fetches:
         if known is None or len(graph) < len(known[1].blocks):
             return None
         digest, manifest = known
-        missing = manifest.needed(manifest.own_blocks(graph, blocks)) - self._held.get(node, {}).get(
-            digest, frozenset()
-        )
+        missing = manifest.needed(manifest.own_blocks(graph, blocks)) - self._pieces(node, digest, manifest)
         nbytes = sum(map(manifest.nbytes_of, missing))
         return Fetch(node, nbytes, nbytes / self._rate(node, digest)) if nbytes else None
 

@@ -21,6 +21,7 @@ from nodes.planner.machine.events import (
     LinkArrived,
     ManifestArrived,
     PackageArrived,
+    PackageRemoved,
     PlannerAction,
     PlanSeen,
     ProfileArrived,
@@ -28,6 +29,7 @@ from nodes.planner.machine.events import (
     Told,
 )
 from nodes.planner.machine.failure_detector import FailureDetector
+from nodes.planner.machine.lateness import no_longer_late
 from nodes.planner.machine.registry import Registry
 from nodes.planner.machine.settings import PlannerSettings
 from nodes.planner.machine.static_costs import StaticCosts
@@ -37,7 +39,14 @@ from nodes.protocol.messages import LifeState
 from nodes.protocol.packages import family_of
 from nodes.protocol.peers import EPOCHS_AHEAD, MOST_FIRST_EPOCH
 from nodes.tier.machine.actions import Log, Refuse
-from nodes.tier.machine.events import ConnectionLost, ConnectionRestored, PeerAppliedArrived, PeerStateArrived, Tick
+from nodes.tier.machine.events import (
+    ConnectionLost,
+    ConnectionRestored,
+    PeerAppliedArrived,
+    PeerForgotten,
+    PeerStateArrived,
+    Tick,
+)
 from pipeline.errors import TrisectError
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
@@ -117,11 +126,10 @@ class Inventory:
                 return self._telemetry_arrived(event, now)
             case ManifestArrived():
                 return self._manifest_arrived(event, now)
-            case PackageArrived():
-                self.registry.fetches.learn_package(event.package)
-                return []
-            case HoldingsArrived():
-                return self._holdings_arrived(event, now)
+            case PackageArrived() | PackageRemoved() | HoldingsArrived():
+                return self._pieces_event(event, now)
+            case PeerForgotten():
+                return self._forgotten(event.node)
             case PlanSeen():
                 return self._plan_seen(event, now)
             case ConnectionLost():
@@ -243,15 +251,25 @@ class Inventory:
     def _state_arrived(self, event: PeerStateArrived, now: float) -> list[PlannerAction]:
         state = event.state
         self.failure_detector.heard(state.node, now)
-        before = self.registry.peers.states.get(state.node)
+        before, was_there = self.registry.peers.states.get(state.node), self.registry.is_there(state.node)
         has_changed = self.registry.learn_state(state)
-        if has_changed and state.state is LifeState.LOST:
+        if has_changed and (state.state is LifeState.LOST or (was_there and state.state is not LifeState.STOPPED)):
             self.lost_at[state.node] = now
         if self.registry.peers.states.get(state.node) != before:
             self._node_changed(state.node)
             for name in self._devices.get(state.node, ()):
                 self._count_load(self.streams[name])
         return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")] if has_changed else []
+
+    def _forgotten(self, node: NodeId) -> list[PlannerAction]:
+        """Make room for others. A device is remembered with its streams, whose epochs go on should it come back."""
+        if self._devices.get(node) or not self.registry.forget(node):
+            return []
+        self.nodes.discard(node)
+        self.lost_at.pop(node, None)
+        self.failure_detector.forget(node)
+        self._node_changed(node)
+        return [Log(logging.INFO, f"{node} is forgotten")]
 
     def _info_arrived(self, event: InfoArrived, now: float) -> list[PlannerAction]:
         info = event.info
@@ -338,6 +356,18 @@ class Inventory:
             self.agenda.mark(self.streams)
         return []
 
+    def _pieces_event(
+        self, event: PackageArrived | PackageRemoved | HoldingsArrived, now: float
+    ) -> list[PlannerAction]:
+        match event:
+            case PackageArrived():
+                self.registry.fetches.learn_package(event.package)
+            case PackageRemoved():
+                self.registry.fetches.forget_package(event.digest)
+            case HoldingsArrived():
+                return self._holdings_arrived(event, now)
+        return []
+
     def _holdings_arrived(self, event: HoldingsArrived, now: float) -> list[PlannerAction]:
         """A node to which pieces come is at it, however long that takes."""
         node = event.holdings.node
@@ -367,11 +397,14 @@ class Inventory:
                     stream.requested = read_plan_request(plan.plan_request)
 
     def _applied_arrived(self, event: PeerAppliedArrived, now: float) -> list[PlannerAction]:
-        applied = event.applied
+        applied, actions = event.applied, list[PlannerAction]()
         for name in sorted(self.registry.learn_applied(applied) & self.streams.keys()):
             stream, held = self.streams[name], applied.streams.get(name)
             active = held is not None and stream.plan is not None and held.active == stream.plan.epoch
             if active and applied.node == stream.binding.device:
                 stream.last_good = stream.plan
             self.agenda.mark([name])
-        return []
+            if text := no_longer_late(self.registry.peers, stream, applied.node):
+                self._node_changed(applied.node)
+                actions.append(Log(logging.INFO, text))
+        return actions

@@ -16,6 +16,7 @@ from nodes.planner.machine.events import (
 from nodes.planner.machine.fetches import Fetch
 from nodes.planner.machine.gain import next_trial_s
 from nodes.planner.machine.inventory import Inventory
+from nodes.planner.machine.lateness import overdue, patience_s
 from nodes.planner.machine.problem import PlanningProblem
 from nodes.planner.machine.publish_rules import Publish, Situation, verdict
 from nodes.planner.machine.rules import (
@@ -76,24 +77,6 @@ def _refusals(inventory: Inventory, name: StreamId, stream: PlannedStream) -> li
     return actions
 
 
-def _overdue(inventory: Inventory, stream: PlannedStream, now: float) -> list[PlannerAction]:
-    """A living node that never prepares would hold the plan up for ever."""
-    plan, peers, waiting = stream.plan, inventory.registry.peers, {}
-    for node in plan.members if plan else ():
-        if plan and node != plan.device and peers.alive(node) and not peers.ready_for(node, plan):
-            key = (node, peers.states[node].session, plan.epoch)
-            waiting[key] = stream.preparing.get(key, now)
-    stream.preparing = waiting
-    actions: list[PlannerAction] = []
-    for (node, session, epoch), since in waiting.items():
-        late = now - since >= inventory.settings.prepare_timeout_s
-        if late and stream.binding.banned.get(node) != session:
-            stream.binding.banned[node] = session
-            text = f"{node} has not prepared epoch {epoch} within {inventory.settings.prepare_timeout_s:.0f} s"
-            actions.append(Log(logging.WARNING, f"{text}: it is left out until it restarts"))
-    return actions
-
-
 def decide(
     inventory: Inventory, name: StreamId, stream: PlannedStream, now: float, wall_ts: float, *, quick: bool = False
 ) -> list[PlannerAction]:
@@ -116,8 +99,8 @@ def _look_again(inventory: Inventory, stream: PlannedStream, now: float) -> Iter
         return
     if stream.published_at == now:
         yield now  # as soon as anything happens: from then on its nodes are expected to prepare it
-    for since in stream.preparing.values():
-        if now < (late := since + settings.prepare_timeout_s):
+    for (node, session, _), since in stream.preparing.items():
+        if now < (late := since + patience_s(settings.prepare_timeout_s, stream, node, session)):
             yield late
     if now < (patient := stream.published_at + settings.min_seconds_between_plans):
         yield patient
@@ -131,7 +114,8 @@ def _look_again(inventory: Inventory, stream: PlannedStream, now: float) -> Iter
 def _decided(
     inventory: Inventory, name: StreamId, stream: PlannedStream, now: float, wall_ts: float, *, quick: bool
 ) -> list[PlannerAction]:
-    actions = _refusals(inventory, name, stream) + _overdue(inventory, stream, now)
+    actions = _refusals(inventory, name, stream)
+    actions += overdue(inventory.registry.peers, inventory.settings.prepare_timeout_s, stream, now)
     if _waits_for_version(inventory, stream, now):
         return actions
     try:
@@ -192,7 +176,9 @@ def _waits_for_version(inventory: Inventory, stream: PlannedStream, now: float) 
     late = [
         node
         for node in before.members
-        if registry.peers.alive(node) and stream.binding.model not in registry.infos[node].models
+        if registry.peers.alive(node)
+        and (info := registry.infos.get(node)) is not None
+        and stream.binding.model not in info.models
     ]
     if late:
         inventory.agenda.at(now + VERSION_LOOK_S, stream.name)
@@ -270,6 +256,7 @@ def _publish(
         fetching += ", while the plan before runs on"
     registry, model = inventory.registry, stream.binding.model
     compared += registry.difference(model, best.nodes) + registry.undecoded(stream.binding, best.nodes)
+    compared += registry.replayed(best.nodes)
     plan = Plan(
         stream=name,
         epoch=_next_epoch(inventory, name, stream),
@@ -309,7 +296,7 @@ def _price_anew(
     assert plan is not None
     present = priced_today(inventory, stream, problem.graph, plan)
     compared, runner_up = problem.compared(present, priced_plans)
-    reason = f"{why}; {compared}"
+    reason = f"{why}; {compared}{inventory.registry.replayed(present.nodes)}"
     again = _with_interval(inventory, replace(plan, predicted=present.predicted, reason=reason, runner_up=runner_up))
     inventory.hold(stream, again)
     stream.drift_reasons, stream.priced_at = (), now

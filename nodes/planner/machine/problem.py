@@ -7,7 +7,7 @@ Pure, and without memory: whoever calls it keeps what was solved.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nodes.config.plan_request import PlanRequest, constraints_of
@@ -40,6 +40,11 @@ class PlanningProblem:
     graph: ModelGraph
     node_sets: Sequence[NodeSet]
     plan_request: PlanRequest
+
+    def __post_init__(self) -> None:
+        if not self.plan_request.codecs:
+            uncoded = [replace(c, costs=replace(c.costs, fixed={})) for c in self.node_sets]
+            object.__setattr__(self, "node_sets", uncoded)  # a frozen value, made once
 
     def priced_plans(self, forced: Placement | None = None, tiles: Tiling | None = None) -> Sequence[PricedPlan]:
         """The best plans on combinations of nodes, the cheapest first, exact ones made when they are looked at.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from nodes.config.replay_section import REPLAY
 from nodes.planner.costs.block_seconds import BlockSeconds, Estimate
 from nodes.planner.costs.node_costs import NodeCosts
 from nodes.planner.costs.snapshot import NodeSnapshot
@@ -67,17 +68,33 @@ class Registry:
 
     def learn_info(self, info: NodeInfo) -> str:
         """Take what a node says it can do; returns what is wrong with it, empty if nothing is."""
-        before = self.infos.get(info.node)
+        self._drop_info(info.node)
         self.infos[info.node] = info
-        if before is not None:
-            self._by_tier[before.tier, before.is_worker].remove(before.node)
-        for name in before.streams if before is not None else ():
-            self._owners[name].discard(info.node)
         for name in info.streams:
             self._owners.setdefault(name, set()).add(info.node)
         insort(self._by_tier.setdefault((info.tier, info.is_worker), []), info.node)
         self._remarks.clear()
         return self.blocks.learn_speed(info)
+
+    def _drop_info(self, node: NodeId) -> None:
+        before = self.infos.pop(node, None)
+        if before is not None:
+            self._by_tier[before.tier, before.is_worker].remove(node)
+            for name in before.streams:
+                self._owners[name].discard(node)
+
+    def forget(self, node: NodeId) -> bool:
+        """Drop what a node that is gone for good said of itself; returns False for one that is alive or not known."""
+        if not self.peers.forget(node):
+            return False
+        self._drop_info(node)
+        self.blocks.forget(node)
+        self.learned.first.pop(node, None)
+        self.silent -= {node}
+        for seen in self._epochs_seen.values():
+            seen.pop(node, None)
+        self._remarks.clear()
+        return True
 
     def learn_state(self, state: NodeState) -> bool:
         """Take a node's state; returns whether it says something new."""
@@ -148,6 +165,11 @@ class Registry:
         info = self.infos.get(node)
         return info is not None and info.tier == tier.label and not info.is_worker
 
+    def is_there(self, node: NodeId) -> bool:
+        """True when the node is alive, in the process that introduced itself."""
+        info = self.infos.get(node)
+        return self.peers.alive(node) and info is not None and self.peers.states[node].session == info.session
+
     def why_unusable(self, stream: StreamBinding, node: NodeId) -> str:
         """The reason that the node cannot serve the stream at present, empty if it can."""
         state, info = self.peers.states.get(node), self.infos.get(node)
@@ -175,9 +197,9 @@ class Registry:
         return why or ("" if is_there else f"{node} is no node of the {tier.label} any more")
 
     def is_banned(self, stream: StreamBinding, node: NodeId) -> bool:
-        """True when the node's present process refused a plan of the stream, or never prepared it."""
+        """True when the node's present process refused a plan of the stream, or has not prepared it yet."""
         state = self.peers.states.get(node)
-        return state is not None and stream.banned.get(node) == state.session and node != stream.device
+        return state is not None and stream.is_left_out(node, state.session) and node != stream.device
 
     def why_no_tiles(self, stream: StreamBinding, node: NodeId) -> str:
         """The reason that a worker must not keep its tiles under a plan; empty if it may, or is only lost."""
@@ -283,8 +305,9 @@ class Registry:
         for tier, node in plan.nodes.items():
             basis = self.blocks.basis(node, stream.model, plan.digest)
             if basis is not None:
-                factor = self.learned.factor(node, stream.model, basis)
-                seconds[tier] = factor * self.blocks.stage_seconds(basis, plan, tier)
+                foreseen = self.blocks.stage_seconds(basis, plan, tier)
+                seconds[tier] = self.learned.factor(node, stream.model, basis) * foreseen.network
+                seconds[tier] += self.learned.input_factor(node) * foreseen.input
         return StreamLoad(plan, rate_hz, seconds)
 
     def seconds(self, stream: StreamBinding, snapshot: NodeSnapshot) -> tuple[float, ...]:
@@ -292,8 +315,7 @@ class Registry:
         digest = self._digest(stream) or ""
         graph = self.graphs.get(digest)
         work = stream.ratios.frame_work(graph) if graph is not None else 1.0
-        foreseen, slowness = self.blocks.foreseen(snapshot.basis, digest, work), snapshot.slowness
-        return tuple([slowness * seconds for seconds in foreseen])
+        return snapshot.seconds(self.blocks.foreseen(snapshot.basis, digest, work), graph)
 
     def costs(
         self,
@@ -338,6 +360,12 @@ class Registry:
             return ""
         both = f"{info.node} has {info.picture_libraries or 'none'}, {device.node} {device.picture_libraries or 'none'}"
         return f"{info.node} makes other bits of a picture than {device.node} and does not decode frames ({both})"
+
+    def replayed(self, nodes: Mapping[Tier, str]) -> str:
+        """A word on nodes that wait recorded seconds instead of computing, to be added to a reason; empty for none."""
+        known = (self.infos.get(NodeId(node)) for node in nodes.values())
+        is_replay = any(info.engine == REPLAY for info in known if info is not None)
+        return "; a replay: nodes wait recorded seconds and compute nothing" if is_replay else ""
 
     def undecoded(self, stream: StreamBinding, nodes: Mapping[Tier, str]) -> str:
         """Which of a plan's nodes decode no frames and why, to be added to its reason; empty if there are none."""

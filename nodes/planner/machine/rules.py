@@ -7,14 +7,15 @@ import math
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.solving import priced_today, workers_of
 from nodes.planner.machine.stream import Assignment, PlannedStream, assignment, fits
-from nodes.protocol.messages import LifeState
 from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import PricedPlan
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
 
 LOST_GRACE_S = 0.5
-"""A broker that shuts down sends everybody's will: a moment later it is gone itself, and its nodes are not."""
+"""A broker that shuts down sends everybody's will: a moment later it is gone itself, and its nodes are not. And what
+somebody else says in a node's name the node puts right, as fast.
+"""
 
 
 def is_refused_by_device(inventory: Inventory, stream: PlannedStream, assignment: Assignment) -> bool:
@@ -35,10 +36,9 @@ def fallback_of(inventory: Inventory, stream: PlannedStream, graph: ModelGraph) 
 
 
 def may_only_blink(inventory: Inventory, node: NodeId, now: float) -> bool:
-    """True when the node was lost less than LOST_GRACE_S ago, so that it may be back in a moment."""
-    state = inventory.registry.peers.states.get(node)
+    """True when the node has left or restarted less than LOST_GRACE_S ago, so that it may be back in a moment."""
     just_lost = now - inventory.lost_at.get(node, -math.inf) < LOST_GRACE_S
-    return state is not None and state.state is LifeState.LOST and just_lost
+    return just_lost and not inventory.registry.is_there(node)
 
 
 def estimated_nodes(inventory: Inventory, stream: PlannedStream) -> list[NodeId]:

@@ -60,13 +60,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class SendTensor:
-    """Publish one tensor of the cut, once for all its readers, coded as the plan says."""
+    """Publish one tensor of the cut, once for all its readers, coded as the plan says.
+
+    `reader` is the only one, None where there are several.
+    """
 
     key: FrameKey
     tensor: int
     array: Array
     trace: Trace
     codec: str = NONE
+    reader: NodeId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,11 @@ class SendTile:
     array: Array
     trace: Trace = ()
 
+    @property
+    def reader(self) -> NodeId:
+        """The only one."""
+        return self.worker
+
 
 @dataclass(frozen=True, slots=True)
 class SendOutput:
@@ -88,6 +97,7 @@ class SendOutput:
     tensor: int
     array: Array
     trace: Trace
+    reader: NodeId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,12 @@ class Epoch:
     phase: Phase = Phase.WAITING
     reason: str = ""
 
+    def only_reader(self, tensor: int) -> NodeId | None:
+        """The node that reads a tensor which this node sends; None for several."""
+        placement = self.plan.placement
+        tiers = {placement[block] for block in self.graph.consumers[tensor]} - {placement[self.graph.producer[tensor]]}
+        return self.plan.nodes[tiers.pop()] if len(tiers) == 1 else None
+
 
 @dataclass(slots=True)
 class _Stream:
@@ -66,6 +72,8 @@ class _Stream:
     seen_ts: float = 0.0
     epochs: dict[int, Epoch] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
+    lacking: Plan | None = None
+    """The newest plan, while this node has not its model."""
     jobs: list[Epoch] = field(default_factory=list)
     """Epochs being prepared, in order, though some may have been let go or replaced since."""
 
@@ -73,6 +81,12 @@ class _Stream:
     def newest_allowed(self) -> int:
         """The highest epoch that a next plan may have."""
         return self.seen + EPOCHS_AHEAD if self.seen else MOST_FIRST_EPOCH
+
+    @property
+    def preparing(self) -> list[int]:
+        """Epochs that are being prepared or wait to be, those that were let go meanwhile too, in order."""
+        waiting = {epoch for epoch, held in self.epochs.items() if held.phase is Phase.WAITING}
+        return sorted(waiting | {job.plan.epoch for job in self.jobs})
 
 
 class EpochTable:
@@ -95,6 +109,7 @@ class EpochTable:
                 seen=stream.seen,
                 ready=tuple(e for e, held in stream.epochs.items() if held.phase is Phase.READY),
                 refused=dict(stream.refused),
+                preparing=tuple(stream.preparing),
             )
             for name, stream in self._streams.items()
         }
@@ -112,18 +127,31 @@ class EpochTable:
         replaced = stream.epochs.pop(plan.epoch, None)
         actions: list[Action] = [Release(plan.stream, plan.epoch)] if replaced else []
         stream.seen, stream.seen_ts = plan.epoch, plan.created_ts
-        stream.refused = {}
+        return actions + self._take_part(stream, plan)
+
+    def model_arrived(self) -> list[Action]:
+        """Take part in plans that were refused for want of a model that is here now."""
+        return [
+            action
+            for stream in self._streams.values()
+            if stream.lacking is not None and stream.lacking.model in self._graphs
+            for action in self._take_part(stream, stream.lacking)
+        ]
+
+    def _take_part(self, stream: _Stream, plan: Plan) -> list[Action]:
+        stream.refused, stream.lacking = {}, None
         if self._me not in plan.members:
-            return actions
+            return []
+        stream.lacking = plan if plan.model not in self._graphs else None
         try:
             graph = self._own_graph(plan)
         except (PlanError, DigestMismatch) as error:
-            return actions + self._refuse(stream, plan, str(error))
+            return self._refuse(stream, plan, str(error))
         tier = plan.tier_of(self._me)
         stage = next((stage for stage in plan.stages(graph) if stage.tier is tier), None)
         tiled = plan.tiled_stage(graph) if tier in (None, Tier.EDGE) else None
         stream.epochs[plan.epoch] = Epoch(plan, graph, stage, tiled)
-        return actions + self._prepare_next(stream)
+        return self._prepare_next(stream)
 
     def why_not(self, plan: Plan) -> str:
         """The reason to ignore a plan, empty if there is none."""

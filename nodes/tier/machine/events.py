@@ -61,6 +61,13 @@ class PeerAppliedArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerForgotten:
+    """A node's state was cleared on the broker: a person has it forgotten, since it is gone for good."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
 class TensorArrived:
     """A whole tensor for one of this node's segments; of a tile, its region."""
 
@@ -115,13 +122,14 @@ class FrameOffered:
     """A frame came from the stream's topic or source; `pending_frame` is the shell's handle on it.
 
     A `live` frame may be dropped for a fresher one while it has not entered. One that an earlier process had taken
-    comes with its `sequence` of then; None takes the next.
+    comes with its `sequence` of then; None takes the next. `publisher` is where its answer goes, "" for nowhere.
     """
 
     stream: StreamId
     pending_frame: Any
     live: bool = False
     sequence: int | None = None
+    publisher: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +200,7 @@ Event: TypeAlias = (
     | PrepareFailed
     | PeerStateArrived
     | PeerAppliedArrived
+    | PeerForgotten
     | TensorArrived
     | SegmentRan
     | SegmentFailed

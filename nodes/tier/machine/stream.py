@@ -54,7 +54,7 @@ class Frame:
 
     `attempts_before` are set aside for an earlier process of this device: what it sent is not to be taken for ours.
     `submitted` has the plan of each attempt, the newest `MOST_ATTEMPTS` of them. `inputs` are those of `model`, of
-    which another version may want others.
+    which another version may want others. `disturbed_at` is since when a node on its way is not what it was.
     """
 
     pending_frame: Any
@@ -67,6 +67,7 @@ class Frame:
     attempt: int = 0
     submitted_at: float = 0.0
     incarnation: dict[NodeId, Incarnation | None] = field(default_factory=dict)
+    disturbed_at: float | None = None
     submitted: dict[int, Plan] = field(default_factory=dict)
     outputs: dict[int, Array] = field(default_factory=dict)
     trace: Trace = ()
@@ -98,6 +99,7 @@ class StreamOwner:
         self.active: int | None = None
         self.open: dict[int, Frame] = {}
         self.backlog: deque[FrameOffered] = deque()
+        self._last_publisher = ""
 
     def applied(self, own: StreamApplied) -> StreamApplied:
         """The state to announce of the stream: this node's readiness, and the epochs that other nodes must keep."""
@@ -118,8 +120,7 @@ class StreamOwner:
     def frame_offered(self, event: FrameOffered) -> list[Action]:
         """Queue a frame that wants to enter; a live one that still waits gives way to it."""
         stale = [waiting for waiting in self.backlog if waiting.live and event.live]
-        for waiting in stale:
-            self.backlog.remove(waiting)
+        self.backlog = deque(waiting for waiting in self.backlog if not (waiting.live and event.live))
         self.backlog.append(event)
         drops: list[Action] = [DropFrame(self.settings.stream, waiting.pending_frame) for waiting in stale]
         return drops + [self._count("dropped_at_source_total") for _ in stale]
@@ -262,7 +263,7 @@ class StreamOwner:
     def _admit(self, now: float) -> list[Action]:
         actions: list[Action] = []
         while self.backlog and len(self.open) < self.settings.window:
-            offered = self.backlog.popleft()
+            offered = self._next_offered()
             sequence, before = offered.sequence, 0
             if sequence is None:
                 sequence = self._next_sequence
@@ -276,12 +277,31 @@ class StreamOwner:
             actions += [DecodeFrame(self.settings.stream, sequence, frame.pending_frame, model), self._count(entered)]
         return actions
 
+    def _next_offered(self) -> FrameOffered:
+        """Take the frame that has waited longest of those that are not the last one's publisher's, if there are any.
+
+        So one that sends more than its share makes nobody wait but itself.
+        """
+        others = (at for at, offered in enumerate(self.backlog) if offered.publisher != self._last_publisher)
+        at = next(others, 0)
+        offered = self.backlog[at]
+        del self.backlog[at]
+        self._last_publisher = offered.publisher
+        return offered
+
     def _hasten_disturbed(self, now: float) -> None:
-        """A frame whose way led through a node that has left or restarted since will not come back by itself."""
+        """A frame whose way led through a node that has left or restarted since will not come back by itself.
+
+        Where the node says within a moment that it has not, somebody else had said so in its name.
+        """
         for frame in self.open.values():
             plan = self._plans.get(frame.epoch)
-            if plan is not None and frame.incarnation != self._incarnations(plan):
-                frame.due_at = min(frame.due_at, now + GRACE_S)
+            if plan is None or frame.incarnation == self._incarnations(plan):
+                frame.disturbed_at = None
+            elif frame.disturbed_at is None:
+                frame.disturbed_at = now
+            elif now >= frame.disturbed_at + GRACE_S:
+                frame.due_at = min(frame.due_at, now)
 
     def _submit_due(self, now: float) -> list[Action]:
         assert self.active is not None
@@ -310,7 +330,7 @@ class StreamOwner:
         frame.submitted[frame.attempt] = plan
         if len(frame.submitted) > MOST_ATTEMPTS:
             del frame.submitted[min(frame.submitted)]
-        frame.incarnation = self._incarnations(plan)
+        frame.incarnation, frame.disturbed_at = self._incarnations(plan), None
         frame.due_at = now + self._timeout_s(plan, frame.attempt - frame.attempts_before)
         return Run(self._key(sequence, frame), frame.inputs, (), frame.decode_seconds)
 

@@ -78,10 +78,8 @@ class TierMachine:
                 return self._model_arrived(event)
             case ev.Prepared() | ev.PrepareFailed():
                 return self.epochs.prepared(event)
-            case ev.PeerStateArrived():
-                return self._peer_state_arrived(event)
-            case ev.PeerAppliedArrived():
-                return self._peer_applied_arrived(event)
+            case ev.PeerStateArrived() | ev.PeerAppliedArrived() | ev.PeerForgotten():
+                return self._peer_event(event)
             case ev.TensorArrived():
                 return self._tensor_arrived(event)
             case ev.SegmentRan():
@@ -154,7 +152,7 @@ class TierMachine:
         self._graphs[event.name] = event.graph
         for stream in event.streams:
             self.owners[stream].model = event.name
-        return []
+        return self.epochs.model_arrived()
 
     def _plan_arrived(self, event: ev.PlanArrived) -> list[Action]:
         if why_not := self.epochs.why_not(event.plan):
@@ -168,6 +166,17 @@ class TierMachine:
         if held is not None and event.plan.device != self.me:
             actions += self.epochs.let_go(event.plan.device, event.plan.stream, held)
         return actions
+
+    def _peer_event(self, event: ev.PeerStateArrived | ev.PeerAppliedArrived | ev.PeerForgotten) -> list[Action]:
+        match event:
+            case ev.PeerStateArrived():
+                return self._peer_state_arrived(event)
+            case ev.PeerAppliedArrived():
+                return self._peer_applied_arrived(event)
+            case ev.PeerForgotten():
+                self.peers.forget(event.node)
+                return []
+        assert_never(event)
 
     def _peer_state_arrived(self, event: ev.PeerStateArrived) -> list[Action]:
         state = event.state
@@ -207,7 +216,7 @@ class TierMachine:
             return self.tile_gathers.begin(held, event, now)
         assert held.stage is not None
         actions: list[Action] = [
-            SendTensor(event.key, t, event.outputs[t], event.trace, held.plan.codecs.get(t, NONE))
+            SendTensor(event.key, t, event.outputs[t], event.trace, held.plan.codecs.get(t, NONE), held.only_reader(t))
             for t in held.stage.sends
         ]
         for tensor in held.stage.results:
@@ -215,14 +224,15 @@ class TierMachine:
                 output = ev.OutputArrived(event.key, self.me, tensor, event.outputs[tensor], event.trace)
                 actions += self._output_event(output, now)
             else:
-                actions.append(SendOutput(event.key, tensor, event.outputs[tensor], event.trace))
+                actions.append(SendOutput(event.key, tensor, event.outputs[tensor], event.trace, held.plan.device))
         return actions
 
     def _tile_ran(self, held: Epoch, event: ev.SegmentRan, now: float) -> list[Action]:
         assert held.tiled is not None
         output = held.tiled.stack.output
         if held.stage is None:
-            return [SendOutput(event.key, output, event.outputs[output], event.trace)]
+            coordinator = held.plan.nodes[Tier.EDGE]
+            return [SendOutput(event.key, output, event.outputs[output], event.trace, coordinator)]
         return self.tile_gathers.arrived(ev.TileArrived(event.key, self.me, event.outputs[output], event.trace), now)
 
     def _segment_failed(self, event: ev.SegmentFailed, now: float) -> list[Action]:

@@ -145,15 +145,16 @@ def _link_row(link: Mapping[str, Any]) -> tuple[str, ...]:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return (
         f"  ↓ {link['to']}",
-        plain(f"{nbytes(link['nbytes'])}{_coded(link)}: {', '.join(names[:NAMES_SHOWN])}{more}"),
+        plain(f"{nbytes(link['nbytes'])}{_how(link)}: {', '.join(names[:NAMES_SHOWN])}{more}"),
         milliseconds(link["predicted_seconds"]),
         milliseconds(link["measured_seconds_p50"]),
     )
 
 
-def _coded(link: Mapping[str, Any]) -> str:
-    """By which codecs, and how many times fewer than the tensors have; empty where they go as they are."""
-    return f" ({link['ratio']:.2g}x fewer, {', '.join(link['codecs'])})" if link["codecs"] else ""
+def _how(link: Mapping[str, Any]) -> str:
+    """Words on a link's bytes: if they go directly, by which codecs, and how many times fewer than the tensors have."""
+    direct = " direct" if link["direct"] else ""
+    return direct + (f" ({link['ratio']:.2g}x fewer, {', '.join(link['codecs'])})" if link["codecs"] else "")
 
 
 def _answer(plan: Mapping[str, Any]) -> str:

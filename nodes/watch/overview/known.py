@@ -100,7 +100,7 @@ class Known:
             "differing_digests": differing,
             "active_epoch": active,
             "newest_epoch": newest.epoch if newest else None,
-            "active": running and record.describe(running, self.graphs.get(running.digest)),
+            "active": running and self._described(running, record),
             "coming": coming,
             "frames_per_second": record.rate_hz(now, since),
             **record.seen_json(active, now),
@@ -178,6 +178,15 @@ class Known:
             return "interrupted" if self._absences(device, plan) else RUNNING
         return str(coming["state"]) if coming else "no_plan"
 
+    def _described(self, plan: Plan, record: StreamRecord) -> dict[str, Any]:
+        """A plan; its links say whether tensors go directly, as their sender has it."""
+        described = record.describe(plan, self.graphs.get(plan.digest))
+        nodes = {tier.label: node for tier, node in plan.nodes.items()}
+        for link in described["links"]:
+            telemetry = self._record(nodes[link["from"]]).telemetry
+            link["direct"] = telemetry.get(f"direct.{nodes[link['to']]}.stands") == 1
+        return described
+
     def _coming_json(self, plan: Plan, record: StreamRecord) -> dict[str, Any]:
         """A plan that is published and not active: how far each of its nodes is."""
         nodes, refused = {}, {}
@@ -189,7 +198,7 @@ class Known:
                 nodes[node], refused[node] = "refused", held.refused[plan.epoch]
             else:
                 nodes[node] = "ready" if held is not None and plan.epoch in held.ready else "preparing"
-        described = record.describe(plan, self.graphs.get(plan.digest))
+        described = self._described(plan, record)
         return {**described, "state": "refused" if refused else "preparing", "nodes": nodes, "refused": refused}
 
 

@@ -5,6 +5,7 @@ import { share } from './format.js';
 
 const MOST_BOXES = 300;
 const HUES = 12;
+const [SATURATION, LIGHTNESS] = [0.95, 0.72];
 
 /** What the result says, in a few words. */
 export function answerWords(raw) {
@@ -70,7 +71,17 @@ function caption(context, words, left, top, colour) {
 }
 
 function colourOf(label) {
-  return `hsl(${(hash(label) % HUES) * (360 / HUES)} 95% 72%)`;
+  return `rgb(${labelRgb(label).join(' ')})`;
+}
+
+/** A label's colour as red, green and blue from 0 to 255; equal labels have equal colours. */
+export function labelRgb(label) {
+  const hue = (hash(label) % HUES) * (360 / HUES);
+  const channel = (n) => {
+    const k = (n + hue / 30) % 12;
+    return Math.round(255 * (LIGHTNESS - SATURATION * Math.min(LIGHTNESS, 1 - LIGHTNESS) * Math.max(-1, Math.min(k - 3, 9 - k, 1))));
+  };
+  return [channel(0), channel(8), channel(4)];
 }
 
 function hash(label) {

@@ -17,7 +17,7 @@ class App {
     this.settings = settings;
     this.state = new PipelineState(settings);
     this.connection = new Connection(settings, {
-      onMessage: (topic, payload) => this.learn(topic, payload),
+      onMessage: (topic, payload, correlation) => this.learn(topic, payload, correlation),
       onStatus: (status) => this.status(status),
     });
     this.page = null;
@@ -40,9 +40,9 @@ class App {
     return clockS();
   }
 
-  learn(topic, payload) {
+  learn(topic, payload, correlation) {
     this.state.learn(topic, payload, clockS());
-    this.page?.learn?.(topic, payload);
+    this.page?.learn?.(topic, payload, correlation);
     this.wantDraw();
   }
 

@@ -11,7 +11,7 @@ export class RequestFailed extends Error {}
 
 export class Connection {
   /**
-   * `onMessage(topic, payload)` with topics relative to the pipeline; `onStatus({state, why})` with state `up`, `wait`
+   * `onMessage(topic, payload, correlation)` with topics relative to the pipeline; `onStatus({state, why})` with state `up`, `wait`
    * or `down`.
    */
   constructor(settings, { onMessage, onStatus }) {
@@ -35,7 +35,7 @@ export class Connection {
       createWebsocket: (address, protocols) => this.websocket(address, protocols),
     });
     this.client.on('connect', () => this.connected());
-    this.client.on('message', (topic, payload) => this.message(topic, payload));
+    this.client.on('message', (topic, payload, packet) => this.message(topic, payload, packet.properties?.correlationData));
     this.client.on('close', () => this.closed());
     this.client.on('error', (error) => {
       if (typeof error.code === 'number') this.why = `the broker refuses the connection: ${REFUSALS[error.code] ?? `reason ${error.code}`}`;
@@ -66,9 +66,9 @@ export class Connection {
     this.onStatus({ state: 'down', why: this.why });
   }
 
-  message(topic, payload) {
+  message(topic, payload, correlation) {
     if (topic === this.replyTopic) this.answered(payload);
-    else if (topic.startsWith(this.settings.prefix)) this.onMessage(topic.slice(this.settings.prefix.length), payload);
+    else if (topic.startsWith(this.settings.prefix)) this.onMessage(topic.slice(this.settings.prefix.length), payload, correlation);
   }
 
   /** Also listen to a topic, for as long as it is shown. */

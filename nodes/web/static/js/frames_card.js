@@ -2,8 +2,10 @@
 
 import { answerWords, drawAnswer } from './answers.js';
 import { object, text, whole } from './checked.js';
+import { drawClassMap, readClassMap } from './class_map.js';
+import { paintNode } from './colours.js';
 import { card, el, KeyedList, setAttribute, setHidden, setText } from './dom.js';
-import { ago, clock, count, seconds, tierName } from './format.js';
+import { ago, clock, count, seconds } from './format.js';
 import { waterfall } from './waterfall.js';
 
 const CANVAS = { width: 320, height: 240 };
@@ -24,19 +26,19 @@ class FrameTile {
     this.node = el('button', { type: 'button', class: 'frame', onclick: () => onChoose(this.frame) }, this.canvas, el('span', { class: 'words' }, this.title, this.words, this.time));
   }
 
-  update({ frame, preview, isChosen }) {
+  update({ frame, preview, map, isChosen }) {
     this.frame = frame;
     setAttribute(this.node, 'aria-pressed', String(isChosen));
     setText(this.title, `Frame ${count(frame.sequence)}`);
     setText(this.words, frame.ok ? answerWords(frame.raw) : frame.error);
     setText(this.time, seconds(frame.seconds));
     setHidden(this.canvas, preview === undefined);
-    if (preview === undefined || preview === this.drawn) return;
-    this.drawn = preview;
-    this.draw(frame, preview);
+    if (preview === undefined || (preview === this.drawn && map === this.drawnMap)) return;
+    [this.drawn, this.drawnMap] = [preview, map];
+    this.draw(frame, preview, map);
   }
 
-  async draw(frame, preview) {
+  async draw(frame, preview, map) {
     try {
       const picture = await createImageBitmap(new Blob([preview.jpeg], { type: 'image/jpeg' }));
       const scale = Math.min(CANVAS.width / picture.width, CANVAS.height / picture.height);
@@ -45,7 +47,9 @@ class FrameTile {
       const context = this.canvas.getContext('2d');
       context.drawImage(picture, 0, 0, this.canvas.width, this.canvas.height);
       picture.close();
-      drawAnswer(context, frame.raw, this.canvas.width / preview.width, this.canvas.height / preview.height);
+      const [x, y] = [this.canvas.width / preview.width, this.canvas.height / preview.height];
+      if (map) await drawClassMap(context, map, frame.raw, x, y);
+      drawAnswer(context, frame.raw, x, y);
     } catch {
       setHidden(this.canvas, true);
     }
@@ -57,6 +61,7 @@ export class FramesCard {
     const { node, note } = card('Newest frames');
     Object.assign(this, { app, id, node, note, chosen: null, isHeld: false });
     this.topic = `preview/${id}`;
+    this.mapTopic = `output/${id}/map`;
     this.grid = el('div', { class: 'frames' });
     this.empty = el('p', { class: 'empty' }, 'No frame has been answered while this page was open.');
     this.hold = el('button', { type: 'button', class: 'small', 'aria-pressed': 'false', onclick: () => this.toggle() }, 'Hold');
@@ -69,18 +74,19 @@ export class FramesCard {
   }
 
   open() {
-    this.app.connection.follow(this.topic);
+    for (const topic of [this.topic, this.mapTopic]) this.app.connection.follow(topic);
   }
 
   close() {
-    this.app.connection.unfollow(this.topic);
+    for (const topic of [this.topic, this.mapTopic]) this.app.connection.unfollow(topic);
   }
 
-  learn(topic, payload) {
-    if (topic !== this.topic) return;
+  learn(topic, payload, correlation) {
+    if (topic !== this.topic && topic !== this.mapTopic) return;
+    const stream = this.app.state.streams.get(this.id);
     try {
-      const preview = readPreview(payload);
-      this.app.state.streams.get(this.id)?.learnPreview(preview);
+      if (topic === this.topic) stream?.learnPreview(readPreview(payload));
+      else stream?.learnMap(readClassMap(payload, correlation));
     } catch (error) {
       this.app.state.note(topic, text(error.message, 200));
     }
@@ -108,7 +114,7 @@ export class FramesCard {
     const age = latest?.ts ? Math.max(0, Date.now() / 1000 - latest.ts) : null;
     setText(this.note, latest ? `the newest ${age === null ? '' : ago(age)}` : '');
     const shown = this.chosen ?? latest;
-    this.list.update(frames.map((frame) => ({ frame, preview: stream.previews.get(frame.sequence), isChosen: frame.sequence === shown?.sequence })), ({ frame }) => frame.sequence);
+    this.list.update(frames.map((frame) => ({ frame, preview: stream.previews.get(frame.sequence), map: stream.maps.get(frame.sequence), isChosen: frame.sequence === shown?.sequence })), ({ frame }) => frame.sequence);
     setText(this.pictures, frames.length && stream.previews.size === 0 ? 'Pictures are shown where the stream has `preview: true` in the configuration.' : '');
     if (shown) this.show(shown);
   }
@@ -121,7 +127,9 @@ export class FramesCard {
       const bar = el('i', { class: lane.isWait ? 'waits' : '' });
       bar.style.left = `${lane.from * 100}%`;
       bar.style.width = `${Math.max(0, lane.to - lane.from) * 100}%`;
-      return el('tr', { 'data-tier': tierName(lane.tier) }, el('td', {}, lane.label), el('td', { class: 'num' }, seconds(lane.seconds)), el('td', { class: 'lane', 'aria-hidden': 'true' }, bar));
+      const row = el('tr', {}, el('td', {}, lane.label), el('td', { class: 'num' }, seconds(lane.seconds)), el('td', { class: 'lane', 'aria-hidden': 'true' }, bar));
+      paintNode(row, this.app.state, lane.node, lane.tier);
+      return row;
     }));
   }
 }

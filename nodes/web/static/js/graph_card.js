@@ -1,7 +1,8 @@
 // The network's graph, coloured by the nodes that run its blocks, with what crosses between them and its bytes.
 
+import { paintNode } from './colours.js';
 import { card, el, setAttribute, setHidden, setText, svg } from './dom.js';
-import { bytes, count, tierName } from './format.js';
+import { bytes, count } from './format.js';
 import { placementOf } from './graph_state.js';
 
 const BLOCK = { width: 150, height: 22 };
@@ -96,9 +97,10 @@ export class GraphCard {
         this.app.wantDraw();
       }, () => setText(this.empty, 'The graph could not be placed.'));
     }
-    if (this.layout && plan !== this.plan) {
+    const { places } = this.app.state;
+    if (this.layout && (plan !== this.plan || places !== this.places)) {
       const isFirst = this.plan === null;
-      this.plan = plan;
+      [this.plan, this.places] = [plan, places];
       this.paint(plan, graph);
       if (isFirst) requestAnimationFrame(() => this.showCut());
     }
@@ -112,13 +114,15 @@ export class GraphCard {
       svg('rect', { x: x - BLOCK.width / 2, y: y - BLOCK.height / 2, width: BLOCK.width, height: BLOCK.height, rx: 4 }),
       svg('text', { x, y: y + 4 }, shorten(graph.blocks[i].name))));
     this.labels = svg('g');
-    this.layer.replaceChildren(svg('g', {}, this.lines), svg('g', {}, this.boxes), this.labels);
+    this.bars = svg('g', { class: 'workers' });
+    this.layer.replaceChildren(svg('g', {}, this.lines), svg('g', {}, this.boxes), this.bars, this.labels);
   }
 
   paint(plan, graph) {
     const { tiers, nodes } = placementOf(graph, plan);
     this.nodes = nodes;
-    this.boxes.forEach((box, i) => setAttribute(box, 'data-tier', tierName(tiers[i])));
+    this.boxes.forEach((box, i) => paintNode(box, this.app.state, nodes[i], tiers[i]));
+    this.shareOut(plan.tiles);
     const seen = new Set();
     const labels = [];
     this.cutAt = null;
@@ -136,6 +140,20 @@ export class GraphCard {
     this.labels.replaceChildren(...labels);
   }
 
+  /** Under each block of a stack in tiles, a bar in the colours of the workers that share it. */
+  shareOut(tiles) {
+    const workers = tiles ? [...new Set(tiles.workers)] : [];
+    const isShared = (i) => tiles && i >= tiles.first && i <= tiles.last && this.boxes[i].dataset.tier === 'edge';
+    const bars = this.layout.places.flatMap(([x, y], i) => (isShared(i) ? workers.map((worker, place) => {
+      const width = BLOCK.width / workers.length;
+      const bar = svg('rect', { class: 'worker', x: x - BLOCK.width / 2 + place * width, y: y + BLOCK.height / 2 - 5, width, height: 5 });
+      paintNode(bar, this.app.state, worker);
+      return bar;
+    }) : []));
+    this.bars.replaceChildren(...bars);
+    this.workers = (i) => (isShared(i) ? workers : []);
+  }
+
   tell(box) {
     if (!box || !this.graph) return;
     const block = this.graph.blocks[Number(box.dataset.block)];
@@ -143,7 +161,12 @@ export class GraphCard {
     this.chosen?.classList.remove('chosen');
     this.chosen = box;
     box.classList.add('chosen');
-    setText(this.about, `${block.index}: ${block.name}, ${block.kind}, on ${this.nodes?.[block.index] || 'no node'}; ${shapes.join(', ')}${block.macs ? `; ${count(Math.round(block.macs / 1e6))} M multiply-adds` : ''}`);
+    setText(this.about, `${block.index}: ${block.name}, ${block.kind}, on ${this.nodes?.[block.index] || 'no node'}${this.sharedBy(block.index)}; ${shapes.join(', ')}${block.macs ? `; ${count(Math.round(block.macs / 1e6))} M multiply-adds` : ''}`);
+  }
+
+  sharedBy(i) {
+    const workers = this.workers?.(i) ?? [];
+    return workers.length ? `, in tiles on ${workers.join(', ')}` : '';
   }
 
   size() {

@@ -38,12 +38,12 @@ class Remembered {
 }
 
 class Entry {
-  constructor(entry) {
+  constructor(app, entry) {
     this.title = el('b');
     this.mark = el('span', { class: 'note' });
     this.when = el('span', { class: 'when' });
     this.reason = el('p', { class: 'note' });
-    this.path = el('div', { class: 'path' }, pathOf(entry));
+    this.path = el('div', { class: 'path' }, pathOf(entry, app.state));
     this.node = el('li', {}, el('div', { class: 'row' }, this.title, this.path, this.when, this.mark), this.reason);
   }
 
@@ -65,7 +65,7 @@ export class HistoryCard {
     this.empty = el('p', { class: 'empty' }, 'No plan has been seen yet.');
     const rows = el('ol', { class: 'history', tabindex: '0', 'aria-label': 'Epochs, newest first' });
     node.append(rows, this.empty);
-    this.list = new KeyedList(rows, (entry) => new Entry(entry));
+    this.list = new KeyedList(rows, (entry) => new Entry(app, entry));
     this.shown = '';
   }
 

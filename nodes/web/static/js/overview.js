@@ -1,7 +1,8 @@
 // The first view: all streams, and all nodes by tier.
 
+import { paintNode } from './colours.js';
 import { card, el, KeyedList, setAttribute, setText, svg } from './dom.js';
-import { ago, bytes, count, mood, rate, seconds, secondsRange, share, tierName, UNKNOWN, words } from './format.js';
+import { ago, bytes, count, mood, rate, seconds, secondsRange, share, UNKNOWN, words } from './format.js';
 
 const SPARK_POINTS = 60;
 
@@ -23,8 +24,12 @@ function headings(...names) {
 }
 
 /** The nodes of a plan, in the order that a frame passes them. */
-export function pathOf(plan) {
-  const parts = plan.stages.map((stage) => el('span', { class: 'chip', 'data-tier': tierName(stage.tier) }, stage.node));
+export function pathOf(plan, state) {
+  const parts = plan.stages.map((stage) => {
+    const chip = el('span', { class: 'chip' }, stage.node);
+    paintNode(chip, state, stage.node, stage.tier);
+    return chip;
+  });
   return parts.flatMap((part, i) => (i ? [el('span', { class: 'arrow', 'aria-label': 'then' }, '→'), part] : [part]));
 }
 
@@ -52,9 +57,9 @@ class StreamRow {
     const plan = active ?? coming;
     setState(this.state, life);
     setText(this.model, state.modelOf(stream));
-    if (plan !== this.shownPlan) {
-      this.shownPlan = plan;
-      this.path.replaceChildren(...(plan ? pathOf(plan) : [el('span', { class: 'note' }, 'no plan yet')]));
+    if (plan !== this.shownPlan || state.places !== this.shownPlaces) {
+      [this.shownPlan, this.shownPlaces] = [plan, state.places];
+      this.path.replaceChildren(...(plan ? pathOf(plan, state) : [el('span', { class: 'note' }, 'no plan yet')]));
     }
     setText(this.parts.rate, rate(stream.now?.rate));
     setText(this.parts.p50, seconds(stream.now?.p50));
@@ -90,7 +95,7 @@ class NodeRow {
     const now = this.app.now();
     const { state } = this.app;
     const life = state.stateOf(node.id, now);
-    setAttribute(this.node, 'data-tier', tierName(node.tier));
+    paintNode(this.node, state, node.id, node.tier);
     setState(this.state, life);
     const { info, link, telemetry } = node;
     setText(this.sub, [node.tier, info?.role, node.state?.host].filter(Boolean).join(', '));

@@ -5,6 +5,8 @@ import { bytes, difference, seconds, tierName } from './format.js';
 import { crossingAt, crossingBytes, cutsOf, placementOf } from './graph_state.js';
 
 const PRICE_AFTER_MS = 150;
+/** With more blocks than that, lines between them would be all that is seen. */
+const DENSE = 150;
 const NAMES = { edge: 'edge from', cloud: 'cloud from' };
 const BAR = { top: 0, height: 46, bytesTop: 50, bytesHeight: 40 };
 
@@ -89,7 +91,7 @@ export class PlanCard {
       const height = BAR.bytesHeight * Math.sqrt(value / most);
       return svg('rect', { class: 'bytes', x: at - 0.4, y: BAR.bytesTop + BAR.bytesHeight - height, width: 0.8, height }, svg('title', {}, `cut before block ${at}: ${bytes(value)} cross`));
     });
-    const picture = svg('svg', { viewBox: `0 0 ${total} ${BAR.bytesTop + BAR.bytesHeight}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': `${total} blocks in order, by tier; below them the bytes that cross where they are cut` }, parts, this.byteBars);
+    const picture = svg('svg', { class: total > DENSE ? 'dense' : null, viewBox: `0 0 ${total} ${BAR.bytesTop + BAR.bytesHeight}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': `${total} blocks in order, by tier; below them the bytes that cross where they are cut` }, parts, this.byteBars);
     this.strip.replaceChildren(picture, this.handles.edge.node, this.handles.cloud.node);
     this.paint();
   }

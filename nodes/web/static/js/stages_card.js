@@ -1,12 +1,14 @@
 // Predicted beside measured, stage by stage, in the order that a frame passes them.
 
-import { card, el, KeyedList, setAttribute, setHidden, setText } from './dom.js';
-import { bytes, difference, seconds, secondsRange, tierName } from './format.js';
+import { paintNode } from './colours.js';
+import { card, el, KeyedList, setHidden, setText } from './dom.js';
+import { bytes, difference, seconds, secondsRange } from './format.js';
 
 const LINK_NAMES = { device_edge: 'device → edge', edge_cloud: 'edge → cloud', device_cloud: 'device → cloud', return: 'back to the device' };
 
 class StageRow {
-  constructor() {
+  constructor(app) {
+    this.app = app;
     this.name = el('td', { class: 'name' });
     this.sub = el('span', { class: 'sub' });
     this.label = el('span');
@@ -20,7 +22,7 @@ class StageRow {
   }
 
   update(row) {
-    setAttribute(this.node, 'data-tier', tierName(row.tier));
+    paintNode(this.node, this.app.state, row.node ?? '', row.tier);
     setText(this.label, row.label);
     setText(this.sub, row.sub);
     setText(this.predicted, row.range);
@@ -33,7 +35,7 @@ class StageRow {
 }
 
 export class StagesCard {
-  constructor() {
+  constructor(app) {
     const { node, note } = card('Predicted and measured');
     this.node = node;
     this.note = note;
@@ -42,7 +44,7 @@ export class StagesCard {
     this.table = el('table', { class: 'cards' }, el('thead', {}, el('tr', {}, names.map(([name, kind]) => el('th', { scope: 'col', class: kind }, name)))), rows);
     this.empty = el('p', { class: 'empty' }, 'Shown when the stream has a plan.');
     node.append(this.table, this.empty);
-    this.list = new KeyedList(rows, () => new StageRow());
+    this.list = new KeyedList(rows, () => new StageRow(app));
   }
 
   update({ plan, active, stream }) {
@@ -66,7 +68,7 @@ export function stageRows(plan, measured) {
     const value = predicted.stages.get(stage.tier) ?? null;
     const took = measured.stages.get(stage.tier);
     rows.push({
-      key: stage.tier, tier: stage.tier, label: stage.node, sub: `${stage.first} to ${stage.last}${took?.queue > 1e-3 ? `; waited ${seconds(took.queue)}` : ''}`,
+      key: stage.tier, node: stage.node, tier: stage.tier, label: stage.node, sub: `${stage.first} to ${stage.last}${took?.queue > 1e-3 ? `; waited ${seconds(took.queue)}` : ''}`,
       predicted: value, range: rangeOf(stage.tier, value), measured: took?.compute ?? null,
     });
     const next = plan.stages[i + 1];
@@ -79,7 +81,7 @@ export function stageRows(plan, measured) {
       predicted: seconds_, range: rangeOf(key, seconds_), measured: withReturn(measured, key, plan.stages.length, i),
     });
   });
-  rows.push({ key: 'overhead', tier: 'device', label: 'reading and answering', sub: 'on the device', predicted: predicted.frameOverhead, range: rangeOf('frame_overhead', predicted.frameOverhead), measured: overhead(measured) });
+  rows.push({ key: 'overhead', node: plan.stages[0]?.node, tier: 'device', label: 'reading and answering', sub: 'on the device', predicted: predicted.frameOverhead, range: rangeOf('frame_overhead', predicted.frameOverhead), measured: overhead(measured) });
   rows.push({ key: 'whole', tier: 'planner', label: 'whole frame', sub: '', predicted: predicted.seconds, range: secondsRange(predicted.seconds, predicted.low, predicted.high), measured: measured.p50, isTotal: true });
   return rows;
 }

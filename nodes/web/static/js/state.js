@@ -26,6 +26,7 @@ export class PipelineState {
     this.unreadable = { total: 0, last: '' };
     this.since = null;
     this.version = 0;
+    this.places = null;
     for (const [id, section] of Object.entries(settings.nodes)) this.node(id).tier = section.tier;
     this.node(settings.planner).tier = 'planner';
     for (const id of Object.keys(settings.streams)) this.stream(id);
@@ -37,6 +38,7 @@ export class PipelineState {
       if (this.nodes.size >= MOST_NODES) throw new Unreadable(`more than ${MOST_NODES} nodes`);
       found = { id, tier: '', state: null, info: null, link: null, telemetry: new Map(), telemetryAt: null, applied: null };
       this.nodes.set(id, found);
+      this.places = null;
     }
     return found;
   }
@@ -76,7 +78,10 @@ export class PipelineState {
 
   takeOfNode(id, what, payload, now) {
     if (payload.length === 0) {
-      if (what === 'state') this.nodes.delete(id);
+      if (what === 'state') {
+        this.nodes.delete(id);
+        this.places = null;
+      }
       return;
     }
     const value = parseObject(payload);
@@ -99,7 +104,9 @@ export class PipelineState {
       node.telemetry = new Map();
       node.telemetryAt = null;
     }
-    node.tier = text(value.tier, 20);
+    const tier = text(value.tier, 20);
+    if (tier !== node.tier) this.places = null;
+    node.tier = tier;
     node.state = { state, session, host: text(value.host, 200), pid: number(value.pid), message: text(value.message, 1000) };
   }
 
@@ -143,6 +150,19 @@ export class PipelineState {
 
   sortedNodes() {
     return [...this.nodes.values()].sort((a, b) => tierOrder(a.tier) - tierOrder(b.tier) || a.id.localeCompare(b.id, 'en', { numeric: true }));
+  }
+
+  /** The how-manieth of its tier a node is, by name, from 0; 0 for one that is not known. */
+  placeInTier(id) {
+    if (this.places === null) {
+      const counts = new Map();
+      this.places = new Map(this.sortedNodes().map((node) => {
+        const place = counts.get(node.tier) ?? 0;
+        counts.set(node.tier, place + 1);
+        return [node.id, place];
+      }));
+    }
+    return this.places.get(id) ?? 0;
   }
 
   sortedStreams() {

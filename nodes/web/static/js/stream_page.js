@@ -49,8 +49,8 @@ export class StreamPage {
     for (const part of this.parts) part.open?.();
   }
 
-  learn(topic, payload) {
-    for (const part of this.parts) part.learn?.(topic, payload);
+  learn(topic, payload, correlation) {
+    for (const part of this.parts) part.learn?.(topic, payload, correlation);
   }
 
   close() {

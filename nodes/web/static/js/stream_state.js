@@ -93,6 +93,12 @@ export function readResult(value) {
   return result;
 }
 
+/** Keep what belongs to a frame, of the newest frames that are shown. */
+function keep(table, item) {
+  table.set(item.sequence, item);
+  while (table.size > SHOWN) table.delete(table.keys().next().value);
+}
+
 export class StreamState {
   constructor(id) {
     this.id = id;
@@ -101,6 +107,7 @@ export class StreamState {
     this.results = [];
     this.shown = [];
     this.previews = new Map();
+    this.maps = new Map();
     this.arrivals = new Ring(4096);
     this.timeline = new Timeline(['p50', 'p95', 'rate', 'predicted']);
     this.total = 0;
@@ -132,8 +139,12 @@ export class StreamState {
   }
 
   learnPreview(preview) {
-    this.previews.set(preview.sequence, preview);
-    while (this.previews.size > SHOWN) this.previews.delete(this.previews.keys().next().value);
+    keep(this.previews, preview);
+  }
+
+  /** A map of classes of one frame. */
+  learnMap(map) {
+    keep(this.maps, map);
   }
 
   /** Results a second over the last seconds; null before there was time to say. */

@@ -1,5 +1,6 @@
 // The feature map that tile workers share: who computes which part of it.
 
+import { paintNode } from './colours.js';
 import { card, el, setHidden, setText, svg } from './dom.js';
 import { seconds } from './format.js';
 
@@ -24,8 +25,9 @@ export class TilesCard {
     const tiles = plan?.tiles ?? null;
     setHidden(this.node, tiles === null);
     if (tiles === null) return;
-    if (this.shown !== plan) {
-      this.shown = plan;
+    const { state } = this.app;
+    if (this.shown !== plan || this.shownPlaces !== state.places) {
+      [this.shown, this.shownPlaces] = [plan, state.places];
       this.draw(tiles);
     }
     const all = this.measured(plan);
@@ -43,10 +45,12 @@ export class TilesCard {
       const worker = tiles.workers[number] ?? '';
       const label = svg('text', { x: ((left + right) / 2) * scale, y: ((top + bottom) / 2) * scale + 16, 'font-size': 11 });
       this.labels.push(label);
-      return svg('g', { 'data-tier': ['edge', 'cloud', 'device'][workers.indexOf(worker) % 3] },
+      const tile = svg('g', {},
         svg('title', {}, `tile ${number + 1} on ${worker}: rows ${top} to ${bottom}, columns ${left} to ${right}`),
         svg('rect', { x: left * scale, y: top * scale, width: (right - left) * scale, height: (bottom - top) * scale }),
         svg('text', { x: ((left + right) / 2) * scale, y: ((top + bottom) / 2) * scale, 'font-size': 13 }, worker), label);
+      paintNode(tile, this.app.state, worker);
+      return tile;
     }));
     const map = svg('svg', { class: 'tiles', viewBox: `-2 -2 ${width * scale + 4} ${height * scale + 4}`, role: 'img', 'aria-label': `Map of ${height} by ${width} shared by ${workers.join(', ')}` }, cells);
     this.place.replaceChildren(map);

@@ -55,10 +55,15 @@ def test_a_nodes_unit_notifies_is_watched_and_has_few_rights(folder: PipelineFol
         assert line in lines
 
 
-def test_a_device_with_a_camera_may_use_it(folder: PipelineFolder) -> None:
+def _with_camera(folder: PipelineFolder) -> None:
     text = folder.configuration.read_text().replace("    model: mobilenet_v2\n\n", "    model: mobilenet_v2\n")
     folder.configuration.write_text(text.replace("nodes:", "    source: {camera: 0}\nnodes:"))
-    lines = sections(units.unit_for(folder.renew("device-1")).text)["[Service]"]
+    folder.renew("device-1")
+
+
+def test_a_device_with_a_camera_may_use_it(folder: PipelineFolder) -> None:
+    _with_camera(folder)
+    lines = sections(units.unit_for(folder.enrolments / "device-1.enrolment").text)["[Service]"]
     assert "SupplementaryGroups=video" in lines
     assert "PrivateDevices=no" in lines
 
@@ -75,9 +80,11 @@ def test_the_planner_and_the_broker_have_units_and_a_viewer_has_none(folder: Pip
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-@pytest.mark.parametrize("what", ["enrolments/edge-1.enrolment", "enrolments/planner.enrolment", "broker"])
+@pytest.mark.parametrize("what", ["device-1", "edge-1", "planner", "broker"])
 def test_systemd_itself_finds_nothing_wrong(folder: PipelineFolder, tmp_path: Path, what: str) -> None:
-    unit = units.unit_for(folder.path / what)
+    if what == "device-1":
+        _with_camera(folder)
+    unit = units.unit_for(folder.path / "broker" if what == "broker" else folder.enrolments / f"{what}.enrolment")
     path = tmp_path / unit.file
     path.write_text(unit.text)
     done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False)

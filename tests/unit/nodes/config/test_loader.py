@@ -322,3 +322,17 @@ def test_a_pipe_and_a_device_are_no_configurations(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(ConfigError, match="no ordinary file"):
             load_config(path)
+
+
+def test_a_replay_has_to_be_asked_for_twice_and_for_all_nodes() -> None:
+    section = "replay:\n  recording: times.json\n  machines: {device-1: raspi4, edge-1: i7}\n"
+    asked = parse_config(f"{GOOD}engine: replay\n{section}", FILE).replay
+    assert asked is not None
+    assert (asked.recording, asked.machines[NodeId("edge-1")]) == (Path("/etc/trisect/times.json"), "i7")
+    assert "section replay is missing" in refusal(f"{GOOD}engine: replay\n")
+    assert "section replay is there" in refusal(f"{GOOD}{section}")
+    assert "mean nothing" in refusal(f"{GOOD}engine: replay\nexact: close\n{section}")
+    lacking = section.replace(", edge-1: i7", "")
+    assert "lacks node edge-1" in refusal(f"{GOOD}engine: replay\n{lacking}")
+    edge = GOOD.replace("    tier: edge\n", "    tier: edge\n    engine: litert\n")
+    assert "edge-1 has engine litert, the pipeline replay" in refusal(f"{edge}engine: replay\n{section}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.config.model_settings import labels_of, preprocess_of
+from nodes.config.model_settings import check_labels, labels_of, preprocess_of
 from nodes.config.sections import ModelSection, PreprocessSection
 from pipeline.errors import ConfigError
 
@@ -59,3 +59,10 @@ def test_a_host_is_a_host_alone(host: str) -> None:
     with pytest.raises(ValidationError):
         BrokerSection(host=host)
     assert BrokerSection(host="::1").host == "::1"
+
+
+@pytest.mark.parametrize("label", ["x" * 201, "\ud800"])
+def test_a_label_that_no_result_can_carry_is_refused(label: str) -> None:
+    check_labels("net", ["ä" * 200, "b"], 2)
+    with pytest.raises(ConfigError, match=r"models\.net\.labels: label 2 is .* at most 200"):
+        check_labels("net", ["a", label], 2)

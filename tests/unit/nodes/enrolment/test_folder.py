@@ -66,11 +66,17 @@ def test_a_file_that_others_may_read_is_mentioned(folder: PipelineFolder, caplog
     assert "chmod 600" in caplog.text
 
 
-def test_a_member_may_only_be_a_client_and_the_broker_only_a_server(folder: PipelineFolder) -> None:
-    member = certificate(folder.enrol("edge-1"))
+def test_a_member_names_no_host_and_only_a_node_may_be_a_server_besides_the_broker(folder: PipelineFolder) -> None:
+    node, member = certificate(folder.enrol("edge-1")), certificate(folder.enrol("anna", ["viewer"]))
     broker = x509.load_pem_x509_certificate((folder.broker / broker_files.CERTIFICATE).read_bytes())
-    usages = [list(one.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) for one in (member, broker)]
-    assert usages == [[ExtendedKeyUsageOID.CLIENT_AUTH], [ExtendedKeyUsageOID.SERVER_AUTH]]
+    usages = [
+        list(one.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) for one in (node, member, broker)
+    ]
+    client, server = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
+    assert usages == [[client, server], [client], [server]]
+    for one in (node, member):
+        with pytest.raises(x509.ExtensionNotFound):
+            one.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert member.subject.rfc4514_string() == "CN=lab.edge-1,OU=node"
     names = broker.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert "vpn.example.org" in names.get_values_for_type(x509.DNSName)
@@ -217,3 +223,16 @@ def test_mosquitto_2_1_gets_plugins_in_the_place_of_options(folder: PipelineFold
 def test_an_alternative_is_a_host_or_host_and_port(text: str, expected: tuple[str, int | None]) -> None:
     assert endpoint_of(text) == expected
     assert BrokerSection(alternatives=(text,)).endpoints[1] == (expected[0], expected[1] or 1883)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join(8 * [f'*a{n - 1}'])}]}}\n" for n in range(1, 9)),
+        "[" * 20_000,
+        "name: " + "9" * 6_000,
+    ],
+)
+def test_an_enrolment_that_would_take_for_ever_is_refused_at_once(text: str) -> None:
+    with pytest.raises(ConfigError, match="no enrolment of this version"):
+        enrolment.parse(f"{enrolment.MARK}\n{text}", Path("x"))

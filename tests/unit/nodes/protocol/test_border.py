@@ -14,6 +14,7 @@ from broker.messages import Channel, Message
 from broker.topics import Namespace, Topic
 from nodes.protocol.border import Border
 from nodes.protocol.messages import Applied, LifeState, LinkReport, NodeState, Report, StreamApplied, to_bytes
+from nodes.protocol.packages import Holdings
 from nodes.protocol.reports import segment_metric
 from pipeline.plan import NodeId, StreamId
 from pipeline.protocol_version import PROTOCOL_VERSION
@@ -62,6 +63,11 @@ def test_a_payload_that_names_another_node_than_its_topic_is_refused(caplog: pyt
             "model: .*match",
         ),
         (topics.MODEL, {"version": 2, "name": "n", "digest": "c0ffee", "tensors": [{"shape": [10**400]}]}, "tensors"),
+        (
+            topics.HOLDINGS,
+            to_bytes(Holdings(EDGE, {"a" * 32: ((0, 9), (3, 12))})),
+            "do not overlap .* 3 to 12 behind 9",
+        ),
         (topics.PROFILE, {"version": 1, "model": "net", "seconds": [1e308]}, "not a profile"),
     ],
 )

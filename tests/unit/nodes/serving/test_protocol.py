@@ -50,6 +50,7 @@ def test_inputs_as_bytes_behind_the_json() -> None:
         (body(data="abc"), r"data is no FP32\[1, 2\]"),
         (body(data=[[1], [2, 3]]), "data is no FP32"),
         (body(parameters={"binary_data_size": 8}), "8 of 0 bytes left"),
+        (body(datatype=["FP32"]), "datatype one of BOOL"),
         (body(parameters=3), "parameters: a JSON object expected"),
         (body() + b"rest", "not JSON"),
     ],
@@ -57,6 +58,12 @@ def test_inputs_as_bytes_behind_the_json() -> None:
 def test_what_is_no_request_is_refused_in_words(sent: bytes, said: str) -> None:
     with pytest.raises(BadRequest, match=said):
         read_request(sent, None)
+
+
+def test_a_size_that_is_no_whole_number_is_refused() -> None:
+    head = body(parameters={"binary_data_size": 8.0})
+    with pytest.raises(BadRequest, match=r"binary_data_size 8\.0"):
+        read_request(head + bytes(8), len(head))
 
 
 def test_bytes_that_nobody_claims_are_refused() -> None:

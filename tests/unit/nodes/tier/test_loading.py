@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nodes.cli.models import run_pack
+from nodes.config.packed import from_options
 from nodes.tier.loading import load
 from pipeline import engines
 from pipeline.errors import ConfigError, ModelError, NoKernel
+from pipeline.lite.package import Package
 from pipeline.models import store
 from pipeline.models.source import ModelSource
 from pipeline.tensorflow_runtime import keras
@@ -55,11 +58,15 @@ def test_a_model_is_packed_once_for_all_nodes_and_comes_out_as_keras_computes_it
 def test_a_light_node_runs_a_package_where_there_is_no_tensorflow(tmp_path: Path, cache: Path) -> None:
     source = saved(tmp_path, L.Conv2D(8, 3, activation="relu"), L.GlobalAveragePooling2D())
     package = tmp_path / "own.trisect"
-    store.make(source, package)
+    assert run_pack(source, package, from_options("classify", None, "unit")) == 0
+    about = Package(package).about
+    assert (about["preprocess"], about["task"]["kind"], about["labels"]) == ("unit", "classify", None)
     script = f"""
 import sys
 sys.modules.update(dict.fromkeys(("tensorflow", "keras", "h5py")))
 from nodes.tier import node  # all that a node needs
+from nodes.cli.models import run_pack
+from nodes.config.packed import from_options
 from nodes.tier.loading import load
 from pipeline import engines
 from pipeline.models.source import ModelSource

@@ -23,6 +23,17 @@ def test_a_running_nodes_link_is_shown_as_its_telemetry_sees_it(running: Feed) -
     assert "2/45 MB/s" in running.text()
 
 
+def test_a_link_is_shown_with_the_way_that_its_sender_takes(running: Feed) -> None:
+    def ways() -> list[bool]:
+        return [link["direct"] for link in running.stream()["active"]["links"]]
+
+    assert not any(ways())
+    running.telemetry(DEVICE, **{f"direct.{EDGE}.stands": 1, f"direct.{CLOUD}.stands": 0})
+    running.telemetry(EDGE, **{f"direct.{CLOUD}.stands": 0})
+    assert ways() == [True, False]
+    assert " direct: " in running.text()
+
+
 def test_a_configured_node_that_never_came_is_absent(feed: Feed) -> None:
     assert {node: said["state"] for node, said in feed.snapshot()["nodes"].items()} == dict.fromkeys(TIERS, "absent")
     assert feed.stream()["state"] == "no_plan"

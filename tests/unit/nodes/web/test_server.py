@@ -64,6 +64,12 @@ def test_nothing_else_is_served(server: WebServer, path: str) -> None:
     assert answer.status_code == 404
 
 
+def test_what_is_no_address_is_answered_all_the_same(server: WebServer) -> None:
+    answer = get(server, "//[/")
+    assert answer is not None
+    assert answer.status_code == 400
+
+
 def test_the_key_in_the_address_becomes_a_cookie_and_leaves_the_address(server: WebServer) -> None:
     answer = get(server, f"/?key={KEY}")
     assert answer is not None
@@ -78,7 +84,12 @@ def test_the_key_in_the_address_becomes_a_cookie_and_leaves_the_address(server: 
 
 @pytest.mark.parametrize("path", ["/settings.json", "/mqtt"])
 def test_settings_and_broker_are_for_those_who_have_the_key(server: WebServer, path: str) -> None:
-    for headers in ({}, {"Cookie": "trisect-8080=guess"}, {"Cookie": f"trisect-9090={KEY}"}, {"Cookie": 'a="; ;=;{}'}):
+    for headers in (
+        {},
+        {"Cookie": "trisect-8080=guess"},
+        {"Cookie": f"trisect-9090={KEY}"},
+        {"Cookie": 'a="; ;=;{}'},
+    ):
         answer = get(server, path, **headers)
         assert answer is not None
         assert answer.status_code == 401
@@ -89,6 +100,9 @@ def test_a_page_of_another_site_gets_no_way_to_the_broker(server: WebServer) -> 
     answer = get(server, "/mqtt", **COOKIE, Origin="http://evil.example")
     assert answer is not None
     assert answer.status_code == 403
+    bracket = get(server, "/mqtt", **COOKIE, Origin="http://[")
+    assert bracket is not None
+    assert bracket.status_code == 403
     assert get(server, "/mqtt", **COOKIE, Origin="http://127.0.0.1:8080") is None
 
 

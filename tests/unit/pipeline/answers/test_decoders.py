@@ -194,7 +194,9 @@ def test_a_map_of_one_channel_and_points_as_given() -> None:
     assert decoder is not None
     painted = decoder.decode([floats([[[[-1.0], [0.0], [2.0]]]])])
     assert painted.tolist() == [[[0, 1, 1]]]
-    assert report(Task("segment"), painted, ("road", "car"), place)["shares"] == [
+    found = report(Task("segment"), painted, ("road", "car"), place)
+    assert found["map_box"] == [place.left, place.top, place.left + place.width, place.top + place.height]
+    assert found["shares"] == [
         {"index": 1, "label": "car", "share": 0.666667},
         {"index": 0, "label": "road", "share": 0.333333},
     ]

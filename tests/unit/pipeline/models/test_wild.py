@@ -229,3 +229,27 @@ def test_a_model_is_compared_once_on_a_machine(tmp_path: Path, monkeypatch: pyte
     load(source)
     load(source)
     assert len(runs) == 1
+
+
+def test_a_model_that_is_believed_what_it_declares_is_compared_when_it_is_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.models import proof
+    from pipeline.prepare import folding
+    from pipeline.prepare.flatten import flatten
+    from pipeline.prepare.model import prepared_from
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    original, right = _folds(), folding.constants
+
+    def prove() -> None:
+        flat = flatten(original, "m", renumber=True, is_declared=True)
+        proof.prove_whole(original, flat, prepared_from(flat))
+
+    monkeypatch.setattr(folding, "constants", lambda norm: (right(norm)[0] * 1.05, right(norm)[1]))
+    with pytest.raises(ModelError, match=r"otherwise than Keras does, by \d"):
+        prove()
+    monkeypatch.setattr(folding, "constants", right)
+    prove()
+    monkeypatch.setattr(proof, "_run", lambda *_: pytest.fail("it is remembered"))
+    prove()

@@ -75,6 +75,15 @@ def test_what_a_binding_constraint_costs_is_said_and_of_others_nothing() -> None
     found = explain(GRAPH, [NODE_SET], [stays, loose])
     assert [shadow_price.constraint for shadow_price in found.shadow_prices] == [stays.describe(GRAPH)]
     assert found.shadow_prices[0].value_without == pytest.approx(explain(GRAPH, [NODE_SET]).best.value)
+    # what a tier alone would take is said also where it may not
+    alone, free = ({a.planner: a for a in one.alternatives} for one in (found, explain(GRAPH, [NODE_SET])))
+    forbidden, allowed = alone["cloud-only"].forbidden, free["cloud-only"].priced_plan
+    assert alone["cloud-only"].priced_plan is None
+    assert "the raw input stays on the device" in alone["cloud-only"].why_not
+    assert forbidden is not None
+    assert allowed is not None
+    assert forbidden.value == allowed.value
+    assert alone["device-only"].forbidden is None
 
 
 def test_the_best_of_several_nodes_is_chosen_and_a_small_memory_passes_a_node_over() -> None:

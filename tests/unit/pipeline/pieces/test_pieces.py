@@ -2,12 +2,14 @@
 
 import json
 import os
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.answers.task import Task
 from pipeline.errors import ModelError
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.lite.package import Draft, Package, write
@@ -37,7 +39,8 @@ def package_file(path: Path, *, blocks: int = BLOCKS, weights: int = WEIGHTS, se
     )
     arrays = [draw.standard_normal((width, width)).astype(np.float32) for _ in range(blocks)]
     ops = ((), *((Op("matmul", (i - 1, -1), (i,), (i - 1,), {}),) for i in range(1, blocks + 1)))
-    about = {"preprocess": "unit", "labels": [f"class {i}" for i in range(3)], "trisect": "1.2.3"}
+    task = asdict(Task("values", names=("x", "y")))
+    about = {"preprocess": "unit", "labels": [f"class {i}" for i in range(3)], "trisect": "1.2.3", "task": task}
     write(path, Draft(graph, ops, [partial(np.asarray, array) for array in arrays]), about)
     return Package(path)
 
@@ -59,6 +62,7 @@ def test_a_manifest_says_what_each_block_reads(package: Package, manifest: Packa
     assert first & last == manifest.needed([])  # the header's
     assert len(first) < len(manifest.pieces) / 2
     assert (manifest.mode, manifest.labels) == ("unit", ("class 0", "class 1", "class 2"))
+    assert manifest.task == Task("values", names=("x", "y"))
 
 
 def test_labels_and_preprocessing_of_the_one_who_publishes_come_before_the_files(package: Package) -> None:
@@ -81,6 +85,9 @@ def test_a_manifest_comes_back_from_its_json_under_the_same_digest(manifest: Pac
         ({"blocks": [[[0, 10_000]]]}, "blocks"),
         ({"blocks": [[[3, 3]]]}, "blocks"),
         ({"mode": "sepia"}, "mode"),
+        ({"task": {"kind": "guess"}}, "task.kind"),
+        ({"task": {"kind": "detect", "most": 10**9}}, "task.most"),
+        ({"task": {"kind": "detect", "head": "anchors"}}, "head: anchors goes with a section anchors"),
         ({"version": 9}, "version"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nodes.config.plan_request import PlanRequest, as_written, read_plan_request
 from nodes.planner.machine import events as pe
 from nodes.protocol.messages import NodeInfo, Report, TensorRatio
 from pipeline.coding import CodecSpeed
@@ -103,3 +104,15 @@ def test_a_ratio_of_a_codec_or_a_tensor_that_does_not_exist_is_of_no_use() -> No
     planner(pe.TelemetryArrived(DEVICE, Report(ratios=(TensorRatio(CAM, 99_999, "bitmap", 10, 100.0),))))
     (plan,) = published(planner.tick(SETTLE_S))
     assert dict(plan.codecs) == {}
+
+
+def test_who_asks_for_no_codecs_gets_a_plan_without_and_its_price_and_can_read_it_back() -> None:
+    planner = Planner()
+    for node in (DEVICE, CLOUD):
+        come(planner, node, {"bitmap": QUICK}, ratios("bitmap", 4.0))
+    (coded,) = published(planner.tick(SETTLE_S))
+    uncoded = PlanRequest.model_validate({"codecs": False, "constraints": {"pin": {"b3": "cloud"}}})
+    assert read_plan_request(as_written(uncoded)) == uncoded
+    (plan,) = published(planner(pe.PlanRequested(CAM, "ticket", uncoded)))
+    assert (dict(coded.codecs), dict(plan.codecs)) == ({INPUT: "bitmap"}, {})
+    assert plan.predicted.links["device_edge"].ratio == 1.0

@@ -135,7 +135,9 @@ def test_holdings_are_news_only_when_pieces_have_come() -> None:
     assert not lab.hold(EDGE, [0, 1])
     assert lab.hold(EDGE, [1, 2])
     assert not lab.hold(EDGE, [2])
-    assert lab.hold(EDGE, [2], published("another"))
+    assert not lab.hold(EDGE, [2], published("another"))  # which nobody has published
+    assert not lab.hold(EDGE, [len(PACKAGE.manifest.pieces) + 5])
+    lab.hold(EDGE, [2])
     assert lab.hold(CLOUD, [2])
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from nodes.config.plan_request import PlanRequest
 from nodes.planner.machine import events as pe
-from nodes.protocol.messages import NodeInfo, Report, TensorRatio
+from nodes.protocol.messages import NodeInfo, Report, SegmentSeconds, TensorRatio
 from nodes.protocol.reports import FRAME_WORK
 from pipeline.codecs import NONE
 from pipeline.frames.input_blocks import DECODE, MOST_FRAME_BYTES, frame_tensor, with_input
@@ -95,3 +96,24 @@ def test_a_node_that_comes_back_with_other_libraries_loses_the_frames_at_once() 
     actions = come(planner, CLOUD, pictures="other", session="two") + planner.tick(PATIENCE_S)
     *_, other = published(actions)
     assert other.placement == (D, D, D, C)
+
+
+def test_a_node_that_decodes_slowly_is_not_thought_to_be_slow_at_networks() -> None:
+    planner = Planner()
+    for node in (DEVICE, CLOUD):
+        come(planner, node)
+    decodes = PlanRequest.model_validate({"constraints": {"pin": {"frame_normalise": "device"}}})
+    (plan,) = published(planner.tick(SETTLE_S) and planner(pe.PlanRequested(CAM, "ticket", decodes)))
+    assert plan.placement == (D, D, D, C)
+    planner(seen(FRAME_WORK, 1 / 50))
+    foreseen_s = 50 * DECODE_S + 1e-4
+    for _ in range(10):
+        segment = SegmentSeconds(CAM, plan.epoch, 20, 3 * foreseen_s)
+        planner(pe.TelemetryArrived(DEVICE, Report(segments=(segment,))), 1.0)
+    inventory = planner.machine.inventory
+    snapshot = inventory.registry.snapshot(inventory.streams[CAM].binding, DEVICE, CAM)
+    assert snapshot.input_factor > 2
+    assert snapshot.factor < 1.2
+    decode_s, _, network_s = snapshot.seconds((0.0, DECODE_S, 1e-4, SECONDS[DEVICE]), GRAPH)[1:]
+    assert decode_s > 2 * DECODE_S
+    assert network_s < 1.2 * SECONDS[DEVICE]

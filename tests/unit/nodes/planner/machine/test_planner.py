@@ -104,9 +104,9 @@ class Planner:
         assert reply.request == "ticket"
         return published(actions), reply.answer
 
-    def lose(self, node: NodeId, life: LifeState = LifeState.LOST) -> list[pe.PlannerAction]:
+    def lose(self, node: NodeId, life: LifeState = LifeState.LOST, *, session: str = "one") -> list[pe.PlannerAction]:
         """The node goes, and does not come back in a moment."""
-        return self(state(node, life)) + self.tick(LOST_GRACE_S)
+        return self(state(node, life, session=session)) + self.tick(LOST_GRACE_S)
 
     def refusal(self, *nodes: NodeId, epoch: int = 1, session: str = "one") -> list[pe.PlannerAction]:
         said = [applied(node, seen=epoch, refused={epoch: "no memory"}, session=session) for node in nodes]
@@ -235,7 +235,7 @@ def test_a_better_plan_waits_for_the_least_time_between_two() -> None:
 @pytest.mark.parametrize("life", [LifeState.LOST, LifeState.STOPPED, LifeState.DRAINING, LifeState.INIT])
 def test_a_node_that_goes_is_planned_around_at_once(life: LifeState) -> None:
     planner = planning(DEVICE, EDGE, CLOUD)
-    (without,) = published(planner.lose(CLOUD, life))
+    (without,) = published(planner.lose(CLOUD, life, session="two" if life is LifeState.INIT else "one"))
     assert (without.epoch, without.placement) == (2, ON_EDGE)
     assert without.reason.startswith(f"cloud-1 is {life.value}; ")
 
@@ -246,6 +246,15 @@ def test_a_node_that_is_lost_for_a_moment_only_is_not_planned_around() -> None:
     assert published(planner.tick(LOST_GRACE_S / 2)) == []
     assert published(planner(state(CLOUD, births=2))) == []
     assert published(planner.tick(100.0)) == []
+
+
+@pytest.mark.parametrize("forged", [state(CLOUD, LifeState.INIT, session="two"), state(CLOUD, session="two")])
+def test_what_somebody_says_in_a_nodes_name_is_not_planned_around_when_the_node_puts_it_right(
+    forged: ev.PeerStateArrived,
+) -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    assert published(planner(forged) + planner.tick(LOST_GRACE_S / 2) + planner(state(CLOUD))) == []
+    assert published(planner(state(CLOUD, LifeState.INIT)) + planner.tick(100.0)) == []  # it was up before: an old one
 
 
 def test_a_planner_that_is_cut_off_decides_nothing_until_it_knows_the_others_again() -> None:
@@ -260,7 +269,7 @@ def test_a_planner_that_is_cut_off_decides_nothing_until_it_knows_the_others_aga
 
 def test_a_node_that_restarts_is_used_again_when_it_has_introduced_itself() -> None:
     planner = planning(DEVICE, EDGE, CLOUD)
-    (without,) = published(planner(state(CLOUD, session="two")))
+    (without,) = published(planner(state(CLOUD, session="two")) + planner.tick(LOST_GRACE_S))
     assert without.reason.startswith("cloud-1 has just started; ")
     planner.info(CLOUD, session="two")
     assert published(planner.tick(PATIENCE_S))[0].placement == ON_CLOUD

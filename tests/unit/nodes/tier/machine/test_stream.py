@@ -254,6 +254,21 @@ def test_no_more_frames_than_the_window_are_open() -> None:
     assert counted(actions) == ["results_total", "frames_in_total"]
 
 
+def test_who_sends_more_than_others_makes_only_its_own_frames_wait() -> None:
+    stream = running(window=1)
+    at = stream.submit(1)
+    for publisher in ("flood", "flood", "flood", "ann", "flood", "bob"):
+        stream.pending_frames += 1
+        stream(ev.FrameOffered(CAM, f"{publisher} {stream.pending_frames}", publisher=publisher))
+    order = []
+    for sequence in range(2, 8):
+        (entered,) = all_of(do.DecodeFrame, stream.answer(at))
+        order.append(entered.pending_frame)
+        (run,) = all_of(do.Run, stream.decode(sequence))
+        at = run.key
+    assert order == ["flood 2", "ann 5", "flood 3", "bob 7", "flood 4", "flood 6"]
+
+
 def test_a_live_frame_that_waits_gives_way_to_a_fresher_one_and_is_counted() -> None:
     stream = running(window=1)
     at = stream.submit(1)

@@ -199,6 +199,16 @@ def test_frames_are_submitted_again_when_a_node_blinked_without_being_called_los
     assert keys(stream.tick(GRACE_S)) == [FrameKey(CAM, 1, 1, 2, 1)]
 
 
+def test_frames_are_not_submitted_again_when_a_node_puts_right_what_somebody_said_in_its_name() -> None:
+    stream = running()
+    stream.submit()
+    stream(state(EDGE, births=2))
+    stream.tick(GRACE_S / 2)
+    stream(state(EDGE))
+    stream(state(CLOUD, LifeState.INIT))
+    assert not keys(stream.tick(GRACE_S))
+
+
 def test_frames_are_submitted_again_under_the_new_plan_when_a_node_is_lost_for_good() -> None:
     stream = running()
     stream.submit()

@@ -63,9 +63,11 @@ def applied(
     session: str = "one",
     refused: Mapping[int, str] | None = None,
     active: int | None = None,
+    preparing: Iterable[int] = (),
 ) -> ev.PeerAppliedArrived:
     ready = tuple(ready)
-    held = StreamApplied(max(ready, default=0) if seen is None else seen, ready, refused or {}, active, tuple(holds))
+    newest = max(ready, default=0) if seen is None else seen
+    held = StreamApplied(newest, ready, refused or {}, active, tuple(holds), tuple(preparing))
     return ev.PeerAppliedArrived(Applied(node, session, {CAM: held}))
 
 
@@ -213,7 +215,7 @@ def test_a_plan_is_prepared_then_announced_ready() -> None:
     machine = TierMachine(EDGE, {"chain": GRAPH})
     assert machine.handle(ev.PlanArrived(plan(1)), 0.0) == [
         do.Prepare(plan(1), Stage(E, (2,), (1,), (2,), ())),
-        do.AnnounceApplied({CAM: StreamApplied(1)}),
+        do.AnnounceApplied({CAM: StreamApplied(1, preparing=(1,))}),
     ]
     assert machine.handle(ev.Prepared(CAM, 1), 0.0) == [do.AnnounceApplied({CAM: StreamApplied(1, (1,))})]
     assert machine.handle(ev.PlanArrived(plan(1)), 0.0) == []
@@ -248,6 +250,17 @@ def test_a_plan_that_cannot_be_this_nodes_is_refused_with_the_reason(wrong: Plan
     assert said in refused[1]
 
 
+def test_a_plan_whose_model_comes_later_is_prepared_then() -> None:
+    machine = TierMachine(EDGE, {"chain": GRAPH})
+    refused = machine.handle(ev.PlanArrived(replace(plan(1), model="chain.2")), 0.0)
+    assert "has no model" in all_of(do.AnnounceApplied, refused)[0].streams[CAM].refused[1]
+    actions = machine.handle(ev.ModelArrived("chain.2", GRAPH, ()), 0.0)
+    assert [action.plan.model for action in all_of(do.Prepare, actions)] == ["chain.2"]
+    assert machine.epochs.applied()[CAM].refused == {}
+    machine.handle(ev.PlanArrived(plan(2)), 0.0)
+    assert not all_of(do.Prepare, machine.handle(ev.ModelArrived("chain.2", GRAPH, ()), 0.0))
+
+
 def test_a_plan_that_cannot_be_prepared_is_released_and_refused_until_a_newer_one() -> None:
     machine = TierMachine(EDGE, {"chain": GRAPH})
     machine.handle(ev.PlanArrived(plan(1)), 0.0)
@@ -256,7 +269,7 @@ def test_a_plan_that_cannot_be_prepared_is_released_and_refused_until_a_newer_on
         do.AnnounceApplied({CAM: StreamApplied(1, (), {1: "no memory"})}),
     ]
     machine.handle(ev.PlanArrived(plan(2)), 0.0)
-    assert machine.epochs.applied() == {CAM: StreamApplied(2)}
+    assert machine.epochs.applied() == {CAM: StreamApplied(2, preparing=(2,))}
 
 
 def test_an_old_epoch_is_held_for_as_long_as_the_device_holds_it() -> None:
@@ -283,7 +296,9 @@ def test_an_epoch_let_go_while_it_is_prepared_is_released_again_when_that_ends()
     machine = TierMachine(EDGE, {"chain": GRAPH})
     machine.handle(ev.PlanArrived(plan(1)), 0.0)
     assert all_of(do.Release, machine.handle(applied(DEVICE, seen=2, holds=(2,)), 0.0)) == [do.Release(CAM, 1)]
-    assert machine.handle(ev.Prepared(CAM, 1), 0.0) == [do.Release(CAM, 1)]
+    assert machine.epochs.applied()[CAM].preparing == (1,)  # it is still at it
+    gone = do.AnnounceApplied({CAM: StreamApplied(machine.epochs.applied()[CAM].seen)})
+    assert machine.handle(ev.Prepared(CAM, 1), 0.0) == [do.Release(CAM, 1), gone]
 
 
 # Tensors.
