@@ -1,9 +1,10 @@
-"""What frames computed together save on LiteRT: seconds a frame, and whether each block gives the same bits as alone.
+"""What frames computed together save on LiteRT, as with a node's `batch`: seconds a frame, and where they go.
 
-    python benchmarks/batches.py resnet18 mobilenet_v2 --batch 4
+    python -m benchmarks.batches alexnet vgg16 resnet18 mobilenet_v2 --batch 4 [--threads 1]
 
-A segment's inputs are made longer (`resize_tensor_input`), as a node that served several streams would have to. One by
-one and together take turns; seconds are the thread's own, so that neighbours change them little.
+A segment of the whole network runs frames one by one and together, in turns. Seconds are the thread's own with one
+thread, so that neighbours change them little, else those of the clock. Every output is compared bit for bit. The last
+column shows why convolutions are not run together: their inputs made longer (`resize_tensor_input`), in one call.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from pipeline.engines.base import Segment
+from pipeline.engines.batched import begin, finish
 from pipeline.engines.litert import LiteRTEngine, LiteRTSegment
+from pipeline.engines.litert_together import dense_tail, tail_tensors
 from pipeline.lite.package import Package
 from pipeline.models import store
 from pipeline.models.source import ModelSource
 from pipeline.wire import Array
+
+Frames = Sequence[Mapping[int, Array]]
 
 
 def main() -> None:
@@ -28,75 +34,98 @@ def main() -> None:
     parser.add_argument("models", nargs="+")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
-    print("| network | blocks with other bits | convolutions, ms a frame one by one | together | times as fast |")
-    print("|---|---|---|---|---|")
+    print(
+        "| network | threads | one by one, ms a frame | its dense layers at the end | together | times as fast ", end=""
+    )
+    print("| equal | convolutions in one call, times as fast |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in asked.models:
-        package, engine = store.load(ModelSource(name, name, "seed:0")), LiteRTEngine(1)
-        blocks = package.graph.blocks[1:]
-        differing = [b.name for b in blocks if not is_equal(engine, package, b.index, asked.batch)]
-        kept = [b.index for b in blocks if b.name not in differing]
-        last = max(kept, default=0)
-        alone_s, together_s = seconds(engine, package, range(1, last + 1), asked.batch, asked.rounds)
-        print(
-            f"| {name} | {', '.join(differing) or 'none'} | {alone_s * 1e3:.1f} | {together_s * 1e3:.1f} "
-            f"| {alone_s / together_s:.2f} |",
-            flush=True,
-        )
+        print(line(name, asked.batch, asked.rounds, asked.threads), flush=True)
 
 
-def is_equal(engine: LiteRTEngine, package: Package, block: int, batch: int) -> bool:
-    """Whether a block gives each of `batch` seeded frames the bits that it gives it alone."""
-    graph = package.graph
-    wanted = graph.blocks[block]
-    alone = engine.assemble(package, (block,), wanted.inputs, wanted.outputs)
-    draw = np.random.default_rng(block)
-    shapes = {t: graph.tensors[t].shape for t in wanted.inputs}
-    frames = [{t: draw.standard_normal(shape).astype(np.float32) for t, shape in shapes.items()} for _ in range(batch)]
-    expected = [{t: array.copy() for t, array in alone.run(frame).items()} for frame in frames]
-    try:
-        made = lengthened(engine.assemble(package, (block,), wanted.inputs, wanted.outputs), batch)(frames)
-    except (RuntimeError, ValueError):
-        return False
-    return all(np.array_equal(made[t], np.concatenate([one[t] for one in expected])) for t in wanted.outputs)
+def line(name: str, batch: int, rounds: int, threads: int) -> str:
+    """One network's line of the table."""
+    package = store.load(ModelSource(name, name, "seed:0"))
+    graph, blocks = package.graph, range(len(package.graph))
+    engines = LiteRTEngine(threads), LiteRTEngine(threads, batch=batch)
+    alone, together = (engine.compile(package, blocks, graph.inputs, graph.outputs) for engine in engines)
+    frames = frames_of(package, graph.inputs, batch)
+    is_equal = all(
+        np.array_equal(one[t], other[t])
+        for one, other in zip(one_by_one(alone, frames), at_once(together, frames), strict=True)
+        for t in graph.outputs
+    )
+    ways: dict[str, Callable[[], object]] = {
+        "alone": lambda: one_by_one(alone, frames),
+        "together": lambda: at_once(together, frames),
+    }
+    if tail := dense_tail(package, blocks[1:]):
+        reads, made = tail_tensors(graph, tail, graph.outputs)
+        head = engines[0].compile(package, tail, reads, made)
+        rows = frames_of(package, reads, batch)
+        ways["tail"] = lambda: one_by_one(head, rows)
+    last = (tail[0] if tail else len(graph)) - 1
+    while last and len(graph.tensors[graph.blocks[last].outputs[0]].shape) < 4:  # what flattens
+        last -= 1
+    maps, of_maps = range(1, last + 1), graph.blocks[last].outputs
+    single = engines[0].assemble(package, maps, graph.inputs, of_maps)
+    longer = lengthened(engines[0].assemble(package, maps, graph.inputs, of_maps), batch)
+    ways["maps"], ways["longer"] = lambda: one_by_one(single, frames), lambda: longer(frames)
+    took = {way: seconds / batch * 1e3 for way, seconds in medians(ways, rounds, threads).items()}
+    return (
+        f"| {name} | {threads} | {took['alone']:.1f} | {took.get('tail', 0.0):.1f} | {took['together']:.1f} "
+        f"| {took['alone'] / took['together']:.2f} | {'yes' if is_equal else 'NO'} "
+        f"| {took['maps'] / took['longer']:.2f} |"
+    )
 
 
-def seconds(
-    engine: LiteRTEngine, package: Package, blocks: Sequence[int], batch: int, rounds: int
-) -> tuple[float, float]:
-    """Median seconds of a frame in one segment of these blocks: one by one, and `batch` at a time."""
-    graph = package.graph
-    outputs = graph.blocks[blocks[-1]].outputs
-    alone = engine.assemble(package, blocks, graph.inputs, outputs)
-    together = lengthened(engine.assemble(package, blocks, graph.inputs, outputs), batch)
-    draw = np.random.default_rng(0)
-    frames = [
-        {t: draw.standard_normal(graph.tensors[t].shape).astype(np.float32) for t in graph.inputs} for _ in range(batch)
+def frames_of(package: Package, tensors: Sequence[int], number: int) -> Frames:
+    """Seeded noise for these tensors."""
+    draw, graph = np.random.default_rng(0), package.graph
+    return [
+        {t: draw.standard_normal(graph.tensors[t].shape).astype(np.float32) for t in tensors} for _ in range(number)
     ]
-    taken: dict[str, list[float]] = {"alone": [], "together": []}
+
+
+def one_by_one(segment: Segment, frames: Frames) -> list[dict[int, Array]]:
+    """Each frame in a call of its own."""
+    return [segment.run(frame) for frame in frames]
+
+
+def at_once(segment: Segment, frames: Frames) -> list[dict[int, Array]]:
+    """As a node does with frames that wait for one segment."""
+    return finish(segment, [begin(segment, frame) for frame in frames])
+
+
+def medians(ways: Mapping[str, Callable[[], object]], rounds: int, threads: int) -> dict[str, float]:
+    """Median seconds of each, in turns; the first round is for warming up."""
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
-        for name, work in (("alone", lambda: [alone.run(f) for f in frames]), ("together", lambda: together(frames))):
-            began = time.thread_time()
+        for name, work in ways.items():
+            began = clock()
             work()
-            taken[name].append((time.thread_time() - began) / batch)
-    return statistics.median(taken["alone"][1:]), statistics.median(taken["together"][1:])
+            taken[name].append(clock() - began)
+    return {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
 
 
-def lengthened(segment: LiteRTSegment, batch: int) -> Callable[[Sequence[Mapping[int, Array]]], dict[int, Array]]:
-    """A function that runs a segment of one interpreter on `batch` frames at once."""
+def lengthened(segment: LiteRTSegment, batch: int) -> Callable[[Frames], None]:
+    """A function that runs a segment of one interpreter on `batch` frames in one call."""
     (part,) = segment._parts
     interpreter = part._interpreter
-    if interpreter is None:
-        return lambda frames: {t: np.concatenate([segment.run(f)[t] for f in frames]) for t in segment.outputs}
+    assert interpreter is not None
     for _, place, shape in part._inputs:
         interpreter.resize_tensor_input(place, [batch * shape[0], *shape[1:]])
     interpreter.allocate_tensors()
 
-    def run(frames: Sequence[Mapping[int, Array]]) -> dict[int, Array]:
+    def run(frames: Frames) -> None:
         for tensor, place, shape in part._inputs:
             interpreter.set_tensor(place, np.concatenate([frame[tensor].reshape(shape) for frame in frames]))
         interpreter.invoke()
-        return {t: interpreter.get_tensor(place) for t, (place, _) in part._outputs.items()}
+        for place, _ in part._outputs.values():
+            interpreter.get_tensor(place)
 
     return run
 

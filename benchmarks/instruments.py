@@ -1,12 +1,14 @@
 """What instruments cost: a scrape with many streams, traces of all frames, and a load test against the device's count.
 
     python benchmarks/instruments.py scrape [--streams 50]
+    python benchmarks/instruments.py spans
     python benchmarks/instruments.py tracing [--rounds 5]
     python benchmarks/instruments.py load [--rounds 3]
 
-`tracing` runs two pipelines of real processes next to each other, one with a collector, and puts them under load in
-turn; a round's ratio is that of two neighbouring measurements. `load` compares the load tool's frames a second with the
-device's own counter, over the interval between its first and last report within.
+`spans` is the processor's time that a device spends on the spans of a frame over three nodes, a collector in the same
+process included. `tracing` runs pipelines of real processes next to each other, with and without traces, and puts them
+under load in turn; a round's ratio is that of two neighbouring measurements. `load` compares the load tool's frames a
+second with the device's own counter, over the interval between its first and last report within.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from broker.server import Server
 from nodes.cli import demo, sample_images
 from nodes.client.processes import Processes
 from nodes.client.stream_client import StreamClient
-from nodes.config.instruments import MetricsSection
+from nodes.config.instruments import MetricsSection, TracingSection
 from nodes.config.loader import load_config
 from nodes.instruments.measured import Measured
 from nodes.instruments.prometheus import MetricsServer
@@ -98,6 +100,46 @@ class _Sink(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
+def collector() -> Iterator[str]:
+    """A collector that takes all and keeps nothing; yields its URL."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Sink) as sink:
+        threading.Thread(target=sink.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{sink.server_port}/v1/traces"
+        sink.shutdown()
+
+
+def spans(frames: int = 2_000) -> None:
+    """Milliseconds of the processor for a frame's spans: all of them, and those of the thread that publishes."""
+    from nodes.instruments.tracing import FrameTracer
+
+    parts = ("decode", "queue", "compute", "encode")
+    path = [
+        {"node": f"{tier}-1", "tier": tier, "arrived_ts": 1e9 + 0.01 * i, **{f"{part}_seconds": 2e-3 for part in parts}}
+        for i, tier in enumerate(("device", "edge", "cloud"))
+    ]
+    links = {"device_edge": 4e-3, "edge_cloud": 4e-3, "return": 3e-3}
+    result = {
+        "stream": "camera",
+        "epoch": 1,
+        "ok": True,
+        "seconds": 0.05,
+        "entered_ts": 1e9,
+        "path": path,
+        "links": links,
+    }
+    with collector() as endpoint:
+        tracer = FrameTracer(TracingSection(endpoint=endpoint, every=1), "bench", "0")
+        whole, publishing = time.process_time(), time.thread_time()
+        for sequence in range(frames):
+            tracer.frame(result | {"sequence": sequence}, None, tracer.traceparent(None, sequence))
+            time.sleep(1e-3)  # else the exporter's queue is full, and spans are dropped
+        publishing = time.thread_time() - publishing
+        tracer.close()
+        whole = time.process_time() - whole
+    print(f"{whole / frames * 1e3:.2f} ms a frame, {publishing / frames * 1e3:.2f} of them in the publishing thread")
+
+
+@contextmanager
 def pipeline_of(changes: dict[str, Any]) -> Iterator[Path]:
     """A running demo pipeline with these keys in its configuration; yields the configuration's path."""
     with ExitStack() as stack:
@@ -141,10 +183,7 @@ def measure(path: Path, seconds: float, concurrency: int = 4) -> dict[str, Any]:
 def tracing(rounds: int, seconds: float) -> None:
     """Ratios of frames a second with traces to those without, for all frames and for one in 100."""
     with ExitStack() as stack:
-        sink = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Sink))
-        threading.Thread(target=sink.serve_forever, daemon=True).start()
-        stack.callback(sink.shutdown)
-        endpoint = f"http://127.0.0.1:{sink.server_port}/v1/traces"
+        endpoint = stack.enter_context(collector())
         plain = stack.enter_context(pipeline_of({}))
         traced = {
             every: stack.enter_context(pipeline_of({"tracing": {"endpoint": endpoint, "every": every}}))
@@ -182,13 +221,15 @@ def load(rounds: int, seconds: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["scrape", "tracing", "load"])
+    parser.add_argument("what", choices=["scrape", "spans", "tracing", "load"])
     parser.add_argument("--streams", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=12.0)
     asked = parser.parse_args()
     if asked.what == "scrape":
         scrape(asked.streams)
+    elif asked.what == "spans":
+        spans()
     elif asked.what == "tracing":
         tracing(asked.rounds, asked.seconds)
     else:

@@ -31,8 +31,8 @@ _NOT_VERIFIED: Final = {
     18: "the broker's certificate is signed by itself, not by the authority that was given",
     19: "the broker's certificate is from another authority than the one that was given",
     20: "the broker's certificate is from another authority than the one that was given",
-    26: "the certificate there is not for this use: one of a node from before it could be sent tensors directly is for "
-    "clients only; `trisect renew` makes another",
+    26: "the certificate there is for clients only, so that is no broker; or it is a node of an earlier version: "
+    "`trisect renew` makes it another",
     62: "the broker's certificate is not for this host name: use a name that it has, or enrol the broker again with it",
     64: "the broker's certificate is not for this address: use one that it has, or enrol the broker again with it",
 }

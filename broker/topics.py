@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias, cast
 
 from broker.errors import TopicError
@@ -18,6 +19,9 @@ KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 CHUNK_LIMIT: Final = 8 * MIB + 64 * KIB
 """The largest chunk that a configuration may ask for, with its header."""
+MOST_REMEMBERED: Final = 1_024
+MOST_CHARACTERS: Final = 512
+"""Of topics that are remembered with what they are, and of each of them: MQTT allows 65,535."""
 _FIELD: Final = re.compile(r"\{(\w+)\}")
 _ID: Final = re.compile(r"[a-z0-9-]{1,128}")
 _NAME: Final = re.compile(r"[a-z0-9_.-]{1,128}")
@@ -208,6 +212,8 @@ class Namespace:
         self.pipeline = _checked("pipeline", pipeline)
         self.prefix = f"{ROOT}/{pipeline}/"
         self._patterns = tuple((topic, _regex(topic, self.prefix)) for topic in ALL)
+        # asked several times for each message; whoever invents topics has each of them looked at
+        self._found = lru_cache(MOST_REMEMBERED)(self._find)
 
     def topic(self, kind: Topic, **fields: str | int) -> str:
         """The full name to publish on. Raises TopicError for a missing, unknown or unfit field."""
@@ -242,6 +248,10 @@ class Namespace:
 
     def parse(self, topic: str) -> tuple[Topic, dict[str, str]] | None:
         """The kind of a topic and its fields, or None when it is none of this pipeline's topics."""
+        found = self._found(topic) if len(topic) <= MOST_CHARACTERS else self._find(topic)
+        return None if found is None else (found[0], dict(found[1]))
+
+    def _find(self, topic: str) -> tuple[Topic, dict[str, str]] | None:
         for kind, pattern in self._patterns:
             if found := pattern.fullmatch(topic):
                 return kind, found.groupdict()

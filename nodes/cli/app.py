@@ -67,7 +67,7 @@ def options(
     """Run one deep neural network across a device, its edge and the cloud, over an MQTT broker."""
 
 
-_bench = typer.Typer(help="Measure what this machine can do.", no_args_is_help=True)
+_bench = typer.Typer(help="Benchmark this machine, or a running stream.", no_args_is_help=True)
 _bench.command("engines")(models.bench_engines)
 _bench.command("load")(load_commands.load)
 _bench.command("report")(load_commands.report)

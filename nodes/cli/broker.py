@@ -22,7 +22,8 @@ app = typer.Typer(invoke_without_command=True)
 
 POLL_S = 0.5
 FolderOption = Annotated[
-    Path | None, typer.Option(help="Of `trisect init`, or its folder `broker`: for enrolled members, with TLS.")
+    Path | None,
+    typer.Option(help="The folder of `trisect init`, or its folder `broker`: for enrolled members, with TLS."),
 ]
 
 
@@ -31,7 +32,7 @@ def broker(
     context: typer.Context,
     port: Annotated[int, typer.Option(help="The port; 0 picks a free one.")] = 1883,
     host: Annotated[
-        str, typer.Option(help="The address to listen on; not loopback only with passwords.")
+        str, typer.Option(help="The address to listen on; any but loopback needs passwords.")
     ] = "127.0.0.1",
     websockets_port: Annotated[int | None, typer.Option(help="A second listener, for browsers.")] = None,
     max_packet_bytes: Annotated[int, typer.Option(help="The largest message; above transport.chunk_bytes.")] = 16 << 20,
@@ -42,7 +43,7 @@ def broker(
         Path | None, typer.Option(help="Keep its log here; broker-PORT.log in the state folder, if left out.")
     ] = None,
 ) -> None:
-    """Start mosquitto, set up for tensors, and wait until it answers; Ctrl-C stops it."""
+    """Start mosquitto with settings for tensors; runs until Ctrl-C."""
     if context.invoked_subcommand is not None:
         return
     from broker.server import Server, ServerSettings, find_mosquitto, find_plugins
@@ -117,7 +118,7 @@ def acl(folder: Annotated[Path, typer.Argument(help="The folder that `trisect in
 
 @app.command()
 def config(
-    folder: Annotated[Path, typer.Argument(help="Of `trisect init`, or its folder `broker`.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of `trisect init`, or its folder `broker`.")],
     at: Annotated[Path | None, typer.Option(help="Where the folder will be on the broker's machine.")] = None,
 ) -> None:
     """Print the configuration for a mosquitto that something else starts, a distribution's service for instance."""

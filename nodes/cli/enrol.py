@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from nodes.enrolment.folder import PipelineFolder
 
 FolderOption = Annotated[Path, typer.Option("--folder", "-f", help="The pipeline's folder, as `trisect init` made it.")]
-DaysOption = Annotated[float, typer.Option(help="How long the certificate is good.", min=1, max=7300)]
+DaysOption = Annotated[float, typer.Option(help="How long the certificate is valid.", min=1, max=7300)]
 HERE = Path()
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Made by this command; keep it, it holds the authority's key.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to create; keep it, it holds the authority's key.")],
     pipeline: Annotated[str | None, typer.Option(help="The pipeline's name; default: the folder's.")] = None,
     broker: Annotated[
         list[str] | None,
@@ -29,7 +29,7 @@ def init(
     ] = None,
     port: Annotated[int, typer.Option(help="The broker's port, for MQTT over TLS.", min=1, max=65535)] = 8883,
     websockets_port: Annotated[
-        int | None, typer.Option(help="Another one for websockets over TLS.", min=1, max=65535)
+        int | None, typer.Option(help="A second port, for websockets over TLS.", min=1, max=65535)
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="A name from the zoo, or a .trisect or .keras file, which is copied.")
@@ -44,7 +44,7 @@ def init(
         str | None, typer.Option(metavar="HOST", help="A second broker in the cloud, joined by a bridge; its address.")
     ] = None,
 ) -> None:
-    """Make a pipeline's folder: configuration, authority, the broker's files. Asks for what is not given."""
+    """Create a pipeline's folder: configuration, certificate authority, broker files. Asks for what is missing."""
     from nodes.cli import drawn_network
     from nodes.enrolment import starting
     from nodes.enrolment.folder import PipelineFolder
@@ -106,7 +106,7 @@ def enrol(
     days: DaysOption = 365,
     again: Annotated[bool, typer.Option("--again", help="Enrol a member again, also a revoked one.")] = False,
 ) -> None:
-    """Enrol members: one file for each, which all commands with --config take, as `trisect node --enrolment FILE`."""
+    """Enrol members; each gets one file, which every command takes, as in `trisect node --enrolment FILE`."""
     from broker.acl import ROLES
     from nodes.enrolment.folder import PipelineFolder
 
@@ -128,7 +128,7 @@ def renew(
         list[str] | None, typer.Option(help="With `broker`: its names and addresses, if they have changed.")
     ] = None,
 ) -> None:
-    """Write new files, with new certificates and the configuration as it is now; old ones are good until they end."""
+    """Give members new certificates and the present configuration; old certificates stay valid until they expire."""
     from nodes.enrolment.folder import PipelineFolder
 
     made = PipelineFolder(folder)
@@ -140,10 +140,8 @@ def renew(
             _say_written(made, name, made.renew(name, days=days))
 
 
-def revoke(
-    names: Annotated[list[str], typer.Argument(help="Members to lock out.")], folder: FolderOption = HERE
-) -> None:
-    """Lock members out. A `trisect broker --folder` on this machine acts on it at once."""
+def revoke(names: Annotated[list[str], typer.Argument(help="Members to revoke.")], folder: FolderOption = HERE) -> None:
+    """Revoke members' certificates; a `trisect broker --folder` on this machine refuses them at once."""
     from nodes.enrolment.folder import PipelineFolder
 
     made = PipelineFolder(folder)
@@ -156,7 +154,7 @@ def members(
     folder: FolderOption = HERE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
-    """List who is enrolled, with roles and the end of each certificate."""
+    """List enrolled members with their roles and when their certificates expire."""
     from rich.table import Table
 
     from nodes.display.screen import Screen

@@ -17,25 +17,29 @@ _MOST_CONCURRENCY = 1_000
 
 
 def load(
-    stream: Annotated[str | None, typer.Argument(metavar="STREAM", help="May be left out if there is one.")] = None,
+    stream: Annotated[
+        str | None, typer.Argument(metavar="STREAM", help="The stream; may be left out if there is one.")
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     concurrency: Annotated[
-        str, typer.Option(help="Frames out at once, several with commas: 1,2,4 or 1:8 or 1:16:2.")
+        str, typer.Option(help="Frames in flight at once; several levels with commas: 1,2,4 or 1:8 or 1:16:2.")
     ] = "1",
     rate_hz: Annotated[
         str | None, typer.Option(help="Frames a second in place of --concurrency; several with commas.")
     ] = None,
-    poisson: Annotated[bool, typer.Option("--poisson", help="With --rate-hz: at random times.")] = False,
+    poisson: Annotated[bool, typer.Option("--poisson", help="With --rate-hz: at random (Poisson) times.")] = False,
     frames: Annotated[list[Path] | None, typer.Option(help="Images, or folders of them; the demo's photos.")] = None,
     warm_up_s: Annotated[float, typer.Option(min=0.0, help="Seconds before anything is measured.")] = 3.0,
     window_s: Annotated[float, typer.Option(min=0.1, help="Seconds of one window.")] = 5.0,
     windows: Annotated[int, typer.Option(min=3, max=1_000, help="Windows at most; three that agree are enough.")] = 10,
-    stable: Annotated[float, typer.Option(min=0.001, max=1.0, help="The share by which these may differ.")] = 0.1,
+    stable: Annotated[float, typer.Option(min=0.001, max=1.0, help="The share by which windows may differ.")] = 0.1,
     answer_s: Annotated[float, typer.Option(min=1.0, help="Give up after this many seconds without an answer.")] = 60.0,
-    name: Annotated[str, typer.Option(help="What this run is called in reports.")] = "",
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the report here.")] = None,
-    csv_path: Annotated[Path | None, typer.Option("--csv", help="Write a line for each level here.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
+    name: Annotated[str, typer.Option(help="The run's name in reports.")] = "",
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
+    csv_path: Annotated[
+        Path | None, typer.Option("--csv", help="Write a CSV line for each level to this file.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write an HTML page with plots to this file.")] = None,
     against: Annotated[Path | None, typer.Option(help="With --html: an earlier run's JSON to compare with.")] = None,
 ) -> None:
     """Put a running stream under load: throughput, latencies and a frame's parts, next to what its plan predicts.
@@ -80,8 +84,8 @@ def load(
 
 
 def report(
-    first: Annotated[Path, typer.Argument(metavar="RUN", help="JSON that `trisect bench load --json` has written.")],
-    second: Annotated[Path | None, typer.Argument(metavar="LATER", help="Another one, to compare with it.")] = None,
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="A report written by `trisect bench load --json`.")],
+    second: Annotated[Path | None, typer.Argument(metavar="LATER", help="An earlier report to compare with.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("load.html"),
 ) -> None:
     """Make a page of one load test, or of two next to each other."""

@@ -12,7 +12,7 @@ import typer
 
 from nodes.cli.options import DEFAULT_CONFIG, ConfigOption, JsonFlag, PixelMode
 
-app = typer.Typer(help="Packages that nodes fetch by digest, and which of them streams run.", no_args_is_help=True)
+app = typer.Typer(help="Publish packages, which nodes fetch by digest, and roll them out.", no_args_is_help=True)
 
 SAID_EVERY_S = 5.0
 
@@ -25,13 +25,17 @@ def push(
     labels: Annotated[
         Path | None, typer.Option(help="Names of its classes, one a line; default: the package's.")
     ] = None,
-    preprocess: Annotated[PixelMode | None, typer.Option(help="Of pixels; default: the package's.")] = None,
-    size: Annotated[str, typer.Option(metavar="HxW", help="Photos are made this large; default: the input's.")] = "",
+    preprocess: Annotated[
+        PixelMode | None, typer.Option(help="Preprocessing of pixels; default: the package's.")
+    ] = None,
+    size: Annotated[
+        str, typer.Option(metavar="HxW", help="The size that photos are resized to; default: the input's.")
+    ] = "",
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Only say that there is such a package: nodes have it already.")
+        bool, typer.Option("--no-wait", help="Publish the manifest only: nodes have the package already.")
     ] = False,
 ) -> None:
-    """Publish a package; serves its pieces from here until each of them is on a node, which then serves it."""
+    """Publish a package, and serve its pieces until nodes hold all of them."""
     from nodes.config.loader import load_config
     from nodes.config.model_settings import read_labels
     from nodes.packages import publishing
@@ -106,7 +110,7 @@ def roll_out(
     config: ConfigOption = DEFAULT_CONFIG,
     timeout_s: Annotated[float, typer.Option(help="How long to wait until all of its streams run it.")] = 120.0,
 ) -> None:
-    """Have a model's streams run a package, under their next epoch; also an earlier one, to go back."""
+    """Switch a model's streams to a package under their next epoch, or back to an earlier package."""
     from nodes.config.loader import load_config
     from nodes.packages import publishing
 

@@ -35,14 +35,14 @@ def scission(
     cloud: TierFilters = None,
     top: Annotated[int, typer.Option(help="How many answers.", min=1)] = 5,
     input_mb: Annotated[float, typer.Option(help="Megabytes of a frame.")] = 0.15,
-    device_upload: Annotated[float | None, typer.Option(help="MB a frame that may leave this tier.")] = None,
-    edge_upload: Annotated[float | None, typer.Option(help="MB a frame that may leave this tier.")] = None,
+    device_upload: Annotated[float | None, typer.Option(help="Megabytes a frame that may leave this tier.")] = None,
+    edge_upload: Annotated[float | None, typer.Option(help="Megabytes a frame that may leave this tier.")] = None,
     device_time: TimeFilter = None,
     edge_time: TimeFilter = None,
     cloud_time: TimeFilter = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Answer Scission's queries over measured systems: the best placements that its filters leave.
+    """Answer Scission's queries over measured systems: the best placements that its filters allow.
 
     --profiles has TIER/SYSTEM/MODEL.json as `trisect profile -o DIR/TIER/SYSTEM` writes them, Scission's
     TIER-SYSTEM.dat, or its measurements as JSON. Filters: a number pins that layer to the tier, !number forbids it, -1
@@ -72,7 +72,7 @@ def scission(
 
 def profile(
     models: Annotated[list[str], typer.Argument(help="Models of the zoo, .keras files, or `all`: the papers' 22.")],
-    directory: Annotated[Path, typer.Option("-o", "--output", help="Where the files go.")] = Path("profiles"),
+    directory: Annotated[Path, typer.Option("-o", "--output", help="The folder to write into.")] = Path("profiles"),
     threads: ThreadsOption = None,
     repeats: Annotated[int, typer.Option(help="Runs at most; a slow model takes fewer.", min=1)] = 10,
     engine: EngineOption = "litert",
@@ -80,7 +80,7 @@ def profile(
     input_size: InputSizeOption = "",
     imports: ImportOption = None,
 ) -> None:
-    """Measure models block by block on this machine: a JSON file and a picture for each, and a table."""
+    """Measure models block by block on this machine; writes a JSON file and a picture of each."""
     from nodes.cli import profile as profile_commands
 
     code = profile_commands.run(
@@ -137,7 +137,7 @@ def verify(
     input_size: InputSizeOption = "",
     imports: ImportOption = None,
 ) -> None:
-    """Cut models at random places and compare bit for bit with the unsplit model; exit code 1 if they ever differ."""
+    """Cut models at random places and compare them bit for bit with the unsplit model; exits with 1 if they differ."""
     from nodes.cli.models import run_fingerprint, run_verify
 
     if fingerprint:
@@ -177,15 +177,15 @@ def pack(
     weights: WeightsOption = None,
     input_size: InputSizeOption = "",
     imports: ImportOption = None,
-    task: Annotated[TaskKind | None, typer.Option(help="What its outputs mean, see docs/answers.md.")] = None,
+    task: Annotated[TaskKind | None, typer.Option(help="Meaning of its outputs, see docs/answers.md.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Names of its classes, one a line.")] = None,
-    preprocess: Annotated[PixelMode | None, typer.Option(help="What is done to pixels, as Keras names it.")] = None,
+    preprocess: Annotated[PixelMode | None, typer.Option(help="Preprocessing of pixels, by Keras's names.")] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", "-c", help="Take MODEL, with all of its keys, from this file's models section."),
     ] = None,
 ) -> None:
-    """Write a model into one file, which nodes load without TensorFlow. Takes TensorFlow, once.
+    """Write a model into one file that nodes load without TensorFlow; only packing needs TensorFlow.
 
     The file carries labels, preprocessing and task, so that no configuration has to repeat them.
     """

@@ -25,7 +25,7 @@ StreamOption = Annotated[str | None, typer.Option("--stream", help="The stream; 
 STDOUT = "-"
 DEFAULT_CONFIG = Path("configs/demo.yaml")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, or write it into FILE.")]
-JsonFile = Annotated[str | None, typer.Argument(metavar="FILE", help="With --json: where it goes, - to print it.")]
+JsonFile = Annotated[str | None, typer.Argument(metavar="FILE", help="The file that --json writes; - prints it.")]
 ObjectiveOption = Annotated[
     str | None,
     typer.Option(help="latency, throughput, backbone, price, energy, or weights such as latency=1,backbone=0.05."),
@@ -46,16 +46,18 @@ ModelsArgument = Annotated[list[str], typer.Argument(metavar="MODEL...", help="N
 ReportOption = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")]
 TimeoutOption = Annotated[float, typer.Option(min=0.1, help="Seconds to wait until it is done.")]
 TierFilters = Annotated[list[str] | None, typer.Option(help="Filters of the tier; may be repeated.")]
-TimeFilter = Annotated[str | None, typer.Option(help="At most, in seconds or as a share: 30%.")]
+TimeFilter = Annotated[str | None, typer.Option(help="A limit in seconds, or as a share: 30%.")]
 
 
 class Constraints(TypedDict):
     """What a plan may not do, as options say it; see `nodes.cli.plan.plan_request_of`."""
 
-    raw_stays_on: Annotated[str | None, typer.Option(help="device or edge: the input goes no further.")]
-    min_depth: Annotated[int | None, typer.Option(help="Computing blocks before anything leaves the device.")]
+    raw_stays_on: Annotated[str | None, typer.Option(help="device or edge: raw input goes no further.")]
+    min_depth: Annotated[int | None, typer.Option(help="Blocks that compute on the device before anything leaves it.")]
     pin: Annotated[list[str] | None, typer.Option(metavar="BLOCK=TIER", help="Run this block there; may be repeated.")]
-    forbid: Annotated[list[str] | None, typer.Option(metavar="BLOCK=TIER", help="Never run it there; may be repeated.")]
+    forbid: Annotated[
+        list[str] | None, typer.Option(metavar="BLOCK=TIER", help="Never run this block there; may be repeated.")
+    ]
     exclude: Annotated[list[str] | None, typer.Option(metavar="NODE", help="No blocks on this node; may be repeated.")]
     upload_limit: Annotated[
         list[str] | None, typer.Option(metavar="LINK=MB", help="Megabytes a frame up device_edge or edge_cloud.")
@@ -64,7 +66,7 @@ class Constraints(TypedDict):
         list[str] | None, typer.Option(metavar="TIER=LIMIT", help="Seconds a frame, or a share of all computing: 30%.")
     ]
     energy_limit: Annotated[
-        float | None, typer.Option(metavar="JOULES", help="A frame, more than what nodes draw when idle.")
+        float | None, typer.Option(metavar="JOULES", help="Joules a frame above what idle nodes draw.")
     ]
 
 

@@ -29,13 +29,15 @@ from nodes.display.text import json_line
 
 
 def trace(
-    stream: Annotated[str | None, typer.Argument(metavar="STREAM", help="May be left out if there is one.")] = None,
+    stream: Annotated[
+        str | None, typer.Argument(metavar="STREAM", help="The stream; may be left out if there is one.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("trace.json"),
     config: ConfigOption = DEFAULT_CONFIG,
     frames: Annotated[int, typer.Option(min=1, max=100_000, help="How many frames to wait for.")] = 100,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="How long to wait for them.")] = 30.0,
 ) -> None:
-    """Write the way of a running stream's frames for ui.perfetto.dev or chrome://tracing, by node."""
+    """Trace a running stream's next frames into a file for ui.perfetto.dev or chrome://tracing."""
     from nodes.client import requests
     from nodes.config.loader import load_config
     from nodes.instruments import chrome_trace
@@ -49,7 +51,7 @@ def trace(
 def topics(
     asyncapi: Annotated[bool, typer.Option("--asyncapi", help="As an AsyncAPI 3 document in JSON.")] = False,
 ) -> None:
-    """Print the topics of a pipeline: what is said there, by whom and to whom."""
+    """Print a pipeline's topics with their messages, writers and readers."""
     from nodes.display.screen import Screen
     from nodes.instruments import asyncapi as documents
 
@@ -63,12 +65,14 @@ def record(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("pipeline.recording"),
     config: ConfigOption = DEFAULT_CONFIG,
     frames: Annotated[
-        bool, typer.Option("--frames", help="Keep frames and output tensors, too: they show people.")
+        bool, typer.Option("--frames", help="Also keep frames and output tensors, which may show people.")
     ] = False,
-    seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after so many seconds; default: Ctrl-C.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="Stop after this many seconds; default: at Ctrl-C.")
+    ] = None,
     most_mb: Annotated[float, typer.Option(min=0.1, help="Stop when the file has this many megabytes.")] = 1000.0,
 ) -> None:
-    """Keep what a running pipeline says in a file, for a bug report or a test; `trisect replay` plays it."""
+    """Record a running pipeline's messages, for a bug report or a test; `trisect replay` plays them."""
     from nodes.config.loader import load_config
     from nodes.instruments.record import Recorder, configuration_of
 
@@ -83,19 +87,19 @@ def record(
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `trisect record` has written.")],
-    speed: Annotated[float, typer.Option(min=0.01, max=1e6, help="How many times as fast as it was.")] = 1.0,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file written by `trisect record`.")],
+    speed: Annotated[float, typer.Option(min=0.01, max=1e6, help="How many times as fast as recorded.")] = 1.0,
     replan: Annotated[
         bool, typer.Option("--replan", help="Leave the recorded plans out: start `trisect planner` to see its own.")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the broker, on loopback; 0 for a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The broker's port on loopback; 0 picks a free one.")] = 0,
     websockets_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="A second port of the broker, for a page in a browser.")
     ] = None,
-    directory: Annotated[Path | None, typer.Option(help="Where the configuration to watch it with goes.")] = None,
-    hold: Annotated[bool, typer.Option(help="Keep the broker until Ctrl-C after the last message.")] = True,
+    directory: Annotated[Path | None, typer.Option(help="The file for the configuration to watch it with.")] = None,
+    hold: Annotated[bool, typer.Option(help="Keep the broker running after the last message, until Ctrl-C.")] = True,
 ) -> None:
-    """Play a recording on a broker of its own, for `trisect watch`, a page or a planner."""
+    """Play a recording on a broker of its own, for `trisect watch`, `trisect web` or a planner."""
     from nodes.instruments.replay import run
 
     with stopped_by_signals() as stopped:
@@ -119,8 +123,12 @@ def place(
     edge_from: Annotated[str | None, typer.Option(help="The first block (name or number) on the edge.")] = None,
     cloud_from: Annotated[str | None, typer.Option(help="The first block in the cloud.")] = None,
     tiles: Annotated[str | None, typer.Option(help="A grid of tiles for --stack: 2x2, or shares as 3,5x1.")] = None,
-    stack: Annotated[str | None, typer.Option(help="The blocks on the edge to share out: FROM:TO.")] = None,
-    workers: Annotated[str | None, typer.Option(help="Who computes the tiles, with commas; all that can.")] = None,
+    stack: Annotated[
+        str | None, typer.Option(help="The stack of blocks on the edge to compute in tiles: FROM:TO.")
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Nodes that compute the tiles, with commas; default: all that can.")
+    ] = None,
     auto: Annotated[bool, typer.Option("--auto", help="Hand the stream back to the planner.")] = False,
     timeout_s: TimeoutOption = 60.0,
 ) -> None:
@@ -159,7 +167,7 @@ def objective(
     stream: StreamOption = None,
     planner: Annotated[str | None, typer.Option(help="exact, hpa, or another; default: exact.")] = None,
     constraints: Constraints = NO_CONSTRAINTS,
-    reset: Annotated[bool, typer.Option("--reset", help="Back to what the configuration asks for.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Return to what the configuration asks for.")] = False,
     timeout_s: TimeoutOption = 60.0,
 ) -> None:
     """Set the objective and constraints of a running stream, all at once; waits until the plan is active.
@@ -188,7 +196,7 @@ def objective(
 def plan(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="Plan this one without running it; left out: show running plans."),
+        typer.Argument(metavar="MODEL", help="Plan this model without running it; default: show running plans."),
     ] = None,
     file: JsonFile = None,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -219,7 +227,7 @@ def plan(
     input_size: InputSizeOption = "",
     imports: ImportOption = None,
 ) -> None:
-    """Show the running plans; or plan a MODEL for given nodes, without running it, and say why."""
+    """Show the running plans; or plan MODEL for given nodes, without running it, and explain the plan."""
     if model == STDOUT:
         model, file = None, STDOUT
     json_path = json_target(as_json, file)
@@ -271,7 +279,7 @@ def drain(
     undo: Annotated[bool, typer.Option("--undo", help="Let plans use it again.")] = False,
     timeout_s: TimeoutOption = 60.0,
 ) -> None:
-    """Empty a node without losing a frame: plans leave it out, and when it says `drained` it may stop."""
+    """Take a node out of all plans without losing a frame; once it says `drained`, it may be stopped."""
     from nodes.client import requests
     from nodes.config.loader import load_config
     from pipeline.plan import NodeId
@@ -285,7 +293,7 @@ def forget(
     config: ConfigOption = DEFAULT_CONFIG,
     folder: Annotated[Path | None, typer.Option(help="The folder of `trisect init`, where nodes are enrolled.")] = None,
 ) -> None:
-    """Clear what the broker retains of a node that is gone; refused while it lives."""
+    """Clear what the broker retains of a node that is gone; refused while the node is alive."""
     from nodes.client import requests
     from nodes.config.loader import load_config
     from pipeline.plan import NodeId
@@ -304,7 +312,9 @@ def publish(
     files: Annotated[list[Path], typer.Argument(help="JPEG, PNG or NPY files.")],
     config: ConfigOption = DEFAULT_CONFIG,
     stream: StreamOption = None,
-    rate_hz: Annotated[float | None, typer.Option(help="Frames per second; left out: at once.", min=0.001)] = None,
+    rate_hz: Annotated[
+        float | None, typer.Option(help="Frames per second; default: as fast as possible.", min=0.001)
+    ] = None,
     timeout_s: TimeoutOption = 60.0,
 ) -> None:
     """Publish images as frames of a stream and print the result of each, one JSON object a line."""

@@ -36,16 +36,18 @@ class Stoppable(Protocol):
 
 
 def node(
-    id_: Annotated[
-        str, typer.Option("--id", help="Which node of the configuration this process is; an enrolment says it.")
-    ] = "",
+    id_: Annotated[str, typer.Option("--id", help="The node's id in the configuration; an enrolment has it.")] = "",
     config: ConfigOption = DEFAULT_CONFIG,
     tier: Annotated[
-        str | None, typer.Option(help="Join with an id that the configuration lacks, on this tier.")
+        str | None, typer.Option(help="Join on this tier, with an id that the configuration does not have.")
     ] = None,
     role: Annotated[str, typer.Option(help="With --tier edge: worker, for tiles only.")] = "",
-    threads: Annotated[int | None, typer.Option(help="With --tier: threads to compute on; one per core.")] = None,
-    state_dir: Annotated[Path | None, typer.Option(help="Where a device keeps what outlives it.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="With --tier: threads to compute on; default: one per core.")
+    ] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="The folder for state that a device keeps over restarts.")
+    ] = None,
 ) -> None:
     """Run one tier node: device, edge, cloud or a worker of the edge, as the configuration says."""
     from nodes.config.loader import identity_of, load_config, with_node
@@ -65,7 +67,7 @@ def node(
 
 
 def planner(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Run the planner: it turns what nodes measure into plans."""
+    """Run the planner, which makes plans of what nodes measure."""
     from nodes.config.loader import load_config
 
     settings = load_config(config)
@@ -78,7 +80,7 @@ def planner(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 def watch(
     config: ConfigOption = DEFAULT_CONFIG,
-    once: Annotated[bool, typer.Option("--once", help="Print one view and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print one view and exit.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --once: as JSON, for scripts.")] = False,
     timeout_s: Annotated[float, typer.Option(help="With --once: how long to wait for the broker and nodes.")] = 10.0,
 ) -> None:
@@ -99,12 +101,10 @@ def watch(
 
 def metrics(
     config: ConfigOption = DEFAULT_CONFIG,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port that Prometheus asks; 0 for a free one.")
-    ] = 9464,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to serve on; 0 picks a free one.")] = 9464,
     host: Annotated[str, typer.Option(help="The address to answer on; 0.0.0.0 for all of them.")] = "127.0.0.1",
 ) -> None:
-    """Serve what all nodes of a pipeline say to Prometheus, on /metrics."""
+    """Serve the telemetry of all nodes to Prometheus, on /metrics."""
     from nodes.config.instruments import MetricsSection
     from nodes.config.loader import load_config
     from nodes.instruments.listening import MetricsListener
@@ -122,10 +122,10 @@ def demo(
         ),
     ] = None,
     frames: Annotated[int, typer.Option(help="How many photos to stream.", min=8)] = 60,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")] = None,
     directory: Annotated[Path | None, typer.Option(help="Keep logs, photos and configuration here.")] = None,
 ) -> None:
-    """Start broker, planner and three nodes here, stream photos, change the plan in mid-stream, prove the results."""
+    """Run a whole pipeline here: stream photos, change the plan in mid-stream, verify every result."""
     from nodes.cli.demo import run
 
     raise typer.Exit(run(model=model, frames=frames, json_path=json_path, directory=directory))

@@ -19,9 +19,14 @@ def serve_http(
     config: ConfigOption = DEFAULT_CONFIG,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 picks a free one.", min=0, max=65535)] = DEFAULT_PORT,
-    timeout_s: Annotated[float, typer.Option(help="Without any answer for that long, requests fail.", min=1)] = 30.0,
+    timeout_s: Annotated[
+        float, typer.Option(help="Seconds without an answer after which requests fail.", min=1)
+    ] = 30.0,
     anyone: Annotated[
-        bool, typer.Option("--anyone", help="Listen beyond this machine, for whoever can reach it: there is no login.")
+        bool,
+        typer.Option(
+            "--anyone", help="Listen beyond this machine; there is no login, so anyone who reaches the port may use it."
+        ),
     ] = False,
 ) -> None:
     """Serve each stream as a model of the Open Inference Protocol v2, for clients such as tritonclient.

@@ -12,10 +12,10 @@ from nodes.cli.options import DEFAULT_CONFIG, ConfigOption
 EnrolmentArgument = Annotated[
     Path, typer.Argument(help="A node's or the planner's enrolment, or the folder `broker` of `trisect init`.")
 ]
-DirectoryOption = Annotated[Path, typer.Option(help="Where systemd looks for units.")]
+DirectoryOption = Annotated[Path, typer.Option(help="The folder of systemd's units.")]
 SYSTEM = Path("/etc/systemd/system")
 
-service = typer.Typer(help="Have systemd start this machine's part at boot, and again when it fails.")
+service = typer.Typer(help="Have systemd start this machine's part at boot and restart it when it fails.")
 
 
 @service.command()
@@ -30,7 +30,7 @@ def show(what: EnrolmentArgument) -> None:
 def install(
     what: EnrolmentArgument,
     directory: DirectoryOption = SYSTEM,
-    now: Annotated[bool, typer.Option("--now/--later", help="Start it now, too.")] = True,
+    now: Annotated[bool, typer.Option("--now/--later", help="Also start it now.")] = True,
 ) -> None:
     """Write a systemd unit and start it: with readiness, a watchdog, restarts, and no more rights than it needs."""
     from nodes.cli import units
@@ -53,10 +53,10 @@ def remove(
 
 def health(
     config: ConfigOption = DEFAULT_CONFIG,
-    node: Annotated[str | None, typer.Option("--node", help="This one; default: who the enrolment is of.")] = None,
+    node: Annotated[str | None, typer.Option("--node", help="The node; default: the enrolment's member.")] = None,
     timeout_s: Annotated[float, typer.Option(help="How long to wait for broker and node.")] = 10.0,
 ) -> None:
-    """Exit with 0 if a node serves, else with 1 and why; without a node: if all of the pipeline runs."""
+    """Exit with 0 if a node serves, else with 1 and the reason; without a node, look at the whole pipeline."""
     from nodes.cli import health as checks
     from nodes.config.loader import load_config
 
@@ -68,7 +68,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     timeout_s: Annotated[float, typer.Option(help="How long to wait for the broker and for each answer.")] = 5.0,
 ) -> None:
-    """Look at this machine and its way to the pipeline; each finding has its remedy. Ends with 1 if one is wrong."""
+    """Diagnose this machine and its connection to the pipeline, with remedies; exits with 1 if something is wrong."""
     from nodes.doctor.examination import run
 
     raise typer.Exit(run(config, as_json=as_json, timeout_s=timeout_s))
@@ -77,7 +77,7 @@ def doctor(
 def check(
     files: Annotated[list[Path], typer.Argument(help="Configurations or enrolments.")],
 ) -> None:
-    """Check configurations without running them, and the files that they name on this machine; 1 if one is wrong."""
+    """Check configurations and the files that they name, without running anything; exits with 1 if one is wrong."""
     from nodes.doctor.examination import check_files
 
     raise typer.Exit(check_files(files))

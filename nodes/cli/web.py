@@ -21,11 +21,11 @@ DEFAULT_PORT = 8080
 
 def web(
     config: ConfigOption = DEFAULT_CONFIG,
-    host: Annotated[str, typer.Option(help="The address to listen on; not loopback only with TLS.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The address to listen on; any but loopback needs TLS.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 picks a free one.", min=0, max=65535)] = DEFAULT_PORT,
     folder: Annotated[
         Path | None,
-        typer.Option(help="Of `trisect init`, or its folder `broker`: serve with the broker's certificate."),
+        typer.Option(help="The folder of `trisect init`, or its folder `broker`: serve with the broker's certificate."),
     ] = None,
     certificate: Annotated[Path | None, typer.Option(help="PEM file with the certificate to serve with.")] = None,
     certificate_key: Annotated[Path | None, typer.Option(help="PEM file with its key.")] = None,
@@ -33,7 +33,7 @@ def web(
         Path | None, typer.Option(help="Keep the key of the page's address here; otherwise each start has a new one.")
     ] = None,
 ) -> None:
-    """Serve one page that shows the pipeline, live; with an operator's login it can be changed there, too.
+    """Serve a live page of the pipeline; an operator can also change it there.
 
     Whoever opens the printed address may do what the login of this process may: give it a viewer's enrolment where
     people should only look.

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from nodes.config.base import Section, Table, TierName, empty
+from nodes.config.batching import Batching
 from nodes.config.broker_section import BrokerSection
 from nodes.config.instruments import HomeAssistant, MetricsSection, TracingSection
 from nodes.config.plan_request import LinkName, PlanRequest
@@ -215,7 +216,7 @@ class PowerSection(Section):
         return self
 
 
-class NodeSection(Section):
+class NodeSection(Batching):
     """One process on one tier."""
 
     tier: TierName = Field(description="one of device, edge, cloud")

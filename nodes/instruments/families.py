@@ -47,6 +47,7 @@ NODE_NUMBERS: Final = (
     _counter("missed_messages_total", "Messages that the broker dropped."),
     _counter("internal_errors_total", "Events, jobs and callbacks that raised an error."),
     _counter("frames_total", "Frames computed."),
+    _counter("batched_frames_total", "Frames computed together with others."),
     _counter("tiles_total", "Tiles computed."),
     _counter("unsent_tensors_total", "Tensors that the broker did not take in time."),
     _counter("overrun_messages_total", "Tensor messages that found the decode queue full."),

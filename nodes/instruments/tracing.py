@@ -37,6 +37,16 @@ _KINDS: Final = {"frame": SpanKind.CONSUMER, "link": SpanKind.PRODUCER}
 MOST_NODES: Final = 1_024
 
 
+class _NodeResource(Resource):
+    """A node's resource. The exporter hashes one for each span, and `Resource` would write its JSON each time."""
+
+    def __hash__(self) -> int:
+        return id(self)  # one object for each node
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
 class _Exporter(SpanExporter):
     """The OTLP exporter, whose failures are counted and said once a minute."""
 
@@ -127,7 +137,7 @@ class FrameTracer:
         known = self._resources.get(node)
         if known is None:
             about = {"service.name": "trisect", "service.namespace": self._pipeline, "service.version": self._version}
-            known = Resource({**about, "service.instance.id": node or "unknown"})
+            known = _NodeResource({**about, "service.instance.id": node or "unknown"})
             if len(self._resources) < MOST_NODES:
                 self._resources[node] = known
         return known

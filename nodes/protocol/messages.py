@@ -234,7 +234,8 @@ class Report:
 
     `frame_overheads` are median seconds, by stream, in which its device reads a frame and answers it: what is left of a
     frame's seconds without computing, waiting and ways between nodes. `probe_seconds` is what a small fixed computation
-    takes on a node that computes nothing else. `wrong` says what was left out, since it cannot be.
+    takes on a node that computes nothing else. `wrong` says what was left out, since it cannot be. `direct` are the
+    nodes to which its tensors go directly.
     """
 
     segments: tuple[SegmentSeconds, ...] = ()
@@ -245,6 +246,7 @@ class Report:
     probe_seconds: Positive | None = None
     wrong: str = ""
     ratios: tuple[TensorRatio, ...] = ()
+    direct: tuple[NodeName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

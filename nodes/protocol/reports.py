@@ -44,6 +44,7 @@ _SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
 _FRAME_OVERHEAD_KEY = re.compile(rf"stream\.([a-z0-9-]{{1,128}})\.{FRAME_OVERHEAD}_p50")
 _LEG_KEY = re.compile(r"leg\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
 _RATIO_KEY = re.compile(r"tensor\.([a-z0-9-]{1,128})\.([0-9]{1,9})\.([a-z0-9-]{1,32})\.frames")
+_DIRECT_KEY = re.compile(r"direct\.([a-z0-9-]{1,128})\.stands")
 _TILE_KEY = re.compile(r"tile\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.([0-9]{1,9})\.([a-z0-9-]{1,128})\.frames")
 
 
@@ -55,6 +56,11 @@ def ratio_metric(stream: StreamId, tensor: int, codec: str, name: str) -> str:
 def tells(frames: int, seconds: float) -> bool:
     """True when this many frames, or their seconds in all, are enough to judge a node by."""
     return frames >= LEAST_FRAMES or seconds >= LEAST_COMPUTED_S
+
+
+def direct_metric(node: NodeId) -> str:
+    """The key of whether a way to the node stands, over which tensors go directly: 1 or 0."""
+    return f"direct.{node}.stands"
 
 
 def stream_metric(stream: StreamId, name: str) -> str:
@@ -133,6 +139,7 @@ class _Reader:
         self._legs: list[LegSeconds] = []
         self._ratios: list[TensorRatio] = []
         self._frame_overheads: dict[StreamId, float] = {}
+        self._direct: list[NodeId] = []
         self._wrong = ""
 
     def take(self, key: str) -> None:
@@ -146,6 +153,9 @@ class _Reader:
             self._take_leg(key, StreamId(named[1]), int(named[2]))
         elif named := _RATIO_KEY.fullmatch(key):
             self._take_ratio(key, StreamId(named[1]), int(named[2]), named[3])
+        elif named := _DIRECT_KEY.fullmatch(key):
+            if self._report[key] == 1:
+                self._direct.append(NodeId(named[1]))
         elif named := _TILE_KEY.fullmatch(key):
             self._take_tile(key, StreamId(named[1]), int(named[2]), int(named[3]), NodeId(named[4]))
 
@@ -167,6 +177,7 @@ class _Reader:
             probe.seconds if probe is not None else None,
             self._wrong,
             tuple(self._ratios),
+            tuple(self._direct),
         )
 
     def _take_segment(self, key: str, stream: StreamId, epoch: int) -> None:

@@ -19,12 +19,14 @@ from broker import acl, topics
 from broker.complaints import Complaints
 from broker.direct.listener import DirectListener
 from broker.direct.ways import Destination, DirectWays
+from broker.errors import BrokerError
 from broker.inbox import Inbox
 from broker.messages import Channel, Limits, Message, Payload
 from broker.mqtt.packets import Connect
 from broker.topics import Namespace
 from nodes.config.sections import Config
 from nodes.protocol.messages import DirectAddress, LifeState, NodeInfo, NodeState
+from nodes.protocol.reports import direct_metric
 from nodes.session.presence import Presence
 from nodes.session.worker_thread import Worker
 from pipeline.plan import NodeId
@@ -159,7 +161,7 @@ class Direct:
         """Telemetry: `direct.<node>.stands` (1 or 0), bytes sent and received directly, and messages sent again."""
         if not self.is_on:
             return {}
-        stands: dict[str, float] = {f"direct.{peer}.stands": int(up) for peer, up in self._ways.standing().items()}
+        stands: dict[str, float] = {direct_metric(NodeId(peer)): int(up) for peer, up in self._ways.standing().items()}
         return {
             **stands,
             "direct_sent_bytes_total": self.sent_bytes_total,
@@ -238,7 +240,10 @@ class Direct:
             self._infos.pop(node, None)
             self._settle(node)
         for node in now - before:
-            self._session.subscribe([self._names.topic(topics.INFO, node=node)], self._on_info)
+            try:
+                self._session.subscribe([self._names.topic(topics.INFO, node=node)], self._on_info)
+            except BrokerError as error:  # an access list of before, say; tensors take the broker's way then
+                self._complaints.add(node, f"where {node} listens for tensors cannot be read: {error}")
 
     def _settle(self, node: NodeId) -> None:
         """Have a way to the node if it is needed and the process lives that said where it listens; else none."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,6 +24,8 @@ from nodes.tier.machine import events as ev
 from nodes.tier.meter import Meter
 from nodes.tier.segment_store import SegmentStore
 from nodes.tier.tile_store import TileStore
+from nodes.tier.waiting_runs import WaitingRun, WaitingRuns
+from pipeline.engines.batched import Begun, batch_of, begin, finish
 from pipeline.engines.pictured import PicturedSegment
 from pipeline.errors import FrameError, PlanError, TrisectError
 from pipeline.frames.decode import MAX_PIXELS
@@ -34,7 +36,7 @@ from pipeline.tiles.tiling import TiledStage
 from pipeline.wire import Array, Hop, Trace
 
 if TYPE_CHECKING:
-    from pipeline.engines import Engine, Loaded
+    from pipeline.engines import Engine, Loaded, Segment
     from pipeline.profiling.cpu_probe import ProcessorProbe
 
 _log = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class Compute:
         *,
         is_compiling: Callable[[], bool],
         max_pixels: Mapping[StreamId, int],
+        batch_wait_s: float = 0.0,
     ) -> None:
         from pipeline.profiling.cpu_probe import (
             ProcessorProbe,  # it and the engine load the framework, this module does not
@@ -70,6 +73,7 @@ class Compute:
         self._node, self._tier, self._meter, self._clock, self._emit = node, tier, meter, clock, emit
         self._segments, self._tiles = SegmentStore(engine, models), TileStore(engine, models)
         self._coordinated: dict[tuple[str, int], tuple[str, TiledStage]] = {}
+        self._waiting = WaitingRuns(batch_wait_s)
         # a replay's seconds are of another processor than this machine's
         self._processor = ProcessorProbe(engine) if engine.name != REPLAY else None
         self._worked_at, self._probe_at = time.monotonic(), 0.0
@@ -78,7 +82,8 @@ class Compute:
     def put(self, run: do.Run) -> None:
         """Queue some work."""
         self._worked_at = time.monotonic()
-        self.worker.put(partial(self._run, run, self._clock.now(), time.perf_counter()))
+        self._waiting.put(WaitingRun(run, self._clock.now(), time.perf_counter()))
+        self.worker.put(self._run_next)
 
     def probe(self) -> None:
         """See what is left of the processor, if nothing has been computed here for a while: frames tell by themselves.
@@ -134,30 +139,71 @@ class Compute:
         workers = action.plan.tiles.workers if action.plan.tiles else ()
         return [number for number, worker in enumerate(workers, start=1) if worker == self._node]
 
-    def _run(self, run: do.Run, arrived_ts: float, arrived: float) -> None:
+    def _run_next(self) -> None:
+        """Compute the frame that has waited longest, with those that end together with it."""
+        taken = self._waiting.take(self._kind_of)
+        if not taken:
+            return  # they were computed with others
         began, was_compiling = time.perf_counter(), self._is_compiling()
+        done = [
+            (each, outputs) for each, outputs in zip(taken, self._computed(taken), strict=True) if outputs is not None
+        ]
+        share_s = (time.perf_counter() - began) / max(len(done), 1)
+        if len(done) > 1:
+            self._meter.count("batched_frames_total", len(done))
+        for each, outputs in done:
+            run, compute_s = each.run, time.perf_counter() - began
+            trace = self._traced(run, each.arrived_ts, began - each.arrived, compute_s, share_s, was_compiling)
+            self._emit(ev.SegmentRan(run.key, outputs, trace, run.work))
+
+    def _kind_of(self, run: do.Run) -> tuple[object, int]:
+        """The segment, and how many frames it ends together."""
+        segment = None
+        if run.work is not Work.TILE:
+            segment = self._segments.segment_of(run.key.stream, run.key.epoch, run.work)
+        return segment if segment is not None else run, batch_of(segment)
+
+    def _computed(self, taken: Sequence[WaitingRun]) -> list[dict[int, Array] | None]:
+        """The outputs of each, None for what is stale or has failed, and was said so."""
+        if taken[0].run.work is Work.TILE:
+            return [self._tried(taken[0].run, self._tile)]
+        begun = [self._tried(each.run, self._begun) for each in taken]
+        going = [(each.run, one) for each, one in zip(taken, begun, strict=True) if one is not None]
+        if not going:
+            return [None for _ in taken]
+        finished = iter(self._finished(going))
+        return [next(finished) if one is not None else None for one in begun]
+
+    def _finished(self, going: Sequence[tuple[do.Run, Begun]]) -> list[dict[int, Array] | None]:
+        segment = self._segment_of(going[0][0])
+        assert segment is not None  # it has begun them, in this thread
+        if len(going) > 1:
+            try:
+                return [*finish(segment, [begun for _, begun in going])]
+            except Exception as error:
+                _log.warning("%d frames could not be finished together, so they are one by one: %s", len(going), error)
+        return [self._tried(run, lambda _: finish(segment, [begun])[0]) for run, begun in going]  # noqa: B023 - called at once
+
+    def _tried(self, run: do.Run, work: Callable[[do.Run], dict[int, Array] | None]) -> dict[int, Array] | None:
+        """Do a run's work; None, after saying so, where it fails or nothing holds it any more."""
         try:
-            outputs = self._tile(run) if run.work is Work.TILE else self._segment(run)
+            outputs = work(run)
         except Exception as error:
             is_known, of_frame = isinstance(error, TrisectError), isinstance(error, FrameError)
             if not of_frame:  # which its answer says; anybody may send such
                 _log.warning("frame %d of %s: %s", run.key.sequence, run.key.stream, error, exc_info=not is_known)
             text = str(error) if of_frame else f"{self._node}: {type(error).__name__}: {error}"
             self._emit(ev.SegmentFailed(run.key, text, run.trace, of_frame))
-            return
+            return None
         if outputs is None:
             self._meter.count("stale_tensors_total")
-            return
-        trace = self._traced(run, arrived_ts, began - arrived, time.perf_counter() - began, was_compiling)
-        self._emit(ev.SegmentRan(run.key, outputs, trace, run.work))
-        segment = self._segments.segment_of(run.key.stream, run.key.epoch, run.work)
-        if isinstance(segment, PicturedSegment):
-            for tensor, array in segment.made.items():
-                self._trials.consider(StreamId(run.key.stream), tensor, array)
-            segment.made = {}
+        return outputs
 
-    def _segment(self, run: do.Run) -> dict[int, Array] | None:
-        segment = self._segments.segment_of(run.key.stream, run.key.epoch, run.work)
+    def _segment_of(self, run: do.Run) -> Segment | None:
+        return self._segments.segment_of(run.key.stream, run.key.epoch, run.work)
+
+    def _begun(self, run: do.Run) -> Begun | None:
+        segment = self._segment_of(run)
         if segment is None:
             return None
         inputs = dict(run.inputs)
@@ -166,13 +212,16 @@ class Compute:
             _, tiled = coordinated
             inputs[tiled.stack.output] = merge(tiled.tile_map, run.parts)
         if not isinstance(segment, PicturedSegment):
-            return segment.run(inputs)
+            return begin(segment, inputs)
         stream = StreamId(run.key.stream)
         segment.max_pixels = self._max_pixels.get(stream, MAX_PIXELS)
-        outputs = segment.run(inputs)
+        begun = segment.begin(inputs)
         if segment.work > 0:
             self._meter.ratio(stream, segment.frame, FRAME_WORK, 1 / segment.work)
-        return outputs
+        for tensor, array in segment.made.items():
+            self._trials.consider(stream, tensor, array)
+        segment.made = {}
+        return begun
 
     def _tile(self, run: do.Run) -> dict[int, Array] | None:
         """Raises PlanError for a tile that is not compiled here yet, except at a coordinator, which is asked last."""
@@ -188,8 +237,12 @@ class Compute:
             return None
         return {segment.output: segment.run({t: np.ascontiguousarray(array) for t, array in run.inputs.items()})}
 
-    def _traced(self, run: do.Run, arrived_ts: float, queue_s: float, compute_s: float, was_compiling: bool) -> Trace:
+    def _traced(
+        self, run: do.Run, arrived_ts: float, queue_s: float, compute_s: float, share_s: float, was_compiling: bool
+    ) -> Trace:
         """The run's trace with this node's hop, which at a coordinator spans from its first part to its last.
+
+        `share_s` is the frame's part of `compute_s`, where others were computed with it: so much it keeps the node.
 
         The seconds that a coordinator waits for its tiles count as computing: they are the stack's.
         """
@@ -208,10 +261,10 @@ class Compute:
                 sent_ts=ended_ts,
                 is_compiling=is_compiling or first.is_compiling,
             )
-            self._note_frame(stream, epoch, first.compute_seconds + compute_s, is_usual=not hop.is_compiling)
+            self._note_frame(stream, epoch, first.compute_seconds + share_s, is_usual=not hop.is_compiling)
             return (*before, hop)
         if run.work is Work.STAGE:
-            self._note_frame(stream, epoch, compute_s, is_usual=not is_compiling)
+            self._note_frame(stream, epoch, share_s, is_usual=not is_compiling)
         if run.work is Work.TILE:
             self._meter.count("tiles_total")
             self._meter.sample("tile_seconds", compute_s, stream)

@@ -40,12 +40,13 @@ def load(
     exact: str,
     pushed: Mapping[str, Loaded] | None = None,
     replay: Replay | None = None,
+    batch: int = 1,
 ) -> tuple[Engine, dict[str, Loaded]]:
     """The engine by its name, or for `auto` litert if it has every block of all models, and the loaded models.
 
     `pushed` are packages that are open already; `replay` is what is waited for instead of computing, whatever
-    `engine` says. Raises ConfigError for an engine that is not installed, UnknownModel,
-    ModelError.
+    `engine` says. Where the engine can, its segments run `batch` frames together. Raises ConfigError for an engine that
+    is not installed, UnknownModel, ModelError.
     """
     from pipeline import engines
 
@@ -63,7 +64,9 @@ def load(
                 raise
             lacking = str(error)
         if not lacking:
-            return engines.create("litert", threads, everywhere=exact != "machine"), packages
+            everywhere = exact != "machine"
+            made = engines.create("litert", threads, everywhere=everywhere, batch=batch, is_room=_is_room)
+            return made, packages
         _log.info("engine auto takes tensorflow: %s", lacking)
         if "tensorflow" not in engines.installed():
             raise ConfigError(
@@ -93,6 +96,12 @@ def _load_replay(
         engine.require(model)
     _log.warning("a replay: nothing is computed, answers mean nothing; block times are %s", engine.source)
     return engine, packages
+
+
+def _is_room(nbytes: int) -> bool:
+    from pipeline.models.host_memory import available_bytes
+
+    return nbytes < available_bytes()
 
 
 def with_input(name: str, model: Loaded, preprocess: Preprocess) -> Loaded:

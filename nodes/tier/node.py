@@ -197,6 +197,7 @@ class TierNode:
             self._inbox.put,
             is_compiling=lambda: self._preparation.worker.is_busy,
             max_pixels={name: section.max_pixels for name, section in self.config.streams.items()},
+            batch_wait_s=self.section.batch_wait_ms / 1e3,
         )
         self._preparation = Preparation(
             node,

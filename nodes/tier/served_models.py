@@ -97,7 +97,15 @@ class ServedModels:
         sources = {name: source_of(name, config.models[name]) for name in settings.of_files}
         packages = {one.name: one.package for one in pushed}
         threads = config.nodes[node].threads or os.cpu_count() or 1
-        engine, models = load(config.engine_of(node), sources, threads, config.exact, packages, replay_of(config, node))
+        engine, models = load(
+            config.engine_of(node),
+            sources,
+            threads,
+            config.exact,
+            packages,
+            replay_of(config, node),
+            batch=config.nodes[node].batch,
+        )
         self.versions = Versions(streams, pushed)
         self._tasks: dict[str, Task | None] = {name: task_of(config.models[name]) for name in settings.of_files}
         for one in pushed:

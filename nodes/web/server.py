@@ -37,6 +37,8 @@ MQTT: Final = Subprotocol("mqtt")
 COMPRESSED_FROM: Final = 512
 MOST_FRAME: Final = 1 << 20
 """Bytes of a frame from the browser: commands are small, and mqtt.js sends a packet in one or more frames."""
+CLOSE_S: Final = 1.0
+"""How long a page may take to close its websocket; one that hangs must not hold the server up when it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,7 @@ class WebServer:
                 compression=None,  # on loopback and in a LAN it costs more than it saves
                 max_size=MOST_FRAME,
                 server_header=None,
+                close_timeout=CLOSE_S,
             )
         except OSError as error:
             raise ConfigError(

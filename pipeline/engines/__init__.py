@@ -4,6 +4,7 @@ itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 from pipeline.engines.base import Array, BlockTimes, Engine, Loaded, Segment, TileSegment, unsplit
@@ -29,11 +30,19 @@ _INSTALLED_BY = {"litert": "ai-edge-litert", "tensorflow": "'trisect[tensorflow]
 """LiteRT comes with trisect itself, so who lacks it has lost it."""
 
 
-def create(name: str, threads: int, *, everywhere: bool = True) -> Engine:
+def create(
+    name: str,
+    threads: int,
+    *,
+    everywhere: bool = True,
+    batch: int = 1,
+    is_room: Callable[[int], bool] = lambda nbytes: True,
+) -> Engine:
     """The engine of this name. Create it before the first model is loaded: that fixes the process's threads.
 
-    `everywhere` asks for kernels that give the same bits on x86 and ARM, which litert has. Raises ConfigError for an
-    unknown name, one that is not installed, or when TensorFlow already runs with another number of threads.
+    `everywhere` asks for kernels that give the same bits on x86 and ARM, `batch` for segments that run so many frames
+    together where that pays, if there `is_room` for so many bytes; litert has both. Raises ConfigError for an unknown
+    name, one that is not installed, or when TensorFlow already runs with another number of threads.
     """
     if name not in NAMES:
         raise ConfigError(f"unknown engine {name!r}: known: {', '.join(NAMES)}")
@@ -42,7 +51,7 @@ def create(name: str, threads: int, *, everywhere: bool = True) -> Engine:
     if name == "litert":
         from pipeline.engines.litert import LiteRTEngine
 
-        return LiteRTEngine(threads, everywhere=everywhere)
+        return LiteRTEngine(threads, everywhere=everywhere, batch=batch, is_room=is_room)
     from pipeline.engines.tensorflow import TensorFlowEngine
 
     return TensorFlowEngine(threads)

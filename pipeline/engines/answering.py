@@ -17,6 +17,7 @@ import xxhash
 from pipeline.answers.decoders import Decoder, decoder_of
 from pipeline.answers.task import Task
 from pipeline.engines.base import Array, BlockTimes, Engine, Loaded, Segment, TileSegment
+from pipeline.engines.batched import Batched, Begun, batch_of, begin, finish
 from pipeline.engines.checks import fitting, noise
 from pipeline.engines.wrapped import WrappedEngine, WrappedNetwork
 from pipeline.errors import PlanError
@@ -115,7 +116,7 @@ class AnsweringEngine(WrappedEngine):
         return self._engine.promise(map(_network_of, models))
 
 
-class AnsweringSegment:
+class AnsweringSegment(Batched):
     """Some last blocks of a network and its decoder. Run it from one thread at a time."""
 
     def __init__(
@@ -133,12 +134,19 @@ class AnsweringSegment:
         wanted = [t for t in dict.fromkeys((*self._decoder.inputs, *outputs)) if t in here]
         given = [t for t in self.inputs if t in _read_by(graph, own)]
         self._segment = engine.compile(model.network, own, given, wanted) if wanted else None
+        self.batch = batch_of(self._segment)
 
-    def run(self, tensors: Mapping[int, Array]) -> dict[int, Array]:
-        """Outputs by id. Raises PlanError for a tensor that is missing or does not fit."""
+    def begin(self, tensors: Mapping[int, Array]) -> Begun:
+        """Begin the network's blocks. Raises PlanError for a tensor that is missing or does not fit."""
         known = {t: fitting(tensor, tensors.get(t)) for t, tensor in self._tensors.items()}
-        if self._segment is not None:
-            known.update(self._segment.run(known))
+        return known | (begin(self._segment, known) if self._segment is not None else {})
+
+    def finish(self, begun: Sequence[Begun]) -> list[dict[int, Array]]:
+        """Finish them, and decode. Returns the outputs of each, in order."""
+        made = finish(self._segment, begun) if self._segment is not None else [{} for _ in begun]
+        return [self._answered({**one, **own}) for one, own in zip(begun, made, strict=True)]
+
+    def _answered(self, known: dict[int, Array]) -> dict[int, Array]:
         if self._answer in self.outputs:
             known[self._answer] = self._decoder.decode([known[t] for t in self._decoder.inputs])
         return {t: known[t] for t in self.outputs}

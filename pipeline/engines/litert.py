@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,8 +22,9 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from pipeline.allocator import give_back, keep_small
-from pipeline.engines.base import Array, BlockTimes, Loaded, unsplit
+from pipeline.engines.base import Array, BlockTimes, Loaded, Segment, unsplit
 from pipeline.engines.checks import check, check_tile, fitting, noise, zeros
+from pipeline.engines.litert_together import TogetherSegment, dense_tail, tail_tensors
 from pipeline.engines.promise import BY_PROOF, EVERYWHERE, EXACT, Promise, is_arm, is_known, processor, sums_in_order
 from pipeline.errors import ConfigError, ModelError, TileError
 from pipeline.graph import ModelGraph
@@ -43,9 +44,20 @@ _MEASURED_SECONDS = 1.0
 
 
 class LiteRTEngine:
-    """XNNPACK where it has a kernel, LiteRT's own where not. Raises ConfigError for less than one thread."""
+    """XNNPACK where it has a kernel, LiteRT's own where not. Raises ConfigError for less than one thread.
 
-    def __init__(self, threads: int, *, everywhere: bool = True) -> None:
+    Segments end up to `batch` frames together where that pays (`litert_together`); the second copy of dense layers'
+    weights that this takes is made if there `is_room` for its bytes.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        *,
+        everywhere: bool = True,
+        batch: int = 1,
+        is_room: Callable[[int], bool] = lambda nbytes: True,
+    ) -> None:
         if threads < 1:
             raise ConfigError(f"threads must be at least 1, not {threads}")
         keep_small()
@@ -53,11 +65,42 @@ class LiteRTEngine:
         self.version = version("ai-edge-litert")
         self.threads = threads
         self.everywhere = everywhere
+        self._batch, self._is_room = batch, is_room
 
-    def compile(
+    def compile(self, model: Loaded, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]) -> Segment:
+        """Write the blocks as a segment and run it once on zeros. Raises PlanError, ModelError."""
+        if self._batch > 1:
+            check(model.graph, blocks, inputs, outputs)
+            needed = _needed(model.graph, blocks, inputs, outputs)
+            tail = dense_tail(model.package, needed)
+            if tail and self._is_room(model.segment_bytes(tail)):
+                return self._together(model, needed, tail, tuple(inputs), tuple(outputs))
+        return self._compiled(model, blocks, inputs, outputs)
+
+    def _together(
+        self,
+        model: Loaded,
+        needed: Sequence[int],
+        tail: Sequence[int],
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+    ) -> TogetherSegment:
+        """A segment whose `tail` runs for several frames at once."""
+        package = model.package
+        reads, made = tail_tensors(model.graph, tail, outputs)
+        front_outputs = tuple(
+            dict.fromkeys((*(t for t in reads if t not in inputs), *(t for t in outputs if t not in made)))
+        )
+        front = self._compiled(model, needed[: -len(tail)], inputs, front_outputs) if front_outputs else None
+        alone = self._compiled(model, tail, reads, made)
+        rows = self._part(package, tail, tail, made, rows=self._batch)
+        joined = TogetherSegment(model.graph, front, alone, rows, batch=self._batch, inputs=inputs, outputs=outputs)
+        package.forget_pages()
+        return joined
+
+    def _compiled(
         self, model: Loaded, blocks: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
     ) -> LiteRTSegment:
-        """Write the blocks as a segment and run it once on zeros. Raises PlanError, ModelError."""
         segment = self.assemble(model, blocks, inputs, outputs)
         segment.run({i: zeros(model.graph.tensors[i]) for i in inputs})
         model.package.forget_pages()
@@ -96,8 +139,12 @@ class LiteRTEngine:
         blocks: Sequence[int],
         outputs: Sequence[int],
         tile: Tile | None = None,
+        rows: int = 1,
     ) -> _Part:
-        """One interpreter for some of a segment's blocks, which others after them may read."""
+        """One interpreter for some of a segment's blocks, which others after them may read.
+
+        With several `rows`, blocks that treat each alone (`dense_tail`) run for as many frames.
+        """
         graph, program = package.graph, package.program
         made = {t for index in run for t in graph.blocks[index].outputs}
         given = dict.fromkeys(t for index in run for t in graph.blocks[index].inputs if t not in made)
@@ -108,12 +155,12 @@ class LiteRTEngine:
             return _Part.foreign(package.array(op.arrays[0]), op.inputs, op.outputs, graph, self.threads)
         file = FlatFile()
         emitter = Emitter(Forms(file, package.array, everywhere=self.everywhere), program, tile)
-        inputs = {t: file.input(_shape(graph, t, tile), graph.tensors[t].dtype) for t in given}
+        inputs = {t: file.input(_shape(graph, t, tile, rows), graph.tensors[t].dtype) for t in given}
         tensors = dict(inputs)
         for index in run:
             emitter.block(index, tensors)
         for t in wanted:
-            _check_made(graph, t, tensors[t], _shape(graph, t, tile))
+            _check_made(graph, t, tensors[t], _shape(graph, t, tile, rows))
         return _Part.written(file, inputs, {t: tensors[t] for t in wanted}, graph.name, self.threads)
 
     def promise(self, models: Iterable[Loaded] = ()) -> Promise:
@@ -136,7 +183,7 @@ class LiteRTEngine:
         graph = model.graph
         frame = {i: noise(graph.tensors[i]) for i in graph.inputs}
         total_seconds = self._total_seconds(model, frame, repeats)
-        chain = [self.compile(model, (b.index,), b.inputs, b.outputs) for b in graph.blocks[1:]]
+        chain = [self._compiled(model, (b.index,), b.inputs, b.outputs) for b in graph.blocks[1:]]
         rounds = min(repeats, max(_LEAST_RUNS, int(_MEASURED_SECONDS / total_seconds)))
         typical, runs = typical_of(lambda: np.array([_chained(chain, frame) for _ in range(rounds)]))
         unscaled_seconds, quarters = float(typical.sum()), np.percentile(runs, [25, 75], axis=0)
@@ -264,7 +311,9 @@ class _Part:
         return found
 
 
-def _shape(graph: ModelGraph, tensor: int, tile: Tile | None) -> tuple[int, ...]:
+def _shape(graph: ModelGraph, tensor: int, tile: Tile | None, rows: int = 1) -> tuple[int, ...]:
+    if rows > 1:
+        return rows, *graph.tensors[tensor].shape[1:]
     return graph.tensors[tensor].shape if tile is None else size_in(graph, tile, tensor)
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipeline.engines.base import Array, BlockTimes, Engine, Loaded, Segment, TileSegment
+from pipeline.engines.batched import Batched, Begun, batch_of, begin, finish
 from pipeline.engines.checks import fitting
 from pipeline.engines.wrapped import WrappedEngine, WrappedNetwork
 from pipeline.errors import PlanError
@@ -111,7 +112,7 @@ class PicturedEngine(WrappedEngine):
         return self._engine.promise(map(network_of, models))
 
 
-class PicturedSegment:
+class PicturedSegment(Batched):
     """Some blocks of a network with the input's, compiled. Run it from one thread at a time.
 
     `frame` is the id of the frame's own bytes, of which at most `max_pixels` are decoded. Of its last run, `work` says
@@ -139,6 +140,7 @@ class PicturedSegment:
         if self._normalises and own:
             given = (*given, self._given.id)
         self._segment = engine.compile(model.network, own, given, made) if made else None
+        self.batch = batch_of(self._segment)
 
     def _check(self, blocks: Sequence[int]) -> None:
         """Raise PlanError unless the input's blocks here have what they read, and make what is asked of them."""
@@ -152,8 +154,11 @@ class PicturedSegment:
         if lacking:
             raise PlanError(f"segment of {graph.name!r}: tensors {sorted(lacking)} are not made in its blocks")
 
-    def run(self, tensors: Mapping[int, Array]) -> dict[int, Array]:
-        """Outputs by id. The frame is its bytes, or an array. Raises FrameError for one that is no input, PlanError."""
+    def begin(self, tensors: Mapping[int, Array]) -> Begun:
+        """Run the input's blocks, and begin the network's. The frame is its bytes, or an array.
+
+        Raises FrameError for one that is no input, PlanError.
+        """
         known, self.work = dict(tensors), 0.0
         if self._decodes and (self._normalises or self._picture in self.outputs):
             began = time.thread_time()
@@ -163,8 +168,16 @@ class PicturedSegment:
         if self._normalises:
             known[self._given.id] = to_normalised(known[self._picture], self._given, self._model.preprocess)
         self.made = {t: known[t] for t in (self._picture, self._given.id) if t in known and t not in tensors}
-        found = self._segment.run(known) if self._segment is not None else {}
-        return {t: found[t] if t in found else self._handed_on(t, known) for t in self.outputs}
+        begun = begin(self._segment, known) if self._segment is not None else {}
+        passed = [t for t in self.outputs if t not in begun and (t in self.inputs or t in self.made)]
+        return begun | {t: self._handed_on(t, known) for t in passed}
+
+    def finish(self, begun: Sequence[Begun]) -> list[dict[int, Array]]:
+        """Run the rest. Returns the outputs of each, in order."""
+        if self._segment is None:
+            return [{t: one[t] for t in self.outputs} for one in begun]
+        made = finish(self._segment, begun)
+        return [{t: own[t] if t in own else one[t] for t in self.outputs} for one, own in zip(begun, made, strict=True)]
 
     def _handed_on(self, tensor: int, known: Mapping[int, Array]) -> Array:
         if tensor == self.frame:

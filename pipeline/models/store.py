@@ -72,7 +72,9 @@ def make(source: ModelSource, path: Path, carried: Mapping[str, Any] | None = No
             f"{SUFFIX}`, then give that file as source"
         )
     _log.info("packing %s, once: %s", source.name, path)
-    asked = json.dumps({"source": asdict(source), "path": str(path), "carried": carried})
+    # the other process runs in another folder
+    files = {"source": _absolute(source.source), "weights": _absolute(source.weights)}
+    asked = json.dumps({"source": asdict(source) | files, "path": str(path.absolute()), "carried": carried})
     done = subprocess.run(
         [sys.executable, "-c", _SERVE],
         input=asked,
@@ -97,11 +99,19 @@ def _root() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
+def _is_file(text: str) -> bool:
+    return text.endswith((".keras", ".h5", ".hdf5")) or "/" in text
+
+
+def _absolute(text: str) -> str:
+    return str(Path(text).expanduser().resolve()) if _is_file(text) else text
+
+
 def _identity(text: str) -> str:
     """A name as it is; a file by its place, size and time of change."""
-    if not text.endswith((".keras", ".h5", ".hdf5")) and "/" not in text:
+    if not _is_file(text):
         return text
-    path = Path(text).expanduser().resolve()
+    path = Path(_absolute(text))
     try:
         found = path.stat()
     except OSError:

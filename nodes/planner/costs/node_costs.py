@@ -59,6 +59,7 @@ MEDIAN = 1.25
 LEAST_ROUND_TRIP_S = 1e-6
 SPREAD_FRAMES, LEAST_SPREAD = 5, 0.05
 """Frames over which their spread is learned, and the least that it can be, as a share."""
+NO_RATES: Mapping[str, None] = {"up_bytes_per_s": None, "down_bytes_per_s": None}
 STEP = 0.05
 """Plans follow what was learned in steps of that share, so that equal costs stay equal."""
 
@@ -182,7 +183,8 @@ class NodeCosts:
     def learn(self, node: NodeId, report: Report, plans: Sequence[Plan], now: float) -> None:
         """Take a node's report; `plans` are the present ones that it has a part in."""
         self.filter.advance(node, now)
-        self.learn_measured(node, report.link, now)
+        # what the broker's line takes is no part of a leg that goes directly: there legs alone show it
+        self.learn_measured(node, replace(report.link, **NO_RATES) if report.direct else report.link, now)
         if report.probe_seconds is not None:
             self.learn_probe(node, report.probe_seconds, now)
         for plan in plans:

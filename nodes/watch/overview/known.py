@@ -9,6 +9,7 @@ from typing import Any
 from nodes.config.sections import Config
 from nodes.protocol.messages import LifeState
 from nodes.protocol.peers import Peers
+from nodes.protocol.reports import direct_metric
 from nodes.session.presence import PLANNER_TIER
 from nodes.watch.overview.node import ABSENT, NodeRecord
 from nodes.watch.overview.stream import StreamRecord
@@ -184,7 +185,7 @@ class Known:
         nodes = {tier.label: node for tier, node in plan.nodes.items()}
         for link in described["links"]:
             telemetry = self._record(nodes[link["from"]]).telemetry
-            link["direct"] = telemetry.get(f"direct.{nodes[link['to']]}.stands") == 1
+            link["direct"] = telemetry.get(direct_metric(nodes[link["to"]])) == 1
         return described
 
     def _coming_json(self, plan: Plan, record: StreamRecord) -> dict[str, Any]:

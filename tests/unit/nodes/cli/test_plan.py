@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,9 @@ def test_a_plan_is_printed_with_everything_that_explains_it(nodes: Path, tmp_pat
     assert plan["best"]["nodes"] == {"device": "pi", "edge": "box"}
     assert plan["constraints"][0]["costs"] > 0
     assert "<svg" in (tmp_path / "map.svg").read_text()
+    side = plan_commands._MAP_SIDE
+    assert f"map: {side**2} plans, for {side} bandwidths of each link" in done.stdout
+    assert re.search(r"map: about \d+ s more", done.stdout)
     assert len(list((tmp_path / "pictures").glob("*.svg"))) == 2
 
 

@@ -55,10 +55,14 @@ def test_a_model_is_packed_once_for_all_nodes_and_comes_out_as_keras_computes_it
     assert np.abs(made - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_a_light_node_runs_a_package_where_there_is_no_tensorflow(tmp_path: Path, cache: Path) -> None:
-    source = saved(tmp_path, L.Conv2D(8, 3, activation="relu"), L.GlobalAveragePooling2D())
+def test_a_light_node_runs_a_package_where_there_is_no_tensorflow(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path, L.Conv2D(8, 3, activation="relu"), L.GlobalAveragePooling2D())
     package = tmp_path / "own.trisect"
-    assert run_pack(source, package, from_options("classify", None, "unit")) == 0
+    monkeypatch.chdir(tmp_path)  # as a person names files
+    here = ModelSource("own", "own.keras")
+    assert run_pack(here, Path("own.trisect"), from_options("classify", None, "unit")) == 0
     about = Package(package).about
     assert (about["preprocess"], about["task"]["kind"], about["labels"]) == ("unit", "classify", None)
     script = f"""

@@ -1,0 +1,131 @@
+"""Frames that end together: the same bits as alone, whatever their number, and one by one where that is not proved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+
+import numpy as np
+import pytest
+
+from pipeline.engines.base import Array
+from pipeline.engines.batched import batch_of, begin, finish
+from pipeline.engines.litert import LiteRTEngine
+from pipeline.engines.litert_together import TogetherSegment, dense_tail
+from pipeline.lite.package import Package
+from pipeline.lite.sketch import Layer, Sketch, packaged
+
+BATCH = 4
+
+
+@pytest.fixture(scope="module")
+def net() -> Package:
+    layers = (
+        Layer("conv", "conv", ("image",), 3, 8),
+        Layer("mean", "mean", ("conv",)),
+        Layer("fc1", "dense", ("mean",), 1, 300),
+        Layer("fc2", "dense", ("fc1",), 1, 77),
+        Layer("skip", "dense", ("fc1",), 1, 77),
+        Layer("sum", "add", ("fc2", "skip")),
+    )
+    return packaged(Sketch("net", (12, 12, 3), layers))
+
+
+def frames_of(package: Package, number: int) -> list[dict[int, Array]]:
+    draw = np.random.default_rng(number)
+    graph = package.graph
+    return [
+        {t: draw.standard_normal(graph.tensors[t].shape).astype(np.float32) for t in graph.inputs}
+        for _ in range(number)
+    ]
+
+
+def together(package: Package, outputs: tuple[int, ...]) -> TogetherSegment:
+    graph = package.graph
+    segment = LiteRTEngine(1, batch=BATCH).compile(package, range(len(graph)), graph.inputs, outputs)
+    assert isinstance(segment, TogetherSegment)
+    assert segment._differing() is None
+    segment.batch = BATCH  # whatever this machine gains by it
+    return segment
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 9])
+def test_frames_have_the_bits_that_they_have_alone(net: Package, number: int) -> None:
+    graph = net.graph
+    made = {tensor.name: tensor.id for tensor in graph.tensors}
+    outputs = tuple(t for name, t in made.items() if name.split(":")[0] in {"conv", "fc1", "sum"})
+    assert len(outputs) == 3
+    alone = LiteRTEngine(1).compile(net, range(len(graph)), graph.inputs, outputs)
+    segment, frames = together(net, outputs), frames_of(net, number)
+    found = finish(segment, [begin(segment, frame) for frame in frames])
+    for frame, got in zip(frames, found, strict=True):
+        expected = alone.run(frame)
+        assert got.keys() == expected.keys()
+        assert all(np.array_equal(got[t], expected[t]) and got[t].shape == expected[t].shape for t in expected)
+    assert all(np.array_equal(segment.run(frames[0])[t], found[0][t]) for t in outputs)
+
+
+def test_a_segment_of_the_last_blocks_alone_has_no_front(net: Package) -> None:
+    graph = net.graph
+    tail = dense_tail(net, range(1, len(graph)))
+    assert [graph.blocks[index].name for index in tail] == ["fc1", "fc2", "skip", "sum"]
+    given = graph.blocks[tail[0]].inputs
+    segment = LiteRTEngine(1, batch=2).compile(net, tail, given, graph.outputs)
+    alone = LiteRTEngine(1).compile(net, tail, given, graph.outputs)
+    assert isinstance(segment, TogetherSegment)
+    segment.batch = 2
+    rows = [np.full(graph.tensors[given[0]].shape, value, np.float32) for value in (0.5, -2)]
+    found = finish(segment, [begin(segment, {given[0]: row}) for row in rows])
+    for row, got in zip(rows, found, strict=True):
+        assert np.array_equal(got[graph.outputs[0]], alone.run({given[0]: row})[graph.outputs[0]])
+
+
+def test_without_dense_layers_at_the_end_or_room_for_them_frames_run_one_by_one(net: Package) -> None:
+    graph = net.graph
+    until_mean = range(1, 3)
+    assert dense_tail(net, until_mean) == ()
+    engine = LiteRTEngine(1, batch=BATCH)
+    assert batch_of(engine.compile(net, until_mean, graph.inputs, graph.blocks[2].outputs)) == 1
+    cramped = LiteRTEngine(1, batch=BATCH, is_room=lambda nbytes: False)
+    assert batch_of(cramped.compile(net, range(len(graph)), graph.inputs, graph.outputs)) == 1
+
+
+class Off:
+    """Rows of which the last value of the second is off by a bit."""
+
+    def __init__(self, made: int, alone: object) -> None:
+        self._made, self._alone = made, alone
+
+    def run(self, given: Mapping[int, Array]) -> dict[int, Array]:
+        (tensor, rows), *_ = given.items()
+        made = np.concatenate([self._alone.run({tensor: row[None]})[self._made] for row in rows])  # type: ignore[attr-defined]
+        made[1, -1] = np.nextafter(made[1, -1], np.float32(9))
+        return {self._made: made}
+
+
+def test_what_has_other_bits_together_or_gains_nothing_is_run_one_by_one(
+    net: Package, caplog: pytest.LogCaptureFixture
+) -> None:
+    graph, engine = net.graph, LiteRTEngine(1)
+    (given,), (made,) = graph.blocks[3].inputs, graph.blocks[3].outputs
+    alone = engine.compile(net, (3,), (given,), (made,))
+    rows = engine._part(net, (3,), (3,), (made,), rows=BATCH)
+    ticks = count()
+    for of_rows, clock in ((Off(made, alone), None), (rows, lambda: float(next(ticks)))):
+        named = {} if clock is None else {"clock": clock}
+        segment = TogetherSegment(
+            graph,
+            None,
+            alone,
+            of_rows,
+            batch=BATCH,
+            inputs=(given,),
+            outputs=(made,),
+            **named,
+        )
+        assert segment.batch == 1
+        row = np.ones(graph.tensors[given].shape, np.float32)
+        assert all(
+            np.array_equal(one[made], alone.run({given: row})[made]) for one in segment.finish([{given: row}] * 3)
+        )
+    assert "has other bits in a batch of 4" in caplog.text
