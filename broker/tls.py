@@ -110,7 +110,10 @@ def receiving_context_of(tls: Tls) -> ssl.SSLContext:
     Raises SettingsError for what is no PEM, or not there.
     """
     if tls.authority is None or tls.certificate is None or tls.key is None:
-        raise SettingsError("a direct way with TLS needs the authority's certificate, and the node's own with its key")
+        raise SettingsError(
+            "with TLS the direct way needs the authority's certificate, and the node's own with its key: give all, "
+            "or leave it out"
+        )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
