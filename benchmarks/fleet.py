@@ -1,8 +1,11 @@
 """How long a planner takes with many streams.
 
-`machine` feeds the planner's machine by itself: seconds of processor for the first plans, milliseconds for a steady
-telemetry event, and what it takes when one edge's link falls to a tenth, and when an edge dies.
+`processes` starts a broker, a planner and a few processes that play all nodes: seconds until there are plans and until
+all affected streams have new ones, the planner's processor and memory. `machine` feeds the planner's machine by
+itself: seconds of processor for the first plans, milliseconds for a telemetry event, and what it takes when one edge's
+link falls to a hundredth, and when an edge dies.
 
+    python benchmarks/fleet.py --streams 50 --edges 4 --clouds 2
     python benchmarks/fleet.py machine --streams 50 --edges 4 --clouds 2
 """
 
@@ -14,6 +17,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 
 import psutil
 
@@ -77,7 +81,17 @@ class Fleet:
         yield ev.PeerStateArrived(self.state(member))
         yield pe.InfoArrived(
             NodeInfo(
-                member.node, member.tier.label, "one", "1", ENGINE, VERSION, 1, HARDWARE, models, streams, bits="same"
+                member.node,
+                member.tier.label,
+                "one",
+                version("trisect"),
+                ENGINE,
+                VERSION,
+                1,
+                HARDWARE,
+                models,
+                streams,
+                bits="same",
             )
         )
         times = tuple((block.macs + 1e4) / member.speed for block in self.graph.blocks)
@@ -89,7 +103,7 @@ class Fleet:
 
     def state(self, member: Member, life: LifeState = LifeState.READY) -> NodeState:
         """What its retained state says."""
-        return NodeState(member.node, member.tier.label, life, "one", 1, 0.0)
+        return NodeState(member.node, member.tier.label, life, "one", 1)
 
     def applied(self, member: Member, plan: Plan) -> ev.PeerAppliedArrived:
         """The device has made its stream's plan active."""
@@ -183,12 +197,17 @@ class MachineRun:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["machine"])
+    parser.add_argument("what", choices=["processes", "machine"], nargs="?", default="processes")
     parser.add_argument("--streams", type=int, default=50)
     parser.add_argument("--edges", type=int, default=4)
     parser.add_argument("--clouds", type=int, default=2)
     parser.add_argument("--model", default="mobilenet_v2")
     asked = parser.parse_args()
+    if asked.what == "processes":
+        from benchmarks import fleet_processes
+
+        fleet_processes.run(asked.model, asked.streams, asked.edges, asked.clouds)
+        return
     run = MachineRun(Fleet(shipped_graph(asked.model), asked.streams, asked.edges, asked.clouds))
     first_s, all_s, proved_s = run.start()
     print(f"first plans   {all_s:8.2f} s, the first after {first_s:.2f}, all proved after {proved_s:.2f}", flush=True)

@@ -47,9 +47,9 @@ NOT_MEASURED = {"alexnet": "vgg16", "resnet18": "resnet50", "darknet53": "resnet
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", priced_plans=["times", "quality"])
+    parser.add_argument("what", choices=["times", "quality"])
     parser.add_argument("models", nargs="*", default=list(PAPERS))
-    parser.add_argument("--raw-stays-on", priced_plans=["device", "edge"])
+    parser.add_argument("--raw-stays-on", choices=["device", "edge"])
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "scission")
     asked = parser.parse_args()
     if asked.what == "times":

@@ -56,8 +56,9 @@ class Inbox:
     subscribed, this one has not come to it) is held, unacknowledged, until a subscription claims it. At most half of
     the receive window is given to such messages.
 
-    A message above the `max_bytes` of its topic goes no further than here. `missed` is told the topic on which the
-    broker has dropped messages. `routes` are given where another connection has them, too.
+    A message above the `max_bytes` of its topic goes no further than here; on FRAMES handlers get it without its
+    payload, to answer it. `missed` is told the topic on which the broker has dropped messages. `routes` are given where
+    another connection has them, too.
     """
 
     def __init__(
@@ -89,11 +90,11 @@ class Inbox:
 
     def place(self, head: Incoming, first: memoryview) -> Placement | None:
         """Where a large payload that has begun to come shall go; `first` are its first bytes."""
-        if self._is_lasting and head.qos > 0:
-            return None  # what comes again is told from what is new by the whole of it
         most = self._max_bytes(head.topic)
         if most is not None and head.nbytes > most:
             return Placement(kept=0, into=None, token=_REFUSED)
+        if self._is_lasting and head.qos > 0:
+            return None  # what comes again is told from what is new by the whole of it
         handlers = self.routes.handlers(head.topic, head.identifiers)
         # not isinstance: for a protocol that takes longer than all the rest of this
         place = getattr(handlers[0], "place", None) if len(handlers) == 1 else None
@@ -132,12 +133,13 @@ class Inbox:
         is_counted = bool(mark) and not received.retain and bool(self.routes.handlers(received.topic))
         if is_counted and self.gaps.arrived(received.topic, mark):
             self._missed(received.topic)
-        if self._is_too_large(received.topic, received.nbytes):
+        is_refused = self._is_too_large(received.topic, received.nbytes)
+        if is_refused and not self._manual_ack:
             finished()
             return
         message = Message(
             topic=received.topic,
-            payload=payload,
+            payload=b"" if is_refused else payload,
             retain=received.retain,
             channel=self._channel,
             response_topic=received.response_topic,
@@ -147,6 +149,7 @@ class Inbox:
             placed=received.placed,
             identifiers=received.identifiers,
             traceparent=traceparent_of(received.user_properties),
+            nbytes_refused=received.nbytes if is_refused else 0,
         )
         self._route(message, received.identifiers)
         if not self._manual_ack:

@@ -59,6 +59,7 @@ class Message:
         identifiers: of the subscriptions that this copy came by, as far as the broker says so.
         delivery: on FRAMES, distinguishes a message that an earlier process of this node had from a new one.
         traceparent: the publisher's trace, see `broker.trace_context`.
+        nbytes_refused: of a payload that is above its topic's limit, and is not here; 0 for all others. On FRAMES only.
     """
 
     topic: str
@@ -72,6 +73,7 @@ class Message:
     placed: object = None
     identifiers: Sequence[int] = ()
     traceparent: str | None = None
+    nbytes_refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,8 @@ class Limits:
             holds for results, too.
         receive_maximum: messages that the broker may send before the first of them is acknowledged.
         frames_receive_maximum: frames that this node may have open, i.e. received and not acknowledged.
-        max_packet_bytes: packets above it the broker keeps to itself: nothing of ours reads them, and a client has a
-            packet whole in memory before it can refuse it.
+        max_packet_bytes: packets above it the broker keeps to itself: nothing of ours reads them, and paho has a packet
+            whole in memory before it can refuse it. On FRAMES they come, are skipped, and are answered.
         keepalive_s: a silent peer is given up after twice this.
         reconnect_min_s, reconnect_max_s: bounds of the back-off, before +-25 % of jitter.
         report_every_s: how often an absent broker is mentioned in the log.

@@ -120,7 +120,7 @@ class NetworkThread:
                 clean_start=policy.fresh_start and is_first,
                 expiry_s=policy.expiry_s,
                 receive_maximum=policy.receive_maximum,
-                max_packet_bytes=self._limits.max_packet_bytes,
+                max_packet_bytes=None if policy.any_size else self._limits.max_packet_bytes,
             )
         )
 

@@ -38,6 +38,8 @@ class Policy:
         fresh_start: the first connect of this process forgets what was meant for an earlier process.
         keep_on_stop: a clean stop leaves the session, and what queues up in it, to the next process.
         for_tensors: most of what passes is large, so that nothing of it may be copied.
+        any_size: the broker may send packets of any size; of what is above its topic's limit, handlers get all but the
+            payload, to answer it.
         manual_ack: messages are acknowledged by whoever finishes them.
         receive_maximum: messages that the broker may send without an acknowledgement; given where the session outlives
             its connections, and what is sent again has to be recognised.
@@ -49,6 +51,7 @@ class Policy:
     fresh_start: bool = True
     keep_on_stop: bool = False
     for_tensors: bool = False
+    any_size: bool = False
     manual_ack: bool = False
     receive_maximum: int | None = None
 
@@ -74,6 +77,8 @@ def policies(limits: Limits, *, takes_frames: bool, is_new_name: bool) -> dict[C
             expiry_s=limits.frames_expiry_s,
             fresh_start=False,
             keep_on_stop=True,
+            for_tensors=True,
+            any_size=True,
             manual_ack=True,
             receive_maximum=limits.frames_receive_maximum,
         )

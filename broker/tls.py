@@ -31,8 +31,8 @@ _NOT_VERIFIED: Final = {
     18: "the broker's certificate is signed by itself, not by the authority that was given",
     19: "the broker's certificate is from another authority than the one that was given",
     20: "the broker's certificate is from another authority than the one that was given",
-    26: "the certificate there is not for this use: one of a node from before it could be sent tensors directly is for "
-    "clients only; `trisect renew` makes another",
+    26: "the certificate there is for clients only, so that is no broker; or it is a node of an earlier version: "
+    "`trisect renew` makes it another",
     62: "the broker's certificate is not for this host name: use a name that it has, or enrol the broker again with it",
     64: "the broker's certificate is not for this address: use one that it has, or enrol the broker again with it",
 }
@@ -110,7 +110,10 @@ def receiving_context_of(tls: Tls) -> ssl.SSLContext:
     Raises SettingsError for what is no PEM, or not there.
     """
     if tls.authority is None or tls.certificate is None or tls.key is None:
-        raise SettingsError("a direct way with TLS needs the authority's certificate, and the node's own with its key")
+        raise SettingsError(
+            "with TLS the direct way needs the authority's certificate, and the node's own with its key: give all, "
+            "or leave it out"
+        )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from pipeline import ranges
@@ -127,9 +128,10 @@ class Costs:
                 raise PlanError(
                     f"{len(seconds)} block times on the {tier.label} for {len(graph)} blocks; profile again"
                 )
-            for block, value in zip(graph.blocks, seconds, strict=True):
-                if not (math.isfinite(value) and value >= 0):
-                    raise PlanError(f"block {block.name!r} takes {value} s on the {tier.label}; profile again")
+            taken = np.asarray(seconds, float)
+            for block in np.flatnonzero(~(np.isfinite(taken) & (taken >= 0))).tolist():
+                name = graph.blocks[block].name
+                raise PlanError(f"block {name!r} takes {seconds[block]} s on the {tier.label}; profile again")
         for tier, price in self.prices.items():
             if not (math.isfinite(price) and price >= 0):
                 raise PlanError(f"a second on the {tier.label} costs {price}; give a price of at least 0")
@@ -269,23 +271,31 @@ def predict(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> Predi
         if tier not in costs.seconds:
             raise PlanError(f"block {block.name!r} is placed on the {tier.label}, which has no node")
         stages[tier.label] = stages.get(tier.label, 0.0) + costs.seconds[tier][block.index]
-    links = {}
+    links, crossing = {}, crossings(graph, placement)
     for lower in LINKS:
-        cost = _link_cost(graph, placement, costs, lower)
+        cost = _link_cost(graph, placement, costs, lower, crossing)
         if cost is not None:
             links[link_label(lower)] = cost
     total = costs.frame_overhead_s + sum(stages.values()) + sum(cost.seconds for cost in links.values())
     price = sum(costs.prices.get(tier, 0.0) * stages.get(tier.label, 0.0) for tier in Tier)
     tiles = costs.tiles if Tier.EDGE.label in stages else None
-    joules = _joules(graph, placement, costs, stages)
+    joules = _joules(graph, placement, costs, stages, crossing)
     return Prediction(total, stages, links, price, tiles, costs.frame_overhead_s, joules)
 
 
-def _joules(graph: ModelGraph, placement: Sequence[Tier], costs: Costs, stages: Mapping[str, float]) -> float:
+def _joules(
+    graph: ModelGraph,
+    placement: Sequence[Tier],
+    costs: Costs,
+    stages: Mapping[str, float],
+    crossing: Sequence[Crossing],
+) -> float:
     """Joules of all nodes: computing, coding, handling and bytes; a tensor's bytes at its sender and furthest reader.
 
     The seconds in which the edge waits for other nodes' tiles draw nothing there; the tiles draw their own.
     """
+    if not costs.draws and costs.tiles is None:
+        return 0.0
     total = costs.draw(Tier.DEVICE).joules(costs.frame_overhead_s)
     leaves = max(placement) > Tier.DEVICE
     for tier in set(placement):  # the input is a block of the device's
@@ -293,9 +303,9 @@ def _joules(graph: ModelGraph, placement: Sequence[Tier], costs: Costs, stages: 
         total += costs.draw(tier).joules(stages[tier.label] + handled_s)
     if costs.tiles is not None and Tier.EDGE in placement:
         total += costs.tiles.joules - costs.draw(Tier.EDGE).joules(costs.tiles.seconds)
-    for crossing in crossings(graph, placement):
-        sender, reader = costs.draw(crossing.source), costs.draw(crossing.readers[-1])
-        total += coding_of(graph, costs, crossing).joules(sender, reader)
+    for one in crossing:
+        sender, reader = costs.draw(one.source), costs.draw(one.readers[-1])
+        total += coding_of(graph, costs, one).joules(sender, reader)
     for tensor in set(graph.outputs):
         tier, nbytes = placement[graph.producer[tensor]], graph.tensors[tensor].nbytes
         if tier != Tier.DEVICE:
@@ -326,11 +336,13 @@ def critical_path_s(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) 
     return max(done[graph.producer[tensor]] for tensor in graph.outputs)
 
 
-def _link_cost(graph: ModelGraph, placement: Sequence[Tier], costs: Costs, lower: Tier) -> LinkCost | None:
+def _link_cost(
+    graph: ModelGraph, placement: Sequence[Tier], costs: Costs, lower: Tier, leaving: Sequence[Crossing]
+) -> LinkCost | None:
     if max(placement) <= lower:
         return None
     link = costs.link(lower)
-    crossing = [c for c in crossings(graph, placement) if c.crosses(lower)]
+    crossing = [c for c in leaving if c.crosses(lower)]
     codings = {c.tensor: coding_of(graph, costs, c) for c in crossing}
     nbytes = sum(coding.nbytes for coding in codings.values())
     encode_s = sum(codings[c.tensor].encode_s for c in crossing if c.source == lower)

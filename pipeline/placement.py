@@ -98,11 +98,12 @@ def check(graph: ModelGraph, placement: Sequence[Tier]) -> None:
 def crossings(graph: ModelGraph, placement: Sequence[Tier]) -> tuple[Crossing, ...]:
     """The tensors that leave their tier, by tensor id."""
     found = []
-    for tensor in graph.tensors:
-        source = placement[graph.producer[tensor.id]]
-        readers = sorted({placement[b] for b in graph.consumers[tensor.id]} - {source})
+    for tensor, (producer, consumers) in enumerate(zip(graph.producer, graph.consumers, strict=True)):
+        source = placement[producer]
+        readers = {placement[block] for block in consumers}
+        readers.discard(source)
         if readers:
-            found.append(Crossing(tensor.id, source, tuple(readers)))
+            found.append(Crossing(tensor, source, tuple(sorted(readers))))
     return tuple(found)
 
 

@@ -138,6 +138,7 @@ class DirectListener:
                 self._turn()
             except Exception as error:
                 self.complaints.add(type(error).__name__, "the direct way: unexpected", error=error)
+                time.sleep(_TICK_S)  # should it come again at once
         for guest in [*self._guests.values()]:
             self._end(guest)
         self._selector.close()

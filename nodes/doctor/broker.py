@@ -13,7 +13,7 @@ from broker.examination import Seen, examine
 from nodes.config.credentials import WARN_DAYS
 from nodes.config.sections import Config
 from nodes.doctor.findings import Finding, ok, warning, wrong
-from nodes.session.packet_limit import lets_frames_vanish
+from nodes.session.packet_limit import takes_larger_frames
 from nodes.session.presence import address_of
 from pipeline.wire import HEADER_LIMIT_BYTES
 
@@ -68,7 +68,7 @@ def _limits(seen: Seen, config: Config) -> Iterator[Finding]:
         yield wrong("packets", f"at most {limit:,} bytes, and chunks need {needed:,}", remedy)
     else:
         text = f"at most {limit:,} bytes" if limit is not None else "without a limit"
-        doubt = lets_frames_vanish(limit)
+        doubt = takes_larger_frames(limit)
         yield ok("packets", text) if doubt is None else warning("packets", text, doubt)
     if seen.receive_maximum < LEAST_IN_FLIGHT:
         text = f"{seen.receive_maximum} messages in flight, so that tensors wait for acknowledgements"

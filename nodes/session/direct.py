@@ -19,6 +19,7 @@ from broker import acl, topics
 from broker.complaints import Complaints
 from broker.direct.listener import DirectListener
 from broker.direct.ways import Destination, DirectWays
+from broker.errors import BrokerError
 from broker.inbox import Inbox
 from broker.messages import Channel, Limits, Message, Payload
 from broker.mqtt.packets import Connect
@@ -239,7 +240,10 @@ class Direct:
             self._infos.pop(node, None)
             self._settle(node)
         for node in now - before:
-            self._session.subscribe([self._names.topic(topics.INFO, node=node)], self._on_info)
+            try:
+                self._session.subscribe([self._names.topic(topics.INFO, node=node)], self._on_info)
+            except BrokerError as error:  # an access list of before, say; tensors take the broker's way then
+                self._complaints.add(node, f"where {node} listens for tensors cannot be read: {error}")
 
     def _settle(self, node: NodeId) -> None:
         """Have a way to the node if it is needed and the process lives that said where it listens; else none."""

@@ -30,18 +30,15 @@ def check_packet_limit(session: Session) -> None:
             f"the broker at {session.address} accepts {limit:,} bytes in a packet; a tensor's chunk and its header "
             f"need {least:,}: raise max_packet_size there"
         )
-    if (doubt := lets_frames_vanish(session.max_packet_bytes)) is not None:
+    if (doubt := takes_larger_frames(session.max_packet_bytes)) is not None:
         _log.warning("the broker at %s: %s", session.address, doubt)
 
 
-def lets_frames_vanish(limit: int | None) -> str | None:
-    """What becomes of frames above the topics' limit at a broker that takes larger ones; None where it refuses them.
-
-    No process of trisect lets a broker send it more: it would drop them, and only the broker could tell who sent them.
-    """
+def takes_larger_frames(limit: int | None) -> str | None:
+    """What becomes of frames above the topics' limit at a broker that takes larger ones; None where it refuses them."""
     if limit is not None and limit <= LARGEST_PACKET:
         return None
     return (
-        f"it takes frames above {topics.FRAME.max_bytes:,} bytes and drops them on their way to the device, without a "
-        f"word to who sent them; set max_packet_size {LARGEST_PACKET} there, and it refuses them"
+        f"it takes frames above {topics.FRAME.max_bytes:,} bytes, which cross the device's line before it answers that "
+        f"they are too large; set max_packet_size {LARGEST_PACKET} there, and it refuses them at once"
     )

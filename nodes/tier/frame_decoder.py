@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from broker.topics import FRAME
 from nodes.config.sections import StreamSection
 from nodes.session.worker_thread import Worker
 from nodes.tier.codec_ratios import CodecTrials
@@ -56,6 +57,8 @@ class FrameDecoder:
         try:
             if not pending_frame.is_recorded and section.unrecorded == "refuse":
                 raise FrameError("the device cannot record frames on its disk, and its stream has unrecorded: refuse")
+            if refused := pending_frame.nbytes_refused:
+                raise FrameError(f"a frame of {refused:,} bytes; at most {FRAME.max_bytes:,} are taken")
             given = to_given(pending_frame.payload, graph, self._preprocess[model], section.max_pixels)
         except FrameError as error:
             self._undecodable(action, error)

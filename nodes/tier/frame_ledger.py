@@ -180,6 +180,7 @@ class FrameLedger:
             response_topic=response_topic,
             delivery=message.delivery,
             traceparent=message.traceparent,
+            nbytes_refused=message.nbytes_refused,
         )
         sequence = earlier.sequence if earlier is not None else None
         self._offer(FrameOffered(stream, pending_frame, sequence=sequence, publisher=response_topic or ""))

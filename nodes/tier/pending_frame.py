@@ -16,6 +16,7 @@ class PendingFrame:
 
     `position` is where the device's own source goes on after this frame, `delivery` how a frame came over MQTT.
     `is_recorded` is None before its record is tried.
+    `nbytes_refused` are those of one that is too large, whose payload is not here.
     `correlation`, `response_topic` and `traceparent` are the publisher's: results find back to it, and to its trace.
     `traced` is the context that the frame's tensors and result carry.
     """
@@ -29,6 +30,7 @@ class PendingFrame:
     delivery: Delivery | None = None
     is_recorded: bool | None = None
     traceparent: str | None = None
+    nbytes_refused: int = 0
     traced: str | None = None
     entered_at: float = field(default_factory=time.monotonic)
 

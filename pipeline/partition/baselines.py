@@ -17,6 +17,7 @@ from pipeline.frames.input_blocks import first_block
 from pipeline.graph import ModelGraph
 from pipeline.partition import cuts, exact
 from pipeline.partition.constraints import Constraint, Forbid, broken
+from pipeline.partition.cut_family import Floats
 from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
 from pipeline.placement import Placement, Tier
 
@@ -112,7 +113,7 @@ def _cheapest_cuts(
     graph: ModelGraph,
     costs: Costs,
     constraints: Sequence[Constraint],
-    values: cuts.Floats,
+    values: Floats,
     first: Ints,
     second: Ints,
     count: int,

@@ -1,26 +1,30 @@
-"""Placements that cut the blocks' order twice: device up to i, edge up to j, the rest in the cloud.
+"""The objective of placements made of two cuts, for all pairs of a family at once.
 
-For a chain these are all placements. For other graphs they are good ones, found for all (i, j) at once.
+With the chain of the blocks' order these are the placements with the device up to i, the edge up to j, and the rest in
+the cloud: all of a chain's, and good ones of any other graph's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.coding import WAYS
 from pipeline.cost import LINKS, Costs
 from pipeline.graph import ModelGraph
 from pipeline.partition.codings import Codings, Shares
+from pipeline.partition.cut_family import CutFamily, Floats, Ints, chain_of
 from pipeline.partition.objective import Objective
 from pipeline.partition.worth import answer_worth, fixed_worth, overhead_worth
 from pipeline.placement import Placement, Tier
 
 _MOST = 20
 
-Floats = npt.NDArray[np.float64]
+Cuts: TypeAlias = "Ints | slice"
+ALL = slice(None)
 
 
 def placement_of(graph: ModelGraph, edge_from: int, cloud_from: int) -> Placement:
@@ -35,45 +39,7 @@ def values(graph: ModelGraph, costs: Costs, objective: Objective) -> Floats:
     Infinite where j < i, or where a tier without a node would have blocks. With `costs.tiles` right only where the
     stack is on the edge.
     """
-    n = len(graph)
-    computed = {tier: _sums(costs, tier, n) for tier in Tier}
-    first, second = np.arange(1, n + 1)[:, None], np.arange(1, n + 1)[None, :]
-    stages = {
-        Tier.DEVICE: computed[Tier.DEVICE][first],
-        Tier.EDGE: computed[Tier.EDGE][second] - computed[Tier.EDGE][first],
-        Tier.CLOUD: computed[Tier.CLOUD][n] - computed[Tier.CLOUD][second],
-    }
-    total: Floats = np.full((n, n), fixed_worth(costs, objective))
-    period: Floats = np.zeros((n, n))
-    for tier, seconds in stages.items():
-        total = total + seconds * objective.per_second(costs, tier)
-        waiting_s = costs.tiles.seconds - costs.tiles.own_seconds if costs.tiles and tier == Tier.EDGE else 0.0
-        period = np.maximum(period, seconds - waiting_s) if objective.period else period
-    codings = Codings.under(graph, costs)
-    total = total + crossing(graph, Shares.adding(*(codings.worth(costs, objective, way) for way in WAYS)))
-    answers = _answers(graph)
-    for lower, at in zip(LINKS, (first, second), strict=True):
-        link = costs.link(lower)
-        uses = (np.arange(n + 1) < n).astype(float) + (answers > 0)
-        total = (
-            total + (answer_worth(costs, objective, lower) * answers + objective.latency * uses * link.latency_s)[at]
-        )
-        if objective.period:
-            sent = crossing(graph, link_bytes(codings, lower)) + answers[at]
-            period = np.maximum(period, sent / link.bandwidth_bytes_per_s)
-    for coder in coders(codings) if objective.period and codings.is_coded else ():
-        period = np.maximum(period, crossing(graph, coder))
-    used = {Tier.DEVICE: first < n, Tier.EDGE: second > first, Tier.CLOUD: second < n}
-    for tier in costs.send_receive_overhead:
-        total = total + overhead_worth(costs, objective, tier) * used[tier]
-    period = np.maximum(period, costs.tiles.busy_seconds if costs.tiles else 0.0)
-    total = total + objective.period * period
-    total[np.broadcast_to(second < first, (n, n))] = np.inf
-    if Tier.EDGE not in costs.seconds:
-        total[np.broadcast_to(second > first, (n, n))] = np.inf
-    if Tier.CLOUD not in costs.seconds:
-        total[:, : n - 1] = np.inf
-    return total
+    return CutPrices.under(graph, chain_of(graph), costs, objective).values()
 
 
 def best_cuts(graph: ModelGraph, costs: Costs, objective: Objective) -> Iterator[Placement]:
@@ -87,20 +53,159 @@ def best_cuts(graph: ModelGraph, costs: Costs, objective: Objective) -> Iterator
             yield placement_of(graph, at // n + 1, at % n + 1)
 
 
-def crossing(graph: ModelGraph, shares: Shares) -> Floats:
-    """`[i - 1, j - 1]`: the sum over what crosses if the device has blocks below i and the cloud those from j on."""
-    n = len(graph)
-    below, above, beyond = np.zeros(n + 1), np.zeros(n + 1), np.zeros((n + 1, n + 1))
-    for tensor, readers in enumerate(graph.consumers):
-        producer = graph.producer[tensor]
-        if readers:
-            below[producer + 1 : readers[-1] + 1] += shares.below[tensor]
-            above[producer + 1 : readers[-1] + 1] += shares.above[tensor]
-            beyond[producer + 1, readers[-1]] += shares.beyond[tensor]
-    found: Floats = below[1:, None] + above[None, 1:]
-    if shares.beyond.any():  # of what is made below i and read from j on
-        found += np.cumsum(np.cumsum(beyond, axis=0)[:, ::-1], axis=1)[1:, ::-1][:, 1:]
-    return found
+@dataclass(frozen=True, slots=True)
+class CutPrices:
+    """What the cuts of a family are worth under some costs: parts of the objective that depend on one cut alone.
+
+    `first` and `second`, float64 `[cut]`, add up to an objective's value but for the period, `apart` (what it takes to
+    have the edge at all) and tensors that go all the way, whose sums are in `worth`.
+    """
+
+    family: CutFamily
+    costs: Costs
+    objective: Objective
+    codings: Codings
+    first: Floats
+    second: Floats
+    apart: float
+    worth: Shares
+
+    @classmethod
+    def under(cls, graph: ModelGraph, family: CutFamily, costs: Costs, objective: Objective) -> CutPrices:
+        """Price the cuts of a graph's family."""
+        codings = Codings.under(graph, costs, family.nbytes)
+        worth = Shares.adding(*(codings.worth(costs, objective, way) for way in WAYS))
+        on = {
+            tier: np.asarray(costs.seconds[tier], float) * objective.per_second(costs, tier)
+            if tier in costs.seconds
+            else np.zeros(len(graph))
+            for tier in Tier
+        }
+        first = family.inside @ (on[Tier.DEVICE] - on[Tier.EDGE]) + family.crossing @ worth.below
+        second = family.inside @ (on[Tier.EDGE] - on[Tier.CLOUD]) + family.crossing @ worth.above
+        second += on[Tier.CLOUD].sum() + fixed_worth(costs, objective)
+        is_left = np.arange(len(family)) < len(family) - 1
+        uses = is_left.astype(float) + (family.answers > 0)
+        used_s, back = objective.latency * uses, family.answers
+        first += answer_worth(costs, objective, Tier.DEVICE) * back + used_s * costs.device_edge.latency_s
+        second += answer_worth(costs, objective, Tier.EDGE) * back + used_s * costs.edge_cloud.latency_s
+        first += overhead_worth(costs, objective, Tier.DEVICE) * is_left
+        second += overhead_worth(costs, objective, Tier.CLOUD) * is_left
+        if Tier.CLOUD not in costs.seconds:
+            second[:-1] = np.inf
+        apart = overhead_worth(costs, objective, Tier.EDGE) if Tier.EDGE in costs.seconds else np.inf
+        return cls(family, costs, objective, codings, first, second, apart, worth)
+
+    def values(self, rows: Cuts = ALL, columns: Cuts = ALL) -> Floats:
+        """`[row, column]`: the objective of placements with these first and second cuts; inf for none."""
+        total: Floats = self.first[rows, None] + self.second[None, columns]
+        if self.worth.beyond.any():
+            total = total + self._all_the_way(self.worth, rows, columns)
+        numbers = np.arange(len(self.family))
+        total += np.where(numbers[rows, None] != numbers[None, columns], self.apart, 0.0)
+        if self.objective.period:
+            total += self.objective.period * self._period(rows, columns)
+        total[~self.family.within[rows][:, columns]] = np.inf
+        return total
+
+    @property
+    def scale(self) -> float:
+        """The largest sum that a value is made of: rounding goes with it."""
+        second = self.second[np.isfinite(self.second)]
+        return float(max(np.abs(self.first).max(), np.abs(second).max()))
+
+    def least_by_first(self) -> Floats:
+        """`[cut]`: what no placement with this first cut is worth less than."""
+        others = np.minimum(self.second, self.apart + self.family.least_behind(self.second))
+        return self.first + others + self._least_besides(Tier.DEVICE)
+
+    def least_by_second(self) -> Floats:
+        """`[cut]`: what no placement with this second cut is worth less than."""
+        others = np.minimum(self.first, self.apart + self.family.least_before(self.first))
+        return self.second + others + self._least_besides(Tier.CLOUD)
+
+    def least(self) -> float:
+        """What no placement is worth less than."""
+        found = self.least_by_first().min()
+        return float(max(found, self.least_by_second().min()) if self.objective.period else found)
+
+    def _least_besides(self, tier: Tier) -> Floats:
+        """`[cut]`: what tensors that go all the way take off, and the period of the first tier or the last."""
+        family, taken_off = self.family, np.minimum(self.worth.beyond, 0.0)
+        least: Floats = family.crossing @ taken_off
+        if not self.objective.period:
+            return least
+        way, lower = (WAYS[0], Tier.DEVICE) if tier is Tier.DEVICE else (WAYS[2], Tier.EDGE)
+        nbytes = np.minimum(self.codings.ways[way].nbytes, self.codings.ways[WAYS[1]].nbytes)
+        sent_s = (family.crossing @ nbytes + family.answers) / self.costs.link(lower).bandwidth_bytes_per_s
+        before = family.inside @ np.asarray(self.costs.seconds.get(tier, np.zeros(family.inside.shape[1])), float)
+        computed_s = before if tier is Tier.DEVICE else before[-1] - before
+        busy_s: Floats = np.maximum(np.maximum(sent_s, computed_s), self._evenly_shared_s(tier))
+        return least + self.objective.period * busy_s
+
+    def _evenly_shared_s(self, tier: Tier) -> Floats:
+        """`[cut]`: a mean of the tiers' seconds, the slower one's counting for less, which the longest is no less than.
+
+        So work that is shared out such that all are busy for as long has a bound as tight as can be.
+        """
+        whole = {tier: sum(seconds) for tier, seconds in self.costs.seconds.items()}
+        if min(whole.values()) <= 0:
+            return np.zeros(len(self.family))
+        weights = {tier: 1 / total / sum(1 / total for total in whole.values()) for tier, total in whole.items()}
+        device, edge, cloud = (
+            self.family.inside @ np.asarray(self.costs.seconds[tier], float) * weights[tier]
+            if tier in weights
+            else np.zeros(len(self.family))
+            for tier in Tier
+        )
+        first, second = device - edge, edge + cloud[-1] - cloud
+        if Tier.CLOUD not in weights:
+            second[:-1] = np.inf
+        if Tier.EDGE in weights and self.costs.tiles is not None:
+            second -= weights[Tier.EDGE] * (self.costs.tiles.seconds - self.costs.tiles.own_seconds)
+        apart = 0.0 if Tier.EDGE in weights else np.inf
+        shared_s: Floats = (
+            first + np.minimum(second, apart + self.family.least_behind(second))
+            if tier is Tier.DEVICE
+            else second + np.minimum(first, apart + self.family.least_before(first))
+        )
+        return shared_s
+
+    def _period(self, rows: Cuts, columns: Cuts) -> Floats:
+        family, costs = self.family, self.costs
+        busy: Floats = np.full((1, 1), costs.tiles.busy_seconds if costs.tiles else 0.0)
+        for tier, seconds in costs.seconds.items():
+            before = family.inside @ np.asarray(seconds, float)
+            if tier is Tier.DEVICE:
+                stage = before[rows, None]
+            elif tier is Tier.CLOUD:
+                stage = (before[-1] - before)[None, columns]
+            else:
+                waiting_s = costs.tiles.seconds - costs.tiles.own_seconds if costs.tiles else 0.0
+                stage = before[None, columns] - before[rows, None] - waiting_s
+            busy = np.maximum(busy, stage)
+        answers = family.answers[rows, None], family.answers[None, columns]
+        for lower, coming in zip(LINKS, answers, strict=True):
+            sent = self._crossing(link_bytes(self.codings, lower), rows, columns) + coming
+            busy = np.maximum(busy, sent / costs.link(lower).bandwidth_bytes_per_s)
+        for coder in coders(self.codings) if self.codings.is_coded else ():
+            busy = np.maximum(busy, self._crossing(coder, rows, columns))
+        return busy
+
+    def _crossing(self, shares: Shares, rows: Cuts, columns: Cuts) -> Floats:
+        """The sum over what crosses, `[row, column]`, or of length 1 where one cut alone says it."""
+        total: Floats = np.zeros((1, 1))
+        if shares.below.any():
+            total = total + (self.family.crossing[rows] @ shares.below)[:, None]
+        if shares.above.any():
+            total = total + (self.family.crossing[columns] @ shares.above)[None, :]
+        return total + self._all_the_way(shares, rows, columns) if shares.beyond.any() else total
+
+    def _all_the_way(self, shares: Shares, rows: Cuts, columns: Cuts) -> Floats:
+        """The sum over what is made before the first cut and read behind the second."""
+        which, family = np.flatnonzero(shares.beyond), self.family
+        found: Floats = (family.made[rows][:, which] * shares.beyond[which]) @ family.wanted[columns][:, which].T
+        return found
 
 
 def link_bytes(codings: Codings, lower: Tier) -> Shares:
@@ -118,15 +223,3 @@ def coders(codings: Codings) -> Iterator[Shares]:
     yield Shares.adding(nothing, nothing, above.encode_s)
     yield Shares.adding(below.decode_s, nothing, nothing)
     yield Shares.adding(nothing, whole.decode_s, above.decode_s)
-
-
-def _answers(graph: ModelGraph) -> Floats:
-    """`[i]`, i from 0 to len(graph): bytes of outputs made at or above block i."""
-    answers = np.zeros(len(graph) + 1)
-    for tensor in set(graph.outputs):
-        answers[: graph.producer[tensor] + 1] += graph.tensors[tensor].nbytes
-    return answers
-
-
-def _sums(costs: Costs, tier: Tier, n: int) -> Floats:
-    return np.concatenate([[0.0], np.cumsum(np.asarray(costs.seconds.get(tier, np.zeros(n)), float))])

@@ -1,12 +1,13 @@
-"""The best placement, proved: the objective as a program over the steps of a placement.
+"""The best placement, proved: by pricing all there are, or as a program over the steps of a placement.
 
-For each block v, a_v says whether it runs beyond the device and b_v whether it runs in the cloud. A tensor's reach is
-the largest a (or b) among its readers; it crosses a link where its reach exceeds its producer's. A link is used when
-any block stands beyond it, and used back when an output does. The busiest stage or link is at least each of them. So
-the objective is exactly that of `pipeline.cost.predict`. For latency, bytes and prices alone the program is linear and
-its corners are placements (the polytope is that of Ishikawa's min-cut, PAMI 2003); limits and the period make it
-mixed-integer. What the edge takes to handle a frame, if it has a block at all, no such row can say: the program is
-solved once with it and once without the edge.
+A graph with few cuts has few placements (`enumeration`). Of others, the objective is a program: for each block v, a_v
+says whether it runs beyond the device and b_v whether it runs in the cloud. A tensor's reach is the largest a (or b)
+among its readers; it crosses a link where its reach exceeds its producer's. A link is used when any block stands beyond
+it, and used back when an output does. The busiest stage or link is at least each of them. So the objective is exactly
+that of `pipeline.cost.predict`. For latency, bytes and prices alone the program is linear and its corners are
+placements (the polytope is that of Ishikawa's min-cut, PAMI 2003); limits and the period make it mixed-integer. What
+the edge takes to handle a frame, if it has a block at all, no such row can say: the program is solved once with it and
+once without the edge.
 
 A tensor's cheapest codec, and what it takes with it, is a constant for each of its three ways, device to edge, edge to
 cloud and device to cloud, so placement and codecs are chosen together. Where the last is not the sum of the other two
@@ -34,7 +35,9 @@ from pipeline.partition.codings import Codings, Shares
 from pipeline.partition.conflicts import explained, smallest_conflict
 from pipeline.partition.constraints import Constraint, Limit, broken
 from pipeline.partition.crossing import Crossings
-from pipeline.partition.cuts import best_cuts
+from pipeline.partition.cut_family import all_cuts_of
+from pipeline.partition.cuts import CutPrices, best_cuts
+from pipeline.partition.enumeration import best_placement
 from pipeline.partition.objective import LATENCY, Objective
 from pipeline.partition.program import PROOF, Program
 from pipeline.partition.steps import Expression, Steps, ancestors
@@ -104,6 +107,18 @@ def feasible(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint])
 
 
 def _solve(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective) -> Solution:
+    family = all_cuts_of(graph)
+    if family is None:
+        return programmed(graph, costs, constraints, objective)
+    judged = objective if objective.latency else with_latency(graph, costs, objective)
+    placement, _ = best_placement(graph, CutPrices.under(graph, family, costs, judged), constraints)
+    return Solution(placement, 0.0)
+
+
+def programmed(
+    graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective = LATENCY
+) -> Solution:
+    """The optimum as a program, whatever the graph; costs are checked and judge by the objective. Raises Infeasible."""
     found = _solve_uncharged(graph, costs, constraints, objective)
     if not (overhead_worth(costs, objective, Tier.EDGE) and Tier.EDGE in found.placement):
         return found

@@ -3,7 +3,8 @@
 A group's bound is the exact plan on a set that no node offers, the elementwise best of all in the group: no set in it
 can be better. The group with the least bound is split first, so plans come out in order of their value, and sets that
 cannot win are never planned (Land and Doig 1960). A group is split by what makes its bound loosest: the stage or link
-on which the set that is best under the bound's placement loses most against the elementwise best.
+on which the set that is best under the bound's placement loses most against the elementwise best. Of a graph with few
+cuts each set has a bound of its own at once, so there are no groups.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact, tiled
 from pipeline.partition.constraints import Constraint, broken
+from pipeline.partition.cut_family import all_cuts_of
+from pipeline.partition.cuts import CutPrices
+from pipeline.partition.enumeration import best_placement
 from pipeline.partition.objective import LATENCY, Objective
 from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced
 from pipeline.partition.program import PROOF
@@ -124,6 +128,8 @@ class NodeSetSearch:
     _judged: Objective = field(init=False)
     _seconds: dict[Tier, NDArray[np.float64]] = field(init=False, default_factory=dict)
     _relaxed: dict[tuple[int, ...], tuple[float, Placement] | None] = field(init=False, default_factory=dict)
+    _prices: dict[int, CutPrices] = field(init=False, default_factory=dict)
+    """Of each candidate, where the graph has few cuts."""
 
     def ranked(self) -> Iterator[PricedPlan]:
         """Each candidate's best plan without tiles and, where that is better, in tiles; by value, then latency.
@@ -137,8 +143,8 @@ class NodeSetSearch:
         def push(bound: float, item: _Group | PricedPlan) -> None:
             heapq.heappush(queue, (bound, isinstance(item, _Group), next(order), item))
 
-        for group in self._roots():
-            push(0.0, group)
+        for bound, group in self._roots():
+            push(bound, group)
         seen: set[Hashable] = set()
         while queue:
             bound, _, _, item = heapq.heappop(queue)
@@ -159,15 +165,25 @@ class NodeSetSearch:
         largest = max(self.candidates, key=lambda candidate: len(candidate.costs.seconds))
         return exact.with_latency(self.graph, largest.costs, self.objective)
 
-    def _roots(self) -> Iterator[_Group]:
+    def _roots(self) -> Iterator[tuple[float, _Group]]:
+        """Groups with lower bounds: sets by themselves where these need no program, else all on the same tiers."""
+        family = all_cuts_of(self.graph)
+        if family is not None:
+            for number, candidate in enumerate(self.candidates):
+                self._prices[number] = CutPrices.under(self.graph, family, candidate.costs, self._judged)
+                least = self._prices[number].least()
+                yield least, _Group((number,), in_tiles=False)
+                if candidate.pool and candidate.tiled_stack_costs:
+                    yield self._least_in_tiles((number,), least), _Group((number,), in_tiles=True)
+            return
         by_tiers: dict[frozenset[Tier], list[int]] = {}
         for number, candidate in enumerate(self.candidates):
             by_tiers.setdefault(frozenset(candidate.costs.seconds), []).append(number)
         for members in sorted(by_tiers.values(), key=lambda of: -len(self.candidates[of[0]].nodes)):
-            yield _Group(tuple(members), in_tiles=False)
+            yield 0.0, _Group(tuple(members), in_tiles=False)
             tileable = tuple(n for n in members if self.candidates[n].pool and self.candidates[n].tiled_stack_costs)
             if tileable:
-                yield _Group(tileable, in_tiles=True)
+                yield 0.0, _Group(tileable, in_tiles=True)
 
     def _explored(self, bound: float, group: _Group) -> Iterator[tuple[float, _Group | PricedPlan]]:
         """What a group is made of, with lower bounds."""
@@ -188,8 +204,11 @@ class NodeSetSearch:
         if relaxed is None:
             return
         value, placement = relaxed
-        found = self._judged.value(predict(self.graph, placement, candidate.costs))
-        whole = priced(self.graph, placement, candidate, self.objective, _gap(value, found))
+        whole = priced(self.graph, placement, candidate, self.objective)
+        is_judged_so = self._judged is self.objective
+        predicted = whole.predicted if is_judged_so else predict(self.graph, placement, candidate.costs)
+        found = self._judged.value(predicted)
+        whole = replace(whole, gap=_gap(value, found))
         self._note(whole)
         if not group.in_tiles:
             yield found, whole
@@ -221,18 +240,22 @@ class NodeSetSearch:
         For a single one the bound is its optimum, as far as that was proved.
         """
         if members not in self._relaxed:
-            own = [self.candidates[n].constraints for n in members]
-            shared = [constraint for constraint in own[0] if all(constraint in others for others in own[1:])]
-            costs = best_of([self.candidates[n].costs for n in members])
             self.solved += 1
             try:
-                found = exact.solve(self.graph, costs, [*self.constraints, *shared], self._judged, explain=False)
+                self._relaxed[members] = self._bounded(members)
             except Infeasible:
                 self._relaxed[members] = None
-            else:
-                value = self._judged.value(predict(self.graph, found.placement, costs)) * (1 - found.gap)
-                self._relaxed[members] = value, found.placement
         return self._relaxed[members]
+
+    def _bounded(self, members: tuple[int, ...]) -> tuple[float, Placement]:
+        own = [self.candidates[n].constraints for n in members]
+        asked = [*self.constraints, *(constraint for constraint in own[0] if all(constraint in o for o in own[1:]))]
+        if members[0] in self._prices:
+            placement, value = best_placement(self.graph, self._prices[members[0]], asked)
+            return value, placement
+        costs = best_of([self.candidates[n].costs for n in members])
+        found = exact.solve(self.graph, costs, asked, self._judged, explain=False)
+        return self._judged.value(predict(self.graph, found.placement, costs)) * (1 - found.gap), found.placement
 
     def _least_in_tiles(self, members: tuple[int, ...], whole: float) -> float:
         """What no plan in tiles on these sets can be below, if none without is below `whole`."""

@@ -60,8 +60,10 @@ def tiled_stack_costs(
     graph: ModelGraph, pool: WorkerPool, *, most_last_blocks: int = MOST_LAST_BLOCKS
 ) -> list[TiledStackCost]:
     """For each stack the quickest way and the one with the shortest period, where that beats the coordinator alone."""
+    if not pool.workers:
+        return []
     lasts = _last_blocks(graph, pool, most_last_blocks)
-    if not pool.workers or not lasts.size:
+    if not lasts.size:
         return []
     tried = tile_layouts(pool)
     layout = LayoutArrays.from_layouts(pool, tried)

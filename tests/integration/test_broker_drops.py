@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from benchmarks.line import Line
+from broker.messages import Limits
 from broker.server import Server, ServerSettings
 from broker.session import Address, Channel, Message, Session
 from tests.integration.conftest import PATIENCE_S, OpenSession, Received, Signal, eventually
@@ -91,6 +92,29 @@ def test_a_frame_sent_again_on_a_new_connection_is_one_frame(address: Address, o
     assert device.open_total(Channel.FRAMES) == 3
     first.ack()
     assert device.open_total(Channel.FRAMES) == 1, "the repeat is acknowledged with the frame"
+
+
+def test_a_frame_that_is_too_large_comes_without_its_payload_to_be_answered(
+    address: Address, open_session: OpenSession
+) -> None:
+    received, most = Received(), 1_000
+    limits = Limits(max_packet_bytes=100_000)  # which holds for all but frames
+    device = open_session(
+        address, "device-1", start=False, takes_frames=True, limits=limits, max_bytes=lambda topic: most
+    )
+    device.subscribe(["frame"], received, channel=Channel.FRAMES)
+    device.start(PATIENCE_S)
+    camera = open_session(address, "camera")
+    for nbytes in (300_000, most + 1, most):
+        camera.publish("frame", bytes(nbytes), response_topic="reply/camera", correlation=b"7", channel=Channel.BULK)
+        message = received.next()
+        assert (message.response_topic, message.correlation) == ("reply/camera", b"7")
+        is_refused = nbytes > most
+        assert (message.nbytes_refused, len(message.payload)) == ((nbytes, 0) if is_refused else (0, nbytes))
+        assert device.open_total(Channel.FRAMES) == 1, "it waits for its answer"
+        message.ack()
+        eventually(lambda: device.open_total(Channel.FRAMES) == 0)
+    assert device.refused_total == 2
 
 
 def test_what_is_retained_on_a_topic_with_a_gap_is_fetched_again(open_session: OpenSession) -> None:

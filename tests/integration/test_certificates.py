@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.acl import Role
 from broker.errors import BrokerError, BrokerUnreachable
 from broker.examination import examine
 from broker.messages import Address
@@ -184,13 +185,18 @@ def test_a_taken_over_node_is_refused_what_is_anothers(lab: Enrolled, open_sessi
     eventually(lambda: accepted == [False, False])
 
 
-def test_a_member_that_poses_as_the_broker_is_not_believed(lab: Enrolled) -> None:
+@pytest.mark.parametrize(
+    ("name", "roles", "why"), [("m-9", ["viewer"], "for clients only"), ("cloud-1", [], "not for this host name")]
+)
+def test_a_member_that_poses_as_the_broker_is_not_believed(
+    lab: Enrolled, name: str, roles: list[Role], why: str
+) -> None:
     base = reachable_folder()
-    config = lab.enrol("m-9", "viewer")
+    config = lab.enrol(name, *roles)
     tls = credentials(config)
-    for name, text in (("a.pem", tls.authority), ("c.pem", tls.certificate), ("c.key", tls.key)):
-        (base / name).write_text(text or "")
-        (base / name).chmod(0o644)
+    for file, text in (("a.pem", tls.authority), ("c.pem", tls.certificate), ("c.key", tls.key)):
+        (base / file).write_text(text or "")
+        (base / file).chmod(0o644)
     files = ServerTls(
         authority=base / "a.pem",
         certificate=base / "c.pem",
@@ -199,7 +205,7 @@ def test_a_member_that_poses_as_the_broker_is_not_believed(lab: Enrolled) -> Non
     )
     with Server(ServerSettings(tls=files)) as impostor:
         address = Address("localhost", impostor.port, tls=tls)
-        assert "unsuitable certificate purpose" in refusal(address)
+        assert why in refusal(address)
 
 
 def test_a_broker_of_another_name_or_authority_is_not_believed(lab: Enrolled) -> None:

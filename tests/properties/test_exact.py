@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,15 +13,19 @@ from hypothesis import strategies as st
 from pipeline.cost import Costs, Link, predict
 from pipeline.errors import Infeasible, PlanError
 from pipeline.graph import Block, ModelGraph, Tensor
-from pipeline.partition import PLANNERS, Constraint, planner
-from pipeline.partition.constraints import Forbid, Pin
+from pipeline.partition import PLANNERS, Constraint, exact, planner
+from pipeline.partition.constraints import EnergyLimit, Forbid, MemoryLimit, Pin, UploadLimit, Uses, broken
+from pipeline.partition.cut_family import all_cuts_of
 from pipeline.partition.exact import partition
-from pipeline.partition.program import TIE
+from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
+from pipeline.partition.program import PROOF, TIE
 from pipeline.placement import Placement, Tier, check
 from tests.effort import examples
 from tests.graphs import all_placements, chain, costs, graphs
+from tests.properties.test_search import Nodes
 
 laws = settings(max_examples=examples(60))
+OBJECTIVES = [LATENCY, THROUGHPUT, Objective(latency=1, period=1), Objective(latency=1, energy=0.1, price=0.1)]
 
 
 def seconds(graph: ModelGraph, placement: Placement, priced: Costs) -> float:
@@ -61,6 +66,29 @@ def test_exact_under_pins_and_prohibitions_costs_what_brute_force_finds(data: st
     assert satisfies(chosen, constraints)
     best = min(seconds(graph, p, priced) for p in allowed)
     assert seconds(graph, chosen, priced) == pytest.approx(best, rel=2 * TIE, abs=1e-15)
+
+
+@laws
+@given(graphs(), st.integers(0, 2**32 - 1), st.sampled_from(OBJECTIVES))
+def test_a_program_costs_what_all_pairs_of_cuts_do(graph: ModelGraph, seed: int, objective: Objective) -> None:
+    """With codecs, draws and limits: what is priced at once and what is solved as a program are two ways to say it."""
+    draw = random.Random(seed)
+    node_set = draw.choice(Nodes(graph, draw, 1, 1, slowest_codec=6).candidates())
+    priced = objective.judging(node_set.costs)
+    limits = [UploadLimit(Tier.DEVICE, 10 ** draw.uniform(4, 6)), MemoryLimit(Tier.EDGE, 10 ** draw.uniform(5, 7))]
+    limits += [EnergyLimit(10 ** draw.uniform(-3, 0)), Uses(Tier.CLOUD), Forbid(draw.randrange(len(graph)), Tier.EDGE)]
+    asked = draw.sample(limits, draw.randrange(3))
+    assert all_cuts_of(graph) is not None
+    try:
+        programmed = exact.programmed(graph, priced, asked, objective).placement
+    except Infeasible:
+        with pytest.raises(Infeasible):
+            exact.solve(graph, priced, asked, objective)
+        return
+    chosen = exact.solve(graph, priced, asked, objective).placement
+    assert not broken(graph, chosen, priced, asked)
+    least = objective.value(predict(graph, programmed, priced))
+    assert objective.value(predict(graph, chosen, priced)) == pytest.approx(least, rel=2 * PROOF, abs=1e-15)
 
 
 @laws

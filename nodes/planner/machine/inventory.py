@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing_extensions import assert_never
 
 from nodes.config.plan_request import PlanRequest, read_plan_request
-from nodes.planner.costs.drift import is_news, is_nowhere_better
-from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.machine.admission import sender_of, why_no_room
 from nodes.planner.machine.agenda import Agenda, Need
 from nodes.planner.machine.binding import StreamBinding
+from nodes.planner.machine.concerns import Concerns
 from nodes.planner.machine.events import (
     HoldingsArrived,
     InfoArrived,
@@ -85,10 +84,7 @@ class Inventory:
         self.rivals_logged: dict[StreamId, list[NodeId]] = {}
         self.agenda = Agenda()
         self._silence_seen_at = -math.inf
-        self._members: dict[NodeId, set[StreamId]] = {}
-        self._models: dict[str, set[StreamId]] = {}
-        self._devices: dict[NodeId, set[StreamId]] = {}
-        self._marked: dict[tuple[NodeId, str], NodeSnapshot] = {}
+        self.concerns = Concerns(self.registry, self.agenda, settings.band)
 
     def learn(self, event: Told, now: float, *, more_wait: bool = False) -> list[PlannerAction]:
         """Take one event that is no person's request, and see who has fallen silent.
@@ -101,6 +97,7 @@ class Inventory:
         if sender is not None:
             self.nodes.add(sender)
         actions = self._take(event, now)
+        self.concerns.look_at_others(now)
         if isinstance(event, (InfoArrived, PeerStateArrived)):
             actions += self._take_over(self._named_by(sender))
         if more_wait:
@@ -173,16 +170,9 @@ class Inventory:
 
     def hold(self, stream: PlannedStream, plan: Plan) -> None:
         """Make a plan the stream's present one."""
-        self._release(stream)
-        for node in plan.members:
-            self._members.setdefault(node, set()).add(stream.name)
+        self.concerns.hold(stream.name, stream.plan.members if stream.plan is not None else (), plan.members)
         stream.plan = plan
         self._count_load(stream)
-
-    def _release(self, stream: PlannedStream) -> None:
-        """Forget which nodes the stream's present plan has."""
-        for node in stream.plan.members if stream.plan is not None else ():
-            self._members[node].discard(stream.name)
 
     def _count_load(self, stream: PlannedStream) -> None:
         """Take what the stream's frames take of its nodes, and have other streams looked at that this concerns."""
@@ -190,34 +180,11 @@ class Inventory:
         if plan is not None and self.registry.peers.alive(stream.binding.device):
             load = self.registry.stream_load(stream.binding, plan, self.rates.rate_of(stream.name, self.now))
         for node in self.registry.loads.take(stream.name, load):
-            self._look_at(node, but=stream.name)
-
-    def _look_at(self, node: NodeId, *, but: StreamId | None = None) -> None:
-        """Have the streams looked at for which the node is worth more or less than when they were last."""
-        info = self.registry.infos.get(node)
-        for model, digest in info.models.items() if info is not None else ():
-            if model not in self._models:
-                continue
-            now, before = self.registry.measured(node, model, digest), self._marked.get((node, model))
-            if now is None or before is None or is_news(before, now, self.settings.band):
-                if now is not None:
-                    self._marked[node, model] = now
-                worse = now is None or (before is not None and is_nowhere_better(before, now))
-                self._mark(node, model, only_members=worse, but=but)
-
-    def _mark(self, node: NodeId, model: str, *, only_members: bool, but: StreamId | None) -> None:
-        """A device concerns its own streams, a node that gets worse those that have it in their plan, others all."""
-        names = self._devices.get(node) or (self._members.get(node, set()) if only_members else self._models[model])
-        self.agenda.mark(name for name in sorted(names) if name != but and name in self.streams)
+            self.concerns.look_soon(node, self.now, but=stream.name)
 
     def _node_changed(self, node: NodeId) -> None:
-        """A node came, went or became another: streams whose plan has it first."""
-        self.agenda.mark(sorted(self._members.get(node, ())), Need.URGENT)
-        own = self._devices.get(node)
-        if own is not None:
-            self.agenda.mark(sorted(own))
-        elif self.registry.peers.alive(node):
-            self.agenda.mark(self.streams)
+        """A node came, went or became another."""
+        self.concerns.changed(node, streams=self.streams)
 
     def _connection_lost(self, event: ConnectionLost, now: float) -> list[PlannerAction]:
         self.decide_after = math.inf
@@ -257,13 +224,13 @@ class Inventory:
             self.lost_at[state.node] = now
         if self.registry.peers.states.get(state.node) != before:
             self._node_changed(state.node)
-            for name in self._devices.get(state.node, ()):
+            for name in self.concerns.of_device(state.node):
                 self._count_load(self.streams[name])
         return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")] if has_changed else []
 
     def _forgotten(self, node: NodeId) -> list[PlannerAction]:
         """Make room for others. A device is remembered with its streams, whose epochs go on should it come back."""
-        if self._devices.get(node) or not self.registry.forget(node):
+        if self.concerns.of_device(node) or not self.registry.forget(node):
             return []
         self.nodes.discard(node)
         self.lost_at.pop(node, None)
@@ -288,15 +255,13 @@ class Inventory:
         before = self.streams.get(name)
         rolled_from = before.plan if before is not None and before.binding.device == device else None
         if before is not None:
-            self._models[before.binding.model].discard(name)
-            self._devices[before.binding.device].discard(name)
-            self._release(before)
+            self.concerns.leave(name, before.binding)
+            self.concerns.hold(name, before.plan.members if before.plan is not None else (), ())
         self.streams[name] = PlannedStream(name, StreamBinding(device, model), configured)
         if rolled_from is not None and family_of(rolled_from.model) == family_of(model):
             self.streams[name].rolled_from, self.streams[name].rolled_at = rolled_from, self.now
             self.streams[name].requested = before.requested if before is not None else None
-        self._models.setdefault(model, set()).add(name)
-        self._devices.setdefault(device, set()).add(name)
+        self.concerns.serve(name, self.streams[name].binding)
         self._adopt(name)
         self._count_load(self.streams[name])
         self.agenda.mark([name], Need.URGENT)
@@ -318,21 +283,21 @@ class Inventory:
 
     def _profile_arrived(self, event: ProfileArrived, now: float) -> list[PlannerAction]:
         self.registry.learn_profile(event.node, event.profile)
-        self._look_at(event.node)
+        self.concerns.look_at(event.node, now)
         return []
 
     def _link_arrived(self, event: LinkArrived, now: float) -> list[PlannerAction]:
         self.registry.learned.learn_link(event.report, now)
-        self._look_at(event.report.node)
+        self.concerns.look_at(event.report.node, now)
         return []
 
     def _telemetry_arrived(self, event: TelemetryArrived, now: float) -> list[PlannerAction]:
         self.failure_detector.heard(event.node, now)
         node, report, registry = event.node, event.report, self.registry
-        named = sorted(self._members.get(node, set()) | self._devices.get(node, set()))
+        named = sorted(self.concerns.with_member(node) | self.concerns.of_device(node))
         plans = [plan for name in named if (plan := self.streams[name].plan) is not None]
         registry.learned.learn(node, report, plans, now)
-        own = {name: self.streams[name] for name in sorted(self._devices.get(node, ()))}
+        own = {name: self.streams[name] for name in sorted(self.concerns.of_device(node))}
         for segment in report.segments:
             if segment.stream in own:
                 self.rates.counted(segment.stream, segment.frames, now)
@@ -344,8 +309,9 @@ class Inventory:
             if name in report.frame_overheads:
                 registry.learned.learn_frame_overhead(node, stream.binding.model, report.frame_overheads[name], now)
         touched = {n for p in plans if p.device == node for n in p.members} | {tile.worker for tile in report.tiles}
-        for other in (node, *sorted(touched - {node})):  # a device's legs and tiles say something of others as well
-            self._look_at(other)
+        self.concerns.look_at(node, now)
+        for other in sorted(touched - {node}):  # a device's legs and tiles say something of others as well
+            self.concerns.look_soon(other, now)
         for stream in own.values():
             self._count_load(stream)
         return []
@@ -372,7 +338,7 @@ class Inventory:
         """A node to which pieces come is at it, however long that takes."""
         node = event.holdings.node
         if self.registry.fetches.learn_holdings(event.holdings):
-            for name in sorted(self._members.get(node, ())):
+            for name in sorted(self.concerns.with_member(node)):
                 stream = self.streams[name]
                 stream.preparing = {key: now if key[0] == node else at for key, at in stream.preparing.items()}
         return []

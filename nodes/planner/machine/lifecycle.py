@@ -33,6 +33,7 @@ from nodes.tier.machine.actions import Log
 from pipeline.errors import PlanError, TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import PricedPlan
+from pipeline.partition.search import Ranked
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 
@@ -130,7 +131,7 @@ def _decided(
             for priced_plan in priced_plans
             if not is_refused_by_device(inventory, stream, assignment_of(priced_plan))
         )
-        priced_plans = list(islice(acceptable, COMPARED if _runs(inventory, stream) else LOOKED_AT))
+        priced_plans = Ranked(acceptable)
         if not (fallback := fallback_of(inventory, stream, graph)) and not priced_plans:
             raise PlanError(f"{stream.binding.device} has refused all there are")
     except TrisectError as error:
@@ -143,18 +144,21 @@ def _decided(
     if isinstance(decided, Publish):
         why = lacking + decided.reason
         _count_trial(inventory, stream, graph, decided, now)
-        return actions + _publish(inventory, name, stream, problem, best, priced_plans, why, now, wall_ts)
+        compared = list(islice(priced_plans, COMPARED))
+        return actions + _publish(inventory, name, stream, problem, best, compared, why, now, wall_ts)
     if stream.plan is not None and is_measured_now(inventory, stream):
         was = f"estimated at {stream.plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
         stream.unsure = frozenset()
-        return actions + _price_anew(inventory, name, stream, problem, priced_plans, was, now)
+        compared = list(islice(priced_plans, COMPARED))
+        return actions + _price_anew(inventory, name, stream, problem, compared, was, now)
     is_time = now - max(stream.published_at, stream.priced_at) >= inventory.settings.min_seconds_between_plans
     if stream.drift_reasons and is_time and not has_lost_a_node(inventory, stream):
         if not _is_worth_saying(inventory, stream, graph, now):
             stream.drift_reasons = ()
             return actions
         why = f"{'; '.join(stream.drift_reasons)}: the present plan stays, {decided.reason}"
-        return actions + _price_anew(inventory, name, stream, problem, priced_plans, why, now)
+        compared = list(islice(priced_plans, COMPARED))
+        return actions + _price_anew(inventory, name, stream, problem, compared, why, now)
     if stream.adopted and stream.plan is not None:
         stream.adopted = False
         actions.append(PublishPlan(stream.plan, graph))
@@ -202,10 +206,16 @@ def _soonest(
     best = priced_plans[0]
     if _runs(inventory, stream):
         return best
-    seconds = [max((one.seconds for one in _fetches(inventory, stream, graph, p)), default=0.0) for p in priced_plans]
-    if seconds[0] < LONG_FETCH_S:
+    longest_s = _fetch_s(inventory, stream, graph, best)
+    if longest_s < LONG_FETCH_S:
         return best
-    return next((p for p, s in zip(priced_plans, seconds, strict=True) if s <= seconds[0] / 4), best)
+    looked_at = islice(priced_plans, LOOKED_AT)
+    return next((p for p in looked_at if _fetch_s(inventory, stream, graph, p) <= longest_s / 4), best)
+
+
+def _fetch_s(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, plan: PricedPlan) -> float:
+    """Seconds until the last of a plan's nodes has what it needs."""
+    return max((one.seconds for one in _fetches(inventory, stream, graph, plan)), default=0.0)
 
 
 def _count_trial(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, decided: Publish, now: float) -> None:

@@ -22,6 +22,7 @@ from nodes.planner.machine.lifecycle import decide
 from nodes.planner.machine.operator_requests import place_requested, plan_requested
 from nodes.planner.machine.pricing import price_requested
 from nodes.planner.machine.settings import PlannerSettings
+from nodes.planner.machine.solving import is_slow
 from nodes.planner.machine.static_costs import StaticCosts
 from pipeline.plan import StreamId
 
@@ -80,7 +81,7 @@ class PlannerMachine:
     def decide_next(self, now: float, wall_ts: float) -> list[PlannerAction] | None:
         """Decide for the stream that is needed most; None when none has to be looked at, or not yet.
 
-        Where many wait for a first plan, each gets a quick one first, and a proved one when nothing else waits.
+        Where many wait and proofs take long, each gets a quick plan first, and a proved one when nothing else waits.
         """
         inventory = self.inventory
         inventory.now = max(inventory.now, now)
@@ -91,7 +92,8 @@ class PlannerMachine:
         stream = inventory.streams.get(name)
         if stream is None:
             return []
-        quick = need in MOST_PROVED and inventory.agenda.waiting(need) >= MOST_PROVED[need]
+        many_wait = need in MOST_PROVED and inventory.agenda.waiting(need) >= MOST_PROVED[need]
+        quick = many_wait and is_slow(inventory, stream)
         began = self._processor_s()
         try:
             return decide(inventory, name, stream, now, wall_ts, quick=quick)

@@ -170,10 +170,11 @@ def planning_problem(
 ) -> PlanningProblem:
     """Pose the problem for the usable nodes of each tier under these snapshots, with their worker pools."""
     judging = plan_request.parsed_objective().judging
+    seconds = {node: registry.seconds(binding, snapshots[node]) for usable in tiers.values() for node in usable}
 
     def node_sets() -> Iterator[NodeSet]:
         for nodes in combinations(tiers, plan_request.constraints.exclude_nodes):
-            costs = judging(registry.costs(binding, nodes, snapshots))
+            costs = judging(registry.costs(binding, nodes, snapshots, seconds))
             yield static_costs.node_set(nodes, costs, registry.kept_from_decoding(binding, nodes))
 
     joined = pools.drawing(static_costs.draws).join(graph, list(node_sets()), choose=plan_request.planner == EXACT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -137,10 +137,15 @@ class Registry:
 
     def graph_of(self, stream: StreamBinding) -> ModelGraph:
         """The graph of the model that the stream's device holds. Raises ModelError while it is unknown."""
-        digest = self._digest(stream)
-        if digest is None or digest not in self.graphs:
+        graph = self.known_graph_of(stream)
+        if graph is None:
+            digest = self._digest(stream)
             raise ModelError(f"the manifest of model {stream.model!r} ({digest}) has not arrived yet; try again")
-        return self.graphs[digest]
+        return graph
+
+    def known_graph_of(self, stream: StreamBinding) -> ModelGraph | None:
+        """The graph of the model that the stream's device holds, None while it is unknown."""
+        return self.graphs.get(self._digest(stream) or "")
 
     def nodes_of(self, tier: Tier, *, workers: bool = False) -> list[NodeId]:
         """The tier's nodes that run stages or, if so asked, its workers, by id."""
@@ -305,18 +310,29 @@ class Registry:
                 seconds[tier] += self.learned.input_factor(node) * foreseen.input
         return StreamLoad(plan, rate_hz, seconds)
 
-    def costs(
-        self, stream: StreamBinding, nodes: Mapping[Tier, NodeId], snapshots: Mapping[NodeId, NodeSnapshot]
-    ) -> Costs:
-        """Costs of the stream's model on these nodes and between them, under these snapshots."""
+    def seconds(self, stream: StreamBinding, snapshot: NodeSnapshot) -> tuple[float, ...]:
+        """Seconds of the blocks of the stream's model on a node, under this snapshot."""
         digest = self._digest(stream) or ""
         graph = self.graphs.get(digest)
         work = stream.ratios.frame_work(graph) if graph is not None else 1.0
+        return snapshot.seconds(self.blocks.foreseen(snapshot.basis, digest, work), graph)
+
+    def costs(
+        self,
+        stream: StreamBinding,
+        nodes: Mapping[Tier, NodeId],
+        snapshots: Mapping[NodeId, NodeSnapshot],
+        seconds: Mapping[NodeId, Sequence[float]] | None = None,
+    ) -> Costs:
+        """Costs of the stream's model on these nodes and between them, under these snapshots.
+
+        `seconds` are the nodes', where they are at hand.
+        """
         found = {tier: snapshots[node] for tier, node in nodes.items()}
         reports = {tier: snapshot.available_link for tier, snapshot in found.items()}
         return Costs(
             {
-                tier: snapshot.seconds(self.blocks.foreseen(snapshot.basis, digest, work), graph)
+                tier: (seconds or {}).get(nodes[tier]) or self.seconds(stream, snapshot)
                 for tier, snapshot in found.items()
             },
             device_edge=link_between(reports.get(Tier.DEVICE), reports.get(Tier.EDGE)),

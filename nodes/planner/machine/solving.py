@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from nodes.config.plan_request import as_written
 from nodes.planner.machine.inventory import Inventory
-from nodes.planner.machine.problem import HPA, PlanningProblem, planning_problem
+from nodes.planner.machine.problem import EXACT, HPA, PlanningProblem, planning_problem
 from nodes.planner.machine.stream import PlannedStream, fits
 from nodes.planner.machine.worker_pools import WorkerPools, priced_with
 from pipeline.graph import ModelGraph
+from pipeline.partition.cut_family import all_cuts_of
 from pipeline.partition.priced_plan import PricedPlan
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
@@ -55,6 +56,14 @@ def priced_plans_of(
         stream.solved = {placement: known for placement, known in stream.solved.items() if placement is None}
         stream.solved[forced] = solved
     return solved[1:]
+
+
+def is_slow(inventory: Inventory, stream: PlannedStream) -> bool:
+    """True when a stream's proved plans take so long that quick ones are worth it: many cuts, or tiles to look for."""
+    graph = inventory.registry.known_graph_of(stream.binding)
+    if graph is None or stream.plan_request.planner != EXACT:
+        return False
+    return all_cuts_of(graph) is None or bool(workers_of(inventory, stream))
 
 
 def _plans(
