@@ -74,7 +74,10 @@ class LiteRTEngine:
             needed = _needed(model.graph, blocks, inputs, outputs)
             tail = dense_tail(model.package, needed)
             if tail and self._is_room(model.segment_bytes(tail)):
-                return self._together(model, needed, tail, tuple(inputs), tuple(outputs))
+                joined = self._together(model, needed, tail, tuple(inputs), tuple(outputs))
+                if joined.batch > 1:
+                    return joined
+                del joined  # and with it the second copy of weights
         return self._compiled(model, blocks, inputs, outputs)
 
     def _together(

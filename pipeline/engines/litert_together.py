@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.engines.base import Array, Segment
 from pipeline.engines.batched import Batched, Begun
+from pipeline.engines.checks import zeros
 from pipeline.graph import ModelGraph
 from pipeline.lite.package import Package
 
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 ROWWISE: Final = frozenset({"dense", "softmax", "activation", "add", "multiply", "subtract"})
 """Operations that treat each row alone; the proof decides."""
-LEAST_GAIN: Final = 1.1
+LEAST_GAIN = 1.1
 """Times as fast as one by one, at least, to be worth it."""
 _ROUNDS: Final = 5
 
@@ -88,12 +89,12 @@ class TogetherSegment(Batched):
                 graph.tensors[differs].name,
                 batch,
             )
-        elif (gain := self._gain()) < LEAST_GAIN:
+        elif (gain := self._gain(graph)) < LEAST_GAIN:
             _log.info("%s: frames run one by one: %d together are %.2f times as fast", graph.name, batch, gain)
         else:
             self.batch = batch
             _log.info(
-                "%s: up to %d frames end together, %.2f times as fast from the first dense layer on",
+                "%s: up to %d frames end together, %.2f times as fast",
                 graph.name,
                 batch,
                 gain,
@@ -134,19 +135,22 @@ class TogetherSegment(Batched):
                         return tensor
         return None
 
-    def _gain(self) -> float:
-        """Times as fast as one by one."""
-        took: dict[bool, list[float]] = {True: [], False: []}
+    def _gain(self, graph: ModelGraph) -> float:
+        """Times as fast as one by one, as a whole: where nearly all is before the tail, waiting gains nothing."""
+        given = {t: zeros(graph.tensors[t]) for t in self.inputs}
+        front, rows = self._front, self._seeded
+        front_s = 0.0 if front is None else self._seconds(lambda: front.run(given)) * self._width
+        alone_s = self._seconds(lambda: [self._alone.run(one) for one in rows])
+        together_s = self._seconds(lambda: self._together(rows))
+        return (front_s + alone_s) / max(front_s + together_s, 1e-9)
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        took = []
         for _ in range(_ROUNDS):
-            for is_together in (False, True):
-                began = self._clock()
-                if is_together:
-                    self._together(self._seeded)
-                else:
-                    for one in self._seeded:
-                        self._alone.run(one)
-                took[is_together].append(self._clock() - began)
-        return statistics.median(took[False]) / max(statistics.median(took[True]), 1e-9)
+            began = self._clock()
+            work()
+            took.append(self._clock() - began)
+        return statistics.median(took)
 
 
 def _seeded(graph: ModelGraph, tensors: Sequence[int], batch: int) -> list[Begun]:

@@ -7,6 +7,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+import pytest
 
 from nodes.protocol.work import Work
 from nodes.session.clock import PipelineClock
@@ -15,6 +16,7 @@ from nodes.tier.machine import events as ev
 from nodes.tier.machine.actions import Run
 from nodes.tier.meter import Meter
 from nodes.tier.waiting_runs import WaitingRun, WaitingRuns
+from pipeline.engines import litert_together
 from pipeline.engines.batched import Batched
 from pipeline.engines.litert import LiteRTEngine
 from pipeline.lite.sketch import Layer, Sketch, packaged
@@ -69,7 +71,10 @@ def test_the_first_waits_for_others_until_the_batch_is_full_or_its_time_is_over(
     assert names(late.take(kind_of)) == ["a-1"]
 
 
-def test_frames_of_several_streams_are_computed_together_and_one_that_is_wrong_alone_fails() -> None:
+def test_frames_of_several_streams_are_computed_together_and_one_that_is_wrong_alone_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(litert_together, "LEAST_GAIN", 0.0)
     layers = (Layer("mean", "mean", ("image",)), Layer("head", "dense", ("mean",), 1, 40))
     net = packaged(Sketch("net", (4, 4, 3), layers))
     (stage,) = stages(net.graph, (Tier.DEVICE,) * len(net.graph))
@@ -90,7 +95,7 @@ def test_frames_of_several_streams_are_computed_together_and_one_that_is_wrong_a
         compute._segments.hold(stream, 1, "net", stage)
     segment = compute._segments.segment_of("a", 1)
     assert isinstance(segment, Batched)
-    segment.batch = 3
+    assert segment.batch == 3
     draw = np.random.default_rng(1)
     (image,) = net.graph.inputs
     photos = [draw.standard_normal(net.graph.tensors[image].shape).astype(np.float32) for _ in range(6)]

@@ -8,10 +8,11 @@ from itertools import count
 import numpy as np
 import pytest
 
-from pipeline.engines.base import Array
+from pipeline.engines import litert_together
+from pipeline.engines.base import Array, Segment
 from pipeline.engines.batched import batch_of, begin, finish
 from pipeline.engines.litert import LiteRTEngine
-from pipeline.engines.litert_together import TogetherSegment, dense_tail
+from pipeline.engines.litert_together import Rows, TogetherSegment, dense_tail
 from pipeline.lite.package import Package
 from pipeline.lite.sketch import Layer, Sketch, packaged
 
@@ -40,12 +41,18 @@ def frames_of(package: Package, number: int) -> list[dict[int, Array]]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def whatever_is_gained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On this machine, just now; where a test has no clock of its own."""
+    monkeypatch.setattr(litert_together, "LEAST_GAIN", 0.0)
+
+
 def together(package: Package, outputs: tuple[int, ...]) -> TogetherSegment:
     graph = package.graph
     segment = LiteRTEngine(1, batch=BATCH).compile(package, range(len(graph)), graph.inputs, outputs)
     assert isinstance(segment, TogetherSegment)
     assert segment._differing() is None
-    segment.batch = BATCH  # whatever this machine gains by it
+    assert segment.batch == BATCH
     return segment
 
 
@@ -73,7 +80,7 @@ def test_a_segment_of_the_last_blocks_alone_has_no_front(net: Package) -> None:
     segment = LiteRTEngine(1, batch=2).compile(net, tail, given, graph.outputs)
     alone = LiteRTEngine(1).compile(net, tail, given, graph.outputs)
     assert isinstance(segment, TogetherSegment)
-    segment.batch = 2
+    assert segment.batch == 2
     rows = [np.full(graph.tensors[given[0]].shape, value, np.float32) for value in (0.5, -2)]
     found = finish(segment, [begin(segment, {given[0]: row}) for row in rows])
     for row, got in zip(rows, found, strict=True):
@@ -104,8 +111,9 @@ class Off:
 
 
 def test_what_has_other_bits_together_or_gains_nothing_is_run_one_by_one(
-    net: Package, caplog: pytest.LogCaptureFixture
+    net: Package, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(litert_together, "LEAST_GAIN", 1.1)
     graph, engine = net.graph, LiteRTEngine(1)
     (given,), (made,) = graph.blocks[3].inputs, graph.blocks[3].outputs
     alone = engine.compile(net, (3,), (given,), (made,))
@@ -129,3 +137,40 @@ def test_what_has_other_bits_together_or_gains_nothing_is_run_one_by_one(
             np.array_equal(one[made], alone.run({given: row})[made]) for one in segment.finish([{given: row}] * 3)
         )
     assert "has other bits in a batch of 4" in caplog.text
+
+
+class Timed:
+    """A segment whose run takes so much of a clock of the test's."""
+
+    def __init__(self, segment: Segment, takes_s: float, now: list[float]) -> None:
+        self._segment, self._takes_s, self._now = segment, takes_s, now
+        self.inputs, self.outputs = segment.inputs, segment.outputs
+
+    def run(self, tensors: Mapping[int, Array]) -> dict[int, Array]:
+        self._now[0] += self._takes_s
+        return self._segment.run(tensors)
+
+
+class TimedRows:
+    def __init__(self, rows: Rows, now: list[float]) -> None:
+        self._rows, self._now = rows, now
+
+    def run(self, given: Mapping[int, Array]) -> dict[int, Array]:
+        self._now[0] += 1
+        return self._rows.run(given)
+
+
+@pytest.mark.parametrize(("front_s", "batch"), [(1.0, BATCH), (100.0, 1)])
+def test_what_is_gained_counts_the_blocks_before(
+    net: Package, front_s: float, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litert_together, "LEAST_GAIN", 1.1)
+    graph, engine, now = net.graph, LiteRTEngine(1), [0.0]
+    (given,), (made,) = graph.blocks[3].inputs, graph.blocks[3].outputs
+    front = Timed(engine.compile(net, range(1, 3), graph.inputs, (given,)), front_s, now)
+    alone = Timed(engine.compile(net, (3,), (given,), (made,)), 1.0, now)
+    rows = TimedRows(engine._part(net, (3,), (3,), (made,), rows=BATCH), now)
+    segment = TogetherSegment(
+        graph, front, alone, rows, batch=BATCH, inputs=graph.inputs, outputs=(made,), clock=lambda: now[0]
+    )
+    assert segment.batch == batch
