@@ -210,7 +210,9 @@ def _description(key: Key) -> str:
 
 
 def _unknown_key(name: str, section: type[BaseModel]) -> str:
-    return f"unknown key;{_meant(name, section.model_fields)} allowed here: {', '.join(section.model_fields)}"
+    own = section.__annotations__  # those of the section itself come before inherited ones
+    allowed = sorted(section.model_fields, key=lambda key: key not in own)
+    return f"unknown key;{_meant(name, allowed)} allowed here: {', '.join(allowed)}"
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
