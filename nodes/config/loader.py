@@ -169,7 +169,7 @@ def _worded(details: ErrorDetails) -> Problem:
         reason = str(details["ctx"]["error"])
         return key, reason if isinstance(value, dict) else f"{shown} is not allowed; {reason}"
     if kind in {"model_type", "dict_type", "mapping_type"}:
-        return key, f"{shown} is not allowed; a section with the keys {', '.join(section.model_fields)}"
+        return key, f"{shown} is not allowed; a section with the keys {', '.join(_keys(section))}"
     return key, f"{shown} is not allowed; {description or details['msg']}"
 
 
@@ -210,9 +210,13 @@ def _description(key: Key) -> str:
 
 
 def _unknown_key(name: str, section: type[BaseModel]) -> str:
-    own = section.__annotations__  # those of the section itself come before inherited ones
-    allowed = sorted(section.model_fields, key=lambda key: key not in own)
+    allowed = _keys(section)
     return f"unknown key;{_meant(name, allowed)} allowed here: {', '.join(allowed)}"
+
+
+def _keys(section: type[BaseModel]) -> list[str]:
+    """Its keys, those of the section itself before inherited ones."""
+    return sorted(section.model_fields, key=lambda key: key not in section.__annotations__)
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
