@@ -89,7 +89,7 @@ class LoadTest:
             "windows": [{"frames_per_second": w.frames_per_second, "latency_seconds": w.latency_seconds} for w in kept],
             **summary(whole),
             "device": self._observed.rate(whole.began_at, whole.ended_at),
-            "breakdown": breakdown(whole, self._observed.plan),
+            "breakdown": breakdown(whole, self._observed.plans),
             "client_latencies": thinned(sorted(s.client_seconds for s in whole.samples if s.ok)),
         }
         self._await_rest()

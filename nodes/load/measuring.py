@@ -103,10 +103,10 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {name: _rounded(value) for name, value in found.items()}
 
 
-def breakdown(window: Window, plan: Mapping[str, Any] | None) -> dict[str, Any]:
+def breakdown(window: Window, plans: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     """A frame's parts, measured next to the plan's prediction: of the frames of one epoch, the one with the most.
 
-    `plan` is a plan's JSON; its prediction is only put next to frames of its own epoch.
+    `plans` are their JSON by epoch.
     """
     by_epoch: dict[int, list[Sample]] = defaultdict(list)
     for sample in window.samples:
@@ -115,12 +115,13 @@ def breakdown(window: Window, plan: Mapping[str, Any] | None) -> dict[str, Any]:
     if not by_epoch:
         return {"epoch": None, "epochs": 0, "stages": [], "links": [], "frame": _frame([], None)}
     epoch, samples = max(by_epoch.items(), key=lambda found: len(found[1]))
-    predicted = (plan or {}).get("predicted") if plan is not None and plan.get("epoch") == epoch else None
+    plan = plans.get(epoch, {})
+    predicted = plan.get("predicted")
     results = [sample.result for sample in samples]
     return {
         "epoch": epoch,
         "epochs": len(by_epoch),
-        "planner": plan.get("planner") if plan is not None and predicted is not None else None,
+        "planner": plan.get("planner"),
         "stages": _stages(results, _mapping(predicted, "stages")),
         "links": _links(results, _mapping(predicted, "links")),
         "frame": _frame(results, predicted),

@@ -21,10 +21,11 @@ from pipeline.plan import StreamId
 CONNECT_WAIT_S: Final = 10.0
 PLAN_WAIT_S: Final = 2.0
 _REPORTS: Final = 10_000
+_PLANS: Final = 64
 
 
 class Observed:
-    """Listens while it is entered. `plan` is the newest plan's JSON, None before one has come."""
+    """Listens while it is entered. `plans` are the JSON of plans that came, by epoch, the newest last."""
 
     def __init__(self, config: Config, stream: StreamId) -> None:
         names = Namespace(config.pipeline)
@@ -33,7 +34,7 @@ class Observed:
         self._session = guest_session(config, "load")
         self._has_plan = threading.Event()
         self._reports: deque[tuple[float, float, float]] = deque(maxlen=_REPORTS)
-        self.plan: dict[str, Any] | None = None
+        self.plans: dict[int, dict[str, Any]] = {}
         device = config.streams[stream].device
         self._session.subscribe([names.topic(topics.PLAN, stream=stream)], self._on_plan)
         self._session.subscribe([names.topic(topics.TELEMETRY, node=device)], self._on_report, qos=0)
@@ -66,8 +67,18 @@ class Observed:
 
     def _on_plan(self, message: Message) -> None:
         if self._border.read(message) is not None:
-            self.plan = parse_json(message.payload)
+            plan = parse_json(message.payload)
+            self.plans.pop(plan["epoch"], None)
+            self.plans[plan["epoch"]] = plan
+            while len(self.plans) > _PLANS:
+                del self.plans[next(iter(self.plans))]
             self._has_plan.set()
+
+    @property
+    def plan(self) -> dict[str, Any] | None:
+        """The newest plan, None before one has come."""
+        plans = [*self.plans.values()]
+        return plans[-1] if plans else None
 
     def _on_report(self, message: Message) -> None:
         try:

@@ -186,7 +186,7 @@ def test_a_taken_over_node_is_refused_what_is_anothers(lab: Enrolled, open_sessi
 
 
 @pytest.mark.parametrize(
-    ("name", "roles", "why"), [("m-9", ["viewer"], "for clients only"), ("cloud-1", [], "not for this host name")]
+    ("name", "roles", "why"), [("m-9", ["viewer"], "for clients only"), ("m-13", ["node"], "not for this host name")]
 )
 def test_a_member_that_poses_as_the_broker_is_not_believed(
     lab: Enrolled, name: str, roles: list[Role], why: str

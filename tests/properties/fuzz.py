@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 
 from broker.messages import Channel, Message
 from nodes.planner.machine import events as pe
@@ -20,12 +19,11 @@ from nodes.planner.node import read_objective_request, read_placing
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from pipeline.errors import TrisectError
-from pipeline.partition import exact
 from tests.graphs import chain
 from tests.properties.cluster import Cluster, Entered
 from tests.properties.mutations import Mutations
 from tests.properties.simulated_broker import Broker, Client
-from tests.properties.symbolic import any_solution, symbolic
+from tests.properties.symbolic import planned_anyhow, symbolic
 from tests.properties.tier_shell import STREAM, TierShell
 
 MOST_HEARD = 64
@@ -126,7 +124,7 @@ class Fuzz:
 
     def run(self, count: int, *, restart_every: int = 2_500) -> None:
         """Send so many messages, while frames come and plans change."""
-        with mock.patch.object(exact, "solve", side_effect=any_solution):
+        with planned_anyhow():
             for number in range(count):
                 if number and number % restart_every == 0:
                     self.begin()

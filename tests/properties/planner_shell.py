@@ -15,10 +15,9 @@ from nodes.protocol.messages import (
     to_bytes,
 )
 from nodes.tier.machine import events as ev
-from pipeline.plan import NodeId, Plan
+from pipeline.plan import NodeId, Plan, StreamId
 from tests.properties.simulated_broker import Client
 from tests.properties.symbolic import MODEL
-from tests.properties.tier_shell import STREAM
 
 if TYPE_CHECKING:
     from tests.properties.cluster import Cluster
@@ -40,7 +39,7 @@ class PlannerShell(Client):
     def begin(self) -> None:
         settings = PlannerSettings(margin=0.1, min_seconds_between_plans=1.0, settle_s=0.5, lost_after_s=LOST_AFTER_S)
         self.machine = PlannerMachine(settings, started_at=self.cluster.now)
-        self.newest: Plan | None = None
+        self.newest: dict[StreamId, Plan] = {}
         self.state = LifeState.READY
         self.subscribe("state", "applied", "info", "link", "model", "plan", "profile", "telemetry")
 
@@ -61,13 +60,14 @@ class PlannerShell(Client):
         for action in actions:
             if isinstance(action, pe.PublishPlan):
                 action.plan.check(action.graph)
-                if self.newest is not None:
-                    assert action.plan.epoch >= self.newest.epoch, "epochs only grow"
-                    is_same = action.plan.epoch == self.newest.epoch
-                    assert not is_same or assignment(action.plan) == assignment(self.newest), "an epoch is one plan"
-                self.newest = action.plan
+                before = self.newest.get(action.plan.stream)
+                if before is not None:
+                    assert action.plan.epoch >= before.epoch, "epochs only grow"
+                    is_same = action.plan.epoch == before.epoch
+                    assert not is_same or assignment(action.plan) == assignment(before), "an epoch is one plan"
+                self.newest[action.plan.stream] = action.plan
                 self.cluster.plans_total += 1
-                self.keep(f"plan/{STREAM}", to_bytes(action.plan.to_json(action.graph)))
+                self.keep(f"plan/{action.plan.stream}", to_bytes(action.plan.to_json(action.graph)))
 
     def arrived(self, topic: str, payload: bytes) -> None:
         kind, _, rest = topic.partition("/")

@@ -6,8 +6,10 @@ back where it belongs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import xxhash
@@ -15,6 +17,7 @@ import xxhash
 from pipeline.cost import Costs
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph, Tensor
+from pipeline.partition import exact, search
 from pipeline.partition.constraints import Constraint, broken
 from pipeline.partition.exact import Solution
 from pipeline.partition.objective import LATENCY, Objective
@@ -88,3 +91,13 @@ def any_solution(
 ) -> Solution:
     """The same, as the planner asks for it (`exact.solve`): among those that respect the constraints."""
     return Solution(any_placement(graph, costs, constraints), 0.0)
+
+
+@contextmanager
+def planned_anyhow() -> Iterator[mock.MagicMock]:
+    """Plans are any placement that is allowed, the same for the same costs; the mock is asked for each."""
+    with (
+        mock.patch.object(search, "all_cuts_of", return_value=None),  # else all are priced, and the best one is taken
+        mock.patch.object(exact, "solve", side_effect=any_solution) as asked,
+    ):
+        yield asked

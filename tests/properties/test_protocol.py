@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import wraps
 from typing import Any, TypeVar
-from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -20,13 +20,12 @@ from nodes.planner.machine import events as pe
 from nodes.protocol.messages import Applied, from_bytes, parse_json
 from nodes.tier.machine.stream import MAX_TIMEOUT_S
 from pipeline.graph import ModelGraph
-from pipeline.partition import exact
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles import Grid, stacks
 from tests.effort import examples
 from tests.graphs import chain, graphs
 from tests.properties.cluster import Cluster
-from tests.properties.symbolic import any_solution, symbolic
+from tests.properties.symbolic import planned_anyhow, symbolic
 from tests.properties.tier_shell import DEVICE, STREAM, WINDOW, TierShell
 
 T = TypeVar("T")
@@ -62,8 +61,8 @@ class Faults(RuleBasedStateMachine):
     cluster: Cluster
 
     def start(self, cluster: Cluster) -> None:
-        self.patch = mock.patch.object(exact, "solve", side_effect=any_solution)
-        self.patch.start()
+        self.plans = ExitStack()
+        self.plans.enter_context(planned_anyhow())
         self.cluster = cluster
 
     # What is always going on.
@@ -234,7 +233,7 @@ class Faults(RuleBasedStateMachine):
             self._every_frame_was_closed_once()
             self._every_node_holds_the_newest_epoch_and_nothing_else()
         finally:
-            self.patch.stop()
+            self.plans.close()
 
     def _every_frame_was_closed_once(self) -> None:
         for sequence, frame in self.cluster.frames.items():
@@ -337,7 +336,7 @@ class TiledPipeline(Faults):
 
 
 def test_the_plans_of_these_runs_are_any_placement_and_not_the_best() -> None:
-    with mock.patch.object(exact, "solve", side_effect=any_solution) as asked:
+    with planned_anyhow() as asked:
         Cluster(symbolic(chain(8, 8, 8)), 1, 1).settle(LIMIT_S, at_least_s=2.0)
     assert asked.called
 

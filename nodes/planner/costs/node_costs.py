@@ -42,7 +42,7 @@ PRIORS: Mapping[str, Prior] = {
     "wait": Prior(math.log(1e-3), 1.5),
     "own": Prior(0.0, 0.5),
     "waited": Prior(0.0, 1.5),
-    "probe": Prior(0.0, 0.1),
+    "probe": Prior(0.0, 0.3),  # it rests on one probe, which is off by PROBE_NOISE
 }
 """Links' parts have what was measured at the start, within LINK_DEVIATION; `own` are a node's overheads, `waited` its
 frames'.

@@ -77,7 +77,8 @@ def test_a_member_names_no_host_and_only_a_node_may_be_a_server_besides_the_brok
     for one in (node, member):
         with pytest.raises(x509.ExtensionNotFound):
             one.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    assert member.subject.rfc4514_string() == "CN=lab.edge-1,OU=node"
+    assert node.subject.rfc4514_string() == "CN=lab.edge-1,OU=node"
+    assert member.subject.rfc4514_string() == "CN=lab.anna,OU=viewer"
     names = broker.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert "vpn.example.org" in names.get_values_for_type(x509.DNSName)
     assert "192.0.2.1" in map(str, names.get_values_for_type(x509.IPAddress))

@@ -8,7 +8,7 @@ import itertools
 import json
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from xml.etree import ElementTree
 
 import pytest
@@ -25,6 +25,7 @@ from pipeline.errors import ConfigError
 from tests.unit.nodes.watch.feed import GRAPH, plan_of, result_of
 
 PLAN = plan_of(3).to_json(GRAPH)
+PLANS = {3: PLAN}
 
 
 def window_of(latencies: list[float], epoch: int = 3, *, seconds: float = 1.0, errors: int = 0) -> Window:
@@ -59,7 +60,7 @@ def test_frames_that_failed_are_counted_and_not_timed() -> None:
 
 def test_parts_stand_next_to_the_plans_prediction_for_its_own_epoch() -> None:
     mixed = Window(0.0, 1.0, (*window_of([0.1] * 5, epoch=3).samples, *window_of([0.1] * 2, epoch=2).samples))
-    found = breakdown(mixed, PLAN)
+    found = breakdown(mixed, PLANS)
     assert (found["epoch"], found["epochs"]) == (3, 2)
     edge = next(stage for stage in found["stages"] if stage["tier"] == "edge")
     assert edge["compute_seconds"]["p50"] == 0.011
@@ -70,7 +71,7 @@ def test_parts_stand_next_to_the_plans_prediction_for_its_own_epoch() -> None:
     frame = found["frame"]
     assert frame["predicted_latency_seconds"] == round(PLAN["predicted"]["seconds"], 6)
     assert frame["predicted_period_seconds"] == round(PLAN["predicted"]["period_seconds"], 6)
-    other = breakdown(window_of([0.1], epoch=7), PLAN)
+    other = breakdown(window_of([0.1], epoch=7), PLANS)
     assert other["frame"]["predicted_latency_seconds"] is None
 
 
@@ -100,7 +101,7 @@ class Instant:
 class Nothing:
     """Observes nothing."""
 
-    plan: dict[str, Any] | None = None
+    plans: ClassVar[dict[int, dict[str, Any]]] = {}
 
     def mark(self) -> None:
         pass
@@ -170,10 +171,10 @@ def report_of(name: str, latency: float = 0.1) -> dict[str, Any]:
         "is_stable": True,
         **summary(whole),
         "device": {"frames_per_second": 40.0, "seconds": 1.0},
-        "breakdown": breakdown(whole, PLAN),
+        "breakdown": breakdown(whole, PLANS),
         "client_latencies": [latency, latency * 2],
     }
-    empty = {**level, **summary(window_of([])), "label": "2 at once", "breakdown": breakdown(window_of([]), PLAN)}
+    empty = {**level, **summary(window_of([])), "label": "2 at once", "breakdown": breakdown(window_of([]), PLANS)}
     levels = [level, empty | {"is_stable": False, "client_latencies": []}]
     return {"version": 1, "name": name, "stream": "camera", "model": "tiny", "levels": levels}
 
