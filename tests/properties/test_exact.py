@@ -24,7 +24,7 @@ from tests.effort import examples
 from tests.graphs import all_placements, chain, costs, graphs
 from tests.properties.test_search import Nodes
 
-laws = settings(max_examples=examples(60))
+laws = settings(max_examples=examples(45))
 OBJECTIVES = [LATENCY, THROUGHPUT, Objective(latency=1, period=1), Objective(latency=1, energy=0.1, price=0.1)]
 
 
