@@ -1,5 +1,5 @@
-"""Two devices with a stream each over two edges: each has its own plan, an edge can be emptied under way, and frames that
-wait for one segment end together.
+"""Two devices with a stream each over two edges: each has its own plan, an edge can be emptied under way, and frames
+that wait for one segment end together.
 """
 
 from __future__ import annotations
