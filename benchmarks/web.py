@@ -107,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--rate", type=float, default=4.0, help="results a second in each of the 50 streams")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long the processor is watched, each time")
-    parser.add_argument("--hours", type=int, default=24, help="hours of reports that are handed to the page; 0 for none")
+    parser.add_argument("--hours", type=int, default=24, help="hours of reports handed to the page; 0 for none")
     options = parser.parse_args()
     found: dict[str, object] = {
         "nodes": len(NODES),
