@@ -75,7 +75,8 @@ def with_page(use: Callable[[Broker, int], Awaitable[None]]) -> None:
             )
             ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             page = asyncio.create_task(WebServer(config, Listener(port=0, key=KEY)).run(ready.set_result))
-            await asyncio.wait({page, ready}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {page, ready}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             try:
                 await asyncio.wait_for(use(broker, int(ready.result().split(":")[2].split("/")[0])), PATIENCE_S)
             finally:
