@@ -166,6 +166,20 @@ class TileSeconds:
 
 
 @dataclass(frozen=True, slots=True)
+class GatherSeconds:
+    """Median seconds in which a coordinator had a plan's tiles computed and put together, since its last report, of
+    frames whose tiles were out by themselves: from the first tile's cutting to the stack's output, whole. `deviation`
+    is the standard one of single frames.
+    """
+
+    stream: StreamName
+    epoch: EpochSeen
+    frames: Frames
+    seconds: Positive
+    deviation: Seconds = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class LegSeconds:
     """Median seconds of a plan's frames between one node's computing and the next one's since the device's last report.
 
@@ -247,6 +261,7 @@ class Report:
     wrong: str = ""
     ratios: tuple[TensorRatio, ...] = ()
     direct: tuple[NodeName, ...] = ()
+    gathers: tuple[GatherSeconds, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

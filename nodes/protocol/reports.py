@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from nodes.protocol.messages import (
+    GatherSeconds,
     LegSeconds,
     LinkMeasured,
     MessageError,
@@ -29,6 +30,7 @@ FRAME_WORK = "decode"
 FRAMES, SECONDS, DEVIATION = "frames", "compute_seconds_p50", "compute_seconds_deviation"
 PROBE = "processor.probe_seconds"
 FRAME_OVERHEAD = "frame_overhead_seconds"
+GATHER_SECONDS, GATHER_DEVIATION = "seconds_p50", "seconds_deviation"
 TILE_SECONDS = ("transfer_seconds_p50", "queue_seconds_p50", "compute_seconds_p50")
 ALONE_SECONDS = "alone_transfer_seconds_p50"
 _TILE_PARTS = ("transfer_seconds", "queue_seconds", "compute_seconds")
@@ -42,6 +44,7 @@ FAST_BYTES_PER_S = 5e7
 """Above this rate processors make the difference: handling a message takes as long as its bytes do."""
 _SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
 _FRAME_OVERHEAD_KEY = re.compile(rf"stream\.([a-z0-9-]{{1,128}})\.{FRAME_OVERHEAD}_p50")
+_GATHER_KEY = re.compile(r"gather\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
 _LEG_KEY = re.compile(r"leg\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
 _RATIO_KEY = re.compile(r"tensor\.([a-z0-9-]{1,128})\.([0-9]{1,9})\.([a-z0-9-]{1,32})\.frames")
 _DIRECT_KEY = re.compile(r"direct\.([a-z0-9-]{1,128})\.stands")
@@ -71,6 +74,11 @@ def stream_metric(stream: StreamId, name: str) -> str:
 def segment_metric(stream: StreamId, epoch: int, name: str) -> str:
     """The key of what is reported for one plan's segment."""
     return f"segment.{stream}.{epoch}.{name}"
+
+
+def gather_metric(stream: StreamId, epoch: int, name: str) -> str:
+    """The key of what a coordinator reports of a plan's frames until their tiles are put together."""
+    return f"gather.{stream}.{epoch}.{name}"
 
 
 def leg_metric(stream: StreamId, epoch: int, name: str) -> str:
@@ -115,7 +123,7 @@ class _Probe:
 
 
 def read_report(payload: bytes) -> Report:
-    """Read a node's report: segments, tiles, legs, frame overheads, its link and processor.
+    """Read a node's report: segments, tiles, gathers, legs, frame overheads, its link and processor.
 
     A number that none of them can be is left out, with all that it belongs to, and named in `wrong`: the rest is as
     good as ever, and that the node reports says that it lives. Raises MessageError for what is no report.
@@ -136,6 +144,7 @@ class _Reader:
         self._report = report
         self._segments: list[SegmentSeconds] = []
         self._tiles: list[TileSeconds] = []
+        self._gathers: list[GatherSeconds] = []
         self._legs: list[LegSeconds] = []
         self._ratios: list[TensorRatio] = []
         self._frame_overheads: dict[StreamId, float] = {}
@@ -151,6 +160,8 @@ class _Reader:
                 self._frame_overheads[StreamId(named[1])] = took.seconds
         elif named := _LEG_KEY.fullmatch(key):
             self._take_leg(key, StreamId(named[1]), int(named[2]))
+        elif named := _GATHER_KEY.fullmatch(key):
+            self._take_gather(key, StreamId(named[1]), int(named[2]))
         elif named := _RATIO_KEY.fullmatch(key):
             self._take_ratio(key, StreamId(named[1]), int(named[2]), named[3])
         elif named := _DIRECT_KEY.fullmatch(key):
@@ -178,6 +189,7 @@ class _Reader:
             self._wrong,
             tuple(self._ratios),
             tuple(self._direct),
+            tuple(self._gathers),
         )
 
     def _take_segment(self, key: str, stream: StreamId, epoch: int) -> None:
@@ -187,6 +199,13 @@ class _Reader:
         values["deviation"] = deviation
         if (segment := self._read(SegmentSeconds, key, **values)) is not None:
             self._segments.append(segment)
+
+    def _take_gather(self, key: str, stream: StreamId, epoch: int) -> None:
+        seconds = self._report.get(gather_metric(stream, epoch, GATHER_SECONDS))
+        deviation = self._report.get(gather_metric(stream, epoch, GATHER_DEVIATION), 0.0)
+        values = {"stream": stream, "epoch": epoch, "frames": self._report[key], "seconds": seconds}
+        if (gather := self._read(GatherSeconds, key, **values, deviation=deviation)) is not None:
+            self._gathers.append(gather)
 
     def _take_ratio(self, key: str, stream: StreamId, tensor: int, codec: str) -> None:
         named = {"stream": stream, "tensor": tensor, "codec": codec, "frames": self._report[key]}

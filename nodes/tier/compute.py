@@ -33,7 +33,7 @@ from pipeline.placement import NodeId
 from pipeline.plan import StreamId
 from pipeline.tiles.arrays import merge
 from pipeline.tiles.tiling import TiledStage
-from pipeline.wire import Array, Hop, Trace
+from pipeline.wire import Array, FrameKey, Hop, Trace
 
 if TYPE_CHECKING:
     from pipeline.engines import Engine, Loaded, Segment
@@ -74,6 +74,7 @@ class Compute:
         self._segments, self._tiles = SegmentStore(engine, models), TileStore(engine, models)
         self._coordinated: dict[tuple[str, int], tuple[str, TiledStage]] = {}
         self._waiting = WaitingRuns(batch_wait_s)
+        self._merging: dict[FrameKey, float] = {}  # seconds in which the frames at hand had their tiles put together
         # a replay's seconds are of another processor than this machine's
         self._processor = ProcessorProbe(engine) if engine.name != REPLAY else None
         self._worked_at, self._probe_at = time.monotonic(), 0.0
@@ -144,6 +145,7 @@ class Compute:
         taken = self._waiting.take(self._kind_of)
         if not taken:
             return  # they were computed with others
+        self._merging.clear()
         began, was_compiling = time.perf_counter(), self._is_compiling()
         done = [
             (each, outputs) for each, outputs in zip(taken, self._computed(taken), strict=True) if outputs is not None
@@ -210,7 +212,9 @@ class Compute:
         coordinated = self._coordinated.get((run.key.stream, run.key.epoch))
         if run.work is Work.AFTER and coordinated is not None:
             _, tiled = coordinated
+            began = time.perf_counter()
             inputs[tiled.stack.output] = merge(tiled.tile_map, run.parts)
+            self._merging[run.key] = time.perf_counter() - began
         if not isinstance(segment, PicturedSegment):
             return begin(segment, inputs)
         stream = StreamId(run.key.stream)
@@ -252,7 +256,7 @@ class Compute:
         self._meter.sample("decode_seconds", run.decode_seconds, stream)
         if run.work is Work.AFTER:
             *before, first = run.trace
-            gather_s = max(0.0, arrived_ts - first.sent_ts)
+            gather_s, merging_s = max(0.0, arrived_ts - first.sent_ts), self._merging.pop(run.key, 0.0)
             self._meter.sample("gather_seconds", gather_s, stream)
             hop = replace(
                 first,
@@ -261,7 +265,10 @@ class Compute:
                 sent_ts=ended_ts,
                 is_compiling=is_compiling or first.is_compiling,
             )
-            self._note_frame(stream, epoch, first.compute_seconds + share_s, is_usual=not hop.is_compiling)
+            own_s = first.compute_seconds + max(0.0, share_s - merging_s)
+            self._note_frame(stream, epoch, own_s, is_usual=not hop.is_compiling)
+            if run.was_alone and not hop.is_compiling:
+                self._meter.gather(stream, epoch, gather_s + merging_s)
             return (*before, hop)
         if run.work is Work.STAGE:
             self._note_frame(stream, epoch, share_s, is_usual=not is_compiling)

@@ -15,12 +15,15 @@ from nodes.protocol.reports import (
     ALONE_SECONDS,
     DEVIATION,
     FRAMES,
+    GATHER_DEVIATION,
+    GATHER_SECONDS,
     LEAST_FRAMES,
     PROBE,
     RATIO,
     RATIO_DEVIATION,
     SECONDS,
     TILE_SECONDS,
+    gather_metric,
     leg_deviation,
     leg_metric,
     leg_seconds,
@@ -54,6 +57,7 @@ class _Taken(NamedTuple):
     samples: Mapping[str, Sequence[float]]
     segments: Mapping[_EpochKey, Sequence[float]]
     tiles: Mapping[_TileKey, Sequence[NoteTile]]
+    gathers: Mapping[_EpochKey, Sequence[float]]
     legs: Mapping[_EpochKey, Mapping[str, deque[float]]]
     ratios: Mapping[_RatioKey, Sequence[float]]
     probes: Sequence[float]
@@ -68,6 +72,7 @@ class Meter:
         self._samples: dict[str, deque[float]] = {}
         self._segments: dict[_EpochKey, deque[float]] = {}
         self._tiles: dict[_TileKey, deque[NoteTile]] = {}
+        self._gathers: dict[_EpochKey, deque[float]] = {}
         self._legs: dict[_EpochKey, dict[str, deque[float]]] = {}
         self._ratios: dict[_RatioKey, deque[float]] = {}
         self._told_ratios: set[_RatioKey] = set()
@@ -108,6 +113,12 @@ class Meter:
             if key[:2] not in self._let_go:
                 self._tiles.setdefault(key, deque(maxlen=SAMPLES)).append(note)
 
+    def gather(self, stream: StreamId, epoch: int, seconds: float) -> None:
+        """Keep what a frame's tiles took until they were put together, of one that had the workers to itself."""
+        with self._lock:
+            if (stream, epoch) not in self._let_go:
+                self._gathers.setdefault((stream, epoch), deque(maxlen=SAMPLES)).append(seconds)
+
     def leg(self, stream: StreamId, epoch: int, seconds: Mapping[str, float]) -> None:
         """Keep a frame's seconds between its nodes, leg by leg; nothing for one that has not left this node."""
         with self._lock:
@@ -140,6 +151,7 @@ class Meter:
         with self._lock:
             self._let_go.append((stream, epoch))
             self._segments.pop((stream, epoch), None)
+            self._gathers.pop((stream, epoch), None)
             self._legs.pop((stream, epoch), None)
             self._tiles = {key: values for key, values in self._tiles.items() if key[:2] != (stream, epoch)}
 
@@ -155,7 +167,9 @@ class Meter:
         `segment.<stream>.<epoch>.frames`, the p50 of their `segment.<stream>.<epoch>.compute_seconds` and its
         `…_deviation`; of each tile, once one of its worker's has come back often enough,
         `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of its `transfer_seconds`, `queue_seconds` and
-        `compute_seconds`, and of frames whose tiles were out by themselves `alone_transfer_seconds`. Of frames that had
+        `compute_seconds`, and of frames whose tiles were out by themselves `alone_transfer_seconds`; of these,
+        `gather.<stream>.<epoch>.frames`, the p50 of the `…seconds` until all tiles were put together, and its
+        `…_deviation`. Of frames that had
         the way between their nodes to themselves, `leg.<stream>.<epoch>.frames`, and by way, as `device_edge` or
         `return`, and as `frame` from entry to answer, the p50 of its `leg.<stream>.<epoch>.<leg>_seconds` and its
         `…_deviation`. Of each codec tried on a tensor since the last report,
@@ -173,6 +187,10 @@ class Meter:
             report[segment_metric(stream, epoch, FRAMES)] = len(values)
             report[segment_metric(stream, epoch, SECONDS)] = _median(values)
             report[segment_metric(stream, epoch, DEVIATION)] = _deviation(values)
+        for (stream, epoch), values in sorted(taken.gathers.items()):
+            report[gather_metric(stream, epoch, FRAMES)] = len(values)
+            report[gather_metric(stream, epoch, GATHER_SECONDS)] = _median(values)
+            report[gather_metric(stream, epoch, GATHER_DEVIATION)] = _deviation(values)
         for (stream, epoch), by_leg in sorted(taken.legs.items()):
             report[leg_metric(stream, epoch, FRAMES)] = _frames_of(by_leg)
             report |= {leg_metric(stream, epoch, leg_seconds(name)): _median(s) for name, s in by_leg.items()}
@@ -199,6 +217,7 @@ class Meter:
                 samples=self._samples,
                 segments={key: values for key, values in self._segments.items() if tells(len(values), sum(values))},
                 tiles={key: notes for key, notes in self._tiles.items() if _of_worker(key) in telling},
+                gathers={key: values for key, values in self._gathers.items() if tells(len(values), sum(values))},
                 legs={key: parts for key, parts in self._legs.items() if _frames_of(parts) >= LEAST_FRAMES},
                 ratios={key: list(values) for key, values in self._ratios.items() if key not in self._told_ratios},
                 probes=list(self._probes) if self._is_probed else [],
@@ -208,6 +227,7 @@ class Meter:
             self._samples = {}
             self._segments = {key: values for key, values in self._segments.items() if key not in taken.segments}
             self._tiles = {key: notes for key, notes in self._tiles.items() if key not in taken.tiles}
+            self._gathers = {key: values for key, values in self._gathers.items() if key not in taken.gathers}
             self._legs = {key: parts for key, parts in self._legs.items() if key not in taken.legs}
         return taken
 

@@ -3,6 +3,7 @@
 Model: the coordinator sends the tiles' inputs one after the other, in the tiles' order, over its one link to the
 broker; the broker hands each on when it has it; a worker computes its tile whole; results come down the coordinator's
 one link from the broker as they arrive. A tile of the coordinator itself goes nowhere and is computed meanwhile.
+Whatever the tiles, the coordinator takes some time more to cut them, to hand them out and to put them together.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ Bools = npt.NDArray[np.bool_]
 class TileNode:
     """A node that computes tiles: `seconds` of each block in one piece, and its link to the broker.
 
-    `latency_s` is one way. Raises PlanError unless rates are above 0 and the latency is finite and at least 0.
+    `latency_s` is one way; as a coordinator it takes `gather_s` for a frame's tiles besides what they take. Raises
+    PlanError unless rates are above 0, and the latency and `gather_s` finite and at least 0.
     """
 
     node: NodeId
@@ -35,6 +37,7 @@ class TileNode:
     down_bytes_per_s: float
     latency_s: float
     draw: Draw = NO_DRAW
+    gather_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not (min(self.up_bytes_per_s, self.down_bytes_per_s) > 0 and 0 <= self.latency_s < np.inf):
@@ -42,6 +45,8 @@ class TileNode:
                 f"{self.node} sends {self.up_bytes_per_s} and gets {self.down_bytes_per_s} bytes/s after "
                 f"{self.latency_s} s: rates are above 0, a latency is at least 0; measure its link again"
             )
+        if not 0 <= self.gather_s < np.inf:
+            raise PlanError(f"{self.node} takes {self.gather_s} s to gather tiles: give at least 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class TileWorkers:
     nobody: int
     coordinator_up: float
     coordinator_down: float
+    gather_s: float
     watts: Floats
     joules_per_byte: Floats
 
@@ -111,6 +117,7 @@ class TileWorkers:
             nobody,
             pool.coordinator.up_bytes_per_s,
             pool.coordinator.down_bytes_per_s,
+            pool.coordinator.gather_s,
             watts,
             np.array([*at_both_ends, 0.0])[member],
         )
@@ -146,7 +153,7 @@ def timed(tile_workers: TileWorkers, computed: Floats, sent: Floats, returned: F
         np.cumsum(np.take_along_axis(returned, order, -1)[..., ::-1], axis=-1)[..., ::-1]
         / tile_workers.coordinator_down
     )
-    together = np.maximum((sooner + behind).max(axis=-1), own)
+    together = np.maximum((sooner + behind).max(axis=-1), own) + tile_workers.gather_s
     busy = np.maximum(
         sent.sum(axis=-1) / tile_workers.coordinator_up, returned.sum(axis=-1) / tile_workers.coordinator_down
     )

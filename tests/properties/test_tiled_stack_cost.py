@@ -38,8 +38,11 @@ def random_pool(graph: ModelGraph, draw: random.Random, most_workers: int = 3) -
     def member(name: str) -> TileNode:
         speed, rate = draw.choice([1.0, 1.0, 0.5, 3.0]), draw.choice([1e6, 1e8, float("inf")])
         seconds = tuple(draw.uniform(0.5, 2.0) * 1e-3 / speed for _ in graph.blocks)
+        gather_s = draw.choice([0.0, 1e-3])
         draws = Draw(draw.uniform(0, 20), draw.choice([0.0, 1e-6]))
-        return TileNode(NodeId(name), seconds, rate, rate * draw.choice([1, 2]), draw.choice([0.0, 1e-4]), draws)
+        return TileNode(
+            NodeId(name), seconds, rate, rate * draw.choice([1, 2]), draw.choice([0.0, 1e-4]), draws, gather_s
+        )
 
     return WorkerPool(member("coordinator"), tuple(member(f"worker-{n}") for n in range(draw.randint(1, most_workers))))
 
@@ -78,7 +81,9 @@ def plain(graph: ModelGraph, pool: WorkerPool, tiling: Tiling) -> TiledStackCost
     busiest = max(*link_s, *(spent for all_spent in busy.values() for spent in all_spent))
     alone_s = sum(coordinator.seconds[b] for b in stack.blocks)
     alone_joules = coordinator.draw.watts * alone_s
-    return TiledStackCost(tiling, max(received, own), alone_s, own, busiest, joules, alone_joules)
+    return TiledStackCost(
+        tiling, max(received, own) + coordinator.gather_s, alone_s, own, busiest, joules, alone_joules
+    )
 
 
 def every_tiling(graph: ModelGraph, pool: WorkerPool) -> Iterator[Tiling]:

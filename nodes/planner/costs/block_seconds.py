@@ -17,10 +17,13 @@ from pipeline.graph import ModelGraph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
-from pipeline.tiles.tiled_stack_cost import tile_seconds
+from pipeline.tiles.split import nbytes, size_of
+from pipeline.tiles.tiling import Tiling
 
 MOST_PROFILES = 128
 """Of one node."""
+MOST_TILINGS = 64
+"""Whose tiles are remembered."""
 MOST_BIAS = 3.0
 """What is off by more says something about the node, and nothing about the others."""
 
@@ -48,6 +51,20 @@ class StageSeconds(NamedTuple):
     input: float = 0.0
 
 
+class TileShare(NamedTuple):
+    """A tile of a plan: its number from 1, bytes there and back, and what part of each block's map it computes."""
+
+    number: int
+    worker: NodeId
+    nbytes: int
+    result_nbytes: int
+    shares: tuple[tuple[int, float], ...]
+
+    def seconds_of(self, foreseen: Sequence[float]) -> float:
+        """Foreseen seconds of the tile, from those of all blocks."""
+        return sum(share * foreseen[block] for block, share in self.shares)
+
+
 @dataclass(slots=True)
 class BlockSeconds:
     """Reads `infos` by node and `graphs` by digest, which are its owner's. Profiles are by node and model."""
@@ -60,7 +77,7 @@ class BlockSeconds:
     _bases: dict[tuple[NodeId, str, str], Basis | None] = field(default_factory=dict)
     _biases: dict[tuple[str, str], float] = field(default_factory=dict)
     _stages: dict[tuple[StreamId, Tier], tuple[Plan, Basis, float, StageSeconds]] = field(default_factory=dict)
-    _tiles: dict[tuple[StreamId, NodeId], tuple[Plan, Basis, float]] = field(default_factory=dict)
+    _tiles: dict[tuple[str, Tiling], tuple[TileShare, ...]] = field(default_factory=dict)
     frame_work: dict[StreamId, float] = field(default_factory=dict)
     """By stream, how many times the test picture's seconds its frames take to decode."""
 
@@ -104,29 +121,17 @@ class BlockSeconds:
         known = [model for owner, model in self._profiles if owner == node]
         return profile.model in known or len(known) < MOST_PROFILES
 
-    def tiles_of(self, plan: Plan, node: NodeId) -> list[int]:
-        """Numbers of the plan's tiles that the node computes, from 1; none where the plan does not fit its graph."""
-        if plan.tiles is None or not self._shared_out(plan):
-            return []
-        return [number for number, worker in enumerate(plan.tiles.workers, start=1) if worker == node]
-
-    def tile_seconds(self, basis: Basis, plan: Plan, node: NodeId) -> float:
-        """Foreseen seconds of all tiles of a frame that the node computes; 0 without any."""
-        key = plan.stream, node
-        known = self._tiles.get(key)
-        if known is None or known[0] is not plan or known[1] is not basis:
-            known = plan, basis, sum(self._tiled(basis, plan, node))
-            self._tiles[key] = known
-        return known[2]
-
-    def _tiled(self, basis: Basis, plan: Plan, node: NodeId) -> Iterator[float]:
-        with contextlib.suppress(TileError):  # of an earlier planner, for another network: it is about to be replaced
-            graph, tiles = self.graphs[plan.digest], plan.tiles
-            tile_map = tiles.tile_map(graph) if tiles is not None else None
-            for number in self.tiles_of(plan, node) if tile_map is not None else ():
-                assert tile_map is not None
-                blocks, seconds = tile_map.stack.blocks, self.foreseen(basis, plan.digest)
-                yield tile_seconds(graph, blocks, tile_map.tiles[number - 1], seconds)
+    def tiles(self, plan: Plan) -> tuple[TileShare, ...]:
+        """The plan's tiles, in order; none where it has none, or does not fit its graph."""
+        graph, tiling = self.graphs.get(plan.digest), plan.tiles
+        if graph is None or tiling is None:
+            return ()
+        key = plan.digest, tiling
+        if key not in self._tiles:
+            while len(self._tiles) >= MOST_TILINGS:
+                del self._tiles[next(iter(self._tiles))]
+            self._tiles[key] = tuple(_tile_shares(graph, tiling))
+        return self._tiles[key]
 
     def stage_seconds(self, basis: Basis, plan: Plan, tier: Tier) -> StageSeconds:
         """Foreseen seconds of the blocks that the tier's node runs by itself: those in tiles are not among them."""
@@ -221,3 +226,14 @@ class BlockSeconds:
             if profile is not None and estimated_s > 0 and not self.why_unfit(node, model, digest):
                 ratios.append(sum(profile.seconds) / estimated_s)
         return round(min(max(statistics.median(ratios), 1 / MOST_BIAS), MOST_BIAS), 3) if ratios else 1.0
+
+
+def _tile_shares(graph: ModelGraph, tiling: Tiling) -> Iterator[TileShare]:
+    with contextlib.suppress(TileError):  # of an earlier planner, for another network: it is about to be replaced
+        tile_map = tiling.tile_map(graph)
+        stack = tile_map.stack
+        for number, (worker, tile) in enumerate(zip(tiling.workers, tile_map.tiles, strict=True), start=1):
+            outputs = [(block, graph.blocks[block].outputs[0]) for block in stack.blocks]
+            shares = tuple((block, tile.regions[out].area / math.prod(size_of(graph, out))) for block, out in outputs)
+            sent = sum(nbytes(graph, tensor, tile.regions[tensor]) for tensor in stack.inputs)
+            yield TileShare(number, worker, sent, nbytes(graph, stack.output, tile.regions[stack.output]), shares)

@@ -37,6 +37,7 @@ def drift(node: NodeId, assumed: NodeSnapshot, now: NodeSnapshot, band: float) -
     for old, new, what in (
         (assumed.overhead_s, now.overhead_s, "receive and send"),
         (assumed.frame_overhead_s, now.frame_overhead_s, "read a frame and answer it"),
+        (assumed.gather_s, now.gather_s, "cut and gather tiles"),
     ):
         if _is_outside(new, old, band) and abs(new - old) > LEAST_ROUND_TRIP_S:
             yield f"{node} takes {new * 1e3:.3g} ms to {what}, not {old * 1e3:.3g}"
@@ -65,6 +66,7 @@ def is_nowhere_better(before: NodeSnapshot, now: NodeSnapshot) -> bool:
         and now.link.round_trip_s >= before.link.round_trip_s
         and now.overhead_s >= before.overhead_s
         and now.frame_overhead_s >= before.frame_overhead_s
+        and now.gather_s >= before.gather_s
     )
 
 

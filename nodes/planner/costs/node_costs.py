@@ -1,14 +1,4 @@
-"""Costs of nodes and links, as one filter learns them from telemetry: every report is an equation between them. Pure.
-
-    segment: factors * foreseen + the node's * the input's * what its own blocks are foreseen to take + call
-    leg:     send(from) + bytes up(from) + bytes down(to) + receive(to) + half of both round trips + coding
-    tile:    send and bytes there and back, of coordinator and worker
-    frame:   its device's overhead + segments + legs + waiting
-
-`factors` are the node's, the node's for the model, the model's on all nodes (cold caches, say), and where seconds were
-estimated two more. Overheads are one that all nodes share times the node's own. So what was learned of some nodes is
-charged to others as far as it is not theirs alone.
-"""
+"""What is learned of nodes and links from their telemetry: every report is an equation of one filter. Pure."""
 
 from __future__ import annotations
 
@@ -16,44 +6,34 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from nodes.planner.costs.block_seconds import Basis, BlockSeconds, Estimate, StageSeconds
-from nodes.planner.costs.cost_filter import CLIP, LEAST_SECONDS, QUIET_S, SHARED, STEADY, CostFilter, Part, Prior, Term
+from nodes.planner.costs.block_seconds import Basis, StageSeconds, TileShare
+from nodes.planner.costs.cost_filter import CLIP, LEAST_SECONDS, QUIET_S, Part, Prior, Term
 from nodes.planner.costs.drift import drift
+from nodes.planner.costs.equations import PRIORS, Equations, input_factors, overhead
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.costs.transfers import Leg, legs_of
-from nodes.protocol.messages import LegSeconds, LinkMeasured, LinkReport, Report, SegmentSeconds, TileSeconds
+from nodes.protocol.messages import (
+    LegSeconds,
+    LinkMeasured,
+    LinkReport,
+    Report,
+    SegmentSeconds,
+    TileSeconds,
+)
 from nodes.protocol.reports import FAST_BYTES_PER_S, WHOLE
 from pipeline.cost import Prediction
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
 
-PRIORS: Mapping[str, Prior] = {
-    "factor": Prior(0.0, 0.15),
-    "model": Prior(0.0, 0.07),
-    "estimate": Prior(0.0, 0.3),
-    "all": Prior(0.0, 0.3),
-    "estimates": Prior(0.0, 0.4),
-    "input": Prior(0.0, 0.4),
-    "call": Prior(math.log(3e-4), 1.0),
-    "send": Prior(math.log(5e-4), 1.0),
-    "receive": Prior(math.log(5e-4), 1.0),
-    "frame": Prior(math.log(2e-3), 1.0),
-    "wait": Prior(math.log(1e-3), 1.5),
-    "own": Prior(0.0, 0.5),
-    "waited": Prior(0.0, 1.5),
-    "probe": Prior(0.0, 0.3),  # it rests on one probe, which is off by PROBE_NOISE
-}
-"""Links' parts have what was measured at the start, within LINK_DEVIATION; `own` are a node's overheads, `waited` its
-frames'.
-"""
 LINK_DEVIATION = 0.3
+"""Of what a node measured of its link at its start."""
 NOISE, FRAME_NOISE = 0.04, 0.1
 """Of any measurement, and of a single frame besides, as shares."""
 RATE_NOISE, FAST_NOISE, PROBE_NOISE = 0.1, 0.5, 0.3
 """Above FAST_BYTES_PER_S processors make the difference, and a moment's rate says little."""
-CLOCK_S, ASSEMBLY_S = 1e-3, 5e-3
-"""How far two clocks may differ; what a coordinator takes to put tiles together, which is no block's time."""
+CLOCK_S = 1e-3
+"""How far two clocks may differ."""
 MEDIAN = 1.25
 """A median's standard deviation, in those of a mean."""
 LEAST_ROUND_TRIP_S = 1e-6
@@ -65,60 +45,13 @@ STEP = 0.05
 
 
 @dataclass(slots=True)
-class NodeCosts:
-    """`first` are links as nodes measured them at their start, by node."""
+class NodeCosts(Equations):
+    """The equations' parts as they were learned, and how far single frames are from them."""
 
-    blocks: BlockSeconds
-    first: dict[NodeId, LinkReport] = field(default_factory=dict)
-    filter: CostFilter = field(default_factory=lambda: CostFilter(PRIORS))
     _spread: dict[StreamId, float] = field(default_factory=dict)
     _measured_at: dict[tuple[NodeId, str], float] = field(default_factory=dict)
     _probed: set[NodeId] = field(default_factory=set)
     _settled: dict[tuple[NodeId, str], NodeSnapshot] = field(default_factory=dict)
-
-    # parts of the equations
-
-    def factors(self, node: NodeId, model: str, basis: Basis) -> tuple[Part, ...]:
-        """What the node's foreseen seconds of the model are multiplied by."""
-        parts: tuple[Part, ...] = (
-            Part(node, "factor"),
-            Part(node, f"model:{model}"),
-            Part(STEADY + model, "all"),
-        )
-        if isinstance(basis, Estimate):
-            parts += Part(node, f"estimate:{model}"), Part(STEADY + model, "estimates")
-        return parts
-
-    def computing(self, node: NodeId, model: str, basis: Basis, foreseen: StageSeconds) -> list[Term]:
-        """A segment with its call. How decoding compares with what was foreseen says little of a network's kernels."""
-        of_input = [Term(foreseen.input, _input_factors(node))] if foreseen.input else []
-        return [Term(foreseen.network, self.factors(node, model, basis)), *of_input, _overhead(node, "call")]
-
-    def way(self, leg: Leg) -> list[Term]:
-        """A leg, from one node's computing to the next one's."""
-        return [
-            _overhead(leg.sender, "send"),
-            _overhead(leg.receiver, "receive"),
-            Term(leg.nbytes, (Part(leg.sender, "up"),)),
-            Term(leg.nbytes, (Part(leg.receiver, "down"),)),
-            *(Term(0.5, (Part(node, "round_trip"),)) for node in (leg.sender, leg.receiver)),
-            Term(leg.coding_s, ()),
-        ]
-
-    def frame(self, plan: Plan) -> list[Term] | None:
-        """A whole frame under a plan, from its entry to its answer; None while a node of it cannot be priced."""
-        terms = [_overhead(plan.device, name, plan.model) for name in ("frame", "wait")]
-        for tier, node in plan.nodes.items():
-            basis = self.blocks.basis(node, plan.model, plan.digest)
-            if basis is None or node not in self.first:
-                return None
-            terms += self.computing(node, plan.model, basis, self.blocks.stage_seconds(basis, plan, tier))
-        if plan.tiles is not None:
-            tiles = plan.predicted.tiles
-            terms.append(Term(tiles.seconds - tiles.own_seconds if tiles else 0.0, ()))
-        for leg in legs_of(plan):
-            terms += self.way(leg)
-        return terms
 
     # what was learned
 
@@ -128,15 +61,19 @@ class NodeCosts:
 
     def input_factor(self, node: NodeId) -> float:
         """The factor by which telemetry corrects the node's foreseen seconds of the input's own blocks."""
-        return self.filter.factor(*_input_factors(node))
+        return self.filter.factor(*input_factors(node))
 
     def overhead_s(self, node: NodeId) -> float:
         """Seconds that a frame takes the node to receive, to be called for, and to send."""
-        return self.filter.seconds([_overhead(node, name) for name in ("receive", "call", "send")])
+        return self.filter.seconds([overhead(node, name) for name in ("receive", "call", "send")])
 
     def frame_overhead_s(self, node: NodeId, model: str) -> float:
         """Seconds that a device takes to read a frame and to answer it, and that the frame waits between threads."""
-        return self.filter.seconds([_overhead(node, name, model) for name in ("frame", "wait")])
+        return self.filter.seconds([overhead(node, name, model) for name in ("frame", "wait")])
+
+    def gather_s(self, node: NodeId) -> float:
+        """Seconds in which the node as a coordinator cuts a frame's tiles, hands them out and puts them together."""
+        return self.filter.seconds([overhead(node, "gather")])
 
     def link(self, node: NodeId) -> LinkReport | None:
         """The node's link as it is now, None before it has measured it."""
@@ -155,6 +92,7 @@ class NodeCosts:
             input_factor=self.input_factor(node),
             overhead_s=self.overhead_s(node),
             frame_overhead_s=self.frame_overhead_s(node, model),
+            gather_s=self.gather_s(node),
         )
         before = self._settled.get((node, model))
         if before is None or any(drift(node, before, now, STEP)):
@@ -191,7 +129,9 @@ class NodeCosts:
             if plan.device == node:
                 self._learn_spread(plan, report.legs)
         self.learn_segments(node, report.segments, plans, now)
-        self.learn_tiles(node, report.tiles, [p for p in plans if p.nodes.get(Tier.EDGE) == node], now)
+        coordinated = [plan for plan in plans if plan.tiles is not None and plan.nodes.get(Tier.EDGE) == node]
+        self.learn_tiles(node, report.tiles, coordinated, now)
+        self.learn_gathers(node, report, coordinated, now)
         self.learn_legs(report.legs, [p for p in plans if p.device == node], now)
         self.learn_frames(report.legs, [p for p in plans if p.device == node], now)
 
@@ -240,11 +180,9 @@ class NodeCosts:
             if took is None or tier is None or basis is None:
                 continue
             self._measured_at[node, plan.model] = now
-            is_coordinator = tier is Tier.EDGE and plan.tiles is not None
             terms = self.computing(node, plan.model, basis, self.blocks.stage_seconds(basis, plan, tier))
-            besides_s = ASSEMBLY_S if is_coordinator else 0.0
-            noise = _noise(took.compute_seconds, took.frames, took.deviation, NOISE, besides_s)
-            self._learn(("segment", node, plan.model, is_coordinator), terms, took.compute_seconds, noise, now)
+            noise = _noise(took.compute_seconds, took.frames, took.deviation, NOISE)
+            self._learn(("segment", node, plan.model), terms, took.compute_seconds, noise, now)
 
     def learn_tiles(self, coordinator: NodeId, tiles: Iterable[TileSeconds], plans: Iterable[Plan], now: float) -> None:
         """Take what tiles took on their workers and on the way there and back, as their coordinator measured it.
@@ -253,39 +191,51 @@ class NodeCosts:
         """
         measured = {(tile.stream, tile.epoch, tile.tile, tile.worker): tile for tile in tiles}
         for plan in plans:
-            for node in plan.workers:
-                basis, own = self.blocks.basis(node, plan.model, plan.digest), self.blocks.tiles_of(plan, node)
-                seen = [measured.get((plan.stream, plan.epoch, number, node)) for number in own]
-                took = [one for one in seen if one is not None]
-                if basis is None or not took or len(took) < len(own):
-                    continue
-                seconds = sum(one.compute_seconds for one in took)
-                foreseen = StageSeconds(self.blocks.tile_seconds(basis, plan, node))
-                terms = self.computing(node, plan.model, basis, foreseen)
-                noise = _noise(seconds, min(one.frames for one in took), 0.0, NOISE)
-                self._learn(("segment", node, plan.model, False), terms, seconds, noise, now)
+            found = [(tile, measured.get((plan.stream, plan.epoch, *tile[:2]))) for tile in self.blocks.tiles(plan)]
+            for node in dict.fromkeys(tile.worker for tile, _ in found):
+                self._learn_tiles_of(node, plan, [one for one in found if one[0].worker == node], now)
             if coordinator in self.first:
-                self._learn_transfers(coordinator, measured, plan, now)
+                self._learn_transfers(coordinator, found, now)
+
+    def _learn_tiles_of(
+        self, node: NodeId, plan: Plan, found: Sequence[tuple[TileShare, TileSeconds | None]], now: float
+    ) -> None:
+        basis, took = self.blocks.basis(node, plan.model, plan.digest), [seen for _, seen in found if seen is not None]
+        if basis is None or not took or len(took) < len(found):
+            return
+        seconds, blocks = sum(one.compute_seconds for one in took), self.blocks.foreseen(basis, plan.digest)
+        terms = self.computing(node, plan.model, basis, StageSeconds(sum(tile.seconds_of(blocks) for tile, _ in found)))
+        noise = _noise(seconds, min(one.frames for one in took), 0.0, NOISE)
+        self._learn(("segment", node, plan.model), terms, seconds, noise, now)
 
     def _learn_transfers(
-        self,
-        coordinator: NodeId,
-        measured: Mapping[tuple[StreamId, int, int, NodeId], TileSeconds],
-        plan: Plan,
-        now: float,
+        self, coordinator: NodeId, found: Sequence[tuple[TileShare, TileSeconds | None]], now: float
     ) -> None:
         sent = 0
-        for number, tile in enumerate(plan.predicted.tiles.tiles if plan.predicted.tiles else (), start=1):
-            worker = NodeId(tile.worker)
-            sent += tile.nbytes  # tiles leave one after the other
-            seen = measured.get((plan.stream, plan.epoch, number, worker))
-            if seen is None or seen.alone_seconds is None or worker == coordinator or worker not in self.first:
+        for tile, seen in found:
+            if tile.worker == coordinator:
                 continue
-            there = self.way(Leg("", coordinator, worker, tile.nbytes, 0.0))
-            back = self.way(Leg("", worker, coordinator, tile.result_nbytes, 0.0))
-            before = Term(sent - tile.nbytes, (Part(coordinator, "up"),))
-            noise = _noise(seen.alone_seconds, seen.frames, 0.0, RATE_NOISE, CLOCK_S)
-            self._learn(("tile", coordinator, worker), [*there, *back, before], seen.alone_seconds, noise, now)
+            if seen is not None and seen.alone_seconds is not None and tile.worker in self.first:
+                back = self.way(Leg("", tile.worker, coordinator, tile.result_nbytes, 0.0))
+                terms = [*self.transfer(coordinator, tile.worker, tile.nbytes, sent), *back]
+                noise = _noise(seen.alone_seconds, seen.frames, 0.0, RATE_NOISE, CLOCK_S)
+                self._learn(("tile", coordinator, tile.worker), terms, seen.alone_seconds, noise, now)
+            sent += tile.nbytes
+
+    def learn_gathers(self, coordinator: NodeId, report: Report, plans: Iterable[Plan], now: float) -> None:
+        """Take what a coordinator took to have its plans' tiles computed and to put them together.
+
+        What the tiles themselves took is in the same report: so the rest is not charged to their workers.
+        """
+        measured = {(gather.stream, gather.epoch): gather for gather in report.gathers}
+        for plan in plans:
+            name = plan.stream, plan.epoch
+            took = measured.get(name)
+            computed_s = {t.tile: t.compute_seconds for t in report.tiles if (t.stream, t.epoch) == name}
+            terms = self.gather(plan, computed_s) if took is not None and coordinator in self.first else None
+            if took is not None and terms is not None:
+                noise = _noise(took.seconds, took.frames, took.deviation, NOISE)
+                self._learn(("gather", coordinator, plan.model), terms, took.seconds, noise, now)
 
     def learn_legs(self, legs: Iterable[LegSeconds], plans: Iterable[Plan], now: float) -> None:
         """Take what frames of these plans took between their nodes, as their device measured it."""
@@ -324,21 +274,12 @@ class NodeCosts:
     def learn_frame_overhead(self, node: NodeId, model: str, seconds: float, now: float) -> None:
         """Take what a device took to read a frame and to answer it."""
         noise = _noise(max(seconds, CLOCK_S), 1, 0.0, RATE_NOISE, CLOCK_S)
-        self._learn(("frame", node, model), [_overhead(node, "frame", model)], seconds, noise, now)
+        self._learn(("frame", node, model), [overhead(node, "frame", model)], seconds, noise, now)
 
     def _learn(
         self, source: tuple[object, ...], terms: Sequence[Term], seconds: float, noise: float, now: float
     ) -> None:
         self.filter.observe(source, terms, seconds, noise, now)
-
-
-def _input_factors(node: NodeId) -> tuple[Part, ...]:
-    return Part(node, "factor"), Part(node, "input")
-
-
-def _overhead(node: NodeId, name: str, model: str = "") -> Term:
-    """What all nodes take, times the node's own."""
-    return Term(1.0, (Part(SHARED, name), Part(node, f"{'waited' if name == 'wait' else 'own'}:{name}{model}")))
 
 
 def _noise(seconds: float, frames: int, deviation: float, least: float, besides_s: float = 0.0) -> float:

@@ -26,7 +26,8 @@ class NodeSnapshot:
 
     `factor` is telemetry's on what `basis` foresees of a network, `input_factor` on what it foresees of the input's own
     blocks. `overhead_s` is what a frame, or a tile, takes the node to receive, to be called for, and to send,
-    `frame_overhead_s` what it takes the stream's device to read a frame and to answer it.
+    `frame_overhead_s` what it takes the stream's device to read a frame and to answer it, `gather_s` what it takes a
+    coordinator to cut a frame's tiles, to hand them out and to put them together.
     """
 
     basis: Basis
@@ -36,6 +37,7 @@ class NodeSnapshot:
     overhead_s: float = 0.0
     frame_overhead_s: float = 0.0
     input_factor: float = 1.0
+    gather_s: float = 0.0
 
     @property
     def slowness(self) -> float:

@@ -47,7 +47,7 @@ class Run:
     """Compute this epoch's segment on these inputs, by tensor id.
 
     A tile's are its regions of the stack's inputs, as views perhaps. What comes after the tiles is given `parts`, the
-    tiles' outputs in order, to be put together first.
+    tiles' outputs in order, to be put together first; `was_alone` says that no other frame's tiles were out meanwhile.
     """
 
     key: FrameKey
@@ -56,6 +56,7 @@ class Run:
     decode_seconds: float
     work: Work = Work.STAGE
     parts: tuple[Array, ...] = ()
+    was_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ class TileGathers:
         if gather.missing:
             return actions
         parts = tuple(gather.parts[tile] for tile in gather.tiles)
-        run = Run(gather.key, gather.kept, gather.trace, 0.0, Work.AFTER, parts)
+        run = Run(gather.key, gather.kept, gather.trace, 0.0, Work.AFTER, parts, gather.was_alone)
         gather.is_whole, gather.parts, gather.kept = True, {}, {}
         return [*actions, run]
 

@@ -108,6 +108,18 @@ def test_an_epoch_that_was_let_go_is_not_reported() -> None:
     assert read_report(to_bytes(meter.report())).segments == ()
 
 
+def test_a_gather_comes_back_from_the_report_and_none_of_an_epoch_that_was_let_go() -> None:
+    meter = Meter()
+    for seconds in (0.02, 0.03, 0.025):
+        meter.gather(CAM, 3, seconds)
+    (found,) = read_report(to_bytes(meter.report())).gathers
+    assert (found.stream, found.epoch, found.frames, found.seconds) == (CAM, 3, 3, 0.025)
+    assert 0 < found.deviation < 0.01
+    meter.forget_segment(CAM, 3)
+    meter.gather(CAM, 3, 1.0)
+    assert read_report(to_bytes(meter.report())).gathers == ()
+
+
 def test_a_tiles_transfer_queue_and_compute_seconds_come_back_from_the_report() -> None:
     meter = Meter()
     for number in range(3):

@@ -12,6 +12,8 @@ from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.protocol.messages import (
     WORKER,
     Applied,
+    GatherSeconds,
+    LegSeconds,
     LifeState,
     LinkReport,
     NodeInfo,
@@ -20,7 +22,7 @@ from nodes.protocol.messages import (
     StreamApplied,
     TileSeconds,
 )
-from nodes.protocol.reports import LEAST_FRAMES
+from nodes.protocol.reports import LEAST_FRAMES, WHOLE
 from nodes.tier.machine import events as ev
 from pipeline.models.graphs import shipped_graph
 from pipeline.placement import Tier
@@ -43,7 +45,7 @@ class Planner:
         settings = PlannerSettings(margin=0.1, min_seconds_between_plans=PATIENCE_S, settle_s=1.0, lost_after_s=1e9)
         self.machine, self.now = PlannerMachine(settings, started_at=0.0), 0.0
         self.plans: list[Plan] = []
-        self.transfer_s = 0.0
+        self.transfer_s = self.gather_s = 0.0
         self(pe.ManifestArrived(GRAPH))
         for node in (DEVICE, EDGE, *workers):
             self.come(node)
@@ -90,7 +92,8 @@ class Planner:
             took = slowness.get(node, 1.0) * tile_seconds(GRAPH, tile_map.stack.blocks, tile, SECONDS)
             transfer_s = self.transfer_s
             tiles.append(TileSeconds(CAM, self.plan.epoch, number, node, frames, transfer_s, 0.0, took, transfer_s))
-        return self(pe.TelemetryArrived(EDGE, Report(tiles=tuple(tiles))), 1.0)
+        gathers = (GatherSeconds(CAM, self.plan.epoch, frames, self.gather_s),) if self.gather_s else ()
+        return self(pe.TelemetryArrived(EDGE, Report(tiles=tuple(tiles), gathers=gathers)), 1.0)
 
     def reports(self, slowness: Mapping[NodeId, float], times: int, frames: int = LEAST_FRAMES) -> list[Plan]:
         return [plan for _ in range(times) for plan in self.report(slowness, frames)]
@@ -177,6 +180,44 @@ def test_what_a_tiles_way_takes_beside_its_bytes_is_charged_and_drives_tiles_awa
         if not returned:
             returned = [plan for plan in planner(pe.TelemetryArrived(node, Report()), 0.2) if plan.tiles]
     assert returned
+
+
+def test_a_plan_with_tiles_is_priced_as_its_equations_have_it() -> None:
+    planner = Planner(*WORKERS)
+    learned = planner.machine.inventory.registry.learned
+    terms, gather, tiles = learned.frame(planner.plan), learned.gather(planner.plan), planner.plan.predicted.tiles
+    assert terms is not None
+    assert gather is not None
+    assert tiles is not None
+    assert learned.filter.seconds(gather) == pytest.approx(tiles.seconds, rel=0.05)
+    assert learned.filter.seconds(terms) == pytest.approx(planner.plan.predicted.seconds, rel=0.05)
+
+
+def test_what_a_coordinator_takes_to_gather_is_charged_to_tiles_alone_and_drives_them_away_when_it_is_much() -> None:
+    planner = Planner(*WORKERS)
+    registry, before = planner.machine.inventory.registry, planner.plan
+    tiles, gather_s = before.predicted.tiles, registry.learned.gather_s(EDGE)
+    assert tiles is not None
+
+    def gathers(more_s: float) -> None:
+        seconds, whole = tiles.seconds - gather_s + more_s, before.predicted.seconds - gather_s + more_s
+        planner.gather_s = seconds
+        planner.reports({}, 1)
+        legs = LegSeconds(CAM, before.epoch, 5, {WHOLE: whole})
+        planner(pe.TelemetryArrived(DEVICE, Report(legs=(legs,))), 0.5)
+
+    for _ in range(20):
+        gathers(0.05)
+    waited_s = registry.learned.frame_overhead_s(DEVICE, GRAPH.name)
+    after = planner.plan.predicted.tiles
+    assert after is not None
+    assert registry.learned.gather_s(EDGE) == pytest.approx(0.05, rel=0.2)
+    assert after.seconds == pytest.approx(tiles.seconds - gather_s + 0.05, rel=0.1)
+    assert waited_s < 0.01
+    for _ in range(20):
+        if planner.plan.tiles is not None:
+            gathers(tiles.alone_seconds)
+    assert planner.plan.tiles is None
 
 
 def test_a_head_that_refuses_tiles_runs_the_blocks_in_one_piece_until_it_starts_anew() -> None:
