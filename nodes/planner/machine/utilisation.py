@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nodes.planner.costs.snapshot import Utilisation
 from nodes.protocol.messages import LinkReport

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.fleet import SETTLING, Fleet, Member, MachineRun
+from benchmarks.fleet import SETTLING, Fleet, MachineRun, Member
 from nodes.planner.machine import events as pe
 from nodes.protocol.messages import SegmentSeconds
 from pipeline.models.graphs import shipped_graph
 from pipeline.placement import Tier
 from pipeline.plan import Plan, StreamId
-from pipeline.plan import NodeId
 
 STREAMS, EDGES, CLOUDS = 8, 3, 1
 FRAMES_PER_S = 12
