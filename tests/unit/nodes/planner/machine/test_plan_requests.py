@@ -47,7 +47,7 @@ def asked(
 
 def configured(plan_request: PlanRequest, static_costs: StaticCosts | None = None) -> Planner:
     planner = Planner()
-    settings = PlannerSettings(min_seconds_between_plans=PATIENCE_S, settle_s=SETTLE_S)
+    settings = PlannerSettings(min_seconds_between_plans=PATIENCE_S, settle_s=SETTLE_S, lost_after_s=1e9)
     planner.machine = PlannerMachine(
         settings, started_at=0.0, plan_requests={CAM: plan_request}, static_costs=static_costs
     )
