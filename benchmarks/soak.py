@@ -107,9 +107,20 @@ def soak(folder: Path, model: str, seconds: float, sample_s: float, rate_hz: flo
         "frames_per_s": round(frames / seconds, 1),
         "latency_seconds_p99": {name: p99(arrived, *span) for name, span in (("first", first), ("last", last))},
         "processes": {
-            name: {"first": middle(taken, *first), "last": middle(taken, *last)} for name, taken in samples.items()
+            name: {
+                "first": middle(taken, *first),
+                "last": middle(taken, *last),
+                "rss_mb_by_minute": by_minute(taken, began, seconds),
+            }
+            for name, taken in samples.items()
         },
     }
+
+
+def by_minute(taken: Sequence[Sample], began: float, seconds: float) -> list[float]:
+    """Medians of resident megabytes of each minute: whether it grows on, or has settled."""
+    minutes = [[s.rss_bytes for s in taken if m <= (s.at - began) / 60 < m + 1] for m in range(int(seconds // 60))]
+    return [round(statistics.median(sizes) / 1e6, 1) for sizes in minutes if sizes]
 
 
 def feed(client: StreamClient, until: float, rate_hz: float) -> int:

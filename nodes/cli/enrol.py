@@ -203,6 +203,6 @@ def _say_next(made: PipelineFolder, operator: Path, bridge: str | None) -> None:
     print(f"next, here:                  trisect enrol {names} -f {made.path}")
     print(f"on the broker's machine:     trisect broker --folder {made.broker}")
     print("on each node's machine:      trisect node --enrolment ID.enrolment")
-    print(f"beside the broker:           trisect planner --enrolment {config.planner.id}.enrolment")
+    print(f"next to the broker:          trisect planner --enrolment {config.planner.id}.enrolment")
     if bridge is not None:
         print(f"the second broker, with a bridge to the first: trisect broker --folder {made.cloud_broker}")

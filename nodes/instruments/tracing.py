@@ -8,6 +8,7 @@ when it is out; nodes only pass its context on with its tensors, for whoever els
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -33,6 +34,7 @@ _log = logging.getLogger(__name__)
 
 _SAMPLED: Final = 1
 _EXPORT_TIMEOUT_S: Final = 3.0
+_OK: Final = Status()
 _KINDS: Final = {"frame": SpanKind.CONSUMER, "link": SpanKind.PRODUCER}
 MOST_NODES: Final = 1_024
 
@@ -128,7 +130,7 @@ class FrameTracer:
             attributes=attributes,
             kind=_KINDS.get(span.kind, SpanKind.INTERNAL),
             instrumentation_scope=self._scope,
-            status=Status(StatusCode.ERROR, frame.error) if is_whole and frame.error else Status(),
+            status=Status(StatusCode.ERROR, frame.error) if is_whole and frame.error else _OK,
             start_time=round(span.start_ts * 1e9),
             end_time=round(span.end_ts * 1e9),
         )
@@ -149,4 +151,5 @@ def _context(traceparent: str, *, is_remote: bool) -> SpanContext:
 
 
 def _child_of(whole: SpanContext) -> SpanContext:
-    return SpanContext(whole.trace_id, secrets.randbits(64) or 1, False, whole.trace_flags)
+    # as OpenTelemetry's own ids: no secrets, and the system's randomness costs a call for each
+    return SpanContext(whole.trace_id, random.getrandbits(64) or 1, False, whole.trace_flags)

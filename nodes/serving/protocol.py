@@ -32,6 +32,8 @@ DATATYPES = {
 }
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 HEADER_LENGTH = "Inference-Header-Content-Length"
+MOST_JSON = 32 << 20
+"""Bytes of a request's JSON, of which Python makes up to 30 times as many; larger tensors go as bytes behind it."""
 _MOST_INPUTS = 64
 _MOST_RANK = 8
 
@@ -55,8 +57,13 @@ def read_request(body: bytes, header_length: int | None) -> Request:
     length = len(body) if header_length is None else header_length
     if not 0 < length <= len(body):
         raise BadRequest(f"{HEADER_LENGTH}: {length} of a body of {len(body)} bytes")
+    if length > MOST_JSON:
+        raise BadRequest(
+            f"JSON of {length} bytes, at most {MOST_JSON}",
+            hint="send large tensors as bytes behind it, with binary_data_size",
+        )
     try:
-        value = json.loads(body[:length])
+        value = json.loads(body[:length], parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"not JSON: {error!s:.200}") from error
     if not isinstance(value, dict) or not isinstance(value.get("inputs"), list):
@@ -66,6 +73,8 @@ def read_request(body: bytes, header_length: int | None) -> Request:
     inputs, rest = {}, memoryview(body)[length:]
     for given in value["inputs"]:
         name, array, taken = _tensor(given, rest)
+        if name in inputs:
+            raise BadRequest(f"input {name[:80]!r} is given twice")
         inputs[name], rest = array, rest[taken:]
     if len(rest):
         raise BadRequest(f"{len(rest)} bytes behind the inputs")
@@ -90,20 +99,40 @@ def _tensor(given: Any, rest: memoryview) -> tuple[str, Array, int]:
         raise BadRequest(f"input {name[:80]!r}: a shape of at most {_MOST_RANK} sizes of at least 0 expected")
     dtype, count = np.dtype(DATATYPES[datatype]), math.prod(sizes)
     nbytes = _map("parameters", given.get("parameters", {})).get("binary_data_size")
-    if nbytes is not None:
-        if type(nbytes) is not int or nbytes != count * dtype.itemsize or nbytes > len(rest):
-            raise BadRequest(
-                f"input {name[:80]!r}: binary_data_size {str(nbytes)[:20]} of {len(rest)} bytes left; "
-                f"{datatype}{sizes} has {count * dtype.itemsize}"
-            )
-        return name, np.frombuffer(rest[:nbytes], dtype.newbyteorder("<")).astype(dtype).reshape(sizes), nbytes
+    if nbytes is not None and (type(nbytes) is not int or nbytes != count * dtype.itemsize or nbytes > len(rest)):
+        raise BadRequest(
+            f"input {name[:80]!r}: binary_data_size {str(nbytes)[:20]} of {len(rest)} bytes left; "
+            f"{datatype}{sizes} has {count * dtype.itemsize}"
+        )
     try:
-        array = np.array(given.get("data"), dtype)
-        if array.size != count:
-            raise ValueError(f"{array.size} values for a shape of {count}")
-        return name, array.reshape(sizes), 0
+        if nbytes is None:
+            return name, _from_json(given.get("data"), dtype, count).reshape(sizes), 0
+        return name, np.frombuffer(rest[:nbytes], dtype.newbyteorder("<")).astype(dtype).reshape(sizes), nbytes
     except (ValueError, TypeError, OverflowError) as error:
         raise BadRequest(f"input {name[:80]!r}: data is no {datatype}{sizes}: {error!s:.200}") from error
+
+
+def _from_json(data: Any, dtype: np.dtype[Any], count: int) -> Array:
+    """Numbers of JSON as `count` values that are what was written. Raises ValueError."""
+    if dtype.kind == "f":
+        found = np.array(data)
+        if found.size and found.dtype.kind not in "iuf":
+            raise ValueError("values that are no numbers")
+        with np.errstate(over="ignore"):
+            made = found.astype(dtype)
+        is_as_written = np.isfinite(made).all()
+    else:
+        made = np.array(data, dtype)
+        is_as_written = np.array_equal(made, np.array(data, object))
+    if made.size != count:
+        raise ValueError(f"{made.size} values for a shape of {count}")
+    if not is_as_written:
+        raise ValueError("values that it does not have")
+    return made
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON; send it as bytes, with binary_data_size")
 
 
 def _output(given: Any) -> tuple[str, bool]:
@@ -131,7 +160,7 @@ def write_response(
     """The response's body, and where its JSON ends where bytes follow it.
 
     `answer` goes into `parameters`: a result's fields by its task, which the protocol has no place for. Raises
-    BadRequest for an output that the model does not have.
+    BadRequest for an output that the model does not have, or that JSON has no numbers for.
     """
     if unknown := [name for name in request.outputs if name not in outputs]:
         raise BadRequest(f"model {model!r} has no output {unknown[0]!r:.80}; it has {', '.join(outputs)}")
@@ -145,7 +174,11 @@ def write_response(
         else:
             one["data"] = array.reshape(-1).tolist()
         described.append(one)
-    head = json.dumps(
-        {"model_name": model, "id": request.id, "outputs": described, "parameters": {"answer": json.dumps(answer)}}
-    ).encode()
+    response = {"model_name": model, "id": request.id, "outputs": described}
+    try:
+        head = json.dumps({**response, "parameters": {"answer": json.dumps(answer)}}, allow_nan=False).encode()
+    except ValueError as error:
+        raise BadRequest(
+            "an output has values that are no numbers in JSON (NaN, infinity)", hint="ask for it with binary_data: true"
+        ) from error
     return b"".join((head, *parts)), len(head) if parts else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -25,6 +26,14 @@ _log = logging.getLogger(__name__)
 
 MOST_BODY: Final = 64 << 20
 """Bytes of a request: as many as a frame may have."""
+MOST_HELD: Final = 8 * MOST_BODY
+"""Bytes of all requests that are being received or answered: more are refused until others have their answers."""
+MOST_CONNECTIONS: Final = 512
+BODY_S: Final = 60.0
+IDLE_S: Final = 75.0
+"""How long a connection may take to ask for something, the first time as afterwards."""
+LINGER_S: Final = 2.0
+"""How long a client that was answered early may go on to send its body."""
 VERSION: Final = "1"
 _ANSWERED = ("task", "top", "boxes", "shares", "keypoints", "values", "seconds", "sequence", "stream")
 _PICTURE: Final = "frame"
@@ -41,6 +50,7 @@ class Endpoint:
                 hint=f"set streams.{silent[0]}.outputs: true and start its device again",
             )
         self._config, self._client = config, client
+        self._held = 0
 
     def application(self) -> web.Application:
         """All routes, each with and without a version."""
@@ -93,14 +103,32 @@ class Endpoint:
 
     async def _infer(self, request: web.Request) -> web.Response:
         stream, graph = self._graph(request)
-        body = await request.read()
-        asked = read_request(body, _length(request.headers.get(HEADER_LENGTH)))
-        answer = await self._client.publish(_frame(asked, graph), stream=stream)
-        made, length = write_response(asked, stream, answer.outputs, _fields(answer))
+        body = bytearray()
+        try:
+            await asyncio.wait_for(self._receive(request, body), BODY_S)
+            asked = read_request(bytes(body), _length(request.headers.get(HEADER_LENGTH)))
+            answer = await self._client.publish(_frame(asked, graph), stream=stream)
+            made, length = write_response(asked, stream, answer.outputs, _fields(answer))
+        except asyncio.TimeoutError:
+            raise web.HTTPRequestTimeout(reason=f"{len(body)} bytes of the body in {BODY_S:.0f} s") from None
+        finally:
+            self._held -= len(body)
         if length is None:
             return web.Response(body=made, content_type="application/json")
         headers = {HEADER_LENGTH: str(length), "Content-Type": "application/octet-stream"}
         return web.Response(body=made, headers=headers)
+
+    async def _receive(self, request: web.Request, body: bytearray) -> None:
+        """Fill `body`, which counts as held from then on. Raises HTTPException for what there is no room for."""
+        if (request.content_length or 0) > MOST_BODY:
+            raise web.HTTPRequestEntityTooLarge(MOST_BODY, request.content_length or 0)
+        async for part in request.content.iter_any():
+            self._held += len(part)
+            body += part
+            if len(body) > MOST_BODY:
+                raise web.HTTPRequestEntityTooLarge(MOST_BODY, len(body))
+            if self._held > MOST_HELD:
+                raise web.HTTPServiceUnavailable(reason=f"{MOST_HELD} bytes of requests wait for their answers")
 
     def _graph(self, request: web.Request) -> tuple[str, ModelGraph]:
         stream, asked = request.match_info["model"], request.match_info.get("version", VERSION)
@@ -172,13 +200,33 @@ async def serve(
     async with AsyncClient(config, timeout_s=timeout_s) as client:
         for stream in config.streams:
             await client.watch(stream)
-        runner = web.AppRunner(Endpoint(config, client).application())
-        await runner.setup()
-        try:
-            site = web.TCPSite(runner, host, port)
-            await site.start()
-            host, port = runner.addresses[0][:2]
-            ready((host, port))
+        async with listening(Endpoint(config, client), host, port) as address:
+            ready(address)
             await asyncio.Event().wait()
-        finally:
-            await runner.cleanup()
+
+
+@asynccontextmanager
+async def listening(endpoint: Endpoint, host: str, port: int) -> AsyncIterator[tuple[str, int]]:
+    """Listen while the context is open, which is given the address. Raises OSError (a taken port)."""
+    runner = web.AppRunner(endpoint.application(), keepalive_timeout=IDLE_S, lingering_time=LINGER_S)
+    await runner.setup()
+    requests = runner.server
+    assert requests is not None
+
+    def connected() -> asyncio.Protocol:
+        return requests() if len(requests.connections) < MOST_CONNECTIONS else _Full()
+
+    try:
+        listener = await asyncio.get_running_loop().create_server(connected, host, port)
+        async with listener:
+            yield listener.sockets[0].getsockname()[:2]
+    finally:
+        await runner.cleanup()
+
+
+class _Full(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """End it."""
+        transport.close()

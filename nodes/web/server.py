@@ -27,7 +27,7 @@ from websockets.typing import Subprotocol
 from nodes.config.sections import Config
 from nodes.session.presence import address_of
 from nodes.web.page_settings import RELAY_PATH, SETTINGS_PATH, page_settings
-from nodes.web.relay import relay
+from nodes.web.relay import TRY_LATER, relay
 from nodes.web.static_files import SECURITY_HEADERS, StaticFile, read_files
 from pipeline.errors import ConfigError
 
@@ -37,6 +37,11 @@ MQTT: Final = Subprotocol("mqtt")
 COMPRESSED_FROM: Final = 512
 MOST_FRAME: Final = 1 << 20
 """Bytes of a frame from the browser: commands are small, and mqtt.js sends a packet in one or more frames."""
+MOST_PAGES: Final = 64
+"""Ways to the broker at once: each may hold a few megabytes that its page or the broker does not take."""
+FRAMES_WAITING: Final = 4
+OPEN_S: Final = 10.0
+"""How long a browser may take to ask for something."""
 CLOSE_S: Final = 1.0
 """How long a page may take to close its websocket; one that hangs must not hold the server up when it ends."""
 
@@ -84,6 +89,7 @@ class WebServer:
         self._address = address_of(config)
         self._files: Mapping[str, StaticFile] = read_files()
         self._cookie = f"trisect-{listener.port}"
+        self._pages = 0
 
     async def run(self, on_ready: Callable[[str], None]) -> None:
         """Serve until cancelled; `on_ready` gets the address to open. Raises ConfigError when the port is taken."""
@@ -98,7 +104,9 @@ class WebServer:
                 subprotocols=[MQTT],
                 compression=None,  # on loopback and in a LAN it costs more than it saves
                 max_size=MOST_FRAME,
+                max_queue=FRAMES_WAITING,
                 server_header=None,
+                open_timeout=OPEN_S,
                 close_timeout=CLOSE_S,
             )
         except OSError as error:
@@ -110,7 +118,14 @@ class WebServer:
             await asyncio.get_running_loop().create_future()
 
     async def _serve_page(self, websocket: ServerConnection) -> None:
-        await relay(websocket, self._address)
+        if self._pages >= MOST_PAGES:
+            await websocket.close(TRY_LATER, f"{MOST_PAGES} pages are open, which is the most")
+            return
+        self._pages += 1
+        try:
+            await relay(websocket, self._address)
+        finally:
+            self._pages -= 1
 
     def answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """The response to an HTTP request; None lets a websocket in."""

@@ -55,6 +55,8 @@ def check_room(model: Loaded, blocks: Sequence[int], times: int = 1) -> None:
 
     With `times`, when that many would.
     """
+    if not blocks:  # as before a stack of tiles that the stage begins with
+        return
     over = f", {times} times over," if times > 1 else ""
     first = model.graph.blocks[blocks[0]].name
     what = f"{len(blocks)} blocks of model {model.graph.name!r} from {first!r} on{over} take"

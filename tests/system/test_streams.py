@@ -1,4 +1,6 @@
-"""Two devices with a stream each over two edges: each has its own plan, and an edge can be emptied under way."""
+"""Two devices with a stream each over two edges: each has its own plan, an edge can be emptied under way, and frames
+that wait for one segment end together.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from broker import topics
 from broker.server import Server, ServerSettings
 from nodes.cli import demo, sample_images
 from nodes.client import requests
 from nodes.client.processes import Processes
 from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
+from nodes.protocol.messages import parse_json
 from pipeline.plan import NodeId, StreamId
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -25,8 +29,10 @@ PATIENCE_S = 120.0
 
 
 def config_of(folder: Path, port: int) -> Path:
-    nodes = {str(node): {"tier": str(node).split("-")[0], "threads": 1} for node in (*STREAMS.values(), *EDGES)}
-    plan = {"constraints": {"pin": {"predictions": "edge"}}}
+    nodes = {str(node): {"tier": str(node).split("-")[0], "threads": 1} for node in STREAMS.values()}
+    nodes |= {str(node): {"tier": "edge", "threads": 1, "batch": 4, "batch_wait_ms": 100} for node in EDGES}
+    # the dense layer alone on the edges: where all else is computed one by one as well, batches gain too little
+    plan = {"constraints": {"pin": {"Conv_1": "device", "predictions": "edge"}}}
     settings = {
         "pipeline": "streams",
         "broker": {"port": port},
@@ -48,6 +54,15 @@ def edge_of(client: StreamClient) -> str:
     stage = client.plans[client.active or 0]["stages"][-1]
     assert stage["tier"] == "edge"
     return str(stage["node"])
+
+
+def batched_frames(client: StreamClient, node: str) -> int:
+    """Frames that a node has computed together with others, by its next telemetry."""
+    seen: list[int] = []
+    topic = client.names.topic(topics.TELEMETRY, node=node)
+    client.session.subscribe([topic], lambda m: seen.append(parse_json(m.payload).get("batched_frames_total", 0)))
+    assert client.wait(lambda: len(seen) > 1, PATIENCE_S)
+    return seen[-1]
 
 
 def test_streams_share_edges_and_an_edge_that_is_drained_leaves_them_to_the_other(tmp_path: Path) -> None:
@@ -85,6 +100,8 @@ def test_streams_share_edges_and_an_edge_that_is_drained_leaves_them_to_the_othe
             requests.drain(config, NodeId(emptied))
             stream(11, 20)
             assert {edge_of(client) for client in both} == {other}
+            is_batching = "frames end together" in processes.log(other).read_text()
+            assert (batched_frames(porch, other) > 0) is is_batching
             processes.stop(emptied)
             processes.stop("device-2")
             processes.start(

@@ -134,6 +134,15 @@ def test_maps_computed_by_workers_give_the_unsplit_networks_bits_and_each_tile_i
     assert seen == {(number, NodeId(worker)) for number, worker in enumerate([*WORKERS, WORKERS[0]], start=1)}
 
 
+def test_a_stage_may_begin_with_the_blocks_that_are_shared_out(pipeline: Pipeline) -> None:
+    plan = requests.place(pipeline.config, demo.STREAM, edge_from="first", tiles=GRID)
+    with pipeline.client() as client:
+        stream(pipeline, client, 0, 4)
+        pipeline.assert_proven(client, 4)
+        assert client.active == plan["epoch"]
+        assert client.plans[plan["epoch"]]["tiles"]["from"] == "first"
+
+
 def test_a_worker_killed_in_mid_stream_costs_no_frame_and_works_again_when_it_is_back(pipeline: Pipeline) -> None:
     share_out(pipeline)
     with pipeline.client() as client:

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
+import yaml
 
 from broker import acl
 from broker.acl import Member
@@ -14,6 +16,7 @@ from broker.topics import Namespace
 from nodes.config.loader import parse_config
 from nodes.config.sections import Config
 from nodes.instruments.home_assistant import announce, discovery
+from pipeline.errors import ConfigError
 from pipeline.plan import NodeId
 
 TOPIC = "homeassistant/device/trisect-demo-device-1/config"
@@ -73,6 +76,34 @@ def test_a_node_without_streams_has_its_own_sensors_only() -> None:
     components = discovery(config_of("true"), "edge-1", "edge", "0.1.0")["cmps"]
     assert "processor_share" in components
     assert not any(key.startswith("front-door") for key in components)
+
+
+@pytest.mark.parametrize("name", ["a'b", 'a"b', "{{ 1 }}", "a\n", "a\x1b[31m", "a/b", "+", "\ud800", "ä", "a" * 129])
+def test_a_name_that_would_be_more_than_a_name_in_a_template_or_topic_is_none(name: str) -> None:
+    for path in (("streams",), ("nodes",), ("pipeline",), ("home_assistant", "prefix")):
+        raw: dict[str, Any] = {**yaml.safe_load(YAML), "home_assistant": {"prefix": "homeassistant"}}
+        if path in {("streams",), ("nodes",)}:
+            raw[path[0]][name] = next(iter(raw[path[0]].values()))
+        elif path == ("pipeline",):
+            raw["pipeline"] = name
+        else:
+            raw["home_assistant"]["prefix"] = name
+        with pytest.raises(ConfigError):
+            parse_config(json.dumps(raw), Path("demo.yaml"))
+
+
+def test_no_text_of_others_is_in_a_discovery_message() -> None:
+    """Labels and answers are read by templates from results: as values, which nobody renders again."""
+    before = discovery(config_of("true"), "device-1", "device", "0.1.0")
+    raw = yaml.safe_load(YAML)
+    raw["models"]["m"]["labels"] = "{{ states }}.txt"
+    raw["home_assistant"] = True
+    after = discovery(parse_config(json.dumps(raw), Path("demo.yaml")), "device-1", "device", "0.1.0")
+    assert after == before
+    answer = before["cmps"]["front-door_answer"]["value_template"]
+    label = "{{ 7 * 7 }}\x1b[31m'\"" * 10
+    assert jinja2.Template(answer).render(value_json={"top": [{"label": label}]}) == label
+    assert jinja2.Template(answer).render(value_json={}) == ""
 
 
 def test_what_was_said_is_taken_back_when_it_is_off(tmp_path: Path) -> None:

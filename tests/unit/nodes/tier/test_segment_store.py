@@ -6,8 +6,10 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from nodes.protocol.work import Work
 from nodes.tier.segment_store import SegmentStore
 from pipeline.placement import Stage, Tier, stages
+from pipeline.tiles.tiling import Part
 from tests.graphs import chain
 
 
@@ -80,3 +82,11 @@ def test_a_whole_network_stands_by_and_is_compiled_once() -> None:
     store.release("camera", 2)
     store.hold("camera", 3, "net", stage_up_to(8))
     assert store.segment_of("camera", 3) is segment
+
+
+def test_a_part_without_blocks_hands_on_what_comes_in() -> None:
+    engine = CountingEngine()
+    store = SegmentStore(engine, {"net": Prepared()})  # type: ignore[dict-item]
+    store.hold("camera", 1, "net", Part((), (1,), (1,)), Work.BEFORE)
+    assert store.segment_of("camera", 1, Work.BEFORE) is not None
+    assert engine.compiled == [()]
