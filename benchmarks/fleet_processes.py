@@ -42,6 +42,8 @@ APPLY_S = 0.1
 PATIENCE_S = 300.0
 SETTLED_S = 3.0
 """Without a new plan for so long, all that had to be decided is."""
+MOST_REASONS = 5
+"""Plans changed in steady state whose reasons are printed."""
 
 
 class Player:
@@ -169,6 +171,7 @@ class Watcher:
         self.names = Namespace(PIPELINE)
         self.plans: dict[StreamId, tuple[float, dict[str, Any]]] = {}
         self.changed_at: list[float] = []
+        self.reasons: list[tuple[StreamId, str]] = []
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "watcher", protocol=mqtt.MQTTv5)
         self.client.on_message = lambda _client, _data, message: self._take(json.loads(message.payload))
         self.client.connect("127.0.0.1", port)
@@ -178,6 +181,7 @@ class Watcher:
     def _take(self, plan: dict[str, Any]) -> None:
         known, now = self.plans.get(StreamId(plan["stream"])), time.monotonic()
         if known is None or known[1]["epoch"] != plan["epoch"]:
+            self.reasons.append((StreamId(plan["stream"]), plan["reason"].partition("; predicted")[0]))
             self.changed_at.append(now)
             self.plans[StreamId(plan["stream"])] = now, plan
 
@@ -266,6 +270,8 @@ def _measure(
     core = (sum(planner.cpu_times()[:2]) - taken) / (time.monotonic() - at)
     memory = planner.memory_info().rss / 1e6
     print(f"| steady | {core:.2f} of a core, {memory:.0f} MB, {len(watcher.changed_at) - changes} plans changed |")
+    for stream, reason in watcher.reasons[changes:][:MOST_REASONS]:
+        print(f"| | {stream}: {reason} |", flush=True)
     names = [NodeId(f"edge-{place}") for place in range(edges)]
     third = names[1 : 1 + max(1, edges // 3)]
     for what, order, nodes, factor in (

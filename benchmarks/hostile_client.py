@@ -5,7 +5,7 @@ which it was said: plans, states, tensors, answers, requests, frames, results; a
 fixed rate from another client, for as long before (calm) as during the attack, in one run. It is a process of its own,
 and makes most of its messages before the attack, since to make one takes longer than to send it.
 
-    python -m benchmarks.hostile_client [--seconds 60] [--rate 200] [--frames-hz 4] [--json FILE]
+    python -m benchmarks.hostile_client [--seconds 60] [--rate 200] [--frames-hz 4] [--kinds plan,state] [--json FILE]
 
 It has no password to break: this broker lets everybody in. What it forges in another's name with all numbers right is
 believed, so answers are counted here and not compared; against that stand the broker's passwords and its ACL.
@@ -53,7 +53,8 @@ PATIENCE_S = 120.0
 class Hostile:
     """A client that hears everything and sends it again, a little wrong."""
 
-    def __init__(self, port: int, pipeline: str, seed: int) -> None:
+    def __init__(self, port: int, pipeline: str, seed: int, kinds: frozenset[str]) -> None:
+        self._kinds = kinds
         self._mutations = Mutations(random.Random(seed))
         self._heard: dict[str, deque[tuple[str, bytes]]] = {}
         self._lock = threading.Lock()
@@ -85,7 +86,7 @@ class Hostile:
     def _made(self, at_most: int = MOST_BYTES) -> tuple[str, str, bytes]:
         chance = self._mutations.chance
         with self._lock:
-            kind = chance.choice(sorted(self._heard))
+            kind = chance.choice(sorted(self._heard.keys() & self._kinds if self._kinds else self._heard))
             topic, payload = chance.choice(self._heard[kind])
         if chance.random() < 0.1:
             return kind, topic, payload
@@ -119,9 +120,9 @@ class Hostile:
         self._client.loop_stop()
 
 
-def _serve(commands: Connection, port: int, pipeline: str, seed: int) -> None:
+def _serve(commands: Connection, port: int, pipeline: str, seed: int, kinds: frozenset[str]) -> None:
     """The hostile client's process: obeys `prepare` and `attack`, each with its arguments, and says what it did."""
-    hostile = Hostile(port, pipeline, seed)
+    hostile = Hostile(port, pipeline, seed, kinds)
     while (command := commands.recv()) is not None:
         name, *arguments = command
         getattr(hostile, name)(*arguments)
@@ -130,11 +131,11 @@ def _serve(commands: Connection, port: int, pipeline: str, seed: int) -> None:
 
 
 @contextmanager
-def hostile_process(port: int, pipeline: str, seed: int) -> Iterator[Connection]:
+def hostile_process(port: int, pipeline: str, seed: int, kinds: frozenset[str]) -> Iterator[Connection]:
     """A hostile client in a process of its own."""
     ours, theirs = multiprocessing.Pipe()
     spawn = multiprocessing.get_context("spawn")
-    process = spawn.Process(target=_serve, args=(theirs, port, pipeline, seed), daemon=True)
+    process = spawn.Process(target=_serve, args=(theirs, port, pipeline, seed, kinds), daemon=True)
     process.start()
     try:
         yield ours
@@ -151,6 +152,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--frames-hz", type=float, default=4.0)
     parser.add_argument("--model", default="mobilenet_v2")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--kinds", type=lambda text: text.split(","), default=[], help="Only topics of these names, as plan,state."
+    )
     parser.add_argument("--directory", type=Path, help="Keep the logs here.")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
@@ -174,7 +178,7 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         pids = {name: processes.pid(name) for name in ("planner", *map(str, demo.NODES))}
         with (
             StreamClient(config, demo.STREAM) as client,
-            hostile_process(server.port, config.pipeline, options.seed) as hostile,
+            hostile_process(server.port, config.pipeline, options.seed, frozenset(options.kinds)) as hostile,
         ):
             if not client.wait(lambda: client.ready() >= set(demo.NODES) and client.active is not None, 300.0):
                 raise TimeoutError("the nodes are not ready after 300 s")

@@ -190,6 +190,8 @@ class PlannerNode:
             self._inbox.put(ConnectionRestored())
 
     def _on_request(self, read: Callable[[Message], pe.PlannerEvent], message: Message) -> None:
+        if self.presence.border.is_repeated(message):
+            return
         try:
             self._inbox.put(read(message))
         except (MessageError, ConfigError) as error:

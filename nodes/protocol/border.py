@@ -30,6 +30,7 @@ from nodes.protocol.messages import (
 )
 from nodes.protocol.packages import Holdings, Version, read_fetch, read_published
 from nodes.protocol.reports import read_report
+from nodes.protocol.request_ids import RequestIds
 from pipeline.errors import TrisectError
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan
@@ -92,6 +93,7 @@ class Border:
     def __init__(self, names: Namespace) -> None:
         self._names = names
         self._refused = Complaints(_log)
+        self._request_ids = RequestIds()
 
     @property
     def total(self) -> int:
@@ -125,6 +127,14 @@ class Border:
         parsed = self._names.parse(topic)
         sender = parsed[1].get("node") if parsed else None
         self._refused.add(sender or topic, f"{topic}: refused: {why}")
+
+    def is_repeated(self, request: Message) -> bool:
+        """True, and refused, for a request whose id was used before: it has its answer, or will have."""
+        _, request_id = self.reply_to(request)
+        if self._request_ids.is_new(request_id):
+            return False
+        self.refuse(request.topic, "its id was used before; each request needs one of its own")
+        return True
 
     def reply_to(self, message: Message) -> tuple[str | None, bytes | None]:
         """Topic of an answer to the message, and its correlation data; None for a topic that answers may not go to.

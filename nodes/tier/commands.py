@@ -28,6 +28,8 @@ class Commands:
 
     def _on_drain(self, message: Message) -> None:
         """Take no part in new plans, or again; what is held goes on until the devices need it no more."""
+        if self._presence.border.is_repeated(message):
+            return
         if self._owned:
             owned = ", ".join(self._owned)
             error = (

@@ -169,16 +169,18 @@ class Compute:
         """The outputs of each, None for what is stale or has failed, and was said so."""
         if taken[0].run.work is Work.TILE:
             return [self._tried(taken[0].run, self._tile)]
-        begun = [self._tried(each.run, self._begun) for each in taken]
+        held = [self._segment_of(each.run) for each in taken]  # looked up once: epochs may be released meanwhile
+        segment = next((one for one in held if one is not None), None)  # the same for all
+        begun = [
+            self._tried(each.run, partial(self._begun, segment=one)) for each, one in zip(taken, held, strict=True)
+        ]
         going = [(each.run, one) for each, one in zip(taken, begun, strict=True) if one is not None]
-        if not going:
+        if not going or segment is None:
             return [None for _ in taken]
-        finished = iter(self._finished(going))
+        finished = iter(self._finished(segment, going))
         return [next(finished) if one is not None else None for one in begun]
 
-    def _finished(self, going: Sequence[tuple[do.Run, Begun]]) -> list[dict[int, Array] | None]:
-        segment = self._segment_of(going[0][0])
-        assert segment is not None  # it has begun them, in this thread
+    def _finished(self, segment: Segment, going: Sequence[tuple[do.Run, Begun]]) -> list[dict[int, Array] | None]:
         if len(going) > 1:
             try:
                 return [*finish(segment, [begun for _, begun in going])]
@@ -204,8 +206,7 @@ class Compute:
     def _segment_of(self, run: do.Run) -> Segment | None:
         return self._segments.segment_of(run.key.stream, run.key.epoch, run.work)
 
-    def _begun(self, run: do.Run) -> Begun | None:
-        segment = self._segment_of(run)
+    def _begun(self, run: do.Run, segment: Segment | None) -> Begun | None:
         if segment is None:
             return None
         inputs = dict(run.inputs)

@@ -55,18 +55,20 @@ def is_news(before: NodeSnapshot, now: NodeSnapshot, band: float) -> bool:
     return any(_is_outside(new, old, band / 4) for old, new in left)
 
 
-def is_nowhere_better(before: NodeSnapshot, now: NodeSnapshot) -> bool:
-    """Whether no stream that does without the node has a reason to look at it again."""
+def is_nowhere_better(before: NodeSnapshot, now: NodeSnapshot, band: float) -> bool:
+    """Whether no stream that does without the node has a reason to look at it again: a quarter band is none."""
+    most, least = 1 + band / 4, 1 - band / 4
+    was, is_ = before.available_link, now.available_link
     return (
         now.basis == before.basis
-        and now.slowness >= before.slowness
-        and now.input_slowness >= before.input_slowness
-        and now.available_link.up_bytes_per_s <= before.available_link.up_bytes_per_s
-        and now.available_link.down_bytes_per_s <= before.available_link.down_bytes_per_s
-        and now.link.round_trip_s >= before.link.round_trip_s
-        and now.overhead_s >= before.overhead_s
-        and now.frame_overhead_s >= before.frame_overhead_s
-        and now.gather_s >= before.gather_s
+        and now.slowness >= least * before.slowness
+        and now.input_slowness >= least * before.input_slowness
+        and is_.up_bytes_per_s <= most * was.up_bytes_per_s
+        and is_.down_bytes_per_s <= most * was.down_bytes_per_s
+        and is_.round_trip_s >= least * was.round_trip_s
+        and now.overhead_s >= least * before.overhead_s
+        and now.frame_overhead_s >= least * before.frame_overhead_s
+        and now.gather_s >= least * before.gather_s
     )
 
 

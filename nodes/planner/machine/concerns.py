@@ -89,7 +89,7 @@ class Concerns:
             if found is None or before is None or is_news(before, found, self._band):
                 if found is not None:
                     self._marked[node, model] = found
-                worse = found is None or (before is not None and is_nowhere_better(before, found))
+                worse = found is None or (before is not None and is_nowhere_better(before, found, self._band))
                 self._mark(node, model, only_members=worse, but=but)
 
     def _mark(self, node: NodeId, model: str, *, only_members: bool, but: StreamId | None) -> None:

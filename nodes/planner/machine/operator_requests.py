@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from nodes.planner.machine.allowance import MOST_IN_A_ROW
 from nodes.planner.machine.events import (
     PlaceRequested,
     PlannerAction,
     PlanRequested,
+    PublishPlan,
     Reply,
 )
 from nodes.planner.machine.inventory import Inventory
@@ -23,7 +25,7 @@ from pipeline.plan import StreamId
 def place_requested(inventory: Inventory, event: PlaceRequested, now: float, wall_ts: float) -> list[PlannerAction]:
     """Place the stream as it is asked, or hand it back; else the answer says why not."""
     try:
-        stream = stream_named(inventory.streams, event.stream)
+        stream = _to_change(inventory, event.stream, now)
         graph = inventory.registry.graph_of(stream.binding)
         forced = None if event.auto else split_at(graph, event.edge_from, event.cloud_from)
         tiles = tiling_by_hand(inventory.registry, stream.binding, graph, forced, event.tiles)
@@ -48,7 +50,7 @@ def plan_requested(inventory: Inventory, event: PlanRequested, now: float, wall_
     stream = inventory.streams.get(event.stream)
     before = stream.requested if stream else None
     try:
-        stream = stream_named(inventory.streams, event.stream)
+        stream = _to_change(inventory, event.stream, now)
         stream.requested = event.plan_request
         graph = inventory.registry.graph_of(stream.binding)
         if not priced_plans_of(inventory, stream, graph, stream.forced)[1]:
@@ -67,6 +69,16 @@ def plan_requested(inventory: Inventory, event: PlanRequested, now: float, wall_
     return [*actions, _answer(event, stream, graph, undone)]
 
 
+def _to_change(inventory: Inventory, name: StreamId, now: float) -> PlannedStream:
+    """The stream. Raises PlanError where there is none, or where people have changed its plan too often."""
+    stream = stream_named(inventory.streams, name)
+    if wait_s := stream.by_people.wait_s(now):
+        raise PlanError(
+            f"stream {name!r} has been changed by hand {MOST_IN_A_ROW} times in a row; ask again in {wait_s:.0f} s"
+        )
+    return stream
+
+
 def _force(
     inventory: Inventory, name: StreamId, stream: PlannedStream, graph: ModelGraph, now: float, wall_ts: float
 ) -> tuple[list[PlannerAction], str]:
@@ -79,6 +91,8 @@ def _force(
     stream.force = True
     actions = decide(inventory, name, stream, now, wall_ts)
     stream.force = False
+    if any(isinstance(action, PublishPlan) for action in actions):
+        stream.by_people.take(now)
     if stream.plan is None or not fits(stream.plan, graph):
         return actions, stream.last_logged or "there is no plan for it"
     return actions, ""

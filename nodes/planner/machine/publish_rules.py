@@ -14,7 +14,7 @@ from nodes.planner.machine.gain import SURE, chance_of_gain, is_stale
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.rules import is_refused_by_device, may_only_blink
 from nodes.planner.machine.settings import BAND
-from nodes.planner.machine.solving import is_untiled_only, priced_today
+from nodes.planner.machine.solving import is_untiled_only, priced_today, value_now
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of, fits
 from pipeline.graph import ModelGraph
 from pipeline.partition.constraints import broken
@@ -150,6 +150,8 @@ def _better_by_margin(situation: Situation) -> Verdict | None:
     gain = 1 - situation.best.value / present.value if present.value else 0.0
     if gain < inventory.settings.margin:
         return Stay(_none_better(situation))
+    if not _holds_now(situation, present):
+        return Stay(f"{_none_better(situation)} with what other streams' plans take by now")
     less = f"{gain:.0%} less than the present plan's {stream.plan_request.parsed_objective().text(present.value)}"
     if inventory.settings.rule == BAND:
         return Publish("; ".join([*stream.drift_reasons, less]))
@@ -159,6 +161,13 @@ def _better_by_margin(situation: Situation) -> Verdict | None:
         wait_s = stream.next_trial_at - situation.now
         return Stay(f"{less} with {chance:.0%} probability, which is tried in {wait_s:.0f} s at the soonest")
     return Publish("; ".join([*stream.drift_reasons, less, f"with {chance:.0%} probability"]), is_trial=not sure)
+
+
+def _holds_now(situation: Situation, present: PricedPlan) -> bool:
+    """True when the best plan is better by the margin under the loads of this moment, too."""
+    inventory, stream, graph = situation.inventory, situation.stream, situation.graph
+    was, would_be = (value_now(inventory, stream, graph, plan) for plan in (present, situation.best))
+    return would_be <= (1 - inventory.settings.margin) * was
 
 
 def _none_better(situation: Situation) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from nodes.config.plan_request import as_written
+from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.problem import EXACT, HPA, PlanningProblem, planning_problem
 from nodes.planner.machine.stream import PlannedStream, fits
@@ -40,7 +41,8 @@ def priced_plans_of(
     ratios = stream.binding.ratios.assumed
     where = tuple((tier, tuple(usable)) for tier, usable in tiers.items())
     asked = graph.digest, as_written(stream.plan_request)
-    rests_on = (*asked, tiles, quick, whole, in_use, where, ratios, *stream.assumed.items())
+    draws = tuple(inventory.static_costs.draws.get(node) for node in nodes)
+    rests_on = (*asked, tiles, quick, whole, in_use, where, ratios, draws, *stream.assumed.items())
     solved = stream.solved.get(forced)
     if solved is None or solved[0] != rests_on:
         known = stream.assumed
@@ -119,13 +121,37 @@ def _adjusted(
 
 def priced_today(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, plan: Plan) -> PricedPlan:
     """The plan at today's prices, with the codecs that it has; all its nodes are usable."""
-    node_set = inventory.static_costs.node_set(
-        plan.nodes, inventory.registry.costs(stream.binding, plan.nodes, stream.assumed)
-    )
-    node_set = replace(node_set, costs=replace(node_set.costs, fixed=plan.codecs))
-    if plan.tiles is not None:
-        node_set = replace(node_set, pool=_pools(inventory, stream).behind(plan.nodes[Tier.EDGE]))
-    return priced_with(graph, plan.placement, node_set, stream.plan_request.parsed_objective(), plan.tiles)
+    how = plan.nodes, plan.placement, plan.codecs, plan.tiles
+    return _priced(inventory, stream, graph, *how, known=stream.assumed)
+
+
+def value_now(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, priced_plan: PricedPlan) -> float:
+    """A priced plan's value by what holds at this moment, which may be anywhere within the band of what was assumed:
+    each decision moves load from node to node.
+    """
+    nodes = {tier: NodeId(node) for tier, node in priced_plan.nodes.items()}
+    known = {node: inventory.registry.snapshot(stream.binding, node, stream.name) for node in nodes.values()}
+    how = nodes, priced_plan.placement, priced_plan.codecs(graph), priced_plan.tiling
+    return _priced(inventory, stream, graph, *how, known=known).value
+
+
+def _priced(
+    inventory: Inventory,
+    stream: PlannedStream,
+    graph: ModelGraph,
+    nodes: Mapping[Tier, NodeId],
+    placement: Placement,
+    codecs: Mapping[int, str],
+    tiling: Tiling | None,
+    *,
+    known: Mapping[NodeId, NodeSnapshot],
+) -> PricedPlan:
+    costs = inventory.registry.costs(stream.binding, nodes, known)
+    node_set = inventory.static_costs.node_set(nodes, costs)
+    node_set = replace(node_set, costs=replace(node_set.costs, fixed=codecs))
+    if tiling is not None:
+        node_set = replace(node_set, pool=_pools(inventory, stream).behind(nodes[Tier.EDGE]))
+    return priced_with(graph, placement, node_set, stream.plan_request.parsed_objective(), tiling)
 
 
 def why_not(inventory: Inventory, stream: PlannedStream, forced: Placement | None) -> str:

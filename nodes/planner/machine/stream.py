@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from nodes.config.plan_request import PlanRequest, as_written
 from nodes.planner.costs.drift import drift
 from nodes.planner.costs.snapshot import NodeSnapshot
+from nodes.planner.machine.allowance import Allowance
 from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.problem import PlanningProblem
 from pipeline.errors import PlanError
@@ -62,6 +63,7 @@ class PlannedStream:
     drift_reasons: tuple[str, ...] = ()
     rolled_from: Plan | None = None
     rolled_at: float = 0.0
+    by_people: Allowance = field(default_factory=Allowance)
     solved: dict[Placement | None, tuple[Any, PlanningProblem, Sequence[PricedPlan]]] = field(default_factory=dict)
 
     def assume(self, now: Mapping[NodeId, NodeSnapshot], band: float) -> None:

@@ -6,10 +6,9 @@ were that much slower, which holds exactly for a shared one and roughly for one 
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nodes.planner.costs.snapshot import Utilisation
 from nodes.protocol.messages import LinkReport
@@ -19,37 +18,36 @@ from pipeline.plan import NodeId, Plan, StreamId
 
 MOST = 0.9
 """A stream that takes all it can get still leaves something to one that comes."""
-WINDOWS = 5
+SPAN_S = 5.0
+"""Frames are counted over so long at least: reports that were held up come at once, and none of them says a rate."""
+LEAST_S = 1.0
+"""Before so long, what was counted says no more than that it is not more."""
 STALE_S = 15.0
-
-
-@dataclass(slots=True)
-class _Rate:
-    counted_at: float
-    windows: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOWS))
 
 
 class Rates:
     """Frames per second of each stream, as its device reports how many it computed."""
 
     def __init__(self) -> None:
-        self._known: dict[StreamId, _Rate] = {}
+        self._counts: dict[StreamId, deque[tuple[float, int]]] = {}
+        """Moments of reports with the frames since the one before; those of the first are not counted."""
 
     def counted(self, stream: StreamId, frames: int, now: float) -> None:
         """Count `frames` since the last call; the first call only starts the clock."""
-        known = self._known.get(stream)
-        if known is None or now - known.counted_at > STALE_S:
-            self._known[stream] = _Rate(now)
-        elif now > known.counted_at:
-            known.windows.append(frames / (now - known.counted_at))
-            known.counted_at = now
+        counts = self._counts.get(stream)
+        if counts is None or now - counts[-1][0] > STALE_S:
+            counts = self._counts[stream] = deque()
+        counts.append((now, frames))
+        while len(counts) > 1 and now - counts[1][0] >= SPAN_S:
+            counts.popleft()
 
     def rate_of(self, stream: StreamId, now: float) -> float:
-        """The median of the last windows; 0 when nothing has been said for a while."""
-        known = self._known.get(stream)
-        if known is None or not known.windows or now - known.counted_at > STALE_S:
+        """Frames over the seconds in which they were counted; 0 when nothing has been said for a while."""
+        counts = self._counts.get(stream)
+        if counts is None or counts[-1][0] == counts[0][0] or now - counts[-1][0] > STALE_S:
             return 0.0
-        return statistics.median(known.windows)
+        seconds = max(counts[-1][0] - counts[0][0], LEAST_S)
+        return (sum(frames for _, frames in counts) - counts[0][1]) / seconds
 
 
 @dataclass(frozen=True, slots=True)

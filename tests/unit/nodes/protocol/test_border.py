@@ -12,6 +12,7 @@ import pytest
 from broker import topics
 from broker.messages import Channel, Message
 from broker.topics import Namespace, Topic
+from nodes.protocol import request_ids
 from nodes.protocol.border import Border
 from nodes.protocol.messages import Applied, LifeState, LinkReport, NodeState, Report, StreamApplied, to_bytes
 from nodes.protocol.packages import Holdings
@@ -138,3 +139,23 @@ def test_a_request_says_the_way_back_in_its_payload_where_a_bridge_takes_propert
     payload = b'{"reply_to": "%s", "request_id": "7"}' % reply.encode()
     assert border.reply_to(message(kind, payload)) == (reply, b"7")
     assert border.reply_to(message(topics.RESULT, payload)) == (None, None)
+
+
+def test_a_request_that_is_heard_again_is_refused_and_one_without_an_id_never(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(request_ids, "MOST_IDS", 2)
+    border = Border(Namespace("lab"))
+    topic = Namespace("lab").topic(topics.COMMAND, node="planner", verb="place")
+
+    def asked(**payload: Any) -> Message:
+        return Message(topic, to_bytes(payload), False, Channel.CONTROL, None, None, lambda: None)
+
+    here = {"reply_to": "trisect/v1/lab/reply/me"}
+    assert not border.is_repeated(asked(**here, request_id="1"))
+    assert border.is_repeated(asked(**here, request_id="1", stream="other"))
+    assert border.total == 1
+    assert not any(border.is_repeated(asked(**here)) for _ in range(2))
+    assert not border.is_repeated(asked(**here, request_id="2"))
+    assert not border.is_repeated(asked(**here, request_id="3"))
+    assert not border.is_repeated(asked(**here, request_id="1")), "the oldest is forgotten: memory is bounded"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipeline.engines.batched import Batched
 from pipeline.engines.litert import LiteRTEngine
 from pipeline.lite.sketch import Layer, Sketch, packaged
 from pipeline.placement import NodeId, Tier, stages
+from pipeline.plan import StreamId
 from pipeline.wire import FrameKey
 
 A, B = object(), object()
@@ -117,3 +119,28 @@ def test_frames_of_several_streams_are_computed_together_and_one_that_is_wrong_a
         assert event.trace[-1].compute_seconds > 0
     assert meter.value("batched_frames_total") == 5
     assert meter.value("stale_tensors_total") == 1
+
+
+def test_a_frame_whose_epoch_is_released_while_it_runs_is_computed_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Segment:
+        def run(self, inputs: dict[int, Any]) -> dict[int, Any]:
+            held.clear()  # as another thread does, which lets the epoch go
+            return inputs
+
+    engine: Any = SimpleNamespace(name="replay")
+    events, held = SimpleQueue[ev.Event](), [Segment()]
+    clock, limits = PipelineClock(), dict[StreamId, int]()
+    compute = Compute(
+        NodeId("c"), "cloud", engine, {}, Meter(), clock, events.put, is_compiling=lambda: False, max_pixels=limits
+    )
+    monkeypatch.setattr(compute._segments, "segment_of", lambda *_: held[0] if held else None)
+    photo = np.ones(1)
+    for stream in ("a", "b"):
+        compute.put(Run(FrameKey(stream, 1, 1, 1, 0), {7: photo}, (), 0.0, Work.STAGE))
+    compute.worker.start()
+    compute.worker.stop(30)
+    ran = events.get_nowait()
+    assert isinstance(ran, ev.SegmentRan)
+    assert ran.key.stream == "a"
+    assert ran.outputs[7] is photo
+    assert events.empty(), "the other one came too late"

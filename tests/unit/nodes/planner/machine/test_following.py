@@ -178,16 +178,25 @@ def test_with_hpa_news_adjust_the_present_plan_and_other_nodes_make_a_new_one() 
 # Rates and shares.
 
 
-def test_rates_are_medians_of_windows_and_fade_when_nothing_is_said() -> None:
+def test_rates_are_frames_over_seconds_and_fade_when_nothing_is_said() -> None:
     rates = Rates()
     rates.counted(CAM, 100, 0.0)
     assert rates.rate_of(CAM, 0.0) == 0.0
-    for at, frames in ((1.0, 10), (2.0, 12), (3.0, 1000)):
+    for at, frames in ((1.0, 10), (2.0, 12), (3.0, 14)):
         rates.counted(CAM, frames, at)
     assert rates.rate_of(CAM, 3.0) == 12.0
     assert rates.rate_of(CAM, 3.0 + STALE_S + 0.1) == 0.0
     rates.counted(CAM, 10, 100.0)
     assert rates.rate_of(CAM, 100.0) == 0.0
+
+
+def test_reports_that_were_held_up_and_come_at_once_are_no_higher_rate() -> None:
+    rates, at = Rates(), 0.0
+    for wait_s in (*[1.0] * 8, 4.0, *[0.01] * 3, *[1.0] * 8, 1e-3, 1e-3):
+        at += wait_s
+        rates.counted(CAM, 3, at)
+        assert rates.rate_of(CAM, at) <= 5.0
+    assert rates.rate_of(CAM, at) == pytest.approx(3.0 * 7 / 5, rel=1e-3)
 
 
 def test_a_stream_takes_its_frames_times_what_one_takes() -> None:

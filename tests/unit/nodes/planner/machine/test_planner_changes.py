@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 from nodes.planner.machine import events as pe
+from nodes.planner.machine.allowance import EVERY_S, MOST_IN_A_ROW
 from nodes.planner.machine.problem import EXACT
 from nodes.planner.machine.stream import FORCED
 from nodes.protocol.messages import LifeState, NodeInfo, NodeState
@@ -383,3 +384,16 @@ def test_a_node_that_starts_again_on_another_tier_is_out_of_the_plan() -> None:
     plans = published(planner(pe.InfoArrived(info)))
     assert "cloud-1 is no node of the cloud any more" in plans[0].reason
     assert C not in plans[0].nodes
+
+
+def test_people_may_change_a_plan_many_times_in_a_row_and_then_now_and_then() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    for number in range(MOST_IN_A_ROW):
+        plans, answer = planner.place(cloud_from="23"[number % 2])
+        assert (len(plans), answer["ok"]) == (1, True)
+    plans, answer = planner.place(auto=True)
+    assert not plans
+    assert "ask again in 5 s" in str(answer["error"])
+    planner.tick(EVERY_S)
+    assert len(planner.place(auto=True)[0]) == 1
+    assert not planner.place(cloud_from="2")[1]["ok"]
