@@ -17,7 +17,7 @@ from typing import Final
 from broker.messages import Delivery
 
 REMEMBERED: Final = 4096
-"""Finished messages. Receive Maximum should bound what is under way, but mosquitto 2.0 resumes with more than that; with
+"""Finished messages. Receive Maximum should bound what is under way, but mosquitto 2.0 resumes with more. With
 many more, a new photo would be taken for an equal one that came under its packet id long before.
 """
 
