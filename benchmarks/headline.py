@@ -229,29 +229,37 @@ def described(plan: dict[str, Any]) -> str:
 
 def run_case(name: str, mbit: float, edges: int, asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One case on a testbed of its own; with `--live` on two, one after the other, of which the second replays."""
-    source, recording = (asked.recordings.resolve() / f"{name}.{suffix}" for suffix in ("trisect", "json"))
+    source, replayed = (asked.recordings.resolve() / f"{name}.{suffix}" for suffix in ("trisect", "json"))
     workers = [f"worker-{number}" for number in range(1, edges)]
     nodes: dict[str, dict[str, Any]] = {node: {"tier": node.split("-")[0]} for node in (DEVICE, EDGE, CLOUD)}
     nodes |= {worker: {"tier": "edge", "role": "worker"} for worker in workers}
 
-    def run(place: str, classes: Mapping[str, str], shares: Mapping[str, float], recording: Path | None) -> Any:
+    def run(place: str, classes: Mapping[str, str], shares: Mapping[str, float], replayed: Path | None) -> Any:
         settings: dict[str, Any] = {}
-        if recording is not None:
+        if replayed is not None:
             machines = {node: classes[given["tier"]] for node, given in nodes.items()}
-            settings = {"engine": "replay", "replay": {"recording": str(recording), "machines": machines}}
+            settings = {"engine": "replay", "replay": {"recording": str(replayed), "machines": machines}}
         (folder / place).mkdir()
         with ExitStack() as stack:
             network = stack.enter_context(Network([DEVICE, CLOUD]))
+            kept = asked.record and asked.record / f"{name}-{mbit:g}-{edges}-{place}.jsonl.xz"
             bench = Bench(
-                folder / place, network, stack, model=name, nodes=nodes, source=str(source), settings=settings
+                folder / place,
+                network,
+                stack,
+                model=name,
+                nodes=nodes,
+                record=kept,
+                source=str(source),
+                settings=settings,
             )
             bench.begin(mbit, {node: shares.get(given["tier"]) for node, given in nodes.items()})
-            if recording is None:
+            if replayed is None:
                 bench.record(asked.recordings / f"{name}.json").write(folder / "live.json")
             return measure_case(bench, asked.repeats)
 
     if not asked.live:
-        return dict(run("replay", MACHINES, {}, recording))
+        return dict(run("replay", MACHINES, {}, replayed))
     tiers = {tier: tier for tier in LIVE_SHARES}
     live = run("live", tiers, LIVE_SHARES, None)
     return {**live, "replayed": run("replay", tiers, LIVE_SHARES, folder / "live.json")}
@@ -266,6 +274,7 @@ def main() -> int:
     )
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--live", action="store_true", help="compute, under quotas of the processor")
+    parser.add_argument("--record", type=Path, help="a folder for the telemetry of cases (benchmarks.recording)")
     parser.add_argument("--json", type=Path, default=Path("headline.json"))
     parser.add_argument("--show", action="store_true", help="print the tables and measure nothing")
     asked = parser.parse_args()

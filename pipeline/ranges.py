@@ -59,6 +59,7 @@ EpochKey: TypeAlias = Annotated[int, Field(ge=1, le=MOST_EPOCH)]
 Seconds: TypeAlias = Annotated[float, Strict(), Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
 Positive: TypeAlias = Annotated[float, Strict(), Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False)]
 """Seconds of what cannot take none."""
+Watts: TypeAlias = Annotated[float, Strict(), Field(ge=0, le=1e6, allow_inf_nan=False)]
 Difference: TypeAlias = Annotated[float, Strict(), Field(ge=-MOST_SECONDS, le=MOST_SECONDS, allow_inf_nan=False)]
 """Seconds between two nodes' clocks, which may be below 0."""
 Sum: TypeAlias = Annotated[float, Strict(), Field(ge=0, le=MOST_SECONDS * MOST_BLOCKS, allow_inf_nan=False)]

@@ -16,6 +16,7 @@ from nodes.config.batching import Batching
 from nodes.config.broker_section import BrokerSection
 from nodes.config.instruments import HomeAssistant, MetricsSection, TracingSection
 from nodes.config.plan_request import LinkName, PlanRequest
+from nodes.config.power_section import Power
 from nodes.config.replay_section import ReplaySection, check_replay
 from nodes.config.task_section import TaskSection
 from nodes.config.transport_section import DirectSection, TransportSection
@@ -203,19 +204,6 @@ class LinkSection(Section):
     latency_ms: float = Field(0.0, ge=0, description="milliseconds one way, at least 0")
 
 
-class PowerSection(Section):
-    """What a node draws, for plans by energy."""
-
-    idle: float = Field(ge=0, description="watts without work, at least 0")
-    busy: float = Field(ge=0, description="watts while it computes, at least idle's")
-
-    @model_validator(mode="after")
-    def _work_draws_more(self) -> PowerSection:
-        if self.busy < self.idle:
-            raise ValueError(f"busy is {self.busy:g} W and idle {self.idle:g} W; a node at work draws at least as much")
-        return self
-
-
 class NodeSection(Batching):
     """One process on one tier."""
 
@@ -225,7 +213,9 @@ class NodeSection(Batching):
     )
     threads: int | None = Field(None, ge=1, le=1024, description="threads from 1, or null for one per core")
     price_per_s: float = Field(0.0, ge=0, description="money for a second of its work, of at least 0")
-    power_w: PowerSection | None = Field(None, description="a section with the watts that it draws, idle and busy")
+    power_w: Power | None = Field(
+        None, description="a section with the watts that it draws, idle and busy, or measured, by RAPL or a battery"
+    )
     joules_per_mb: float = Field(0.0, ge=0, description="joules for a megabyte that it sends or receives, at least 0")
     role: Literal["", "worker"] = Field(
         "", description="worker, for an edge node that computes tiles only, or left out"
@@ -367,7 +357,7 @@ class Config(Section):
         if by_energy and not any(node.power_w or node.joules_per_mb for node in self.nodes.values()):
             raise ValueError(
                 f"{what} is planned by energy, and no node has power_w or joules_per_mb; give power_w: {{idle: 2.7, "
-                "busy: 6.4} to the nodes whose energy counts"
+                "busy: 6.4} or power_w: measured to the nodes whose energy counts"
             )
 
     def engine_of(self, node: NodeId) -> str:

@@ -14,6 +14,7 @@ from broker import topics
 from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.loader import load_config
+from nodes.config.power_section import PowerSection
 from nodes.config.sections import Config, LinkSection, NodeSection, SpeedSection
 from nodes.planner.costs.node_costs import prior_deviation
 from nodes.planner.costs.ratios import Ratios
@@ -79,7 +80,8 @@ def static_costs_of(config: Config) -> StaticCosts:
 
 
 def _draw(node: NodeSection) -> Draw:
-    watts = node.power_w.busy - node.power_w.idle if node.power_w is not None else 0.0
+    """What is configured; measured watts come from the node."""
+    watts = node.power_w.busy - node.power_w.idle if isinstance(node.power_w, PowerSection) else 0.0
     return Draw(watts, node.joules_per_mb / _MEGABYTE)
 
 

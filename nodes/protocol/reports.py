@@ -20,7 +20,7 @@ from nodes.protocol.messages import (
 )
 from pipeline import ranges
 from pipeline.plan import NodeId, StreamId
-from pipeline.ranges import Difference, Positive, Seconds
+from pipeline.ranges import Difference, Positive, Seconds, Watts
 
 T = TypeVar("T")
 
@@ -29,6 +29,7 @@ FRAME_WORK = "decode"
 """In a codec's place, of a frame's own bytes: how many times less work than the test picture a frame is to decode."""
 FRAMES, SECONDS, DEVIATION = "frames", "compute_seconds_p50", "compute_seconds_deviation"
 PROBE = "processor.probe_seconds"
+WORK_WATTS = "power.work_watts"
 FRAME_OVERHEAD = "frame_overhead_seconds"
 GATHER_SECONDS, GATHER_DEVIATION = "seconds_p50", "seconds_deviation"
 TILE_SECONDS = ("transfer_seconds_p50", "queue_seconds_p50", "compute_seconds_p50")
@@ -122,6 +123,13 @@ class _Probe:
     seconds: Positive
 
 
+@dataclass(frozen=True, slots=True)
+class _Power:
+    """Watts that computing adds."""
+
+    watts: Watts
+
+
 def read_report(payload: bytes) -> Report:
     """Read a node's report: segments, tiles, gathers, legs, frame overheads, its link and processor.
 
@@ -173,6 +181,7 @@ class _Reader:
     def report(self) -> Report:
         """All of it."""
         probe = self._read(_Probe, PROBE, seconds=self._report[PROBE]) if PROBE in self._report else None
+        power = self._read(_Power, WORK_WATTS, watts=self._report[WORK_WATTS]) if WORK_WATTS in self._report else None
         link = LinkMeasured()
         for name in LinkMeasured.__slots__:
             value = self._report.get(f"link.{name}")
@@ -190,6 +199,7 @@ class _Reader:
             tuple(self._ratios),
             tuple(self._direct),
             tuple(self._gathers),
+            power.watts if power is not None else None,
         )
 
     def _take_segment(self, key: str, stream: StreamId, epoch: int) -> None:

@@ -34,6 +34,7 @@ from nodes.protocol.reports import (
     tile_metric,
 )
 from nodes.tier.machine.actions import NoteTile
+from nodes.tier.power import PowerMeter
 from pipeline.plan import NodeId, StreamId
 
 SAMPLES = 4096
@@ -64,9 +65,10 @@ class _Taken(NamedTuple):
 
 
 class Meter:
-    """Counts events and keeps the newest samples of each duration; any thread may write."""
+    """Counts events and keeps the newest samples of each duration; any thread may write. `power` measures watts."""
 
-    def __init__(self) -> None:
+    def __init__(self, power: PowerMeter | None = None) -> None:
+        self._power = power
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._samples: dict[str, deque[float]] = {}
@@ -175,7 +177,8 @@ class Meter:
         `…_deviation`. Of each codec tried on a tensor since the last report,
         `tensor.<stream>.<tensor>.<codec>.frames`, and over the newest frames `.ratio` (bytes before by bytes after) and
         `.ratio_deviation`. `processor_share` is in cores: 1.0 is one core
-        kept busy since the last report. `resident_bytes` is the process's memory.
+        kept busy since the last report. `power.watts` is what the machine draws, `power.work_watts` what computing
+        adds to that, where it is measured. `resident_bytes` is the process's memory.
         """
         taken = self._take()
         report: dict[str, float] = {"ts": time.time(), **dict(sorted(taken.counts.items()))}
@@ -202,6 +205,10 @@ class Meter:
         if len(taken.probes) == PROBES:
             report[PROBE] = _median(taken.probes)
         report["resident_bytes"] = self._process.memory_info().rss
+        if self._power is not None:
+            now = time.monotonic()
+            busy_s = sum(taken.samples.get("compute_seconds", ()))
+            report |= self._power.report(busy_s, now - self._reported_at, now)
         report["processor_share"] = self._processor_share()
         report["threads"] = self._process.num_threads()
         return report

@@ -19,6 +19,7 @@ from typing_extensions import assert_never
 from broker import topics
 from broker.session import Channel
 from broker.topics import Namespace
+from nodes.config.power_section import MEASURED
 from nodes.config.sections import Config
 from nodes.instruments import home_assistant
 from nodes.instruments.node_metrics import NodeMetrics
@@ -47,6 +48,7 @@ from nodes.tier.outbound import Outbound
 from nodes.tier.owned_streams import settings_of, sources_of
 from nodes.tier.ownership import Ownership
 from nodes.tier.pending_frame import PendingFrame
+from nodes.tier.power import power_meter
 from nodes.tier.preparation import Preparation
 from nodes.tier.previews import Previews
 from nodes.tier.pushed_models import PushedModels
@@ -76,7 +78,7 @@ class TierNode:
         self.config, self.node, self.section = config, node, config.nodes[node]
         self.names, self._check = Namespace(config.pipeline), check
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}
-        self.meter = Meter()
+        self.meter = Meter(power_meter(self.section.power_w == MEASURED))
         self._metrics = NodeMetrics(self.section.metrics, node, self.section.tier.label)
         self._traces = traces_of(config, is_device=bool(self.streams))
         # what is wrong with a file of labels is said before seconds of loading

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nodes.planner.costs.block_seconds import Basis, StageSeconds, TileShare
-from nodes.planner.costs.cost_filter import CLIP, LEAST_SECONDS, QUIET_S, Part, Prior, Term
+from nodes.planner.costs.cost_filter import LEAST_SECONDS, QUIET_S, Part, Prior, Term
 from nodes.planner.costs.drift import drift
 from nodes.planner.costs.equations import PRIORS, Equations, input_factors, overhead
 from nodes.planner.costs.snapshot import NodeSnapshot
@@ -21,7 +21,7 @@ from nodes.protocol.messages import (
     TileSeconds,
 )
 from nodes.protocol.reports import FAST_BYTES_PER_S, WHOLE
-from pipeline.cost import Prediction
+from pipeline.cost import INTERVAL, INTERVAL_DEVIATIONS, Prediction
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
@@ -34,11 +34,9 @@ RATE_NOISE, FAST_NOISE, PROBE_NOISE = 0.1, 0.5, 0.3
 """Above FAST_BYTES_PER_S processors make the difference, and a moment's rate says little."""
 CLOCK_S = 1e-3
 """How far two clocks may differ."""
-MEDIAN = 1.25
-"""A median's standard deviation, in those of a mean."""
 LEAST_ROUND_TRIP_S = 1e-6
-SPREAD_FRAMES, LEAST_SPREAD = 5, 0.05
-"""Frames over which their spread is learned, and the least that it can be, as a share."""
+WIDENING = 1.0
+"""By so much the logarithm of an interval's width grows for a report whose frames are all outside."""
 NO_RATES: Mapping[str, None] = {"up_bytes_per_s": None, "down_bytes_per_s": None}
 STEP = 0.05
 """Plans follow what was learned in steps of that share, so that equal costs stay equal."""
@@ -48,7 +46,7 @@ STEP = 0.05
 class NodeCosts(Equations):
     """The equations' parts as they were learned, and how far single frames are from them."""
 
-    _spread: dict[StreamId, float] = field(default_factory=dict)
+    _widths: dict[StreamId, float] = field(default_factory=dict)
     _measured_at: dict[tuple[NodeId, str], float] = field(default_factory=dict)
     _probed: set[NodeId] = field(default_factory=set)
     _settled: dict[tuple[NodeId, str], NodeSnapshot] = field(default_factory=dict)
@@ -105,7 +103,7 @@ class NodeCosts(Equations):
         if terms is None:
             return None
         own = self.filter.variance(terms) / self.filter.seconds(terms) ** 2
-        return math.sqrt(own + self._spread.get(plan.stream, FRAME_NOISE**2))
+        return math.exp(self._widths.get(plan.stream, 0.0)) * math.sqrt(own + FRAME_NOISE**2)
 
     def is_stale(self, node: NodeId, model: str, now: float) -> bool:
         """True when the node has computed the model for a plan, and not of late: it may be as it was, or not."""
@@ -127,7 +125,7 @@ class NodeCosts(Equations):
             self.learn_probe(node, report.probe_seconds, now)
         for plan in plans:
             if plan.device == node:
-                self._learn_spread(plan, report.legs)
+                self._learn_width(plan, report.legs)
         self.learn_segments(node, report.segments, plans, now)
         coordinated = [plan for plan in plans if plan.tiles is not None and plan.nodes.get(Tier.EDGE) == node]
         self.learn_tiles(node, report.tiles, coordinated, now)
@@ -249,18 +247,20 @@ class NodeCosts(Equations):
                     noise = _noise(most_s, took.frames, took.deviations.get(leg.name, 0.0), NOISE, CLOCK_S)
                     self._learn(("leg", leg.sender, leg.receiver), terms, seconds, noise, now)
 
-    def _learn_spread(self, plan: Plan, legs: Iterable[LegSeconds]) -> None:
-        """See how far frames are from what is expected of them, beyond what the filter says of its own doubt."""
+    def _learn_width(self, plan: Plan, legs: Iterable[LegSeconds]) -> None:
+        """Widen the interval of the stream's frames by those that are outside it, so that INTERVAL of them are inside.
+
+        Adaptive conformal inference (Gibbs and Candes 2021): it holds in the long run however frames are spread.
+        """
         took = next((leg for leg in legs if (leg.stream, leg.epoch) == (plan.stream, plan.epoch)), None)
-        terms = self.frame(plan) if took is not None and WHOLE in took.seconds else None
-        if took is None or terms is None or not (seconds := max(took.seconds[WHOLE], CLOCK_S)):
+        terms, deviation = self.frame(plan), self.deviation(plan)
+        if took is None or WHOLE not in took.seconds or terms is None or deviation is None:
             return
-        expected, known = self.filter.seconds(terms), self._spread.get(plan.stream, FRAME_NOISE**2)
-        doubt = self.filter.variance(terms) / expected**2
-        off = math.log(seconds / expected) ** 2 + (took.deviations.get(WHOLE, 0.0) / seconds) ** 2 - doubt
-        most = CLIP**2 * (known + doubt)
-        gain = took.frames / (took.frames + SPREAD_FRAMES)
-        self._spread[plan.stream] = known + gain * (min(max(off, LEAST_SPREAD**2), most) - known)
+        seconds = max(took.seconds[WHOLE], CLOCK_S)
+        off, half = math.log(seconds / self.filter.seconds(terms)), INTERVAL_DEVIATIONS * deviation
+        single = max(took.deviations.get(WHOLE, 0.0), CLOCK_S) / seconds
+        inside = _below((half - off) / single) - _below((-half - off) / single)
+        self._widths[plan.stream] = self._widths.get(plan.stream, 0.0) + WIDENING * (INTERVAL - inside)
 
     def learn_frames(self, legs: Iterable[LegSeconds], plans: Iterable[Plan], now: float) -> None:
         """Take what whole frames took: beyond their parts, that is waiting."""
@@ -282,10 +282,15 @@ class NodeCosts(Equations):
         self.filter.observe(source, terms, seconds, noise, now)
 
 
+def _below(deviations: float) -> float:
+    """Share of a normal distribution below so many deviations from its middle."""
+    return 0.5 * (1 + math.erf(deviations / math.sqrt(2)))
+
+
 def _noise(seconds: float, frames: int, deviation: float, least: float, besides_s: float = 0.0) -> float:
-    """Standard deviation of a median of so many frames, as a share of it."""
+    """Standard deviation of a median of this many frames, as a share of it."""
     seconds = max(seconds, LEAST_SECONDS)
-    single = max(MEDIAN * deviation / seconds, FRAME_NOISE)
+    single = max(deviation / seconds, FRAME_NOISE)
     return math.sqrt(least**2 + single**2 / max(frames, 1) + (besides_s / seconds) ** 2)
 
 

@@ -46,6 +46,7 @@ from nodes.tier.machine.events import (
     PeerStateArrived,
     Tick,
 )
+from pipeline.energy import NO_DRAW
 from pipeline.errors import TrisectError
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
@@ -297,6 +298,8 @@ class Inventory:
         named = sorted(self.concerns.with_member(node) | self.concerns.of_device(node))
         plans = [plan for name in named if (plan := self.streams[name].plan) is not None]
         registry.learned.learn(node, report, plans, now)
+        if report.work_watts is not None:
+            self._learn_watts(node, report.work_watts)
         own = {name: self.streams[name] for name in sorted(self.concerns.of_device(node))}
         for segment in report.segments:
             if segment.stream in own:
@@ -315,6 +318,13 @@ class Inventory:
         for stream in own.values():
             self._count_load(stream)
         return []
+
+    def _learn_watts(self, node: NodeId, watts: float) -> None:
+        """Take what a node measured once that has left its band."""
+        known = self.static_costs.draws.get(node, NO_DRAW).watts
+        if abs(watts - known) > self.settings.band * known:
+            self.static_costs = self.static_costs.with_watts(node, watts)
+            self.agenda.mark(self.streams)
 
     def _manifest_arrived(self, event: ManifestArrived, now: float) -> list[PlannerAction]:
         if event.graph.digest not in self.registry.graphs:

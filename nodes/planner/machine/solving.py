@@ -41,7 +41,8 @@ def priced_plans_of(
     ratios = stream.binding.ratios.assumed
     where = tuple((tier, tuple(usable)) for tier, usable in tiers.items())
     asked = graph.digest, as_written(stream.plan_request)
-    rests_on = (*asked, tiles, quick, whole, in_use, where, ratios, *stream.assumed.items())
+    draws = tuple(inventory.static_costs.draws.get(node) for node in nodes)
+    rests_on = (*asked, tiles, quick, whole, in_use, where, ratios, draws, *stream.assumed.items())
     solved = stream.solved.get(forced)
     if solved is None or solved[0] != rests_on:
         known = stream.assumed

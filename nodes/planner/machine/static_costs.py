@@ -1,4 +1,4 @@
-"""Static costs: prices, power, memory and given links, from the configuration rather than from measurements."""
+"""Static costs: prices, power, memory and given links, from the configuration; of these, nodes measure power alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import product
 from types import MappingProxyType
 
 from pipeline.cost import Costs, Link
-from pipeline.energy import Draw
+from pipeline.energy import NO_DRAW, Draw
 from pipeline.partition.constraints import Constraint, MemoryLimit
 from pipeline.partition.priced_plan import NodeSet
 from pipeline.placement import Tier
@@ -26,6 +26,10 @@ class StaticCosts:
     memory_bytes: Mapping[NodeId, float] = field(default_factory=lambda: MappingProxyType({}))
     links: Mapping[Tier, Link] = field(default_factory=lambda: MappingProxyType({}))
     draws: Mapping[NodeId, Draw] = field(default_factory=lambda: MappingProxyType({}))
+
+    def with_watts(self, node: NodeId, watts: float) -> StaticCosts:
+        """The same with what computing adds to a node's power, as it has measured it."""
+        return replace(self, draws={**self.draws, node: replace(self.draws.get(node, NO_DRAW), watts=watts)})
 
     def node_set(self, nodes: Mapping[Tier, NodeId], costs: Costs, constraints: Iterable[Constraint] = ()) -> NodeSet:
         """The nodes with what they measured and may do, on these terms."""

@@ -1,7 +1,8 @@
-"""What the filter expects of recorded telemetry, a report ahead, on `benchmarks/replan.py`'s pipeline.
+"""What the filter expects of recorded telemetry, a report ahead, in `benchmarks/replan.py` and `headline.py`.
 
 Errors are logarithms of expected over measured seconds; `BEFORE` is what the rules that the filter replaced had on the
-same reports. Both recordings are of two cores that up to 60 processes shared.
+same reports. Both of those recordings are of two cores that up to 60 processes shared. `resnet18_5g` is a case of the
+headline, on which nothing was tuned.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.protocol.messages import LinkReport, NodeInfo, NodeState, from_bytes, to_bytes
 from nodes.protocol.reports import WHOLE, read_report
 from nodes.tier.machine.events import PeerStateArrived
+from pipeline.cost import INTERVAL_DEVIATIONS
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, Plan
 from pipeline.profiling.profile import Profile
@@ -30,7 +32,12 @@ from pipeline.protocol_version import PROTOCOL_VERSION
 FOLDER = Path(__file__).parents[4] / "cases" / "telemetry"
 BEFORE = {"replan": (0.523, 0.282), "replan_loaded": (0.888, 0.857)}
 """Mean absolute errors of segments and of whole frames."""
-LEAST_S = 1e-3
+WITHIN = {"replan": (0.75, 0.93), "replan_loaded": (0.75, 0.93), "resnet18_5g": (0.87, 0.93)}
+"""Shares of single frames that may lie in the interval in which nine of ten are expected.
+
+In the first two, load and links change every few frames.
+"""
+LEAST_S, CLOCK_S = 1e-3, 5e-3
 
 Line = dict[str, Any]
 READERS: dict[str, Callable[[Line, bytes], pe.PlannerEvent]] = {
@@ -60,10 +67,13 @@ class Replay:
     segments: list[float] = field(default_factory=list)
     frames: list[float] = field(default_factory=list)
     within: list[bool] = field(default_factory=list)
+    answered_at: float = -math.inf
 
     def take(self, line: Line) -> None:
         inventory = self.machine.inventory
-        if line["kind"] == "plan":
+        if line["kind"] == "result" and line["payload"]["ok"]:
+            self.judge_frame(line)
+        elif line["kind"] == "plan":
             plan = Plan.from_json(line["payload"])
             stream = inventory.streams.get(plan.stream)
             if stream is not None and (stream.plan is None or plan.epoch > stream.plan.epoch):
@@ -88,21 +98,34 @@ class Replay:
             for segment in event.report.segments:
                 if segment.epoch == plan.epoch and segment.compute_seconds > LEAST_S:
                     self.segments.append(math.log(learned.filter.seconds(terms) / segment.compute_seconds))
-            frame, deviation = learned.frame(plan), learned.deviation(plan)
+            frame = learned.frame(plan)
             for leg in event.report.legs:
-                if leg.epoch == plan.epoch and plan.device == node and frame is not None and deviation is not None:
-                    off = math.log(learned.filter.seconds(frame) / leg.seconds[WHOLE])
-                    self.frames.append(off)
-                    self.within.append(abs(off) < 1.645 * deviation)
+                if leg.epoch == plan.epoch and plan.device == node and frame is not None:
+                    self.frames.append(math.log(learned.filter.seconds(frame) / leg.seconds[WHOLE]))
+
+    def judge_frame(self, line: Line) -> None:
+        """See whether a frame that had the pipeline to itself lies in the interval of its plan."""
+        inventory, result = self.machine.inventory, line["payload"]
+        learned, entered_at = inventory.registry.learned, line["at"] - result["seconds"]
+        was_alone, self.answered_at = entered_at >= self.answered_at - CLOCK_S, line["at"]
+        for plan in (stream.plan for stream in inventory.streams.values()):
+            if plan is None or plan.epoch != result["epoch"] or not was_alone:
+                continue
+            frame, deviation = learned.frame(plan), learned.deviation(plan)
+            if frame is not None and deviation is not None:
+                off = math.log(learned.filter.seconds(frame) / result["seconds"])
+                self.within.append(abs(off) < INTERVAL_DEVIATIONS * deviation)
 
 
-@pytest.mark.parametrize("name", BEFORE)
-def test_errors_a_report_ahead_are_less_than_those_of_the_rules_before(name: str) -> None:
+@pytest.mark.parametrize("name", WITHIN)
+def test_errors_a_report_ahead_are_less_than_those_of_the_rules_before_and_intervals_hold(name: str) -> None:
     began = next(lines(name))["at"]
     replay = Replay(PlannerMachine(PlannerSettings(settle_s=1e12, lost_after_s=1e9), started_at=began))
     for line in lines(name):
         replay.take(line)
-    segments_before, frames_before = BEFORE[name]
-    assert statistics.mean(map(abs, replay.segments)) < 0.7 * segments_before
-    assert statistics.mean(map(abs, replay.frames)) < 0.7 * frames_before
-    assert statistics.mean(replay.within) > 0.6
+    if name in BEFORE:
+        segments_before, frames_before = BEFORE[name]
+        assert statistics.mean(map(abs, replay.segments)) < 0.7 * segments_before
+        assert statistics.mean(map(abs, replay.frames)) < 0.7 * frames_before
+    least, most = WITHIN[name]
+    assert least <= statistics.mean(replay.within) <= most

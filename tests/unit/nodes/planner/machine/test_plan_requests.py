@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from nodes.config.plan_request import PlanRequest, as_written
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.machine.static_costs import StaticCosts
 from nodes.planner.machine.stream import FORCED
+from nodes.protocol.messages import Report
 from pipeline.cost import Link
 from pipeline.placement import Tier
 from pipeline.plan import Plan
@@ -44,7 +47,7 @@ def asked(
 
 def configured(plan_request: PlanRequest, static_costs: StaticCosts | None = None) -> Planner:
     planner = Planner()
-    settings = PlannerSettings(min_seconds_between_plans=PATIENCE_S, settle_s=SETTLE_S)
+    settings = PlannerSettings(min_seconds_between_plans=PATIENCE_S, settle_s=SETTLE_S, lost_after_s=1e9)
     planner.machine = PlannerMachine(
         settings, started_at=0.0, plan_requests={CAM: plan_request}, static_costs=static_costs
     )
@@ -177,3 +180,20 @@ def test_given_links_prices_and_memory_are_the_terms_of_a_plan() -> None:
     (plan,) = published(configured(PlanRequest(), small).tick(SETTLE_S))
     assert plan.placement == ON_DEVICE
     assert plan.planner != FORCED
+
+
+def test_watts_that_a_node_measures_count_in_plans_by_energy_once_they_leave_their_band() -> None:
+    planner = configured(PlanRequest(objective="energy"))
+    planner(pe.TelemetryArrived(DEVICE, Report(work_watts=2.0)))
+    (plan,) = published(planner.tick(SETTLE_S))
+    assert D not in plan.placement[1:], "others have measured nothing, and draw nothing"
+    for node in (EDGE, CLOUD):
+        planner(pe.TelemetryArrived(node, Report(work_watts=2000.0)))
+    planner.tick(PATIENCE_S)
+    present = planner.machine.inventory.streams[CAM].plan
+    assert present is not None
+    assert set(present.placement) == {Tier.DEVICE}
+    assert present.predicted.joules == pytest.approx(2.0 * present.predicted.seconds, rel=0.2)
+    before = planner.machine.inventory.static_costs
+    planner(pe.TelemetryArrived(DEVICE, Report(work_watts=2.1)))
+    assert planner.machine.inventory.static_costs is before
