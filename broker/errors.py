@@ -47,7 +47,7 @@ class BrokerRefused(BrokerError):
             0x84: "it must speak MQTT 5 (mosquitto 1.6 or later)",
             0x85: "give the node another id",
             0x86: "correct the user name and password",
-            0x87: "correct the user name and password, or widen the ACL",
+            0x87: "correct the user name and password, or the user's rights (the ACL; a member's role)",
         }
         return remedies.get(self.code, "see the broker's log")
 

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from broker.errors import NotConnected, QueueFull
+from broker.errors import BrokerRefused, NotConnected, QueueFull
 from broker.messages import Payload, nbytes_of
 from broker.mqtt.packets import Buffer
 
@@ -37,7 +37,8 @@ class Bundle:
 class Outgoing:
     """One message to publish. `size` counts the whole packet; `settled` is told whether the broker has it.
 
-    `unread` is called when the broker has it, and nobody has subscribed to its topic: it is lost.
+    `unread` is called when the broker has it, and nobody has subscribed to its topic: it is lost. `refused` is called
+    in place of a line in the log when the broker will never take it.
     One that is not `repeated` is given up with its connection: the broker may have it or not. `mark` is the number that
     it had when it was sent first (`broker.numbering`).
     """
@@ -55,6 +56,7 @@ class Outgoing:
     repeated: bool = True
     settled: Callable[[bool], None] | None = None
     unread: Callable[[], None] | None = None
+    refused: Callable[[BrokerRefused], None] | None = None
     bundle: Bundle | None = None
     mark: str = ""
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
 from typing import Protocol, TypeAlias
 
-from broker.errors import QueueFull, RequestTimeout, SubscribeTimeout
+from broker.errors import BrokerRefused, QueueFull, RequestTimeout, SubscribeTimeout
 from broker.messages import Message
 
 IdOf: TypeAlias = Callable[[bytes], bytes | None]
@@ -29,7 +30,15 @@ class Asker(Protocol):
         """Subscribe on CONTROL."""
 
     def publish(
-        self, topic: str, payload: bytes, *, expiry_s: float, response_topic: str, correlation: bytes, wait_s: float
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        expiry_s: float,
+        response_topic: str,
+        correlation: bytes,
+        wait_s: float,
+        refused: Callable[[BrokerRefused], None],
     ) -> bool:
         """Publish on CONTROL."""
 
@@ -53,7 +62,8 @@ class Requests:
         correlation: bytes | None = None,
         id_of: IdOf = lambda reply: None,
     ) -> bytes:
-        """Publish and wait for the payload of the reply. Raises RequestTimeout.
+        """Publish and wait for the payload of the reply. Raises RequestTimeout, and BrokerRefused without the right to
+        ask.
 
         A reply without correlation data is known by `id_of` it, where `correlation` stands in the payload as well.
         """
@@ -67,7 +77,13 @@ class Requests:
                 self._reply_topics.add(reply_topic)
             left_s = max(0.0, give_up - time.monotonic())
             self._asker.publish(
-                topic, payload, expiry_s=left_s, response_topic=reply_topic, correlation=correlation, wait_s=left_s
+                topic,
+                payload,
+                expiry_s=left_s,
+                response_topic=reply_topic,
+                correlation=correlation,
+                wait_s=left_s,
+                refused=partial(_refused, answer),
             )
             return answer.result(max(0.0, give_up - time.monotonic()))
         except (FutureTimeout, QueueFull, SubscribeTimeout) as error:
@@ -79,3 +95,8 @@ class Requests:
         for correlation, (answer, id_of) in [*self._open.items()]:
             if correlation == (message.correlation or id_of(message.payload)) and not answer.done():
                 answer.set_result(message.payload)
+
+
+def _refused(answer: Future[bytes], error: BrokerRefused) -> None:
+    if not answer.done():
+        answer.set_exception(error)

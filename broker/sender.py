@@ -87,7 +87,11 @@ class Sender:
         if code == NO_SUBSCRIBERS and item.unread is not None:
             item.unread()
         if code >= FAILURE:
-            _log.error("%s", BrokerRefused(f"a message on {item.topic}", code=code, reason=name_of(code)))
+            error = BrokerRefused(f"a message on {item.topic}", code=code, reason=name_of(code))
+            if item.refused is not None and error.lasting:
+                item.refused(error)
+            else:
+                _log.error("%s", error)
 
     def check_size(self, item: Outgoing) -> None:
         """Raise PayloadTooLarge for a packet above the broker's Maximum Packet Size."""

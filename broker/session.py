@@ -16,6 +16,7 @@ from broker.callbacks import Callbacks
 from broker.connection import Connection
 from broker.errors import (
     BrokerError,
+    BrokerRefused,
     NotConnected,
     SessionTaken,
     TopicOverfull,
@@ -277,6 +278,7 @@ class Session:
         repeated: bool = True,
         settled: Callable[[bool], None] | None = None,
         unread: Callable[[], None] | None = None,
+        refused: Callable[[BrokerRefused], None] | None = None,
         bundle: Bundle | None = None,
     ) -> bool:
         """Queue a message; wait up to `wait_s` (None: for ever) while the channel's bytes are at their bound.
@@ -285,7 +287,8 @@ class Session:
         unless `expiry_s` has passed; QoS 0 is dropped and counted. After a lost connection unacknowledged QoS 1
         messages are sent again, so that a receiver may see one twice; not so what is not to be `repeated`. `settled` is
         told, in some thread, whether the broker acknowledged it; False leaves open whether it has it. `unread` is
-        called when the broker says that nobody subscribes to the topic. Returns False, and has queued nothing, when
+        called when the broker says that nobody subscribes to the topic, `refused` when it will never take the message,
+        which is logged otherwise. Returns False, and has queued nothing, when
         the rest of its `bundle` was lost before.
 
         Raises PayloadTooLarge and TopicOverfull before a byte leaves, QueueFull, NotConnected (only when stopped).
@@ -303,7 +306,7 @@ class Session:
             correlation=correlation,
             traceparent=traceparent,
         )
-        item.repeated, item.settled, item.unread, item.bundle = repeated, settled, unread, bundle
+        item.repeated, item.settled, item.unread, item.refused, item.bundle = repeated, settled, unread, refused, bundle
         return self._connection(channel).publish(item, wait_s=wait_s)
 
     def keep(self, topic: str, payload: bytes, *, at_connect: bool = True) -> None:
@@ -335,7 +338,7 @@ class Session:
         """Publish with a response topic and correlation data, and return the payload of the reply.
 
         A reply without correlation data is known by `id_of` it, where `correlation` stands in the payload as well.
-        Raises RequestTimeout. It waits, so it must not be called in a handler.
+        Raises RequestTimeout, BrokerRefused. It waits, so it must not be called in a handler.
         """
         if in_network_thread():
             raise BrokerError(f"request({topic}) waits, and a handler must not; call it in another thread")

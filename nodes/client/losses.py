@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.errors import RequestTimeout
+from broker.errors import BrokerRefused, RequestTimeout
 from broker.session import Session
 from broker.topics import Namespace
 from nodes.client.open_frames import OpenFrames
@@ -99,5 +99,5 @@ class Losses:
                 timeout_s=PING_TIMEOUT_S,
             )
             return ranges.read(Utilisation, answer, error=MessageError, what="an answer of a device")
-        except (RequestTimeout, MessageError):
+        except (RequestTimeout, BrokerRefused, MessageError):
             return None

@@ -34,7 +34,10 @@ def ask(
     reply_topic: str,
     timeout_s: float,
 ) -> dict[str, Any]:
-    """Send a request to a node and return its answer. Raises RequestTimeout, MessageError. Not in a network thread."""
+    """Send a request to a node and return its answer. Not in a network thread.
+
+    Raises RequestTimeout, BrokerRefused without the right to ask, MessageError.
+    """
     request_id = secrets.token_hex(8)
     payload = to_bytes({**request, REPLY_TO: reply_topic, REQUEST_ID: request_id})
     return parse_json(

@@ -15,7 +15,7 @@ from typing import Any
 
 from broker import topics
 from broker.complaints import shortened
-from broker.errors import NotConnected, RequestTimeout, SessionTaken
+from broker.errors import BrokerRefused, NotConnected, RequestTimeout, SessionTaken
 from broker.session import Address, Channel, Limits, Message, Session, Will
 from broker.tls import Tls
 from broker.topics import Namespace
@@ -170,7 +170,7 @@ def _answer_or_end(
 def _answer_of(config: Config, session: Session, names: Namespace, node: NodeId) -> dict[str, Any] | None:
     try:
         return ask(session, names, node, PING, {}, reply_topic=reply_topic(config, session), timeout_s=PING_TIMEOUT_S)
-    except (RequestTimeout, NotConnected):
+    except (RequestTimeout, BrokerRefused, NotConnected):
         return None
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 
 from broker import topics
-from broker.errors import BrokerError, RequestTimeout
+from broker.errors import BrokerError, BrokerRefused, RequestTimeout
 from broker.session import Message
 from broker.topics import Namespace
 from nodes.protocol.asking import ask
@@ -112,7 +112,7 @@ class Ownership:
         session, answers = self._presence.session, self._presence.reply_topic
         try:
             answer = ask(session, self._names, claim.node, PING, {}, reply_topic=answers, timeout_s=PING_TIMEOUT_S)
-        except (RequestTimeout, MessageError):
+        except (RequestTimeout, BrokerRefused, MessageError):
             return False
         return answer.get("session") == claim.session
 

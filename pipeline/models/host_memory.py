@@ -76,6 +76,8 @@ def needed_bytes(source: ModelSource) -> int:
         return shipped()[source.source].memory_bytes if source.source in shipped() else 0
     path = Path(source.source).expanduser()
     try:
+        if source.is_package:
+            return path.stat().st_size
         if not zipfile.is_zipfile(path):  # Keras's older format is the weights and little else
             return path.stat().st_size if path.suffix in {".h5", ".hdf5"} else 0
         with zipfile.ZipFile(path) as archive:

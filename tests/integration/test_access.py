@@ -12,6 +12,7 @@ from queue import SimpleQueue
 import pytest
 
 from broker.acl import STATISTICS, Member, may
+from broker.errors import BrokerRefused
 from broker.session import Channel, Message
 from broker.topics import (
     ALL,
@@ -41,6 +42,7 @@ from nodes.packages import publishing
 from nodes.protocol.border import Border
 from nodes.protocol.messages import to_bytes
 from nodes.protocol.packages import Seal, Version
+from nodes.session.presence import reply_topic
 from nodes.tier.pushed_models import PushedModels
 from pipeline.lite.sketch import Layer, Sketch, save
 from pipeline.plan import NodeId
@@ -102,6 +104,18 @@ def test_what_a_member_may_not_publish_is_refused_by_the_broker(enrolled: Lab, n
             assert settled.acquire(timeout=PATIENCE_S)
     assert taken == {topic: may(members[name], "write", topic, NAMES) for topic in (*TOPICS, *FOREIGN)}
     assert not any(taken[topic] for topic in FOREIGN)
+
+
+@pytest.mark.integration
+def test_a_request_without_the_right_to_it_fails_at_once(enrolled: Lab) -> None:
+    lab, configs, _ = enrolled
+    with lab.session(configs["eve"]).start(PATIENCE_S) as session, pytest.raises(BrokerRefused, match="0x87"):
+        session.request(
+            NAMES.topic(COMMAND, node="planner", verb="place"),
+            b"{}",
+            reply_topic=reply_topic(configs["eve"], session),
+            timeout_s=2 * PATIENCE_S,
+        )
 
 
 @pytest.mark.integration

@@ -32,7 +32,9 @@ def findings(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[
 def test_a_node_that_was_enrolled_finds_its_broker_and_what_that_allows(
     lab: Enrolled, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, found = findings(lab.folder.enrol("edge-1"), capsys)
+    path = lab.folder.enrol("edge-1")
+    lab.server.reload()
+    code, found = findings(path, capsys)
     assert code == 0
     assert "TLSv1.3, MQTT 5" in found["address"]["text"]
     for about in ("configuration", "version", "engine", "memory", "processors", "broker", "packets", "in flight"):

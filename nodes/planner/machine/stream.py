@@ -136,7 +136,8 @@ def stream_named(streams: Mapping[StreamId, PlannedStream], name: StreamId) -> P
     """The stream of this name. Raises PlanError, which names those that are known."""
     stream = streams.get(name)
     if stream is None:
-        raise PlanError(f"unknown stream {name!r}; known: {', '.join(sorted(streams)) or 'none'}")
+        known = ", ".join(sorted(streams)) or "none"
+        raise PlanError(f"unknown stream {name!r}; known: {known}; a stream is known when its device node is ready")
     return stream
 
 

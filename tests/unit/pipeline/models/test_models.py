@@ -126,6 +126,9 @@ def test_a_model_is_too_large_before_it_is_loaded(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(host_memory.TooLarge, match="400 MB"):
         build(ModelSource("file", str(tmp_path / "file.keras")))
     assert host_memory.needed_bytes(ModelSource("none", str(tmp_path / "absent.keras"))) == 0
+    package = tmp_path / "net.trisect"
+    package.write_bytes(bytes(1234))
+    assert host_memory.needed_bytes(ModelSource("net", str(package))) == 1234
 
 
 def test_a_segment_is_too_large_before_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
