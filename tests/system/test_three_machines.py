@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
-from functools import partial
 
 import pytest
 
-from benchmarks.ten_minutes import Steps, run
+from benchmarks.ten_minutes import FIRST_USER, Install, Machine, Steps, run
 from pipeline.lite.sketch import Layer, Sketch, save
 from tests.integration.enrolled import reachable_folder
 from tests.system.wheel_install import PYTHON, by_copy, foreign_python
@@ -35,11 +35,24 @@ def test_three_machines_come_from_wheel_and_enrolment_files_to_a_result() -> Non
     head = (Layer("mean", "mean", ("conv2",)), Layer("head", "dense", ("mean",), 1, 5))
     package = base / "net.trisect"
     save(Sketch("net", (64, 64, 3), (*layers, *head)), package, preprocess="unit")
+    installs: list[Install] = []
+
+    def prepare() -> Install:
+        installs.append(by_copy(base / "wheel", python))
+        return installs[0]
+
     try:
-        result = run(package, base, steps, partial(by_copy, base / "wheel", python))
+        result = run(package, base, steps, prepare)
+        with steps.step("the demo, where nothing but the wheel is"):
+            alone = Machine("alone", FIRST_USER + 3, base / "alone")
+            installs[0](alone, "")
+            shown = alone.run(alone.trisect, "demo", "--frames", "9", "--json", "proof.json").stdout
+            proof = json.loads((alone.home / "proof.json").read_text())
     finally:
         shutil.rmtree(base, ignore_errors=True)
     assert result["ok"] is True
     assert result["model"] == "net"
     assert set(steps.seconds) >= {"the first result", "doctor on every machine"}
+    assert "a small network, drawn for this" in shown
+    assert proof["frames_in"] == proof["results"] == proof["bit_equal"] == 9
     print(f"{sum(steps.seconds.values()):.1f} s", steps.seconds)

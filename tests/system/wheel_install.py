@@ -30,10 +30,19 @@ sys.exit(main())
 
 def foreign_python() -> str | None:
     """An interpreter of this version that any user may run, None where there is none."""
-    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    # by way of a shell: what setpriv executes itself may still lie where only root may go
+    user = (
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "sh",
+        "-c",
+        '"$0" -c "import ctypes, ssl, venv"',
+    )
     for path in (os.path.realpath(sys.executable), *map(str, (f"/usr/bin/{PYTHON}", f"/usr/local/bin/{PYTHON}"))):
         try:
-            done = subprocess.run([*user, path, "-c", "import ctypes, ssl, venv"], capture_output=True, check=False)
+            done = subprocess.run([*user, path], capture_output=True, check=False)
         except OSError:
             continue
         if done.returncode == 0:

@@ -24,24 +24,22 @@ from nodes.protocol.messages import LinkReport
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan
 
+DOUBT = 0.3
+"""Deviation of what was foreseen without having been measured, and of what a single probe says."""
 PRIORS: Mapping[str, Prior] = {
     "factor": Prior(0.0, 0.15),
     "model": Prior(0.0, 0.07),
-    "estimate": Prior(0.0, 0.3),
-    "all": Prior(0.0, 0.3),
-    "estimates": Prior(0.0, 0.4),
-    "input": Prior(0.0, 0.4),
+    **dict.fromkeys(("all", "estimate", "probe"), Prior(0.0, DOUBT)),
+    **dict.fromkeys(("estimates", "input"), Prior(0.0, 0.4)),
     "call": Prior(math.log(3e-4), 1.0),
-    "send": Prior(math.log(5e-4), 1.0),
-    "receive": Prior(math.log(5e-4), 1.0),
+    **dict.fromkeys(("send", "receive"), Prior(math.log(5e-4), 1.0)),
     "frame": Prior(math.log(2e-3), 1.0),
     "gather": Prior(math.log(3e-3), 1.0),
     "wait": Prior(math.log(1e-3), 1.5),
     "own": Prior(0.0, 0.5),
     "waited": Prior(0.0, 1.5),
-    "probe": Prior(0.0, 0.3),  # it rests on one probe, which is off by PROBE_NOISE
 }
-"""Links' parts have what was measured at the start; `own` are a node's overheads, `waited` its frames'."""
+"""Links' parts have what was measured at the start, with DOUBT; `own` are a node's overheads, `waited` its frames'."""
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from nodes.planner.costs.block_seconds import Basis, StageSeconds, TileShare
 from nodes.planner.costs.cost_filter import LEAST_SECONDS, QUIET_S, Part, Prior, Term
 from nodes.planner.costs.drift import drift
-from nodes.planner.costs.equations import PRIORS, Equations, input_factors, overhead
+from nodes.planner.costs.equations import DOUBT, PRIORS, Equations, input_factors, overhead
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.costs.transfers import Leg, legs_of
 from nodes.protocol.messages import (
@@ -26,12 +26,11 @@ from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
 
-LINK_DEVIATION = 0.3
-"""Of what a node measured of its link at its start."""
-NOISE, FRAME_NOISE = 0.04, 0.1
-"""Of any measurement, and of a single frame besides, as shares."""
-RATE_NOISE, FAST_NOISE, PROBE_NOISE = 0.1, 0.5, 0.3
-"""Above FAST_BYTES_PER_S processors make the difference, and a moment's rate says little."""
+NOISE, FRAME_NOISE, FAST_NOISE = 0.04, 0.1, 0.5
+"""Of any measurement, of a single frame or rate besides, and of a fast rate, as shares.
+
+Above FAST_BYTES_PER_S processors make the difference, and a moment's rate says little.
+"""
 CLOCK_S = 1e-3
 """How far two clocks may differ."""
 LEAST_ROUND_TRIP_S = 1e-6
@@ -142,7 +141,7 @@ class NodeCosts(Equations):
             taken = 1 / report.up_bytes_per_s, 1 / report.down_bytes_per_s, report.round_trip_s
             for name, seconds in zip(("up", "down", "round_trip"), taken, strict=True):
                 prior = Prior(math.log(max(seconds, LEAST_ROUND_TRIP_S if name == "round_trip" else seconds)))
-                self.filter.expect(Part(report.node, name), prior._replace(deviation=LINK_DEVIATION), now)
+                self.filter.expect(Part(report.node, name), prior._replace(deviation=DOUBT), now)
 
     def learn_measured(self, node: NodeId, measured: LinkMeasured, now: float) -> None:
         """Take a running node's rates and round trip, if it has measured its link before."""
@@ -151,10 +150,10 @@ class NodeCosts(Equations):
             return
         for name, rate in (("up", measured.up_bytes_per_s), ("down", measured.down_bytes_per_s)):
             if rate:
-                noise = FAST_NOISE if rate >= FAST_BYTES_PER_S else RATE_NOISE
+                noise = FAST_NOISE if rate >= FAST_BYTES_PER_S else FRAME_NOISE
                 self._learn((name, node), [Term(1.0, (Part(node, name),))], 1 / rate, noise, now)
         if measured.round_trip_s:
-            noise = _noise(measured.round_trip_s, 1, 0.0, RATE_NOISE, CLOCK_S)
+            noise = _noise(measured.round_trip_s, 1, 0.0, FRAME_NOISE, CLOCK_S)
             terms = [Term(1.0, (Part(node, "round_trip"),))]
             self._learn(("round_trip", node), terms, measured.round_trip_s, noise, now)
 
@@ -163,9 +162,9 @@ class NodeCosts(Equations):
         factor, probe = Part(node, "factor"), Part(node, "probe")
         if node not in self._probed:
             self._probed.add(node)
-            prior = Prior(math.log(seconds / self.filter.factor(factor)), PRIORS["probe"].deviation)
+            prior = Prior(math.log(seconds / self.filter.factor(factor)), DOUBT)
             self.filter.expect(probe, prior, now)
-        self._learn(("probe", node), [Term(1.0, (probe, factor))], seconds, PROBE_NOISE, now)
+        self._learn(("probe", node), [Term(1.0, (probe, factor))], seconds, DOUBT, now)
 
     def learn_segments(
         self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Iterable[Plan], now: float
@@ -216,7 +215,7 @@ class NodeCosts(Equations):
             if seen is not None and seen.alone_seconds is not None and tile.worker in self.first:
                 back = self.way(Leg("", tile.worker, coordinator, tile.result_nbytes, 0.0))
                 terms = [*self.transfer(coordinator, tile.worker, tile.nbytes, sent), *back]
-                noise = _noise(seen.alone_seconds, seen.frames, 0.0, RATE_NOISE, CLOCK_S)
+                noise = _noise(seen.alone_seconds, seen.frames, 0.0, FRAME_NOISE, CLOCK_S)
                 self._learn(("tile", coordinator, tile.worker), terms, seen.alone_seconds, noise, now)
             sent += tile.nbytes
 
@@ -273,7 +272,7 @@ class NodeCosts(Equations):
 
     def learn_frame_overhead(self, node: NodeId, model: str, seconds: float, now: float) -> None:
         """Take what a device took to read a frame and to answer it."""
-        noise = _noise(max(seconds, CLOCK_S), 1, 0.0, RATE_NOISE, CLOCK_S)
+        noise = _noise(max(seconds, CLOCK_S), 1, 0.0, FRAME_NOISE, CLOCK_S)
         self._learn(("frame", node, model), [overhead(node, "frame", model)], seconds, noise, now)
 
     def _learn(
@@ -304,6 +303,6 @@ def prior_deviation(predicted: Prediction, estimated: Collection[str]) -> float:
         seconds**2 * sum(PRIORS[name].deviation ** 2 for name in names[label in estimated])
         for label, seconds in predicted.stages.items()
     )
-    links = ((link.busy_seconds * LINK_DEVIATION) ** 2 for link in predicted.links.values())
+    links = ((link.busy_seconds * DOUBT) ** 2 for link in predicted.links.values())
     variance = sum(stages) + sum(links)
     return math.sqrt(variance / max(predicted.seconds, CLOCK_S) ** 2 + FRAME_NOISE**2)

@@ -180,7 +180,11 @@ class Inventory:
         plan, load = stream.plan, None
         if plan is not None and self.registry.peers.alive(stream.binding.device):
             load = self.registry.stream_load(stream.binding, plan, self.rates.rate_of(stream.name, self.now))
-        for node in self.registry.loads.take(stream.name, load):
+        device = stream.binding.device
+        shared = self.registry.loads.take(stream.name, load)
+        if self.concerns.of_device(device) == {stream.name}:
+            shared -= {device}  # what a stream takes of a device of its own is no news to anybody
+        for node in shared:
             self.concerns.look_soon(node, self.now, but=stream.name)
 
     def _node_changed(self, node: NodeId) -> None:

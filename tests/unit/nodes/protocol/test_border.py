@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from nodes.protocol import request_ids
 from nodes.protocol.border import Border
 from nodes.protocol.messages import Applied, LifeState, LinkReport, NodeState, Report, StreamApplied, to_bytes
 from nodes.protocol.packages import Holdings
-from nodes.protocol.reports import segment_metric
+from nodes.protocol.reports import PROBE, WORK_WATTS, segment_metric
 from pipeline.plan import NodeId, StreamId
 from pipeline.protocol_version import PROTOCOL_VERSION
 
@@ -119,6 +120,16 @@ def test_a_report_with_one_wrong_number_is_good_for_the_rest() -> None:
     assert isinstance(read, Report)
     assert [segment.epoch for segment in read.segments] == [2]
     assert border.total == 1
+
+
+@pytest.mark.parametrize("absurd", [1e300, 10**400, -1.0, True, "fast", None, [1.0]])
+@pytest.mark.parametrize("key", ["link.up_bytes_per_s", "link.round_trip_s", PROBE, WORK_WATTS])
+def test_an_absurd_number_is_refused_counted_and_changes_nothing(key: str, absurd: object) -> None:
+    border = Border(NAMES)
+    read = border.read(message(topics.TELEMETRY, {key: absurd}))
+    assert isinstance(read, Report)
+    assert replace(read, wrong="") == Report()
+    assert border.total == (0 if absurd is None and key.startswith("link.") else 1)
 
 
 def test_an_answer_goes_below_reply_only_and_the_rest_of_the_message_counts() -> None:

@@ -2,7 +2,7 @@
 
 Errors are logarithms of expected over measured seconds; `BEFORE` is what the rules that the filter replaced had on the
 same reports. Both of those recordings are of two cores that up to 60 processes shared. `resnet18_5g` is a case of the
-headline, on which nothing was tuned.
+headline.
 """
 
 from __future__ import annotations

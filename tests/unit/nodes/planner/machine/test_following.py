@@ -16,7 +16,7 @@ from nodes.planner.machine import events as pe
 from nodes.planner.machine.lifecycle import SAME_NEWS_S
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
 from nodes.planner.machine.utilisation import MOST, STALE_S, Loads, Rates, StreamLoad
-from nodes.protocol.messages import LifeState, LinkReport, NodeInfo, NodeState, Report, SegmentSeconds
+from nodes.protocol.messages import LifeState, LinkMeasured, LinkReport, NodeInfo, NodeState, Report, SegmentSeconds
 from nodes.protocol.reports import LEAST_FRAMES
 from nodes.tier.machine.events import PeerStateArrived, Tick
 from pipeline.partition import exact, hpa
@@ -110,6 +110,18 @@ def test_a_price_that_is_still_the_same_is_not_said_again_within_a_minute() -> N
         assert planner.tick(PATIENCE_S) == []
     planner.tick(SAME_NEWS_S)
     assert len(published(planner.link(CLOUD, bytes_per_s=0.7e6), stays=True)) == 1
+
+
+def test_nothing_is_said_while_nothing_is_done() -> None:
+    planner = planning(DEVICE, EDGE, CLOUD)
+    planner.tick(PATIENCE_S)
+    draw, said = random.Random(0), list[pe.PlannerAction]()
+    for _ in range(105):
+        for node in (DEVICE, EDGE, CLOUD):
+            link = LinkMeasured(draw.uniform(0.9e6, 1.1e6), draw.uniform(0.9e6, 1.1e6), 2e-3)
+            said += planner(pe.TelemetryArrived(node, Report(link=link)))
+        said += planner.tick(1.0)
+    assert said == []
 
 
 def test_news_wait_while_a_node_of_the_plan_may_only_blink() -> None:

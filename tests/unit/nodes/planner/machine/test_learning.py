@@ -228,7 +228,7 @@ def only(slow: NodeId, by: float) -> Callable[[NodeId], float]:
     return lambda node: by if node == slow else 1.0
 
 
-def test_a_node_that_slows_down_loses_its_blocks_and_gets_them_back_after() -> None:
+def test_a_node_that_slows_down_loses_its_blocks_and_gets_them_back_though_no_probe_says_that_it_came_back() -> None:
     pipeline = loaded(edge=0.02, cloud=0.01)
     on = pipeline.rounds(ROUNDS // 2, only(CLOUD, 3.0))
     assert EDGE in on[:10], "it took longer than ten reports to see"
