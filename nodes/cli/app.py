@@ -22,7 +22,7 @@ from nodes.cli import serve_http as http_commands
 from nodes.cli import supervise as supervising
 from nodes.cli import web as web_commands
 from nodes.display.log import open_standard_files
-from nodes.display.text import plain_lines
+from nodes.display.text import plain, plain_lines
 from pipeline.errors import TrisectError
 
 app = typer.Typer(
@@ -45,6 +45,11 @@ def main() -> None:
         app(args=sys.argv[1:])
     except TrisectError as error:
         print(f"error: {plain_lines(str(error))}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {plain(error.filename)}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

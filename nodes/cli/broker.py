@@ -30,11 +30,13 @@ FolderOption = Annotated[
 @app.callback()
 def broker(
     context: typer.Context,
-    port: Annotated[int, typer.Option(help="The port; 0 picks a free one.")] = 1883,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 picks a free one.")] = 1883,
     host: Annotated[
         str, typer.Option(help="The address to listen on; any but loopback needs passwords.")
     ] = "127.0.0.1",
-    websockets_port: Annotated[int | None, typer.Option(help="A second listener, for browsers.")] = None,
+    websockets_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="A second listener, for browsers.")
+    ] = None,
     max_packet_bytes: Annotated[int, typer.Option(help="The largest message; above transport.chunk_bytes.")] = 16 << 20,
     persistence_dir: Annotated[Path | None, typer.Option(help="Keep queued and retained messages here.")] = None,
     password_file: Annotated[Path | None, typer.Option(help="Made with mosquitto_passwd.")] = None,

@@ -21,7 +21,7 @@ from broker.acl import Member, Role
 from broker.topics import Namespace, valid_id
 from nodes.config import enrolment
 from nodes.config.bounded_yaml import read_yaml
-from nodes.config.loader import load_config
+from nodes.config.loader import load_config, parse_config
 from nodes.config.sections import Config
 from nodes.enrolment import broker_files
 from nodes.enrolment.authority import BROKER_DAYS, MEMBER_DAYS, Authority, new_authority, read_authority
@@ -79,9 +79,10 @@ class PipelineFolder:
 
         With `cloud_hosts`, for a second one there as well, which nodes of the cloud go to.
         """
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"{path} is there and not empty; give another folder, or use what is in it")
         folder = cls(path)
+        parse_config(configuration, folder.configuration)  # before anything is there that a second try would meet
         path.mkdir(parents=True, exist_ok=True)
         for private in (folder._authority, folder.enrolments):
             private.mkdir(mode=0o700)

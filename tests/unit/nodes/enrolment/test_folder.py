@@ -237,3 +237,16 @@ def test_an_alternative_is_a_host_or_host_and_port(text: str, expected: tuple[st
 def test_an_enrolment_that_would_take_for_ever_is_refused_at_once(text: str) -> None:
     with pytest.raises(ConfigError, match="no enrolment of this version"):
         enrolment.parse(f"{enrolment.MARK}\n{text}", Path("x"))
+
+
+def test_a_configuration_that_is_wrong_leaves_no_folder(tmp_path: Path) -> None:
+    text = starting.configuration("lab", "mobilenet_v2", "seed:0", NODES | {"edge": ["device-1"]})
+    with pytest.raises(ConfigError, match="keep one"):
+        PipelineFolder.create(tmp_path / "lab", text, ["site"], port=8883)
+    assert not (tmp_path / "lab").exists()
+
+
+def test_a_file_is_no_folder_to_create(tmp_path: Path) -> None:
+    (tmp_path / "lab").write_text("")
+    with pytest.raises(ConfigError, match="give another folder"):
+        PipelineFolder.create(tmp_path / "lab", "", ["site"], port=8883)
