@@ -11,7 +11,7 @@ need not send it again (`serving`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -128,7 +128,7 @@ class Fetcher:
             known = self._holders.setdefault(holder, _Holder(frozenset()))
             known.pieces = frozenset(pieces)
         elif self._holders.pop(holder, None) is not None:
-            self._asked = {piece: asked for piece, asked in self._asked.items() if asked.holder != holder}
+            self._forget_asked(lambda asked: asked.holder == holder)
         return self._ask(now)
 
     def listens(self, pieces: Iterable[int], now: float) -> None:
@@ -147,7 +147,6 @@ class Fetcher:
     def refused(self, piece: int, sender: str, now: float) -> list[Action]:
         """What came as this piece was another: ask somebody else."""
         self._asked.pop(piece, None)
-        self._listening_since.pop(piece, None)
         self._shun(sender, now)
         return self._ask(now)
 
@@ -159,11 +158,10 @@ class Fetcher:
 
     def tick(self, now: float) -> list[Action]:
         """See what does not come."""
-        overdue = {piece: asked for piece, asked in self._asked.items() if now - asked.at >= self._patience_s}
-        for piece in overdue:  # whoever says that it has just been sent is no longer believed
-            del self._asked[piece]
-            self._listening_since.pop(piece, None)
-        for holder in {asked.holder for asked in overdue.values()}:
+        overdue = {asked.holder for asked in self._asked.values() if now - asked.at >= self._patience_s}
+        if overdue:
+            self._forget_asked(lambda asked: now - asked.at >= self._patience_s)
+        for holder in overdue:
             self._shun(holder, now)
         return self._ask(now)
 
@@ -186,6 +184,9 @@ class Fetcher:
     def _window(self) -> int:
         ahead = int((self._rate or 0.0) * AHEAD_S / self._piece_bytes)
         return max(LEAST_ASKED, min(MOST_ASKED, ahead))
+
+    def _forget_asked(self, is_over: Callable[[_Asked], bool]) -> None:
+        self._asked = {piece: asked for piece, asked in self._asked.items() if not is_over(asked)}
 
     def _shun(self, holder: str, now: float) -> None:
         known = self._holders.get(holder)

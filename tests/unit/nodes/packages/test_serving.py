@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nodes.packages.serving import GATHER_S, HEARD_S, Item, Queue
+from nodes.packages.serving import GATHER_S, HEARD_S, REMEMBERED_S, Item, Queue
 
 
 def sent(queue: Queue, now: float) -> list[Item]:
@@ -46,26 +46,45 @@ def test_who_listened_when_a_piece_left_does_not_have_it_sent_again() -> None:
     assert sent(queue, 9.0) == [("p", 3)]
 
 
-def test_who_came_too_late_gets_it_with_others_who_did_even_while_it_is_on_its_way() -> None:
+def test_who_came_too_late_gets_it_with_others_who_did() -> None:
     queue = Queue()
     queue.ask("p", [1, 2], 0.0)
-    assert queue.take(1.0) == ("p", 1)
+    assert sent(queue, 1.0) == [("p", 1), ("p", 2)]
     queue.ask("p", [1], 1.2, listening_s=0.1)
-    queue.ask("p", [1], 1.3, listening_s=0.0)
-    queue.left("p", 1, 1.4)
-    assert sent(queue, 1.4) == [("p", 2)]
+    queue.ask("p", [1, 3], 1.3)
+    assert sent(queue, 1.3) == [("p", 3)]
     assert sent(queue, 1.2 + GATHER_S) == [("p", 1)]
     assert len(queue) == 0
+
+
+def test_what_the_broker_has_not_confirmed_reaches_all_who_ask_meanwhile() -> None:
+    queue = Queue()
+    queue.ask("p", [1], 0.0)
+    assert queue.take(1.0) == ("p", 1)
+    queue.ask("p", [1], 20.0)
+    assert len(queue) == 0
+    queue.left("p", 1, 21.0)
+    queue.ask("p", [1], 21.5)  # it has not, after all
+    assert sent(queue, 22.0) == [("p", 1)]
 
 
 def test_what_a_listener_has_waited_for_too_long_is_sent_again() -> None:
     queue = Queue()
     queue.ask("p", [1], 0.0)
     assert sent(queue, 1.0) == [("p", 1)]
-    queue.ask("p", [2], 1.0 + HEARD_S)
-    assert sent(queue, 2.0 + HEARD_S) == [("p", 2)]
-    queue.ask("p", [1], 3.0 + HEARD_S, listening_s=100.0)
+    queue.ask("p", [1], 0.9 + HEARD_S, listening_s=100.0)
+    assert len(queue) == 0
+    queue.ask("p", [1], 1.0 + HEARD_S, listening_s=100.0)
     assert sent(queue, 4.0 + HEARD_S) == [("p", 1)]
+
+
+def test_what_was_sent_long_ago_is_forgotten() -> None:
+    queue = Queue()
+    for number in range(100):
+        now = number * REMEMBERED_S / 10
+        queue.ask("p", [number], now)
+        assert sent(queue, now + GATHER_S) == [("p", number)]
+    assert len(queue._gone) <= 10
 
 
 def test_what_was_not_delivered_is_sent_again_to_whoever_asks() -> None:
