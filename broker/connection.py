@@ -272,7 +272,7 @@ class Connection:
         """The connection is gone."""
         if not self._connected and reason != BROKEN:
             self._network.ended(reason)
-        if is_taken_over:
+        if is_taken_over and self._policy.gives_way:
             self._give_way(reason)
         self._mark_lost(reason)
 

@@ -41,6 +41,7 @@ class Policy:
         any_size: the broker may send packets of any size; of what is above its topic's limit, handlers get all but the
             payload, to answer it.
         manual_ack: messages are acknowledged by whoever finishes them.
+        gives_way: leave the place to whoever connects with the same id; else take it back.
         receive_maximum: messages that the broker may send without an acknowledgement; given where the session outlives
             its connections, and what is sent again has to be recognised.
 
@@ -53,6 +54,7 @@ class Policy:
     for_tensors: bool = False
     any_size: bool = False
     manual_ack: bool = False
+    gives_way: bool = True
     receive_maximum: int | None = None
 
 

@@ -9,42 +9,14 @@ from __future__ import annotations
 
 import threading
 import zlib
-from array import array
+from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
-from typing import Final
 
 from broker.messages import Delivery
 
-REMEMBERED: Final = 4096
-"""Finished messages. Receive Maximum should bound what is under way, but mosquitto 2.0 resumes with more. With
-many more, a new photo would be taken for an equal one that came under its packet id long before.
-"""
-
-
-class _Owed:
-    """The messages that were finished last, by packet id.
-
-    In arrays: an object for each would lie among what comes and goes, and hold many times its memory.
-    """
-
-    def __init__(self) -> None:
-        self._fingerprints, self._numbers = array("Q", bytes(8 << 16)), array("Q", bytes(8 << 16))
-        self._count = 0
-
-    def add(self, packet_id: int, fingerprint: int) -> None:
-        """One is finished."""
-        self._count += 1
-        self._fingerprints[packet_id], self._numbers[packet_id] = fingerprint, self._count
-
-    def holds(self, packet_id: int, fingerprint: int) -> bool:
-        """True when it is among the last."""
-        number = self._numbers[packet_id]
-        return 0 < number > self._count - REMEMBERED and self._fingerprints[packet_id] == fingerprint
-
-    def discard(self, packet_id: int) -> None:
-        """Another message has come under this packet id."""
-        self._numbers[packet_id] = 0
+REMEMBERED = 4096
+"""Finished messages. Receive Maximum should bound what is under way, but mosquitto 2.0 resumes with more than that."""
 
 
 class Arrival(Enum):
@@ -62,7 +34,7 @@ class Redelivery:
         self._send_ack = send_ack
         self._generation = 0
         self._open: dict[int, Delivery] = {}
-        self._owed = _Owed()
+        self._owed: OrderedDict[int, Delivery] = OrderedDict()
         self._connected = False
         self._lock = threading.Lock()
 
@@ -78,7 +50,7 @@ class Redelivery:
             if not resumed:
                 self._generation += 1
                 self._open.clear()
-                self._owed = _Owed()
+                self._owed.clear()
 
     def lost(self) -> None:
         """The connection is gone; what is finished from now on is acknowledged when it comes again."""
@@ -91,14 +63,12 @@ class Redelivery:
         # try was lost on the way: the contents distinguish them
         fingerprint = zlib.crc32(payload, zlib.crc32(topic.encode()))
         with self._lock:
-            delivery = Delivery(mid, self._generation, fingerprint, is_repeat=duplicate)
-            if duplicate and self._owed.holds(mid, fingerprint):
-                return Arrival.ACK_AGAIN, delivery
-            known = self._open.get(mid)
-            if duplicate and known is not None and known.fingerprint == fingerprint:
-                return Arrival.ALREADY_OPEN, known
-            self._owed.discard(mid)
-            self._open[mid] = delivery
+            for known, arrival in ((self._owed, Arrival.ACK_AGAIN), (self._open, Arrival.ALREADY_OPEN)):
+                delivery = known.get(mid)
+                if duplicate and delivery is not None and delivery.fingerprint == fingerprint:
+                    return arrival, delivery
+            self._owed.pop(mid, None)
+            delivery = self._open[mid] = Delivery(mid, self._generation, fingerprint, is_repeat=duplicate)
             return Arrival.HAND_OVER, delivery
 
     def finished(self, delivery: Delivery) -> None:
@@ -108,7 +78,9 @@ class Redelivery:
                 return  # of a session that the broker has forgotten, or acknowledged before
             del self._open[delivery.packet_id]
             # even a PUBACK that was handed to the socket may not arrive
-            self._owed.add(delivery.packet_id, delivery.fingerprint)
+            self._owed[delivery.packet_id] = delivery
+            while len(self._owed) > REMEMBERED:
+                self._owed.popitem(last=False)
             connected = self._connected
         if connected:
             self._send_ack(delivery.packet_id)

@@ -49,7 +49,7 @@ class _Way:
             client_id=owner.name,
             thread_name=f"{owner.name}.to.{peer}",
             channel=Channel.BULK,
-            policy=Policy(queue_bytes=limits.bulk_queue_bytes, expiry_s=0, for_tensors=True),
+            policy=Policy(queue_bytes=limits.bulk_queue_bytes, expiry_s=0, for_tensors=True, gives_way=False),
             limits=limits,
             listener=self,
         )
@@ -77,7 +77,7 @@ class _Way:
         """Nobody subscribes over it."""
 
     def taken(self, channel: Channel) -> None:
-        """Another process of this node has come; the broker says so, too."""
+        """Never: this node's own processes are told by the broker, and whoever else has taken the place loses it."""
 
     def end(self) -> None:
         """Send what is left through the broker, and close it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Annotated, Any
@@ -34,13 +35,33 @@ app = typer.Typer(
 
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 """Imports make few cycles: with Python's 700 the collector takes an eighth of the start."""
+_START_S = 10.0
+"""After this many seconds a process that still runs has started."""
+
+
+def _collect_seldom_at_first() -> None:
+    """Go on with Python's thresholds later, past what the start has made.
+
+    paho leaves a cycle for each message: with rare collections, or with all that is imported counted in, a process that
+    runs for long grows by megabytes of them.
+    """
+    usual = gc.get_threshold()
+
+    def started() -> None:
+        gc.freeze()
+        gc.set_threshold(*usual)
+
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    timer = threading.Timer(_START_S, started)
+    timer.daemon = True
+    timer.start()
 
 
 def main() -> None:
     """The entry point: errors that a user can fix are shown without a traceback, with exit code 1."""
     open_standard_files()
     signal.signal(signal.SIGTERM, _leave)
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    _collect_seldom_at_first()
     try:
         app(args=sys.argv[1:])
     except TrisectError as error:

@@ -212,12 +212,12 @@ class Downloader:
         for action in actions:
             match action:
                 case Subscribe():
-                    self._subscribe(digest, action.pieces)
+                    self._subscribe(digest, action.pieces, download.fetcher)
                 case Unsubscribe():
                     filters = [self._piece_filter(digest, piece) for piece in action.pieces]
                     self.session.unsubscribe(filters, channel=Channel.BULK)
                 case Ask():
-                    self._request(action.holder, Fetch(digest, spans_of(action.pieces)))
+                    self._request(action.holder, Fetch(digest, spans_of(action.pieces), action.listening_s))
                 case Complete():
                     waiting = download.waiting.pop(action.key, None)
                     self.availability.announce(time.monotonic(), at_once=True)
@@ -227,12 +227,15 @@ class Downloader:
                 case _:
                     assert_never(action)
 
-    def _subscribe(self, digest: str, pieces: tuple[int, ...]) -> None:
+    def _subscribe(self, digest: str, pieces: tuple[int, ...], fetcher: Fetcher) -> None:
         handler = partial(self._hand_over_piece, digest)
         for start in range(0, len(pieces), SUBSCRIBED_AT_ONCE):
-            filters = [self._piece_filter(digest, piece) for piece in pieces[start : start + SUBSCRIBED_AT_ONCE]]
+            some = pieces[start : start + SUBSCRIBED_AT_ONCE]
+            filters = [self._piece_filter(digest, piece) for piece in some]
             try:
                 self.session.subscribe(filters, handler, channel=Channel.BULK)
+                if self.session.is_up:  # else nobody has confirmed it
+                    fetcher.listens(some, time.monotonic())
             except BrokerError as error:  # it is remembered, and subscribed at the next connect
                 self.failures.add("subscribe", f"{self.me}: {error}")
 

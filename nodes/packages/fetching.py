@@ -3,14 +3,16 @@
 A node subscribes to all pieces that it wants and asks for a few at a time. Whoever has them publishes each once, and
 the broker hands it to all that have subscribed: so nodes that want the same pieces at the same time share the sender's
 line. To that end no two of them ask for the same pieces: who finds that the next one has come already, since somebody
-else had asked for it, goes on within the longest run that is still missing, each node at another place.
+else had asked for it, goes on within the longest run that is still missing, each node at another place. Since requests
+cross with what is on its way, each says for how long the asker has been listening: who has sent a piece since then
+need not send it again (`serving`).
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 LEAST_ASKED: Final = 2
@@ -39,10 +41,11 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Ask a holder to publish these pieces."""
+    """Ask a holder to publish these pieces. All that were published in the last `listening_s` seconds come anyway."""
 
     holder: str
     pieces: tuple[int, ...]
+    listening_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class Fetcher:
         self._wanted: dict[Hashable, frozenset[int]] = {}
         self._missing: set[int] = set()
         self._subscribed: set[int] = set()
+        self._listening_since: dict[int, float] = {}
         self._asked: dict[int, _Asked] = {}
         self._holders: dict[str, _Holder] = {}
         self._next = -1
@@ -127,6 +131,10 @@ class Fetcher:
             self._forget_asked(lambda asked: asked.holder == holder)
         return self._ask(now)
 
+    def listens(self, pieces: Iterable[int], now: float) -> None:
+        """The broker has confirmed the subscription of these: whoever publishes them from now on is heard."""
+        self._listening_since |= dict.fromkeys(self._subscribed.intersection(pieces), now)
+
     def arrived(self, piece: int, sender: str, now: float, *, rate: float | None = None) -> list[Action]:
         """A piece has come and is the right one; `rate` is what the line is seen to carry, in bytes per second."""
         self._rate = rate or self._rate
@@ -145,6 +153,7 @@ class Fetcher:
     def reconnected(self, now: float) -> list[Action]:
         """The line was broken: what was on its way is lost."""
         self._asked.clear()
+        self._listening_since.clear()
         return self._ask(now)
 
     def tick(self, now: float) -> list[Action]:
@@ -161,6 +170,7 @@ class Fetcher:
         wanted = set().union(*self._wanted.values())
         assert self._missing == wanted - self._held
         assert self._subscribed == self._missing
+        assert self._listening_since.keys() <= self._subscribed
         assert self._asked.keys() <= self._missing
         assert len(self._asked) <= MOST_ASKED
 
@@ -197,6 +207,7 @@ class Fetcher:
         if less := tuple(sorted(self._subscribed - self._missing)):
             actions.append(Unsubscribe(less))
         self._subscribed = set(self._missing)
+        self._listening_since = {p: since for p, since in self._listening_since.items() if p in self._missing}
         return [*actions, *self._ask(now), *map(Complete, done)]
 
     def _ask(self, now: float) -> list[Action]:
@@ -206,7 +217,11 @@ class Fetcher:
             self._asked[piece] = _Asked(holder, now)
             asked.setdefault(holder, []).append(piece)
             self._next = piece + 1
-        return [Ask(holder, tuple(pieces)) for holder, pieces in asked.items()]
+        return [Ask(holder, tuple(pieces), self._listening_s(pieces, now)) for holder, pieces in asked.items()]
+
+    def _listening_s(self, pieces: Iterable[int], now: float) -> float:
+        """Seconds for which all of these have been listened to."""
+        return max(0.0, now - max(self._listening_since.get(piece, now) for piece in pieces))
 
     def _choose(self, now: float) -> tuple[str, int] | None:
         """The next piece, and from whom; None when there is nothing to ask for, or nobody to ask."""
@@ -235,40 +250,3 @@ def _within_longest(free: list[int], share: float) -> int:
 def _runs(free: list[int]) -> Iterator[list[int]]:
     for _, run in itertools.groupby(enumerate(free), key=lambda pair: pair[1] - pair[0]):
         yield [piece for _, piece in run]
-
-
-@dataclass(slots=True)
-class Queue:
-    """Pieces that others have asked for, each once however many did, the oldest first; at most `limit` wait."""
-
-    limit: int = 4_096
-    dropped_total: int = 0
-    _waiting: dict[tuple[str, int], None] = field(default_factory=dict)
-    _leaving: set[tuple[str, int]] = field(default_factory=set)
-
-    def ask(self, package: str, pieces: Iterable[int]) -> None:
-        """Queue those that do not wait already, nor are on their way to the broker."""
-        for piece in pieces:
-            item = package, piece
-            if item in self._waiting or item in self._leaving:
-                continue
-            if len(self._waiting) >= self.limit:
-                self.dropped_total += 1
-                continue
-            self._waiting[item] = None
-
-    def take(self) -> tuple[str, int] | None:
-        """The next one, which is on its way until it `left`; None when nothing waits."""
-        if not self._waiting:
-            return None
-        item = next(iter(self._waiting))
-        del self._waiting[item]
-        self._leaving.add(item)
-        return item
-
-    def left(self, package: str, piece: int) -> None:
-        """The broker has it, or it is given up."""
-        self._leaving.discard((package, piece))
-
-    def __len__(self) -> int:
-        return len(self._waiting)

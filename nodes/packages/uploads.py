@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -11,7 +12,7 @@ from broker import topics
 from broker.complaints import Complaints
 from broker.session import Channel, Session
 from broker.topics import Namespace
-from nodes.packages.fetching import Queue
+from nodes.packages.serving import Queue
 from nodes.packages.store import PackageStore
 from nodes.protocol.border import Border
 from nodes.protocol.packages import Fetch
@@ -69,7 +70,7 @@ class Uploader:
             self._border.refuse(topic, f"pieces: below {len(source.manifest.pieces)}, not {max(foreign)}")
             return
         with self._may_send:
-            self._queue.ask(fetch.package, sorted(wanted & source.held))
+            self._queue.ask(fetch.package, sorted(wanted & source.held), time.monotonic(), fetch.listening_s)
             self._may_send.notify_all()
 
     # In the uploader's thread.
@@ -77,17 +78,24 @@ class Uploader:
     def _run(self) -> None:
         while True:
             with self._may_send:
-                self._may_send.wait_for(lambda: self._stopped or (len(self._queue) and self._sending < ON_THEIR_WAY))
-                if self._stopped:
+                item = self._next()
+                if item is None:
                     return
-                item = self._queue.take()
-                assert item is not None
                 self._sending += 1
             try:
                 self._publish(*item)
             except Exception as error:
                 self._left(*item, False)
                 self._failures.add(type(error).__name__, f"{self._me}: a piece was not sent: {error}")
+
+    def _next(self) -> tuple[str, int] | None:
+        """Wait for a piece that may leave; None when this ends."""
+        while not self._stopped:
+            now, is_full = time.monotonic(), self._sending >= ON_THEIR_WAY
+            if not is_full and (item := self._queue.take(now)) is not None:
+                return item
+            self._may_send.wait(None if is_full else self._queue.ready_in_s(now))
+        return None
 
     def _publish(self, package: str, piece: int) -> None:
         data = self._store.read(package, piece)
@@ -109,5 +117,5 @@ class Uploader:
     def _left(self, package: str, piece: int, delivered: bool) -> None:
         with self._may_send:
             self._sending -= 1
-            self._queue.left(package, piece)
+            self._queue.left(package, piece, time.monotonic(), delivered=delivered)
             self._may_send.notify_all()

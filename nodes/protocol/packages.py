@@ -17,7 +17,7 @@ from pipeline import ranges
 from pipeline.errors import MessageError
 from pipeline.pieces.manifest import PackageManifest, Spans, read_manifest
 from pipeline.protocol_version import PROTOCOL_VERSION, require_protocol
-from pipeline.ranges import Count, Name, Timestamp, Word
+from pipeline.ranges import Count, Name, Seconds, Timestamp, Word
 
 PUSHED: Final = "pushed"
 """The `source` of a model whose packages come from the broker."""
@@ -86,10 +86,14 @@ class Holdings:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """A request to publish pieces of a package, as half-open spans of at most `MOST_ASKED` altogether."""
+    """A request to publish pieces of a package, as half-open spans of at most `MOST_ASKED` altogether.
+
+    What was published in the last `listening_s` seconds has reached the asker, or will.
+    """
 
     package: PackageDigest
     pieces: Spans
+    listening_s: Seconds = 0.0
 
 
 def versioned(model: str, package: str) -> str:

@@ -244,6 +244,9 @@ def test_hostile_bytes_end_their_own_connection_only(port: tuple[Member, Member,
         assert say(sock, cloud, username=edge.presence.token)[3] == 0
         sock.sendall(message(TOPIC, bytes(64), packet_id=1)[:-1] + b"\xff" * 64)
         assert is_closed(sock)
+    edge.send(b"amid")  # over a way that may just have been taken: through the broker then
+    while cloud.received.next().payload != b"amid":
+        pass
     silent = [connected(number) for _ in range(listener.MOST_STRANGERS + 4)]
     assert all(is_closed(sock) for sock in silent[:4])
     eventually(edge.stands)

@@ -214,14 +214,18 @@ class EpochTable:
                 assert (held.phase is Phase.PREPARING) == any(job is held for job in stream.jobs)
 
     def let_go(self, device: NodeId, stream_id: StreamId, applied: StreamApplied) -> list[Action]:
-        """Drop what the stream's device neither runs nor still drains, once it has seen a newer plan than that."""
+        """Drop what the stream's device neither runs nor still drains, once both have seen a newer plan than that.
+
+        The newest plan that came here is kept, whatever is said in the device's name: it would not come again.
+        """
         stream = self._streams.get(stream_id)
         if stream is None:
             return []
+        newer = min(applied.seen, stream.seen)
         gone = [
             epoch
             for epoch, held in stream.epochs.items()
-            if held.plan.device == device and epoch < applied.seen and epoch not in applied.holds
+            if held.plan.device == device and epoch < newer and epoch not in applied.holds
         ]
         for epoch in gone:
             del stream.epochs[epoch]

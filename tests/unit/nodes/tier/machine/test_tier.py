@@ -287,6 +287,12 @@ def test_a_plan_that_the_device_has_not_seen_yet_is_held() -> None:
     assert machine.handle(applied(DEVICE, seen=0), 0.0) == []
 
 
+def test_the_newest_plan_is_kept_whatever_is_said_in_the_devices_name() -> None:
+    machine = edge_with(1)
+    assert machine.handle(applied(DEVICE, seen=9), 0.0) == []
+    assert machine.epochs.applied() == {CAM: StreamApplied(1, (1,))}
+
+
 def test_only_the_streams_device_lets_an_epoch_go() -> None:
     machine = edge_with(1, 2)
     assert machine.handle(applied(CLOUD, seen=9), 0.0) == []
@@ -295,7 +301,10 @@ def test_only_the_streams_device_lets_an_epoch_go() -> None:
 def test_an_epoch_let_go_while_it_is_prepared_is_released_again_when_that_ends() -> None:
     machine = TierMachine(EDGE, {"chain": GRAPH})
     machine.handle(ev.PlanArrived(plan(1)), 0.0)
-    assert all_of(do.Release, machine.handle(applied(DEVICE, seen=2, holds=(2,)), 0.0)) == [do.Release(CAM, 1)]
+    machine.handle(state(DEVICE), 0.0)
+    machine.handle(applied(DEVICE, seen=2, holds=(2,)), 0.0)
+    elsewhere = ev.PlanArrived(plan(2, edge=EDGE_2))
+    assert all_of(do.Release, machine.handle(elsewhere, 0.0)) == [do.Release(CAM, 1)]
     assert machine.epochs.applied()[CAM].preparing == (1,)  # it is still at it
     gone = do.AnnounceApplied({CAM: StreamApplied(machine.epochs.applied()[CAM].seen)})
     assert machine.handle(ev.Prepared(CAM, 1), 0.0) == [do.Release(CAM, 1), gone]

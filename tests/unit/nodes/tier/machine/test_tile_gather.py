@@ -279,7 +279,9 @@ def test_an_epoch_that_is_let_go_takes_its_frames_along() -> None:
     machine = coordinator(ONE, TWO)
     begin(machine)
     gone = ev.PeerAppliedArrived(Applied(DEVICE, "one", {CAM: StreamApplied(2, (), {}, 2, (2,))}))
+    machine.handle(ev.PeerStateArrived(NodeState(DEVICE, "device", LifeState.READY, "one", 1)), 0.0)
     machine.handle(gone, 0.0)
+    machine.handle(ev.PlanArrived(tiled_plan(ONE, epoch=2)), 0.0)
     assert len(machine.tile_gathers) == 0
 
 
