@@ -74,13 +74,14 @@ class Recorder:
         """Record into a new file."""
         header = Header(self._config.pipeline, self._configuration, time.time(), version("trisect"))
         try:
-            with guest_session(self._config, "record") as session, RecordingWriter(path, header) as writer:
+            with guest_session(self._config, "record") as session:
                 session.start(CONNECT_WAIT_S)
-                for kind in self._kinds:
-                    channel = Channel.BULK if kind in FRAME_KINDS else Channel.CONTROL
-                    session.subscribe([self._names.filter(kind)], self._inbox.put, qos=kind.qos, channel=channel)
-                self.is_listening = True
-                return self._write(writer, seconds, most_bytes)
+                with RecordingWriter(path, header) as writer:  # not sooner: it empties a file of before
+                    for kind in self._kinds:
+                        channel = Channel.BULK if kind in FRAME_KINDS else Channel.CONTROL
+                        session.subscribe([self._names.filter(kind)], self._inbox.put, qos=kind.qos, channel=channel)
+                    self.is_listening = True
+                    return self._write(writer, seconds, most_bytes)
         except OSError as error:
             raise ConfigError(
                 f"{path}: {error.strerror}; what was written before can be replayed", file=path
