@@ -96,7 +96,7 @@ def replay(
     websockets_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="A second port of the broker, for a page in a browser.")
     ] = None,
-    directory: Annotated[Path | None, typer.Option(help="The file for the configuration to watch it with.")] = None,
+    directory: Annotated[Path | None, typer.Option(help="The folder for the configuration to watch it with.")] = None,
     hold: Annotated[bool, typer.Option(help="Keep the broker running after the last message, until Ctrl-C.")] = True,
 ) -> None:
     """Play a recording on a broker of its own, for `trisect watch`, `trisect web` or a planner."""
@@ -161,7 +161,9 @@ def place(
 def objective(
     objective: Annotated[
         str | None,
-        typer.Argument(help="latency, throughput, backbone, price, or weights such as latency=1,backbone=0.05."),
+        typer.Argument(
+            help="latency, throughput, backbone, price, energy, or weights such as latency=1,backbone=0.05."
+        ),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     stream: StreamOption = None,

@@ -16,6 +16,7 @@ from nodes.cli.options import DEFAULT_CONFIG, ConfigOption
 from nodes.display.log import NonBlockingLog
 from nodes.display.text import LogFormatter, plain
 from pipeline import folders
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from nodes.config.sections import Config
@@ -163,7 +164,13 @@ def _interrupt(number: int, frame: FrameType | None) -> Any:
     raise KeyboardInterrupt
 
 
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
 def _log_to_stderr(name: str) -> None:
     handler = NonBlockingLog()
     handler.setFormatter(LogFormatter(f"%(asctime)s {name} %(levelname)s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=os.environ.get("TRISECT_LOG", "INFO").upper(), handlers=[handler])
+    level = os.environ.get("TRISECT_LOG", "INFO").upper()
+    if level not in _LEVELS:
+        raise ConfigError(f"TRISECT_LOG: {level!r:.80} is no level; give one of {', '.join(_LEVELS).lower()}")
+    logging.basicConfig(level=level, handlers=[handler])

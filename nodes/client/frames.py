@@ -11,6 +11,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from broker import topics
 from pipeline.errors import ConfigError, FrameError
 
 Pixels: TypeAlias = npt.NDArray[Any]
@@ -23,15 +24,13 @@ _NUMBERS = frozenset("biuf")
 def frame_bytes(frame: Frame) -> bytes:
     """The bytes to publish: encoded ones as they are, an array as NPY, a mapping as a msgpack map of arrays.
 
-    Raises ConfigError for a file that cannot be read, FrameError for arrays of other than numbers.
+    Raises ConfigError for a file that cannot be read, FrameError for one that is too large and for arrays of other than
+    numbers.
     """
     if isinstance(frame, bytes | bytearray | memoryview):
         return bytes(frame)
     if isinstance(frame, Path):
-        try:
-            return frame.read_bytes()
-        except OSError as error:
-            raise ConfigError(f"{frame}: {error.strerror}") from error
+        return _content(frame)
     if isinstance(frame, Mapping):
         packed: bytes = msgpack.packb({name: _fields(name, array) for name, array in frame.items()})
         return packed
@@ -39,6 +38,19 @@ def frame_bytes(frame: Frame) -> bytes:
     file = io.BytesIO()
     np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
     return file.getvalue()
+
+
+def _content(path: Path) -> bytes:
+    """A file's bytes; a pipe's as well, and no more than a frame may have of what never ends."""
+    most = topics.FRAME.max_bytes
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    if len(content) > most:
+        raise FrameError(f"{path}: more than {most:,} bytes, the most that a frame may have; send a smaller one")
+    return content
 
 
 def _fields(name: str, array: Pixels) -> dict[str, Any]:

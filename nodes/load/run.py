@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from nodes.client.client import Client
+from nodes.client.frames import frame_bytes
 from nodes.config.sections import Config
 from nodes.load import report as reports
 from nodes.load.generator import Level, LoadTest, Patience
@@ -26,15 +27,15 @@ MOST_BYTES = 1 << 30
 
 
 def frames_of(files: Sequence[Path]) -> list[bytes]:
-    """The frames to send again and again. Raises ConfigError for a file that cannot be read, or none, or too many."""
+    """The frames to send again and again.
+
+    Raises ConfigError for a file that cannot be read, or none, or too many, FrameError for one that is too large.
+    """
     found, total = [], 0
     for path in files:
         paths = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
         for one in paths:
-            try:
-                found.append(one.read_bytes())
-            except OSError as error:
-                raise ConfigError(f"{one}: {error.strerror}", file=one) from error
+            found.append(frame_bytes(one))
             total += len(found[-1])
             if len(found) > MOST_FRAMES or total > MOST_BYTES:
                 raise ConfigError(
