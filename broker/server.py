@@ -26,6 +26,8 @@ __all__ = ["Server", "ServerSettings", "find_mosquitto", "find_plugins", "render
 _log = logging.getLogger(__name__)
 # Debian puts daemons where an ordinary user's PATH does not look; Homebrew keeps them apart, too
 _SBIN: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
+# Debian: lib/<architecture>/mosquitto; built from source: lib
+_PLUGIN_DEPTHS: Final = tuple(f"{folders}mosquitto_acl_file.so" for folders in ("", "*/", "*/*/"))
 _PORT_ATTEMPTS: Final = 5
 # Dies with its parent's end of the pipe, however that parent died, and takes the broker along. PR_SET_PDEATHSIG would
 # be shorter, but fires when the *thread* that forked ends, and is forgotten when mosquitto changes its user.
@@ -47,14 +49,9 @@ def find_plugins(executable: str) -> Path | None:
     version = re.search(r"version (\d+)\.(\d+)", said)
     if version is None or (int(version[1]), int(version[2])) < (2, 1):
         return None
-    prefix = Path(executable).resolve().parents[1]
-    folders = [
-        prefix / "lib",
-        *sorted((prefix / "lib").glob("*/")),
-        Path("/usr/lib"),
-        *sorted(Path("/usr/lib").glob("*/")),
-    ]
-    return next((folder for folder in folders if (folder / "mosquitto_acl_file.so").exists()), None)
+    libraries = (Path(executable).resolve().parents[1] / "lib", Path("/usr/lib"))
+    found = (path for library in libraries for depth in _PLUGIN_DEPTHS for path in sorted(library.glob(depth)))
+    return next((path.parent for path in found), None)
 
 
 class Server:

@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from broker.server import find_plugins
 from broker.settings import render
 from nodes.config import enrolment
 from nodes.config.broker_section import BrokerSection
@@ -250,3 +251,16 @@ def test_a_file_is_no_folder_to_create(tmp_path: Path) -> None:
     (tmp_path / "lab").write_text("")
     with pytest.raises(ConfigError, match="give another folder"):
         PipelineFolder.create(tmp_path / "lab", "", ["site"], port=8883)
+
+
+@pytest.mark.parametrize("place", ["lib", "lib/mosquitto", "lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu/mosquitto"])
+def test_plugins_of_mosquitto_2_1_are_found_where_they_are_installed(tmp_path: Path, place: str) -> None:
+    executable = tmp_path / "sbin" / "mosquitto"
+    executable.parent.mkdir()
+    executable.write_text("#!/bin/sh\necho mosquitto version 2.1.2\n")
+    executable.chmod(0o755)
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "mosquitto_acl_file.so").touch()
+    assert find_plugins(str(executable)) == tmp_path / place
+    executable.write_text("#!/bin/sh\necho mosquitto version 2.0.22\n")
+    assert find_plugins(str(executable)) is None
