@@ -41,15 +41,15 @@ def frame_bytes(frame: Frame) -> bytes:
 
 
 def _content(path: Path) -> bytes:
-    """A file's bytes; a pipe's as well, and no more than a frame may have of what never ends."""
-    most = topics.FRAME.max_bytes
+    """A file's bytes; a pipe's as well, and of what never ends no more than a message may have."""
+    most = topics.LARGEST_PACKET
     try:
         with path.open("rb") as file:
             content = file.read(most + 1)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     if len(content) > most:
-        raise FrameError(f"{path}: more than {most:,} bytes, the most that a frame may have; send a smaller one")
+        raise FrameError(f"{path}: more than {most:,} bytes, the most that a message may have; send a smaller one")
     return content
 
 

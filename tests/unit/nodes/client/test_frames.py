@@ -39,5 +39,5 @@ def test_what_is_no_number_and_what_is_no_file_is_refused(tmp_path: Path) -> Non
         frame_bytes({"left": np.array(["a"])})
     with pytest.raises(ConfigError, match=r"none\.jpg: No such file"):
         frame_bytes(tmp_path / "none.jpg")
-    with pytest.raises(FrameError, match="more than 67,108,864 bytes"):
+    with pytest.raises(FrameError, match="more than 67,371,008 bytes"):
         frame_bytes(Path("/dev/zero"))
