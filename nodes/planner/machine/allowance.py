@@ -20,10 +20,11 @@ class Allowance:
 
     def wait_s(self, now: float) -> float:
         """Seconds until the next change is allowed, 0 when it is now."""
-        left = min(MOST_IN_A_ROW, self.left + (now - self.at) / EVERY_S)
-        return max(0.0, (1 - left) * EVERY_S)
+        return max(0.0, (1 - self._left(now)) * EVERY_S)
 
     def take(self, now: float) -> None:
         """Count a change."""
-        self.left = min(MOST_IN_A_ROW, self.left + (now - self.at) / EVERY_S) - 1
-        self.at = now
+        self.left, self.at = self._left(now) - 1, now
+
+    def _left(self, now: float) -> float:
+        return min(MOST_IN_A_ROW, self.left + (now - self.at) / EVERY_S)
