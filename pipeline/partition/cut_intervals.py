@@ -110,7 +110,7 @@ class CutIntervals:
         is_cut = reached[tails] & ~reached[heads]
         of = place[np.concatenate([self.arc_interval[arcs], self.interval[free]])]
         lost = np.bincount(of[is_cut], (capacity - whole / scale)[is_cut], minlength=len(intervals))
-        return found, lost
+        return found, lost.astype(float)
 
 
 def _residual(capacity: npt.NDArray[np.int32], tails: Ints, heads: Ints, count: int) -> csr_array:
