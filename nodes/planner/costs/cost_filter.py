@@ -113,9 +113,19 @@ class CostFilter:
         self._blocks: dict[str, _Block] = {}
         self._streaks: dict[Hashable, float] = {}
         self._shared_at = -math.inf
+        self._revisions: dict[str, int] = {}
+
+    def revision(self, block: str) -> tuple[int, int]:
+        """Equal as long as nothing has changed in the block and in what nodes share."""
+        return self._revisions.get(block, 0), self._revisions.get(SHARED, 0)
+
+    def _revise(self, block: str) -> None:
+        name = SHARED if block.startswith(SHARED) else block
+        self._revisions[name] = self._revisions.get(name, 0) + 1
 
     def expect(self, part: Part, prior: Prior, now: float) -> None:
         """Begin again with this prior, unless it is the part's already."""
+        self._revise(part.block)
         block = self._blocks.setdefault(part.block, _Block(now))
         place = block.place(part.name, prior)
         if (block.prior_mean[place], block.prior_variance[place]) != (prior.mean, prior.deviation**2):
@@ -125,6 +135,7 @@ class CostFilter:
 
     def forget(self, part: Part) -> None:
         """Begin again with the part's prior."""
+        self._revise(part.block)
         block = self._blocks.get(part.block)
         if block is not None and part.name in block.places:
             place = block.places[part.name]
@@ -141,9 +152,11 @@ class CostFilter:
     def advance(self, block: str, now: float) -> None:
         """Let the time until `now` pass for one block and, in steps of SHARED_S, for what nodes share."""
         if block in self._blocks:
+            self._revise(block)
             self._blocks[block].advance(now)
         if now >= self._shared_at + SHARED_S:
             self._shared_at = now
+            self._revise(SHARED)
             for name in (name for name in self._blocks if name.startswith(SHARED)):
                 self._blocks[name].advance(now)
 
@@ -178,6 +191,8 @@ class CostFilter:
         Measurements of one `source` follow each other: two in a row that are far off are a change.
         """
         parts = {part for term in terms for part in term.parts}
+        for name in {part.block for part in parts}:
+            self._revise(name)
         for part in sorted(parts):
             block = self._blocks.setdefault(part.block, _Block(now))
             block.advance(now)

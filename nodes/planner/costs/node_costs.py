@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from nodes.planner.costs.block_seconds import Basis, StageSeconds, TileShare
 from nodes.planner.costs.cost_filter import LEAST_SECONDS, QUIET_S, Part, Prior, Term
@@ -49,6 +50,8 @@ class NodeCosts(Equations):
     _measured_at: dict[tuple[NodeId, str], float] = field(default_factory=dict)
     _probed: set[NodeId] = field(default_factory=set)
     _settled: dict[tuple[NodeId, str], NodeSnapshot] = field(default_factory=dict)
+    _settled_at: dict[tuple[NodeId, str], tuple[Any, ...]] = field(default_factory=dict)
+    """Of what was learned the state in which each was looked at last."""
 
     # what was learned
 
@@ -80,8 +83,17 @@ class NodeCosts(Equations):
         up_s, down_s, round_trip_s = (self.filter.factor(Part(node, name)) for name in ("up", "down", "round_trip"))
         return replace(first, up_bytes_per_s=1 / up_s, down_bytes_per_s=1 / down_s, round_trip_s=round_trip_s)
 
-    def settled(self, node: NodeId, model: str, basis: Basis, link: LinkReport) -> NodeSnapshot:
-        """The node as plans see it: what was learned, where that has moved by STEP since it was taken up last."""
+    def settled(self, node: NodeId, model: str, basis: Basis) -> NodeSnapshot | None:
+        """The node as plans see it: what was learned, where that has moved by STEP since it was taken up last.
+
+        None while its link makes no sense.
+        """
+        state = self.filter.revision(node), self.first.get(node), basis
+        if self._settled_at.get((node, model)) == state:
+            return self._settled[node, model]
+        link = self.link(node)
+        if link is None or not link.makes_sense:
+            return None
         now = NodeSnapshot(
             basis,
             self.factor(node, model, basis),
@@ -94,6 +106,7 @@ class NodeCosts(Equations):
         before = self._settled.get((node, model))
         if before is None or any(drift(node, before, now, STEP)):
             before = self._settled[node, model] = now
+        self._settled_at[node, model] = state
         return before
 
     def deviation(self, plan: Plan) -> float | None:
