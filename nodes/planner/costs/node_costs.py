@@ -112,8 +112,9 @@ class NodeCosts(Equations):
     def deviation(self, plan: Plan) -> float | None:
         """Standard deviation of the logarithm of a frame's seconds under a plan; None while it cannot be priced."""
         terms = self.frame(plan)
-        if terms is None:
-            return None
+        return None if terms is None else self._deviation(plan, terms)
+
+    def _deviation(self, plan: Plan, terms: Sequence[Term]) -> float:
         own = self.filter.variance(terms) / self.filter.seconds(terms) ** 2
         return math.exp(self._widths.get(plan.stream, 0.0)) * math.sqrt(own + FRAME_NOISE**2)
 
@@ -265,9 +266,10 @@ class NodeCosts(Equations):
         Adaptive conformal inference (Gibbs and Candes 2021): it holds in the long run however frames are spread.
         """
         took = next((leg for leg in legs if (leg.stream, leg.epoch) == (plan.stream, plan.epoch)), None)
-        terms, deviation = self.frame(plan), self.deviation(plan)
-        if took is None or WHOLE not in took.seconds or terms is None or deviation is None:
+        terms = self.frame(plan) if took is not None and WHOLE in took.seconds else None
+        if took is None or terms is None:
             return
+        deviation = self._deviation(plan, terms)
         seconds = max(took.seconds[WHOLE], CLOCK_S)
         off, half = math.log(seconds / self.filter.seconds(terms)), INTERVAL_DEVIATIONS * deviation
         single = max(took.deviations.get(WHOLE, 0.0), CLOCK_S) / seconds
@@ -278,7 +280,8 @@ class NodeCosts(Equations):
         """Take what whole frames took: beyond their parts, that is waiting."""
         measured = {(leg.stream, leg.epoch): leg for leg in legs if WHOLE in leg.seconds}
         for plan in plans:
-            took, terms = measured.get((plan.stream, plan.epoch)), self.frame(plan)
+            took = measured.get((plan.stream, plan.epoch))
+            terms = self.frame(plan) if took is not None else None
             if took is not None and terms is not None:
                 noise = _noise(took.seconds[WHOLE], took.frames, took.deviations.get(WHOLE, 0.0), NOISE)
                 self._learn(("whole", plan.stream), terms, took.seconds[WHOLE], noise, now)
