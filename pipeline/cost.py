@@ -56,8 +56,9 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class TileCost:
-    """One tile: the node that computes it, bytes there and back, seconds of both (0 at the coordinator) and of
-    computing.
+    """One tile: the node that computes it, bytes there and back as they are sent, seconds of both (0 at the
+    coordinator) and of computing. Of the seconds of transfer, `coding_seconds` are to encode and decode on the way
+    there, `result_coding_seconds` on the way back.
     """
 
     worker: Id
@@ -65,6 +66,8 @@ class TileCost:
     result_nbytes: Count
     transfer_seconds: Sum
     compute_seconds: Sum
+    coding_seconds: Sum = 0.0
+    result_coding_seconds: Sum = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,8 +227,8 @@ class NodeCosts(Equations):
             if tile.worker == coordinator:
                 continue
             if seen is not None and seen.alone_seconds is not None and tile.worker in self.first:
-                back = self.way(Leg("", tile.worker, coordinator, tile.result_nbytes, 0.0))
-                terms = [*self.transfer(coordinator, tile.worker, tile.nbytes, sent), *back]
+                back = self.way(Leg("", tile.worker, coordinator, tile.result_nbytes, tile.result_coding_s))
+                terms = [*self.transfer(coordinator, tile, sent), *back]
                 noise = _noise(seen.alone_seconds, seen.frames, 0.0, FRAME_NOISE, CLOCK_S)
                 self._learn(("tile", coordinator, tile.worker), terms, seen.alone_seconds, noise, now)
             sent += tile.nbytes

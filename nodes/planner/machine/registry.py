@@ -381,9 +381,8 @@ class Registry:
         slowness = snapshot.slowness
         seconds = tuple(slowness * s for s in foreseen)
         latency_s = (link.round_trip_s + snapshot.overhead_s) / 2  # a tile goes there and back
-        return TileNode(
-            node, seconds, link.up_bytes_per_s, link.down_bytes_per_s, latency_s, gather_s=snapshot.gather_s
-        )
+        rates, codecs = (link.up_bytes_per_s, link.down_bytes_per_s), self.infos[node].codecs
+        return TileNode(node, seconds, *rates, latency_s, gather_s=snapshot.gather_s, codecs=codecs)
 
     def highest_seen(self, name: StreamId, most: int) -> int:
         """The highest epoch of the stream, up to `most`, that a node says it has seen; 0 for none."""
