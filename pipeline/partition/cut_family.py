@@ -88,7 +88,7 @@ def all_cuts_of(graph: ModelGraph) -> CutFamily | None:
     return _ALL.of(graph)
 
 
-class _ByGraph(Generic[Made]):
+class ByGraph(Generic[Made]):
     """What is made of graphs, kept as long as these are: to look one up by its value would read all of it."""
 
     def __init__(self, make: Callable[[ModelGraph], Made]) -> None:
@@ -190,4 +190,4 @@ def _least(values: Floats, levels: Sequence[_Level]) -> Floats:
     return least
 
 
-_CHAINS, _ALL = _ByGraph(_chain), _ByGraph(_all)
+_CHAINS, _ALL = ByGraph(_chain), ByGraph(_all)

@@ -6,8 +6,8 @@ the cloud: all of a chain's, and good ones of any other graph's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -17,7 +17,7 @@ from pipeline.cost import LINKS, Costs
 from pipeline.graph import ModelGraph
 from pipeline.partition.codings import Codings, Shares
 from pipeline.partition.cut_family import CutFamily, Floats, Ints, chain_of
-from pipeline.partition.objective import Objective
+from pipeline.partition.objective import MEGABYTE, Objective
 from pipeline.partition.worth import answer_worth, fixed_worth, overhead_worth
 from pipeline.placement import Placement, Tier
 
@@ -54,6 +54,32 @@ def best_cuts(graph: ModelGraph, costs: Costs, objective: Objective) -> Iterator
 
 
 @dataclass(frozen=True, slots=True)
+class SharedSums:
+    """Sums over a family's cuts that the prices of several node sets have in common: nodes are in many sets."""
+
+    graph: ModelGraph
+    family: CutFamily
+    _before: dict[int, tuple[Sequence[float], Floats]] = field(default_factory=dict)
+    _plain: list[tuple[Codings, Floats]] = field(default_factory=list)
+
+    def before(self, seconds: Sequence[float]) -> Floats:
+        """`[cut]`: seconds of the blocks before it; computed once for the same object."""
+        known = self._before.get(id(seconds))
+        if known is None:
+            known = self._before[id(seconds)] = seconds, self.family.inside @ np.asarray(seconds, float)
+        return known[1]
+
+    def plain(self, costs: Costs, objective: Objective) -> tuple[Codings, Floats] | None:
+        """The tensors' ways and `[cut]` the bytes that cross, where all are sent as they are; else None."""
+        if costs.fixed or objective.energy or (costs.codecs is not None and costs.codecs.ratios):
+            return None
+        if not self._plain:
+            codings = Codings.under(self.graph, replace(costs, fixed=None), self.family.nbytes)
+            self._plain.append((codings, self.family.crossing @ self.family.nbytes))
+        return self._plain[0]
+
+
+@dataclass(frozen=True, slots=True)
 class CutPrices:
     """What the cuts of a family are worth under some costs: parts of the objective that depend on one cut alone.
 
@@ -71,19 +97,33 @@ class CutPrices:
     worth: Shares
 
     @classmethod
-    def under(cls, graph: ModelGraph, family: CutFamily, costs: Costs, objective: Objective) -> CutPrices:
-        """Price the cuts of a graph's family."""
-        codings = Codings.under(graph, costs, family.nbytes)
-        worth = Shares.adding(*(codings.worth(costs, objective, way) for way in WAYS))
-        on = {
-            tier: np.asarray(costs.seconds[tier], float) * objective.per_second(costs, tier)
-            if tier in costs.seconds
-            else np.zeros(len(graph))
-            for tier in Tier
-        }
-        first = family.inside @ (on[Tier.DEVICE] - on[Tier.EDGE]) + family.crossing @ worth.below
-        second = family.inside @ (on[Tier.EDGE] - on[Tier.CLOUD]) + family.crossing @ worth.above
-        second += on[Tier.CLOUD].sum() + fixed_worth(costs, objective)
+    def under(
+        cls,
+        graph: ModelGraph,
+        family: CutFamily,
+        costs: Costs,
+        objective: Objective,
+        shared: SharedSums | None = None,
+    ) -> CutPrices:
+        """Price the cuts of a graph's family; `shared` are sums of the same family."""
+        shared = shared or SharedSums(graph, family)
+        plain, nothing = shared.plain(costs, objective), np.zeros(len(family.nbytes))
+        if plain is not None:
+            codings, sent = plain
+            rates = [objective.latency / costs.link(lower).bandwidth_bytes_per_s for lower in LINKS]
+            per_byte = rates[0], rates[1] + objective.backbone / MEGABYTE
+            worth = Shares(per_byte[0] * family.nbytes, per_byte[1] * family.nbytes, nothing)
+            first, second = (each * sent for each in per_byte)
+        else:
+            codings = Codings.under(graph, costs, family.nbytes)
+            worth = Shares.adding(*(codings.worth(costs, objective, way) for way in WAYS))
+            first, second = family.crossing @ worth.below, family.crossing @ worth.above
+        on: dict[Tier, Floats] = dict.fromkeys(Tier, np.zeros(1))
+        for tier, seconds in costs.seconds.items():
+            on[tier] = shared.before(seconds) * objective.per_second(costs, tier)
+        first += on[Tier.DEVICE] - on[Tier.EDGE]
+        second += on[Tier.EDGE] - on[Tier.CLOUD]
+        second += on[Tier.CLOUD][-1] + fixed_worth(costs, objective)
         is_left = np.arange(len(family)) < len(family) - 1
         uses = is_left.astype(float) + (family.answers > 0)
         used_s, back = objective.latency * uses, family.answers
@@ -132,7 +172,7 @@ class CutPrices:
     def _least_besides(self, tier: Tier) -> Floats:
         """`[cut]`: what tensors that go all the way take off, and the period of the first tier or the last."""
         family, taken_off = self.family, np.minimum(self.worth.beyond, 0.0)
-        least: Floats = family.crossing @ taken_off
+        least: Floats = family.crossing @ taken_off if taken_off.any() else np.zeros(len(family))
         if not self.objective.period:
             return least
         way, lower = (WAYS[0], Tier.DEVICE) if tier is Tier.DEVICE else (WAYS[2], Tier.EDGE)

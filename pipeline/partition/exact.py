@@ -38,6 +38,7 @@ from pipeline.partition.crossing import Crossings
 from pipeline.partition.cut_family import all_cuts_of
 from pipeline.partition.cuts import CutPrices, best_cuts
 from pipeline.partition.enumeration import best_placement
+from pipeline.partition.narrowing import Narrowed, narrowed
 from pipeline.partition.objective import LATENCY, Objective
 from pipeline.partition.program import PROOF, Program
 from pipeline.partition.steps import Expression, Steps, ancestors
@@ -50,6 +51,8 @@ _SECONDARY = 1e-6
 """Where latency does not count, it decides between placements that differ by less than about this share."""
 _ROUNDING = 1e-9
 _MOST_REPAIRS = 5
+_NARROWED_BRANCHES = 40
+"""What is left when a program was narrowed down is worth a fraction of a percent, which more branches hardly prove."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +150,13 @@ def _solve_uncharged(
     limits = [limit for constraint in constraints for limit in constraint.limits(graph, costs)]
     known = _best_known(graph, costs, constraints, objective)
     judged = _judged_by(objective, graph, known.guide, costs)
+    if known.allowed is not None and judged.period and len(costs.seconds) == len(Tier):
+        within = narrowed(graph, costs, constraints, judged, known.allowed)
+        if within.first is None:
+            return Solution(within.placement, 0.0)
+        known = replace(known, allowed=within.placement, within=within)
     for _ in range(_MOST_REPAIRS):
-        placement, bound = _solve_program(graph, costs, constraints, limits, judged, known)
+        placement, bound = _solve_within(graph, costs, constraints, limits, judged, known)
         exceeded = [number for number, limit in enumerate(limits) if not limit.is_met(graph, placement)]
         if not exceeded:
             value = judged.value(predict(graph, placement, costs))
@@ -168,6 +176,8 @@ class _Known:
 
     allowed: Placement | None
     guide: Placement
+    within: Narrowed | None = None
+    """Where a better placement has its cuts, if that was looked for."""
 
 
 def _best_known(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint], objective: Objective) -> _Known:
@@ -205,13 +215,37 @@ def _solve_program(
         _rule_out(steps, costs, objective, most * (1 + _ROUNDING) + _LEAST)
     else:
         most = math.inf
+    if known.within is not None:
+        known.within.settle(steps)
     steps.settle()
     program = Program(steps, scale)
+    if known.within is not None:
+        program.most_branches = _NARROWED_BRANCHES
     _price(program, costs, objective, most)
     for limit in limits:
         _add_limit(program, limit)
     values, bound = program.solve()
     return steps.placement(values), bound
+
+
+def _solve_within(
+    graph: ModelGraph,
+    costs: Costs,
+    constraints: Sequence[Constraint],
+    limits: Sequence[Limit],
+    objective: Objective,
+    known: _Known,
+) -> tuple[Placement, float]:
+    """The program's placement where it was narrowed down to, or the one known before, whichever is better."""
+    if known.within is None:
+        return _solve_program(graph, costs, constraints, limits, objective, known)
+    best = known.within.placement
+    most = objective.value(predict(graph, best, costs))
+    try:
+        placement, bound = _solve_program(graph, costs, constraints, limits, objective, known)
+    except Infeasible:
+        return best, most
+    return (placement if objective.value(predict(graph, placement, costs)) < most else best), min(bound, most)
 
 
 def _allowed_steps(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint]) -> Steps:

@@ -60,8 +60,12 @@ class Objective:
         Seconds, bytes, money and joules add up, so the codecs are the best for every placement. The period is the
         largest of several sums: for it each tensor gets the codec with which it is itself least of a bottleneck.
         """
-        worth = CodingWorth(self.latency or LEAST_LATENCY, self.period, self.backbone / MEGABYTE, self.energy)
-        return costs if costs.worth == worth else replace(costs, worth=worth)
+        return costs if costs.worth == self.coding_worth else replace(costs, worth=self.coding_worth)
+
+    @property
+    def coding_worth(self) -> CodingWorth:
+        """The weights by which codecs are chosen."""
+        return CodingWorth(self.latency or LEAST_LATENCY, self.period, self.backbone / MEGABYTE, self.energy)
 
     def text(self, value: float) -> str:
         """A frame's value with its unit, if it has a plain one."""

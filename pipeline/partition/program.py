@@ -40,6 +40,8 @@ class Program:
     steps: Steps
     scale: float
     """Of the objective: about what the best placement costs. The solver's tolerances are absolute."""
+    most_branches: int = MOST_WORK
+    """After so many the gap that is proved by then is taken, even if MOST_WORK would allow for more."""
     _column: dict[int, int] = field(init=False)
     _cost: list[float] = field(init=False)
     _upper: list[float] = field(init=False)
@@ -177,7 +179,7 @@ class Program:
         integrality = np.zeros(len(self._cost))
         integrality[: self._step_count] = 1
         rows = LinearConstraint(matrix, -np.inf, upper) if upper.size else ()
-        options: dict[str, Any] = {"mip_rel_gap": PROOF, "node_limit": max(1, MOST_WORK // len(self._cost))}
+        options: dict[str, Any] = {"mip_rel_gap": PROOF, "node_limit": self._most_branches()}
 
         def solved() -> Any:
             bounds = Bounds(0, self._upper)
@@ -193,6 +195,9 @@ class Program:
         proved = result.fun if result.mip_dual_bound is None else result.mip_dual_bound  # None: no integers were left
         bound = float(proved) * self.scale + self._constant
         return np.asarray(result.x, dtype=np.float64), bound
+
+    def _most_branches(self) -> int:
+        return max(1, min(MOST_WORK // len(self._cost), self.most_branches))
 
     def _tied_cost(self, unit: float) -> NDArray[np.float64]:
         return np.asarray(self._cost) * (unit / self.scale) + TIE * unit / len(self._cost)

@@ -24,7 +24,7 @@ from pipeline.graph import ModelGraph
 from pipeline.partition import exact, tiled
 from pipeline.partition.constraints import Constraint, broken
 from pipeline.partition.cut_family import all_cuts_of
-from pipeline.partition.cuts import CutPrices
+from pipeline.partition.cuts import CutPrices, SharedSums
 from pipeline.partition.enumeration import best_placement
 from pipeline.partition.objective import LATENCY, Objective
 from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced
@@ -90,8 +90,9 @@ def choose(
     that do not fit the graph.
     """
     candidates = list(candidates)
+    checked = set[int]()
     for candidate in candidates:
-        candidate.costs.check(graph)
+        candidate.costs.check(graph, checked)
     found = Ranked(NodeSetSearch(graph, candidates, constraints, objective).ranked())
     if candidates and not found:
         largest = max(candidates, key=lambda candidate: len(candidate.nodes))
@@ -169,8 +170,9 @@ class NodeSetSearch:
         """Groups with lower bounds: sets by themselves where these need no program, else all on the same tiers."""
         family = all_cuts_of(self.graph)
         if family is not None:
+            shared = SharedSums(self.graph, family)
             for number, candidate in enumerate(self.candidates):
-                self._prices[number] = CutPrices.under(self.graph, family, candidate.costs, self._judged)
+                self._prices[number] = CutPrices.under(self.graph, family, candidate.costs, self._judged, shared)
                 least = self._prices[number].least()
                 yield least, _Group((number,), in_tiles=False)
                 if candidate.pool and candidate.tiled_stack_costs:
@@ -188,7 +190,9 @@ class NodeSetSearch:
     def _explored(self, bound: float, group: _Group) -> Iterator[tuple[float, _Group | PricedPlan]]:
         """What a group is made of, with lower bounds."""
         if len(group.members) == 1:
-            yield from self._planned(group)
+            for value, plan in self._planned(group):
+                # a bound that is reached but for rounding: other sets with the same bound are no better
+                yield (bound if value <= bound * (1 + _TIGHT) else value), plan
         elif group.placement is None:
             relaxed = self._relax(group.members)
             if relaxed is not None:

@@ -17,6 +17,7 @@ from pipeline.partition import PLANNERS, Constraint, exact, planner
 from pipeline.partition.constraints import EnergyLimit, Forbid, MemoryLimit, Pin, UploadLimit, Uses, broken
 from pipeline.partition.cut_family import all_cuts_of
 from pipeline.partition.exact import partition
+from pipeline.partition.narrowing import narrowed
 from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
 from pipeline.partition.program import PROOF, TIE
 from pipeline.placement import Placement, Tier, check
@@ -66,6 +67,29 @@ def test_exact_under_pins_and_prohibitions_costs_what_brute_force_finds(data: st
     assert satisfies(chosen, constraints)
     best = min(seconds(graph, p, priced) for p in allowed)
     assert seconds(graph, chosen, priced) == pytest.approx(best, rel=2 * TIE, abs=1e-15)
+
+
+@laws
+@given(st.data())
+def test_what_is_better_than_a_narrowed_placement_lies_within_its_intervals(data: st.DataObject) -> None:
+    graph = data.draw(graphs())
+    priced = data.draw(costs(graph).filter(lambda c: len(c.seconds) == len(Tier)))
+    known = (Tier.DEVICE,) * len(graph)
+    within = narrowed(graph, THROUGHPUT.judging(priced), (), THROUGHPUT, known)
+
+    def period(placement: Placement) -> float:
+        return THROUGHPUT.value(predict(graph, placement, priced))
+
+    check(graph, within.placement)
+    assert period(within.placement) <= period(known)
+    for placement in all_placements(graph, frozenset(Tier)):
+        if period(placement) < period(within.placement) * (1 - 2 * PROOF):
+            assert within.first is not None
+            assert within.second is not None
+            for lower, (least, most) in zip((Tier.DEVICE, Tier.EDGE), (within.first, within.second), strict=True):
+                inside = np.array(placement) <= lower
+                assert (inside | ~least).all()
+                assert (most | ~inside).all()
 
 
 @laws
