@@ -139,8 +139,7 @@ def test_a_file_that_is_not_there_costs_no_result_of_those_before_it(tmp_path: P
         made.go_on.set()
         came: list[str] = []
         with pytest.raises(ConfigError, match=r"missing\.jpg"):
-            for name in results(made.config, [*photos(tmp_path, 10)[:3], tmp_path / "missing.jpg"]):
-                came.append(name)
+            came.extend(results(made.config, [*photos(tmp_path, 10)[:3], tmp_path / "missing.jpg"]))
         assert len(came) == 3
 
 
