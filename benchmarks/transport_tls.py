@@ -138,7 +138,8 @@ class InMemory:
         while source:
             source = source[self._writing.write(source) :]
         while target:
-            target = target[self._reading.read(len(target), target) :]  # type: ignore[call-overload]
+            # with a buffer it returns a count of bytes, whatever the type stubs say
+            target = target[int(self._reading.read(len(target), target)) :]  # type: ignore[arg-type]
 
 
 def enrolled(base: Path, stack: ExitStack) -> tuple[Address, Address, int]:
