@@ -3,11 +3,11 @@
     python -m benchmarks.batches alexnet vgg16 resnet18 mobilenet_v2 --batch 4 [--threads 1]
 
 A segment of the whole network runs frames one by one and together, in turns. Seconds are the thread's own with one
-thread, so that neighbours change them little, else those of the clock. With several threads a network without dense
-layers at its end runs frames side by side, each on one thread, against one after the other on all. Every output is compared bit for bit. The last
-columns show why convolutions are not run together: their inputs made longer (`resize_tensor_input`), in one call; the
-multiply-accumulates a second that they reach one frame at a time; and what a batch could gain if all of them ran as
-fast as the fastest convolution that fits into the caches, on the same engine.
+thread, so that neighbours change them little, else those of the clock. With several threads frames run side by side,
+each on one thread, where their dense layers at the end gain nothing together. Every output is compared bit for bit.
+The last columns show why convolutions are not run together: their inputs made longer (`resize_tensor_input`), in one
+call; the multiply-accumulates a second that they reach one frame at a time; and what a batch could gain if all of
+them ran as fast as the fastest convolution that fits into the caches, on the same engine.
 """
 
 from __future__ import annotations
