@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from broker import topics
+from broker.complaints import shortened
 from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.loader import load_config
@@ -89,11 +90,17 @@ def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = 
     """Every combination of the configuration's nodes, each device with each edge and cloud node or without.
 
     A node's times come from its `profiles`, else from what it left on the broker, else are estimated from its `speed`.
-    Raises ConfigError when something is neither given nor measured, PlanError for a profile that does not fit.
+    Raises ConfigError when something is neither given nor measured, or an excluded node is not there, PlanError for a
+    profile that does not fit.
     """
     tiers = {tier: config.nodes_of(tier) for tier in Tier}
     if not tiers[Tier.DEVICE]:
         raise ConfigError("no node of tier device in the configuration; frames enter on one")
+    if unknown := set(excluded) - config.nodes.keys():
+        raise ConfigError(
+            f"exclude_nodes: no node {shortened(', '.join(sorted(unknown)))}; those of the configuration are "
+            f"{shortened(', '.join(sorted(config.nodes)))}"
+        )
     measured = measured_by(config, graph.name) if _is_lacking(config, excluded) else Measured()
     seconds = {
         node: _seconds(config, node, graph, measured)

@@ -33,8 +33,12 @@ class Objective:
 
     def __post_init__(self) -> None:
         weights = asdict(self)
-        if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) or not any(weights.values()):
-            raise PlanError(f"an objective needs weights of at least 0, one of them above, not {weights}")
+        wrong = [
+            f"{name}={weight:g}" for name, weight in weights.items() if not (math.isfinite(weight) and weight >= 0)
+        ]
+        if wrong or not any(weights.values()):
+            given = f"not {', '.join(wrong)}" if wrong else "and here all are 0"
+            raise PlanError(f"an objective's weights are finite and at least 0, one of them above, {given}")
 
     def value(self, prediction: Prediction) -> float:
         """The weighted sum to minimise, in the weights' unit."""

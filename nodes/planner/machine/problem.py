@@ -174,11 +174,13 @@ def planning_problem(
 ) -> PlanningProblem:
     """Pose the problem for the usable nodes of each tier under these snapshots, with their worker pools."""
     judging = plan_request.parsed_objective().judging
-    seconds = {node: registry.seconds(binding, snapshots[node]) for usable in tiers.values() for node in usable}
+    known = [node for usable in tiers.values() for node in usable]
+    seconds = {node: registry.seconds(binding, snapshots[node]) for node in known}
+    links = {node: snapshots[node].available_link for node in known}
 
     def node_sets() -> Iterator[NodeSet]:
         for nodes in combinations(tiers, plan_request.constraints.exclude_nodes):
-            costs = judging(registry.costs(binding, nodes, snapshots, seconds))
+            costs = judging(registry.costs(binding, nodes, snapshots, seconds, links))
             yield static_costs.node_set(nodes, costs, registry.kept_from_decoding(binding, nodes))
 
     ratios = pools.ratios if plan_request.codecs else {}
