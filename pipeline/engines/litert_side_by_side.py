@@ -83,7 +83,8 @@ class SideBySideSegment(Batched):
     def _gain(self, given: Begun) -> float:
         """Times as fast as one by one, the best of some rounds in turn: what else runs here can only slow them down."""
         some, ended = [given] * len(self._singles), self._clock() + _MOST_S
-        alone, beside = [], []
+        alone: list[float] = []
+        beside: list[float] = []
         while not alone or (len(alone) < _MOST_ROUNDS and self._clock() < ended):
             alone.append(self._seconds(lambda: [self._whole.run(one) for one in some]))
             beside.append(self._seconds(lambda: self._side_by_side(some)))

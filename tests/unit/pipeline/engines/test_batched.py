@@ -233,7 +233,7 @@ def test_frames_with_other_bits_on_one_thread_or_without_gain_run_one_by_one(
             batch=BATCH,
             inputs=graph.inputs,
             outputs=(made,),
-            **named,  # type: ignore[arg-type]
+            **named,
         )
         assert segment.batch == 1
     assert "has other bits on one thread" in caplog.text
