@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import compress
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -55,8 +56,9 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class TileCost:
-    """One tile: the node that computes it, bytes there and back, seconds of both (0 at the coordinator) and of
-    computing.
+    """One tile: the node that computes it, bytes there and back as they are sent, seconds of both (0 at the
+    coordinator) and of computing. Of the seconds of transfer, `coding_seconds` are to encode and decode on the way
+    there, `result_coding_seconds` on the way back.
     """
 
     worker: Id
@@ -64,6 +66,8 @@ class TileCost:
     result_nbytes: Count
     transfer_seconds: Sum
     compute_seconds: Sum
+    coding_seconds: Sum = 0.0
+    result_coding_seconds: Sum = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +123,16 @@ class Costs:
     _chosen: dict[tuple[Tensor, Way], Coding] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Codings that were asked for."""
 
-    def check(self, graph: ModelGraph) -> None:
-        """Raise PlanError unless there is a finite, non-negative time for each block of each tier with a node."""
+    def check(self, graph: ModelGraph, checked: set[int] | None = None) -> None:
+        """Raise PlanError unless there is a finite, non-negative time for each block of each tier with a node.
+
+        `checked` are ids of times that others share, and that were good; these are added.
+        """
         if Tier.DEVICE not in self.seconds:
             raise PlanError("no costs for the device: it is where frames enter")
         for tier, seconds in self.seconds.items():
+            if checked is not None and id(seconds) in checked:
+                continue
             if len(seconds) != len(graph):
                 raise PlanError(
                     f"{len(seconds)} block times on the {tier.label} for {len(graph)} blocks; profile again"
@@ -132,6 +141,8 @@ class Costs:
             for block in np.flatnonzero(~(np.isfinite(taken) & (taken >= 0))).tolist():
                 name = graph.blocks[block].name
                 raise PlanError(f"block {name!r} takes {seconds[block]} s on the {tier.label}; profile again")
+            if checked is not None:
+                checked.add(id(seconds))
         for tier, price in self.prices.items():
             if not (math.isfinite(price) and price >= 0):
                 raise PlanError(f"a second on the {tier.label} costs {price}; give a price of at least 0")
@@ -267,10 +278,12 @@ def predict(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> Predi
     Raises PlanError when the placement uses a tier that `costs` has no node for.
     """
     stages: dict[str, float] = {}
-    for block, tier in zip(graph.blocks, placement, strict=True):
+    for tier in dict.fromkeys(placement):
         if tier not in costs.seconds:
-            raise PlanError(f"block {block.name!r} is placed on the {tier.label}, which has no node")
-        stages[tier.label] = stages.get(tier.label, 0.0) + costs.seconds[tier][block.index]
+            name = graph.blocks[placement.index(tier)].name
+            raise PlanError(f"block {name!r} is placed on the {tier.label}, which has no node")
+        own = (at == tier for at in placement)
+        stages[tier.label] = float(sum(compress(costs.seconds[tier], own)))
     links, crossing = {}, crossings(graph, placement)
     for lower in LINKS:
         cost = _link_cost(graph, placement, costs, lower, crossing)

@@ -100,9 +100,11 @@ def crossings(graph: ModelGraph, placement: Sequence[Tier]) -> tuple[Crossing, .
     found = []
     for tensor, (producer, consumers) in enumerate(zip(graph.producer, graph.consumers, strict=True)):
         source = placement[producer]
-        readers = {placement[block] for block in consumers}
-        readers.discard(source)
-        if readers:
+        if len(consumers) == 1:  # most of them
+            reader = placement[consumers[0]]
+            if reader != source:
+                found.append(Crossing(tensor, source, (reader,)))
+        elif readers := {placement[block] for block in consumers} - {source}:
             found.append(Crossing(tensor, source, tuple(sorted(readers))))
     return tuple(found)
 

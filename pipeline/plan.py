@@ -16,8 +16,8 @@ from pipeline.errors import PlanError, TileError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Crossing, NodeId, Placement, Stage, Tier, check, crossings, stages
 from pipeline.protocol_version import PROTOCOL_VERSION
-from pipeline.ranges import Count, Epoch, Id, IdRange, Index, Name, Number, Plain, Sentence, TierLabel, Timestamp, Word
-from pipeline.tiles.tiling import TiledStage, Tiling, tiled_stage
+from pipeline.ranges import Count, Epoch, Id, IdRange, Name, Number, Plain, Sentence, TierLabel, Timestamp, Word
+from pipeline.tiles.tiling import TensorCodec, TiledStage, Tiling, tiled_stage
 
 __all__ = ["MAX_BLOCKS", "ByHand", "NodeId", "Plan", "StreamId"]
 
@@ -53,14 +53,6 @@ class _WrittenByHand:
 
 
 @dataclass(frozen=True, slots=True)
-class _WrittenTensor:
-    """A tensor that crosses as JSON has it."""
-
-    tensor: Index
-    codec: Word = NONE
-
-
-@dataclass(frozen=True, slots=True)
 class _WrittenRunnerUp:
     """The next best choice as JSON has it."""
 
@@ -88,7 +80,7 @@ class WrittenPlan:
     plan_request: Plain | None = None
     by_hand: _WrittenByHand | None = None
     tiles: Tiling | None = None
-    tensors: Annotated[tuple[_WrittenTensor, ...], Field(max_length=10 * ranges.MOST_BLOCKS)] = ()
+    tensors: Annotated[tuple[TensorCodec, ...], Field(max_length=10 * ranges.MOST_BLOCKS)] = ()
 
 
 @dataclass(frozen=True, slots=True)

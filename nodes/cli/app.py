@@ -22,6 +22,7 @@ from nodes.cli import process_commands as processes
 from nodes.cli import serve_http as http_commands
 from nodes.cli import supervise as supervising
 from nodes.cli import web as web_commands
+from nodes.cli.options import Command
 from nodes.display.log import open_standard_files
 from nodes.display.text import plain, plain_lines
 from pipeline.errors import TrisectError
@@ -94,8 +95,8 @@ def options(
 
 
 _bench = typer.Typer(help="Benchmark this machine, or a running stream.", no_args_is_help=True)
-_bench.command("engines")(models.bench_engines)
-_bench.command("load")(load_commands.load)
+_bench.command("engines", cls=Command)(models.bench_engines)
+_bench.command("load", cls=Command)(load_commands.load)
 _bench.command("report")(load_commands.report)
 
 _PANELS: Mapping[str, Sequence[Callable[..., None] | tuple[str, typer.Typer]]] = {
@@ -120,7 +121,7 @@ for _panel, _commands in _PANELS.items():
         if isinstance(_command, tuple):
             app.add_typer(_command[1], name=_command[0], rich_help_panel=_panel)
         else:
-            app.command(rich_help_panel=_panel)(_command)
+            app.command(cls=Command, rich_help_panel=_panel)(_command)
 
 
 def _leave(number: int, frame: FrameType | None) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nodes.cli.options import DEFAULT_CONFIG, ConfigOption
+from nodes.cli.options import DEFAULT_CONFIG, ConfigOption, output_file
 
 if TYPE_CHECKING:
     from nodes.load.generator import Level
@@ -35,11 +35,15 @@ def load(
     stable: Annotated[float, typer.Option(min=0.001, max=1.0, help="The share by which windows may differ.")] = 0.1,
     answer_s: Annotated[float, typer.Option(min=1.0, help="Give up after this many seconds without an answer.")] = 60.0,
     name: Annotated[str, typer.Option(help="The run's name in reports.")] = "",
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
-    csv_path: Annotated[
-        Path | None, typer.Option("--csv", help="Write a CSV line for each level to this file.")
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write the report to this file.", callback=output_file)
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write an HTML page with plots to this file.")] = None,
+    csv_path: Annotated[
+        Path | None, typer.Option("--csv", help="Write a CSV line for each level to this file.", callback=output_file)
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write an HTML page with plots to this file.", callback=output_file)
+    ] = None,
     against: Annotated[Path | None, typer.Option(help="With --html: an earlier run's JSON to compare with.")] = None,
 ) -> None:
     """Put a running stream under load: throughput, latencies and a frame's parts, next to what its plan predicts.
@@ -86,7 +90,9 @@ def load(
 def report(
     first: Annotated[Path, typer.Argument(metavar="RUN", help="A report written by `trisect bench load --json`.")],
     second: Annotated[Path | None, typer.Argument(metavar="LATER", help="An earlier report to compare with.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("load.html"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.", callback=output_file)] = Path(
+        "load.html"
+    ),
 ) -> None:
     """Make a page of one load test, or of two next to each other."""
     from nodes.load import report as reports

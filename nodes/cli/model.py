@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from nodes.cli.options import DEFAULT_CONFIG, ConfigOption, JsonFlag, PixelMode
+from nodes.cli.options import DEFAULT_CONFIG, Command, ConfigOption, JsonFlag, PixelMode
 
 app = typer.Typer(help="Publish packages, which nodes fetch by digest, and roll them out.", no_args_is_help=True)
 
@@ -103,7 +103,7 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonFlag = False) -> N
     Screen().print(table)
 
 
-@app.command(name="roll-out")
+@app.command(name="roll-out", cls=Command)
 def roll_out(
     model: Annotated[str, typer.Argument(help="A model of the configuration whose source is pushed.")],
     package: Annotated[str | None, typer.Argument(help="Digest of a package, or its beginning.")] = None,

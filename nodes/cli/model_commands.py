@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,6 +22,7 @@ from nodes.cli.options import (
     TimeFilter,
     WeightsOption,
     json_target,
+    output_file,
 )
 
 
@@ -133,7 +134,9 @@ def verify(
         bool, typer.Option("--fingerprint", help="Only print a hash of the answers to seeded frames.")
     ] = False,
     frames: Annotated[int, typer.Option(help="Frames that --fingerprint hashes.", min=1)] = 8,
-    exact: Annotated[str, typer.Option(help="everywhere (the same bits on x86 and ARM) or machine.")] = "everywhere",
+    exact: Annotated[
+        Literal["everywhere", "machine"], typer.Option(help="everywhere (the same bits on x86 and ARM) or machine.")
+    ] = "everywhere",
     input_size: InputSizeOption = "",
     imports: ImportOption = None,
 ) -> None:
@@ -173,7 +176,9 @@ def verify(
 
 def pack(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the zoo, or a .keras file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The package to write: FILE.trisect.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The package to write: FILE.trisect.", callback=output_file)
+    ],
     weights: WeightsOption = None,
     input_size: InputSizeOption = "",
     imports: ImportOption = None,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypedDict, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 # as in pipeline.models and pipeline.answers.task, whose imports no command needs before it runs
 PixelMode: TypeAlias = Literal["tf", "torch", "caffe", "unit", "none"]
+_OutputPath = TypeVar("_OutputPath", Path | None, str | None)
 TaskKind: TypeAlias = Literal["classify", "detect", "segment", "keypoints", "values", "embedding", "raw"]
 
 ConfigOption = Annotated[
@@ -23,9 +27,40 @@ ConfigOption = Annotated[
 ]
 StreamOption = Annotated[str | None, typer.Option("--stream", help="The stream; may be left out if there is one.")]
 STDOUT = "-"
+
+
+class Command(TyperCommand):
+    """A command whose numbers are finite: ranges of options let NaN pass."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Click does it. Raises BadParameter for a number that is not finite."""
+        rest = super().parse_args(ctx, args)
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name or "")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise typer.BadParameter(f"{value} is not a finite number", ctx=ctx, param_hint=parameter.opts)
+        return rest
+
+
+def output_file(value: _OutputPath) -> _OutputPath:
+    """The path again. Raises BadParameter for a file that could not be written once the work is done."""
+    if value is None or value == STDOUT:
+        return value
+    path = Path(value)
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder; give a file")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"{path}: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise typer.BadParameter(f"{path} may not be written")
+    return value
+
+
 DEFAULT_CONFIG = Path("configs/demo.yaml")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, or write it into FILE.")]
-JsonFile = Annotated[str | None, typer.Argument(metavar="FILE", help="The file that --json writes; - prints it.")]
+JsonFile = Annotated[
+    str | None, typer.Argument(metavar="FILE", help="The file that --json writes; - prints it.", callback=output_file)
+]
 ObjectiveOption = Annotated[
     str | None,
     typer.Option(help="latency, throughput, backbone, price, energy, or weights such as latency=1,backbone=0.05."),
@@ -43,7 +78,9 @@ WeightsOption = Annotated[
 EngineOption = Annotated[str, typer.Option(help="litert or tensorflow.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="The engine's threads; default: one per core.", min=1)]
 ModelsArgument = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names from the zoo, or .keras files.")]
-ReportOption = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")]
+ReportOption = Annotated[
+    Path | None, typer.Option("--json", help="Write the numbers to this file.", callback=output_file)
+]
 TimeoutOption = Annotated[float, typer.Option(min=0.1, help="Seconds to wait until it is done.")]
 TierFilters = Annotated[list[str] | None, typer.Option(help="Filters of the tier; may be repeated.")]
 TimeFilter = Annotated[str | None, typer.Option(help="A limit in seconds, or as a share: 30%.")]

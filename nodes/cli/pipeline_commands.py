@@ -22,6 +22,7 @@ from nodes.cli.options import (
     StreamOption,
     TimeoutOption,
     json_target,
+    output_file,
     with_constraints,
 )
 from nodes.cli.signals import stopped_by_signals
@@ -32,7 +33,9 @@ def trace(
     stream: Annotated[
         str | None, typer.Argument(metavar="STREAM", help="The stream; may be left out if there is one.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("trace.json"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", callback=output_file)] = Path(
+        "trace.json"
+    ),
     config: ConfigOption = DEFAULT_CONFIG,
     frames: Annotated[int, typer.Option(min=1, max=100_000, help="How many frames to wait for.")] = 100,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="How long to wait for them.")] = 30.0,
@@ -62,7 +65,9 @@ def topics(
 
 
 def record(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("pipeline.recording"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", callback=output_file)] = Path(
+        "pipeline.recording"
+    ),
     config: ConfigOption = DEFAULT_CONFIG,
     frames: Annotated[
         bool, typer.Option("--frames", help="Also keep frames and output tensors, which may show people.")
@@ -212,13 +217,17 @@ def plan(
     objective: ObjectiveOption = None,
     constraints: Constraints = NO_CONSTRAINTS,
     map_path: Annotated[
-        Path | None, typer.Option("--map", help="Write an SVG of the best kind of plan over both bandwidths.")
+        Path | None,
+        typer.Option("--map", help="Write an SVG of the best kind of plan over both bandwidths.", callback=output_file),
     ] = None,
     pictures: Annotated[
         Path | None, typer.Option(help="Write SVGs into this folder: the graph by tier, and the blocks' times.")
     ] = None,
     tiles_picture: Annotated[
-        Path | None, typer.Option(help="Write an SVG of the map that tile workers share, with tiles and halos.")
+        Path | None,
+        typer.Option(
+            help="Write an SVG of the map that tile workers share, with tiles and halos.", callback=output_file
+        ),
     ] = None,
     front: Annotated[
         str | None,
@@ -252,6 +261,19 @@ def plan(
                 imports=imports or (),
             )
         )
+    given = {
+        "--nodes": nodes,
+        "--objective": objective,
+        "--map": map_path,
+        "--pictures": pictures,
+        "--tiles-picture": tiles_picture,
+        "--front": front,
+        "--input-size": input_size,
+        "--import": imports,
+        **{f"--{name.replace('_', '-')}": value for name, value in constraints.items()},
+    }
+    if unused := [name for name, value in given.items() if value]:
+        raise typer.BadParameter(f"{', '.join(unused)}: only with MODEL; without it, running plans are shown")
     _show_running(config, json_path)
 
 

@@ -153,7 +153,9 @@ def plan_request_of(
         "pin": _unique("--pin", pin),
         "forbid": forbidden,
         "exclude_nodes": list(exclude or ()),
-        "upload_limit_mb": {link: _number("--upload-limit", mb) for link, mb in _pairs("--upload-limit", upload_limit)},
+        "upload_limit_mb": {
+            link: _number("--upload-limit", mb) for link, mb in _unique("--upload-limit", upload_limit).items()
+        },
         "time_limit": _unique("--time-limit", time_limit),
     }
     asked: dict[str, Any] = {"constraints": {key: value for key, value in constraints.items() if value}}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from nodes.cli.options import DEFAULT_CONFIG, ConfigOption
+from nodes.cli.options import DEFAULT_CONFIG, ConfigOption, ReportOption
 from nodes.display.log import NonBlockingLog
 from nodes.display.text import LogFormatter, plain
 from pipeline import folders
@@ -124,7 +124,7 @@ def demo(
         ),
     ] = None,
     frames: Annotated[int, typer.Option(help="How many photos to stream.", min=8)] = 60,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")] = None,
+    json_path: ReportOption = None,
     directory: Annotated[Path | None, typer.Option(help="Keep logs, photos and configuration here.")] = None,
 ) -> None:
     """Run a whole pipeline here: stream photos, change the plan in mid-stream, verify every result."""

@@ -69,9 +69,11 @@ def _tiles(tiles: Mapping[str, Any], priced: Mapping[str, Any] | None) -> Iterat
     took = f"{priced['seconds'] * 1e3:.1f} ms" if priced else ""
     yield "  tiles", ", ".join(dict.fromkeys(tiles["workers"])), grid, tiles["from"], tiles["to"], took
     sizes = [f"{rows}x{columns}" for rows in tiles["rows"] for columns in tiles["columns"]]
+    by_way = {one["way"]: f" ({one['codec']})" for one in tiles["codecs"]}
     for size, tile in zip(sizes, priced["tiles"] if priced else (), strict=False):
         there, back = (f"{tile[key] / 1e3:,.0f} kB" for key in ("nbytes", "result_nbytes"))
-        ways = (f"{there} there", f"{back} back") if tile["nbytes"] else ("", "")
+        named = f"{there} there{by_way.get('there', '')}", f"{back} back{by_way.get('back', '')}"
+        ways = named if tile["nbytes"] else ("", "")
         seconds = tile["transfer_seconds"] + tile["compute_seconds"]
         yield "", f"  {tile['worker']}", size, *ways, f"{seconds * 1e3:.1f} ms"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from nodes.client.answers import Answer
 from nodes.client.client import Client
 from nodes.client.requests import RequestRefused
 from nodes.config.sections import Config
+from pipeline.errors import ConfigError
 from pipeline.plan import StreamId
 
 
@@ -27,13 +29,26 @@ def publish(
     """
     done: queue.SimpleQueue[Future[Answer]] = queue.SimpleQueue()
     with Client(config, stream, timeout_s=timeout_s) as client:
-        next_at = time.monotonic()
+        open_frames, next_at, broken = 0, time.monotonic(), None
         for file in files:
-            time.sleep(max(0.0, next_at - time.monotonic()))
+            for result in _results_until(next_at, done):
+                open_frames -= 1
+                yield result
             next_at = time.monotonic() + (1.0 / rate_hz if rate_hz else 0.0)
             try:
                 client.submit(file, name=file.name).add_done_callback(done.put)
-            except BrokerError as error:
-                raise RequestRefused(f"{file}: {error}") from error
-        for _ in files:
+            except (BrokerError, ConfigError) as error:
+                broken = error if isinstance(error, ConfigError) else RequestRefused(f"{file}: {error}")
+                break  # after the results of what is sent already
+            open_frames += 1
+        for _ in range(open_frames):
             yield dict(done.get().result().result)
+        if broken is not None:
+            raise broken
+
+
+def _results_until(at: float, done: queue.SimpleQueue[Future[Answer]]) -> Iterator[dict[str, Any]]:
+    """Results that come up to this time of the monotonic clock; those that have come already at once."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            yield dict(done.get(timeout=max(0.0, at - time.monotonic())).result().result)

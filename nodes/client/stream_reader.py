@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +20,8 @@ from pipeline.wire import Array, FrameKey, Received
 
 MOST_APART = 256
 """Frames of which a part may be here and the other not: outputs come before their result."""
+MOST_EARLY = 64
+"""Chunks of outputs kept while their model is not known."""
 
 
 class OutputReader:
@@ -33,9 +35,10 @@ class OutputReader:
         self._graphs: dict[str, ModelGraph] = {}
         self._assembler = Assembler(self._expected)
 
-    def note_plan(self, plan: Plan) -> None:
-        """Know the model of this epoch."""
+    def note_plan(self, plan: Plan) -> bool:
+        """Know the model of this epoch. Returns False when that model is still to come."""
         self._digests[plan.epoch] = plan.digest
+        return plan.digest in self._graphs
 
     def note_model(self, graph: ModelGraph) -> None:
         """Know a model's outputs."""
@@ -75,6 +78,8 @@ class StreamReader:
         with_outputs: bool = True,
     ) -> None:
         self.stream, self._border, self._on_answer, self._with_outputs = stream, border, on_answer, with_outputs
+        self._session, self._names = session, names
+        self._early: deque[Message] = deque(maxlen=MOST_EARLY)
         self._outputs = OutputReader()
         self._lock = threading.Lock()  # a result may also come from another thread, with the way of replies
         self._tensors: OrderedDict[int, dict[int, Array]] = OrderedDict()
@@ -113,15 +118,25 @@ class StreamReader:
 
     def _on_plan(self, message: Message) -> None:
         plan: Plan | None = self._border.read(message)
-        if plan is not None:
-            self._outputs.note_plan(plan)
+        if plan is not None and not self._outputs.note_plan(plan):
+            # some brokers, as RabbitMQ, hand out what they retain to exact topics only
+            topic = self._names.topic(topics.MODEL, digest=plan.digest)
+            self._session.subscribe([topic], self._on_model, channel=Channel.CONTROL)
 
     def _on_model(self, message: Message) -> None:
         graph: ModelGraph | None = self._border.read(message)
-        if graph is not None:
-            self._outputs.note_model(graph)
+        if graph is None:
+            return
+        self._outputs.note_model(graph)
+        early = list(self._early)
+        self._early.clear()
+        for waiting in early:
+            self._on_output(waiting)
 
     def _on_output(self, message: Message) -> None:
+        if self._outputs.newest is None:
+            self._early.append(message)
+            return
         try:
             received = self._outputs.add(message.payload)
         except TrisectError as error:

@@ -121,10 +121,17 @@ class PlanRequest(Section):
 
 
 def constraints_of(graph: ModelGraph, section: ConstraintsSection) -> tuple[Constraint, ...]:
-    """The constraints on blocks and links. Raises ModelError for a block that the model does not have."""
+    """The constraints on blocks and links. Raises ModelError for a block that the model does not have,
+    PlanError for a depth that it does not have.
+    """
     found: list[Constraint] = []
     if section.raw_stays_on is not None:
         found.append(constraints.RawStays(section.raw_stays_on))
+    if section.min_depth > len(graph):
+        raise PlanError(
+            f"min_depth {section.min_depth} is more than the {len(graph)} blocks of {graph.name}; to keep them all on "
+            "the device, exclude the other nodes"
+        )
     if section.min_depth:
         found.append(constraints.MinDepth(section.min_depth))
     found += (constraints.Pin(graph.block_named(name).index, at) for name, at in section.pin.items())

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from broker import topics
+from broker.complaints import shortened
 from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.loader import load_config
@@ -89,11 +90,17 @@ def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = 
     """Every combination of the configuration's nodes, each device with each edge and cloud node or without.
 
     A node's times come from its `profiles`, else from what it left on the broker, else are estimated from its `speed`.
-    Raises ConfigError when something is neither given nor measured, PlanError for a profile that does not fit.
+    Raises ConfigError when something is neither given nor measured, or an excluded node is not there, PlanError for a
+    profile that does not fit.
     """
     tiers = {tier: config.nodes_of(tier) for tier in Tier}
     if not tiers[Tier.DEVICE]:
         raise ConfigError("no node of tier device in the configuration; frames enter on one")
+    if unknown := set(excluded) - config.nodes.keys():
+        raise ConfigError(
+            f"exclude_nodes: no node {shortened(', '.join(sorted(unknown)))}; those of the configuration are "
+            f"{shortened(', '.join(sorted(config.nodes)))}"
+        )
     measured = measured_by(config, graph.name) if _is_lacking(config, excluded) else Measured()
     seconds = {
         node: _seconds(config, node, graph, measured)
@@ -103,17 +110,20 @@ def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = 
     }
     workers = [node for node in config.tile_workers if node not in excluded]
     seconds |= {node: _seconds(config, node, graph, measured) for node in workers}
-    static_costs, codecs = static_costs_of(config), _codec_costs(config, graph, measured)
+    static_costs, (ratios, speeds) = static_costs_of(config), _codecs(config, graph, measured)
     found = []
     for nodes in combinations(tiers, excluded):
         links = [_link_of(config, lower, nodes, measured) for lower in LINKS]
-        costs = Costs({tier: seconds[node] for tier, node in nodes.items()}, links[0], links[1], codecs=codecs(nodes))
+        codecs = CodecCosts(ratios, {tier: speeds.get(node, {}) for tier, node in nodes.items()})
+        costs = Costs({tier: seconds[node] for tier, node in nodes.items()}, links[0], links[1], codecs=codecs)
         costs.check(graph)
         found.append(static_costs.node_set(nodes, costs))
     if not workers:
         return found
     able = [*workers, *(node for node in tiers[Tier.EDGE] if node in seconds)]
-    pools = WorkerPools({node: _tile_node(config, node, seconds[node], measured) for node in able}, workers, able)
+    tile_nodes = {node: _tile_node(config, node, seconds[node], measured) for node in able}
+    tile_nodes = {node: replace(tile_node, codecs=speeds.get(node, {})) for node, tile_node in tile_nodes.items()}
+    pools = WorkerPools(tile_nodes, workers, able, ratios=ratios)
     return pools.drawing(static_costs.draws).join(graph, found, choose=True)
 
 
@@ -190,16 +200,16 @@ def _seconds(config: Config, node: NodeId, graph: ModelGraph, measured: Measured
     return estimate(graph, speed)
 
 
-def _codec_costs(
+def _codecs(
     config: Config, graph: ModelGraph, measured: Measured
-) -> Callable[[Mapping[Tier, NodeId]], CodecCosts]:
-    """What is known of codecs between nodes: of the first that has profiled the model, how far it shrinks."""
+) -> tuple[Mapping[int, Mapping[str, float]], Mapping[NodeId, Mapping[str, CodecSpeed]]]:
+    """How far codecs shrink tensors, as the first node has it that has profiled the model, and nodes' speeds."""
     files = {node: read_codecs(path) for node in config.nodes if (path := _profile_path(config, node, graph)).exists()}
     profiles = [profile for profile, _ in files.values()] + [*measured.profiles.values()]
     ratios = Ratios()
     ratios.assume(graph, next((p for p in profiles if p.ratios and p.digest == graph.digest), None), band=0.0)
     speeds = {**measured.codecs, **{node: speeds for node, (_, speeds) in files.items()}}
-    return lambda nodes: CodecCosts(ratios.assumed, {tier: speeds.get(node, {}) for tier, node in nodes.items()})
+    return ratios.assumed, speeds
 
 
 def _profile_path(config: Config, node: NodeId, graph: ModelGraph) -> Path:

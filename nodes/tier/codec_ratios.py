@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from nodes.tier.meter import Meter
 from pipeline import codecs
 from pipeline.codecs import NONE, Array
@@ -35,7 +37,7 @@ class CodecTrials:
         now = time.monotonic()
         if now < max(self._free_at, self._due.get((stream, tensor), 0.0)):
             return
-        for codec, ratio in codecs.ratios(array).items():
+        for codec, ratio in codecs.ratios(np.ascontiguousarray(array)).items():  # a tile may be a view
             self._meter.ratio(stream, tensor, codec, ratio)
         ended = time.monotonic()
         self._due[stream, tensor] = ended + INTERVAL_S

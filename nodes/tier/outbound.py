@@ -30,7 +30,6 @@ from nodes.tier.machine.actions import CloseFrame, SendFailure, SendOutput, Send
 from nodes.tier.meter import Meter
 from nodes.tier.pending_frame import PendingFrame
 from nodes.tier.result_json import frame_overhead_seconds, result_json
-from pipeline.codecs import NONE
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey, encode, encode_failure
 
@@ -87,8 +86,7 @@ class Outbound:
             return
         most, nbytes, seconds = self._chunk_bytes, 0, 0.0
         began = time.perf_counter()
-        codec = action.codec if isinstance(action, SendTensor) else NONE
-        encoded = encode(key, action.tensor, action.array, codec=codec, trace=action.trace, chunk_bytes=most)
+        encoded = encode(key, action.tensor, action.array, codec=action.codec, trace=action.trace, chunk_bytes=most)
         for parts in encoded.parts():
             seconds += time.perf_counter() - began
             self._publish_bulk(topic, parts, action.reader, traceparent)  # which waits while the line is slower
@@ -96,9 +94,9 @@ class Outbound:
             began = time.perf_counter()
         self._note_encoded(key, seconds)
         self._meter.count_of(StreamId(key.stream), "sent_bytes_total", nbytes)
-        if isinstance(action, SendTensor) and encoded.nbytes:
+        if encoded.nbytes and (key.tile or isinstance(action, SendTensor)):
             stream = StreamId(key.stream)
-            self._trials.sent(stream, action.tensor, codec, action.array.nbytes / encoded.nbytes)
+            self._trials.sent(stream, action.tensor, action.codec, action.array.nbytes / encoded.nbytes)
             self._trials.consider(stream, action.tensor, action.array)
 
     @property

@@ -151,6 +151,8 @@ def _only(
         against = broken(graph, placements[-1], costs, constraints)
         described = "; ".join(constraint.describe(graph) for constraint in against)
         raise Infeasible(f"not everything on the {tier.label}: {described}")
+    if len(allowed) == 1:
+        return allowed[0]
     return min(allowed, key=lambda placement: objective.value(predict(graph, placement, costs)))
 
 

@@ -6,8 +6,8 @@ the cloud: all of a chain's, and good ones of any other graph's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -17,7 +17,7 @@ from pipeline.cost import LINKS, Costs
 from pipeline.graph import ModelGraph
 from pipeline.partition.codings import Codings, Shares
 from pipeline.partition.cut_family import CutFamily, Floats, Ints, chain_of
-from pipeline.partition.objective import Objective
+from pipeline.partition.objective import MEGABYTE, Objective
 from pipeline.partition.worth import answer_worth, fixed_worth, overhead_worth
 from pipeline.placement import Placement, Tier
 
@@ -73,28 +73,22 @@ class CutPrices:
     @classmethod
     def under(cls, graph: ModelGraph, family: CutFamily, costs: Costs, objective: Objective) -> CutPrices:
         """Price the cuts of a graph's family."""
-        codings = Codings.under(graph, costs, family.nbytes)
-        worth = Shares.adding(*(codings.worth(costs, objective, way) for way in WAYS))
-        on = {
-            tier: np.asarray(costs.seconds[tier], float) * objective.per_second(costs, tier)
-            if tier in costs.seconds
-            else np.zeros(len(graph))
-            for tier in Tier
-        }
-        first = family.inside @ (on[Tier.DEVICE] - on[Tier.EDGE]) + family.crossing @ worth.below
-        second = family.inside @ (on[Tier.EDGE] - on[Tier.CLOUD]) + family.crossing @ worth.above
-        second += on[Tier.CLOUD].sum() + fixed_worth(costs, objective)
-        is_left = np.arange(len(family)) < len(family) - 1
-        uses = is_left.astype(float) + (family.answers > 0)
-        used_s, back = objective.latency * uses, family.answers
-        first += answer_worth(costs, objective, Tier.DEVICE) * back + used_s * costs.device_edge.latency_s
-        second += answer_worth(costs, objective, Tier.EDGE) * back + used_s * costs.edge_cloud.latency_s
-        first += overhead_worth(costs, objective, Tier.DEVICE) * is_left
-        second += overhead_worth(costs, objective, Tier.CLOUD) * is_left
-        if Tier.CLOUD not in costs.seconds:
-            second[:-1] = np.inf
-        apart = overhead_worth(costs, objective, Tier.EDGE) if Tier.EDGE in costs.seconds else np.inf
-        return cls(family, costs, objective, codings, first, second, apart, worth)
+        return cls.under_each(graph, family, [costs], objective)[0]
+
+    @classmethod
+    def under_each(
+        cls, graph: ModelGraph, family: CutFamily, costs: Sequence[Costs], objective: Objective
+    ) -> list[CutPrices]:
+        """Price the cuts under several costs at once; seconds that are the same object are summed once."""
+        sums = _Sums(graph, family)
+        ways = [sums.add(each, objective) for each in costs]
+        made = []
+        for each, (codings, worth), first, second in zip(costs, ways, *sums.of_cuts(), strict=True):
+            if Tier.CLOUD not in each.seconds:
+                second[:-1] = np.inf
+            apart = overhead_worth(each, objective, Tier.EDGE) if Tier.EDGE in each.seconds else np.inf
+            made.append(cls(family, each, objective, codings, first, second, apart, worth))
+        return made
 
     def values(self, rows: Cuts = ALL, columns: Cuts = ALL) -> Floats:
         """`[row, column]`: the objective of placements with these first and second cuts; inf for none."""
@@ -129,10 +123,22 @@ class CutPrices:
         found = self.least_by_first().min()
         return float(max(found, self.least_by_second().min()) if self.objective.period else found)
 
+    @classmethod
+    def least_of_each(cls, prices: Sequence[CutPrices]) -> list[float]:
+        """What no placement under each is worth less than; all of one family and objective."""
+        if any(each.objective.period or each.worth.beyond.any() for each in prices):
+            return [each.least() for each in prices]
+        family = prices[0].family
+        first, second = np.stack([each.first for each in prices]), np.stack([each.second for each in prices])
+        apart = np.array([each.apart for each in prices])
+        others = np.minimum(second, apart[:, None] + family.least_behind(second))
+        found: list[float] = (first + others).min(axis=1).tolist()
+        return found
+
     def _least_besides(self, tier: Tier) -> Floats:
         """`[cut]`: what tensors that go all the way take off, and the period of the first tier or the last."""
         family, taken_off = self.family, np.minimum(self.worth.beyond, 0.0)
-        least: Floats = family.crossing @ taken_off
+        least: Floats = family.crossing @ taken_off if taken_off.any() else np.zeros(len(family))
         if not self.objective.period:
             return least
         way, lower = (WAYS[0], Tier.DEVICE) if tier is Tier.DEVICE else (WAYS[2], Tier.EDGE)
@@ -206,6 +212,76 @@ class CutPrices:
         which, family = np.flatnonzero(shares.beyond), self.family
         found: Floats = (family.made[rows][:, which] * shares.beyond[which]) @ family.wanted[columns][:, which].T
         return found
+
+
+class _Sums:
+    """First and second cuts' worth as weighted sums over cuts, `[cut]`: most are the same for several costs."""
+
+    def __init__(self, graph: ModelGraph, family: CutFamily) -> None:
+        is_left = (np.arange(len(family)) < len(family) - 1).astype(float)
+        self.graph, self.family = graph, family
+        self._left, self._uses, self._back, self._one = range(4)
+        self._rows: list[Floats] = [is_left, is_left + (family.answers > 0), family.answers, np.ones(len(family))]
+        self._known: dict[int, int] = {}
+        self._plain: tuple[Codings, int] | None = None
+        self._weights: tuple[list[dict[int, float]], list[dict[int, float]]] = ([], [])
+
+    def add(self, costs: Costs, objective: Objective) -> tuple[Codings, Shares]:
+        """Note the weights under some costs; returns the tensors' ways, and what they are worth."""
+        codings, worth, first, second = self._sent(costs, objective)
+        for lower, side, handles in ((Tier.DEVICE, first, Tier.DEVICE), (Tier.EDGE, second, Tier.CLOUD)):
+            for tier, sign in ((lower, 1.0), (Tier(lower + 1), -1.0)):
+                if tier in costs.seconds:
+                    row = self._before(costs.seconds[tier])
+                    side[row] = side.get(row, 0.0) + sign * objective.per_second(costs, tier)
+            side[self._back] = answer_worth(costs, objective, lower)
+            side[self._uses] = objective.latency * costs.link(lower).latency_s
+            side[self._left] = overhead_worth(costs, objective, handles)
+        second[self._one] = fixed_worth(costs, objective)
+        if Tier.CLOUD in costs.seconds:
+            whole = self._rows[self._before(costs.seconds[Tier.CLOUD])][-1]
+            second[self._one] += whole * objective.per_second(costs, Tier.CLOUD)
+        for weights, side in zip(self._weights, (first, second), strict=True):
+            weights.append(side)
+        return codings, worth
+
+    def of_cuts(self) -> tuple[Floats, Floats]:
+        """`[costs, cut]` of first cuts and of second ones."""
+        rows = np.stack(self._rows)
+        made = []
+        for sides in self._weights:
+            weights = np.zeros((len(sides), len(rows)))
+            for number, side in enumerate(sides):
+                weights[number, list(side)] = list(side.values())
+            made.append(weights @ rows)
+        return made[0], made[1]
+
+    def _before(self, seconds: Sequence[float]) -> int:
+        """The row with the seconds of the blocks before each cut."""
+        if id(seconds) not in self._known:
+            self._known[id(seconds)] = self._add_row(self.family.inside @ np.asarray(seconds, float))
+        return self._known[id(seconds)]
+
+    def _sent(self, costs: Costs, objective: Objective) -> tuple[Codings, Shares, dict[int, float], dict[int, float]]:
+        """What tensors that cross are worth, and the weights that say so."""
+        family = self.family
+        if costs.fixed or objective.energy or (costs.codecs is not None and costs.codecs.ratios):
+            codings = Codings.under(self.graph, costs, family.nbytes)
+            worth = Shares.adding(*(codings.worth(costs, objective, way) for way in WAYS))
+            below, above = (self._add_row(family.crossing @ share) for share in (worth.below, worth.above))
+            return codings, worth, {below: 1.0}, {above: 1.0}
+        if self._plain is None:  # all tensors are sent as they are, whatever the links
+            codings = Codings.under(self.graph, replace(costs, fixed=None), family.nbytes)
+            self._plain = codings, self._add_row(family.crossing @ family.nbytes)
+        codings, row = self._plain
+        device_byte, edge_byte = (objective.latency / costs.link(lower).bandwidth_bytes_per_s for lower in LINKS)
+        edge_byte += objective.backbone / MEGABYTE
+        worth = Shares(device_byte * family.nbytes, edge_byte * family.nbytes, np.zeros(len(family.nbytes)))
+        return codings, worth, {row: device_byte}, {row: edge_byte}
+
+    def _add_row(self, row: Floats) -> int:
+        self._rows.append(row)
+        return len(self._rows) - 1
 
 
 def link_bytes(codings: Codings, lower: Tier) -> Shares:

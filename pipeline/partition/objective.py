@@ -33,8 +33,12 @@ class Objective:
 
     def __post_init__(self) -> None:
         weights = asdict(self)
-        if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()) or not any(weights.values()):
-            raise PlanError(f"an objective needs weights of at least 0, one of them above, not {weights}")
+        wrong = [
+            f"{name}={weight:g}" for name, weight in weights.items() if not (math.isfinite(weight) and weight >= 0)
+        ]
+        if wrong or not any(weights.values()):
+            given = f"not {', '.join(wrong)}" if wrong else "and here all are 0"
+            raise PlanError(f"an objective's weights are finite and at least 0, one of them above, {given}")
 
     def value(self, prediction: Prediction) -> float:
         """The weighted sum to minimise, in the weights' unit."""
@@ -56,8 +60,12 @@ class Objective:
         Seconds, bytes, money and joules add up, so the codecs are the best for every placement. The period is the
         largest of several sums: for it each tensor gets the codec with which it is itself least of a bottleneck.
         """
-        worth = CodingWorth(self.latency or LEAST_LATENCY, self.period, self.backbone / MEGABYTE, self.energy)
-        return costs if costs.worth == worth else replace(costs, worth=worth)
+        return costs if costs.worth == self.coding_worth else replace(costs, worth=self.coding_worth)
+
+    @property
+    def coding_worth(self) -> CodingWorth:
+        """The weights by which codecs are chosen."""
+        return CodingWorth(self.latency or LEAST_LATENCY, self.period, self.backbone / MEGABYTE, self.energy)
 
     def text(self, value: float) -> str:
         """A frame's value with its unit, if it has a plain one."""

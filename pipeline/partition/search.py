@@ -90,8 +90,9 @@ def choose(
     that do not fit the graph.
     """
     candidates = list(candidates)
+    checked = set[int]()
     for candidate in candidates:
-        candidate.costs.check(graph)
+        candidate.costs.check(graph, checked)
     found = Ranked(NodeSetSearch(graph, candidates, constraints, objective).ranked())
     if candidates and not found:
         largest = max(candidates, key=lambda candidate: len(candidate.nodes))
@@ -137,7 +138,9 @@ class NodeSetSearch:
         Plans of equal placement on the same nodes come once.
         """
         self._judged = self._with_latency()
-        self.candidates = [replace(c, costs=self._judged.judging(c.costs)) for c in self.candidates]
+        judged = [self._judged.judging(c.costs) for c in self.candidates]
+        pairs = zip(self.candidates, judged, strict=True)
+        self.candidates = [c if costs is c.costs else replace(c, costs=costs) for c, costs in pairs]
         order, queue = count(), list[tuple[float, int, int, _Group | PricedPlan]]()
 
         def push(bound: float, item: _Group | PricedPlan) -> None:
@@ -169,9 +172,10 @@ class NodeSetSearch:
         """Groups with lower bounds: sets by themselves where these need no program, else all on the same tiers."""
         family = all_cuts_of(self.graph)
         if family is not None:
-            for number, candidate in enumerate(self.candidates):
-                self._prices[number] = CutPrices.under(self.graph, family, candidate.costs, self._judged)
-                least = self._prices[number].least()
+            prices = CutPrices.under_each(self.graph, family, [c.costs for c in self.candidates], self._judged)
+            self._prices = dict(enumerate(prices))
+            for number, least in enumerate(CutPrices.least_of_each(prices) if prices else ()):
+                candidate = self.candidates[number]
                 yield least, _Group((number,), in_tiles=False)
                 if candidate.pool and candidate.tiled_stack_costs:
                     yield self._least_in_tiles((number,), least), _Group((number,), in_tiles=True)
@@ -188,7 +192,9 @@ class NodeSetSearch:
     def _explored(self, bound: float, group: _Group) -> Iterator[tuple[float, _Group | PricedPlan]]:
         """What a group is made of, with lower bounds."""
         if len(group.members) == 1:
-            yield from self._planned(group)
+            for value, plan in self._planned(group):
+                # a bound that is reached but for rounding: other sets with the same bound are no better
+                yield (bound if value <= bound * (1 + _TIGHT) else value), plan
         elif group.placement is None:
             relaxed = self._relax(group.members)
             if relaxed is not None:

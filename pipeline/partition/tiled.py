@@ -20,6 +20,7 @@ from pipeline.partition import cuts, exact
 from pipeline.partition.constraints import Constraint, Pin
 from pipeline.partition.objective import Objective
 from pipeline.placement import Placement, Tier
+from pipeline.tiles.tile_codings import coded
 from pipeline.tiles.tiled_stack_cost import TiledStackCost, balanced, cost, tiled_stack_cost
 from pipeline.tiles.tiling import Tiling
 from pipeline.tiles.worker_pool import WorkerPool
@@ -109,7 +110,7 @@ def kept(
 
     The nodes are all in the pool.
     """
-    present = tiled_stack_cost(graph, pool, in_use)
+    present = tiled_stack_cost(graph, pool, coded(graph, pool, in_use))
     even = balanced(graph, pool, present, latency=objective.latency, period=objective.period)
     priced = with_tiles(graph, costs, even.tiling, cost(graph, pool, even))
     solution = _placed(graph, priced, even.tiling, constraints, objective)

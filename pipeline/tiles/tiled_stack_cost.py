@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, combinations, pairwise, product
-from math import comb, prod
+from math import ceil, comb, prod
 
 import numpy as np
 
@@ -17,10 +17,11 @@ from pipeline.cost import TileCost, TilesCost
 from pipeline.graph import ModelGraph
 from pipeline.tiles.grid import spans
 from pipeline.tiles.split import Tile, nbytes, size_of
+from pipeline.tiles.tile_codings import cheapest_coder, coded, coder
 from pipeline.tiles.tile_layouts import LayoutArrays, TileLayout, tile_layouts
 from pipeline.tiles.tiling import Tiling
 from pipeline.tiles.walk import Walk, legal
-from pipeline.tiles.worker_pool import Bools, Floats, Ints, TileWorkers, Timed, WorkerPool, timed
+from pipeline.tiles.worker_pool import Bools, Floats, Ints, Moved, TileWorkers, Timed, WorkerPool, timed
 
 MOST_LAST_BLOCKS = 64
 """Last blocks that are tried: those after which one tensor is all that is needed first, then by what can be gained."""
@@ -76,7 +77,7 @@ def tiled_stack_costs(
         for place in np.flatnonzero(values.min(axis=1) < alone).tolist():
             (first, job), tile_layout = stacks[place], int(best[place])
             if (place, tile_layout) not in made:
-                tiling = _tiling(graph, first, int(lasts[job]), tried[tile_layout])
+                tiling = coded(graph, pool, _tiling(graph, first, int(lasts[job]), tried[tile_layout]))
                 made[place, tile_layout] = _cost_of(pool, tiling, float(alone[place]), found, (place, tile_layout))
     return list(made.values())
 
@@ -94,27 +95,43 @@ def cost(graph: ModelGraph, pool: WorkerPool, given: TiledStackCost) -> TilesCos
     """The price of a tiled stack with those of its tiles."""
     tiling, tile_map = given.tiling, given.tiling.tile_map(graph)
     tile_workers, priced = TileWorkers.from_pool(pool, [tiling.workers]), []
+    sent, returned = (way.where(tile_workers.is_remote) for way in _moved(graph, pool, tiling, tile_workers))
+    coding_s, result_coding_s = sent.encode_s + sent.decode_s, returned.encode_s + returned.decode_s
+    transfer_s = (
+        sent.nbytes * (1 / tile_workers.coordinator_up + 1 / tile_workers.down)
+        + returned.nbytes * (1 / tile_workers.up + 1 / tile_workers.coordinator_down)
+        + 2 * tile_workers.latency_s * tile_workers.is_remote
+        + coding_s
+        + result_coding_s
+    )
     for place, (node, tile) in enumerate(zip(tiling.workers, tile_map.tiles, strict=True)):
-        sent = sum(nbytes(graph, tensor, tile.regions[tensor]) for tensor in tile_map.stack.inputs)
-        returned = nbytes(graph, tile_map.stack.output, tile.regions[tile_map.stack.output])
-        up, down, latency_s = tile_workers.up[0, place], tile_workers.down[0, place], tile_workers.latency_s[0, place]
-        transfer_s = (
-            sent * (1 / tile_workers.coordinator_up + 1 / down)
-            + returned * (1 / up + 1 / tile_workers.coordinator_down)
-            + 2 * latency_s
-        )
-        is_remote = bool(tile_workers.is_remote[0, place])
         priced.append(
             TileCost(
                 node,
-                sent if is_remote else 0,
-                returned if is_remote else 0,
-                float(transfer_s) if is_remote else 0.0,
+                ceil(sent.nbytes[0, place]),
+                ceil(returned.nbytes[0, place]),
+                float(transfer_s[0, place]),
                 tile_seconds(graph, tile_map.stack.blocks, tile, pool.member(node).seconds),
+                float(coding_s[0, place]),
+                float(result_coding_s[0, place]),
             )
         )
     times = (given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds)
     return TilesCost(*times, tile_map.extra_work, given.joules, tuple(priced))
+
+
+def _moved(graph: ModelGraph, pool: WorkerPool, tiling: Tiling, tile_workers: TileWorkers) -> tuple[Moved, Moved]:
+    """The tiles there and back, `[0, tile]`, with the tiling's codecs."""
+    tile_map, member = tiling.tile_map(graph), tile_workers.member
+
+    def way(tensor: int, *, is_back: bool) -> Moved:
+        sizes = np.array([[float(nbytes(graph, tensor, tile.regions[tensor])) for tile in tile_map.tiles]])
+        return coder(pool, graph.tensors[tensor], tiling.codec_of(tensor), is_back=is_back).moved(member, sizes)
+
+    sent = Moved.nothing(member.shape)
+    for tensor in tile_map.stack.inputs:
+        sent += way(tensor, is_back=False)
+    return sent, way(tile_map.stack.output, is_back=True)
 
 
 def tile_seconds(graph: ModelGraph, blocks: Sequence[int], tile: Tile, seconds: Sequence[float]) -> float:
@@ -203,13 +220,13 @@ def _needed_after(graph: ModelGraph) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Amounts:
-    """`[stack, layout, tile]`: seconds of computing, bytes there and back. `possible`, `[stack, layout]`: no empty
+    """`[stack, layout, tile]`: seconds of computing, ways there and back. `possible`, `[stack, layout]`: no empty
     tile.
     """
 
     computed: Floats
-    sent: Floats
-    returned: Floats
+    sent: Moved
+    returned: Moved
     possible: Bools
 
 
@@ -222,28 +239,34 @@ def _amounts(
     walk, tile_workers, begins = Walk(graph, lasts, spans), layout.tile_workers, _begins(graph, lasts)
     there = tile_workers.member < tile_workers.nobody
     shape = (len(lasts), *layout.rows.shape)
-    computed, returned, alone = np.zeros(shape), np.zeros(shape), np.zeros(len(lasts))
+    computed, returned, alone = np.zeros(shape), Moved.nothing(shape), np.zeros(len(lasts))
     possible = np.zeros(shape[:2], bool)
     stacks: list[tuple[int, int]] = []
-    parts: list[tuple[Floats, Floats, Floats, Floats]] = []
+    parts: list[tuple[Floats, Floats, Moved, Moved]] = []
     for step in walk.steps():
         made = _areas(layout, step.shares)
         computed[step.jobs] += made * tile_workers.seconds(pool, step.block)
         alone[step.jobs] += pool.coordinator.seconds[step.block]
         if step.jobs.size and lasts[step.jobs[0]] == step.block:
             output = graph.tensors[graph.blocks[step.block].outputs[0]]
-            returned[step.jobs[0]] = made[0] * output.nbytes
+            back = cheapest_coder(pool, output, is_back=True)
+            returned.put(step.jobs[0], back.moved(tile_workers.member, made[0] * output.nbytes))
             possible[step.jobs[0]] = (made[0] > 0).all(axis=-1, where=there)
         at = np.flatnonzero(step.is_stack & begins[step.block, step.jobs])
         if at.size:
-            sent = np.zeros((at.size, *layout.rows.shape))
+            sent = Moved.nothing((at.size, *layout.rows.shape))
             for tensor, shares in walk.inputs(step):
-                sent += _areas(layout, shares[at]) * graph.tensors[tensor].nbytes
+                there_coder = cheapest_coder(pool, graph.tensors[tensor], is_back=False)
+                read = _areas(layout, shares[at]) * graph.tensors[tensor].nbytes
+                sent += there_coder.moved(tile_workers.member, read)
             jobs = step.jobs[at]
             stacks += [(step.block, job) for job in jobs.tolist()]
             parts.append((alone[jobs], computed[jobs], sent, returned[jobs]))
-    alones, computing, there_bytes, back_bytes = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return stacks, alones, _Amounts(computing, there_bytes, back_bytes, possible[[job for _, job in stacks]])
+    alones, computing, sends, returns = zip(*parts, strict=True)
+    amounts = _Amounts(
+        np.concatenate(computing), Moved.joined(sends), Moved.joined(returns), possible[[job for _, job in stacks]]
+    )
+    return stacks, np.concatenate(alones), amounts
 
 
 def _areas(layout: LayoutArrays, shares: Floats) -> Floats:
@@ -258,8 +281,8 @@ def _priced(tile_workers: TileWorkers, alone: Floats, amounts: _Amounts) -> Time
     slowest = amounts.computed.max(axis=-1)
     possible = amounts.possible & (slowest < alone[:, None])
     stack, tile_layout = np.nonzero(possible)
-    picked = (array[stack, tile_layout] for array in (amounts.computed, amounts.sent, amounts.returned))
-    found = timed(tile_workers[tile_layout], *picked)
+    at = stack, tile_layout
+    found = timed(tile_workers[tile_layout], amounts.computed[at], amounts.sent[at], amounts.returned[at])
     whole = []
     for values in (found.seconds, found.own_seconds, found.busy_seconds, found.joules):
         placed = np.full(possible.shape, np.inf)
@@ -308,16 +331,19 @@ def _price_splits(graph: ModelGraph, pool: WorkerPool, tiling: Tiling, splits: S
         spans[:, axis, 0, 1:count] = stops[:, :-1]
     rows, columns = np.repeat(np.arange(high), wide), np.tile(np.arange(wide), high)
     tile_workers = TileWorkers.from_pool(pool, [tiling.workers])
-    computed, sent = np.zeros((2, len(splits), high * wide))
+    member = tile_workers.member
+    computed, sent = np.zeros((len(splits), high * wide)), Moved.nothing((len(splits), high * wide))
     output = graph.tensors[stack.output]
+    back = coder(pool, output, tiling.codec_of(output.id), is_back=True)
     walk = Walk(graph, np.full(len(splits), tiling.last, np.int64), spans)
     for step in walk.steps(tiling.first):
         made = step.shares[:, 0][:, rows] * step.shares[:, 1][:, columns]
         computed += made * tile_workers.seconds(pool, step.block)
         if step.block == tiling.last:
-            returned = made * output.nbytes
+            returned = back.moved(member, made * output.nbytes)
     for tensor, shares in walk.inputs(step):
-        sent += shares[:, 0][:, rows] * shares[:, 1][:, columns] * graph.tensors[tensor].nbytes
+        there = coder(pool, graph.tensors[tensor], tiling.codec_of(tensor), is_back=False)
+        sent += there.moved(member, shares[:, 0][:, rows] * shares[:, 1][:, columns] * graph.tensors[tensor].nbytes)
     found = timed(tile_workers[np.zeros(len(splits), np.int64)], computed, sent, returned)
     alone = sum(pool.coordinator.seconds[block] for block in stack.blocks)
     return found, alone

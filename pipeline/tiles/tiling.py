@@ -9,11 +9,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipeline import ranges
+from pipeline.codecs import NONE
 from pipeline.cost import MOST_TILES
 from pipeline.errors import PlanError, TileError
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.placement import NodeId, Placement, Stage, Tier
-from pipeline.ranges import Extent, IdRange, Index
+from pipeline.ranges import MOST_BLOCKS, Extent, IdRange, Index, Word
 from pipeline.tiles import Stack, TileMap
 from pipeline.tiles.split import heights, split_at
 from pipeline.tiles.stacks import stack_between
@@ -25,12 +26,21 @@ _MAP_RANK = 4
 
 
 @dataclass(frozen=True, slots=True)
+class TensorCodec:
+    """The codec that a tensor is sent with."""
+
+    tensor: Index
+    codec: Word = NONE
+
+
+@dataclass(frozen=True, slots=True)
 class Tiling:
     """The stack from block `first` to block `last`, both inclusive, in tiles.
 
     `rows` are the tiles' heights from the top, `columns` their widths from the left, in places of the stack's output;
     `workers` names a node for each tile, row by row. The node of the edge stage (the coordinator) may be one of them,
-    and a node may have several tiles.
+    and a node may have several tiles. `codecs` are those of the stack's inputs, on their way to the workers, and of its
+    output, on its way back; a tensor without one goes as it is.
     """
 
     first: Index
@@ -38,6 +48,7 @@ class Tiling:
     rows: Annotated[tuple[Extent, ...], Field(max_length=MOST_TILES)]
     columns: Annotated[tuple[Extent, ...], Field(max_length=MOST_TILES)]
     workers: Annotated[tuple[Annotated[NodeId, IdRange], ...], Field(max_length=MOST_TILES)]
+    codecs: Annotated[tuple[TensorCodec, ...], Field(max_length=MOST_BLOCKS)] = ()
 
     def __post_init__(self) -> None:
         if not (self.rows and self.columns and all(0 < size <= MAX_SIZE for size in (*self.rows, *self.columns))):
@@ -52,6 +63,15 @@ class Tiling:
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
+
+    @property
+    def uncoded(self) -> Tiling:
+        """The same tiles on the same nodes, all tensors as they are."""
+        return replace(self, codecs=()) if self.codecs else self
+
+    def codec_of(self, tensor: int) -> str:
+        """The codec of the tiles of this tensor."""
+        return next((one.codec for one in self.codecs if one.tensor == tensor), NONE)
 
     def backup(self, tile: int) -> NodeId | None:
         """The worker asked next when a tile (counted from 1) is late: the one after its own, None if there is
@@ -72,7 +92,7 @@ class Tiling:
         return split_at(graph, self.stack(graph), heights(self.rows), heights(self.columns))
 
     def to_json(self, graph: ModelGraph) -> dict[str, Any]:
-        """Plain JSON values; the names of the stack's first and last block are there for people."""
+        """Plain JSON values; names of blocks and tensors, and ways, are there for people."""
         return {
             "first": self.first,
             "last": self.last,
@@ -81,6 +101,15 @@ class Tiling:
             "rows": list(self.rows),
             "columns": list(self.columns),
             "workers": list(self.workers),
+            "codecs": [
+                {
+                    "tensor": one.tensor,
+                    "codec": one.codec,
+                    "name": graph.tensors[one.tensor].name,
+                    "way": "back" if one.tensor in graph.blocks[self.last].outputs else "there",
+                }
+                for one in self.codecs
+            ],
         }
 
     @classmethod

@@ -3,17 +3,20 @@
 Model: the coordinator sends the tiles' inputs one after the other, in the tiles' order, over its one link to the
 broker; the broker hands each on when it has it; a worker computes its tile whole; results come down the coordinator's
 one link from the broker as they arrive. A tile of the coordinator itself goes nowhere and is computed meanwhile.
+Where tiles are coded, the coordinator encodes the next one while one is sent, and decodes results one after the other.
 Whatever the tiles, the coordinator takes some time more to cut them, to hand them out and to put them together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.coding import QUICKEST, CodecSpeed, CodingWorth
 from pipeline.energy import NO_DRAW, Draw
 from pipeline.errors import PlanError
 from pipeline.placement import NodeId
@@ -27,8 +30,8 @@ Bools = npt.NDArray[np.bool_]
 class TileNode:
     """A node that computes tiles: `seconds` of each block in one piece, and its link to the broker.
 
-    `latency_s` is one way; as a coordinator it takes `gather_s` for a frame's tiles besides what they take. Raises
-    PlanError unless rates are above 0, and the latency and `gather_s` finite and at least 0.
+    `latency_s` is one way; as a coordinator it takes `gather_s` for a frame's tiles besides what they take; it knows
+    `codecs`. Raises PlanError unless rates are above 0, and the latency and `gather_s` finite and at least 0.
     """
 
     node: NodeId
@@ -38,6 +41,7 @@ class TileNode:
     latency_s: float
     draw: Draw = NO_DRAW
     gather_s: float = 0.0
+    codecs: Mapping[str, CodecSpeed] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         if not (min(self.up_bytes_per_s, self.down_bytes_per_s) > 0 and 0 <= self.latency_s < np.inf):
@@ -51,14 +55,61 @@ class TileNode:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPool:
-    """An edge node that runs the stage, and those that compute tiles for it; it may compute some itself."""
+    """An edge node that runs the stage, and those that compute tiles for it; it may compute some itself.
+
+    `ratios[tensor][codec]` are how many times fewer bytes a codec makes of a tensor, and `worth` by what tiles' codecs
+    are chosen.
+    """
 
     coordinator: TileNode
     workers: tuple[TileNode, ...] = ()
+    ratios: Mapping[int, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
+    worth: CodingWorth = QUICKEST
+    chosen: dict[tuple[int, bool], str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Codecs that were asked for, by tensor and whether it is on its way back (`pipeline.tiles.tile_codings`)."""
 
     def member(self, node: NodeId) -> TileNode:
         """The member of this name. Raises KeyError."""
         return next(member for member in (self.coordinator, *self.workers) if member.node == node)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Tiles on one way, float64 `[..., layout, tile]`: bytes as they are sent, seconds to encode and to decode them."""
+
+    nbytes: Floats
+    encode_s: Floats
+    decode_s: Floats
+
+    @classmethod
+    def nothing(cls, shape: tuple[int, ...]) -> Moved:
+        """No bytes."""
+        return cls(*np.zeros((3, *shape)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Moved]) -> Moved:
+        """All parts, one after the other along the first axis."""
+        return cls(*(np.concatenate(arrays) for arrays in zip(*(part.arrays for part in parts), strict=True)))
+
+    @property
+    def arrays(self) -> tuple[Floats, Floats, Floats]:
+        """Bytes, seconds to encode, seconds to decode."""
+        return self.nbytes, self.encode_s, self.decode_s
+
+    def __add__(self, other: Moved) -> Moved:
+        return Moved(*(one + more for one, more in zip(self.arrays, other.arrays, strict=True)))
+
+    def __getitem__(self, at: int | Ints | tuple[Ints, ...]) -> Moved:
+        return Moved(*(array[at] for array in self.arrays))
+
+    def put(self, at: int, other: Moved) -> None:
+        """Replace what stands at this place of the first axis."""
+        for own, others in zip(self.arrays, other.arrays, strict=True):
+            own[at] = others
+
+    def where(self, mask: Bools) -> Moved:
+        """The same tiles where the mask is true, nothing elsewhere."""
+        return Moved(*(array * mask for array in self.arrays))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +141,7 @@ class TileWorkers:
     coordinator_up: float
     coordinator_down: float
     gather_s: float
+    coordinator_watts: float
     watts: Floats
     joules_per_byte: Floats
 
@@ -118,6 +170,7 @@ class TileWorkers:
             pool.coordinator.up_bytes_per_s,
             pool.coordinator.down_bytes_per_s,
             pool.coordinator.gather_s,
+            pool.coordinator.draw.watts,
             watts,
             np.array([*at_both_ends, 0.0])[member],
         )
@@ -142,36 +195,38 @@ class TileWorkers:
         )
 
 
-def timed(tile_workers: TileWorkers, computed: Floats, sent: Floats, returned: Floats) -> Timed:
-    """Time layouts: `computed` are seconds, `sent` and `returned` bytes of each tile, `[..., layout, tile]`."""
-    sent, returned = sent * tile_workers.is_remote, returned * tile_workers.is_remote
+def timed(tile_workers: TileWorkers, computed: Floats, sent: Moved, returned: Moved) -> Timed:
+    """Time layouts: `computed` are each tile's seconds, `[..., layout, tile]`, `sent` and `returned` its ways."""
+    sent, returned = sent.where(tile_workers.is_remote), returned.where(tile_workers.is_remote)
     own = (computed * tile_workers.is_own).sum(axis=-1)
-    back = arrivals(tile_workers, computed, sent, returned)
-    order = np.argsort(back, axis=-1)
-    sooner = np.take_along_axis(back, order, -1)
-    behind = (
-        np.cumsum(np.take_along_axis(returned, order, -1)[..., ::-1], axis=-1)[..., ::-1]
-        / tile_workers.coordinator_down
-    )
-    together = np.maximum((sooner + behind).max(axis=-1), own) + tile_workers.gather_s
-    busy = np.maximum(
-        sent.sum(axis=-1) / tile_workers.coordinator_up, returned.sum(axis=-1) / tile_workers.coordinator_down
-    )
-    for spent in _by_member(
-        tile_workers, computed * tile_workers.is_remote, sent / tile_workers.down, returned / tile_workers.up
-    ):
-        busy = np.maximum(busy, spent)
-    joules = (computed * tile_workers.watts + (sent + returned) * tile_workers.joules_per_byte).sum(axis=-1)
-    return Timed(together, own, busy, joules)
+    gathered = _gathered(tile_workers, arrivals(tile_workers, computed, sent, returned), returned)
+    together = np.maximum(gathered, own) + tile_workers.gather_s
+    spent = [
+        sent.nbytes.sum(axis=-1) / tile_workers.coordinator_up,
+        returned.nbytes.sum(axis=-1) / tile_workers.coordinator_down,
+        sent.encode_s.sum(axis=-1),
+        returned.decode_s.sum(axis=-1),
+        *_by_member(
+            tile_workers,
+            computed * tile_workers.is_remote,
+            sent.nbytes / tile_workers.down,
+            returned.nbytes / tile_workers.up,
+            sent.decode_s,
+            returned.encode_s,
+        ),
+    ]
+    return Timed(together, own, np.max(spent, axis=0), _joules(tile_workers, computed, sent, returned))
 
 
-def arrivals(tile_workers: TileWorkers, computed: Floats, sent: Floats, returned: Floats) -> Floats:
-    """Seconds from the first send until each result is at the broker's end of the coordinator's link; -inf for no
-    remote tile.
+def arrivals(tile_workers: TileWorkers, computed: Floats, sent: Moved, returned: Moved) -> Floats:
+    """Seconds from the first tile's encoding until each result is at the broker's end of the coordinator's link; -inf
+    for no remote tile.
 
     A worker that has several tiles computes them in order.
     """
-    there = np.cumsum(sent, axis=-1) / tile_workers.coordinator_up + sent / tile_workers.down + tile_workers.latency_s
+    sent_s = sent.nbytes / tile_workers.coordinator_up
+    there = _one_after_the_other(np.cumsum(sent.encode_s, axis=-1), sent_s)
+    there = there + sent.nbytes / tile_workers.down + tile_workers.latency_s + sent.decode_s
     ready = there + computed
     for before in range(tile_workers.member.shape[-1] - 1):
         for later in range(before + 1, tile_workers.member.shape[-1]):
@@ -181,8 +236,38 @@ def arrivals(tile_workers: TileWorkers, computed: Floats, sent: Floats, returned
             if same.any():
                 waited = np.maximum(there[..., later], ready[..., before]) + computed[..., later]
                 ready[..., later] = np.where(same, waited, ready[..., later])
-    back = ready + returned / tile_workers.up + tile_workers.latency_s
+    back = ready + returned.encode_s + returned.nbytes / tile_workers.up + tile_workers.latency_s
     return np.where(tile_workers.is_remote, back, -np.inf)
+
+
+def _gathered(tile_workers: TileWorkers, back: Floats, returned: Moved) -> Floats:
+    """Seconds until the last result, in the order in which they arrive, has come down and is decoded; -inf for none."""
+    order = np.argsort(back, axis=-1)
+    sooner, nbytes, decode_s = (
+        np.take_along_axis(array, order, -1) for array in (back, returned.nbytes, returned.decode_s)
+    )
+    down = _one_after_the_other(sooner, nbytes / tile_workers.coordinator_down)
+    behind = np.cumsum(decode_s[..., ::-1], axis=-1)[..., ::-1]
+    last: Floats = (down + behind).max(axis=-1)
+    return last
+
+
+def _one_after_the_other(ready: Floats, taken: Floats) -> Floats:
+    """When each is done along the last axis, each begun when it is ready and the one before is done."""
+    before = np.cumsum(taken, axis=-1) - taken
+    done: Floats = np.maximum.accumulate(ready - before, axis=-1) + before + taken
+    return done
+
+
+def _joules(tile_workers: TileWorkers, computed: Floats, sent: Moved, returned: Moved) -> Floats:
+    """Of all nodes, for computing, coding and bytes."""
+    here_s, there_s = sent.encode_s + returned.decode_s, sent.decode_s + returned.encode_s
+    joules: Floats = (
+        (computed + there_s) * tile_workers.watts
+        + here_s * tile_workers.coordinator_watts
+        + (sent.nbytes + returned.nbytes) * tile_workers.joules_per_byte
+    ).sum(axis=-1)
+    return joules
 
 
 def _by_member(tile_workers: TileWorkers, *spent: Floats) -> list[Floats]:

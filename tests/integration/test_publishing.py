@@ -25,6 +25,7 @@ from nodes.protocol.messages import LifeState, to_bytes
 from nodes.session.presence import Presence
 from nodes.tier.frame_ledger import FrameLedger
 from nodes.tier.machine.events import FrameOffered
+from pipeline.errors import ConfigError
 from tests.integration.conftest import PATIENCE_S
 
 FRAMES = 100
@@ -131,6 +132,15 @@ def test_results_that_the_broker_drops_on_their_way_back_are_told_from_frames(tm
             made.go_on.set()
             with pytest.raises(RequestRefused, match="dropped the results of 3 of 3 frames on their way back"):
                 list(results(made.config, photos(tmp_path, 10)[:3]))
+
+
+def test_a_file_that_is_not_there_costs_no_result_of_those_before_it(tmp_path: Path) -> None:
+    with Server(SMALL) as server, device(server, tmp_path, Device.close) as made:
+        made.go_on.set()
+        came: list[str] = []
+        with pytest.raises(ConfigError, match=r"missing\.jpg"):
+            came.extend(results(made.config, [*photos(tmp_path, 10)[:3], tmp_path / "missing.jpg"]))
+        assert len(came) == 3
 
 
 def test_a_frame_that_is_larger_than_a_frame_may_be_is_refused_to_its_publisher(tmp_path: Path) -> None:

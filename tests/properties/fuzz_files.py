@@ -27,6 +27,7 @@ import xxhash
 from PIL import Image
 
 from nodes.tier.journal import Journal
+from pipeline.codecs import NONE, candidates
 from pipeline.errors import FrameError, ModelError, WireError
 from pipeline.frames.decode import decode
 from pipeline.graph import Tensor
@@ -115,13 +116,18 @@ def _chunks() -> Kind:
     chance = np.random.default_rng(0)
     arrays = [chance.standard_normal(shape).astype(np.float32) for shape in ((1, 8), (1, 4, 4, 3), (1, 0), (1, 40))]
     hops = (Hop("edge-1", "edge", 1e9, 0.1, 0.2, 0.3, 0.4, 1e9),)
-    samples = [
-        chunk
-        for number, array in enumerate(arrays)
-        for chunk in encode(FrameKey("cam", 3, 7, 1, 5), number, array, trace=hops, chunk_bytes=64)
+    picture = chance.integers(0, 3, (1, 24, 24, 3))
+    arrays += [np.maximum(chance.standard_normal((1, 8, 8, 16)), 0).astype(np.float32)]
+    arrays += [picture.astype(np.float32), picture.astype(np.uint8)]
+    sent = [encode(FrameKey("cam", 3, 7, 1, 5), n, array, trace=hops, chunk_bytes=64) for n, array in enumerate(arrays)]
+    coded = [
+        encode(FrameKey("cam", 3, 7, 1, 5, tile), n, array, codec=codec, trace=hops)
+        for n, array in enumerate(arrays)
+        for tile, codec in enumerate(candidates(array.dtype.name, array.shape))
     ]
+    samples = [chunk for one in (*sent, *(c for c in coded if c.codec != NONE)) for chunk in one]
     headers = [_header_of(sample) for sample in samples]
-    tensors = [Tensor(n, "x", array.shape, "float32") for n, array in enumerate(arrays)]
+    tensors = [Tensor(n, "x", array.shape, array.dtype.name) for n, array in enumerate(arrays)]
     assembler = Assembler(lambda key, number: tensors[number] if number < len(tensors) else None, limit_bytes=1 << 16)
 
     def make(chance: random.Random) -> bytes:

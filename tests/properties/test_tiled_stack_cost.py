@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.codecs import CODECS, NONE
+from pipeline.coding import CodecSpeed
 from pipeline.cost import Costs, Link, TilesCost, predict
 from pipeline.energy import Draw
 from pipeline.graph import ModelGraph
@@ -21,7 +23,7 @@ from pipeline.tiles import Grid, split, stacks
 from pipeline.tiles.split import heights, nbytes, size_of
 from pipeline.tiles.tile_layouts import tile_layouts
 from pipeline.tiles.tiled_stack_cost import TiledStackCost, balanced, tile_seconds, tiled_stack_cost, tiled_stack_costs
-from pipeline.tiles.tiling import Tiling
+from pipeline.tiles.tiling import TensorCodec, Tiling
 from pipeline.tiles.worker_pool import TileNode, WorkerPool
 from tests import naive
 from tests.effort import examples
@@ -41,49 +43,101 @@ def random_pool(graph: ModelGraph, draw: random.Random, most_workers: int = 3) -
         gather_s = draw.choice([0.0, 1e-3])
         draws = Draw(draw.uniform(0, 20), draw.choice([0.0, 1e-6]))
         return TileNode(
-            NodeId(name), seconds, rate, rate * draw.choice([1, 2]), draw.choice([0.0, 1e-4]), draws, gather_s
+            NodeId(name),
+            seconds,
+            rate,
+            rate * draw.choice([1, 2]),
+            draw.choice([0.0, 1e-4]),
+            draws,
+            gather_s,
+            random_speeds(draw),
         )
 
-    return WorkerPool(member("coordinator"), tuple(member(f"worker-{n}") for n in range(draw.randint(1, most_workers))))
+    coordinator, *workers = (
+        member("coordinator"),
+        *(member(f"worker-{n}") for n in range(draw.randint(1, most_workers))),
+    )
+    ratios = {t.id: {codec: draw.uniform(0.8, 6) for codec in CODECS} for t in graph.tensors if draw.random() < 0.7}
+    return WorkerPool(coordinator, tuple(workers), ratios if draw.random() < 0.7 else {})
+
+
+def random_speeds(draw: random.Random) -> dict[str, CodecSpeed]:
+    """Codecs of a node, most of which it knows."""
+    rates = [1e5, 1e6, 1e9]
+    return {
+        codec: CodecSpeed(draw.choice(rates), draw.choice(rates)) for codec in sorted(CODECS) if draw.random() < 0.9
+    }
+
+
+def coding(pool: WorkerPool, tensor: int, codec: str, node: str, nbytes: int) -> tuple[float, float, float]:
+    """A tile's bytes with this codec, and the seconds that the node would take to encode and to decode it."""
+    if codec == NONE:
+        return float(nbytes), 0.0, 0.0
+    speed = pool.member(NodeId(node)).codecs[codec]
+    return nbytes / pool.ratios[tensor][codec], nbytes / speed.encode_bytes_per_s, nbytes / speed.decode_bytes_per_s
+
+
+def cheapest(graph: ModelGraph, pool: WorkerPool, tensor: int, *, is_back: bool) -> str:
+    """The codec of a tensor's tiles that takes least of coordinator, links and the mean worker."""
+    nbytes, members = graph.tensors[tensor].nbytes, (pool.coordinator, *pool.workers)
+
+    def seconds(codec: str) -> float:
+        total = 0.0
+        for node in pool.workers:
+            (sent, encode_s, _), (_, _, decode_s) = (
+                coding(pool, tensor, codec, one, nbytes)
+                for one in ((node.node, pool.coordinator.node) if is_back else (pool.coordinator.node, node.node))
+            )
+            up, down = (node, pool.coordinator) if is_back else (pool.coordinator, node)
+            total += encode_s + sent / up.up_bytes_per_s + sent / down.down_bytes_per_s + decode_s
+        return total
+
+    known = pool.ratios.get(tensor, {})
+    able = [c for c, ratio in known.items() if ratio > 1 and all(c in member.codecs for member in members)]
+    return min([NONE, *able], key=seconds)
 
 
 def plain(graph: ModelGraph, pool: WorkerPool, tiling: Tiling) -> TiledStackCost:
     """The price event by event, of the tiles that `split` gives."""
     tile_map = tiling.tile_map(graph)
     stack, coordinator = tile_map.stack, pool.coordinator
-    sending, own, back, busy = 0.0, 0.0, [], {name: [0.0, 0.0, 0.0] for name in tiling.workers}
+    here, own, back, busy = coordinator.node, 0.0, [], {name: [0.0] * 5 for name in tiling.workers}
     free: dict[str, float] = {}
-    up = down = 0
-    joules = 0.0
+    encoding = sending = up = down = decoding = joules = 0.0
     for node, tile in zip(tiling.workers, tile_map.tiles, strict=True):
         worker = pool.member(node)
         computed = tile_seconds(graph, stack.blocks, tile, worker.seconds)
         joules += worker.draw.watts * computed
-        if node == coordinator.node:
+        if node == here:
             own += computed
             continue
-        sent = sum(nbytes(graph, t, tile.regions[t]) for t in stack.inputs)
-        returned = nbytes(graph, stack.output, tile.regions[stack.output])
-        sending += sent / coordinator.up_bytes_per_s
-        there = sending + coordinator.latency_s + worker.latency_s + sent / worker.down_bytes_per_s
+        sizes = {t: nbytes(graph, t, tile.regions[t]) for t in (*stack.inputs, stack.output)}
+        coded = {t: [coding(pool, t, tiling.codec_of(t), n, size) for n in (here, node)] for t, size in sizes.items()}
+        sent, encode_s = (sum(coded[t][0][at] for t in stack.inputs) for at in (0, 1))
+        decode_s = sum(coded[t][1][2] for t in stack.inputs)
+        (returned, _, result_decode_s), (_, result_encode_s, _) = coded[stack.output]
+        encoding += encode_s
+        sending = max(sending, encoding) + sent / coordinator.up_bytes_per_s
+        there = sending + coordinator.latency_s + worker.latency_s + sent / worker.down_bytes_per_s + decode_s
         free[node] = max(there, free.get(node, 0.0)) + computed
-        back.append(
-            (free[node] + returned / worker.up_bytes_per_s + coordinator.latency_s + worker.latency_s, returned)
-        )
-        for place, spent in enumerate((computed, sent / worker.down_bytes_per_s, returned / worker.up_bytes_per_s)):
+        broker = free[node] + result_encode_s + returned / worker.up_bytes_per_s
+        back.append((broker + coordinator.latency_s + worker.latency_s, returned, result_decode_s))
+        ways = (sent / worker.down_bytes_per_s, returned / worker.up_bytes_per_s)
+        for place, spent in enumerate((computed, *ways, decode_s, result_encode_s)):
             busy[node][place] += spent
-        up, down = up + sent, down + returned
+        up, down, decoding = up + sent, down + returned, decoding + result_decode_s
         joules += (sent + returned) * (coordinator.draw.joules_per_byte + worker.draw.joules_per_byte)
-    received = 0.0
-    for arrived, returned in sorted(back):
+        joules += coordinator.draw.watts * (encode_s + result_decode_s)
+        joules += worker.draw.watts * (decode_s + result_encode_s)
+    received = decoded = 0.0
+    for arrived, returned, decode_s in sorted(back):
         received = max(received, arrived) + returned / coordinator.down_bytes_per_s
-    link_s = (up / coordinator.up_bytes_per_s, down / coordinator.down_bytes_per_s)
+        decoded = max(decoded, received) + decode_s
+    link_s = (up / coordinator.up_bytes_per_s, down / coordinator.down_bytes_per_s, encoding, decoding)
     busiest = max(*link_s, *(spent for all_spent in busy.values() for spent in all_spent))
     alone_s = sum(coordinator.seconds[b] for b in stack.blocks)
     alone_joules = coordinator.draw.watts * alone_s
-    return TiledStackCost(
-        tiling, max(received, own) + coordinator.gather_s, alone_s, own, busiest, joules, alone_joules
-    )
+    return TiledStackCost(tiling, max(decoded, own) + coordinator.gather_s, alone_s, own, busiest, joules, alone_joules)
 
 
 def every_tiling(graph: ModelGraph, pool: WorkerPool) -> Iterator[Tiling]:
@@ -96,7 +150,10 @@ def every_tiling(graph: ModelGraph, pool: WorkerPool) -> Iterator[Tiling]:
             if len(tile_layout.grid.rows) <= size[0] and len(tile_layout.grid.columns) <= size[1]:
                 tile_map = split(graph, stack, tile_layout.grid)
                 rows, columns = (tuple(span.size for span in side) for side in (tile_map.rows, tile_map.columns))
-                yield Tiling(stack.first, stack.last, rows, columns, tile_layout.nodes)
+                ways = [*((t, False) for t in stack.inputs), (stack.output, True)]
+                chosen = ((t, cheapest(graph, pool, t, is_back=is_back)) for t, is_back in ways)
+                codecs = tuple(TensorCodec(tensor, codec) for tensor, codec in chosen if codec != NONE)
+                yield Tiling(stack.first, stack.last, rows, columns, tile_layout.nodes, codecs)
 
 
 @laws
@@ -139,14 +196,16 @@ def test_balanced_borders_cost_what_brute_force_finds(seed: int) -> None:
     count = draw.randint(1, min(3, height, 1 + len(pool.workers)))
     nodes = tuple(member.node for member in (pool.coordinator, *pool.workers))[:count]
     even = split(graph, stack, Grid((1,) * count, (1,)))
+    ways = [*((t, False) for t in stack.inputs), (stack.output, True)]
+    codecs = tuple(TensorCodec(t, cheapest(graph, pool, t, is_back=is_back)) for t, is_back in ways)
     given = tiled_stack_cost(
-        graph, pool, Tiling(stack.first, stack.last, tuple(r.size for r in even.rows), (width,), nodes)
+        graph, pool, Tiling(stack.first, stack.last, tuple(r.size for r in even.rows), (width,), nodes, codecs)
     )
     best = balanced(graph, pool, given)
     splits = [(a, b - a, height - b) for a in range(1, height) for b in range(a + 1, height)] if count == 3 else []
     splits_2 = [(a, height - a) for a in range(1, height)] if count == 2 else []
     for rows in (*splits, *splits_2):
-        tiling = Tiling(stack.first, stack.last, rows, (width,), nodes)
+        tiling = Tiling(stack.first, stack.last, rows, (width,), nodes, codecs)
         assert tuple(span.stop for span in heights(rows))[-1] == height
         assert best.seconds <= plain(graph, pool, tiling).seconds * (1 + 1e-9)
 

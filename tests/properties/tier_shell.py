@@ -265,7 +265,8 @@ class TierShell(Client):
             topic = f"out/{self.node}/{epoch}/{action.tensor}"
         elif isinstance(action, do.SendTile):
             topic = f"tile/{self.node}/{action.worker}/{epoch}"
-        for chunk in encode(action.key, action.tensor, action.array, trace=action.trace, chunk_bytes=CHUNK_BYTES):
+        sent = action.key, action.tensor, action.array
+        for chunk in encode(*sent, codec=action.codec, trace=action.trace, chunk_bytes=CHUNK_BYTES):
             self.publish(topic, chunk)
 
 

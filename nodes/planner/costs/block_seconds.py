@@ -52,13 +52,17 @@ class StageSeconds(NamedTuple):
 
 
 class TileShare(NamedTuple):
-    """A tile of a plan: its number from 1, bytes there and back, and what part of each block's map it computes."""
+    """A tile of a plan: its number from 1, bytes there and back as they are sent, and what part of each block's map it
+    computes; seconds to encode and decode it on its way there, and its result on its way back.
+    """
 
     number: int
     worker: NodeId
     nbytes: int
     result_nbytes: int
     shares: tuple[tuple[int, float], ...]
+    coding_s: float = 0.0
+    result_coding_s: float = 0.0
 
     def seconds_of(self, foreseen: Sequence[float]) -> float:
         """Foreseen seconds of the tile, from those of all blocks."""
@@ -126,12 +130,12 @@ class BlockSeconds:
         graph, tiling = self.graphs.get(plan.digest), plan.tiles
         if graph is None or tiling is None:
             return ()
-        key = plan.digest, tiling
+        key = plan.digest, tiling.uncoded
         if key not in self._tiles:
             while len(self._tiles) >= MOST_TILINGS:
                 del self._tiles[next(iter(self._tiles))]
             self._tiles[key] = tuple(_tile_shares(graph, tiling))
-        return self._tiles[key]
+        return _as_sent(self._tiles[key], plan) if tiling.codecs else self._tiles[key]
 
     def stage_seconds(self, basis: Basis, plan: Plan, tier: Tier) -> StageSeconds:
         """Foreseen seconds of the blocks that the tier's node runs by itself: those in tiles are not among them."""
@@ -226,6 +230,22 @@ class BlockSeconds:
             if profile is not None and estimated_s > 0 and not self.why_unfit(node, model, digest):
                 ratios.append(sum(profile.seconds) / estimated_s)
         return round(min(max(statistics.median(ratios), 1 / MOST_BIAS), MOST_BIAS), 3) if ratios else 1.0
+
+
+def _as_sent(tiles: tuple[TileShare, ...], plan: Plan) -> tuple[TileShare, ...]:
+    """The tiles with what the plan foresees of their codecs; as they are where it has no price of them."""
+    priced = plan.predicted.tiles.tiles if plan.predicted.tiles is not None else ()
+    if len(priced) != len(tiles):
+        return tiles
+    return tuple(
+        tile._replace(
+            nbytes=cost.nbytes,
+            result_nbytes=cost.result_nbytes,
+            coding_s=cost.coding_seconds,
+            result_coding_s=cost.result_coding_seconds,
+        )
+        for tile, cost in zip(tiles, priced, strict=True)
+    )
 
 
 def _tile_shares(graph: ModelGraph, tiling: Tiling) -> Iterator[TileShare]:

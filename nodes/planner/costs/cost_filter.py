@@ -15,7 +15,7 @@ measurement is believed.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -113,9 +113,19 @@ class CostFilter:
         self._blocks: dict[str, _Block] = {}
         self._streaks: dict[Hashable, float] = {}
         self._shared_at = -math.inf
+        self._revisions: dict[str, int] = {}
+
+    def revision(self, block: str) -> tuple[int, int]:
+        """Equal as long as nothing has changed in the block and in what nodes share."""
+        return self._revisions.get(block, 0), self._revisions.get(SHARED, 0)
+
+    def _revise(self, block: str) -> None:
+        name = SHARED if block.startswith(SHARED) else block
+        self._revisions[name] = self._revisions.get(name, 0) + 1
 
     def expect(self, part: Part, prior: Prior, now: float) -> None:
         """Begin again with this prior, unless it is the part's already."""
+        self._revise(part.block)
         block = self._blocks.setdefault(part.block, _Block(now))
         place = block.place(part.name, prior)
         if (block.prior_mean[place], block.prior_variance[place]) != (prior.mean, prior.deviation**2):
@@ -125,6 +135,7 @@ class CostFilter:
 
     def forget(self, part: Part) -> None:
         """Begin again with the part's prior."""
+        self._revise(part.block)
         block = self._blocks.get(part.block)
         if block is not None and part.name in block.places:
             place = block.places[part.name]
@@ -141,15 +152,22 @@ class CostFilter:
     def advance(self, block: str, now: float) -> None:
         """Let the time until `now` pass for one block and, in steps of SHARED_S, for what nodes share."""
         if block in self._blocks:
+            self._revise(block)
             self._blocks[block].advance(now)
         if now >= self._shared_at + SHARED_S:
             self._shared_at = now
+            self._revise(SHARED)
             for name in (name for name in self._blocks if name.startswith(SHARED)):
                 self._blocks[name].advance(now)
 
     def factor(self, *parts: Part) -> float:
         """Product of the parts."""
-        return math.exp(sum(self._mean(part) for part in parts))
+        total = 0.0
+        for part in parts:
+            block = self._blocks.get(part.block)
+            place = block.places.get(part.name) if block is not None else None
+            total += float(block.mean[place]) if block is not None and place is not None else self._prior(part).mean
+        return math.exp(total)
 
     def seconds(self, terms: Iterable[Term]) -> float:
         """Sum of the terms."""
@@ -178,6 +196,8 @@ class CostFilter:
         Measurements of one `source` follow each other: two in a row that are far off are a change.
         """
         parts = {part for term in terms for part in term.parts}
+        for name in {part.block for part in parts}:
+            self._revise(name)
         for part in sorted(parts):
             block = self._blocks.setdefault(part.block, _Block(now))
             block.advance(now)
@@ -198,17 +218,21 @@ class CostFilter:
         elif is_far:
             self._streaks[source] = off
             off = math.copysign(bound, off)
-        self._update(terms, math.log(expected) + off, noise, STEADY if is_far else None)
+        if is_far:
+            slopes = {name: slope for name, slope in slopes.items() if not name.startswith(STEADY)}
+        self._update(terms, math.log(expected) + off, noise, expected, slopes)
 
-    def _update(self, terms: Sequence[Term], target: float, noise: float, fixed: str | None) -> None:
-        """Iterated update: the logarithm of the terms' sum was measured as `target`.
+    def _update(
+        self, terms: Sequence[Term], target: float, noise: float, expected: float, slopes: dict[str, Floats]
+    ) -> None:
+        """Iterated update: the logarithm of the terms' sum, `expected`, was measured as `target`.
 
-        Blocks whose names begin with `fixed` stay as they are.
+        Blocks that are not in `slopes` stay as they are.
         """
-        slopes = self._linear(terms, fixed)[1]
         first = {name: self._blocks[name].mean for name in slopes}
-        for _ in range(STEPS):
-            expected, slopes = self._linear(terms, fixed)
+        for step_number in range(STEPS):
+            if step_number:
+                expected, slopes = self._linear(terms, first)
             gains = {name: self._blocks[name].covariance @ slope for name, slope in slopes.items()}
             spread = noise**2 + sum(float(slope @ gains[name]) for name, slope in slopes.items())
             moved = sum(float(slope @ (self._blocks[name].mean - first[name])) for name, slope in slopes.items())
@@ -224,14 +248,14 @@ class CostFilter:
         for name, gain in gains.items():
             self._blocks[name].covariance -= np.outer(gain, gain) / spread
 
-    def _linear(self, terms: Sequence[Term], fixed: str | None = None) -> tuple[float, dict[str, Floats]]:
-        """The terms' sum, and by block, but for `fixed` ones, how its logarithm grows with each part."""
+    def _linear(self, terms: Sequence[Term], blocks: Container[str] | None = None) -> tuple[float, dict[str, Floats]]:
+        """The terms' sum, and by block, of these only, how its logarithm grows with each part."""
         seconds = [term.amount * self.factor(*term.parts) for term in terms]
         total = max(sum(seconds), LEAST_SECONDS)
         slopes: dict[str, Floats] = {}
         for term, took_s in zip(terms, seconds, strict=True):
             for part in term.parts:
-                if fixed is not None and part.block.startswith(fixed):
+                if blocks is not None and part.block not in blocks:
                     continue
                 block = self._blocks[part.block]
                 slope = slopes.setdefault(part.block, np.zeros(len(block.places)))
@@ -240,11 +264,6 @@ class CostFilter:
 
     def _spread(self, slopes: Mapping[str, Floats]) -> float:
         return sum(float(slope @ self._blocks[name].covariance @ slope) for name, slope in slopes.items())
-
-    def _mean(self, part: Part) -> float:
-        block = self._blocks.get(part.block)
-        place = block.places.get(part.name) if block is not None else None
-        return float(block.mean[place]) if block is not None and place is not None else self._prior(part).mean
 
     def _prior(self, part: Part) -> Prior:
         return self._priors[part.name.partition(":")[0]]

@@ -18,6 +18,8 @@ LEAST_ROUND_TRIP_S = 2e-3
 
 def drift(node: NodeId, assumed: NodeSnapshot, now: NodeSnapshot, band: float) -> Iterator[str]:
     """Yield what has left its band, in words; `band` is a share of the assumed value."""
+    if now is assumed:
+        return
     if now.basis != assumed.basis:
         yield f"{node} has been measured again"
     elif _is_outside(now.slowness, assumed.slowness, band):

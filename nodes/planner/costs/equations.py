@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nodes.planner.costs.block_seconds import Basis, BlockSeconds, Estimate, StageSeconds
+from nodes.planner.costs.block_seconds import Basis, BlockSeconds, Estimate, StageSeconds, TileShare
 from nodes.planner.costs.cost_filter import SHARED, STEADY, CostFilter, Part, Prior, Term
 from nodes.planner.costs.transfers import Leg, legs_of
 from nodes.protocol.messages import LinkReport
@@ -77,9 +77,10 @@ class Equations:
             Term(leg.coding_s, ()),
         ]
 
-    def transfer(self, coordinator: NodeId, worker: NodeId, nbytes: int, behind: int) -> list[Term]:
+    def transfer(self, coordinator: NodeId, tile: TileShare, behind: int) -> list[Term]:
         """A tile's way to its worker, behind so many bytes of others, which leave one after the other."""
-        return [*self.way(Leg("", coordinator, worker, nbytes, 0.0)), Term(behind, (Part(coordinator, "up"),))]
+        leg = Leg("", coordinator, tile.worker, tile.nbytes, tile.coding_s)
+        return [*self.way(leg), Term(behind, (Part(coordinator, "up"),))]
 
     def gather(self, plan: Plan, computed_s: Mapping[int, float] | None = None) -> list[Term] | None:
         """From a stack's inputs to its output, whole: the slowest of its tiles, as costs are now.
@@ -103,11 +104,11 @@ class Equations:
             if tile.worker == coordinator:
                 own += computing
                 continue
-            there = self.transfer(coordinator, tile.worker, tile.nbytes, sent)
+            there = self.transfer(coordinator, tile, sent)
             sent += tile.nbytes
             # a worker computes its tiles in order
             ready[tile.worker] = [*self._slowest([there, ready.get(tile.worker, [])]), *computing]
-            returned = self.way(Leg("", tile.worker, coordinator, 0, 0.0))
+            returned = self.way(Leg("", tile.worker, coordinator, 0, tile.result_coding_s))
             up = Term(tile.result_nbytes, (Part(tile.worker, "up"),))
             back.append(([*ready[tile.worker], *returned, up], tile.result_nbytes))
         return [*self._slowest([own, *self._received(coordinator, back)]), overhead(coordinator, "gather")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from nodes.planner.costs.block_seconds import Basis, StageSeconds, TileShare
 from nodes.planner.costs.cost_filter import LEAST_SECONDS, QUIET_S, Part, Prior, Term
@@ -49,6 +50,8 @@ class NodeCosts(Equations):
     _measured_at: dict[tuple[NodeId, str], float] = field(default_factory=dict)
     _probed: set[NodeId] = field(default_factory=set)
     _settled: dict[tuple[NodeId, str], NodeSnapshot] = field(default_factory=dict)
+    _settled_at: dict[tuple[NodeId, str], tuple[Any, ...]] = field(default_factory=dict)
+    """Of what was learned the state in which each was looked at last."""
 
     # what was learned
 
@@ -80,8 +83,17 @@ class NodeCosts(Equations):
         up_s, down_s, round_trip_s = (self.filter.factor(Part(node, name)) for name in ("up", "down", "round_trip"))
         return replace(first, up_bytes_per_s=1 / up_s, down_bytes_per_s=1 / down_s, round_trip_s=round_trip_s)
 
-    def settled(self, node: NodeId, model: str, basis: Basis, link: LinkReport) -> NodeSnapshot:
-        """The node as plans see it: what was learned, where that has moved by STEP since it was taken up last."""
+    def settled(self, node: NodeId, model: str, basis: Basis) -> NodeSnapshot | None:
+        """The node as plans see it: what was learned, where that has moved by STEP since it was taken up last.
+
+        None while its link makes no sense.
+        """
+        state = self.filter.revision(node), self.first.get(node), basis
+        if self._settled_at.get((node, model)) == state:
+            return self._settled[node, model]
+        link = self.link(node)
+        if link is None or not link.makes_sense:
+            return None
         now = NodeSnapshot(
             basis,
             self.factor(node, model, basis),
@@ -94,13 +106,15 @@ class NodeCosts(Equations):
         before = self._settled.get((node, model))
         if before is None or any(drift(node, before, now, STEP)):
             before = self._settled[node, model] = now
+        self._settled_at[node, model] = state
         return before
 
     def deviation(self, plan: Plan) -> float | None:
         """Standard deviation of the logarithm of a frame's seconds under a plan; None while it cannot be priced."""
         terms = self.frame(plan)
-        if terms is None:
-            return None
+        return None if terms is None else self._deviation(plan, terms)
+
+    def _deviation(self, plan: Plan, terms: Sequence[Term]) -> float:
         own = self.filter.variance(terms) / self.filter.seconds(terms) ** 2
         return math.exp(self._widths.get(plan.stream, 0.0)) * math.sqrt(own + FRAME_NOISE**2)
 
@@ -213,8 +227,8 @@ class NodeCosts(Equations):
             if tile.worker == coordinator:
                 continue
             if seen is not None and seen.alone_seconds is not None and tile.worker in self.first:
-                back = self.way(Leg("", tile.worker, coordinator, tile.result_nbytes, 0.0))
-                terms = [*self.transfer(coordinator, tile.worker, tile.nbytes, sent), *back]
+                back = self.way(Leg("", tile.worker, coordinator, tile.result_nbytes, tile.result_coding_s))
+                terms = [*self.transfer(coordinator, tile, sent), *back]
                 noise = _noise(seen.alone_seconds, seen.frames, 0.0, FRAME_NOISE, CLOCK_S)
                 self._learn(("tile", coordinator, tile.worker), terms, seen.alone_seconds, noise, now)
             sent += tile.nbytes
@@ -252,9 +266,10 @@ class NodeCosts(Equations):
         Adaptive conformal inference (Gibbs and Candes 2021): it holds in the long run however frames are spread.
         """
         took = next((leg for leg in legs if (leg.stream, leg.epoch) == (plan.stream, plan.epoch)), None)
-        terms, deviation = self.frame(plan), self.deviation(plan)
-        if took is None or WHOLE not in took.seconds or terms is None or deviation is None:
+        terms = self.frame(plan) if took is not None and WHOLE in took.seconds else None
+        if took is None or terms is None:
             return
+        deviation = self._deviation(plan, terms)
         seconds = max(took.seconds[WHOLE], CLOCK_S)
         off, half = math.log(seconds / self.filter.seconds(terms)), INTERVAL_DEVIATIONS * deviation
         single = max(took.deviations.get(WHOLE, 0.0), CLOCK_S) / seconds
@@ -265,7 +280,8 @@ class NodeCosts(Equations):
         """Take what whole frames took: beyond their parts, that is waiting."""
         measured = {(leg.stream, leg.epoch): leg for leg in legs if WHOLE in leg.seconds}
         for plan in plans:
-            took, terms = measured.get((plan.stream, plan.epoch)), self.frame(plan)
+            took = measured.get((plan.stream, plan.epoch))
+            terms = self.frame(plan) if took is not None else None
             if took is not None and terms is not None:
                 noise = _noise(took.seconds[WHOLE], took.frames, took.deviations.get(WHOLE, 0.0), NOISE)
                 self._learn(("whole", plan.stream), terms, took.seconds[WHOLE], noise, now)

@@ -52,8 +52,9 @@ class NodeSnapshot:
     def seconds(self, foreseen: Sequence[float], graph: ModelGraph | None) -> tuple[float, ...]:
         """Seconds by block of a model of this graph, from what its basis foresees."""
         begin = NORMALISE + 1 if graph is not None and has_input(graph) else 0
-        of_input = [self.input_slowness * seconds for seconds in foreseen[:begin]]
-        return (*of_input, *[self.slowness * seconds for seconds in foreseen[begin:]])
+        for_input, slowness = self.input_slowness, self.slowness
+        of_input = [for_input * seconds for seconds in foreseen[:begin]]
+        return (*of_input, *[slowness * seconds for seconds in foreseen[begin:]])
 
     @property
     def available_link(self) -> LinkReport:

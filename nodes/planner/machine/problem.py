@@ -27,6 +27,7 @@ from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced, rank
 from pipeline.partition.search import choose
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
+from pipeline.tiles.tile_codings import coded
 from pipeline.tiles.tiling import Tiling
 
 EXACT, HPA = "exact", "hpa"
@@ -65,7 +66,7 @@ class PlanningProblem:
                 raise PlanError(
                     f"it breaks: {'; '.join(c.describe(self.graph) for c in against)}; `trisect objective` changes that"
                 )
-            found = [priced_with(self.graph, forced, c, objective, tiles) for c in kept]
+            found = [priced_with(self.graph, forced, c, objective, self._coded(tiles, c)) for c in kept]
             return sorted(found, key=rank)
         if self.plan_request.planner == EXACT:
             return choose(self.graph, self.node_sets, constraints, objective)
@@ -81,6 +82,9 @@ class PlanningProblem:
         if not found and why_not is not None:
             raise why_not
         return sorted(found, key=rank)
+
+    def _coded(self, tiles: Tiling | None, node_set: NodeSet) -> Tiling | None:
+        return coded(self.graph, node_set.pool, tiles) if tiles is not None and node_set.pool is not None else tiles
 
     def quick_plans(self) -> list[PricedPlan]:
         """For each set of nodes the best of its single tiers and of what two cuts of the blocks' order give.
@@ -170,13 +174,17 @@ def planning_problem(
 ) -> PlanningProblem:
     """Pose the problem for the usable nodes of each tier under these snapshots, with their worker pools."""
     judging = plan_request.parsed_objective().judging
-    seconds = {node: registry.seconds(binding, snapshots[node]) for usable in tiers.values() for node in usable}
+    known = [node for usable in tiers.values() for node in usable]
+    seconds = {node: registry.seconds(binding, snapshots[node]) for node in known}
+    links = {node: snapshots[node].available_link for node in known}
 
     def node_sets() -> Iterator[NodeSet]:
         for nodes in combinations(tiers, plan_request.constraints.exclude_nodes):
-            costs = judging(registry.costs(binding, nodes, snapshots, seconds))
+            costs = judging(registry.costs(binding, nodes, snapshots, seconds, links))
             yield static_costs.node_set(nodes, costs, registry.kept_from_decoding(binding, nodes))
 
+    ratios = pools.ratios if plan_request.codecs else {}
+    pools = replace(pools, ratios=ratios, worth=plan_request.parsed_objective().coding_worth)
     joined = pools.drawing(static_costs.draws).join(graph, list(node_sets()), choose=plan_request.planner == EXACT)
     return PlanningProblem(graph, joined, plan_request)
 

@@ -92,7 +92,8 @@ def _same_plan(situation: Situation) -> Verdict | None:
     plan, stream, best = situation.plan, situation.stream, situation.best
     if assignment(plan) != assignment_of(best):
         return None
-    if not stream.force and plan.codecs != best.codecs(situation.graph):
+    same_codecs = plan.codecs == best.codecs(situation.graph) and plan.tiles == best.tiling
+    if not stream.force and not same_codecs:
         return None
     wanted = (stream.planner_of(best), stream.plan_request.objective, stream.requested_as_written, stream.by_hand)
     changed = stream.force and (plan.planner, plan.objective, plan.plan_request, plan.by_hand) != wanted

@@ -16,7 +16,7 @@ from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.fetches import Fetches
 from nodes.planner.machine.utilisation import Loads, StreamLoad
-from nodes.protocol.messages import Applied, LifeState, NodeInfo, NodeState
+from nodes.protocol.messages import Applied, LifeState, LinkReport, NodeInfo, NodeState
 from nodes.protocol.peers import Peers
 from pipeline.coding import CodecCosts
 from pipeline.cost import Costs
@@ -209,7 +209,7 @@ class Registry:
         return f"{node} is draining" if state is not None and state.state is LifeState.DRAINING else ""
 
     def _why_unmeasured(self, stream: StreamBinding, node: NodeId, digest: str) -> str:
-        link = self.learned.link(node)
+        link = self.learned.first.get(node)
         if self.blocks.basis(node, stream.model, digest) is None:
             unfit = self.blocks.why_unfit(node, stream.model, digest)
             return unfit or f"{node} has not profiled {stream.model!r} yet"
@@ -289,15 +289,17 @@ class Registry:
         """All that the node's part in `costs` follows from, with what streams but `name` take of it; it is usable."""
         found = self.measured(node, stream.model, self._digest(stream) or "", but=name)
         assert found is not None
-        return found if node == stream.device else replace(found, frame_overhead_s=0.0)
+        is_whole = node == stream.device or not found.frame_overhead_s
+        return found if is_whole else replace(found, frame_overhead_s=0.0)
 
     def measured(self, node: NodeId, model: str, digest: str, but: StreamId | None = None) -> NodeSnapshot | None:
         """What is known of the node for a model, with what streams but one take of it; None before it has measured."""
-        basis, link, info = self.blocks.basis(node, model, digest), self.learned.link(node), self.infos.get(node)
-        if basis is None or link is None or info is None or not link.makes_sense:
+        basis = self.blocks.basis(node, model, digest) if node in self.infos else None
+        settled = self.learned.settled(node, model, basis) if basis is not None else None
+        if settled is None:
             return None
-        settled = self.learned.settled(node, model, basis, link)
-        return replace(settled, utilisation=self.loads.utilisation_of(node, settled.link, but=but))
+        taken = self.loads.utilisation_of(node, settled.link, but=but)
+        return settled if taken == settled.utilisation else replace(settled, utilisation=taken)
 
     def stream_load(self, stream: StreamBinding, plan: Plan, rate_hz: float) -> StreamLoad:
         """The stream's load under its plan; nodes that cannot be priced at present are left out."""
@@ -323,13 +325,14 @@ class Registry:
         nodes: Mapping[Tier, NodeId],
         snapshots: Mapping[NodeId, NodeSnapshot],
         seconds: Mapping[NodeId, Sequence[float]] | None = None,
+        links: Mapping[NodeId, LinkReport] | None = None,
     ) -> Costs:
         """Costs of the stream's model on these nodes and between them, under these snapshots.
 
-        `seconds` are the nodes', where they are at hand.
+        `seconds` and `links` are the nodes', where they are at hand: of blocks, and as other streams leave them.
         """
         found = {tier: snapshots[node] for tier, node in nodes.items()}
-        reports = {tier: snapshot.available_link for tier, snapshot in found.items()}
+        reports = {tier: (links or {}).get(nodes[tier]) or found[tier].available_link for tier in found}
         return Costs(
             {
                 tier: (seconds or {}).get(nodes[tier]) or self.seconds(stream, snapshot)
@@ -375,11 +378,11 @@ class Registry:
     def tile_node(self, stream: StreamBinding, node: NodeId, snapshot: NodeSnapshot) -> TileNode:
         """The node's seconds and link for tiles of the stream's model, under this snapshot."""
         foreseen, link = self.blocks.foreseen(snapshot.basis, self._digest(stream) or ""), snapshot.available_link
-        seconds = tuple(snapshot.slowness * s for s in foreseen)
+        slowness = snapshot.slowness
+        seconds = tuple(slowness * s for s in foreseen)
         latency_s = (link.round_trip_s + snapshot.overhead_s) / 2  # a tile goes there and back
-        return TileNode(
-            node, seconds, link.up_bytes_per_s, link.down_bytes_per_s, latency_s, gather_s=snapshot.gather_s
-        )
+        rates, codecs = (link.up_bytes_per_s, link.down_bytes_per_s), self.infos[node].codecs
+        return TileNode(node, seconds, *rates, latency_s, gather_s=snapshot.gather_s, codecs=codecs)
 
     def highest_seen(self, name: StreamId, most: int) -> int:
         """The highest epoch of the stream, up to `most`, that a node says it has seen; 0 for none."""

@@ -114,13 +114,13 @@ class PlannedStream:
 
 
 def assignment(plan: Plan) -> Assignment:
-    """The plan's placement, nodes and tiles."""
-    return plan.placement, _nodes(plan), plan.tiles
+    """The plan's placement, nodes and tiles, whatever the codecs."""
+    return plan.placement, _nodes(plan), plan.tiles.uncoded if plan.tiles else None
 
 
 def assignment_of(priced_plan: PricedPlan) -> Assignment:
-    """The priced plan's placement, nodes and tiles."""
-    return priced_plan.placement, _nodes(priced_plan), priced_plan.tiling
+    """The priced plan's placement, nodes and tiles, whatever the codecs."""
+    return priced_plan.placement, _nodes(priced_plan), priced_plan.tiling.uncoded if priced_plan.tiling else None
 
 
 def fits(plan: Plan, graph: ModelGraph) -> bool:

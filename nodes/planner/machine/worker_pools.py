@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.registry import Registry
+from pipeline.coding import QUICKEST, CodingWorth
 from pipeline.energy import NO_DRAW, Draw
 from pipeline.graph import ModelGraph
 from pipeline.partition.objective import Objective
@@ -23,13 +24,16 @@ from pipeline.tiles.worker_pool import TileNode, WorkerPool
 class WorkerPools:
     """Nodes that can compute tiles, with their costs, and those that may coordinate them.
 
-    `in_use` are the tiles that a coordinator has now, some of whose workers may be gone.
+    `in_use` are the tiles that a coordinator has now, some of whose workers may be gone. Codecs of tiles are chosen by
+    `ratios`, by tensor and codec, and `worth`.
     """
 
     nodes: Mapping[NodeId, TileNode]
     workers: Sequence[NodeId]
     coordinators: Collection[NodeId]
     in_use: tuple[NodeId, Tiling] | None = None
+    ratios: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    worth: CodingWorth = QUICKEST
 
     @classmethod
     def from_snapshots(
@@ -43,7 +47,7 @@ class WorkerPools:
     ) -> WorkerPools:
         """Make pools from these snapshots, which have the workers and all edge nodes."""
         nodes = {node: registry.tile_node(binding, node, now) for node, now in snapshots.items()}
-        return cls(nodes, workers, coordinators, in_use)
+        return cls(nodes, workers, coordinators, in_use, binding.ratios.assumed)
 
     def drawing(self, draws: Mapping[NodeId, Draw]) -> WorkerPools:
         """The same pools with what their nodes draw."""
@@ -51,7 +55,8 @@ class WorkerPools:
 
     def behind(self, coordinator: NodeId) -> WorkerPool:
         """The coordinator with all workers."""
-        return WorkerPool(self.nodes[coordinator], tuple(self.nodes[worker] for worker in self.workers))
+        workers = tuple(self.nodes[worker] for worker in self.workers)
+        return WorkerPool(self.nodes[coordinator], workers, self.ratios, self.worth)
 
     def join(self, graph: ModelGraph, node_sets: Sequence[NodeSet], *, choose: bool) -> list[NodeSet]:
         """The node sets with the pools of their edge nodes and, to `choose` from, the stacks that pay for them."""
@@ -105,6 +110,10 @@ def words(graph: ModelGraph, priced_plan: PricedPlan) -> str:
         return ""
     return (
         f"{graph.blocks[tiling.first].name} to {graph.blocks[tiling.last].name} in {len(tiling.rows)}x"
-        f"{len(tiling.columns)} tiles on {', '.join(dict.fromkeys(tiling.workers))}: {tiles.seconds * 1e3:.1f} ms in "
-        f"place of {tiles.alone_seconds * 1e3:.1f}"
+        f"{len(tiling.columns)} tiles on {', '.join(dict.fromkeys(tiling.workers))}{_codecs(tiling)}: "
+        f"{tiles.seconds * 1e3:.1f} ms in place of {tiles.alone_seconds * 1e3:.1f}"
     )
+
+
+def _codecs(tiling: Tiling) -> str:
+    return f" by {', '.join(sorted({one.codec for one in tiling.codecs}))}" if tiling.codecs else ""

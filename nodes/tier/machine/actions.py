@@ -76,13 +76,14 @@ class SendTensor:
 
 @dataclass(frozen=True, slots=True)
 class SendTile:
-    """Publish a tile's region of one of the stack's inputs, perhaps a view, for one worker."""
+    """Publish a tile's region of one of the stack's inputs, perhaps a view, for one worker, coded as the plan says."""
 
     key: FrameKey
     worker: NodeId
     tensor: int
     array: Array
     trace: Trace = ()
+    codec: str = NONE
 
     @property
     def reader(self) -> NodeId:
@@ -92,13 +93,14 @@ class SendTile:
 
 @dataclass(frozen=True, slots=True)
 class SendOutput:
-    """Publish one of the model's outputs, to the device; or a tile's output, to the coordinator."""
+    """Publish one of the model's outputs, to the device; or a tile's, to the coordinator, coded as the plan says."""
 
     key: FrameKey
     tensor: int
     array: Array
     trace: Trace
     reader: NodeId | None = None
+    codec: str = NONE
 
 
 @dataclass(frozen=True, slots=True)

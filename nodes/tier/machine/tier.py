@@ -232,7 +232,8 @@ class TierMachine:
         output = held.tiled.stack.output
         if held.stage is None:
             coordinator = held.plan.nodes[Tier.EDGE]
-            return [SendOutput(event.key, output, event.outputs[output], event.trace, coordinator)]
+            codec = held.plan.tiles.codec_of(output) if held.plan.tiles else NONE
+            return [SendOutput(event.key, output, event.outputs[output], event.trace, coordinator, codec)]
         return self.tile_gathers.arrived(ev.TileArrived(event.key, self.me, event.outputs[output], event.trace), now)
 
     def _segment_failed(self, event: ev.SegmentFailed, now: float) -> list[Action]:

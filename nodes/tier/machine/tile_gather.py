@@ -195,7 +195,9 @@ class TileGathers:
             asked[worker] = _Asked(now, math.inf, None)
             return [Run(key, tensors, (), 0.0, Work.TILE)]
         asked[worker] = _Asked(now, now + self._patience_s(gather, worker), self._peers.incarnation(worker))
-        return [SendTile(key, worker, tensor, array) for tensor, array in tensors.items()]
+        tiles = gather.held.plan.tiles
+        assert tiles is not None
+        return [SendTile(key, worker, tensor, array, codec=tiles.codec_of(tensor)) for tensor, array in tensors.items()]
 
     def _chosen(self, gather: _TileGather, tile: int, now: float) -> NodeId:
         """The first that can: the plan's worker for the tile, its backup, the one with the least to do, the

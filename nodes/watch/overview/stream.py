@@ -118,7 +118,7 @@ class StreamRecord:
 
     def learn_ratio(self, seen: TensorRatio) -> None:
         """A node has coded a tensor, or tried to."""
-        if seen.codec in CODECS and any(seen.codec in plan.codecs.values() for plan in self.plans.values()):
+        if seen.codec in CODECS and any(seen.codec in _codecs_of(plan) for plan in self.plans.values()):
             self._ratios[seen.tensor, seen.codec] = seen
 
     def _with_ratio(self, tensor: Mapping[str, Any]) -> dict[str, Any]:
@@ -291,3 +291,7 @@ def _median(values: Sequence[float]) -> float | None:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+def _codecs_of(plan: Plan) -> set[str]:
+    return {*plan.codecs.values(), *(one.codec for one in (plan.tiles.codecs if plan.tiles else ()))}

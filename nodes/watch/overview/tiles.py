@@ -26,6 +26,7 @@ def tiles_json(
         "last": last,
         "rows": len(tiling.rows),
         "columns": len(tiling.columns),
+        "codecs": sorted({one.codec for one in tiling.codecs}),
         "tiles": [
             {
                 "tile": number,
@@ -51,7 +52,8 @@ def tile_rows(tiles: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
         for took in tile["measured"] or [{"worker": tile["worker"]}]:
             way = milliseconds(took.get("transfer_seconds_p50"))
             seconds = (milliseconds(took.get(name)) for name in ("compute_seconds_p50", "queue_seconds_p50"))
-            yield (f"  tile {tile['tile']} {took['worker']}", f"{place}; there and back {way}", "", *seconds)
+            how = f" ({', '.join(tiles['codecs'])})" if tiles["codecs"] else ""
+            yield (f"  tile {tile['tile']} {took['worker']}", f"{place}; there and back {way}{how}", "", *seconds)
 
 
 def _seconds_json(took: TileSeconds) -> dict[str, Any]:

@@ -68,6 +68,7 @@ function readTiles(value) {
     rows: list(value.rows, 64).map((one) => whole(one, 'rows')),
     columns: list(value.columns, 64).map((one) => whole(one, 'columns')),
     workers: list(value.workers, 4096).map((one) => text(one, 128)),
+    codecs: list(value.codecs ?? [], 64).map((one) => text(one.codec, 40)),
   };
 }
 

@@ -31,7 +31,8 @@ export class TilesCard {
       this.draw(tiles);
     }
     const all = this.measured(plan);
-    setText(this.note, `${tiles.from} to ${tiles.to}, ${tiles.rows.length} × ${tiles.columns.length} tiles`);
+    const how = tiles.codecs.length ? `, sent by ${[...new Set(tiles.codecs)].join(', ')}` : '';
+    setText(this.note, `${tiles.from} to ${tiles.to}, ${tiles.rows.length} × ${tiles.columns.length} tiles${how}`);
     this.labels.forEach((label, i) => setText(label, all[i]));
   }
 

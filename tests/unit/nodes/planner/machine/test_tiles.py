@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import pytest
@@ -24,10 +25,12 @@ from nodes.protocol.messages import (
 )
 from nodes.protocol.reports import LEAST_FRAMES, WHOLE
 from nodes.tier.machine import events as ev
+from pipeline.coding import CodecSpeed
 from pipeline.models.graphs import shipped_graph
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
+from pipeline.tiles.split import nbytes
 from pipeline.tiles.tiled_stack_cost import tile_seconds
 
 GRAPH = shipped_graph("alexnet")
@@ -36,15 +39,18 @@ DEVICE, EDGE = NodeId("device-1"), NodeId("edge-1")
 WORKERS = tuple(NodeId(f"worker-{n}") for n in range(1, 5))
 SECONDS = tuple(block.macs / 1e9 for block in GRAPH.blocks)
 PATIENCE_S = 5.0
+HALVED = 2.0
+SLOW_BYTES_PER_S = 2e7
 
 
 class Planner:
     """A machine that knows a device, ten times as slow as the edge and its workers, far from them."""
 
-    def __init__(self, *workers: NodeId) -> None:
+    def __init__(self, *workers: NodeId, codecs: Mapping[str, CodecSpeed] | None = None, rate: float = 1e8) -> None:
         settings = PlannerSettings(margin=0.1, min_seconds_between_plans=PATIENCE_S, settle_s=1.0, lost_after_s=1e9)
         self.machine, self.now = PlannerMachine(settings, started_at=0.0), 0.0
         self.plans: list[Plan] = []
+        self.codecs, self.rate = dict(codecs or {}), rate
         self.transfer_s = self.gather_s = 0.0
         self(pe.ManifestArrived(GRAPH))
         for node in (DEVICE, EDGE, *workers):
@@ -74,11 +80,12 @@ class Planner:
         tier = "device" if node == DEVICE else "edge"
         seconds = tuple(s * 10 for s in SECONDS) if node == DEVICE else SECONDS
         self.state(node, LifeState.READY)
-        info = NodeInfo(node, tier, "one", "1", "tf", "2", 1, "x86", models, streams, None, role)
-        profile = Profile(GRAPH.name, GRAPH.digest, "tf", "2", 1, "x86", seconds, seconds, 1.0, 0.0)
+        info = NodeInfo(node, tier, "one", "1", "tf", "2", 1, "x86", models, streams, None, role, codecs=self.codecs)
+        ratios = {codec: tuple(HALVED for _ in GRAPH.tensors) for codec in self.codecs}
+        profile = Profile(GRAPH.name, GRAPH.digest, "tf", "2", 1, "x86", seconds, seconds, 1.0, 0.0, ratios=ratios)
         self(pe.InfoArrived(info))
         self(pe.ProfileArrived(node, profile))
-        self(pe.LinkArrived(LinkReport(node, "one", 1e8, 1e8, 1e-3)))
+        self(pe.LinkArrived(LinkReport(node, "one", self.rate, self.rate, 1e-3)))
 
     def state(self, node: NodeId, life: LifeState) -> list[Plan]:
         return self(ev.PeerStateArrived(NodeState(node, "device" if node == DEVICE else "edge", life, "one")))
@@ -251,3 +258,59 @@ def test_tiles_by_hand_are_priced_and_stay_when_the_workers_are_gone() -> None:
         planner.state(worker, LifeState.LOST)
     planner.tick(PATIENCE_S)
     assert planner.plan.tiles == plan.tiles
+
+
+# Codecs.
+
+QUICK, SLOW = CodecSpeed(1e9, 1e9), CodecSpeed(1e6, 1e6)
+
+
+def test_tiles_are_coded_where_that_pays_and_cost_less_so() -> None:
+    coded, plain = (Planner(*WORKERS, codecs=c, rate=SLOW_BYTES_PER_S).plan for c in ({"bitmap": QUICK}, {}))
+    assert coded.tiles is not None
+    assert {one.codec for one in coded.tiles.codecs} == {"bitmap"}
+    stack = coded.tiles.stack(GRAPH)
+    assert [one.tensor for one in coded.tiles.codecs] == [*stack.inputs, stack.output]
+    assert coded.predicted.seconds < plain.predicted.seconds
+    assert coded.predicted.tiles is not None
+    tile_map = coded.tiles.tile_map(GRAPH)
+    for cost, tile in zip(coded.predicted.tiles.tiles, tile_map.tiles, strict=True):
+        if cost.worker != EDGE:
+            sent = sum(nbytes(GRAPH, t, tile.regions[t]) for t in stack.inputs)
+            assert cost.nbytes == math.ceil(sent / HALVED)
+            assert cost.coding_seconds == pytest.approx(sent * 2e-9)
+    assert "tiles on" in coded.reason
+    assert "by bitmap" in coded.reason
+    assert Plan.from_json(coded.to_json(GRAPH), GRAPH) == coded
+
+
+@pytest.mark.parametrize("codecs", [{"bitmap": SLOW}, {"of a later trisect": QUICK}])
+def test_tiles_go_as_they_are_where_no_codec_pays(codecs: Mapping[str, CodecSpeed]) -> None:
+    plan = Planner(*WORKERS, codecs=codecs).plan
+    assert plan.tiles is not None
+    assert plan.tiles.codecs == ()
+
+
+def test_tiles_by_hand_are_coded_as_the_planner_sees_fit_and_go_as_they_are_when_it_is_asked_to() -> None:
+    planner = Planner(*WORKERS, codecs={"bitmap": QUICK}, rate=SLOW_BYTES_PER_S)
+    asked = pe.TilesByHand(grid="2x1", stack="1:3", workers=WORKERS[:2])
+    planner(pe.PlaceRequested(CAM, "ticket", "1", None, False, asked))
+    tiles = planner.plan.tiles
+    assert tiles is not None
+    assert {one.codec for one in tiles.codecs} == {"bitmap"}
+    count = len(planner.plans)
+    planner.reports(dict.fromkeys(WORKERS, 1.0), 5)
+    assert [plan.tiles for plan in planner.plans[count:]] == []
+    uncoded = read_plan_request({"codecs": False})
+    planner(pe.PlanRequested(CAM, "ticket", uncoded))
+    assert planner.plan.tiles is not None
+    assert planner.plan.tiles.codecs == ()
+
+
+def test_what_is_learned_of_tiles_goes_by_their_bytes_as_they_are_sent() -> None:
+    planner = Planner(*WORKERS, codecs={"bitmap": QUICK}, rate=SLOW_BYTES_PER_S)
+    shares = planner.machine.inventory.registry.blocks.tiles(planner.plan)
+    assert planner.plan.predicted.tiles is not None
+    for share, cost in zip(shares, planner.plan.predicted.tiles.tiles, strict=True):
+        assert (share.nbytes, share.result_nbytes) == (cost.nbytes, cost.result_nbytes)
+        assert (share.coding_s, share.result_coding_s) == (cost.coding_seconds, cost.result_coding_seconds)

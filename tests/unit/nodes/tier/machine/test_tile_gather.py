@@ -20,7 +20,7 @@ from nodes.tier.machine.tile_gather import LEAST_WAIT_S, PATIENCE, SHUN_S
 from pipeline.cost import Prediction
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles.arrays import merge
-from pipeline.tiles.tiling import Tiling
+from pipeline.tiles.tiling import TensorCodec, Tiling
 from pipeline.wire import Array, FrameKey, Hop
 from tests.graphs import chain
 from tests.properties.symbolic import HEIGHT, MODEL, WIDTH, model_inputs, run_blocks, symbolic
@@ -47,7 +47,7 @@ def tiled_plan(*workers: NodeId, epoch: int = 1) -> Plan:
         planner="forced",
         reason="because",
         created_ts=1.0,
-        tiles=Tiling(2, 2, rows, (WIDTH,), workers),
+        tiles=Tiling(2, 2, rows, (WIDTH,), workers, (TensorCodec(1, "bitmap"), TensorCodec(2, "shuffle-zstd"))),
     )
 
 
@@ -125,6 +125,7 @@ def test_each_worker_is_asked_for_its_tile_and_given_its_region_only() -> None:
     for sent in all_of(do.SendTile, actions):
         rows = slice(0, 2) if sent.key.tile == 1 else slice(2, 3)
         assert np.array_equal(sent.array, VALUES[1][:, rows])
+        assert sent.codec == "bitmap"
 
 
 def test_the_tile_of_a_worker_that_is_not_ready_goes_to_the_one_with_the_least_to_do() -> None:
