@@ -50,6 +50,7 @@ __all__ = [
     "TelemetrySection",
     "TransportSection",
     "identity_of",
+    "require_node",
     "load_config",
     "parse_config",
     "with_node",
@@ -126,12 +127,20 @@ def parse_config(text: str, path: Path, *, runs: bool = True) -> Config:
     raise ConfigError("\n".join(f"{path}{_place(key, lines)}: {problem}" for key, problem in problems))
 
 
+def require_node(config: Config, id_: NodeId) -> None:
+    """Raise ConfigError for a node that the configuration does not have."""
+    if id_ not in config.nodes:
+        raise ConfigError(
+            f"no node {id_!r:.150} in the configuration; it has: {', '.join(config.nodes)}; one more joins with --tier"
+        )
+
+
 def with_node(config: Config, id_: NodeId, values: Mapping[str, Any]) -> Config:
     """The configuration with one more node of these values. Raises ConfigError for one that it has, or wrong values."""
-    if id_ in (*config.nodes, config.planner.id) or not valid_id(id_):
-        raise ConfigError(
-            f"node {id_!r} is in the configuration already, or no id of a-z, 0-9 and -; give another --id"
-        )
+    if not valid_id(id_):
+        raise ConfigError(f"{id_!r:.150} is no node's id; allowed: 1 to 128 of a-z, 0-9 and -; give another --id")
+    if id_ in (*config.nodes, config.planner.id):
+        raise ConfigError(f"node {id_!r} is in the configuration already: leave out --tier, or give another --id")
     try:
         section = NodeSection.model_validate(values)
     except ValidationError as error:

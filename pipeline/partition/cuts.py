@@ -7,7 +7,7 @@ the cloud: all of a chain's, and good ones of any other graph's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -54,32 +54,6 @@ def best_cuts(graph: ModelGraph, costs: Costs, objective: Objective) -> Iterator
 
 
 @dataclass(frozen=True, slots=True)
-class SharedSums:
-    """Sums over a family's cuts that the prices of several node sets have in common: nodes are in many sets."""
-
-    graph: ModelGraph
-    family: CutFamily
-    _before: dict[int, tuple[Sequence[float], Floats]] = field(default_factory=dict)
-    _plain: list[tuple[Codings, Floats]] = field(default_factory=list)
-
-    def before(self, seconds: Sequence[float]) -> Floats:
-        """`[cut]`: seconds of the blocks before it; computed once for the same object."""
-        known = self._before.get(id(seconds))
-        if known is None:
-            known = self._before[id(seconds)] = seconds, self.family.inside @ np.asarray(seconds, float)
-        return known[1]
-
-    def plain(self, costs: Costs, objective: Objective) -> tuple[Codings, Floats] | None:
-        """The tensors' ways and `[cut]` the bytes that cross, where all are sent as they are; else None."""
-        if costs.fixed or objective.energy or (costs.codecs is not None and costs.codecs.ratios):
-            return None
-        if not self._plain:
-            codings = Codings.under(self.graph, replace(costs, fixed=None), self.family.nbytes)
-            self._plain.append((codings, self.family.crossing @ self.family.nbytes))
-        return self._plain[0]
-
-
-@dataclass(frozen=True, slots=True)
 class CutPrices:
     """What the cuts of a family are worth under some costs: parts of the objective that depend on one cut alone.
 
@@ -97,44 +71,24 @@ class CutPrices:
     worth: Shares
 
     @classmethod
-    def under(
-        cls,
-        graph: ModelGraph,
-        family: CutFamily,
-        costs: Costs,
-        objective: Objective,
-        shared: SharedSums | None = None,
-    ) -> CutPrices:
-        """Price the cuts of a graph's family; `shared` are sums of the same family."""
-        shared = shared or SharedSums(graph, family)
-        plain, nothing = shared.plain(costs, objective), np.zeros(len(family.nbytes))
-        if plain is not None:
-            codings, sent = plain
-            rates = [objective.latency / costs.link(lower).bandwidth_bytes_per_s for lower in LINKS]
-            per_byte = rates[0], rates[1] + objective.backbone / MEGABYTE
-            worth = Shares(per_byte[0] * family.nbytes, per_byte[1] * family.nbytes, nothing)
-            first, second = (each * sent for each in per_byte)
-        else:
-            codings = Codings.under(graph, costs, family.nbytes)
-            worth = Shares.adding(*(codings.worth(costs, objective, way) for way in WAYS))
-            first, second = family.crossing @ worth.below, family.crossing @ worth.above
-        on: dict[Tier, Floats] = dict.fromkeys(Tier, np.zeros(1))
-        for tier, seconds in costs.seconds.items():
-            on[tier] = shared.before(seconds) * objective.per_second(costs, tier)
-        first += on[Tier.DEVICE] - on[Tier.EDGE]
-        second += on[Tier.EDGE] - on[Tier.CLOUD]
-        second += on[Tier.CLOUD][-1] + fixed_worth(costs, objective)
-        is_left = np.arange(len(family)) < len(family) - 1
-        uses = is_left.astype(float) + (family.answers > 0)
-        used_s, back = objective.latency * uses, family.answers
-        first += answer_worth(costs, objective, Tier.DEVICE) * back + used_s * costs.device_edge.latency_s
-        second += answer_worth(costs, objective, Tier.EDGE) * back + used_s * costs.edge_cloud.latency_s
-        first += overhead_worth(costs, objective, Tier.DEVICE) * is_left
-        second += overhead_worth(costs, objective, Tier.CLOUD) * is_left
-        if Tier.CLOUD not in costs.seconds:
-            second[:-1] = np.inf
-        apart = overhead_worth(costs, objective, Tier.EDGE) if Tier.EDGE in costs.seconds else np.inf
-        return cls(family, costs, objective, codings, first, second, apart, worth)
+    def under(cls, graph: ModelGraph, family: CutFamily, costs: Costs, objective: Objective) -> CutPrices:
+        """Price the cuts of a graph's family."""
+        return cls.under_each(graph, family, [costs], objective)[0]
+
+    @classmethod
+    def under_each(
+        cls, graph: ModelGraph, family: CutFamily, costs: Sequence[Costs], objective: Objective
+    ) -> list[CutPrices]:
+        """Price the cuts under several costs at once; seconds that are the same object are summed once."""
+        sums = _Sums(graph, family)
+        ways = [sums.add(each, objective) for each in costs]
+        made = []
+        for each, (codings, worth), first, second in zip(costs, ways, *sums.of_cuts(), strict=True):
+            if Tier.CLOUD not in each.seconds:
+                second[:-1] = np.inf
+            apart = overhead_worth(each, objective, Tier.EDGE) if Tier.EDGE in each.seconds else np.inf
+            made.append(cls(family, each, objective, codings, first, second, apart, worth))
+        return made
 
     def values(self, rows: Cuts = ALL, columns: Cuts = ALL) -> Floats:
         """`[row, column]`: the objective of placements with these first and second cuts; inf for none."""
@@ -168,6 +122,18 @@ class CutPrices:
         """What no placement is worth less than."""
         found = self.least_by_first().min()
         return float(max(found, self.least_by_second().min()) if self.objective.period else found)
+
+    @classmethod
+    def least_of_each(cls, prices: Sequence[CutPrices]) -> list[float]:
+        """What no placement under each is worth less than; all of one family and objective."""
+        if any(each.objective.period or each.worth.beyond.any() for each in prices):
+            return [each.least() for each in prices]
+        family = prices[0].family
+        first, second = np.stack([each.first for each in prices]), np.stack([each.second for each in prices])
+        apart = np.array([each.apart for each in prices])
+        others = np.minimum(second, apart[:, None] + family.least_behind(second))
+        found: list[float] = (first + others).min(axis=1).tolist()
+        return found
 
     def _least_besides(self, tier: Tier) -> Floats:
         """`[cut]`: what tensors that go all the way take off, and the period of the first tier or the last."""
@@ -246,6 +212,76 @@ class CutPrices:
         which, family = np.flatnonzero(shares.beyond), self.family
         found: Floats = (family.made[rows][:, which] * shares.beyond[which]) @ family.wanted[columns][:, which].T
         return found
+
+
+class _Sums:
+    """First and second cuts' worth as weighted sums over cuts, `[cut]`: most are the same for several costs."""
+
+    def __init__(self, graph: ModelGraph, family: CutFamily) -> None:
+        is_left = (np.arange(len(family)) < len(family) - 1).astype(float)
+        self.graph, self.family = graph, family
+        self._left, self._uses, self._back, self._one = range(4)
+        self._rows: list[Floats] = [is_left, is_left + (family.answers > 0), family.answers, np.ones(len(family))]
+        self._known: dict[int, int] = {}
+        self._plain: tuple[Codings, int] | None = None
+        self._weights: tuple[list[dict[int, float]], list[dict[int, float]]] = ([], [])
+
+    def add(self, costs: Costs, objective: Objective) -> tuple[Codings, Shares]:
+        """Note the weights under some costs; returns the tensors' ways, and what they are worth."""
+        codings, worth, first, second = self._sent(costs, objective)
+        for lower, side, handles in ((Tier.DEVICE, first, Tier.DEVICE), (Tier.EDGE, second, Tier.CLOUD)):
+            for tier, sign in ((lower, 1.0), (Tier(lower + 1), -1.0)):
+                if tier in costs.seconds:
+                    row = self._before(costs.seconds[tier])
+                    side[row] = side.get(row, 0.0) + sign * objective.per_second(costs, tier)
+            side[self._back] = answer_worth(costs, objective, lower)
+            side[self._uses] = objective.latency * costs.link(lower).latency_s
+            side[self._left] = overhead_worth(costs, objective, handles)
+        second[self._one] = fixed_worth(costs, objective)
+        if Tier.CLOUD in costs.seconds:
+            whole = self._rows[self._before(costs.seconds[Tier.CLOUD])][-1]
+            second[self._one] += whole * objective.per_second(costs, Tier.CLOUD)
+        for weights, side in zip(self._weights, (first, second), strict=True):
+            weights.append(side)
+        return codings, worth
+
+    def of_cuts(self) -> tuple[Floats, Floats]:
+        """`[costs, cut]` of first cuts and of second ones."""
+        rows = np.stack(self._rows)
+        made = []
+        for sides in self._weights:
+            weights = np.zeros((len(sides), len(rows)))
+            for number, side in enumerate(sides):
+                weights[number, list(side)] = list(side.values())
+            made.append(weights @ rows)
+        return made[0], made[1]
+
+    def _before(self, seconds: Sequence[float]) -> int:
+        """The row with the seconds of the blocks before each cut."""
+        if id(seconds) not in self._known:
+            self._known[id(seconds)] = self._add_row(self.family.inside @ np.asarray(seconds, float))
+        return self._known[id(seconds)]
+
+    def _sent(self, costs: Costs, objective: Objective) -> tuple[Codings, Shares, dict[int, float], dict[int, float]]:
+        """What tensors that cross are worth, and the weights that say so."""
+        family = self.family
+        if costs.fixed or objective.energy or (costs.codecs is not None and costs.codecs.ratios):
+            codings = Codings.under(self.graph, costs, family.nbytes)
+            worth = Shares.adding(*(codings.worth(costs, objective, way) for way in WAYS))
+            below, above = (self._add_row(family.crossing @ share) for share in (worth.below, worth.above))
+            return codings, worth, {below: 1.0}, {above: 1.0}
+        if self._plain is None:  # all tensors are sent as they are, whatever the links
+            codings = Codings.under(self.graph, replace(costs, fixed=None), family.nbytes)
+            self._plain = codings, self._add_row(family.crossing @ family.nbytes)
+        codings, row = self._plain
+        device_byte, edge_byte = (objective.latency / costs.link(lower).bandwidth_bytes_per_s for lower in LINKS)
+        edge_byte += objective.backbone / MEGABYTE
+        worth = Shares(device_byte * family.nbytes, edge_byte * family.nbytes, np.zeros(len(family.nbytes)))
+        return codings, worth, {row: device_byte}, {row: edge_byte}
+
+    def _add_row(self, row: Floats) -> int:
+        self._rows.append(row)
+        return len(self._rows) - 1
 
 
 def link_bytes(codings: Codings, lower: Tier) -> Shares:

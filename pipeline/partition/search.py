@@ -24,7 +24,7 @@ from pipeline.graph import ModelGraph
 from pipeline.partition import exact, tiled
 from pipeline.partition.constraints import Constraint, broken
 from pipeline.partition.cut_family import all_cuts_of
-from pipeline.partition.cuts import CutPrices, SharedSums
+from pipeline.partition.cuts import CutPrices
 from pipeline.partition.enumeration import best_placement
 from pipeline.partition.objective import LATENCY, Objective
 from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced
@@ -138,7 +138,9 @@ class NodeSetSearch:
         Plans of equal placement on the same nodes come once.
         """
         self._judged = self._with_latency()
-        self.candidates = [replace(c, costs=self._judged.judging(c.costs)) for c in self.candidates]
+        judged = [self._judged.judging(c.costs) for c in self.candidates]
+        pairs = zip(self.candidates, judged, strict=True)
+        self.candidates = [c if costs is c.costs else replace(c, costs=costs) for c, costs in pairs]
         order, queue = count(), list[tuple[float, int, int, _Group | PricedPlan]]()
 
         def push(bound: float, item: _Group | PricedPlan) -> None:
@@ -170,10 +172,10 @@ class NodeSetSearch:
         """Groups with lower bounds: sets by themselves where these need no program, else all on the same tiers."""
         family = all_cuts_of(self.graph)
         if family is not None:
-            shared = SharedSums(self.graph, family)
-            for number, candidate in enumerate(self.candidates):
-                self._prices[number] = CutPrices.under(self.graph, family, candidate.costs, self._judged, shared)
-                least = self._prices[number].least()
+            prices = CutPrices.under_each(self.graph, family, [c.costs for c in self.candidates], self._judged)
+            self._prices = dict(enumerate(prices))
+            for number, least in enumerate(CutPrices.least_of_each(prices) if prices else ()):
+                candidate = self.candidates[number]
                 yield least, _Group((number,), in_tiles=False)
                 if candidate.pool and candidate.tiled_stack_costs:
                     yield self._least_in_tiles((number,), least), _Group((number,), in_tiles=True)
