@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from broker.messages import Message
 
 Handler = Callable[[Message], None]
+_MOST_REMEMBERED, _LONGEST_REMEMBERED = 512, 512
+"""Topics whose handlers are remembered, of so many characters: each message asks for them several times."""
 
 
 @dataclass(slots=True)
@@ -48,11 +50,13 @@ class Routes:
         self._routes: dict[str, Route] = {}
         self._by_identifier: dict[int, Route] = {}
         self._last_identifier = 0
+        self._remembered: dict[tuple[str, Sequence[int]], tuple[Handler, ...]] = {}
         self._lock = threading.Lock()
 
     def add(self, filter_: str, handler: Handler, *, qos: int) -> Route:
         """Register a handler; the same one twice on one filter counts once."""
         with self._lock:
+            self._remembered.clear()
             route = self._routes.get(filter_)
             if route is None:
                 self._last_identifier += 1
@@ -66,6 +70,7 @@ class Routes:
     def remove(self, filter_: str) -> bool:
         """Forget a filter and all of its handlers. False when it was not there."""
         with self._lock:
+            self._remembered.clear()
             route = self._routes.pop(filter_, None)
             if route is not None:
                 del self._by_identifier[route.identifier]
@@ -76,11 +81,22 @@ class Routes:
         with self._lock:
             return list(self._routes.values())
 
-    def handlers(self, topic: str, identifiers: Sequence[int] = ()) -> list[Handler]:
+    def handlers(self, topic: str, identifiers: Sequence[int] = ()) -> tuple[Handler, ...]:
         """Handlers for one received copy of a message."""
+        asked = topic, tuple(identifiers)
         with self._lock:
-            marked = [self._by_identifier[number] for number in identifiers if number in self._by_identifier]
-            chosen = [route for route in marked if matches(route.filter, topic)]
-            if not chosen:
-                chosen = [route for route in self._routes.values() if matches(route.filter, topic)]
-        return list(dict.fromkeys(handler for route in chosen for handler in route.handlers))
+            found = self._remembered.get(asked)
+            if found is None:
+                found = self._handlers(*asked)
+                if len(topic) + len(identifiers) <= _LONGEST_REMEMBERED:
+                    if len(self._remembered) >= _MOST_REMEMBERED:
+                        self._remembered.clear()
+                    self._remembered[asked] = found
+        return found
+
+    def _handlers(self, topic: str, identifiers: Sequence[int]) -> tuple[Handler, ...]:
+        marked = [self._by_identifier[number] for number in identifiers if number in self._by_identifier]
+        chosen = [route for route in marked if matches(route.filter, topic)]
+        if not chosen:
+            chosen = [route for route in self._routes.values() if matches(route.filter, topic)]
+        return tuple(dict.fromkeys(handler for route in chosen for handler in route.handlers))

@@ -48,11 +48,15 @@ class Throughput:
         self._nbytes += nbytes
         seconds = now - self._since
         if is_idle or seconds >= LONGEST_S:
-            known = self.bytes_per_s()
-            if self._nbytes >= LEAST_BYTES and (known is not None or not self._opposed_s):
-                self._add(self._nbytes, max(self._unopposed(seconds, known), LEAST_S))
-                self.sampled_at = now
+            if self._nbytes >= LEAST_BYTES:
+                self._sample(seconds, now)
             self._since, self._nbytes, self._opposed_s = (None if is_idle else now), 0, 0.0
+
+    def _sample(self, seconds: float, now: float) -> None:
+        known = self.bytes_per_s()
+        if known is not None or not self._opposed_s:
+            self._add(self._nbytes, max(self._unopposed(seconds, known), LEAST_S))
+            self.sampled_at = now
 
     def _unopposed(self, seconds: float, known: float | None) -> float:
         """Seconds of the bytes: those closest to the `known` rate, from all of them to those left without opposed

@@ -75,6 +75,9 @@ class Cursor:
 
     def varint(self) -> int:
         """A Variable Byte Integer."""
+        if self.at < self._end and (byte := self._data[self.at]) < MORE:  # nearly all have one byte
+            self.at += 1
+            return byte
         value = 0
         for shift in (0, 7, 14, 21):
             byte = self.integer(1)

@@ -51,7 +51,7 @@ def node(
     ] = None,
 ) -> None:
     """Run one tier node: device, edge, cloud or a worker of the edge, as the configuration says."""
-    from nodes.config.loader import identity_of, load_config, with_node
+    from nodes.config.loader import identity_of, load_config, require_node, with_node
     from pipeline.plan import NodeId
 
     if tier is None and (role or threads):
@@ -60,6 +60,7 @@ def node(
     id_ = identity_of(settings, id_)
     if tier is not None:
         settings = with_node(settings, NodeId(id_), {"tier": tier, "role": role, "threads": threads})
+    require_node(settings, NodeId(id_))  # before a broker is asked for it
     _log_to_stderr(id_)
     check = _check_id(settings, NodeId(id_))
     from nodes.tier.node import TierNode

@@ -6,13 +6,14 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from broker import topics
 from broker.errors import RequestTimeout
 from broker.session import Message, Session
-from broker.topics import Namespace
+from broker.topics import Namespace, valid_id
 from nodes.config.sections import Config
 from nodes.protocol.asking import ask
 from nodes.protocol.border import Border
@@ -117,9 +118,9 @@ def _ask_for_plan(
 def drain(config: Config, node: NodeId, *, undo: bool = False, timeout_s: float = 60.0) -> None:
     """Have plans leave the node out, and return when no epoch holds it; with `undo`, have it take part again.
 
-    Holds for as long as the node's process lives. Raises RequestRefused, also when it still holds epochs in the end.
+    Holds for as long as the node's process lives. Raises ConfigError for a node that is neither
+    in the configuration nor there, RequestRefused also when it still holds epochs in the end.
     """
-    _known(config, node)
     names = Namespace(config.pipeline)
     held: dict[str, tuple[int, ...]] = {}
     changed = threading.Condition()
@@ -137,6 +138,7 @@ def drain(config: Config, node: NodeId, *, undo: bool = False, timeout_s: float 
 
     with guest_session(config, DRAIN) as session:
         session.start(CONNECT_WAIT_S)
+        _require_there(config, session, names, node)
         answers = reply_topic(config, session)
         try:
             request = {"undo": True} if undo else {}
@@ -213,9 +215,19 @@ def _state(payload: bytes) -> NodeState | None:
         return None
 
 
-def _known(config: Config, node: NodeId) -> None:
-    if node not in config.nodes:
-        raise ConfigError(f"no node {node!r} in the configuration; it has: {', '.join(config.nodes)}")
+def _require_there(config: Config, session: Session, names: Namespace, node: NodeId) -> None:
+    """Raise ConfigError for a node that is not in the configuration and has not joined by itself either."""
+    if node in config.nodes:
+        return
+    states: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    if valid_id(node):
+        session.subscribe([names.topic(topics.STATE, node=node)], states.put)
+        with suppress(queue.Empty):
+            states.get(timeout=QUIET_S)
+            return
+    raise ConfigError(
+        f"no node {node!r:.150} in the configuration, which has: {', '.join(config.nodes)}; and none has joined as that"
+    )
 
 
 def _request(

@@ -21,6 +21,7 @@ from broker.topics import valid_id
 from nodes.config import enrolment
 from nodes.config.bounded_yaml import Key, Problem, read_yaml
 from nodes.config.broker_section import BrokerSection
+from nodes.config.plan_request import DEVICE_STAYS
 from nodes.config.sections import (
     Config,
     ModelSection,
@@ -50,6 +51,7 @@ __all__ = [
     "TelemetrySection",
     "TransportSection",
     "identity_of",
+    "require_node",
     "load_config",
     "parse_config",
     "with_node",
@@ -126,12 +128,20 @@ def parse_config(text: str, path: Path, *, runs: bool = True) -> Config:
     raise ConfigError("\n".join(f"{path}{_place(key, lines)}: {problem}" for key, problem in problems))
 
 
+def require_node(config: Config, id_: NodeId) -> None:
+    """Raise ConfigError for a node that the configuration does not have."""
+    if id_ not in config.nodes:
+        raise ConfigError(
+            f"no node {id_!r:.150} in the configuration; it has: {', '.join(config.nodes)}; one more joins with --tier"
+        )
+
+
 def with_node(config: Config, id_: NodeId, values: Mapping[str, Any]) -> Config:
     """The configuration with one more node of these values. Raises ConfigError for one that it has, or wrong values."""
-    if id_ in (*config.nodes, config.planner.id) or not valid_id(id_):
-        raise ConfigError(
-            f"node {id_!r} is in the configuration already, or no id of a-z, 0-9 and -; give another --id"
-        )
+    if not valid_id(id_):
+        raise ConfigError(f"{id_!r:.150} is no node's id; allowed: 1 to 128 of a-z, 0-9 and -; give another --id")
+    if id_ in (*config.nodes, config.planner.id):
+        raise ConfigError(f"node {id_!r} is in the configuration already: leave out --tier, or give another --id")
     try:
         section = NodeSection.model_validate(values)
     except ValidationError as error:
@@ -260,6 +270,11 @@ def _loose_ends(config: Config) -> Iterator[Problem]:
                     ("streams", id_, "plan", "constraints", "exclude_nodes"),
                     f"no node is named {node_id!r};{_meant(node_id, config.nodes)} "
                     f"nodes here: {', '.join(config.nodes)}",
+                )
+            elif node_id == stream.device:
+                yield (
+                    ("streams", id_, "plan", "constraints", "exclude_nodes"),
+                    f"{node_id!r} {DEVICE_STAYS}",
                 )
     if config.planner.id in config.nodes:
         yield ("planner", "id"), f"{config.planner.id!r} is the id of a node already; every process needs its own"

@@ -7,10 +7,12 @@ command changes it at a time.
 from __future__ import annotations
 
 import fcntl
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +34,10 @@ from pipeline.plan import NodeId
 
 CONFIGURATION: Final = "pipeline.yaml"
 _REGISTER: Final = "register.json"
+_LONGEST_HOST: Final = 253
+_LABEL: Final = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
+_HOST: Final = re.compile(rf"(?![0-9.]+$){_LABEL}(\.{_LABEL})*")
+"""A name of digits and dots alone is a mistyped address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,8 @@ class PipelineFolder:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"{path} is there and not empty; give another folder, or use what is in it")
         folder = cls(path)
+        _require_ports(port, websockets_port)
+        _require_hosts([*hosts, *cloud_hosts])
         parse_config(configuration, folder.configuration)  # before anything is there that a second try would meet
         path.mkdir(parents=True, exist_ok=True)
         for private in (folder._authority, folder.enrolments):
@@ -164,6 +172,7 @@ class PipelineFolder:
 
     def renew_broker(self, hosts: Sequence[str] = ()) -> None:
         """Give the broker a new certificate, and names and addresses if there are others."""
+        _require_hosts(hosts)
         with self._locked() as (register, authority):
             known = replace(register, hosts=tuple(hosts) or register.hosts)
             self._certify(known, authority)
@@ -289,6 +298,24 @@ def _roles_in(config: Config, name: str) -> tuple[Role, ...]:
         f"{name!r} is no node of the configuration and not its planner; give --role, one of {', '.join(acl.ROLES)}, "
         f"or a name of: {', '.join((*config.nodes, config.planner.id))}"
     )
+
+
+def _require_hosts(hosts: Sequence[str]) -> None:
+    """Raise ConfigError for what is neither a host's name (RFC 1123, and `_`) nor an address."""
+    for host in hosts:
+        try:
+            ip_address(host)
+        except ValueError:
+            if len(host) > _LONGEST_HOST or not _HOST.fullmatch(host):
+                raise ConfigError(
+                    f"{host!r:.150} is neither a host's name nor an address; give a name of letters, digits, - and "
+                    "dots, or an address such as 192.168.1.10, without a port"
+                ) from None
+
+
+def _require_ports(port: int, websockets_port: int | None) -> None:
+    if port == websockets_port:
+        raise ConfigError(f"port {port} is asked for twice, for MQTT and for websockets; give two ports")
 
 
 def _hosts_for(entry: Entry, register: Register, config: Config) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from typing_extensions import assert_never
 from broker import topics
 from broker.session import Channel
 from broker.topics import Namespace
+from nodes.config.loader import require_node
 from nodes.config.power_section import MEASURED
 from nodes.config.sections import Config
 from nodes.instruments import home_assistant
@@ -54,7 +55,6 @@ from nodes.tier.previews import Previews
 from nodes.tier.pushed_models import PushedModels
 from nodes.tier.roll_outs import RollOuts
 from nodes.tier.served_models import ModelSettings, ServedModels, check_fit
-from pipeline.errors import ConfigError
 from pipeline.plan import NodeId, Plan, StreamId
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ class TierNode:
     """
 
     def __init__(self, config: Config, node: NodeId, *, state_dir: Path, check: IdCheck | None = None) -> None:
-        if node not in config.nodes:
-            raise ConfigError(f"no node {node!r} in the configuration; it has: {', '.join(config.nodes)}")
+        require_node(config, node)
         self.config, self.node, self.section = config, node, config.nodes[node]
         self.names, self._check = Namespace(config.pipeline), check
         self.streams = {name: section for name, section in config.streams.items() if section.device == node}

@@ -24,6 +24,7 @@ from ai_edge_litert.interpreter import Interpreter
 from pipeline.allocator import give_back, keep_small
 from pipeline.engines.base import Array, BlockTimes, Loaded, Segment, unsplit
 from pipeline.engines.checks import check, check_tile, fitting, noise, zeros
+from pipeline.engines.litert_side_by_side import SideBySideSegment
 from pipeline.engines.litert_together import TogetherSegment, dense_tail, tail_tensors
 from pipeline.engines.promise import BY_PROOF, EVERYWHERE, EXACT, Promise, is_arm, is_known, processor, sums_in_order
 from pipeline.errors import ConfigError, ModelError, TileError
@@ -46,8 +47,9 @@ _MEASURED_SECONDS = 1.0
 class LiteRTEngine:
     """XNNPACK where it has a kernel, LiteRT's own where not. Raises ConfigError for less than one thread.
 
-    Segments end up to `batch` frames together where that pays (`litert_together`); the second copy of dense layers'
-    weights that this takes is made if there `is_room` for its bytes.
+    Segments end up to `batch` frames together where that pays (`litert_together`), or else run as many side by side as
+    there are threads (`litert_side_by_side`); the copies of weights that this takes are made if there `is_room` for
+    their bytes.
     """
 
     def __init__(
@@ -78,7 +80,18 @@ class LiteRTEngine:
                 if joined.batch > 1:
                     return joined
                 del joined  # and with it the second copy of weights
-        return self._compiled(model, blocks, inputs, outputs)
+        whole = self._compiled(model, blocks, inputs, outputs)
+        return self._side_by_side(model, blocks, whole) if min(self._batch, self.threads) > 1 else whole
+
+    def _side_by_side(self, model: Loaded, blocks: Sequence[int], whole: LiteRTSegment) -> Segment:
+        """The segment with a copy for each thread, where there is room for them and that is faster."""
+        inputs, outputs, count = whole.inputs, whole.outputs, min(self._batch, self.threads)
+        if not _needed(model.graph, blocks, inputs, outputs) or not self._is_room(count * model.segment_bytes(blocks)):
+            return whole
+        one_thread = LiteRTEngine(1, everywhere=self.everywhere)
+        singles = [one_thread._compiled(model, blocks, inputs, outputs) for _ in range(count)]
+        joined = SideBySideSegment(model.graph, whole, singles, batch=self._batch, inputs=inputs, outputs=outputs)
+        return joined if joined.batch > 1 else whole
 
     def _together(
         self,

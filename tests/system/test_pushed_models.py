@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,16 @@ import numpy as np
 import pytest
 import yaml
 
+from broker import topics
 from broker.server import Server, ServerSettings
+from broker.session import Message
+from broker.topics import Namespace
 from nodes.cli import demo, sample_images
 from nodes.client.processes import Processes
+from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
 from nodes.protocol.packages import versioned
+from nodes.session.presence import guest_session
 from pipeline import engines
 from pipeline.frames.decode import Preprocess
 from pipeline.frames.inputs import to_inputs
@@ -49,6 +55,36 @@ def trisect(*words: str, ok: bool = True) -> str:
     return done.stdout + done.stderr
 
 
+def start(pipeline: Pipeline, node: str) -> None:
+    """Start a node, with a cache of its own."""
+    arguments = ["node", "-c", str(pipeline.config_path), "--id", node, "--state-dir", str(pipeline.folder / "state")]
+    pipeline.processes.start(node, arguments, {"XDG_CACHE_HOME": str(pipeline.folder / "cache" / node)})
+
+
+def is_running(client: StreamClient) -> bool:
+    """Active, with its graph here, and with all nodes."""
+    plan = client.plans.get(client.active or 0, {})
+    return client.active is not None and plan.get("digest") in client.graphs and client.ready() >= set(demo.NODES)
+
+
+def roll_out_begins(pipeline: Pipeline, digest: str) -> subprocess.Popen[bytes]:
+    """A roll-out of this package in a process of its own, which the broker has just announced to all nodes."""
+    announced = threading.Event()
+
+    def on_version(message: Message) -> None:
+        if digest.encode() in message.payload:
+            announced.set()
+
+    with guest_session(pipeline.config, "test") as session:
+        session.start(PATIENCE_S)
+        session.subscribe([Namespace(pipeline.config.pipeline).topic(topics.VERSION, model=MODEL)], on_version)
+        sender = subprocess.Popen(
+            [sys.executable, "-m", "nodes.cli", "model", "roll-out", MODEL, digest, "-c", str(pipeline.config_path)]
+        )
+        assert announced.wait(PATIENCE_S)
+    return sender
+
+
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """As everywhere, with a model that is pushed; each node has a cache of its own."""
@@ -66,9 +102,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         path.write_text(yaml.safe_dump(settings))
         whole = Pipeline(folder, path, load_config(path), server, processes, sample_images.frames(36, seed=2))
         for node in demo.NODES:
-            state = ["--state-dir", str(folder / "state")]
-            cache = {"XDG_CACHE_HOME": str(folder / "cache" / node)}
-            processes.start(node, ["node", "-c", str(path), "--id", node, *state], cache)
+            start(whole, node)
         processes.start("planner", ["planner", "-c", str(path)])
         trisect("model", "push", str(folder / "one.trisect"), "-c", str(path), "--labels", str(folder / "labels.txt"))
         trisect("model", "roll-out", MODEL, "-c", str(path))
@@ -86,7 +120,7 @@ def answers(package: Path, image: bytes, mode: str) -> np.ndarray:
 def test_a_version_is_rolled_out_in_mid_stream_and_nothing_is_lost(pipeline: Pipeline) -> None:
     folder, config = pipeline.folder, str(pipeline.config_path)
     with pipeline.client() as client:
-        pipeline.wait(client, lambda: client.active is not None and len(client.graphs) > 0)
+        pipeline.wait(client, lambda: is_running(client))
         demo.split_in_three(client)
         for number in range(12):
             client.publish(pipeline.images[number], str(number))
@@ -114,6 +148,41 @@ def test_a_version_is_rolled_out_in_mid_stream_and_nothing_is_lost(pipeline: Pip
             (got,) = client.collected.outputs[result["sequence"]].values()
             np.testing.assert_array_equal(got, expected)
         assert results[0]["top"][0]["label"].startswith("thing ")
+
+
+def test_a_holder_killed_amid_a_roll_out_costs_no_frame_and_the_roll_out_ends(pipeline: Pipeline) -> None:
+    folder, config = pipeline.folder, str(pipeline.config_path)
+    save(network(40, 6), folder / "three.trisect", seed=3, preprocess="unit")
+    trisect("model", "push", str(folder / "three.trisect"), "-c", config)  # to edge-1, which keeps packages whole
+    package = manifest_of(Package(folder / "three.trisect"), name=MODEL).digest
+    second, third = (
+        versioned(MODEL, manifest_of(Package(folder / f"{name}.trisect"), name=MODEL).digest)
+        for name in ("two", "three")
+    )
+    with pipeline.client() as client:
+        pipeline.wait(client, lambda: is_running(client))
+        demo.split_in_three(client)
+        for number in range(6):
+            client.publish(pipeline.images[number], str(number))
+        sender = roll_out_begins(pipeline, package)
+        pipeline.processes.kill("edge-1")
+        for number in range(6, 24):
+            client.publish(pipeline.images[number], str(number))
+            client.wait(lambda: client.in_flight <= demo.WINDOW, PATIENCE_S)
+            if number == 12:
+                start(pipeline, "edge-1")
+        assert sender.wait(PATIENCE_S) == 0
+        pipeline.wait(client, lambda: client.collected.whole >= 24)
+        client.publish(pipeline.images[24], "24")
+        pipeline.wait(client, lambda: client.collected.whole >= 25)
+        results = {int(r["correlation"]): r for r in client.collected.results.values()}
+        assert sorted(results) == list(range(25))
+        assert client.collected.duplicates == 0
+        assert (results[0]["model"], results[24]["model"]) == (second, third)
+        for number, result in results.items():
+            name, mode = ("two", "tf") if result["model"] == second else ("three", "unit")
+            (got,) = client.collected.outputs[result["sequence"]].values()
+            np.testing.assert_array_equal(got, answers(folder / f"{name}.trisect", pipeline.images[number], mode))
 
 
 def test_a_package_that_cannot_be_run_is_gone_back_from(pipeline: Pipeline) -> None:

@@ -21,6 +21,7 @@ from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
 from nodes.protocol.messages import LifeState
 from nodes.protocol.reports import read_report
+from pipeline.errors import ConfigError
 from pipeline.plan import NodeId
 from pipeline.tensorflow_runtime import keras
 from pipeline.wire import FrameKey, encode
@@ -222,3 +223,8 @@ def test_a_worker_that_joins_gets_tiles_and_one_with_another_model_does_not(pipe
         assert share_out(pipeline, workers=[])["tiles"]["workers"] == ["worker-9"] * 4
         stream(pipeline, client, 6, 12)
         pipeline.assert_proven(client, 12)
+        with pytest.raises(ConfigError, match="none has joined as that"):
+            requests.drain(pipeline.config, NodeId("worker-8"))
+        requests.drain(pipeline.config, NodeId("worker-9"))
+        stream(pipeline, client, 12, 14)
+        pipeline.assert_proven(client, 14)

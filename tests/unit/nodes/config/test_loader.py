@@ -232,7 +232,11 @@ def test_a_node_may_join_that_the_configuration_lacks() -> None:
         ("edge-9", {"tier": "fog"}, "node edge-9: tier: 'fog' is not allowed; one of device, edge, cloud"),
         ("edge-9", {"tier": "cloud", "role": "worker"}, "tiles are the edge's: give tier edge, or no role"),
         ("edge-9", {"tier": "edge", "role": "boss"}, "role: 'boss' is not allowed; worker"),
-        ("Edge 9", {"tier": "edge"}, "no id of a-z, 0-9 and -"),
+        (
+            "Edge 9",
+            {"tier": "edge"},
+            "'Edge 9' is no node's id; allowed: 1 to 128 of a-z, 0-9 and -; give another --id",
+        ),
         (next(iter(config.nodes)), {"tier": "edge"}, "is in the configuration already"),
     ):
         with pytest.raises(ConfigError, match=re.escape(said)):

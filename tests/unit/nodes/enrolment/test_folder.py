@@ -247,6 +247,27 @@ def test_a_configuration_that_is_wrong_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "lab").exists()
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["bad host", "", "site:8883", "http://site", "192.168.1.300", "-site", "a..b", "s\u00eete", "a" * 64, "site\n"],
+)
+def test_what_is_no_host_leaves_no_folder(tmp_path: Path, folder: PipelineFolder, host: str) -> None:
+    text = starting.configuration("lab", "mobilenet_v2", "seed:0", NODES)
+    for hosts in ({"hosts": ["site", host]}, {"hosts": ["site"], "cloud_hosts": [host]}):
+        with pytest.raises(ConfigError, match="neither a host's name nor an address"):
+            PipelineFolder.create(tmp_path / "new", text, **hosts, port=8883)  # type: ignore[arg-type]
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ConfigError, match="neither a host's name nor an address"):
+        folder.renew_broker([host])
+
+
+def test_two_equal_ports_leave_no_folder(tmp_path: Path) -> None:
+    text = starting.configuration("lab", "mobilenet_v2", "seed:0", NODES)
+    with pytest.raises(ConfigError, match="8883 is asked for twice"):
+        PipelineFolder.create(tmp_path / "new", text, ["site"], port=8883, websockets_port=8883)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_file_is_no_folder_to_create(tmp_path: Path) -> None:
     (tmp_path / "lab").write_text("")
     with pytest.raises(ConfigError, match="give another folder"):

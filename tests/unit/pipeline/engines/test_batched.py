@@ -8,10 +8,11 @@ from itertools import count
 import numpy as np
 import pytest
 
-from pipeline.engines import litert_together
+from pipeline.engines import litert_side_by_side, litert_together
 from pipeline.engines.base import Array, Segment
 from pipeline.engines.batched import batch_of, begin, finish
 from pipeline.engines.litert import LiteRTEngine
+from pipeline.engines.litert_side_by_side import SideBySideSegment
 from pipeline.engines.litert_together import Rows, TogetherSegment, dense_tail
 from pipeline.lite.package import Package
 from pipeline.lite.sketch import Layer, Sketch, packaged
@@ -45,6 +46,7 @@ def frames_of(package: Package, number: int) -> list[dict[int, Array]]:
 def whatever_is_gained(monkeypatch: pytest.MonkeyPatch) -> None:
     """On this machine, just now; where a test has no clock of its own."""
     monkeypatch.setattr(litert_together, "LEAST_GAIN", 0.0)
+    monkeypatch.setattr(litert_side_by_side, "LEAST_GAIN", 0.0)
 
 
 def together(package: Package, outputs: tuple[int, ...]) -> TogetherSegment:
@@ -174,3 +176,64 @@ def test_what_is_gained_counts_the_blocks_before(
         graph, front, alone, rows, batch=BATCH, inputs=graph.inputs, outputs=(made,), clock=lambda: now[0]
     )
     assert segment.batch == batch
+
+
+# Side by side.
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+def test_frames_side_by_side_have_the_bits_that_they_have_on_all_threads(net: Package, number: int) -> None:
+    graph = net.graph
+    blocks, outputs = range(1, 3), (*graph.blocks[1].outputs, *graph.inputs)
+    alone = LiteRTEngine(2).compile(net, blocks, graph.inputs, outputs)
+    segment = LiteRTEngine(2, batch=BATCH).compile(net, blocks, graph.inputs, outputs)
+    assert isinstance(segment, SideBySideSegment)
+    assert batch_of(segment) == BATCH
+    frames = frames_of(net, number)
+    for frame, got in zip(frames, finish(segment, [begin(segment, frame) for frame in frames]), strict=True):
+        wanted = alone.run(frame)
+        assert got.keys() == wanted.keys()
+        assert all(got[t].tobytes() == wanted[t].tobytes() for t in wanted)
+    assert segment.run(frames[0]).keys() == set(outputs)
+
+
+def test_without_room_for_a_copy_by_thread_frames_run_one_by_one(net: Package) -> None:
+    graph = net.graph
+    cramped = LiteRTEngine(2, batch=BATCH, is_room=lambda nbytes: False)
+    assert batch_of(cramped.compile(net, range(1, 3), graph.inputs, graph.blocks[2].outputs)) == 1
+
+
+class OffSegment:
+    """A segment whose last value is off by a bit."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+
+    def run(self, tensors: Mapping[int, Array]) -> dict[int, Array]:
+        made = {t: array.copy() for t, array in self._segment.run(tensors).items()}
+        for array in made.values():
+            array.flat[-1] = np.nextafter(array.flat[-1], np.float32(9))
+        return made
+
+
+def test_frames_with_other_bits_on_one_thread_or_without_gain_run_one_by_one(
+    net: Package, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litert_side_by_side, "LEAST_GAIN", 1.1)
+    graph, ticks = net.graph, count()
+    (made,) = graph.blocks[1].outputs
+    whole = LiteRTEngine(2).compile(net, (1,), graph.inputs, (made,))
+    singles = [LiteRTEngine(1).compile(net, (1,), graph.inputs, (made,)) for _ in range(2)]
+    steady = {"clock": lambda: float(next(ticks))}
+    for copies, named in (([singles[0], OffSegment(singles[1])], {}), (singles, steady)):
+        segment = SideBySideSegment(
+            graph,
+            whole,
+            copies,  # type: ignore[arg-type]
+            batch=BATCH,
+            inputs=graph.inputs,
+            outputs=(made,),
+            **named,
+        )
+        assert segment.batch == 1
+    assert "has other bits on one thread" in caplog.text
