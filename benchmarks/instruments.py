@@ -5,10 +5,10 @@
     python benchmarks/instruments.py tracing [--rounds 5]
     python benchmarks/instruments.py load [--rounds 3]
 
-`spans` is the processor's time that a device spends on the spans of a frame over one node and over three, a collector in
-the same process included. `tracing` runs pipelines of real processes next to each other, with and without traces, and puts them
-under load in turn; a round's ratio is that of two neighbouring measurements. `load` compares the load tool's frames a
-second with the device's own counter, over the interval between its first and last report within.
+`spans` is the processor's time that a device spends on the spans of a frame over one node and over three, a collector
+in the same process included. `tracing` runs pipelines of real processes next to each other, with and without traces,
+and puts them under load in turn; a round's ratio is that of two neighbouring measurements. `load` compares the load
+tool's frames a second with the device's own counter, over the interval between its first and last report within.
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ def spans(nodes: int, frames: int = 2_000) -> None:
         publishing = time.thread_time() - publishing
         tracer.close()
         whole = time.process_time() - whole
-    print(f"{nodes} nodes: {whole / frames * 1e3:.2f} ms a frame, {publishing / frames * 1e3:.2f} of them in the publishing thread")
+    whole_ms, publishing_ms = whole / frames * 1e3, publishing / frames * 1e3
+    print(f"{nodes} nodes: {whole_ms:.2f} ms a frame, {publishing_ms:.2f} of them in the publishing thread")
 
 
 @contextmanager
