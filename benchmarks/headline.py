@@ -66,8 +66,13 @@ SLOW_S = 0.6
 SETTLE_S = (6.0, 3.0)
 """For the exact planner to follow what it measures, in the first repeat and in later ones."""
 FULL_S = 2.0
-LIVE_SHARES = {"device": 0.1, "edge": 0.2, "cloud": 0.5}
-"""Of a core, with `--live`: two cores do not hold nodes in the proportions of a Raspberry Pi and a GPU."""
+LIVE_SHARES = {"device": 0.25, "edge": 0.5, "cloud": 1.0}
+"""Of a core, with `--live`: two cores do not hold nodes in the proportions of a Raspberry Pi and a GPU. In a tenth of a
+core a frame takes longer to decode and to send than a small network to compute, and a kernel that accounts for quotas
+by its ticks lets a few milliseconds of work pass at once after a pause.
+"""
+STANDBY_S = 30.0
+"""A device that computes has compiled its whole network by then, which takes all of its share."""
 
 
 @dataclass
@@ -256,6 +261,7 @@ def run_case(name: str, mbit: float, edges: int, asked: argparse.Namespace, fold
             bench.begin(mbit, {node: shares.get(given["tier"]) for node, given in nodes.items()})
             if replayed is None:
                 bench.record(asked.recordings / f"{name}.json").write(folder / "live.json")
+                time.sleep(STANDBY_S)
             return measure_case(bench, asked.repeats)
 
     if not asked.live:

@@ -33,6 +33,7 @@ from pipeline.placement import NodeId
 from pipeline.plan import StreamId
 from pipeline.tiles.arrays import merge
 from pipeline.tiles.tiling import TiledStage
+from pipeline.timing import cpu_quota
 from pipeline.wire import Array, FrameKey, Hop, Trace
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _log = logging.getLogger(__name__)
 
 IDLE_S = 1.0
 PROBE_SHARE = 0.03
+"""Of the processor that this process may use, at most a core."""
 """Of a core, which probes of the processor may take."""
 
 
@@ -78,6 +80,7 @@ class Compute:
         # a replay's seconds are of another processor than this machine's
         self._processor = ProcessorProbe(engine) if engine.name != REPLAY else None
         self._worked_at, self._probe_at = time.monotonic(), 0.0
+        self._probe_share = PROBE_SHARE * min(1.0, cpu_quota.cores() or 1.0)
         self.worker: Worker[Callable[[], None]] = Worker(f"{node}.compute", lambda job: job())
 
     def put(self, run: do.Run) -> None:
@@ -89,7 +92,7 @@ class Compute:
     def probe(self) -> None:
         """See what is left of the processor, if nothing has been computed here for a while: frames tell by themselves.
 
-        Takes three hundredths of a core at most.
+        Takes three hundredths of a core, or of its quota, at most.
         """
         now = time.monotonic()
         is_idle = now - self._worked_at >= IDLE_S and not self.worker.is_busy and not self._is_compiling()
@@ -100,7 +103,7 @@ class Compute:
         before_s = time.process_time()
         seconds = processor.seconds()
         # what it took of the processor: where that is short, most of the seconds were waited for it
-        self._probe_at = time.monotonic() + (time.process_time() - before_s) / PROBE_SHARE
+        self._probe_at = time.monotonic() + (time.process_time() - before_s) / self._probe_share
         if not self._is_compiling():
             self._meter.processor(seconds)
 
