@@ -60,7 +60,7 @@ def run(
     measured = measures(front) if front is not None else None
     by_energy = measured is not None and "energy" in measured
     try:
-        config.check_power(PlanRequest(objective="energy") if by_energy else plan_request, model)
+        config.check_objective(PlanRequest(objective="energy") if by_energy else plan_request, model)
     except ValueError as error:
         raise ConfigError(f"{nodes}: {error}") from error
     constraints, objective = constraints_of(graph, plan_request.constraints), plan_request.parsed_objective()

@@ -21,6 +21,7 @@ from broker.topics import valid_id
 from nodes.config import enrolment
 from nodes.config.bounded_yaml import Key, Problem, read_yaml
 from nodes.config.broker_section import BrokerSection
+from nodes.config.plan_request import DEVICE_STAYS
 from nodes.config.sections import (
     Config,
     ModelSection,
@@ -269,6 +270,11 @@ def _loose_ends(config: Config) -> Iterator[Problem]:
                     ("streams", id_, "plan", "constraints", "exclude_nodes"),
                     f"no node is named {node_id!r};{_meant(node_id, config.nodes)} "
                     f"nodes here: {', '.join(config.nodes)}",
+                )
+            elif node_id == stream.device:
+                yield (
+                    ("streams", id_, "plan", "constraints", "exclude_nodes"),
+                    f"{node_id!r} {DEVICE_STAYS}",
                 )
     if config.planner.id in config.nodes:
         yield ("planner", "id"), f"{config.planner.id!r} is the id of a node already; every process needs its own"

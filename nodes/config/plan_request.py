@@ -24,6 +24,8 @@ from pipeline.plan import NodeId
 from pipeline.ranges import MOST_BLOCKS, MOST_SECONDS
 
 _PERCENT = 100.0
+DEVICE_STAYS = "is where the frames enter; to compute nothing there, give time_limit: {device: 0}"
+"""The reason why a stream's device is not excluded."""
 
 
 def _objective(text: Any) -> Any:
@@ -118,6 +120,16 @@ class PlanRequest(Section):
     def parsed_objective(self) -> Objective:
         """The objective that plans are judged by."""
         return objectives.parse(self.objective)
+
+    @property
+    def is_by_energy(self) -> bool:
+        """True when joules count, in the objective or in a limit."""
+        return self.parsed_objective().energy > 0 or self.constraints.energy_limit_j is not None
+
+    @property
+    def is_by_price(self) -> bool:
+        """True when money counts in the objective."""
+        return self.parsed_objective().price > 0
 
 
 def constraints_of(graph: ModelGraph, section: ConstraintsSection) -> tuple[Constraint, ...]:

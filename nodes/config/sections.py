@@ -348,13 +348,14 @@ class Config(Section):
     @model_validator(mode="after")
     def _power_is_known_where_it_counts(self) -> Config:
         for name, stream in self.streams.items():
-            self.check_power(stream.plan, f"stream {name}")
+            self.check_objective(stream.plan, f"stream {name}")
         return self
 
-    def check_power(self, plan_request: PlanRequest, what: str) -> None:
-        """Raise ValueError if plans are asked for by energy and no node says what it draws."""
-        by_energy = plan_request.parsed_objective().energy > 0 or plan_request.constraints.energy_limit_j is not None
-        if by_energy and not any(node.power_w or node.joules_per_mb for node in self.nodes.values()):
+    def check_objective(self, plan_request: PlanRequest, what: str) -> None:
+        """Raise ValueError if plans are asked for by energy or price, and no node says what it draws or costs."""
+        if plan_request.is_by_price and not any(node.price_per_s for node in self.nodes.values()):
+            raise ValueError(f"{what} is planned by price, and no node has price_per_s")
+        if plan_request.is_by_energy and not any(node.power_w or node.joules_per_mb for node in self.nodes.values()):
             raise ValueError(
                 f"{what} is planned by energy, and no node has power_w or joules_per_mb; give power_w: {{idle: 2.7, "
                 "busy: 6.4} or power_w: measured to the nodes whose energy counts"

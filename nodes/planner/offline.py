@@ -15,6 +15,7 @@ from broker.complaints import shortened
 from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.loader import load_config
+from nodes.config.plan_request import DEVICE_STAYS
 from nodes.config.power_section import PowerSection
 from nodes.config.sections import Config, LinkSection, NodeSection, SpeedSection
 from nodes.planner.costs.node_costs import prior_deviation
@@ -90,29 +91,26 @@ def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = 
     """Every combination of the configuration's nodes, each device with each edge and cloud node or without.
 
     A node's times come from its `profiles`, else from what it left on the broker, else are estimated from its `speed`.
-    Raises ConfigError when something is neither given nor measured, or an excluded node is not there, PlanError for a
-    profile that does not fit.
+    Raises ConfigError when something is neither given nor measured, an excluded node is not there or no device left,
+    PlanError for a profile that does not fit.
     """
-    tiers = {tier: config.nodes_of(tier) for tier in Tier}
-    if not tiers[Tier.DEVICE]:
+    tiers = {tier: [node for node in config.nodes_of(tier) if node not in excluded] for tier in Tier}
+    if not config.nodes_of(Tier.DEVICE):
         raise ConfigError("no node of tier device in the configuration; frames enter on one")
     if unknown := set(excluded) - config.nodes.keys():
         raise ConfigError(
             f"exclude_nodes: no node {shortened(', '.join(sorted(unknown)))}; those of the configuration are "
             f"{shortened(', '.join(sorted(config.nodes)))}"
         )
+    if not tiers[Tier.DEVICE]:
+        raise ConfigError(f"exclude_nodes: {config.nodes_of(Tier.DEVICE)[-1]} {DEVICE_STAYS}")
     measured = measured_by(config, graph.name) if _is_lacking(config, excluded) else Measured()
-    seconds = {
-        node: _seconds(config, node, graph, measured)
-        for tier in Tier
-        for node in tiers[tier]
-        if node not in excluded or tier is Tier.DEVICE
-    }
+    seconds = {node: _seconds(config, node, graph, measured) for tier in Tier for node in tiers[tier]}
     workers = [node for node in config.tile_workers if node not in excluded]
     seconds |= {node: _seconds(config, node, graph, measured) for node in workers}
     static_costs, (ratios, speeds) = static_costs_of(config), _codecs(config, graph, measured)
     found = []
-    for nodes in combinations(tiers, excluded):
+    for nodes in combinations(tiers):
         links = [_link_of(config, lower, nodes, measured) for lower in LINKS]
         codecs = CodecCosts(ratios, {tier: speeds.get(node, {}) for tier, node in nodes.items()})
         costs = Costs({tier: seconds[node] for tier, node in nodes.items()}, links[0], links[1], codecs=codecs)

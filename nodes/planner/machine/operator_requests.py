@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nodes.config.plan_request import DEVICE_STAYS, PlanRequest
 from nodes.planner.machine.allowance import MOST_IN_A_ROW
 from nodes.planner.machine.events import (
     PlaceRequested,
@@ -51,6 +52,7 @@ def plan_requested(inventory: Inventory, event: PlanRequested, now: float, wall_
     before = stream.requested if stream else None
     try:
         stream = _to_change(inventory, event.stream, now)
+        _check(inventory, stream, event.plan_request or PlanRequest())
         stream.requested = event.plan_request
         graph = inventory.registry.graph_of(stream.binding)
         if not priced_plans_of(inventory, stream, graph, stream.forced)[1]:
@@ -77,6 +79,18 @@ def _to_change(inventory: Inventory, name: StreamId, now: float) -> PlannedStrea
             f"stream {name!r} has been changed by hand {MOST_IN_A_ROW} times in a row; ask again in {wait_s:.0f} s"
         )
     return stream
+
+
+def _check(inventory: Inventory, stream: PlannedStream, asked: PlanRequest) -> None:
+    """Raise PlanError for a request that says nothing, or excludes what is always there."""
+    if stream.binding.device in asked.constraints.exclude_nodes:
+        raise PlanError(f"exclude_nodes: {stream.binding.device} {DEVICE_STAYS}")
+    if asked.is_by_price and not inventory.static_costs.prices:
+        raise PlanError("no node has a price_per_s in the planner's configuration, so all plans cost the same")
+    if asked.is_by_energy and not inventory.static_costs.draws:
+        raise PlanError(
+            "no node has power_w or joules_per_mb in the planner's configuration, so no plan's energy is known"
+        )
 
 
 def _force(

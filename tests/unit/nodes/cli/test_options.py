@@ -41,6 +41,8 @@ def test_an_option_that_cannot_do_what_it_says_is_refused_at_once(
         (["--upload-limit", "device_edge=1", "--upload-limit", "device_edge=2"], "device_edge is given as 1 and as 2"),
         (["--min-depth", "400"], "min_depth 400 is more than the 67 blocks of mobilenet_v2"),
         (["--objective", "latency=0"], "one of them above, and here all are 0"),
+        (["--exclude", "raspberry-pi-4"], "raspberry-pi-4 is where the frames enter"),
+        (["--objective", "price"], "planned by price, and no node has price_per_s"),
     ],
 )
 def test_a_constraint_that_says_nothing_about_the_model_or_its_nodes_is_refused(options: list[str], said: str) -> None:

@@ -121,6 +121,21 @@ def test_what_cannot_be_is_refused_with_the_conflict_and_changes_nothing() -> No
     assert "unknown stream 'porch'" in asked(planner, PRIVATE, "porch")[1]["error"]
 
 
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"constraints": {"exclude_nodes": [DEVICE]}}, "where the frames enter"),
+        ({"objective": "price"}, "all plans cost the same"),
+        ({"objective": "latency=1,energy=0.1"}, "no plan's energy is known"),
+        ({"constraints": {"energy_limit_j": 2.0}}, "no plan's energy is known"),
+    ],
+)
+def test_a_request_that_could_change_nothing_is_refused(request_: dict[str, Any], said: str) -> None:
+    plans, answer = asked(planning(DEVICE, EDGE, CLOUD), PlanRequest.model_validate(request_))
+    assert not plans
+    assert said in answer["error"]
+
+
 def test_a_configuration_that_leaves_no_plan_is_told_once() -> None:
     planner = configured(IMPOSSIBLE)
     (said,) = logged(planner.tick(SETTLE_S))
