@@ -5,10 +5,10 @@
     python benchmarks/instruments.py tracing [--rounds 5]
     python benchmarks/instruments.py load [--rounds 3]
 
-`spans` is the processor's time that a device spends on the spans of a frame over three nodes, a collector in the same
-process included. `tracing` runs pipelines of real processes next to each other, with and without traces, and puts them
-under load in turn; a round's ratio is that of two neighbouring measurements. `load` compares the load tool's frames a
-second with the device's own counter, over the interval between its first and last report within.
+`spans` is the processor's time that a device spends on the spans of a frame over one node and over three, a collector
+in the same process included. `tracing` runs pipelines of real processes next to each other, with and without traces,
+and puts them under load in turn; a round's ratio is that of two neighbouring measurements. `load` compares the load
+tool's frames a second with the device's own counter, over the interval between its first and last report within.
 """
 
 from __future__ import annotations
@@ -108,16 +108,16 @@ def collector() -> Iterator[str]:
         sink.shutdown()
 
 
-def spans(frames: int = 2_000) -> None:
+def spans(nodes: int, frames: int = 2_000) -> None:
     """Milliseconds of the processor for a frame's spans: all of them, and those of the thread that publishes."""
     from nodes.instruments.tracing import FrameTracer
 
     parts = ("decode", "queue", "compute", "encode")
     path = [
         {"node": f"{tier}-1", "tier": tier, "arrived_ts": 1e9 + 0.01 * i, **{f"{part}_seconds": 2e-3 for part in parts}}
-        for i, tier in enumerate(("device", "edge", "cloud"))
+        for i, tier in enumerate(("device", "edge", "cloud")[:nodes])
     ]
-    links = {"device_edge": 4e-3, "edge_cloud": 4e-3, "return": 3e-3}
+    links = {"device_edge": 4e-3, "edge_cloud": 4e-3, "return": 3e-3} if nodes == 3 else {}
     result = {
         "stream": "camera",
         "epoch": 1,
@@ -136,7 +136,8 @@ def spans(frames: int = 2_000) -> None:
         publishing = time.thread_time() - publishing
         tracer.close()
         whole = time.process_time() - whole
-    print(f"{whole / frames * 1e3:.2f} ms a frame, {publishing / frames * 1e3:.2f} of them in the publishing thread")
+    whole_ms, publishing_ms = whole / frames * 1e3, publishing / frames * 1e3
+    print(f"{nodes} nodes: {whole_ms:.2f} ms a frame, {publishing_ms:.2f} of them in the publishing thread")
 
 
 @contextmanager
@@ -229,7 +230,8 @@ if __name__ == "__main__":
     if asked.what == "scrape":
         scrape(asked.streams)
     elif asked.what == "spans":
-        spans()
+        for nodes in (1, 3):
+            spans(nodes)
     elif asked.what == "tracing":
         tracing(asked.rounds, asked.seconds)
     else:
