@@ -6,6 +6,7 @@ A pipe whose reader is gone or slow would otherwise stop whoever logs, in the mi
 from __future__ import annotations
 
 import atexit
+import io
 import logging
 import os
 import queue
@@ -72,3 +73,6 @@ def open_standard_files() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w", closefd=False))
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale without arrows shows a question mark, and no traceback

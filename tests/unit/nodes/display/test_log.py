@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.display.log import WAITING_LINES, NonBlockingLog
+from nodes.display.log import WAITING_LINES, NonBlockingLog, open_standard_files
 
 ROOT = Path(__file__).parents[4]
 
@@ -59,3 +60,11 @@ def test_without_a_home_the_folders_are_in_the_temporary_one(tmp_path: Path) -> 
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, env=clean
     )
     assert done.stdout.split() == [f"{tmp_path}/trisect-{os.getuid()}/{end}" for end in (".cache", ".local/state")]
+
+
+def test_a_locale_without_arrows_gets_question_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    open_standard_files()
+    print("device → edge", flush=True)
+    assert written.getvalue() == b"device ? edge\n"
