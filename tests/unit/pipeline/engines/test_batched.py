@@ -241,7 +241,7 @@ def test_frames_with_other_bits_on_one_thread_or_without_gain_run_one_by_one(
 
 
 class SlowSegment:
-    """A segment that waits for `may_end`, and notes when it is run twice at once; frames without inputs fail at once."""
+    """A segment that waits for `may_end` and notes when it is entered twice; frames without inputs fail at once."""
 
     def __init__(self, may_end: threading.Event) -> None:
         self._may_end, self._inside = may_end, threading.Lock()
