@@ -50,7 +50,7 @@ class UnknownModel(ModelError):
         near = get_close_matches(name, known, n=3, cutoff=0.4)
         meant = f"did you mean {' or '.join(near)}? " if near else ""
         hint = f"{meant}known: {', '.join(known)}, or a path to a .keras file"
-        super().__init__(f"unknown model {name!r}", hint=hint)
+        super().__init__(f"unknown model {name!r:.150}", hint=hint)
         self.name = name
 
 

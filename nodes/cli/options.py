@@ -47,6 +47,8 @@ def output_file(value: _OutputPath) -> _OutputPath:
     if value is None or value == STDOUT:
         return value
     path = Path(value)
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))  # which may be nowhere
     if path.is_dir():
         raise typer.BadParameter(f"{path} is a folder; give a file")
     if not path.parent.is_dir():

@@ -346,7 +346,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _power_is_known_where_it_counts(self) -> Config:
+    def _objectives_are_known(self) -> Config:
         for name, stream in self.streams.items():
             self.check_objective(stream.plan, f"stream {name}")
         return self

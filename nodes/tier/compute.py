@@ -44,8 +44,7 @@ _log = logging.getLogger(__name__)
 
 IDLE_S = 1.0
 PROBE_SHARE = 0.03
-"""Of the processor that this process may use, at most a core."""
-"""Of a core, which probes of the processor may take."""
+"""Of what this process may use of a core, for probes of the processor."""
 
 
 class Compute:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Final
 
 from pipeline.engines.base import Array, Segment
@@ -69,6 +69,7 @@ class SideBySideSegment(Batched):
 
     def _side_by_side(self, some: Sequence[Begun]) -> list[dict[int, Array]]:
         running = [self._threads.submit(single.run, one) for single, one in zip(self._singles, some, strict=False)]
+        wait(running)  # also where one fails: no segment may run in two threads at once
         return [one.result() for one in running]
 
     def _differing(self, given: Begun) -> int | None:

@@ -20,6 +20,7 @@ PLAN = ["plan", "mobilenet_v2", "--nodes", "d3-wifi"]
         ([*PLAN, "--map", "nowhere/map.svg"], "there is no folder nowhere"),
         ([*PLAN, "--json", "."], ". is a folder; give a file"),
         (["trace", "-o", "nowhere/trace.json"], "there is no folder nowhere"),
+        (["trace", "-o", "astray.json"], "there is no folder /nowhere"),
         (["plan", "--front", "latency,energy", "--map", "x.svg"], "--map, --front: only with MODEL"),
         (["plan", "--exclude", "edge-1"], "--exclude: only with MODEL"),
     ],
@@ -29,6 +30,7 @@ def test_an_option_that_cannot_do_what_it_says_is_refused_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    Path("astray.json").symlink_to("/nowhere/trace.json")
     ended = CliRunner().invoke(app, arguments)
     assert ended.exit_code == 2, ended.output
     assert said in ended.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from itertools import count
 
@@ -237,3 +238,37 @@ def test_frames_with_other_bits_on_one_thread_or_without_gain_run_one_by_one(
         )
         assert segment.batch == 1
     assert "has other bits on one thread" in caplog.text
+
+
+class SlowSegment:
+    """A segment that waits for `may_end` and notes when it is entered twice; frames without inputs fail at once."""
+
+    def __init__(self, may_end: threading.Event) -> None:
+        self._may_end, self._inside = may_end, threading.Lock()
+        self.was_entered_twice = False
+
+    def run(self, tensors: Mapping[int, Array]) -> dict[int, Array]:
+        if not tensors:
+            raise ValueError("no inputs")
+        is_free = self._inside.acquire(blocking=False)
+        self.was_entered_twice |= not is_free
+        self._may_end.wait(5.0)
+        if is_free:
+            self._inside.release()
+        return dict(tensors)
+
+
+def test_a_frame_that_fails_does_not_leave_the_others_running(net: Package) -> None:
+    graph, may_end = net.graph, threading.Event()
+    may_end.set()
+    slow = [SlowSegment(may_end) for _ in range(2)]
+    inputs = graph.inputs
+    segment = SideBySideSegment(graph, slow[0], slow, batch=2, inputs=inputs, outputs=inputs)  # type: ignore[arg-type]
+    (frame,) = frames_of(net, 1)
+    may_end.clear()
+    threading.Timer(0.05, may_end.set).start()
+    with pytest.raises(ValueError, match="no inputs"):
+        segment.finish([{}, frame])
+    assert may_end.is_set()
+    segment.finish([frame, frame])
+    assert not any(one.was_entered_twice for one in slow)
