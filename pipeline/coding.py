@@ -126,6 +126,9 @@ def least(
     draws: Mapping[Tier, Draw] = MappingProxyType({}),
 ) -> Coding:
     """The cheapest coding of a tensor; `bandwidths` in bytes per second, by a link's lower tier."""
+    able = known.able(tensor, way) if known is not None else ()
+    if not able:
+        return _plain(tensor, known)
     crossed = [bandwidths[lower] for lower in (Tier.DEVICE, Tier.EDGE) if way[0] <= lower < way[1]]
     backbone_byte = worth.backbone_byte if way[1] is Tier.CLOUD else 0.0
     sender, reader = (draws.get(tier, NO_DRAW) for tier in way)
@@ -140,9 +143,7 @@ def least(
             + worth.energy * coding.joules(sender, reader)
         )
 
-    plain = _plain(tensor, known)
-    able = known.able(tensor, way) if known is not None else ()
-    return min((plain, *able), key=cost) if able else plain
+    return min((_plain(tensor, known), *able), key=cost)
 
 
 def fewest(tensor: Tensor, way: Way, known: CodecCosts | None) -> int:

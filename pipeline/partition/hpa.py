@@ -147,10 +147,9 @@ class Heuristic:
         for tensor in graph.blocks[block].inputs:
             total += self._send_s(tensor, self._at[graph.producer[tensor]], tier)
         sent = graph.blocks[block].outputs
+        onward = [(seconds[later], self._send_all_s(sent, tier, later)) for later in seconds if later >= tier]
         for successor in graph.successors[block]:
-            total += min(
-                seconds[later][successor] + self._send_all_s(sent, tier, later) for later in seconds if later >= tier
-            )
+            total += min(at_later[successor] + send_s for at_later, send_s in onward)
         return total
 
     def _send_all_s(self, tensors: Sequence[int], source: int, target: int) -> float:
@@ -161,7 +160,20 @@ class Heuristic:
         return self._coded_s(tensor, source, target) + self._latency_s(source, target)
 
     def _latency_s(self, source: int, target: int) -> float:
-        return sum(self.costs.link(Tier(lower)).latency_s for lower in range(source, target))
+        return self._ways[source][target][0] if source < target else 0.0
+
+    @cached_property
+    def _ways(self) -> list[list[tuple[float, float]]]:
+        """Seconds of latency and seconds a byte from each tier to each later one."""
+        links = [self.costs.link(lower) for lower in LINKS]
+        return [
+            [
+                (sum(link.latency_s for link in over), sum(1.0 / link.bandwidth_bytes_per_s for link in over))
+                for target in Tier
+                for over in [links[source:target]]
+            ]
+            for source in Tier
+        ]
 
     def _coded_s(self, tensor: int, source: int, target: int) -> float:
         """Seconds to encode, send and decode; 0 within a tier."""
@@ -170,8 +182,7 @@ class Heuristic:
         key = tensor, source, target
         if key not in self._sent_s:
             coding = self.costs.coding(self.graph.tensors[tensor], (Tier(source), Tier(target)))
-            rates = (self.costs.link(Tier(lower)).bandwidth_bytes_per_s for lower in range(source, target))
-            self._sent_s[key] = coding.encode_s + sum(coding.nbytes / rate for rate in rates) + coding.decode_s
+            self._sent_s[key] = coding.encode_s + coding.nbytes * self._ways[source][target][1] + coding.decode_s
         return self._sent_s[key]
 
     def _reconsider_siblings(self, layer: Sequence[int]) -> None:
