@@ -275,8 +275,10 @@ class Prediction:
 def predict(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> Prediction:
     """Latency of one frame under `placement`, in seconds, with its parts.
 
-    Raises PlanError when the placement uses a tier that `costs` has no node for.
+    Raises PlanError when the placement uses a tier that `costs` has no node for, or is not of the graph's length.
     """
+    if len(placement) != len(graph):
+        raise PlanError(f"a placement of {len(placement)} blocks, and {graph.name} has {len(graph)}")
     stages: dict[str, float] = {}
     for tier in dict.fromkeys(placement):
         if tier not in costs.seconds:

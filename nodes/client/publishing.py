@@ -15,7 +15,7 @@ from nodes.client.answers import Answer
 from nodes.client.client import Client
 from nodes.client.requests import RequestRefused
 from nodes.config.sections import Config
-from pipeline.errors import ConfigError
+from pipeline.errors import TrisectError
 from pipeline.plan import StreamId
 
 
@@ -24,12 +24,14 @@ def publish(
 ) -> Iterator[dict[str, Any]]:
     """Publish files as frames, and yield the result of each as it comes.
 
-    Raises ConfigError for a file that cannot be read, RequestRefused when results stay away for `timeout_s`, or as soon
-    as it is known that the broker has dropped frames or their results.
+    Raises ConfigError for a file that cannot be read and FrameError for one that is too large, both after the results
+    of those before it; RequestRefused when results stay away for `timeout_s`, or as soon as it is known that the broker
+    has dropped frames or their results.
     """
     done: queue.SimpleQueue[Future[Answer]] = queue.SimpleQueue()
     with Client(config, stream, timeout_s=timeout_s) as client:
-        open_frames, next_at, broken = 0, time.monotonic(), None
+        open_frames, next_at = 0, time.monotonic()
+        broken: TrisectError | None = None
         for file in files:
             for result in _results_until(next_at, done):
                 open_frames -= 1
@@ -37,8 +39,8 @@ def publish(
             next_at = time.monotonic() + (1.0 / rate_hz if rate_hz else 0.0)
             try:
                 client.submit(file, name=file.name).add_done_callback(done.put)
-            except (BrokerError, ConfigError) as error:
-                broken = error if isinstance(error, ConfigError) else RequestRefused(f"{file}: {error}")
+            except TrisectError as error:
+                broken = RequestRefused(f"{file}: {error}") if isinstance(error, BrokerError) else error
                 break  # after the results of what is sent already
             open_frames += 1
         for _ in range(open_frames):

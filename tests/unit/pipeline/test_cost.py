@@ -138,3 +138,9 @@ def test_costs_that_cannot_be_are_refused_with_the_block() -> None:
         replace(COSTS, frame_overhead_s=float("nan")).check(GRAPH)
     with pytest.raises(PlanError, match="bandwidth above 0"):
         Link(0.0, 0.0)
+
+
+@pytest.mark.parametrize("length", [0, 4, 6])
+def test_a_placement_of_another_graph_has_no_price(length: int) -> None:
+    with pytest.raises(PlanError, match=f"a placement of {length} blocks, and fork has 5"):
+        predict(GRAPH, (D,) * length, COSTS)
