@@ -118,7 +118,7 @@ def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = 
         found.append(static_costs.node_set(nodes, costs))
     if not workers:
         return found
-    able = [*workers, *(node for node in tiers[Tier.EDGE] if node in seconds)]
+    able = [*workers, *tiers[Tier.EDGE]]
     tile_nodes = {node: _tile_node(config, node, seconds[node], measured) for node in able}
     tile_nodes = {node: replace(tile_node, codecs=speeds.get(node, {})) for node, tile_node in tile_nodes.items()}
     pools = WorkerPools(tile_nodes, workers, able, ratios=ratios)
