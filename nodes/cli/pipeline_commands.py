@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -261,20 +262,26 @@ def plan(
                 imports=imports or (),
             )
         )
-    given = {
-        "--nodes": nodes,
-        "--objective": objective,
-        "--map": map_path,
-        "--pictures": pictures,
-        "--tiles-picture": tiles_picture,
-        "--front": front,
-        "--input-size": input_size,
-        "--import": imports,
-        **{f"--{name.replace('_', '-')}": value for name, value in constraints.items()},
-    }
+    _refuse_without_model(
+        {
+            "--nodes": nodes,
+            "--objective": objective,
+            "--map": map_path,
+            "--pictures": pictures,
+            "--tiles-picture": tiles_picture,
+            "--front": front,
+            "--input-size": input_size,
+            "--import": imports,
+            **{f"--{name.replace('_', '-')}": value for name, value in constraints.items()},
+        }
+    )
+    _show_running(config, json_path)
+
+
+def _refuse_without_model(given: Mapping[str, object]) -> None:
+    """Raise BadParameter for options, by name, that say something about a plan for a MODEL."""
     if unused := [name for name, value in given.items() if value]:
         raise typer.BadParameter(f"{', '.join(unused)}: only with MODEL; without it, running plans are shown")
-    _show_running(config, json_path)
 
 
 def _show_running(config: Path, json_path: str | None) -> None:
