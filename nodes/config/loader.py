@@ -179,7 +179,8 @@ def _worded(details: ErrorDetails) -> Problem:
         reason = str(details["ctx"]["error"])
         return key, reason if isinstance(value, dict) else f"{shown} is not allowed; {reason}"
     if kind in {"model_type", "dict_type", "mapping_type"}:
-        return key, f"{shown} is not allowed; a section with the keys {', '.join(_keys(section))}"
+        wrong = "is empty" if value is None else f"{shown} is not allowed"
+        return key, f"{wrong}; a section with the keys {', '.join(_keys(section))}"
     return key, f"{shown} is not allowed; {description or details['msg']}"
 
 

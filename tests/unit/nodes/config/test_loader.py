@@ -112,7 +112,7 @@ def test_a_camera_drops_old_frames_and_a_url_stays_a_url() -> None:
         ("tier: edge", "tier: egde", ":11: nodes.edge-1.tier: 'egde' is not allowed; one of device, edge, cloud"),
         ("tier: edge", "teir: edge", ":11: nodes.edge-1.teir: unknown key; did you mean tier? allowed here: tier, "),
         ("tier: edge", "threads: 2", ":10: nodes.edge-1.tier: is missing; one of device, edge, cloud"),
-        ("{tier: device}", "", ":9: nodes.device-1: None is not allowed; a section with the keys tier, engine"),
+        ("{tier: device}", "", ":9: nodes.device-1: is empty; a section with the keys tier, engine"),
         (
             "tier: edge",
             "tier: edge\n    threads: two",
