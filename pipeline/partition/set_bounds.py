@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from pipeline.graph import ModelGraph
 from pipeline.partition.cut_family import CutFamily, Floats
 from pipeline.partition.objective import MEGABYTE, Objective
 from pipeline.placement import Tier
+
+Name = TypeVar("Name", bound=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ def least_of_each(
     family: CutFamily,
     nbytes: Floats,
     objective: Objective,
-    sets: Sequence[Mapping[Tier, str]],
-    terms: Mapping[str, NodeTerms],
+    sets: Sequence[Mapping[Tier, Name]],
+    terms: Mapping[Name, NodeTerms],
     links: Mapping[Tier, Link],
 ) -> list[float]:
     """By set of nodes, what no placement by the family's cuts is worth less than; `nbytes` are the tensors' least.
@@ -52,7 +55,7 @@ def least_of_each(
     `links` by lower tier are given, whatever the nodes. A bound is reached, but for rounding, where nothing is coded,
     given, and the objective has neither period nor joules.
     """
-    row = {node: number for number, node in enumerate(terms)}
+    row: dict[str, int] = {node: number for number, node in enumerate(terms)}
     number = {tier: np.array([row.get(nodes.get(tier, ""), len(terms)) for nodes in sets], np.int64) for tier in Tier}
     known = [*terms.values(), _NOBODY]
     per_second = objective.latency

@@ -188,7 +188,12 @@ def test_sets_that_bounds_rule_out_are_not_made() -> None:
     nodes = Nodes(graph, random.Random(1), 12, 12)
     candidates = nodes.candidates()
     made = list[int]()
-    lazily = Lazily(len(candidates), lambda number: made.append(number) or candidates[number])  # type: ignore[func-returns-value]
+
+    def make(number: int) -> NodeSet:
+        made.append(number)
+        return candidates[number]
+
+    lazily = Lazily(len(candidates), make)
     bounds = nodes.bounds(graph, candidates, LATENCY, coded=True)
     assert choose(graph, lazily, (), LATENCY, bounds)[0].value == choose(graph, candidates)[0].value
     assert len(made) < len(candidates) / 2
