@@ -167,6 +167,8 @@ def _worded(details: ErrorDetails) -> Problem:
     kind, value = details["type"], details["input"]
     if key and key[-1] == "[key]":
         mend = "a-z, 0-9 and -, for models also _ and ." if isinstance(value, str) else "text; put it in quotes"
+        if kind == "value_error":  # of a table whose keys are given
+            mend = f"give {details['ctx']['error']}"
         return (*key[:-2], str(key[-2])), f"{plain(repr(value), _SHOWN_CHARACTERS)} is not allowed as a name; {mend}"
     section, description = _section(key), _description(key)
     if kind == "extra_forbidden":
