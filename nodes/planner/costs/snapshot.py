@@ -57,6 +57,11 @@ class NodeSnapshot:
         return (*of_input, *[slowness * seconds for seconds in foreseen[begin:]])
 
     @property
+    def overheads_s(self) -> tuple[float, float]:
+        """Seconds to receive, be called for and send a frame, and to read and answer one."""
+        return self.overhead_s, self.frame_overhead_s
+
+    @property
     def available_link(self) -> LinkReport:
         """The node's link with the rates that other streams leave."""
         return replace(

@@ -6,7 +6,7 @@ Pure, and without memory: whoever calls it keeps what was solved.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,10 +21,12 @@ from pipeline.errors import Infeasible, PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS, baselines, hpa
 from pipeline.partition.constraints import broken
+from pipeline.partition.cut_family import all_cuts_of
 from pipeline.partition.cuts import best_cuts
 from pipeline.partition.explain import kind_of
 from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced, rank
-from pipeline.partition.search import choose
+from pipeline.partition.search import Lazily, choose
+from pipeline.partition.set_bounds import fewest_bytes, least_of_each
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles.tile_codings import coded
@@ -36,16 +38,12 @@ _ALONE = {Tier.DEVICE: baselines.device_only, Tier.EDGE: baselines.edge_only, Ti
 
 @dataclass(frozen=True, slots=True)
 class PlanningProblem:
-    """A stream's graph, the node sets it may be placed on, and its plan request."""
+    """A stream's graph, the node sets it may be placed on, its plan request and, where known, bounds of the sets."""
 
     graph: ModelGraph
     node_sets: Sequence[NodeSet]
     plan_request: PlanRequest
-
-    def __post_init__(self) -> None:
-        if not self.plan_request.codecs:
-            uncoded = [replace(c, costs=replace(c.costs, fixed={})) for c in self.node_sets]
-            object.__setattr__(self, "node_sets", uncoded)  # a frozen value, made once
+    least: Sequence[float] | None = None
 
     def priced_plans(self, forced: Placement | None = None, tiles: Tiling | None = None) -> Sequence[PricedPlan]:
         """The best plans on combinations of nodes, the cheapest first, exact ones made when they are looked at.
@@ -69,7 +67,7 @@ class PlanningProblem:
             found = [priced_with(self.graph, forced, c, objective, self._coded(tiles, c)) for c in kept]
             return sorted(found, key=rank)
         if self.plan_request.planner == EXACT:
-            return choose(self.graph, self.node_sets, constraints, objective)
+            return choose(self.graph, self.node_sets, constraints, objective, self.least)
         found, why_not = [], None
         for node_set in self.node_sets:
             asked = (*constraints, *node_set.constraints)
@@ -173,20 +171,27 @@ def planning_problem(
     pools: WorkerPools,
 ) -> PlanningProblem:
     """Pose the problem for the usable nodes of each tier under these snapshots, with their worker pools."""
-    judging = plan_request.parsed_objective().judging
+    objective, is_exact = plan_request.parsed_objective(), plan_request.planner == EXACT
     known = [node for usable in tiers.values() for node in usable]
     seconds = {node: registry.seconds(binding, snapshots[node]) for node in known}
     links = {node: snapshots[node].available_link for node in known}
-
-    def node_sets() -> Iterator[NodeSet]:
-        for nodes in combinations(tiers, plan_request.constraints.exclude_nodes):
-            costs = judging(registry.costs(binding, nodes, snapshots, seconds, links))
-            yield static_costs.node_set(nodes, costs, registry.kept_from_decoding(binding, nodes))
-
     ratios = pools.ratios if plan_request.codecs else {}
-    pools = replace(pools, ratios=ratios, worth=plan_request.parsed_objective().coding_worth)
-    joined = pools.drawing(static_costs.draws).join(graph, list(node_sets()), choose=plan_request.planner == EXACT)
-    return PlanningProblem(graph, joined, plan_request)
+    pools = replace(pools, ratios=ratios, worth=objective.coding_worth, draws=static_costs.draws)
+    sets = list(combinations(tiers, plan_request.constraints.exclude_nodes))
+
+    def made(number: int) -> NodeSet:
+        nodes = sets[number]
+        costs = objective.judging(registry.costs(binding, nodes, snapshots, seconds, links))
+        costs = costs if plan_request.codecs else replace(costs, fixed={})
+        node_set = static_costs.node_set(nodes, costs, registry.kept_from_decoding(binding, nodes))
+        return pools.joined(graph, node_set, choose=is_exact)
+
+    family, least = all_cuts_of(graph), None
+    if is_exact and family is not None and not pools.workers and not objective.period:
+        terms = {n: static_costs.terms(n, seconds[n], links[n], snapshots[n].overheads_s, objective) for n in known}
+        nbytes = fewest_bytes(graph, ratios, family.nbytes)
+        least = least_of_each(family, nbytes, objective, sets, terms, static_costs.links)
+    return PlanningProblem(graph, Lazily(len(sets), made), plan_request, least)
 
 
 def _runner_up(graph: ModelGraph, other: PricedPlan) -> dict[str, Any]:
