@@ -108,7 +108,7 @@ def test_the_best_pair_is_that_of_all_pairs(graph: ModelGraph, seed: int, is_nes
     first, firsts, one = drawn.side(0)
     second, seconds, other = drawn.side(1)
     worth = worth_of(one, other)
-    is_within = ~(firsts[:, None] & ~seconds[None]).any(axis=2)
+    is_within: Bools = np.logical_not((firsts[:, None] & ~seconds[None]).any(axis=2))
     known = float(worth.max()) + 1
     offered = [known]
 
