@@ -4,15 +4,17 @@ Device and cloud are network namespaces behind token buckets, the edge stands be
 share of a core; all of that needs root. One frame is in flight. After each step: seconds until the plan that stays is
 active, the longest gap between results until then, and the latency under it beside that of the old plan and of the best
 of several plans that are then placed by hand (the old one, each tier alone, the new one). At the end the network goes
-on at constant rates with noise, and plan changes are counted.
+on at constant rates with noise, and plan changes are counted; `--neighbours` are processes that compute in bursts then.
 
     python benchmarks/replan.py --noise-minutes 5 --json replan.json
+    python benchmarks/replan.py --steps 0 --noise-minutes 3 --neighbours 2 --record noise.jsonl.xz
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import random
 import statistics
 import sys
@@ -41,7 +43,8 @@ CALM_S = 15.0
 """Before the first step: the device has compiled its whole network by then, as one that runs has."""
 MEASURE_S = 4.0
 NOISE = 0.1
-IMAGES = 20
+BURST_S, REST_S = 2.0, 6.0
+"""A noisy neighbour computes and rests for so long in the mean, each time for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,14 +194,29 @@ class Bench(Testbed):
             latency_best_s=min(by_hand.values()),
         )
 
-    def noise(self, seconds: float, seed: int) -> int:
-        """Plan changes while both lines' rates vary by a tenth around those of the start."""
+    def noise(self, seconds: float, seed: int, neighbours: int) -> int:
+        """Plan changes while both lines' rates vary by a tenth around those of the start, next to noisy neighbours."""
         chance, began = random.Random(seed), time.monotonic()
+        others = [multiprocessing.Process(target=_neighbour, args=(n,), daemon=True) for n in range(neighbours)]
+        for other in others:
+            other.start()
         while time.monotonic() - began < seconds:
             for node, rate in ((DEVICE, START.device_mbit), (CLOUD, START.cloud_mbit)):
                 self.network.limit(node, rate * chance.uniform(1 - NOISE, 1 + NOISE))
             time.sleep(1.0)
+        for other in others:
+            other.terminate()
         return sum(at >= began for at, _ in self.activations)
+
+
+def _neighbour(seed: int) -> None:
+    """Compute in bursts, and never end."""
+    chance = random.Random(seed)
+    while True:
+        until = time.monotonic() + chance.expovariate(1 / BURST_S)
+        while time.monotonic() < until:
+            pass
+        time.sleep(chance.expovariate(1 / REST_S))
 
 
 def described(plan: Plan) -> str:
@@ -210,6 +228,7 @@ def main() -> int:
     """The command line; 1 when a frame was lost or came twice, 2 when this machine cannot do it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--noise-minutes", type=float, default=5.0)
+    parser.add_argument("--neighbours", type=int, default=0, help="processes that compute in bursts in the noise")
     parser.add_argument("--steps", type=int, default=len(STEPS), help="only the first of them")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--record", type=Path, help="keep what the planner learns from here, as .jsonl.xz")
@@ -232,7 +251,7 @@ def main() -> int:
             for name, state in STEPS[: arguments.steps]:
                 steps.append(bench.step(name, state))
                 console.print(steps[-1])
-            changes = bench.noise(60.0 * arguments.noise_minutes, seed=1)
+            changes = bench.noise(60.0 * arguments.noise_minutes, seed=1, neighbours=arguments.neighbours)
         bench.client.wait(lambda: bench.client.in_flight == 0, 30.0)
         lost, duplicates = bench.client.in_flight, bench.client.collected.duplicates
     show(steps, console)
@@ -240,6 +259,7 @@ def main() -> int:
     if arguments.json:
         report = {"steps": [asdict(step) for step in steps], "frames": bench.sent, "lost": lost}
         report |= {"duplicates": duplicates, "changes_in_noise": changes, "noise_minutes": arguments.noise_minutes}
+        report |= {"neighbours": arguments.neighbours}
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
     return 1 if lost or duplicates else 0
 
