@@ -48,6 +48,7 @@ class NodeCosts(Equations):
 
     _widths: dict[StreamId, float] = field(default_factory=dict)
     _measured_at: dict[tuple[NodeId, str], float] = field(default_factory=dict)
+    _measured: dict[tuple[str, NodeId], float] = field(default_factory=dict)
     _probed: set[NodeId] = field(default_factory=set)
     _settled: dict[tuple[NodeId, str], NodeSnapshot] = field(default_factory=dict)
     _settled_at: dict[tuple[NodeId, str], tuple[Any, ...]] = field(default_factory=dict)
@@ -163,13 +164,19 @@ class NodeCosts(Equations):
         if first is None or not first.makes_sense:
             return
         for name, rate in (("up", measured.up_bytes_per_s), ("down", measured.down_bytes_per_s)):
-            if rate:
+            if rate and self._is_news((name, node), rate):
                 noise = FAST_NOISE if rate >= FAST_BYTES_PER_S else FRAME_NOISE
                 self._learn((name, node), [Term(1.0, (Part(node, name),))], 1 / rate, noise, now)
-        if measured.round_trip_s:
+        if measured.round_trip_s and self._is_news(("round_trip", node), measured.round_trip_s):
             noise = _noise(measured.round_trip_s, 1, 0.0, FRAME_NOISE, CLOCK_S)
             terms = [Term(1.0, (Part(node, "round_trip"),))]
             self._learn(("round_trip", node), terms, measured.round_trip_s, noise, now)
+
+    def _is_news(self, name: tuple[str, NodeId], measured: float) -> bool:
+        """A node reports its link until it has measured it again: the same number again is no measurement."""
+        is_same = self._measured.get(name) == measured
+        self._measured[name] = measured
+        return not is_same
 
     def learn_probe(self, node: NodeId, seconds: float, now: float) -> None:
         """Take what a small fixed computation took on a node that computes nothing else."""
