@@ -232,8 +232,8 @@ class CostFilter:
             known, varied = self._sources.setdefault(source, _Source(noise)), 0.0
         else:
             varied = abs(off - known.left)
-        noise = max(noise, known.deviation)
-        bound = CLIP * math.sqrt(self._spread(slopes) + noise**2)
+        usual = max(noise, known.deviation)
+        bound = CLIP * math.sqrt(self._spread(slopes) + usual**2)
         is_far, measured = abs(off) > bound, off
         has_changed = is_far and known.far * off > 0
         known.far = 0.0
@@ -247,9 +247,9 @@ class CostFilter:
             off = math.copysign(bound, off)
         if is_far:
             slopes = {name: slope for name, slope in slopes.items() if not name.startswith(STEADY)}
-        self._update(terms, math.log(expected) + off, noise, expected, slopes)
+        self._update(terms, math.log(expected) + off, noise if has_changed else usual, expected, slopes)
         known.left = math.log(expected) + measured - math.log(max(self.seconds(terms), LEAST_SECONDS))
-        known.deviation += GAIN * (MEAN_DIFFERENCE * varied - known.deviation) if varied else 0.0
+        known.deviation += GAIN * (MEAN_DIFFERENCE * min(varied, bound) - known.deviation) if varied else 0.0
 
     def _update(
         self, terms: Sequence[Term], target: float, noise: float, expected: float, slopes: dict[str, Floats]

@@ -24,7 +24,8 @@ def after_reports(leg_s: float, *, direct: bool, number: int = 10) -> float:
         costs.learn_link(LinkReport(node, "s", SLOW, SLOW, 1e-3), 0.0)
     for now in map(float, range(1, number + 1)):
         for node, other in ends.items():
-            link = LinkMeasured(SLOW, SLOW, 1e-3)
+            rate = SLOW * (1 + now / 1e4)  # another number: it was measured again
+            link = LinkMeasured(rate, rate, 1e-3)
             costs.learn(node, Report(link=link, direct=(other,) if direct else ()), [], now)
         costs._learn(("leg", EDGE, CLOUD), costs.way(LEG), leg_s, NOISE, now)
     return costs.filter.seconds(costs.way(LEG))
