@@ -35,7 +35,7 @@ LEAST_SHARE = 0.25
 expected at least.
 """
 LEAST_SECONDS = 1e-9
-GAIN, MEAN_DIFFERENCE = 0.1, math.sqrt(math.pi) / 2
+GAIN, MEAN_DIFFERENCE = 0.2, math.sqrt(math.pi) / 2
 """How quickly the noise of a source follows the differences between its measurements, and the standard deviation of a
 normal distribution by the mean absolute difference of two from it (von Neumann and others 1941; Rice 1984).
 """
@@ -115,7 +115,8 @@ class _Source:
     how far off it had been if that was too far.
     """
 
-    deviation: float
+    deviation: float = 0.0
+    at: float = -math.inf
     left: float = 0.0
     far: float = 0.0
 
@@ -227,11 +228,8 @@ class CostFilter:
             block.measured_at[block.places[part.name]] = now
         expected, slopes = self._linear(terms)
         off = math.log(max(seconds / expected, LEAST_SHARE))
-        known = self._sources.get(source)
-        if known is None:
-            known, varied = self._sources.setdefault(source, _Source(noise)), 0.0
-        else:
-            varied = abs(off - known.left)
+        known = self._sources.setdefault(source, _Source())
+        varied = abs(off - known.left) if now - known.at < QUIET_S else None
         usual = max(noise, known.deviation)
         bound = CLIP * math.sqrt(self._spread(slopes) + usual**2)
         is_far, measured = abs(off) > bound, off
@@ -248,8 +246,9 @@ class CostFilter:
         if is_far:
             slopes = {name: slope for name, slope in slopes.items() if not name.startswith(STEADY)}
         self._update(terms, math.log(expected) + off, noise if has_changed else usual, expected, slopes)
-        known.left = math.log(expected) + measured - math.log(max(self.seconds(terms), LEAST_SECONDS))
-        known.deviation += GAIN * (MEAN_DIFFERENCE * min(varied, bound) - known.deviation) if varied else 0.0
+        known.at, known.left = now, math.log(expected) + measured - math.log(max(self.seconds(terms), LEAST_SECONDS))
+        if varied is not None:
+            known.deviation += GAIN * (MEAN_DIFFERENCE * min(varied, bound) - known.deviation)
 
     def _update(
         self, terms: Sequence[Term], target: float, noise: float, expected: float, slopes: dict[str, Floats]

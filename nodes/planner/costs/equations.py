@@ -171,4 +171,3 @@ class Equations:
         for leg in legs_of(plan):
             terms += self.way(leg)
         return terms
-

@@ -35,7 +35,9 @@ Above FAST_BYTES_PER_S processors make the difference, and a moment's rate says 
 CLOCK_S = 1e-3
 """How far two clocks may differ."""
 LEAST_ROUND_TRIP_S = 1e-6
-WIDENING, FRESH_WIDTH = 1.0, 0.5
+T4_BY_MAD = 0.7407 / 0.6745
+"""The median absolute deviation of Student's t with four degrees of freedom, by that of a normal distribution."""
+WIDENING, FRESH_WIDTH = 1.0, 0.6
 """By so much the logarithm of an interval's width grows for a report whose frames are all outside, and what it is at
 first for a plan of which no frame has been measured.
 """
@@ -319,8 +321,12 @@ class NodeCosts(Equations):
 
 
 def _below(deviations: float) -> float:
-    """Share of a normal distribution below so many deviations from its middle."""
-    return 0.5 * (1 + math.erf(deviations / math.sqrt(2)))
+    """Share of single frames below so many of their deviations from the middle: as Student's t of four degrees of
+    freedom, since some frames are far off, of which the median absolute deviation tells nothing.
+    """
+    scaled = T4_BY_MAD * deviations
+    slope = scaled / math.sqrt(1 + scaled**2 / 4)
+    return 0.5 + 0.375 * slope * (1 - slope**2 / 12)
 
 
 def _noise(seconds: float, frames: int, deviation: float, least: float, besides_s: float = 0.0) -> float:
