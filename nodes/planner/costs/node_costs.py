@@ -285,7 +285,8 @@ class NodeCosts(Equations):
     def _learn_width(self, plan: Plan, legs: Iterable[LegSeconds]) -> None:
         """Widen the interval of the stream's frames by those that are outside it, so that INTERVAL of them are inside.
 
-        What was foreseen of a plan before it ran is further off, so it has a width of its own. Adaptive conformal inference (Gibbs and Candes 2021): it holds in the long run however frames are spread.
+        Adaptive conformal inference (Gibbs and Candes 2021): it holds in the long run however frames are spread. What
+        was foreseen of a plan before it ran is further off, and has a width of its own.
         """
         took = next((leg for leg in legs if (leg.stream, leg.epoch) == (plan.stream, plan.epoch)), None)
         terms = self.frame(plan) if took is not None and WHOLE in took.seconds else None

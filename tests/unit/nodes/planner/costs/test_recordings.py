@@ -1,4 +1,4 @@
-"""What the filter expects of recorded telemetry, a report ahead, in `benchmarks/replan.py`, `tiles.py` and `headline.py`.
+"""What the filter expects of recorded telemetry, a report ahead, in `benchmarks/replan.py`, `tiles.py`, `headline.py`.
 
 Errors are logarithms of expected over measured seconds; `BEFORE` is what the rules that the filter replaced had on the
 same reports. All were recorded on two cores that up to 60 processes shared: `replan` and `replan_loaded` are of steps
@@ -74,6 +74,7 @@ class Replay:
         if line["kind"] == "result" and line["payload"]["ok"]:
             self.judge_frame(line)
         elif line["kind"] == "plan":
+            inventory.registry.learned.filter.validate()
             plan = Plan.from_json(line["payload"])
             stream = inventory.streams.get(plan.stream)
             if stream is not None and (stream.plan is None or plan.epoch > stream.plan.epoch):
@@ -83,7 +84,6 @@ class Replay:
             if isinstance(event, pe.TelemetryArrived):
                 self.judge(event)
             self.machine.learn(event, line["at"], line["at"])
-            inventory.registry.learned.filter.validate()
 
     def judge(self, event: pe.TelemetryArrived) -> None:
         """Compare a report with what was expected before it came."""
