@@ -27,13 +27,14 @@ from pipeline.partition.cuts import best_cuts
 from pipeline.partition.explain import kind_of
 from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced, rank
 from pipeline.partition.search import Lazily, choose
-from pipeline.partition.set_bounds import fewest_bytes, least_of_each
+from pipeline.partition.set_bounds import SetBound, bounds_of_each, fewest_bytes
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles.tile_codings import coded
 from pipeline.tiles.tiling import Tiling
 
 EXACT, HPA = "exact", "hpa"
+NO_BOUND = SetBound(0.0, 0.0)
 ROUNDING = 1e-9
 """By such a share bounds may be off."""
 _ALONE = {Tier.DEVICE: baselines.device_only, Tier.EDGE: baselines.edge_only, Tier.CLOUD: baselines.cloud_only}
@@ -48,12 +49,12 @@ class PlanningProblem:
     graph: ModelGraph
     node_sets: Sequence[NodeSet]
     plan_request: PlanRequest
-    bounds: Sequence[tuple[float, Mapping[Tier, str]]] | None = None
+    bounds: Sequence[tuple[SetBound, Mapping[Tier, str]]] | None = None
 
     @property
     def least(self) -> Sequence[float] | None:
         """What no plan on each node set is worth less than, but for ROUNDING."""
-        return [least for least, _ in self.bounds] if self.bounds is not None else None
+        return [bound.least for bound, _ in self.bounds] if self.bounds is not None else None
 
     def priced_plans(self, forced: Placement | None = None, tiles: Tiling | None = None) -> Sequence[PricedPlan]:
         """The best plans on combinations of nodes, the cheapest first, exact ones made when they are looked at.
@@ -134,9 +135,9 @@ class PlanningProblem:
     def _alone(self, tier: Tier, constraints: Sequence[Constraint]) -> PricedPlan | None:
         """The tier by itself on its cheapest node, by number where two are equal; sets by their bounds, if known."""
         best: tuple[float, int, PricedPlan] | None = None
-        sets = self.bounds or [(0.0, node_set.nodes) for node_set in self.node_sets]
+        sets = self.bounds or [(NO_BOUND, node_set.nodes) for node_set in self.node_sets]
         # a node that does not serve makes nothing cheaper
-        able = [(least, n) for n, (least, nodes) in enumerate(sets) if nodes.keys() == {Tier.DEVICE, tier}]
+        able = [(bound.alone, n) for n, (bound, nodes) in enumerate(sets) if nodes.keys() == {Tier.DEVICE, tier}]
         for least, number in sorted(able):
             if best is not None and least > best[0] * (1 + ROUNDING):
                 break
@@ -220,8 +221,8 @@ def planning_problem(
     if is_exact and family is not None and not pools.workers and not objective.period:
         terms = {n: static_costs.terms(n, seconds[n], links[n], snapshots[n].overheads_s, objective) for n in known}
         nbytes = fewest_bytes(graph, ratios, family.nbytes)
-        least = least_of_each(family, nbytes, objective, sets, terms, static_costs.links)
-        bounds = list(zip(least, sets, strict=True))
+        found = bounds_of_each(graph, family, nbytes, objective, sets, terms, static_costs.links)
+        bounds = list(zip(found, sets, strict=True))
     return PlanningProblem(graph, Lazily(len(sets), made), plan_request, bounds)
 
 
