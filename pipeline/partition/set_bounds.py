@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import starmap
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from pipeline.codecs import CODECS, NONE
 from pipeline.cost import Link
+from pipeline.frames.input_blocks import first_block
 from pipeline.graph import ModelGraph
 from pipeline.partition.cut_family import CutFamily, Floats
 from pipeline.partition.objective import MEGABYTE, Objective
@@ -42,17 +44,26 @@ class NodeTerms:
 _NOBODY = NodeTerms((), 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def least_of_each(
+class SetBound(NamedTuple):
+    """What no placement on a set of nodes is worth less than, and none that has the network on its last tier alone."""
+
+    least: float
+    alone: float
+
+
+def bounds_of_each(
+    graph: ModelGraph,
     family: CutFamily,
     nbytes: Floats,
     objective: Objective,
     sets: Sequence[Mapping[Tier, Name]],
     terms: Mapping[Name, NodeTerms],
     links: Mapping[Tier, Link],
-) -> list[float]:
-    """By set of nodes, what no placement by the family's cuts is worth less than; `nbytes` are the tensors' least.
+) -> list[SetBound]:
+    """Bound the placements by the family's cuts on each set of nodes; `nbytes` are the tensors' least.
 
-    `links` by lower tier are given, whatever the nodes. A bound is reached, but for rounding, where nothing is coded,
+    `links` by lower tier are given, whatever the nodes. The input's blocks may be on the device, whoever has the
+    network. A bound is reached, but for rounding, where nothing is coded,
     given, and the objective has neither period nor joules.
     """
     row: dict[str, int] = {node: number for number, node in enumerate(terms)}
@@ -78,12 +89,18 @@ def least_of_each(
         return found
 
     first = before[device] - before[edge] + way(Tier.DEVICE, 0.0) + np.outer(per_second * overhead[device], is_left)
-    second = before[edge] + before[cloud, -1:] - before[cloud] + way(Tier.EDGE, objective.backbone / MEGABYTE)
+    second = before[edge] + (before[cloud, -1:] - before[cloud]) + way(Tier.EDGE, objective.backbone / MEGABYTE)
     second += np.outer(per_second * overhead[cloud], is_left) + per_second * frame[device, None]
     second[cloud == len(terms), :-1] = np.inf
     apart = np.where(edge == len(terms), np.inf, per_second * overhead[edge])[:, None]
-    least: list[float] = (first + np.minimum(second, apart + family.least_behind(second))).min(axis=1).tolist()
-    return least
+    least = (first + np.minimum(second, apart + family.least_behind(second))).min(axis=1)
+    begin = family.inside.sum(axis=1) <= first_block(graph)
+    handled = np.outer(per_second * overhead[edge], is_left[begin])
+    on_edge = (first[:, begin] + handled).min(axis=1) + second[:, -1]
+    on_cloud = (first + second)[:, begin].min(axis=1)
+    whole = np.where(edge == len(terms), first[:, -1] + second[:, -1], on_edge)
+    alone = np.where(cloud == len(terms), whole, on_cloud)
+    return list(starmap(SetBound, zip(least.tolist(), alone.tolist(), strict=True)))
 
 
 def _before(family: CutFamily, terms: NodeTerms) -> Floats:
