@@ -53,7 +53,7 @@ class State:
     """Bandwidths of the device's and the cloud's line in Mbit/s, shares of a core of the three nodes."""
 
     device_mbit: float = 300.0
-    cloud_mbit: float = 120.0
+    cloud_mbit: float = 40.0
     device_share: float = 0.2
     edge_share: float = 0.6
     cloud_share: float = 0.9
@@ -68,9 +68,9 @@ START = State()
 STEPS: tuple[tuple[str, State], ...] = (
     ("edge falls to a third of its processor", replace(START, edge_share=0.2)),
     ("edge has its processor back", START),
-    ("device's line falls to 20 Mbit/s", replace(START, device_mbit=20.0)),
+    ("device's line falls to 10 Mbit/s", replace(START, device_mbit=10.0)),
     ("device's line is back", START),
-    ("edge at a third, cloud's line at 30 Mbit/s", replace(START, edge_share=0.2, cloud_mbit=30.0)),
+    ("edge at a third, cloud's line at 20 Mbit/s", replace(START, edge_share=0.2, cloud_mbit=20.0)),
     ("all is back", START),
 )
 
