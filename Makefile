@@ -1,4 +1,4 @@
-# `make` lists the targets. Options: ARGS="..." is passed on by demo and test, JOBS=3 test files run side by side
+# `make` lists the targets. Options: ARGS="..." is passed on by demo and test, JOBS=4 test files run side by side
 # (more than there are cores: tests of processes wait for much of their time), PYTHON=python3.12 chooses the interpreter.
 # A checkout whose tools are installed elsewhere: make check test BIN=/path/to/venv/bin STAMP=
 
@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-JOBS ?= 3
+JOBS ?= 4
 # Debian keeps the broker in /usr/sbin, which is not on everyone's path.
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 # Packages are compiled as they are first imported, a third of their modules. That has to be kept.

@@ -17,8 +17,9 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.headline import AS_PUBLISHED, BASELINES, MACHINES, NETWORKS
+from benchmarks.headline import BASELINES, MACHINES, NETWORKS
 from benchmarks.planning import D3, D3_DEVICE_EDGE, MBIT
+from benchmarks.testbed import AS_PUBLISHED
 from nodes.config.plan_request import PlanRequest
 from nodes.planner.costs.ratios import Ratios
 from nodes.planner.machine.problem import PlanningProblem
@@ -74,12 +75,12 @@ class Ideal:
         tiled = tuple(self.tile_factor * s for s in self.seconds[Tier.EDGE])
         members = [NodeId("edge-1"), *(NodeId(f"worker-{n}") for n in range(1, edges))]
         nodes = {node: TileNode(node, tiled, LAN_BYTES_PER_S, LAN_BYTES_PER_S, 0.0) for node in members}
-        pools = WorkerPools(nodes, members[1:], members)
+        pools = WorkerPools(nodes.__getitem__, members[1:], members)
         node_sets = [
             NodeSet({t: NODES[t] for t in tiers}, replace(costs, seconds={t: self.seconds[t] for t in tiers}))
             for tiers in ((Tier.DEVICE,), (Tier.DEVICE, Tier.EDGE), (Tier.DEVICE, Tier.CLOUD), tuple(Tier))
         ]
-        joined = pools.join(self.graph, node_sets, choose=request.planner == "exact")
+        joined = [pools.joined(self.graph, each, choose=request.planner == "exact") for each in node_sets]
         return PlanningProblem(self.graph, joined, request).priced_plans()[0].predicted.seconds
 
 

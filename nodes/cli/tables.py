@@ -33,7 +33,7 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
         row = (stage["tier"], stage["node"], str(blocks), stage["first"], stage["last"])
         table.add_row(*row, f"{predicted['stages'].get(stage['tier'], 0.0) * 1e3:.1f} ms")
         if plan.get("tiles") is not None and stage["tier"] == Tier.EDGE.label:
-            for tiles in _tiles(plan["tiles"], predicted.get("tiles")):
+            for tiles in tile_rows(plan["tiles"], predicted.get("tiles")):
                 table.add_row(*tiles, style="dim")
         for name, link in predicted["links"].items():
             if _is_between(name, stage["tier"], following):
@@ -63,16 +63,17 @@ def _is_between(link: str, tier: str, following: str | None) -> bool:
     return order.index(tier) <= at < (len(order) if following is None else order.index(following))
 
 
-def _tiles(tiles: Mapping[str, Any], priced: Mapping[str, Any] | None) -> Iterator[tuple[str, ...]]:
+def tile_rows(tiles: Mapping[str, Any], priced: Mapping[str, Any] | None) -> Iterator[tuple[str, ...]]:
     """A row for the stack and, where they are priced, one for each tile."""
     grid = f"{len(tiles['rows'])}x{len(tiles['columns'])}"
     took = f"{priced['seconds'] * 1e3:.1f} ms" if priced else ""
     yield "  tiles", ", ".join(dict.fromkeys(tiles["workers"])), grid, tiles["from"], tiles["to"], took
     sizes = [f"{rows}x{columns}" for rows in tiles["rows"] for columns in tiles["columns"]]
-    by_way = {one["way"]: f" ({one['codec']})" for one in tiles["codecs"]}
+    codecs = {way: {one["codec"] for one in tiles["codecs"] if one["way"] == way} for way in ("there", "back")}
+    by = {way: f" ({', '.join(sorted(names))})" if names else "" for way, names in codecs.items()}
     for size, tile in zip(sizes, priced["tiles"] if priced else (), strict=False):
         there, back = (f"{tile[key] / 1e3:,.0f} kB" for key in ("nbytes", "result_nbytes"))
-        named = f"{there} there{by_way.get('there', '')}", f"{back} back{by_way.get('back', '')}"
+        named = f"{there} there{by['there']}", f"{back} back{by['back']}"
         ways = named if tile["nbytes"] else ("", "")
         seconds = tile["transfer_seconds"] + tile["compute_seconds"]
         yield "", f"  {tile['worker']}", size, *ways, f"{seconds * 1e3:.1f} ms"

@@ -132,7 +132,8 @@ class Client:
     def submit(self, frame: Frame, *, stream: str | None = None, name: str | None = None) -> Future[Answer]:
         """Send a frame; returns a future of its answer. A failed frame's answer carries its error.
 
-        `name` begins the result's `correlation`. The future's exception is FrameLost or ClientClosed; its callbacks run
+        `name` begins the result's `correlation`, lone surrogates (of file names that are no UTF-8)
+        escaped. The future's exception is FrameLost or ClientClosed; its callbacks run
         in a network thread and must not wait. Blocks only while too many bytes wait to be sent.
 
         Raises ConfigError for an unknown stream or a file that cannot be read, FrameError for an array of no numbers,
@@ -142,7 +143,8 @@ class Client:
         key = self._key(stream)
         feed = self._feed(key)
         number = next(self._numbers)
-        open_frame = feed.frames.add(f"{name or self._session.name}#{number}", payload)
+        named = (name or self._session.name).encode(errors="backslashreplace").decode()
+        open_frame = feed.frames.add(f"{named}#{number}", payload)
 
         def settled(taken: bool) -> None:
             open_frame.unsent = not taken

@@ -167,6 +167,8 @@ def _worded(details: ErrorDetails) -> Problem:
     kind, value = details["type"], details["input"]
     if key and key[-1] == "[key]":
         mend = "a-z, 0-9 and -, for models also _ and ." if isinstance(value, str) else "text; put it in quotes"
+        if kind == "value_error":  # of a table whose keys are given
+            mend = f"give {details['ctx']['error']}"
         return (*key[:-2], str(key[-2])), f"{plain(repr(value), _SHOWN_CHARACTERS)} is not allowed as a name; {mend}"
     section, description = _section(key), _description(key)
     if kind == "extra_forbidden":
@@ -179,7 +181,8 @@ def _worded(details: ErrorDetails) -> Problem:
         reason = str(details["ctx"]["error"])
         return key, reason if isinstance(value, dict) else f"{shown} is not allowed; {reason}"
     if kind in {"model_type", "dict_type", "mapping_type"}:
-        return key, f"{shown} is not allowed; a section with the keys {', '.join(_keys(section))}"
+        wrong = "is empty" if value is None else f"{shown} is not allowed"
+        return key, f"{wrong}; a section with the keys {', '.join(_keys(section))}"
     return key, f"{shown} is not allowed; {description or details['msg']}"
 
 

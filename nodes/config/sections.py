@@ -198,7 +198,7 @@ class SpeedSection(Section):
 
 
 class LinkSection(Section):
-    """One way between two tiers, or of a node to the broker; taken instead of what nodes measure."""
+    """The way between two tiers; taken instead of what nodes measure."""
 
     bandwidth_mbit_s: float = Field(gt=0, description="megabits a second, above 0")
     latency_ms: float = Field(0.0, ge=0, description="milliseconds one way, at least 0")

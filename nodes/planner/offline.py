@@ -121,8 +121,8 @@ def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = 
     able = [*workers, *tiers[Tier.EDGE]]
     tile_nodes = {node: _tile_node(config, node, seconds[node], measured) for node in able}
     tile_nodes = {node: replace(tile_node, codecs=speeds.get(node, {})) for node, tile_node in tile_nodes.items()}
-    pools = WorkerPools(tile_nodes, workers, able, ratios=ratios)
-    return pools.drawing(static_costs.draws).join(graph, found, choose=True)
+    pools = WorkerPools(tile_nodes.__getitem__, workers, able, ratios=ratios, draws=static_costs.draws)
+    return [pools.joined(graph, node_set, choose=True) for node_set in found]
 
 
 def deviation(config: Config, best: PricedPlan) -> float:

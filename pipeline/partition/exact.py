@@ -245,7 +245,8 @@ def _solve_within(
         placement, bound = _solve_program(graph, costs, constraints, limits, objective, known)
     except Infeasible:
         return best, most
-    return (placement if objective.value(predict(graph, placement, costs)) < most else best), min(bound, most)
+    found = placement if objective.value(predict(graph, placement, costs)) < most else best
+    return found, max(min(bound, most), known.within.bound)
 
 
 def _allowed_steps(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint]) -> Steps:

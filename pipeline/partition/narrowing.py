@@ -5,7 +5,7 @@ With fixed weights the objective falls into a part of the first cut and one of t
 1976). A mean over all cuts would be loose: a relaxed plan cuts a little everywhere. So each pair of intervals of cuts
 has a bound of its own, the largest over the weights that were tried; those for the loosest pair come from a small
 program over its cuts so far (Kelley, 1960). The cuts that are found make good placements too, and pairs that cannot
-beat the best of these are left out.
+beat the best of these are left out. What then is left is searched to its end (`cut_pairs`), with the same weights.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from pipeline.graph import ModelGraph
 from pipeline.partition import cuts
 from pipeline.partition.codings import Codings, Shares
 from pipeline.partition.constraints import Constraint, broken
+from pipeline.partition.cut_diagram import CutDiagram
 from pipeline.partition.cut_family import Bools, Floats
 from pipeline.partition.cut_intervals import CutIntervals, intervals_of
+from pipeline.partition.cut_pairs import PairSearch, Side
 from pipeline.partition.objective import Objective
 from pipeline.partition.program import PROOF
 from pipeline.partition.steps import Steps
 from pipeline.partition.worth import answer_worth, fixed_worth
 from pipeline.placement import Placement, Tier
 
-_MOST_WEIGHTS = 16
+_MOST_WEIGHTS = 6
 """Weights are tried so often at most; each takes some 10 ms on a graph of 500 blocks."""
 _PROMISING = 2
 """Pairs of cuts that are priced in full for each."""
@@ -50,6 +52,8 @@ class Narrowed:
     """The least and the largest set of blocks on the device."""
     second: tuple[Bools, Bools] | None = None
     """The same of device and edge together."""
+    bound: float = 0.0
+    """No placement is worth less."""
 
     def settle(self, steps: Steps) -> None:
         """Rule out what lies outside."""
@@ -133,6 +137,7 @@ class _Search:
         self.network = intervals_of(graph)
         self.sums = _sums(graph, costs, objective)
         self.best, self.value = known, objective.value(predict(graph, known, costs))
+        self.weights: list[Floats] = []
         self.tried: list[tuple[Floats, Floats]] = []
         self.bound = self._plain_bound()
         self.is_final = np.zeros_like(self.bound, bool)
@@ -152,7 +157,43 @@ class _Search:
             return Narrowed(self.best)
         first, second = (np.flatnonzero(is_live.any(axis=axis)) for axis in (1, 0))
         low, up = self.network.low, self.network.up
-        return Narrowed(self.best, (low[first[0]], up[first[-1]]), (low[second[0]], up[second[-1]]))
+        within = (low[first[0]], up[first[-1]]), (low[second[0]], up[second[-1]])
+        bound = self._search_within(*within)
+        if bound >= self.value * (1 - PROOF):
+            return Narrowed(self.best)
+        return Narrowed(self.best, *within, bound=bound)
+
+    def _search_within(self, first: tuple[Bools, Bools], second: tuple[Bools, Bools]) -> float:
+        """What no placement with its cuts there is worth less than, 0 if that was not found out; keeps the best one."""
+        sides = self._side(Tier.DEVICE, first), self._side(Tier.EDGE, second)
+        bound = self._searched(*sides, is_nested=False)
+        if 0 < bound < self.value * (1 - PROOF) and (first[1] & ~second[0]).any():
+            bound = max(bound, self._searched(*sides, is_nested=True))
+        return bound
+
+    def _searched(self, first: Side | None, second: Side | None, *, is_nested: bool) -> float:
+        if first is None or second is None:
+            return 0.0
+        return PairSearch(first, second, self.value, self._joined, is_nested=is_nested).run()
+
+    def _side(self, lower: Tier, bounds: tuple[Bools, Bools]) -> Side | None:
+        """The cuts within bounds that say what stands beyond a tier, None if they are too many."""
+        diagram = CutDiagram.between(self.graph, *bounds)
+        if diagram is None:
+            return None
+        sums, stages = self.sums[lower], [(Tier.DEVICE, Tier.CLOUD)[lower], Tier.EDGE, _FIRST_LINK + lower]
+        unit = np.array([self.objective.period] * len(stages) + [1.0])
+        inside, crossing, constant = (
+            part[..., [*stages, _REST]] * unit for part in (sums.inside, sums.crossing, sums.constant)
+        )
+        weights = np.vstack([*self.weights, np.eye(_REST)])  # each stage and link by itself, too
+        rates = np.vstack([weights[:, stages].T, np.ones(len(weights))])
+        return Side(diagram, inside, crossing, constant, rates)
+
+    def _joined(self, first: Bools, second: Bools) -> float:
+        """Keep the placement of two cuts if it is the best; the best one's value."""
+        self._offer(first & second, second)
+        return self.value
 
     def _plain_bound(self) -> Floats:
         """What each pair has for certain: blocks within both ends of an interval, tensors that cross at any."""
@@ -197,6 +238,7 @@ class _Search:
             values.append(np.full((len(is_live), len(weighted)), np.inf))
             values[-1][live] = sums.of(self.network, self.graph, some)
             least.append(values[-1][live] @ weighted - lost)
+        self.weights.append(weights)
         self.tried.append((values[0], values[1]))
         pairs = np.ix_(*sides)
         self.bound[pairs] = np.maximum(self.bound[pairs], least[0][:, None] + least[1][None, :])

@@ -4,17 +4,18 @@ A group's bound is the exact plan on a set that no node offers, the elementwise 
 can be better. The group with the least bound is split first, so plans come out in order of their value, and sets that
 cannot win are never planned (Land and Doig 1960). A group is split by what makes its bound loosest: the stage or link
 on which the set that is best under the bound's placement loses most against the elementwise best. Of a graph with few
-cuts each set has a bound of its own at once, so there are no groups.
+cuts each set has a bound of its own at once, so there are no groups; whoever has such bounds already gives them, and
+sets that cannot win are not even made.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -37,6 +38,31 @@ if TYPE_CHECKING:
 
 _TIGHT = 1e-9
 """A bound that is reached up to this share of it is the optimum."""
+Item = TypeVar("Item")
+
+
+class Lazily(Sequence[Item], Generic[Item]):
+    """A sequence whose items are made, and kept, when they are first looked at."""
+
+    def __init__(self, length: int, make: Callable[[int], Item]) -> None:
+        self._length, self._make = length, make
+        self._known: dict[int, Item] = {}
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, place: int) -> Item: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Item]: ...
+    def __getitem__(self, place: int | slice) -> Item | Sequence[Item]:
+        if isinstance(place, slice):
+            return [self[at] for at in range(*place.indices(self._length))]
+        if not 0 <= place < self._length:
+            raise IndexError(place)
+        if place not in self._known:
+            self._known[place] = self._make(place)
+        return self._known[place]
 
 
 class Ranked(Sequence[PricedPlan]):
@@ -80,20 +106,20 @@ class Ranked(Sequence[PricedPlan]):
 
 def choose(
     graph: ModelGraph,
-    candidates: Iterable[NodeSet],
+    candidates: Sequence[NodeSet],
     constraints: Sequence[Constraint] = (),
     objective: Objective = LATENCY,
+    least: Sequence[float] | None = None,
 ) -> Ranked:
     """Exact plans, the cheapest first: at least one for the best set of nodes, planned as they are looked at.
+
+    `least` are lower bounds of the candidates' plans, where they are at hand, for a graph with few cuts and without
+    tiles: candidates that they rule out are not looked at.
 
     Raises Infeasible, with the conflict of the combination that has most nodes, when there is none, PlanError for costs
     that do not fit the graph.
     """
-    candidates = list(candidates)
-    checked = set[int]()
-    for candidate in candidates:
-        candidate.costs.check(graph, checked)
-    found = Ranked(NodeSetSearch(graph, candidates, constraints, objective).ranked())
+    found = Ranked(NodeSetSearch(graph, candidates, constraints, objective, least).ranked())
     if candidates and not found:
         largest = max(candidates, key=lambda candidate: len(candidate.nodes))
         exact.solve(graph, largest.costs, [*constraints, *largest.constraints], objective)
@@ -123,6 +149,7 @@ class NodeSetSearch:
     candidates: Sequence[NodeSet]
     constraints: Sequence[Constraint]
     objective: Objective
+    least: Sequence[float] | None = None
     solved: int = 0
     _proved: float = math.inf
     """No plan that was looked for is worth less, however far each search got."""
@@ -130,7 +157,8 @@ class NodeSetSearch:
     _seconds: dict[Tier, NDArray[np.float64]] = field(init=False, default_factory=dict)
     _relaxed: dict[tuple[int, ...], tuple[float, Placement] | None] = field(init=False, default_factory=dict)
     _prices: dict[int, CutPrices] = field(init=False, default_factory=dict)
-    """Of each candidate, where the graph has few cuts."""
+    """Of candidates that were looked at, where the graph has few cuts."""
+    _checked: set[int] = field(init=False, default_factory=set)
 
     def ranked(self) -> Iterator[PricedPlan]:
         """Each candidate's best plan without tiles and, where that is better, in tiles; by value, then latency.
@@ -138,9 +166,8 @@ class NodeSetSearch:
         Plans of equal placement on the same nodes come once.
         """
         self._judged = self._with_latency()
-        judged = [self._judged.judging(c.costs) for c in self.candidates]
-        pairs = zip(self.candidates, judged, strict=True)
-        self.candidates = [c if costs is c.costs else replace(c, costs=costs) for c, costs in pairs]
+        given = self.candidates
+        self.candidates = Lazily(len(given), lambda number: self._taken_up(given[number]))
         order, queue = count(), list[tuple[float, int, int, _Group | PricedPlan]]()
 
         def push(bound: float, item: _Group | PricedPlan) -> None:
@@ -161,6 +188,12 @@ class NodeSetSearch:
                 for least, part in self._explored(bound, item):
                     push(max(bound, least), part)
 
+    def _taken_up(self, candidate: NodeSet) -> NodeSet:
+        """The candidate on the objective's terms. Raises PlanError for costs that do not fit the graph."""
+        candidate.costs.check(self.graph, self._checked)
+        judged = self._judged.judging(candidate.costs)
+        return candidate if judged is candidate.costs else replace(candidate, costs=judged)
+
     def _with_latency(self) -> Objective:
         """The objective, with a latency that decides between plans which are equal but for it."""
         if self.objective.latency or not self.candidates:
@@ -171,6 +204,9 @@ class NodeSetSearch:
     def _roots(self) -> Iterator[tuple[float, _Group]]:
         """Groups with lower bounds: sets by themselves where these need no program, else all on the same tiers."""
         family = all_cuts_of(self.graph)
+        if family is not None and self.least is not None:
+            yield from ((least, _Group((number,), in_tiles=False)) for number, least in enumerate(self.least))
+            return
         if family is not None:
             prices = CutPrices.under_each(self.graph, family, [c.costs for c in self.candidates], self._judged)
             self._prices = dict(enumerate(prices))
@@ -256,8 +292,11 @@ class NodeSetSearch:
     def _bounded(self, members: tuple[int, ...]) -> tuple[float, Placement]:
         own = [self.candidates[n].constraints for n in members]
         asked = [*self.constraints, *(constraint for constraint in own[0] if all(constraint in o for o in own[1:]))]
-        if members[0] in self._prices:
-            placement, value = best_placement(self.graph, self._prices[members[0]], asked)
+        family = all_cuts_of(self.graph)
+        if family is not None:
+            candidate = self.candidates[members[0]]
+            prices = self._prices.get(members[0]) or CutPrices.under(self.graph, family, candidate.costs, self._judged)
+            placement, value = best_placement(self.graph, prices, asked)
             return value, placement
         costs = best_of([self.candidates[n].costs for n in members])
         found = exact.solve(self.graph, costs, asked, self._judged, explain=False)

@@ -83,6 +83,7 @@ def test_what_is_better_than_a_narrowed_placement_lies_within_its_intervals(data
     check(graph, within.placement)
     assert period(within.placement) <= period(known)
     for placement in all_placements(graph, frozenset(Tier)):
+        assert within.bound <= period(placement) * (1 + PROOF)
         if period(placement) < period(within.placement) * (1 - 2 * PROOF):
             assert within.first is not None
             assert within.second is not None

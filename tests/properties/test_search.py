@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,11 +21,13 @@ from pipeline.graph import ModelGraph
 from pipeline.models.graphs import shipped_graph
 from pipeline.partition import exact, search
 from pipeline.partition.constraints import Constraint, Forbid, MemoryLimit
+from pipeline.partition.cut_family import all_cuts_of
 from pipeline.partition.cuts import placement_of
 from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
 from pipeline.partition.priced_plan import NodeSet
 from pipeline.partition.relaxation import best_of
-from pipeline.partition.search import NodeSetSearch, choose
+from pipeline.partition.search import Lazily, NodeSetSearch, choose
+from pipeline.partition.set_bounds import NodeTerms, SetBound, bounds_of_each, fewest_bytes
 from pipeline.placement import Placement, Tier
 from tests.brute_force import AllPlacements
 from tests.effort import examples
@@ -98,6 +102,27 @@ class Nodes:
             draws={tier: self._draws[node] for tier, node in nodes.items()},
         )
 
+    def bounds(
+        self, graph: ModelGraph, candidates: Sequence[NodeSet], objective: Objective, *, coded: bool
+    ) -> list[SetBound]:
+        """Of each candidate, from its nodes' terms alone."""
+        terms = {
+            node: NodeTerms(
+                seconds,
+                objective.latency + objective.energy * self._draws[node].watts,
+                1 / self._rates[node][0],
+                1 / self._rates[node][1],
+                self._round_trips[node] / 2,
+                self._handling[node],
+            )
+            for node, seconds in self._seconds.items()
+        }
+        nbytes = np.array([float(tensor.nbytes) for tensor in graph.tensors])
+        fewest = fewest_bytes(graph, self._ratios if coded else {}, nbytes)
+        family = all_cuts_of(graph)
+        assert family is not None
+        return bounds_of_each(graph, family, fewest, objective, [c.nodes for c in candidates], terms, {})
+
     def _link(self, lower: str | None, upper: str | None) -> Link:
         rates = ([self._rates[lower][0]] if lower else []) + ([self._rates[upper][1]] if upper else [])
         latency_s = sum(self._round_trips[node] / 2 for node in (lower, upper) if node)
@@ -133,6 +158,50 @@ def test_the_order_is_that_of_planning_each(data: st.DataObject, seed: int, obje
     assert found[0].value == pytest.approx(values[0], rel=1e-5)
     assert [plan.value for plan in found] == pytest.approx(sorted(plan.value for plan in found), rel=1e-5)
     assert {round(plan.value, 12) for plan in found} <= {round(value, 12) for value in values}
+
+
+@settings(max_examples=examples(12))
+@given(st.data(), st.integers(0, 2**32 - 1), st.sampled_from(ORDERED), st.booleans())
+def test_bounds_from_nodes_alone_leave_the_plans_and_their_order_as_they_are(
+    data: st.DataObject, seed: int, objective: Objective, coded: bool
+) -> None:
+    graph = data.draw(graphs(max_blocks=7))
+    nodes = Nodes(graph, random.Random(seed), 3, 3, slowest_codec=6)
+    candidates = nodes.candidates()
+    if not coded:
+        candidates = [replace(c, costs=replace(c.costs, codecs=None)) for c in candidates]
+    bounds = nodes.bounds(graph, candidates, objective, coded=coded)
+    forbidden = data.draw(st.lists(st.tuples(st.integers(1, max(1, len(graph) - 1)), st.just(Tier.EDGE)), max_size=1))
+    constraints = [Forbid(*pair) for pair in forbidden if pair[0] < len(graph)]
+    for candidate, bound in zip(candidates, bounds, strict=True):
+        value = choose(graph, [replace(candidate, constraints=())], (), objective)[0].value
+        assert bound.least <= value * (1 + 1e-9)
+        alone = (Tier.DEVICE, *[max(candidate.nodes)] * (len(graph) - 1))
+        value_alone = objective.value(predict(graph, alone, objective.judging(candidate.costs)))
+        assert bound.alone <= value_alone * (1 + 1e-9)
+        if not coded and objective == LATENCY:
+            assert bound == pytest.approx((value, value_alone), rel=1e-9), "both are reached"
+    least = [bound.least for bound in bounds]
+    found = list(choose(graph, candidates, constraints, objective, least))
+    whole = list(choose(graph, candidates, constraints, objective))
+    assert [plan.value for plan in found] == pytest.approx([plan.value for plan in whole], rel=1e-9)
+    assert (found[0].placement, found[0].nodes, found[0].value) == (whole[0].placement, whole[0].nodes, whole[0].value)
+
+
+def test_sets_that_bounds_rule_out_are_not_made() -> None:
+    graph = shipped_graph("mobilenet_v2")
+    nodes = Nodes(graph, random.Random(1), 12, 12)
+    candidates = nodes.candidates()
+    made = list[int]()
+
+    def make(number: int) -> NodeSet:
+        made.append(number)
+        return candidates[number]
+
+    lazily = Lazily(len(candidates), make)
+    least = [bound.least for bound in nodes.bounds(graph, candidates, LATENCY, coded=True)]
+    assert choose(graph, lazily, (), LATENCY, least)[0].value == choose(graph, candidates)[0].value
+    assert len(made) < len(candidates) / 2
 
 
 @settings(max_examples=examples(25))

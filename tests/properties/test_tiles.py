@@ -95,7 +95,7 @@ def test_litert_gives_the_bits_of_every_kind_of_operation(litert: Engine, piece:
     _check(litert, keras.Model(image, piece(image, draw)), draw, count=2)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(examples(2)))
 def test_tensorflows_proof_never_lies_for_a_random_network(tensorflow: Engine, number: int) -> None:
     draw = random.Random(number)
     _check_equivalence(tensorflow, random_spatial_network(draw), draw, count=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from nodes.client.async_client import AsyncClient
 from nodes.client.client import Client
 from pipeline.errors import ConfigError
 from pipeline.frames.decode import top_k
-from tests.system.conftest import Pipeline
+from tests.system.conftest import PATIENCE_S, Pipeline
 from trisect import ClientClosed, FrameError, FrameRefused, TrisectError
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -90,6 +91,8 @@ def test_errors_are_typed_and_of_one_tree(pipeline: Pipeline) -> None:
             client.publish(b"", stream="yard")
         with pytest.raises(ConfigError, match="a window of 0 frames"):
             next(client.stream([b""], window=0))
+        named = client.submit(pipeline.images[0], name=os.fsdecode(b"\xff.jpg"))  # a file's name that is no UTF-8
+        assert named.result(PATIENCE_S).result["correlation"].startswith(r"\udcff.jpg#")
     with pytest.raises(ClientClosed):
         client.publish(pipeline.images[0])
 

@@ -162,7 +162,9 @@ def test_a_holder_killed_amid_a_roll_out_costs_no_frame_and_the_roll_out_ends(pi
     with pipeline.client() as client:
         pipeline.wait(client, lambda: is_running(client))
         demo.split_in_three(client)
-        for number in range(6):
+        client.publish(pipeline.images[0], "0")
+        pipeline.wait(client, lambda: client.collected.whole >= 1)  # under the version before
+        for number in range(1, 6):
             client.publish(pipeline.images[number], str(number))
         sender = roll_out_begins(pipeline, package)
         pipeline.processes.kill("edge-1")

@@ -57,8 +57,15 @@ class NodeSnapshot:
         return (*of_input, *[slowness * seconds for seconds in foreseen[begin:]])
 
     @property
+    def overheads_s(self) -> tuple[float, float]:
+        """Seconds to receive, be called for and send a frame, and to read and answer one."""
+        return self.overhead_s, self.frame_overhead_s
+
+    @property
     def available_link(self) -> LinkReport:
         """The node's link with the rates that other streams leave."""
+        if not (self.utilisation.up or self.utilisation.down):
+            return self.link
         return replace(
             self.link,
             up_bytes_per_s=self.link.up_bytes_per_s * (1 - self.utilisation.up),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from nodes.config.plan_request import as_written
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.machine.inventory import Inventory
-from nodes.planner.machine.problem import EXACT, HPA, PlanningProblem, planning_problem
+from nodes.planner.machine.problem import EXACT, HPA, PlanningProblem, Solved, planning_problem
 from nodes.planner.machine.stream import PlannedStream, fits
 from nodes.planner.machine.worker_pools import WorkerPools, priced_with
 from pipeline.graph import ModelGraph
@@ -20,9 +21,16 @@ from pipeline.tiles.tiling import Tiling
 
 
 def priced_plans_of(
+    inventory: Inventory, stream: PlannedStream, graph: ModelGraph, forced: Placement | None
+) -> Sequence[PricedPlan]:
+    """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
+    return posed(inventory, stream, graph, forced).plans
+
+
+def posed(
     inventory: Inventory, stream: PlannedStream, graph: ModelGraph, forced: Placement | None, *, quick: bool = False
-) -> tuple[PlanningProblem, Sequence[PricedPlan]]:
-    """The best choice for each combination of nodes; solved again only when something that it rests on changed.
+) -> Solved:
+    """The stream's problem on the nodes that can serve it; posed again only when something that it rests on changed.
 
     `quick` plans are not proved (see `PlanningProblem.quick_plans`).
     """
@@ -44,20 +52,20 @@ def priced_plans_of(
     draws = tuple(inventory.static_costs.draws.get(node) for node in nodes)
     rests_on = (*asked, tiles, quick, whole, in_use, where, ratios, draws, *stream.assumed.items())
     solved = stream.solved.get(forced)
-    if solved is None or solved[0] != rests_on:
+    if solved is None or solved.rests_on != rests_on:
         known = stream.assumed
         pools = _pools(inventory, stream)
         problem = planning_problem(
             inventory.registry, inventory.static_costs, stream.binding, graph, stream.plan_request, tiers, known, pools
         )
-        same_problem = solved is not None and solved[0][:2] == rests_on[:2] and forced is None
+        same_problem = solved is not None and solved.rests_on[:2] == rests_on[:2] and forced is None
         is_changed = same_problem and stream.before.keys() == stream.assumed.keys()
         adjusted = _adjusted(inventory, stream, graph, problem) if is_changed else None
-        solved = rests_on, problem, _plans(problem, adjusted, forced, tiles, quick=quick)
+        solved = Solved(rests_on, problem, partial(_plans, problem, adjusted, forced, tiles, quick=quick))
         # the planner's own, and the last one by hand
         stream.solved = {placement: known for placement, known in stream.solved.items() if placement is None}
         stream.solved[forced] = solved
-    return solved[1:]
+    return solved
 
 
 def is_slow(inventory: Inventory, stream: PlannedStream) -> bool:

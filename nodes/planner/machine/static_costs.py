@@ -7,10 +7,13 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from types import MappingProxyType
 
+from nodes.protocol.messages import LinkReport
 from pipeline.cost import Costs, Link
 from pipeline.energy import NO_DRAW, Draw
 from pipeline.partition.constraints import Constraint, MemoryLimit
+from pipeline.partition.objective import Objective
 from pipeline.partition.priced_plan import NodeSet
+from pipeline.partition.set_bounds import NodeTerms
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
 
@@ -43,6 +46,28 @@ class StaticCosts:
         )
         limits = (MemoryLimit(tier, self.memory_bytes[n]) for tier, n in nodes.items() if n in self.memory_bytes)
         return NodeSet(nodes, repriced, (*limits, *constraints))
+
+    def terms(
+        self,
+        node: NodeId,
+        seconds: Sequence[float],
+        link: LinkReport,
+        overheads: tuple[float, float],
+        objective: Objective,
+    ) -> NodeTerms:
+        """What a node takes in any set: `seconds` by block, its link as others leave it, and its seconds to receive and
+        send a frame, and to read and answer one.
+        """
+        worth = objective.latency + objective.price * self.prices.get(node, 0.0)
+        return NodeTerms(
+            seconds,
+            worth + objective.energy * self.draws.get(node, NO_DRAW).watts,
+            1 / link.up_bytes_per_s,
+            1 / link.down_bytes_per_s,
+            link.round_trip_s / 2,
+            0.0 if self.links else overheads[0],
+            overheads[1],
+        )
 
 
 def combinations(

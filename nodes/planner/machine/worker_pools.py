@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.machine.binding import StreamBinding
@@ -22,18 +23,20 @@ from pipeline.tiles.worker_pool import TileNode, WorkerPool
 
 @dataclass(frozen=True, slots=True)
 class WorkerPools:
-    """Nodes that can compute tiles, with their costs, and those that may coordinate them.
+    """Nodes that can compute tiles, with their costs and what they draw, and those that may coordinate them.
 
     `in_use` are the tiles that a coordinator has now, some of whose workers may be gone. Codecs of tiles are chosen by
     `ratios`, by tensor and codec, and `worth`.
     """
 
-    nodes: Mapping[NodeId, TileNode]
+    node_of: Callable[[NodeId], TileNode]
     workers: Sequence[NodeId]
     coordinators: Collection[NodeId]
     in_use: tuple[NodeId, Tiling] | None = None
     ratios: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     worth: CodingWorth = QUICKEST
+    draws: Mapping[NodeId, Draw] = field(default_factory=dict)
+    _joined: dict[NodeId, tuple[WorkerPool, tuple[TiledStackCost, ...]]] = field(default_factory=dict, init=False)
 
     @classmethod
     def from_snapshots(
@@ -46,38 +49,27 @@ class WorkerPools:
         in_use: tuple[NodeId, Tiling] | None,
     ) -> WorkerPools:
         """Make pools from these snapshots, which have the workers and all edge nodes."""
-        nodes = {node: registry.tile_node(binding, node, now) for node, now in snapshots.items()}
-        return cls(nodes, workers, coordinators, in_use, binding.ratios.assumed)
-
-    def drawing(self, draws: Mapping[NodeId, Draw]) -> WorkerPools:
-        """The same pools with what their nodes draw."""
-        return replace(self, nodes={id_: replace(n, draw=draws.get(id_, NO_DRAW)) for id_, n in self.nodes.items()})
+        node_of = cache(lambda node: registry.tile_node(binding, node, snapshots[node]))
+        return cls(node_of, workers, coordinators, in_use, binding.ratios.assumed)
 
     def behind(self, coordinator: NodeId) -> WorkerPool:
         """The coordinator with all workers."""
-        workers = tuple(self.nodes[worker] for worker in self.workers)
-        return WorkerPool(self.nodes[coordinator], workers, self.ratios, self.worth)
+        workers = tuple(self._node(worker) for worker in self.workers)
+        return WorkerPool(self._node(coordinator), workers, self.ratios, self.worth)
 
-    def join(self, graph: ModelGraph, node_sets: Sequence[NodeSet], *, choose: bool) -> list[NodeSet]:
-        """The node sets with the pools of their edge nodes and, to `choose` from, the stacks that pay for them."""
-        known: dict[NodeId, tuple[TiledStackCost, ...]] = {}
-        found = []
-        for node_set in node_sets:
-            if Tier.EDGE in node_set.nodes:
-                coordinator = NodeId(node_set.nodes[Tier.EDGE])
-                pool = self.behind(coordinator)
-                if coordinator not in known:
-                    known[coordinator] = (
-                        tuple(tiled_stack_costs(graph, pool)) if choose and coordinator in self.coordinators else ()
-                    )
-                found.append(
-                    replace(
-                        node_set, pool=pool, tiled_stack_costs=known[coordinator], in_use=self._in_use_by(coordinator)
-                    )
-                )
-            else:
-                found.append(node_set)
-        return found
+    def _node(self, node: NodeId) -> TileNode:
+        return replace(self.node_of(node), draw=self.draws.get(node, NO_DRAW))
+
+    def joined(self, graph: ModelGraph, node_set: NodeSet, *, choose: bool) -> NodeSet:
+        """The node set with the pool of its edge node, if any, and, to `choose` from, the stacks that pay for it."""
+        if Tier.EDGE not in node_set.nodes:
+            return node_set
+        coordinator = NodeId(node_set.nodes[Tier.EDGE])
+        if coordinator not in self._joined:
+            pool, is_able = self.behind(coordinator), choose and coordinator in self.coordinators
+            self._joined[coordinator] = pool, tuple(tiled_stack_costs(graph, pool)) if is_able else ()
+        pool, stacks = self._joined[coordinator]
+        return replace(node_set, pool=pool, tiled_stack_costs=stacks, in_use=self._in_use_by(coordinator))
 
     def _in_use_by(self, coordinator: NodeId) -> Tiling | None:
         if self.in_use is None or coordinator not in self.coordinators:

@@ -112,7 +112,7 @@ def test_a_camera_drops_old_frames_and_a_url_stays_a_url() -> None:
         ("tier: edge", "tier: egde", ":11: nodes.edge-1.tier: 'egde' is not allowed; one of device, edge, cloud"),
         ("tier: edge", "teir: edge", ":11: nodes.edge-1.teir: unknown key; did you mean tier? allowed here: tier, "),
         ("tier: edge", "threads: 2", ":10: nodes.edge-1.tier: is missing; one of device, edge, cloud"),
-        ("{tier: device}", "", ":9: nodes.device-1: None is not allowed; a section with the keys tier, engine"),
+        ("{tier: device}", "", ":9: nodes.device-1: is empty; a section with the keys tier, engine"),
         (
             "tier: edge",
             "tier: edge\n    threads: two",
@@ -121,6 +121,11 @@ def test_a_camera_drops_old_frames_and_a_url_stays_a_url() -> None:
         ("tier: edge", "tier: edge\n    threads: true", ":12: nodes.edge-1.threads: True is not allowed; threads from"),
         ("edge-1:", "Edge 1:", ":10: nodes.Edge 1: 'Edge 1' is not allowed as a name"),
         ("edge-1:", "1:", ":10: nodes.1: 1 is not allowed as a name"),
+        (
+            "pipeline: demo",
+            "pipeline: demo\nlinks: {edge-1: {bandwidth_mbit_s: 20}}",
+            ":2: links.edge-1: 'edge-1' is not allowed as a name; give device_edge or edge_cloud",
+        ),
         ("pipeline: demo", "pipeline: De mo", ":1: pipeline: 'De mo' is not allowed; a name of a-z, 0-9 and -"),
         ("pipeline: demo\n", "", ": pipeline: is missing; a name of"),
         (

@@ -18,6 +18,7 @@ from pipeline.frames.decode import Preprocess, to_input
 from pipeline.graph import Tensor
 from pipeline.models import PAPERS, SCISSION, ZOO, ModelSource, lookup
 from pipeline.models.facts import shipped
+from tests.effort import in_longer_runs
 
 
 def test_the_zoo_is_read_without_tensorflow() -> None:
@@ -219,7 +220,11 @@ def test_a_seed_that_is_no_number_is_refused(weights: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mobilenet_v2", "resnet50", "xception", "densenet121", "mobilenet_v3_small", "convnext_tiny"]
+    "name",
+    [
+        *("mobilenet_v2", "resnet50", "mobilenet_v3_small"),
+        *(pytest.param(name, marks=in_longer_runs) for name in ("xception", "densenet121", "convnext_tiny")),
+    ],
 )
 def test_signals_neither_die_nor_explode_and_the_answer_depends_on_the_frame(name: str) -> None:
     from pipeline.models.activation_statistics import activation_of
