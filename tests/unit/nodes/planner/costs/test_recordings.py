@@ -54,7 +54,7 @@ def lines(name: str) -> Iterator[Line]:
     with lzma.open(FOLDER / f"{name}.jsonl.xz", "rt") as file:
         for line in map(json.loads, file):
             key = "version" if line["kind"] == "plan" else "protocol"
-            spoken = {key: PROTOCOL_VERSION} if key in line["payload"] else {}
+            spoken: Line = {key: PROTOCOL_VERSION} if key in line["payload"] else {}
             spoken |= {"machine": "recorded"} if line["kind"] == "info" else {}
             yield line | {"payload": line["payload"] | spoken}
 
