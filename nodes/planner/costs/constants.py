@@ -24,8 +24,8 @@ three minutes. On recordings 120 s is as good.
 """
 WIDENING, FRESH_WIDTH = 1.0, 0.6
 """By so much the logarithm of an interval's width grows for a report whose frames are all outside, and what it is at
-first for a plan of which no frame has been measured. On recordings half the first, and 0.4 to 0.7 for the second, change
-the share of frames inside by at most 0.05.
+first for a plan of which no frame has been measured. On recordings half the first, and 0.4 to 0.7 for the second,
+change the share of frames inside by at most 0.05.
 """
 STEP = 0.05
 """Plans follow what was learned in steps of that share, so that equal costs stay equal: half the planner's margin."""
