@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-NOISE = 0.08
+NOISE = 0.07
 """Deviation of a measurement at least, as a share of it, and before its source's own is known: medians of a quiet
 machine vary by 0.02 to 0.05. On recordings errors with 0.05 and 0.1 are the same.
 """
@@ -22,7 +22,7 @@ QUIET_S, DRIFT_S = 15.0, 60.0
 variances do at all times. They decide how soon a node that was left is tried again: under a lasting load about every
 three minutes. On recordings 120 s is as good.
 """
-WIDENING, FRESH_WIDTH = 1.0, 0.6
+WIDENING, FRESH_WIDTH = 1.0, 0.5
 """By so much the logarithm of an interval's width grows for a report whose frames are all outside, and what it is at
 first for a plan of which no frame has been measured. On recordings half the first, and 0.4 to 0.7 for the second,
 change the share of frames inside by at most 0.05.
