@@ -18,7 +18,7 @@ from nodes.planner.machine.fetches import Fetch
 from nodes.planner.machine.gain import next_trial_s
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.lateness import overdue, patience_s
-from nodes.planner.machine.publish_rules import Publish, Situation, verdict
+from nodes.planner.machine.publish_rules import Publish, Situation, goes_on_by_itself, verdict
 from nodes.planner.machine.rules import (
     LOST_GRACE_S,
     estimated_nodes,
@@ -116,7 +116,7 @@ def _decided(
 ) -> list[PlannerAction]:
     actions = _refusals(inventory, name, stream)
     actions += overdue(inventory.registry.peers, inventory.settings.prepare_timeout_s, stream, now)
-    if _waits_for_version(inventory, stream, now):
+    if _waits_for_version(inventory, stream, now) or _is_young(inventory, stream, now):
         return actions
     try:
         graph = inventory.registry.graph_of(stream.binding)
@@ -147,6 +147,15 @@ def _decided(
         stream.adopted = False
         actions.append(PublishPlan(stream.plan, graph))
     return actions
+
+
+def _is_young(inventory: Inventory, stream: PlannedStream, now: float) -> bool:
+    """True when the plan stays because it is young, whatever there is to choose from: nothing is priced for that."""
+    plan = stream.plan
+    if plan is None or plan.tiles is not None or not goes_on_by_itself(inventory, stream):
+        return False
+    is_settled = not stream.unsure and not stream.adopted
+    return is_settled and now - stream.published_at < inventory.settings.min_seconds_between_plans
 
 
 class _Choice:
