@@ -27,7 +27,7 @@ from nodes.planner.machine.rules import (
     is_measured_now,
     is_refused_by_device,
 )
-from nodes.planner.machine.solving import posed, priced_today, why_not
+from nodes.planner.machine.solving import look, posed, priced_today, why_not
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of, fits
 from nodes.tier.machine.actions import Log
 from pipeline.errors import PlanError, TrisectError
@@ -116,10 +116,13 @@ def _decided(
 ) -> list[PlannerAction]:
     actions = _refusals(inventory, name, stream)
     actions += overdue(inventory.registry.peers, inventory.settings.prepare_timeout_s, stream, now)
-    if _waits_for_version(inventory, stream, now) or _is_young(inventory, stream, now):
+    if _waits_for_version(inventory, stream, now):
         return actions
     try:
         graph = inventory.registry.graph_of(stream.binding)
+        if _is_young(inventory, stream, now):
+            look(inventory, stream, graph)
+            return actions
         choice = _Choice(inventory, stream, graph, quick=quick)
         decided = verdict(Situation(inventory, stream, graph, choice.solved.problem, lambda: choice.best, now))
         best = choice.best if isinstance(decided, Publish) else None
