@@ -35,6 +35,10 @@ LEAST_SHARE = 0.25
 expected at least.
 """
 LEAST_SECONDS = 1e-9
+GAIN, MEAN_DIFFERENCE = 0.2, math.sqrt(math.pi) / 2
+"""How quickly the noise of a source follows the differences between its measurements, and the standard deviation of a
+normal distribution by the mean absolute difference of two from it (von Neumann and others 1941; Rice 1984).
+"""
 STEP, STEPS, CLOSE = 1.0, 12, 1e-2
 """A logarithm moves by at most STEP in each of at most STEPS iterations, until none moves by CLOSE."""
 
@@ -105,13 +109,25 @@ class _Block:
         self.covariance.flat[:: len(self.mean) + 1] += (1 - kept * kept) * self.prior_variance
 
 
+@dataclass(slots=True)
+class _Source:
+    """Of measurements that follow each other: how much they vary, what the last one was off once it was learned, and
+    how far off it had been if that was too far.
+    """
+
+    deviation: float = 0.0
+    at: float = -math.inf
+    left: float = 0.0
+    far: float = 0.0
+
+
 class CostFilter:
     """`priors` are by a part's name up to a colon. Moments are seconds of one clock that only advances."""
 
     def __init__(self, priors: Mapping[str, Prior]) -> None:
         self._priors = priors
         self._blocks: dict[str, _Block] = {}
-        self._streaks: dict[Hashable, float] = {}
+        self._sources: dict[Hashable, _Source] = {}
         self._shared_at = -math.inf
         self._revisions: dict[str, int] = {}
 
@@ -190,10 +206,16 @@ class CostFilter:
             total += sum((own[part] * self._prior(part).deviation) ** 2 for part in own.keys() - set(known))
         return total
 
-    def observe(self, source: Hashable, terms: Sequence[Term], seconds: float, noise: float, now: float) -> None:
-        """Learn from what the terms took together; `noise` is its standard deviation as a share of that.
+    def deviation(self, source: Hashable) -> float | None:
+        """Standard deviation of one measurement of the source, as a share of it; None before the first."""
+        known = self._sources.get(source)
+        return known.deviation if known is not None else None
 
-        Measurements of one `source` follow each other: two in a row that are far off are a change.
+    def observe(self, source: Hashable, terms: Sequence[Term], seconds: float, noise: float, now: float) -> None:
+        """Learn from what the terms took together; `noise` is its standard deviation at least, as a share of that.
+
+        Measurements of one `source` follow each other: by how much they differ is their noise, and two in a row that
+        are far off are a change.
         """
         parts = {part for term in terms for part in term.parts}
         for name in {part.block for part in parts}:
@@ -206,21 +228,27 @@ class CostFilter:
             block.measured_at[block.places[part.name]] = now
         expected, slopes = self._linear(terms)
         off = math.log(max(seconds / expected, LEAST_SHARE))
-        bound = CLIP * math.sqrt(self._spread(slopes) + noise**2)
-        is_far = abs(off) > bound
-        has_changed = is_far and self._streaks.get(source, 0.0) * off > 0
-        self._streaks.pop(source, None)
+        known = self._sources.setdefault(source, _Source())
+        varied = abs(off - known.left) if now - known.at < QUIET_S else None
+        usual = max(noise, known.deviation)
+        bound = CLIP * math.sqrt(self._spread(slopes) + usual**2)
+        is_far, measured = abs(off) > bound, off
+        has_changed = is_far and known.far * off > 0
+        known.far = 0.0
         if has_changed:
             for part in parts:
                 if not part.block.startswith(SHARED):
                     block = self._blocks[part.block]
                     block.renew([block.places[part.name]])
         elif is_far:
-            self._streaks[source] = off
+            known.far = off
             off = math.copysign(bound, off)
         if is_far:
             slopes = {name: slope for name, slope in slopes.items() if not name.startswith(STEADY)}
-        self._update(terms, math.log(expected) + off, noise, expected, slopes)
+        self._update(terms, math.log(expected) + off, noise if has_changed else usual, expected, slopes)
+        known.at, known.left = now, math.log(expected) + measured - math.log(max(self.seconds(terms), LEAST_SECONDS))
+        if varied is not None:
+            known.deviation += GAIN * (MEAN_DIFFERENCE * min(varied, bound) - known.deviation)
 
     def _update(
         self, terms: Sequence[Term], target: float, noise: float, expected: float, slopes: dict[str, Floats]

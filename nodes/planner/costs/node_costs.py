@@ -10,7 +10,7 @@ from typing import Any
 from nodes.planner.costs.block_seconds import Basis, StageSeconds, TileShare
 from nodes.planner.costs.cost_filter import LEAST_SECONDS, QUIET_S, Part, Prior, Term
 from nodes.planner.costs.drift import drift
-from nodes.planner.costs.equations import DOUBT, PRIORS, Equations, input_factors, overhead
+from nodes.planner.costs.equations import DOUBT, PRIORS, Equations
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.costs.transfers import Leg, legs_of
 from nodes.protocol.messages import (
@@ -35,8 +35,12 @@ Above FAST_BYTES_PER_S processors make the difference, and a moment's rate says 
 CLOCK_S = 1e-3
 """How far two clocks may differ."""
 LEAST_ROUND_TRIP_S = 1e-6
-WIDENING = 1.0
-"""By so much the logarithm of an interval's width grows for a report whose frames are all outside."""
+T4_BY_MAD = 0.7407 / 0.6745
+"""The median absolute deviation of Student's t with four degrees of freedom, by that of a normal distribution."""
+WIDENING, FRESH_WIDTH = 1.0, 0.6
+"""By so much the logarithm of an interval's width grows for a report whose frames are all outside, and what it is at
+first for a plan of which no frame has been measured.
+"""
 NO_RATES: Mapping[str, None] = {"up_bytes_per_s": None, "down_bytes_per_s": None}
 STEP = 0.05
 """Plans follow what was learned in steps of that share, so that equal costs stay equal."""
@@ -46,8 +50,12 @@ STEP = 0.05
 class NodeCosts(Equations):
     """The equations' parts as they were learned, and how far single frames are from them."""
 
-    _widths: dict[StreamId, float] = field(default_factory=dict)
+    _widths: dict[tuple[StreamId, bool], float] = field(default_factory=dict)
+    """Of plans of which no frame was measured before, and of those that run."""
+    _epochs: dict[StreamId, int] = field(default_factory=dict)
+    """Of which plan frames were measured last."""
     _measured_at: dict[tuple[NodeId, str], float] = field(default_factory=dict)
+    _measured: dict[tuple[str, NodeId], float] = field(default_factory=dict)
     _probed: set[NodeId] = field(default_factory=set)
     _settled: dict[tuple[NodeId, str], NodeSnapshot] = field(default_factory=dict)
     _settled_at: dict[tuple[NodeId, str], tuple[Any, ...]] = field(default_factory=dict)
@@ -61,19 +69,19 @@ class NodeCosts(Equations):
 
     def input_factor(self, node: NodeId) -> float:
         """The factor by which telemetry corrects the node's foreseen seconds of the input's own blocks."""
-        return self.filter.factor(*input_factors(node))
+        return self.filter.factor(*self.input_factors(node))
 
     def overhead_s(self, node: NodeId) -> float:
         """Seconds that a frame takes the node to receive, to be called for, and to send."""
-        return self.filter.seconds([overhead(node, name) for name in ("receive", "call", "send")])
+        return self.filter.seconds([self.overhead(node, name) for name in ("receive", "call", "send")])
 
     def frame_overhead_s(self, node: NodeId, model: str) -> float:
         """Seconds that a device takes to read a frame and to answer it, and that the frame waits between threads."""
-        return self.filter.seconds([overhead(node, name, model) for name in ("frame", "wait")])
+        return self.filter.seconds([self.overhead(node, name, model) for name in ("frame", "wait")])
 
     def gather_s(self, node: NodeId) -> float:
         """Seconds in which the node as a coordinator cuts a frame's tiles, hands them out and puts them together."""
-        return self.filter.seconds([overhead(node, "gather")])
+        return self.filter.seconds([self.overhead(node, "gather")])
 
     def link(self, node: NodeId) -> LinkReport | None:
         """The node's link as it is now, None before it has measured it."""
@@ -116,7 +124,15 @@ class NodeCosts(Equations):
 
     def _deviation(self, plan: Plan, terms: Sequence[Term]) -> float:
         own = self.filter.variance(terms) / self.filter.seconds(terms) ** 2
-        return math.exp(self._widths.get(plan.stream, 0.0)) * math.sqrt(own + FRAME_NOISE**2)
+        single = max(FRAME_NOISE, self.filter.deviation(("whole", plan.stream)) or 0.0)
+        return math.exp(self._width(plan)) * math.sqrt(own + single**2)
+
+    def _is_measured(self, plan: Plan) -> bool:
+        return self._epochs.get(plan.stream) == plan.epoch
+
+    def _width(self, plan: Plan) -> float:
+        is_measured = self._is_measured(plan)
+        return self._widths.get((plan.stream, is_measured), 0.0 if is_measured else FRESH_WIDTH)
 
     def is_stale(self, node: NodeId, model: str, now: float) -> bool:
         """True when the node has computed the model for a plan, and not of late: it may be as it was, or not."""
@@ -163,13 +179,19 @@ class NodeCosts(Equations):
         if first is None or not first.makes_sense:
             return
         for name, rate in (("up", measured.up_bytes_per_s), ("down", measured.down_bytes_per_s)):
-            if rate:
+            if rate and self._is_news((name, node), rate):
                 noise = FAST_NOISE if rate >= FAST_BYTES_PER_S else FRAME_NOISE
                 self._learn((name, node), [Term(1.0, (Part(node, name),))], 1 / rate, noise, now)
-        if measured.round_trip_s:
+        if measured.round_trip_s and self._is_news(("round_trip", node), measured.round_trip_s):
             noise = _noise(measured.round_trip_s, 1, 0.0, FRAME_NOISE, CLOCK_S)
             terms = [Term(1.0, (Part(node, "round_trip"),))]
             self._learn(("round_trip", node), terms, measured.round_trip_s, noise, now)
+
+    def _is_news(self, name: tuple[str, NodeId], measured: float) -> bool:
+        """A node reports its link until it has measured it again: the same number again is no measurement."""
+        is_same = self._measured.get(name) == measured
+        self._measured[name] = measured
+        return not is_same
 
     def learn_probe(self, node: NodeId, seconds: float, now: float) -> None:
         """Take what a small fixed computation took on a node that computes nothing else."""
@@ -263,7 +285,8 @@ class NodeCosts(Equations):
     def _learn_width(self, plan: Plan, legs: Iterable[LegSeconds]) -> None:
         """Widen the interval of the stream's frames by those that are outside it, so that INTERVAL of them are inside.
 
-        Adaptive conformal inference (Gibbs and Candes 2021): it holds in the long run however frames are spread.
+        Adaptive conformal inference (Gibbs and Candes 2021): it holds in the long run however frames are spread. What
+        was foreseen of a plan before it ran is further off, and has a width of its own.
         """
         took = next((leg for leg in legs if (leg.stream, leg.epoch) == (plan.stream, plan.epoch)), None)
         terms = self.frame(plan) if took is not None and WHOLE in took.seconds else None
@@ -274,7 +297,8 @@ class NodeCosts(Equations):
         off, half = math.log(seconds / self.filter.seconds(terms)), INTERVAL_DEVIATIONS * deviation
         single = max(took.deviations.get(WHOLE, 0.0), CLOCK_S) / seconds
         inside = _below((half - off) / single) - _below((-half - off) / single)
-        self._widths[plan.stream] = self._widths.get(plan.stream, 0.0) + WIDENING * (INTERVAL - inside)
+        self._widths[plan.stream, self._is_measured(plan)] = self._width(plan) + WIDENING * (INTERVAL - inside)
+        self._epochs[plan.stream] = plan.epoch
 
     def learn_frames(self, legs: Iterable[LegSeconds], plans: Iterable[Plan], now: float) -> None:
         """Take what whole frames took: beyond their parts, that is waiting."""
@@ -289,7 +313,7 @@ class NodeCosts(Equations):
     def learn_frame_overhead(self, node: NodeId, model: str, seconds: float, now: float) -> None:
         """Take what a device took to read a frame and to answer it."""
         noise = _noise(max(seconds, CLOCK_S), 1, 0.0, FRAME_NOISE, CLOCK_S)
-        self._learn(("frame", node, model), [overhead(node, "frame", model)], seconds, noise, now)
+        self._learn(("frame", node, model), [self.overhead(node, "frame", model)], seconds, noise, now)
 
     def _learn(
         self, source: tuple[object, ...], terms: Sequence[Term], seconds: float, noise: float, now: float
@@ -298,8 +322,12 @@ class NodeCosts(Equations):
 
 
 def _below(deviations: float) -> float:
-    """Share of a normal distribution below so many deviations from its middle."""
-    return 0.5 * (1 + math.erf(deviations / math.sqrt(2)))
+    """Share of single frames below so many of their deviations from the middle: as Student's t of four degrees of
+    freedom, since some frames are far off, of which the median absolute deviation tells nothing.
+    """
+    scaled = T4_BY_MAD * deviations
+    slope = scaled / math.sqrt(1 + scaled**2 / 4)
+    return 0.5 + 0.375 * slope * (1 - slope**2 / 12)
 
 
 def _noise(seconds: float, frames: int, deviation: float, least: float, besides_s: float = 0.0) -> float:

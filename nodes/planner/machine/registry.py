@@ -73,12 +73,14 @@ class Registry:
         for name in info.streams:
             self._owners.setdefault(name, set()).add(info.node)
         insort(self._by_tier.setdefault((info.tier, info.is_worker), []), info.node)
+        self.learned.learn_machine(info.node, info.machine)
         self._remarks.clear()
         return self.blocks.learn_speed(info)
 
     def _drop_info(self, node: NodeId) -> None:
         before = self.infos.pop(node, None)
         if before is not None:
+            self.learned.learn_machine(node, "")
             self._by_tier[before.tier, before.is_worker].remove(node)
             for name in before.streams:
                 self._owners[name].discard(node)
