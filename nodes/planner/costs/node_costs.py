@@ -27,8 +27,8 @@ from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
 
-NOISE, FRAME_NOISE, FAST_NOISE = 0.04, 0.1, 0.5
-"""Of any measurement, of a single frame or rate besides, and of a fast rate, as shares.
+NOISE, FRAME_NOISE, PROBE_NOISE, FAST_NOISE = 0.04, 0.1, 0.2, 0.5
+"""Of any measurement, of a single frame or rate besides, of a probe, and of a fast rate, as shares.
 
 Above FAST_BYTES_PER_S processors make the difference, and a moment's rate says little.
 """
@@ -198,9 +198,9 @@ class NodeCosts(Equations):
         factor, probe = Part(node, "factor"), Part(node, "probe")
         if node not in self._probed:
             self._probed.add(node)
-            prior = Prior(math.log(seconds / self.filter.factor(factor)), DOUBT)
+            prior = PRIORS["probe"]._replace(mean=math.log(seconds / self.filter.factor(factor)))
             self.filter.expect(probe, prior, now)
-        self._learn(("probe", node), [Term(1.0, (probe, factor))], seconds, DOUBT, now)
+        self._learn(("probe", node), [Term(1.0, (probe, factor))], seconds, PROBE_NOISE, now)
 
     def learn_segments(
         self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Iterable[Plan], now: float
