@@ -7,6 +7,7 @@ of handling and of bytes) only adds to them, and tensors have as few bytes as an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
@@ -101,6 +102,21 @@ def bounds_of_each(
     whole = np.where(edge == len(terms), first[:, -1] + second[:, -1], on_edge)
     alone = np.where(cloud == len(terms), whole, on_cloud)
     return list(starmap(SetBound, zip(least.tolist(), alone.tolist(), strict=True)))
+
+
+def without_doubles(bounds: Sequence[SetBound], sets: Sequence[Mapping[Tier, Name]]) -> list[SetBound]:
+    """Bounds without a least value (inf) where a cloud's node is of no use, so that the set without it has that plan.
+
+    Where no constraint is on any set: that might forbid the one's plan, and not the other's.
+    """
+    pairs = list(zip(bounds, sets, strict=True))
+    least = {nodes.get(Tier.EDGE): bound.least for bound, nodes in pairs if Tier.CLOUD not in nodes}
+    return [
+        bound._replace(least=math.inf)
+        if Tier.CLOUD in nodes and bound.least >= least.get(nodes.get(Tier.EDGE), math.inf)
+        else bound
+        for bound, nodes in pairs
+    ]
 
 
 def _before(family: CutFamily, terms: NodeTerms) -> Floats:

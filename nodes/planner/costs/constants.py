@@ -9,10 +9,12 @@ NOISE = 0.07
 """Deviation of a measurement at least, as a share of it, and before its source's own is known: medians of a quiet
 machine vary by 0.02 to 0.05. On recordings errors with 0.05 and 0.1 are the same.
 """
+PROBE_NOISE = 0.2
+"""The same of a single probe of an idle processor: bursts under a quota differ by that much."""
 CLOCK_S = 1e-3
 """How far two nodes' clocks may differ."""
 DOUBT = 0.3
-"""Deviation of what was foreseen without having been measured, and of what a single probe says."""
+"""Deviation of what was foreseen without having been measured, and of a link since its start."""
 GAIN = 0.2
 """How quickly a source's noise follows the differences between its measurements. On recordings 0.1 is as good."""
 CLIP = 3.0
@@ -22,10 +24,10 @@ QUIET_S, DRIFT_S = 15.0, 60.0
 variances do at all times. They decide how soon a node that was left is tried again: under a lasting load about every
 three minutes. On recordings 120 s is as good.
 """
-WIDENING, FRESH_WIDTH = 1.0, 0.5
+WIDENING, FRESH_WIDTH = 1.0, 0.7
 """By so much the logarithm of an interval's width grows for a report whose frames are all outside, and what it is at
-first for a plan of which no frame has been measured. On recordings half the first, and 0.4 to 0.7 for the second,
-change the share of frames inside by at most 0.05.
+first for a plan of which no frame has been measured. On recordings half the first, and 0.5 for the second, change
+the share of frames inside by at most 0.03.
 """
 STEP = 0.05
 """Plans follow what was learned in steps of that share, so that equal costs stay equal: half the planner's margin."""

@@ -52,10 +52,13 @@ class Part(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """A part's logarithm, and its standard deviation, before anything is measured."""
+    """A part's logarithm, and its standard deviation, before anything is measured. Of one that does not vary, what was
+    learned stays.
+    """
 
     mean: float = 0.0
     deviation: float = 0.1
+    varies: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,15 @@ class _Block:
     measured_at: Floats = field(default_factory=lambda: np.zeros(0))
     prior_mean: Floats = field(default_factory=lambda: np.zeros(0))
     prior_variance: Floats = field(default_factory=lambda: np.zeros(0))
+    varies: Floats = field(default_factory=lambda: np.zeros(0))
+    """1 for parts that vary, 0 for constants."""
 
     def place(self, name: str, prior: Prior) -> int:
         if name not in self.places:
             self.places[name] = len(self.places)
             self.mean, self.prior_mean = np.append(self.mean, prior.mean), np.append(self.prior_mean, prior.mean)
             self.prior_variance = np.append(self.prior_variance, prior.deviation**2)
+            self.varies = np.append(self.varies, float(prior.varies))
             self.measured_at = np.append(self.measured_at, self.at)
             grown = np.zeros((len(self.mean), len(self.mean)))
             grown[:-1, :-1], grown[-1, -1] = self.covariance, prior.deviation**2
@@ -99,10 +105,10 @@ class _Block:
         if now <= self.at:
             return
         quiet_s = np.maximum(now - np.maximum(self.measured_at + QUIET_S, self.at), 0.0)
-        kept = math.exp((self.at - now) / DRIFT_S)
+        kept = np.exp((self.at - now) / DRIFT_S * self.varies)
         self.at = now
-        self.mean = self.prior_mean + np.exp(-quiet_s / DRIFT_S) * (self.mean - self.prior_mean)
-        self.covariance *= kept * kept
+        self.mean = self.prior_mean + np.exp(-quiet_s / DRIFT_S * self.varies) * (self.mean - self.prior_mean)
+        self.covariance *= np.outer(kept, kept)
         self.covariance.flat[:: len(self.mean) + 1] += (1 - kept * kept) * self.prior_variance
 
 
@@ -234,8 +240,8 @@ class CostFilter:
         known.far = 0.0
         if has_changed:
             for part in parts:
-                if not part.block.startswith(SHARED):
-                    block = self._blocks[part.block]
+                block = self._blocks[part.block]
+                if not part.block.startswith(SHARED) and block.varies[block.places[part.name]]:
                     block.renew([block.places[part.name]])
         elif is_far:
             known.far = off

@@ -14,6 +14,7 @@ from nodes.planner.costs.constants import (
     FRESH_WIDTH,
     LEAST_SECONDS,
     NOISE,
+    PROBE_NOISE,
     QUIET_S,
     STEP,
     WIDENING,
@@ -193,9 +194,9 @@ class NodeCosts(Equations):
         factor, probe = Part(node, "factor"), Part(node, "probe")
         if node not in self._probed:
             self._probed.add(node)
-            prior = Prior(math.log(seconds / self.filter.factor(factor)), DOUBT)
+            prior = PRIORS["probe"]._replace(mean=math.log(seconds / self.filter.factor(factor)))
             self.filter.expect(probe, prior, now)
-        self._learn(("probe", node), [Term(1.0, (probe, factor))], seconds, DOUBT, now)
+        self._learn(("probe", node), [Term(1.0, (probe, factor))], seconds, PROBE_NOISE, now)
 
     def learn_segments(
         self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Iterable[Plan], now: float

@@ -18,7 +18,7 @@ from nodes.planner.machine.fetches import Fetch
 from nodes.planner.machine.gain import next_trial_s
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.lateness import overdue, patience_s
-from nodes.planner.machine.publish_rules import Publish, Situation, verdict
+from nodes.planner.machine.publish_rules import Publish, Situation, goes_on_by_itself, verdict
 from nodes.planner.machine.rules import (
     LOST_GRACE_S,
     estimated_nodes,
@@ -27,7 +27,7 @@ from nodes.planner.machine.rules import (
     is_measured_now,
     is_refused_by_device,
 )
-from nodes.planner.machine.solving import posed, priced_today, why_not
+from nodes.planner.machine.solving import look, posed, priced_today, why_not
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of, fits
 from nodes.tier.machine.actions import Log
 from pipeline.errors import PlanError, TrisectError
@@ -120,6 +120,9 @@ def _decided(
         return actions
     try:
         graph = inventory.registry.graph_of(stream.binding)
+        if _is_young(inventory, stream, now):
+            look(inventory, stream, graph)
+            return actions
         choice = _Choice(inventory, stream, graph, quick=quick)
         decided = verdict(Situation(inventory, stream, graph, choice.solved.problem, lambda: choice.best, now))
         best = choice.best if isinstance(decided, Publish) else None
@@ -147,6 +150,15 @@ def _decided(
         stream.adopted = False
         actions.append(PublishPlan(stream.plan, graph))
     return actions
+
+
+def _is_young(inventory: Inventory, stream: PlannedStream, now: float) -> bool:
+    """True when the plan stays because it is young, whatever there is to choose from: nothing is priced for that."""
+    plan = stream.plan
+    if plan is None or plan.tiles is not None or not goes_on_by_itself(inventory, stream):
+        return False
+    is_settled = not stream.unsure and not stream.adopted
+    return is_settled and now - stream.published_at < inventory.settings.min_seconds_between_plans
 
 
 class _Choice:

@@ -98,19 +98,26 @@ def _device_refuses(situation: Situation) -> Verdict | None:
     return None
 
 
+def goes_on_by_itself(inventory: Inventory, stream: PlannedStream) -> bool:
+    """True when the plan is of the stream's device and model, its nodes are there, and nobody has asked for another."""
+    plan = stream.plan
+    if plan is None or stream.force or stream.forced is not None or stream.refused_by_device:
+        return False
+    is_newest = inventory.registry.highest_seen(plan.stream, inventory.newest_believable(plan.stream)) <= plan.epoch
+    graph = inventory.registry.known_graph_of(stream.binding)
+    fits_stream = plan.device == stream.binding.device and graph is not None and plan.digest == graph.digest
+    return is_newest and fits_stream and not has_lost_a_node(inventory, stream)
+
+
 def _goes_on(situation: Situation) -> Verdict | None:
-    inventory, stream, problem = situation.inventory, situation.stream, situation.problem
-    if stream.force or stream.forced is not None or stream.refused_by_device or situation.plan.tiles is not None:
+    inventory, stream, least = situation.inventory, situation.stream, situation.problem.least
+    if least is None or situation.plan.tiles is not None or not goes_on_by_itself(inventory, stream):
         return None
-    if problem.least is None or has_lost_a_node(inventory, stream):
-        return None
-    if (too_soon := _too_soon(situation)) is not None:
-        return too_soon
-    if _breaks_constraint(situation) is not None:
+    if _too_soon(situation) is not None or _breaks_constraint(situation) is not None:
         return None
     present = priced_today(inventory, stream, situation.graph, situation.plan)
     enough = (1 - inventory.settings.margin) * present.value
-    return Stay(_none_better(situation)) if min(problem.least) > enough * (1 + ROUNDING) else None
+    return Stay(_none_better(situation)) if min(least) > enough * (1 + ROUNDING) else None
 
 
 def _same_plan(situation: Situation) -> Verdict | None:
@@ -206,8 +213,8 @@ RULES: Final = (
     Rule("DeviceRefuses", "the device has refused the plan", "publish", _device_refuses),
     Rule(
         "GoesOn",
-        "nothing is placed by hand or in tiles, the plan's nodes are there, and either the plan is younger than "
-        "`min_seconds_between_plans` or it breaks no constraint and bounds say that none is better by `margin`",
+        "nothing is asked or refused, nothing in tiles, the plan's nodes are there, it breaks no constraint and is "
+        "older than `min_seconds_between_plans`, and bounds say that no set of nodes is better by `margin`",
         "stay: the best plan need not be known",
         _goes_on,
     ),

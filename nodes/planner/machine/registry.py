@@ -92,6 +92,7 @@ class Registry:
         self._drop_info(node)
         self.blocks.forget(node)
         self.learned.first.pop(node, None)
+        self.loads.forget(node)
         self.silent -= {node}
         for seen in self._epochs_seen.values():
             seen.pop(node, None)
@@ -300,8 +301,7 @@ class Registry:
         settled = self.learned.settled(node, model, basis) if basis is not None else None
         if settled is None:
             return None
-        taken = self.loads.utilisation_of(node, settled.link, but=but)
-        return settled if taken == settled.utilisation else replace(settled, utilisation=taken)
+        return self.loads.left_by_others(node, model, settled, but)
 
     def stream_load(self, stream: StreamBinding, plan: Plan, rate_hz: float) -> StreamLoad:
         """The stream's load under its plan; nodes that cannot be priced at present are left out."""

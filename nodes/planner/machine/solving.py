@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from nodes.config.plan_request import as_written
@@ -27,6 +27,31 @@ def priced_plans_of(
     return posed(inventory, stream, graph, forced).plans
 
 
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """Nodes that can serve a stream at present: those of each tier, and workers."""
+
+    tiers: Mapping[Tier, Sequence[NodeId]]
+    workers: Sequence[NodeId]
+
+    @property
+    def nodes(self) -> list[NodeId]:
+        """All of them."""
+        return [*(node for usable in self.tiers.values() for node in usable), *self.workers]
+
+
+def look(inventory: Inventory, stream: PlannedStream, graph: ModelGraph) -> Usable:
+    """See who can serve the stream, and go by what is known of them now, where that has left its band."""
+    registry, band = inventory.registry, inventory.settings.band
+    tiers = {tier: registry.usable(stream.binding, tier) for tier in Tier}
+    usable = Usable(tiers, workers_of(inventory, stream))
+    stream.assume({n: registry.snapshot(stream.binding, n, stream.name) for n in usable.nodes}, band)
+    profile = registry.blocks.profile_of(stream.binding.model, graph.digest)
+    stream.drift_reasons += stream.binding.ratios.assume(graph, profile, band)
+    registry.blocks.frame_work[stream.name] = stream.binding.ratios.frame_work(graph)
+    return usable
+
+
 def posed(
     inventory: Inventory, stream: PlannedStream, graph: ModelGraph, forced: Placement | None, *, quick: bool = False
 ) -> Solved:
@@ -34,15 +59,8 @@ def posed(
 
     `quick` plans are not proved (see `PlanningProblem.quick_plans`).
     """
-    tiers = {tier: inventory.registry.usable(stream.binding, tier) for tier in Tier}
-    workers = workers_of(inventory, stream)
-    nodes = [*(node for usable in tiers.values() for node in usable), *workers]
-    stream.assume(
-        {n: inventory.registry.snapshot(stream.binding, n, stream.name) for n in nodes}, inventory.settings.band
-    )
-    profile = inventory.registry.blocks.profile_of(stream.binding.model, graph.digest)
-    stream.drift_reasons += stream.binding.ratios.assume(graph, profile, inventory.settings.band)
-    inventory.registry.blocks.frame_work[stream.name] = stream.binding.ratios.frame_work(graph)
+    usable = look(inventory, stream, graph)
+    tiers, nodes = usable.tiers, usable.nodes
     tiles = _forced_tiles(inventory, stream) if forced is not None and forced == stream.forced else None
     whole = frozenset(node for node in nodes if is_untiled_only(inventory, stream, node))
     in_use = stream.plan.tiles if stream.plan is not None else None

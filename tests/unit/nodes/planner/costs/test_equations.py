@@ -40,3 +40,22 @@ def test_a_node_by_itself_has_no_load_of_its_machine() -> None:
     assert costs.load(NODES[2]) == ()
     costs.learn_machine(NODES[1], "")
     assert costs.load(NODES[0]) == ()
+
+
+def test_the_probes_of_an_idle_node_say_that_its_processor_came_back() -> None:
+    costs, node = NodeCosts(BlockSeconds({}, {GRAPH.digest: GRAPH})), NODES[0]
+    costs.learn_probe(node, 0.02, 0.0)
+
+    def computes(slower: float, since: int) -> None:
+        for now in map(float, range(since, since + 20)):
+            terms = costs.computing(node, "chain", BASIS, FORESEEN)
+            costs._learn(("segment", node, "chain"), terms, 0.1 * slower, 0.04, now)
+
+    computes(1.0, 1)
+    computes(3.0, 21)
+    for now in range(41, 51):
+        costs.learn_probe(node, 0.06, float(now))
+    assert costs.factor(node, "chain", BASIS) > 2.5
+    for now in range(51, 61):
+        costs.learn_probe(node, 0.02, float(now))
+    assert costs.factor(node, "chain", BASIS) < 1.5
