@@ -34,7 +34,7 @@ from rich.console import Console
 from benchmarks import headline_tables
 from benchmarks.network import Network
 from benchmarks.planning import D3, D3_DEVICE_EDGE
-from benchmarks.testbed import CLOUD, DEVICE, EDGE, PATIENCE_S, Testbed
+from benchmarks.testbed import AS_PUBLISHED, CLOUD, DEVICE, EDGE, PATIENCE_S, Testbed
 from broker import topics
 from broker.session import Message
 from nodes.cli import demo, sample_images
@@ -57,7 +57,6 @@ BASELINES = (
     "edge-only",
     "cloud-only",
 )
-AS_PUBLISHED = {"codecs": False, "constraints": {"pin": {"frame_decode": "device", "frame_normalise": "device"}}}
 MACHINES = {"device": "raspi4", "edge": "i7", "cloud": "gpu"}
 FRAMES_A_ROUND = 4
 ROUNDS, SLOW_ROUNDS, MOST_ROUNDS = 3, 1, 10

@@ -17,8 +17,9 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.headline import AS_PUBLISHED, BASELINES, MACHINES, NETWORKS
+from benchmarks.headline import BASELINES, MACHINES, NETWORKS
 from benchmarks.planning import D3, D3_DEVICE_EDGE, MBIT
+from benchmarks.testbed import AS_PUBLISHED
 from nodes.config.plan_request import PlanRequest
 from nodes.planner.costs.ratios import Ratios
 from nodes.planner.machine.problem import PlanningProblem

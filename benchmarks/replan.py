@@ -1,18 +1,22 @@
 """Bandwidths and processors change in steps under a running stream: how soon, how smoothly and how well plans follow.
 
 Device and cloud are network namespaces behind token buckets, the edge stands beside the broker, and each node has a
-share of a core; all of that needs root. One frame is in flight. After each step: seconds until the plan that stays is
-active, the longest gap between results until then, and the latency under it beside that of the old plan and of the best
-of several plans that are then placed by hand (the old one, each tier alone, the new one). At the end the network goes
-on at constant rates with noise, and plan changes are counted.
+share of a core; all of that needs root. The device decodes, and float32 tensors go as they are, as in D3: of a photo of
+45 kB, each of these lines carries enough for the cloud alone. One frame is in flight. After each step: seconds until
+the plan that stays is active, the longest gap between results until then, and the latency under it beside that of the
+old plan and of the best of several plans that are then placed by hand (the old one, each tier alone, the new one). At
+the end the network goes on at constant rates with noise, and plan changes are counted; `--neighbours` are processes
+that compute in bursts then.
 
     python benchmarks/replan.py --noise-minutes 5 --json replan.json
+    python benchmarks/replan.py --steps 0 --noise-minutes 3 --neighbours 2 --record noise.jsonl.xz
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import random
 import statistics
 import sys
@@ -27,10 +31,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.network import Network
-from benchmarks.testbed import CLOUD, DEVICE, EDGE, Testbed
+from benchmarks.testbed import AS_PUBLISHED, CLOUD, DEVICE, EDGE, Testbed
 from nodes.cli import demo
 from nodes.client import requests
 from pipeline.errors import TrisectError
+from pipeline.frames.input_blocks import ADDED
 from pipeline.plan import Plan
 
 MODEL = "resnet18"
@@ -41,7 +46,10 @@ CALM_S = 15.0
 """Before the first step: the device has compiled its whole network by then, as one that runs has."""
 MEASURE_S = 4.0
 NOISE = 0.1
-IMAGES = 20
+BURST_S, REST_S = 2.0, 6.0
+"""A noisy neighbour computes and rests for so long in the mean, each time for another."""
+FIRST = 1 + ADDED
+"""The network's first block, behind the frame and the blocks that make its input of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ class State:
     """Bandwidths of the device's and the cloud's line in Mbit/s, shares of a core of the three nodes."""
 
     device_mbit: float = 300.0
-    cloud_mbit: float = 120.0
+    cloud_mbit: float = 40.0
     device_share: float = 0.2
     edge_share: float = 0.6
     cloud_share: float = 0.9
@@ -64,9 +72,9 @@ START = State()
 STEPS: tuple[tuple[str, State], ...] = (
     ("edge falls to a third of its processor", replace(START, edge_share=0.2)),
     ("edge has its processor back", START),
-    ("device's line falls to 20 Mbit/s", replace(START, device_mbit=20.0)),
+    ("device's line falls to 10 Mbit/s", replace(START, device_mbit=10.0)),
     ("device's line is back", START),
-    ("edge at a third, cloud's line at 30 Mbit/s", replace(START, edge_share=0.2, cloud_mbit=30.0)),
+    ("edge at a third, cloud's line at 20 Mbit/s", replace(START, edge_share=0.2, cloud_mbit=20.0)),
     ("all is back", START),
 )
 
@@ -96,7 +104,7 @@ class Bench(Testbed):
 
     def __init__(self, folder: Path, network: Network, stack: ExitStack, record: Path | None = None) -> None:
         nodes = {n: {"tier": n.split("-")[0]} for n in NODES}
-        super().__init__(folder, network, stack, model=MODEL, nodes=nodes, record=record)
+        super().__init__(folder, network, stack, model=MODEL, nodes=nodes, record=record, plan=AS_PUBLISHED)
         self.activations: list[tuple[float, int]] = []
 
     def begin(self) -> None:
@@ -168,8 +176,8 @@ class Bench(Testbed):
         by_hand = {
             "old": self.by_hand(old),
             "device": self.by_hand(None),
-            "edge": self.by_hand(None, "1"),
-            "cloud": self.by_hand(None, None, "1"),
+            "edge": self.by_hand(None, str(FIRST)),
+            "cloud": self.by_hand(None, None, str(FIRST)),
             "new": self.by_hand(new),
         }
         requests.place(self.config, demo.STREAM, auto=True)
@@ -191,14 +199,29 @@ class Bench(Testbed):
             latency_best_s=min(by_hand.values()),
         )
 
-    def noise(self, seconds: float, seed: int) -> int:
-        """Plan changes while both lines' rates vary by a tenth around those of the start."""
+    def noise(self, seconds: float, seed: int, neighbours: int) -> int:
+        """Plan changes while both lines' rates vary by a tenth around those of the start, next to noisy neighbours."""
         chance, began = random.Random(seed), time.monotonic()
+        others = [multiprocessing.Process(target=_neighbour, args=(n,), daemon=True) for n in range(neighbours)]
+        for other in others:
+            other.start()
         while time.monotonic() - began < seconds:
             for node, rate in ((DEVICE, START.device_mbit), (CLOUD, START.cloud_mbit)):
                 self.network.limit(node, rate * chance.uniform(1 - NOISE, 1 + NOISE))
             time.sleep(1.0)
+        for other in others:
+            other.terminate()
         return sum(at >= began for at, _ in self.activations)
+
+
+def _neighbour(seed: int) -> None:
+    """Compute in bursts, and never end."""
+    chance = random.Random(seed)
+    while True:
+        until = time.monotonic() + chance.expovariate(1 / BURST_S)
+        while time.monotonic() < until:
+            pass
+        time.sleep(chance.expovariate(1 / REST_S))
 
 
 def described(plan: Plan) -> str:
@@ -210,6 +233,7 @@ def main() -> int:
     """The command line; 1 when a frame was lost or came twice, 2 when this machine cannot do it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--noise-minutes", type=float, default=5.0)
+    parser.add_argument("--neighbours", type=int, default=0, help="processes that compute in bursts in the noise")
     parser.add_argument("--steps", type=int, default=len(STEPS), help="only the first of them")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--record", type=Path, help="keep what the planner learns from here, as .jsonl.xz")
@@ -232,7 +256,7 @@ def main() -> int:
             for name, state in STEPS[: arguments.steps]:
                 steps.append(bench.step(name, state))
                 console.print(steps[-1])
-            changes = bench.noise(60.0 * arguments.noise_minutes, seed=1)
+            changes = bench.noise(60.0 * arguments.noise_minutes, seed=1, neighbours=arguments.neighbours)
         bench.client.wait(lambda: bench.client.in_flight == 0, 30.0)
         lost, duplicates = bench.client.in_flight, bench.client.collected.duplicates
     show(steps, console)
@@ -240,6 +264,7 @@ def main() -> int:
     if arguments.json:
         report = {"steps": [asdict(step) for step in steps], "frames": bench.sent, "lost": lost}
         report |= {"duplicates": duplicates, "changes_in_noise": changes, "noise_minutes": arguments.noise_minutes}
+        report |= {"neighbours": arguments.neighbours}
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
     return 1 if lost or duplicates else 0
 

@@ -29,12 +29,14 @@ DEVICE, EDGE, CLOUD = map(str, demo.NODES)
 SEEDED = {"weights": "seed:0"}
 IMAGES = 20
 PATIENCE_S = 600.0
+AS_PUBLISHED = {"codecs": False, "constraints": {"pin": {"frame_decode": "device", "frame_normalise": "device"}}}
+"""The terms of a plan as D3 and Scission have them: the device decodes, and float32 tensors are sent as they are."""
 
 
 class Testbed:
-    """`nodes` are the settings of each node, `source` is the model's where it is no name of the zoo, `settings` are
-    further sections; `network` has a machine for the device and one for the cloud. What the planner learns from is kept
-    in `record`.
+    """`nodes` are the settings of each node, `source` is the model's where it is no name of the zoo, `plan` are the
+    stream's terms, `settings` further sections; `network` has a machine for the device and one for the cloud. What the
+    planner learns from is kept in `record`.
     """
 
     def __init__(
@@ -47,10 +49,11 @@ class Testbed:
         nodes: Mapping[str, Mapping[str, Any]],
         record: Path | None = None,
         source: str = "",
+        plan: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.network, self.model, self.nodes = folder, network, model, nodes
-        self._source, self._settings = source, settings or {}
+        self._source, self._plan, self._settings = source, plan or {}, settings or {}
         self.quotas = stack.enter_context(Quotas())
         secrets = folder / "passwords"
         subprocess.run(["mosquitto_passwd", "-b", "-c", str(secrets), USER, PASSWORD], check=True, capture_output=True)
@@ -70,7 +73,9 @@ class Testbed:
             "pipeline": "bench",
             "broker": {"host": host, "port": port, "username": USER, "password": PASSWORD},
             "models": {self.model: {"source": self._source or self.model} | ({} if self._source else SEEDED)},
-            "streams": {str(demo.STREAM): {"device": DEVICE, "model": self.model, "frame_timeout_s": 60.0}},
+            "streams": {
+                str(demo.STREAM): {"device": DEVICE, "model": self.model, "frame_timeout_s": 60.0, "plan": self._plan}
+            },
             "nodes": {node: {"threads": 1, **given} for node, given in self.nodes.items()},
             "planner": {"min_seconds_between_plans": 1.0, "settle_s": 0.5},
             "telemetry": {"interval_s": 0.5},

@@ -284,7 +284,7 @@ def predict(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> Predi
         if tier not in costs.seconds:
             name = graph.blocks[placement.index(tier)].name
             raise PlanError(f"block {name!r} is placed on the {tier.label}, which has no node")
-        own = (at == tier for at in placement)
+        own = [at == tier for at in placement]
         stages[tier.label] = float(sum(compress(costs.seconds[tier], own)))
     links, crossing = {}, crossings(graph, placement)
     for lower in LINKS:

@@ -101,7 +101,8 @@ class NodeInfo:
     can encode and decode, with its speed: no other is used between it and another node. `pictures` are fingerprints of
     the test pictures, by model (`pipeline.frames.fingerprint`), `picture_libraries` what made them, for people: frames
     are decoded on nodes whose fingerprint is the device's. `refused_versions` are versions of pushed models that this
-    device went back from, with the reasons. `direct` is there where it takes part in the direct way.
+    device went back from, with the reasons. `direct` is there where it takes part in the direct way. `machine` is the
+    same for nodes that one kernel shares processors out to, empty where that is not known.
     """
 
     node: NodeName
@@ -124,6 +125,7 @@ class NodeInfo:
     picture_libraries: Word = ""
     refused_versions: Annotated[Mapping[Name, Reason], Field(max_length=64)] = field(default_factory=dict)
     direct: DirectAddress | None = None
+    machine: Word = ""
 
     @property
     def is_worker(self) -> bool:

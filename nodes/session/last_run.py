@@ -7,6 +7,7 @@ of processes killed for memory, and the machine's boot, say more.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -92,6 +93,12 @@ def how_it_ended(last: Run, now: Run) -> str:
 def this_run() -> Run:
     """This process, as its successor will read of it."""
     return Run(os.getpid(), psutil.Process().create_time(), _text(_BOOT).strip(), _oom_kills())
+
+
+def this_machine() -> str:
+    """A name of the running kernel that says nothing else of it; empty where it has no number for each boot."""
+    boot = _text(_BOOT).strip()
+    return hashlib.blake2b(boot.encode(), digest_size=8).hexdigest() if boot else ""
 
 
 def _lives(run: Run) -> bool:

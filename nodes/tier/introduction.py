@@ -12,6 +12,7 @@ from broker.topics import Namespace
 from nodes.config.sections import Config
 from nodes.protocol.messages import DirectAddress, NodeInfo, to_bytes
 from nodes.session import link_probe
+from nodes.session.last_run import this_machine
 from nodes.session.packet_limit import check_packet_limit, chunk_bytes
 from nodes.session.presence import Presence
 from pipeline.engines.pictured import Pictured, network_of
@@ -81,6 +82,7 @@ def node_info(
         picture_libraries=libraries(),
         refused_versions=dict(served.versions.refused),
         direct=direct,
+        machine=this_machine(),
     )
 
 

@@ -26,6 +26,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Made = TypeVar("Made")
+_TIERS = tuple(Tier)
 
 
 class _Level(NamedTuple):
@@ -61,7 +62,7 @@ class CutFamily:
     def placement(self, first: int, second: int) -> Placement:
         """The device has what is before the first cut, the edge what lies between both, the cloud the rest."""
         tiers = 2 - self.inside[first] - self.inside[second]
-        return tuple(map(Tier, tiers.astype(int).tolist()))
+        return tuple(map(_TIERS.__getitem__, tiers.astype(int).tolist()))
 
     def least_behind(self, values: Floats) -> Floats:
         """For each cut the least value of those that it lies strictly within, inf for none; `[..., cut]`."""

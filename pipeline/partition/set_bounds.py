@@ -7,14 +7,17 @@ of handling and of bytes) only adds to them, and tensors have as few bytes as an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import starmap
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from pipeline.codecs import CODECS, NONE
 from pipeline.cost import Link
+from pipeline.frames.input_blocks import first_block
 from pipeline.graph import ModelGraph
 from pipeline.partition.cut_family import CutFamily, Floats
 from pipeline.partition.objective import MEGABYTE, Objective
@@ -42,17 +45,26 @@ class NodeTerms:
 _NOBODY = NodeTerms((), 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def least_of_each(
+class SetBound(NamedTuple):
+    """What no placement on a set of nodes is worth less than, and none that has the network on its last tier alone."""
+
+    least: float
+    alone: float
+
+
+def bounds_of_each(
+    graph: ModelGraph,
     family: CutFamily,
     nbytes: Floats,
     objective: Objective,
     sets: Sequence[Mapping[Tier, Name]],
     terms: Mapping[Name, NodeTerms],
     links: Mapping[Tier, Link],
-) -> list[float]:
-    """By set of nodes, what no placement by the family's cuts is worth less than; `nbytes` are the tensors' least.
+) -> list[SetBound]:
+    """Bound the placements by the family's cuts on each set of nodes; `nbytes` are the tensors' least.
 
-    `links` by lower tier are given, whatever the nodes. A bound is reached, but for rounding, where nothing is coded,
+    `links` by lower tier are given, whatever the nodes. The input's blocks may be on the device, whoever has the
+    network. A bound is reached, but for rounding, where nothing is coded,
     given, and the objective has neither period nor joules.
     """
     row: dict[str, int] = {node: number for number, node in enumerate(terms)}
@@ -78,12 +90,33 @@ def least_of_each(
         return found
 
     first = before[device] - before[edge] + way(Tier.DEVICE, 0.0) + np.outer(per_second * overhead[device], is_left)
-    second = before[edge] + before[cloud, -1:] - before[cloud] + way(Tier.EDGE, objective.backbone / MEGABYTE)
+    second = before[edge] + (before[cloud, -1:] - before[cloud]) + way(Tier.EDGE, objective.backbone / MEGABYTE)
     second += np.outer(per_second * overhead[cloud], is_left) + per_second * frame[device, None]
     second[cloud == len(terms), :-1] = np.inf
     apart = np.where(edge == len(terms), np.inf, per_second * overhead[edge])[:, None]
-    least: list[float] = (first + np.minimum(second, apart + family.least_behind(second))).min(axis=1).tolist()
-    return least
+    least = (first + np.minimum(second, apart + family.least_behind(second))).min(axis=1)
+    begin = family.inside.sum(axis=1) <= first_block(graph)
+    handled = np.outer(per_second * overhead[edge], is_left[begin])
+    on_edge = (first[:, begin] + handled).min(axis=1) + second[:, -1]
+    on_cloud = (first + second)[:, begin].min(axis=1)
+    whole = np.where(edge == len(terms), first[:, -1] + second[:, -1], on_edge)
+    alone = np.where(cloud == len(terms), whole, on_cloud)
+    return list(starmap(SetBound, zip(least.tolist(), alone.tolist(), strict=True)))
+
+
+def without_doubles(bounds: Sequence[SetBound], sets: Sequence[Mapping[Tier, Name]]) -> list[SetBound]:
+    """Bounds without a least value (inf) where a cloud's node is of no use, so that the set without it has that plan.
+
+    Where no constraint is on any set: that might forbid the one's plan, and not the other's.
+    """
+    pairs = list(zip(bounds, sets, strict=True))
+    least = {nodes.get(Tier.EDGE): bound.least for bound, nodes in pairs if Tier.CLOUD not in nodes}
+    return [
+        bound._replace(least=math.inf)
+        if Tier.CLOUD in nodes and bound.least >= least.get(nodes.get(Tier.EDGE), math.inf)
+        else bound
+        for bound, nodes in pairs
+    ]
 
 
 def _before(family: CutFamily, terms: NodeTerms) -> Floats:

@@ -27,7 +27,7 @@ from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
 from pipeline.partition.priced_plan import NodeSet
 from pipeline.partition.relaxation import best_of
 from pipeline.partition.search import Lazily, NodeSetSearch, choose
-from pipeline.partition.set_bounds import NodeTerms, fewest_bytes, least_of_each
+from pipeline.partition.set_bounds import NodeTerms, SetBound, bounds_of_each, fewest_bytes
 from pipeline.placement import Placement, Tier
 from tests.brute_force import AllPlacements
 from tests.effort import examples
@@ -104,7 +104,7 @@ class Nodes:
 
     def bounds(
         self, graph: ModelGraph, candidates: Sequence[NodeSet], objective: Objective, *, coded: bool
-    ) -> list[float]:
+    ) -> list[SetBound]:
         """Of each candidate, from its nodes' terms alone."""
         terms = {
             node: NodeTerms(
@@ -121,7 +121,7 @@ class Nodes:
         fewest = fewest_bytes(graph, self._ratios if coded else {}, nbytes)
         family = all_cuts_of(graph)
         assert family is not None
-        return least_of_each(family, fewest, objective, [c.nodes for c in candidates], terms, {})
+        return bounds_of_each(graph, family, fewest, objective, [c.nodes for c in candidates], terms, {})
 
     def _link(self, lower: str | None, upper: str | None) -> Link:
         rates = ([self._rates[lower][0]] if lower else []) + ([self._rates[upper][1]] if upper else [])
@@ -175,9 +175,14 @@ def test_bounds_from_nodes_alone_leave_the_plans_and_their_order_as_they_are(
     constraints = [Forbid(*pair) for pair in forbidden if pair[0] < len(graph)]
     for candidate, bound in zip(candidates, bounds, strict=True):
         value = choose(graph, [replace(candidate, constraints=())], (), objective)[0].value
-        assert bound <= value * (1 + 1e-9)
-        assert coded or objective != LATENCY or bound == pytest.approx(value, rel=1e-9), "reached"
-    found = list(choose(graph, candidates, constraints, objective, bounds))
+        assert bound.least <= value * (1 + 1e-9)
+        alone = (Tier.DEVICE, *[max(candidate.nodes)] * (len(graph) - 1))
+        value_alone = objective.value(predict(graph, alone, objective.judging(candidate.costs)))
+        assert bound.alone <= value_alone * (1 + 1e-9)
+        if not coded and objective == LATENCY:
+            assert bound == pytest.approx((value, value_alone), rel=1e-9), "both are reached"
+    least = [bound.least for bound in bounds]
+    found = list(choose(graph, candidates, constraints, objective, least))
     whole = list(choose(graph, candidates, constraints, objective))
     assert [plan.value for plan in found] == pytest.approx([plan.value for plan in whole], rel=1e-9)
     assert (found[0].placement, found[0].nodes, found[0].value) == (whole[0].placement, whole[0].nodes, whole[0].value)
@@ -194,8 +199,8 @@ def test_sets_that_bounds_rule_out_are_not_made() -> None:
         return candidates[number]
 
     lazily = Lazily(len(candidates), make)
-    bounds = nodes.bounds(graph, candidates, LATENCY, coded=True)
-    assert choose(graph, lazily, (), LATENCY, bounds)[0].value == choose(graph, candidates)[0].value
+    least = [bound.least for bound in nodes.bounds(graph, candidates, LATENCY, coded=True)]
+    assert choose(graph, lazily, (), LATENCY, least)[0].value == choose(graph, candidates)[0].value
     assert len(made) < len(candidates) / 2
 
 

@@ -80,6 +80,7 @@ class BlockSeconds:
     _estimates: dict[tuple[str, Speed], tuple[float, ...]] = field(default_factory=dict)
     _bases: dict[tuple[NodeId, str, str], Basis | None] = field(default_factory=dict)
     _biases: dict[tuple[str, str], float] = field(default_factory=dict)
+    _with_ratios: dict[tuple[str, str], Profile | None] = field(default_factory=dict)
     _stages: dict[tuple[StreamId, Tier], tuple[Plan, Basis, float, StageSeconds]] = field(default_factory=dict)
     _tiles: dict[tuple[str, Tiling], tuple[TileShare, ...]] = field(default_factory=dict)
     frame_work: dict[StreamId, float] = field(default_factory=dict)
@@ -113,17 +114,21 @@ class BlockSeconds:
 
     def profile_of(self, model: str, digest: str) -> Profile | None:
         """The profile of the model by the first node that has one, by id."""
-        fitting = {
-            node: profile
-            for (node, name), profile in self._profiles.items()
-            if name == model and profile.digest == digest and profile.ratios
-        }
-        return fitting[min(fitting)] if fitting else None
+        key = model, digest
+        if key not in self._with_ratios:
+            fitting = {
+                node: profile
+                for (node, name), profile in self._profiles.items()
+                if name == model and profile.digest == digest and profile.ratios
+            }
+            self._with_ratios[key] = fitting[min(fitting)] if fitting else None
+        return self._with_ratios[key]
 
     def has_room_for(self, node: NodeId, profile: Profile) -> bool:
         """True when this profile can be kept: it replaces one, or there is room for one more of the node."""
-        known = [model for owner, model in self._profiles if owner == node]
-        return profile.model in known or len(known) < MOST_PROFILES
+        if (node, profile.model) in self._profiles or len(self._profiles) < MOST_PROFILES:
+            return True
+        return sum(owner == node for owner, _ in self._profiles) < MOST_PROFILES
 
     def tiles(self, plan: Plan) -> tuple[TileShare, ...]:
         """The plan's tiles, in order; none where it has none, or does not fit its graph."""
@@ -175,6 +180,7 @@ class BlockSeconds:
     def forget_bases(self) -> None:
         """Find anew what seconds follow from: a node, a profile or a graph has come."""
         self._bases.clear()
+        self._with_ratios.clear()
         self._biases.clear()
 
     def _find_basis(self, node: NodeId, model: str, digest: str) -> Basis | None:

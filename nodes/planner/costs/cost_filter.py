@@ -22,23 +22,24 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nodes.planner.costs.constants import (
+    CLIP,
+    DRIFT_S,
+    FURTHEST,
+    GAIN,
+    LEAST_SECONDS,
+    LEAST_SHARE,
+    MOST_STEP,
+    MOST_STEPS,
+    QUIET_S,
+)
+
 Floats = npt.NDArray[np.float64]
 
-DRIFT_S, QUIET_S = 60.0, 15.0
-"""Time constant with which variances return to their priors', and so long after it was last measured a part itself."""
-SHARED_S = 5.0
-CLIP = 3.0
-FURTHEST = math.log(1e3)
-"""No part leaves its prior by a larger factor: nothing is told by what does."""
-LEAST_SHARE = 0.25
-"""Of two clocks that differ, a leg may seem shorter than nothing; a measurement counts as this share of what was
-expected at least.
+MEAN_DIFFERENCE = math.sqrt(math.pi) / 2
+"""Standard deviation of a normal distribution by the mean absolute difference of two from it (von Neumann and others
+1941; Rice 1984).
 """
-LEAST_SECONDS = 1e-9
-STEP, STEPS, CLOSE = 1.0, 12, 1e-2
-"""A logarithm moves by at most STEP in each of at most STEPS iterations, until none moves by CLOSE."""
-
-
 SHARED, STEADY = "*", "**"
 """Begin the names of blocks that are no node's, and of those of them that far-off measurements do not move."""
 
@@ -51,10 +52,13 @@ class Part(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """A part's logarithm, and its standard deviation, before anything is measured."""
+    """A part's logarithm, and its standard deviation, before anything is measured. Of one that does not vary, what was
+    learned stays.
+    """
 
     mean: float = 0.0
     deviation: float = 0.1
+    varies: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +80,15 @@ class _Block:
     measured_at: Floats = field(default_factory=lambda: np.zeros(0))
     prior_mean: Floats = field(default_factory=lambda: np.zeros(0))
     prior_variance: Floats = field(default_factory=lambda: np.zeros(0))
+    varies: Floats = field(default_factory=lambda: np.zeros(0))
+    """1 for parts that vary, 0 for constants."""
 
     def place(self, name: str, prior: Prior) -> int:
         if name not in self.places:
             self.places[name] = len(self.places)
             self.mean, self.prior_mean = np.append(self.mean, prior.mean), np.append(self.prior_mean, prior.mean)
             self.prior_variance = np.append(self.prior_variance, prior.deviation**2)
+            self.varies = np.append(self.varies, float(prior.varies))
             self.measured_at = np.append(self.measured_at, self.at)
             grown = np.zeros((len(self.mean), len(self.mean)))
             grown[:-1, :-1], grown[-1, -1] = self.covariance, prior.deviation**2
@@ -98,11 +105,23 @@ class _Block:
         if now <= self.at:
             return
         quiet_s = np.maximum(now - np.maximum(self.measured_at + QUIET_S, self.at), 0.0)
-        kept = math.exp((self.at - now) / DRIFT_S)
+        kept = np.exp((self.at - now) / DRIFT_S * self.varies)
         self.at = now
-        self.mean = self.prior_mean + np.exp(-quiet_s / DRIFT_S) * (self.mean - self.prior_mean)
-        self.covariance *= kept * kept
+        self.mean = self.prior_mean + np.exp(-quiet_s / DRIFT_S * self.varies) * (self.mean - self.prior_mean)
+        self.covariance *= np.outer(kept, kept)
         self.covariance.flat[:: len(self.mean) + 1] += (1 - kept * kept) * self.prior_variance
+
+
+@dataclass(slots=True)
+class _Source:
+    """Of measurements that follow each other: how much they vary, what the last one was off once it was learned, and
+    how far off it had been if that was too far.
+    """
+
+    deviation: float = 0.0
+    at: float = -math.inf
+    left: float = 0.0
+    far: float = 0.0
 
 
 class CostFilter:
@@ -111,7 +130,7 @@ class CostFilter:
     def __init__(self, priors: Mapping[str, Prior]) -> None:
         self._priors = priors
         self._blocks: dict[str, _Block] = {}
-        self._streaks: dict[Hashable, float] = {}
+        self._sources: dict[Hashable, _Source] = {}
         self._shared_at = -math.inf
         self._revisions: dict[str, int] = {}
 
@@ -146,15 +165,15 @@ class CostFilter:
         """Assert what always holds."""
         for name, block in self._blocks.items():
             assert np.isfinite(block.mean).all(), f"{name}: {block.mean}"
-            assert (np.abs(block.mean - block.prior_mean) <= FURTHEST + CLOSE).all(), f"{name}: {block.mean}"
+            assert (np.abs(block.mean - block.prior_mean) <= math.log(FURTHEST) + 1e-6).all(), f"{name}: {block.mean}"
             assert (block.covariance.diagonal() >= 0).all(), f"{name}: {block.covariance}"
 
     def advance(self, block: str, now: float) -> None:
-        """Let the time until `now` pass for one block and, in steps of SHARED_S, for what nodes share."""
+        """Let the time until `now` pass for one block and, in steps of QUIET_S, for what nodes share."""
         if block in self._blocks:
             self._revise(block)
             self._blocks[block].advance(now)
-        if now >= self._shared_at + SHARED_S:
+        if now >= self._shared_at + QUIET_S:
             self._shared_at = now
             self._revise(SHARED)
             for name in (name for name in self._blocks if name.startswith(SHARED)):
@@ -190,10 +209,16 @@ class CostFilter:
             total += sum((own[part] * self._prior(part).deviation) ** 2 for part in own.keys() - set(known))
         return total
 
-    def observe(self, source: Hashable, terms: Sequence[Term], seconds: float, noise: float, now: float) -> None:
-        """Learn from what the terms took together; `noise` is its standard deviation as a share of that.
+    def deviation(self, source: Hashable) -> float | None:
+        """Standard deviation of one measurement of the source, as a share of it; None before the first."""
+        known = self._sources.get(source)
+        return known.deviation if known is not None else None
 
-        Measurements of one `source` follow each other: two in a row that are far off are a change.
+    def observe(self, source: Hashable, terms: Sequence[Term], seconds: float, noise: float, now: float) -> None:
+        """Learn from what the terms took together; `noise` is its standard deviation at least, as a share of that.
+
+        Measurements of one `source` follow each other: by how much they differ is their noise, and two in a row that
+        are far off are a change.
         """
         parts = {part for term in terms for part in term.parts}
         for name in {part.block for part in parts}:
@@ -206,21 +231,27 @@ class CostFilter:
             block.measured_at[block.places[part.name]] = now
         expected, slopes = self._linear(terms)
         off = math.log(max(seconds / expected, LEAST_SHARE))
-        bound = CLIP * math.sqrt(self._spread(slopes) + noise**2)
-        is_far = abs(off) > bound
-        has_changed = is_far and self._streaks.get(source, 0.0) * off > 0
-        self._streaks.pop(source, None)
+        known = self._sources.setdefault(source, _Source())
+        varied = abs(off - known.left) if now - known.at < QUIET_S else None
+        usual = max(noise, known.deviation)
+        bound = CLIP * math.sqrt(self._spread(slopes) + usual**2)
+        is_far, measured = abs(off) > bound, off
+        has_changed = is_far and known.far * off > 0
+        known.far = 0.0
         if has_changed:
             for part in parts:
-                if not part.block.startswith(SHARED):
-                    block = self._blocks[part.block]
+                block = self._blocks[part.block]
+                if not part.block.startswith(SHARED) and block.varies[block.places[part.name]]:
                     block.renew([block.places[part.name]])
         elif is_far:
-            self._streaks[source] = off
+            known.far = off
             off = math.copysign(bound, off)
         if is_far:
             slopes = {name: slope for name, slope in slopes.items() if not name.startswith(STEADY)}
-        self._update(terms, math.log(expected) + off, noise, expected, slopes)
+        self._update(terms, math.log(expected) + off, noise if has_changed else usual, expected, slopes)
+        known.at, known.left = now, math.log(expected) + measured - math.log(max(self.seconds(terms), LEAST_SECONDS))
+        if varied is not None:
+            known.deviation += GAIN * (MEAN_DIFFERENCE * min(varied, bound) - known.deviation)
 
     def _update(
         self, terms: Sequence[Term], target: float, noise: float, expected: float, slopes: dict[str, Floats]
@@ -230,7 +261,7 @@ class CostFilter:
         Blocks that are not in `slopes` stay as they are.
         """
         first = {name: self._blocks[name].mean for name in slopes}
-        for step_number in range(STEPS):
+        for step_number in range(MOST_STEPS):
             if step_number:
                 expected, slopes = self._linear(terms, first)
             gains = {name: self._blocks[name].covariance @ slope for name, slope in slopes.items()}
@@ -239,11 +270,11 @@ class CostFilter:
             left, largest = (target - math.log(expected) + moved) / spread, 0.0
             for name, gain in gains.items():
                 block = self._blocks[name]
-                step = np.clip(first[name] + left * gain - block.mean, -STEP, STEP)
-                low, high = block.prior_mean - FURTHEST, block.prior_mean + FURTHEST
+                step = np.clip(first[name] + left * gain - block.mean, -MOST_STEP, MOST_STEP)
+                low, high = block.prior_mean - math.log(FURTHEST), block.prior_mean + math.log(FURTHEST)
                 block.mean = np.minimum(np.maximum(block.mean + step, low), high)
                 largest = max(largest, float(np.abs(step).max()))
-            if largest < CLOSE:
+            if largest < MOST_STEP / 100:
                 break
         for name, gain in gains.items():
             self._blocks[name].covariance -= np.outer(gain, gain) / spread

@@ -1,36 +1,39 @@
 """The equations that telemetry and prices are read by: seconds as sums of terms over the filter's parts. Pure.
 
-    segment: factors * foreseen + the node's * the input's * what its own blocks are foreseen to take + call
+    segment: load * factors * foreseen + the node's * the input's * what its own blocks are foreseen to take + call
     leg:     send(from) + bytes up(from) + bytes down(to) + receive(to) + half of both round trips + coding
     tile:    send and bytes there and back, of coordinator and worker
     gather:  the slowest tile: leg there, segment, leg back behind others; cutting, handing out and putting together
     frame:   its device's overhead + segments + gather + legs + waiting
 
 `factors` are the node's, the node's for the model, the model's on all nodes (cold caches, say), and where seconds were
-estimated two more. Overheads are one that all nodes share times the node's own. So what was learned of some nodes is
-charged to others as far as it is not theirs alone.
+estimated two more. Overheads are one that all nodes share times the node's own. Both are multiplied by the load of the
+machine where several nodes are on one. So what was learned of some nodes is charged to others as far as it is not
+theirs alone.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nodes.planner.costs.block_seconds import Basis, BlockSeconds, Estimate, StageSeconds, TileShare
+from nodes.planner.costs.constants import DOUBT
 from nodes.planner.costs.cost_filter import SHARED, STEADY, CostFilter, Part, Prior, Term
 from nodes.planner.costs.transfers import Leg, legs_of
 from nodes.protocol.messages import LinkReport
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan
 
-DOUBT = 0.3
-"""Deviation of what was foreseen without having been measured, and of what a single probe says."""
 PRIORS: Mapping[str, Prior] = {
     "factor": Prior(0.0, 0.15),
     "model": Prior(0.0, 0.07),
-    **dict.fromkeys(("all", "estimate", "probe"), Prior(0.0, DOUBT)),
+    "load": Prior(0.0, 0.2),
+    **dict.fromkeys(("all", "estimate"), Prior(0.0, DOUBT)),
     **dict.fromkeys(("estimates", "input"), Prior(0.0, 0.4)),
+    "probe": Prior(0.0, DOUBT, varies=False),
     "call": Prior(math.log(3e-4), 1.0),
     **dict.fromkeys(("send", "receive"), Prior(math.log(5e-4), 1.0)),
     "frame": Prior(math.log(2e-3), 1.0),
@@ -49,10 +52,29 @@ class Equations:
     blocks: BlockSeconds
     first: dict[NodeId, LinkReport] = field(default_factory=dict)
     filter: CostFilter = field(default_factory=lambda: CostFilter(PRIORS))
+    _machines: dict[NodeId, str] = field(default_factory=dict)
+    _sharing: Counter[str] = field(default_factory=Counter)
+    """Nodes of each machine."""
+
+    def learn_machine(self, node: NodeId, machine: str) -> None:
+        """Take the machine that the node is on, empty for one that is not known, or for a node that is gone."""
+        before = self._machines.pop(node, None)
+        if before is not None:
+            self._sharing[before] -= 1
+            self._sharing += Counter()
+        if machine:
+            self._machines[node] = machine
+            self._sharing[machine] += 1
+
+    def load(self, node: NodeId) -> tuple[Part, ...]:
+        """What all that the node's machine computes is multiplied by, where other nodes are on it, too."""
+        machine = self._machines.get(node, "")
+        return (Part(f"{SHARED}@{machine}", "load"),) if self._sharing[machine] > 1 else ()
 
     def factors(self, node: NodeId, model: str, basis: Basis) -> tuple[Part, ...]:
         """What the node's foreseen seconds of the model are multiplied by."""
         parts: tuple[Part, ...] = (
+            *self.load(node),
             Part(node, "factor"),
             Part(node, f"model:{model}"),
             Part(STEADY + model, "all"),
@@ -61,16 +83,25 @@ class Equations:
             parts += Part(node, f"estimate:{model}"), Part(STEADY + model, "estimates")
         return parts
 
+    def input_factors(self, node: NodeId) -> tuple[Part, ...]:
+        """What the node's foreseen seconds of the input's own blocks are multiplied by."""
+        return *self.load(node), Part(node, "factor"), Part(node, "input")
+
+    def overhead(self, node: NodeId, name: str, model: str = "") -> Term:
+        """What all nodes take, times the node's own."""
+        own = Part(node, f"{'waited' if name == 'wait' else 'own'}:{name}{model}")
+        return Term(1.0, (*self.load(node), Part(SHARED, name), own))
+
     def computing(self, node: NodeId, model: str, basis: Basis, foreseen: StageSeconds) -> list[Term]:
         """A segment with its call. How decoding compares with what was foreseen says little of a network's kernels."""
-        of_input = [Term(foreseen.input, input_factors(node))] if foreseen.input else []
-        return [Term(foreseen.network, self.factors(node, model, basis)), *of_input, overhead(node, "call")]
+        of_input = [Term(foreseen.input, self.input_factors(node))] if foreseen.input else []
+        return [Term(foreseen.network, self.factors(node, model, basis)), *of_input, self.overhead(node, "call")]
 
     def way(self, leg: Leg) -> list[Term]:
         """A leg, from one node's computing to the next one's."""
         return [
-            overhead(leg.sender, "send"),
-            overhead(leg.receiver, "receive"),
+            self.overhead(leg.sender, "send"),
+            self.overhead(leg.receiver, "receive"),
             Term(leg.nbytes, (Part(leg.sender, "up"),)),
             Term(leg.nbytes, (Part(leg.receiver, "down"),)),
             *(Term(0.5, (Part(node, "round_trip"),)) for node in (leg.sender, leg.receiver)),
@@ -111,7 +142,7 @@ class Equations:
             returned = self.way(Leg("", tile.worker, coordinator, 0, tile.result_coding_s))
             up = Term(tile.result_nbytes, (Part(tile.worker, "up"),))
             back.append(([*ready[tile.worker], *returned, up], tile.result_nbytes))
-        return [*self._slowest([own, *self._received(coordinator, back)]), overhead(coordinator, "gather")]
+        return [*self._slowest([own, *self._received(coordinator, back)]), self.overhead(coordinator, "gather")]
 
     def _received(self, coordinator: NodeId, back: Sequence[tuple[list[Term], int]]) -> list[list[Term]]:
         """Each tile's path until the coordinator has it and all that come later, over its one link."""
@@ -126,7 +157,7 @@ class Equations:
 
     def frame(self, plan: Plan) -> list[Term] | None:
         """A whole frame under a plan, from its entry to its answer; None while a node of it cannot be priced."""
-        terms = [overhead(plan.device, name, plan.model) for name in ("frame", "wait")]
+        terms = [self.overhead(plan.device, name, plan.model) for name in ("frame", "wait")]
         for tier, node in plan.nodes.items():
             basis = self.blocks.basis(node, plan.model, plan.digest)
             if basis is None or node not in self.first:
@@ -140,13 +171,3 @@ class Equations:
         for leg in legs_of(plan):
             terms += self.way(leg)
         return terms
-
-
-def input_factors(node: NodeId) -> tuple[Part, ...]:
-    """What the node's foreseen seconds of the input's own blocks are multiplied by."""
-    return Part(node, "factor"), Part(node, "input")
-
-
-def overhead(node: NodeId, name: str, model: str = "") -> Term:
-    """What all nodes take, times the node's own."""
-    return Term(1.0, (Part(SHARED, name), Part(node, f"{'waited' if name == 'wait' else 'own'}:{name}{model}")))

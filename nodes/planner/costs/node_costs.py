@@ -8,9 +8,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nodes.planner.costs.block_seconds import Basis, StageSeconds, TileShare
-from nodes.planner.costs.cost_filter import LEAST_SECONDS, QUIET_S, Part, Prior, Term
+from nodes.planner.costs.constants import (
+    CLOCK_S,
+    DOUBT,
+    FRESH_WIDTH,
+    LEAST_SECONDS,
+    NOISE,
+    PROBE_NOISE,
+    QUIET_S,
+    STEP,
+    WIDENING,
+)
+from nodes.planner.costs.cost_filter import Part, Prior, Term
 from nodes.planner.costs.drift import drift
-from nodes.planner.costs.equations import DOUBT, PRIORS, Equations, input_factors, overhead
+from nodes.planner.costs.equations import PRIORS, Equations
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.costs.transfers import Leg, legs_of
 from nodes.protocol.messages import (
@@ -21,33 +32,27 @@ from nodes.protocol.messages import (
     SegmentSeconds,
     TileSeconds,
 )
-from nodes.protocol.reports import FAST_BYTES_PER_S, WHOLE
+from nodes.protocol.reports import WHOLE
 from pipeline.cost import INTERVAL, INTERVAL_DEVIATIONS, Prediction
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
 
-NOISE, FRAME_NOISE, FAST_NOISE = 0.04, 0.1, 0.5
-"""Of any measurement, of a single frame or rate besides, and of a fast rate, as shares.
-
-Above FAST_BYTES_PER_S processors make the difference, and a moment's rate says little.
-"""
-CLOCK_S = 1e-3
-"""How far two clocks may differ."""
-LEAST_ROUND_TRIP_S = 1e-6
-WIDENING = 1.0
-"""By so much the logarithm of an interval's width grows for a report whose frames are all outside."""
+T4_BY_MAD = 0.7407 / 0.6745
+"""The median absolute deviation of Student's t with four degrees of freedom, by that of a normal distribution."""
 NO_RATES: Mapping[str, None] = {"up_bytes_per_s": None, "down_bytes_per_s": None}
-STEP = 0.05
-"""Plans follow what was learned in steps of that share, so that equal costs stay equal."""
 
 
 @dataclass(slots=True)
 class NodeCosts(Equations):
     """The equations' parts as they were learned, and how far single frames are from them."""
 
-    _widths: dict[StreamId, float] = field(default_factory=dict)
+    _widths: dict[tuple[StreamId, bool], float] = field(default_factory=dict)
+    """Of plans of which no frame was measured before, and of those that run."""
+    _epochs: dict[StreamId, int] = field(default_factory=dict)
+    """Of which plan frames were measured last."""
     _measured_at: dict[tuple[NodeId, str], float] = field(default_factory=dict)
+    _measured: dict[tuple[str, NodeId], float] = field(default_factory=dict)
     _probed: set[NodeId] = field(default_factory=set)
     _settled: dict[tuple[NodeId, str], NodeSnapshot] = field(default_factory=dict)
     _settled_at: dict[tuple[NodeId, str], tuple[Any, ...]] = field(default_factory=dict)
@@ -61,19 +66,19 @@ class NodeCosts(Equations):
 
     def input_factor(self, node: NodeId) -> float:
         """The factor by which telemetry corrects the node's foreseen seconds of the input's own blocks."""
-        return self.filter.factor(*input_factors(node))
+        return self.filter.factor(*self.input_factors(node))
 
     def overhead_s(self, node: NodeId) -> float:
         """Seconds that a frame takes the node to receive, to be called for, and to send."""
-        return self.filter.seconds([overhead(node, name) for name in ("receive", "call", "send")])
+        return self.filter.seconds([self.overhead(node, name) for name in ("receive", "call", "send")])
 
     def frame_overhead_s(self, node: NodeId, model: str) -> float:
         """Seconds that a device takes to read a frame and to answer it, and that the frame waits between threads."""
-        return self.filter.seconds([overhead(node, name, model) for name in ("frame", "wait")])
+        return self.filter.seconds([self.overhead(node, name, model) for name in ("frame", "wait")])
 
     def gather_s(self, node: NodeId) -> float:
         """Seconds in which the node as a coordinator cuts a frame's tiles, hands them out and puts them together."""
-        return self.filter.seconds([overhead(node, "gather")])
+        return self.filter.seconds([self.overhead(node, "gather")])
 
     def link(self, node: NodeId) -> LinkReport | None:
         """The node's link as it is now, None before it has measured it."""
@@ -116,7 +121,15 @@ class NodeCosts(Equations):
 
     def _deviation(self, plan: Plan, terms: Sequence[Term]) -> float:
         own = self.filter.variance(terms) / self.filter.seconds(terms) ** 2
-        return math.exp(self._widths.get(plan.stream, 0.0)) * math.sqrt(own + FRAME_NOISE**2)
+        single = max(NOISE, self.filter.deviation(("whole", plan.stream)) or 0.0)
+        return math.exp(self._width(plan)) * math.sqrt(own + single**2)
+
+    def _is_measured(self, plan: Plan) -> bool:
+        return self._epochs.get(plan.stream) == plan.epoch
+
+    def _width(self, plan: Plan) -> float:
+        is_measured = self._is_measured(plan)
+        return self._widths.get((plan.stream, is_measured), 0.0 if is_measured else FRESH_WIDTH)
 
     def is_stale(self, node: NodeId, model: str, now: float) -> bool:
         """True when the node has computed the model for a plan, and not of late: it may be as it was, or not."""
@@ -154,7 +167,7 @@ class NodeCosts(Equations):
         if report.makes_sense:
             taken = 1 / report.up_bytes_per_s, 1 / report.down_bytes_per_s, report.round_trip_s
             for name, seconds in zip(("up", "down", "round_trip"), taken, strict=True):
-                prior = Prior(math.log(max(seconds, LEAST_ROUND_TRIP_S if name == "round_trip" else seconds)))
+                prior = Prior(math.log(max(seconds, LEAST_SECONDS)))
                 self.filter.expect(Part(report.node, name), prior._replace(deviation=DOUBT), now)
 
     def learn_measured(self, node: NodeId, measured: LinkMeasured, now: float) -> None:
@@ -163,22 +176,27 @@ class NodeCosts(Equations):
         if first is None or not first.makes_sense:
             return
         for name, rate in (("up", measured.up_bytes_per_s), ("down", measured.down_bytes_per_s)):
-            if rate:
-                noise = FAST_NOISE if rate >= FAST_BYTES_PER_S else FRAME_NOISE
-                self._learn((name, node), [Term(1.0, (Part(node, name),))], 1 / rate, noise, now)
-        if measured.round_trip_s:
-            noise = _noise(measured.round_trip_s, 1, 0.0, FRAME_NOISE, CLOCK_S)
+            if rate and self._is_news((name, node), rate):
+                self._learn((name, node), [Term(1.0, (Part(node, name),))], 1 / rate, NOISE, now)
+        if measured.round_trip_s and self._is_news(("round_trip", node), measured.round_trip_s):
+            noise = _noise(measured.round_trip_s, besides_s=CLOCK_S)
             terms = [Term(1.0, (Part(node, "round_trip"),))]
             self._learn(("round_trip", node), terms, measured.round_trip_s, noise, now)
+
+    def _is_news(self, name: tuple[str, NodeId], measured: float) -> bool:
+        """A node reports its link until it has measured it again: the same number again is no measurement."""
+        is_same = self._measured.get(name) == measured
+        self._measured[name] = measured
+        return not is_same
 
     def learn_probe(self, node: NodeId, seconds: float, now: float) -> None:
         """Take what a small fixed computation took on a node that computes nothing else."""
         factor, probe = Part(node, "factor"), Part(node, "probe")
         if node not in self._probed:
             self._probed.add(node)
-            prior = Prior(math.log(seconds / self.filter.factor(factor)), DOUBT)
+            prior = PRIORS["probe"]._replace(mean=math.log(seconds / self.filter.factor(factor)))
             self.filter.expect(probe, prior, now)
-        self._learn(("probe", node), [Term(1.0, (probe, factor))], seconds, DOUBT, now)
+        self._learn(("probe", node), [Term(1.0, (probe, factor))], seconds, PROBE_NOISE, now)
 
     def learn_segments(
         self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Iterable[Plan], now: float
@@ -192,7 +210,7 @@ class NodeCosts(Equations):
                 continue
             self._measured_at[node, plan.model] = now
             terms = self.computing(node, plan.model, basis, self.blocks.stage_seconds(basis, plan, tier))
-            noise = _noise(took.compute_seconds, took.frames, took.deviation, NOISE)
+            noise = _noise(took.compute_seconds, took.frames, took.deviation)
             self._learn(("segment", node, plan.model), terms, took.compute_seconds, noise, now)
 
     def learn_tiles(self, coordinator: NodeId, tiles: Iterable[TileSeconds], plans: Iterable[Plan], now: float) -> None:
@@ -216,7 +234,7 @@ class NodeCosts(Equations):
             return
         seconds, blocks = sum(one.compute_seconds for one in took), self.blocks.foreseen(basis, plan.digest)
         terms = self.computing(node, plan.model, basis, StageSeconds(sum(tile.seconds_of(blocks) for tile, _ in found)))
-        noise = _noise(seconds, min(one.frames for one in took), 0.0, NOISE)
+        noise = _noise(seconds)
         self._learn(("segment", node, plan.model), terms, seconds, noise, now)
 
     def _learn_transfers(
@@ -229,7 +247,7 @@ class NodeCosts(Equations):
             if seen is not None and seen.alone_seconds is not None and tile.worker in self.first:
                 back = self.way(Leg("", tile.worker, coordinator, tile.result_nbytes, tile.result_coding_s))
                 terms = [*self.transfer(coordinator, tile, sent), *back]
-                noise = _noise(seen.alone_seconds, seen.frames, 0.0, FRAME_NOISE, CLOCK_S)
+                noise = _noise(seen.alone_seconds, besides_s=CLOCK_S)
                 self._learn(("tile", coordinator, tile.worker), terms, seen.alone_seconds, noise, now)
             sent += tile.nbytes
 
@@ -245,7 +263,7 @@ class NodeCosts(Equations):
             computed_s = {t.tile: t.compute_seconds for t in report.tiles if (t.stream, t.epoch) == name}
             terms = self.gather(plan, computed_s) if took is not None and coordinator in self.first else None
             if took is not None and terms is not None:
-                noise = _noise(took.seconds, took.frames, took.deviation, NOISE)
+                noise = _noise(took.seconds, took.frames, took.deviation)
                 self._learn(("gather", coordinator, plan.model), terms, took.seconds, noise, now)
 
     def learn_legs(self, legs: Iterable[LegSeconds], plans: Iterable[Plan], now: float) -> None:
@@ -257,13 +275,14 @@ class NodeCosts(Equations):
                 if took is not None and leg.name in took.seconds and {leg.sender, leg.receiver} <= self.first.keys():
                     seconds, terms = took.seconds[leg.name], self.way(leg)
                     most_s = max(seconds, self.filter.seconds(terms))
-                    noise = _noise(most_s, took.frames, took.deviations.get(leg.name, 0.0), NOISE, CLOCK_S)
+                    noise = _noise(most_s, took.frames, took.deviations.get(leg.name, 0.0), CLOCK_S)
                     self._learn(("leg", leg.sender, leg.receiver), terms, seconds, noise, now)
 
     def _learn_width(self, plan: Plan, legs: Iterable[LegSeconds]) -> None:
         """Widen the interval of the stream's frames by those that are outside it, so that INTERVAL of them are inside.
 
-        Adaptive conformal inference (Gibbs and Candes 2021): it holds in the long run however frames are spread.
+        Adaptive conformal inference (Gibbs and Candes 2021): it holds in the long run however frames are spread. What
+        was foreseen of a plan before it ran is further off, and has a width of its own.
         """
         took = next((leg for leg in legs if (leg.stream, leg.epoch) == (plan.stream, plan.epoch)), None)
         terms = self.frame(plan) if took is not None and WHOLE in took.seconds else None
@@ -274,7 +293,8 @@ class NodeCosts(Equations):
         off, half = math.log(seconds / self.filter.seconds(terms)), INTERVAL_DEVIATIONS * deviation
         single = max(took.deviations.get(WHOLE, 0.0), CLOCK_S) / seconds
         inside = _below((half - off) / single) - _below((-half - off) / single)
-        self._widths[plan.stream] = self._widths.get(plan.stream, 0.0) + WIDENING * (INTERVAL - inside)
+        self._widths[plan.stream, self._is_measured(plan)] = self._width(plan) + WIDENING * (INTERVAL - inside)
+        self._epochs[plan.stream] = plan.epoch
 
     def learn_frames(self, legs: Iterable[LegSeconds], plans: Iterable[Plan], now: float) -> None:
         """Take what whole frames took: beyond their parts, that is waiting."""
@@ -283,13 +303,13 @@ class NodeCosts(Equations):
             took = measured.get((plan.stream, plan.epoch))
             terms = self.frame(plan) if took is not None else None
             if took is not None and terms is not None:
-                noise = _noise(took.seconds[WHOLE], took.frames, took.deviations.get(WHOLE, 0.0), NOISE)
+                noise = _noise(took.seconds[WHOLE], took.frames, took.deviations.get(WHOLE, 0.0))
                 self._learn(("whole", plan.stream), terms, took.seconds[WHOLE], noise, now)
 
     def learn_frame_overhead(self, node: NodeId, model: str, seconds: float, now: float) -> None:
         """Take what a device took to read a frame and to answer it."""
-        noise = _noise(max(seconds, CLOCK_S), 1, 0.0, FRAME_NOISE, CLOCK_S)
-        self._learn(("frame", node, model), [overhead(node, "frame", model)], seconds, noise, now)
+        noise = _noise(max(seconds, CLOCK_S), besides_s=CLOCK_S)
+        self._learn(("frame", node, model), [self.overhead(node, "frame", model)], seconds, noise, now)
 
     def _learn(
         self, source: tuple[object, ...], terms: Sequence[Term], seconds: float, noise: float, now: float
@@ -298,15 +318,18 @@ class NodeCosts(Equations):
 
 
 def _below(deviations: float) -> float:
-    """Share of a normal distribution below so many deviations from its middle."""
-    return 0.5 * (1 + math.erf(deviations / math.sqrt(2)))
+    """Share of single frames below so many of their deviations from the middle: as Student's t of four degrees of
+    freedom, since some frames are far off, of which the median absolute deviation tells nothing.
+    """
+    scaled = T4_BY_MAD * deviations
+    slope = scaled / math.sqrt(1 + scaled**2 / 4)
+    return 0.5 + 0.375 * slope * (1 - slope**2 / 12)
 
 
-def _noise(seconds: float, frames: int, deviation: float, least: float, besides_s: float = 0.0) -> float:
-    """Standard deviation of a median of this many frames, as a share of it."""
+def _noise(seconds: float, frames: int = 1, deviation: float = 0.0, besides_s: float = 0.0) -> float:
+    """Standard deviation of a median of this many frames, as a share of it; of what two clocks measured `besides_s`."""
     seconds = max(seconds, LEAST_SECONDS)
-    single = max(deviation / seconds, FRAME_NOISE)
-    return math.sqrt(least**2 + single**2 / max(frames, 1) + (besides_s / seconds) ** 2)
+    return math.hypot(NOISE, deviation / seconds / math.sqrt(max(frames, 1)), besides_s / seconds)
 
 
 def prior_deviation(predicted: Prediction, estimated: Collection[str]) -> float:
@@ -321,4 +344,4 @@ def prior_deviation(predicted: Prediction, estimated: Collection[str]) -> float:
     )
     links = ((link.busy_seconds * DOUBT) ** 2 for link in predicted.links.values())
     variance = sum(stages) + sum(links)
-    return math.sqrt(variance / max(predicted.seconds, CLOCK_S) ** 2 + FRAME_NOISE**2)
+    return math.sqrt(variance / max(predicted.seconds, CLOCK_S) ** 2 + NOISE**2)

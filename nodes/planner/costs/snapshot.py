@@ -64,6 +64,8 @@ class NodeSnapshot:
     @property
     def available_link(self) -> LinkReport:
         """The node's link with the rates that other streams leave."""
+        if not (self.utilisation.up or self.utilisation.down):
+            return self.link
         return replace(
             self.link,
             up_bytes_per_s=self.link.up_bytes_per_s * (1 - self.utilisation.up),

@@ -16,6 +16,7 @@ from nodes.planner.machine.events import (
     Told,
 )
 from nodes.planner.machine.registry import MOST_GRAPHS
+from nodes.protocol.messages import NodeInfo
 from nodes.protocol.peers import MOST_FIRST_EPOCH
 from nodes.tier.machine.events import PeerAppliedArrived, PeerStateArrived
 from pipeline.plan import NodeId, Plan
@@ -54,12 +55,16 @@ def why_no_room(inventory: Inventory, event: Told) -> str:
             return f"digest: {MOST_GRAPHS} models of living nodes are known, and {graph.digest} would be one more"
         case ProfileArrived(sender, profile) if not registry.blocks.has_room_for(sender, profile):
             return f"model: {MOST_PROFILES} profiles of {sender} are known, and this would be one more"
-        case InfoArrived(info) if len(inventory.streams.keys() | info.streams.keys()) > MOST_STREAMS:
+        case InfoArrived(info) if len(inventory.streams) + _number_new(inventory, info) > MOST_STREAMS:
             return f"streams: {MOST_STREAMS} are known, and {info.node} has more"
         case PlanSeen(plan):
             return _why_no_plan(inventory, plan)
         case _:
             return ""
+
+
+def _number_new(inventory: Inventory, info: NodeInfo) -> int:
+    return sum(name not in inventory.streams for name in info.streams)
 
 
 def _why_no_plan(inventory: Inventory, plan: Plan) -> str:

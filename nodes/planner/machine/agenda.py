@@ -31,6 +31,7 @@ class Agenda:
     def __init__(self) -> None:
         self._due: dict[Need, dict[StreamId, None]] = {need: {} for need in Need}
         self._timers: list[tuple[float, StreamId]] = []
+        self._set: set[tuple[float, StreamId]] = set()
         self._rests: dict[StreamId, float] = {}
 
     def mark(self, names: Iterable[StreamId], need: Need = Need.CHANGED) -> None:
@@ -44,7 +45,9 @@ class Agenda:
 
     def at(self, when: float, name: StreamId) -> None:
         """Have a stream looked at when it is that late."""
-        heapq.heappush(self._timers, (when, name))
+        if (when, name) not in self._set:
+            self._set.add((when, name))
+            heapq.heappush(self._timers, (when, name))
 
     def rest(self, name: StreamId, until: float) -> None:
         """Have a stream left alone until then, however much it is needed."""
@@ -53,7 +56,9 @@ class Agenda:
     def ring(self, now: float) -> None:
         """Mark the streams whose time has come."""
         while self._timers and self._timers[0][0] <= now:
-            self.mark([heapq.heappop(self._timers)[1]])
+            timer = heapq.heappop(self._timers)
+            self._set.discard(timer)
+            self.mark([timer[1]])
 
     def next(self, now: float) -> tuple[StreamId, Need] | None:
         """Take the stream that is needed most and does not rest, None when there is nothing to do."""

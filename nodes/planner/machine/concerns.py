@@ -10,6 +10,7 @@ from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.machine.agenda import Agenda, Need
 from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.registry import Registry
+from pipeline.placement import Tier
 from pipeline.plan import NodeId, StreamId
 
 LOOK_S = 0.25
@@ -55,13 +56,20 @@ class Concerns:
         return self._devices.get(node, set())
 
     def changed(self, node: NodeId, *, streams: Iterable[StreamId]) -> None:
-        """A node came, went or became another: streams whose plan has it first, then its own, else all of these."""
+        """A node came, went or became another: streams whose plan has it first, then its own, else all of these.
+
+        A device is of use to its own streams only, and a node that has not said what it is to none.
+        """
         self._agenda.mark(sorted(self.with_member(node)), Need.URGENT)
         own = self._devices.get(node)
         if own is not None:
             self._agenda.mark(sorted(own))
-        elif self._registry.peers.alive(node):
+        elif self._registry.peers.alive(node) and self._may_serve_others(node):
             self._agenda.mark(streams)
+
+    def _may_serve_others(self, node: NodeId) -> bool:
+        info = self._registry.infos.get(node)
+        return info is not None and (info.tier != Tier.DEVICE.label or info.is_worker)
 
     def look_soon(self, node: NodeId, now: float, *, but: StreamId | None = None) -> None:
         """Look at a node, at most every LOOK_S."""

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from itertools import islice
 
 from nodes.planner.machine.agenda import Need
@@ -17,8 +18,7 @@ from nodes.planner.machine.fetches import Fetch
 from nodes.planner.machine.gain import next_trial_s
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.lateness import overdue, patience_s
-from nodes.planner.machine.problem import PlanningProblem
-from nodes.planner.machine.publish_rules import Publish, Situation, verdict
+from nodes.planner.machine.publish_rules import Publish, Situation, goes_on_by_itself, verdict
 from nodes.planner.machine.rules import (
     LOST_GRACE_S,
     estimated_nodes,
@@ -27,7 +27,7 @@ from nodes.planner.machine.rules import (
     is_measured_now,
     is_refused_by_device,
 )
-from nodes.planner.machine.solving import priced_plans_of, priced_today, why_not
+from nodes.planner.machine.solving import look, posed, priced_today, why_not
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of, fits
 from nodes.tier.machine.actions import Log
 from pipeline.errors import PlanError, TrisectError
@@ -120,49 +120,81 @@ def _decided(
         return actions
     try:
         graph = inventory.registry.graph_of(stream.binding)
-        lacking, (problem, priced_plans) = "", priced_plans_of(inventory, stream, graph, stream.forced, quick=quick)
-        if not priced_plans and stream.forced is not None:
-            lacking = f"not as placed by hand, since {why_not(inventory, stream, stream.forced)}; "
-            problem, priced_plans = priced_plans_of(inventory, stream, graph, None)
-        if not priced_plans:
-            raise PlanError(why_not(inventory, stream, None))
-        acceptable = (
-            priced_plan
-            for priced_plan in priced_plans
-            if not is_refused_by_device(inventory, stream, assignment_of(priced_plan))
-        )
-        priced_plans = Ranked(acceptable)
-        if not (fallback := fallback_of(inventory, stream, graph)) and not priced_plans:
-            raise PlanError(f"{stream.binding.device} has refused all there are")
+        if _is_young(inventory, stream, now):
+            look(inventory, stream, graph)
+            return actions
+        choice = _Choice(inventory, stream, graph, quick=quick)
+        decided = verdict(Situation(inventory, stream, graph, choice.solved.problem, lambda: choice.best, now))
+        best = choice.best if isinstance(decided, Publish) else None
     except TrisectError as error:
         return actions + _say(stream, f"no plan for stream {name} yet: {error}")
-    best = fallback or _soonest(inventory, stream, graph, priced_plans)
-    decided = verdict(Situation(inventory, stream, graph, best, now))
     registry, binding = inventory.registry, stream.binding
     if wrong := registry.remarks(binding):
         actions += _say(stream, wrong)
-    if isinstance(decided, Publish):
-        why = lacking + decided.reason
+    if isinstance(decided, Publish) and best is not None:
+        why = choice.lacking + decided.reason
         _count_trial(inventory, stream, graph, decided, now)
-        compared = list(islice(priced_plans, COMPARED))
-        return actions + _publish(inventory, name, stream, problem, best, compared, why, now, wall_ts)
+        return actions + _publish(inventory, name, stream, choice, best, why, now, wall_ts)
     if stream.plan is not None and is_measured_now(inventory, stream):
         was = f"estimated at {stream.plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
         stream.unsure = frozenset()
-        compared = list(islice(priced_plans, COMPARED))
-        return actions + _price_anew(inventory, name, stream, problem, compared, was, now)
+        return actions + _price_anew(inventory, name, stream, choice, was, now)
     is_time = now - max(stream.published_at, stream.priced_at) >= inventory.settings.min_seconds_between_plans
     if stream.drift_reasons and is_time and not has_lost_a_node(inventory, stream):
         if not _is_worth_saying(inventory, stream, graph, now):
             stream.drift_reasons = ()
             return actions
         why = f"{'; '.join(stream.drift_reasons)}: the present plan stays, {decided.reason}"
-        compared = list(islice(priced_plans, COMPARED))
-        return actions + _price_anew(inventory, name, stream, problem, compared, why, now)
+        return actions + _price_anew(inventory, name, stream, choice, why, now)
     if stream.adopted and stream.plan is not None:
         stream.adopted = False
         actions.append(PublishPlan(stream.plan, graph))
     return actions
+
+
+def _is_young(inventory: Inventory, stream: PlannedStream, now: float) -> bool:
+    """True when the plan stays because it is young, whatever there is to choose from: nothing is priced for that."""
+    plan = stream.plan
+    if plan is None or plan.tiles is not None or not goes_on_by_itself(inventory, stream):
+        return False
+    is_settled = not stream.unsure and not stream.adopted
+    return is_settled and now - stream.published_at < inventory.settings.min_seconds_between_plans
+
+
+class _Choice:
+    """What there is to choose from for a stream at present; plans are found when they are first asked for.
+
+    `lacking` says what is not as it was placed by hand, as soon as the best plan is known.
+    """
+
+    def __init__(self, inventory: Inventory, stream: PlannedStream, graph: ModelGraph, *, quick: bool) -> None:
+        self._inventory, self._stream, self._graph = inventory, stream, graph
+        self.lacking = ""
+        self.solved = posed(inventory, stream, graph, stream.forced, quick=quick)
+
+    @cached_property
+    def best(self) -> PricedPlan:
+        """The plan to have. Raises TrisectError where there is none."""
+        inventory, stream, graph = self._inventory, self._stream, self._graph
+        if not self.solved.plans and stream.forced is not None:
+            self.lacking = f"not as placed by hand, since {why_not(inventory, stream, stream.forced)}; "
+            self.solved = posed(inventory, stream, graph, None)
+        if not self.solved.plans:
+            raise PlanError(why_not(inventory, stream, None))
+        if not (fallback := fallback_of(inventory, stream, graph)) and not self.acceptable:
+            raise PlanError(f"{stream.binding.device} has refused all there are")
+        return fallback or _soonest(inventory, stream, graph, self.acceptable)
+
+    @cached_property
+    def acceptable(self) -> Sequence[PricedPlan]:
+        """Best plans first, without those that the device has refused."""
+        plans, refused = self.solved.plans, partial(is_refused_by_device, self._inventory, self._stream)
+        return Ranked(plan for plan in plans if not refused(assignment_of(plan)))
+
+    @property
+    def compared(self) -> Sequence[PricedPlan]:
+        """The best plans that are looked at beside the one that is taken."""
+        return list(islice(self.acceptable, COMPARED))
 
 
 def _waits_for_version(inventory: Inventory, stream: PlannedStream, now: float) -> bool:
@@ -241,16 +273,16 @@ def _publish(
     inventory: Inventory,
     name: StreamId,
     stream: PlannedStream,
-    problem: PlanningProblem,
+    choice: _Choice,
     best: PricedPlan,
-    priced_plans: Sequence[PricedPlan],
     why: str,
     now: float,
     wall_ts: float,
 ) -> list[PlannerAction]:
     unsure = estimated_nodes(inventory, stream)
     doubt = f"; estimated, not measured, for {', '.join(unsure)}" if unsure else ""
-    compared, runner_up = problem.compared(best, priced_plans)
+    problem = choice.solved.problem
+    compared, runner_up = problem.compared(best, choice.compared)
     fetching = "".join(f"; {one}" for one in _fetches(inventory, stream, problem.graph, best))
     if fetching and _runs(inventory, stream):
         fetching += ", while the plan before runs on"
@@ -286,16 +318,16 @@ def _price_anew(
     inventory: Inventory,
     name: StreamId,
     stream: PlannedStream,
-    problem: PlanningProblem,
-    priced_plans: Sequence[PricedPlan],
+    choice: _Choice,
     why: str,
     now: float,
 ) -> list[PlannerAction]:
     """Say the present plan's price of today, and why it stays. To nodes an epoch of the same moment is no news."""
     plan = stream.plan
     assert plan is not None
+    problem = choice.solved.problem
     present = priced_today(inventory, stream, problem.graph, plan)
-    compared, runner_up = problem.compared(present, priced_plans)
+    compared, runner_up = problem.compared(present, choice.compared)
     reason = f"{why}; {compared}{inventory.registry.replayed(present.nodes)}"
     again = _with_interval(inventory, replace(plan, predicted=present.predicted, reason=reason, runner_up=runner_up))
     inventory.hold(stream, again)

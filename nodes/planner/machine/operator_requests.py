@@ -30,7 +30,7 @@ def place_requested(inventory: Inventory, event: PlaceRequested, now: float, wal
         graph = inventory.registry.graph_of(stream.binding)
         forced = None if event.auto else split_at(graph, event.edge_from, event.cloud_from)
         tiles = tiling_by_hand(inventory.registry, stream.binding, graph, forced, event.tiles)
-        if not priced_plans_of(inventory, stream, graph, forced)[1]:
+        if not priced_plans_of(inventory, stream, graph, forced):
             raise PlanError(f"stream {event.stream!r} cannot be placed so: {why_not(inventory, stream, forced)}")
     except TrisectError as error:
         return [Reply(event.request, {"ok": False, "error": str(error)})]
@@ -55,7 +55,7 @@ def plan_requested(inventory: Inventory, event: PlanRequested, now: float, wall_
         _check(inventory, stream, event.plan_request or PlanRequest())
         stream.requested = event.plan_request
         graph = inventory.registry.graph_of(stream.binding)
-        if not priced_plans_of(inventory, stream, graph, stream.forced)[1]:
+        if not priced_plans_of(inventory, stream, graph, stream.forced):
             raise PlanError(f"stream {event.stream!r} has no plan: {why_not(inventory, stream, stream.forced)}")
     except TrisectError as error:
         by_hand = stream is not None and stream.forced is not None

@@ -28,7 +28,7 @@ def price_requested(inventory: Inventory, event: PriceRequested, wall_ts: float)
         forced = None if event.plan_request is not None else split_at(graph, event.edge_from, event.cloud_from)
         asked = event.plan_request or stream.requested
         trial = replace(stream, requested=asked, forced=forced, forced_tiles=None, solved={})
-        _, found = priced_plans_of(inventory, trial, graph, forced)
+        found = priced_plans_of(inventory, trial, graph, forced)
         # what the costs have drifted by stays to be said with the next decision
         stream.assumed, stream.before, stream.drift_reasons = trial.assumed, trial.before, trial.drift_reasons
         if not found:

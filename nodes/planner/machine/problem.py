@@ -6,7 +6,8 @@ Pure, and without memory: whoever calls it keeps what was solved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,30 +21,40 @@ from pipeline.cost import Costs
 from pipeline.errors import Infeasible, PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition import PLANNERS, baselines, hpa
-from pipeline.partition.constraints import broken
+from pipeline.partition.constraints import Constraint, broken
 from pipeline.partition.cut_family import all_cuts_of
 from pipeline.partition.cuts import best_cuts
 from pipeline.partition.explain import kind_of
 from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced, rank
 from pipeline.partition.search import Lazily, choose
-from pipeline.partition.set_bounds import fewest_bytes, least_of_each
+from pipeline.partition.set_bounds import SetBound, bounds_of_each, fewest_bytes, without_doubles
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles.tile_codings import coded
 from pipeline.tiles.tiling import Tiling
 
 EXACT, HPA = "exact", "hpa"
+NO_BOUND = SetBound(0.0, 0.0)
+ROUNDING = 1e-9
+"""By such a share bounds may be off."""
 _ALONE = {Tier.DEVICE: baselines.device_only, Tier.EDGE: baselines.edge_only, Tier.CLOUD: baselines.cloud_only}
 
 
 @dataclass(frozen=True, slots=True)
 class PlanningProblem:
-    """A stream's graph, the node sets it may be placed on, its plan request and, where known, bounds of the sets."""
+    """A stream's graph, the node sets it may be placed on, its plan request and, where known, lower bounds of the sets
+    with their nodes.
+    """
 
     graph: ModelGraph
     node_sets: Sequence[NodeSet]
     plan_request: PlanRequest
-    least: Sequence[float] | None = None
+    bounds: Sequence[tuple[SetBound, Mapping[Tier, str]]] | None = None
+
+    @property
+    def least(self) -> Sequence[float] | None:
+        """What no plan on each node set is worth less than, but for ROUNDING."""
+        return [bound.least for bound, _ in self.bounds] if self.bounds is not None else None
 
     def priced_plans(self, forced: Placement | None = None, tiles: Tiling | None = None) -> Sequence[PricedPlan]:
         """The best plans on combinations of nodes, the cheapest first, exact ones made when they are looked at.
@@ -118,21 +129,24 @@ class PlanningProblem:
 
     def alone(self, *, constrained: bool = True) -> dict[Tier, PricedPlan]:
         """Each tier by itself at its cheapest, where the constraints allow it; or whatever the plan request forbids."""
-        objective = self.plan_request.parsed_objective()
         constraints = constraints_of(self.graph, self.plan_request.constraints) if constrained else ()
-        found: dict[Tier, PricedPlan] = {}
-        for tier, only in _ALONE.items():
-            for node_set in self.node_sets:
-                if node_set.nodes.keys() != {Tier.DEVICE, tier}:
-                    continue  # a node that does not serve makes nothing cheaper
-                try:
-                    placement = only(self.graph, node_set.costs, (*constraints, *node_set.constraints))
-                except Infeasible:
-                    continue
-                priced_plan = priced(self.graph, placement, node_set, objective)
-                if tier not in found or priced_plan.value < found[tier].value:
-                    found[tier] = priced_plan
-        return found
+        return {tier: plan for tier in _ALONE if (plan := self._alone(tier, constraints)) is not None}
+
+    def _alone(self, tier: Tier, constraints: Sequence[Constraint]) -> PricedPlan | None:
+        """The tier by itself on its cheapest node, by number where two are equal; sets by their bounds, if known."""
+        best: tuple[float, int, PricedPlan] | None = None
+        sets = self.bounds or [(NO_BOUND, node_set.nodes) for node_set in self.node_sets]
+        # a node that does not serve makes nothing cheaper
+        able = [(bound.alone, n) for n, (bound, nodes) in enumerate(sets) if nodes.keys() == {Tier.DEVICE, tier}]
+        for least, number in sorted(able):
+            if best is not None and least > best[0] * (1 + ROUNDING):
+                break
+            node_set = self.node_sets[number]
+            with suppress(Infeasible):
+                placement = _ALONE[tier](self.graph, node_set.costs, (*constraints, *node_set.constraints))
+                plan = priced(self.graph, placement, node_set, self.plan_request.parsed_objective())
+                best = min(best or (plan.value, number, plan), (plan.value, number, plan), key=lambda one: one[:2])
+        return best[2] if best is not None else None
 
     def compared(self, best: PricedPlan, priced_plans: Sequence[PricedPlan]) -> tuple[str, dict[str, Any] | None]:
         """A choice's price beside that of each tier alone, in words, and the next best there is, for the plan."""
@@ -158,6 +172,23 @@ class PlanningProblem:
             tiled = " in tiles" if other.tiling else ""
             parts.append(f"next best {kind_of(self.graph, other.placement)}{tiled} {text(other.value)}")
         return ", ".join(parts), _runner_up(self.graph, other) if other else None
+
+
+@dataclass(slots=True)
+class Solved:
+    """A problem as it was posed from what it `rests_on`; its plans are made when they are first asked for."""
+
+    rests_on: tuple[Any, ...]
+    problem: PlanningProblem
+    _make: Callable[[], Sequence[PricedPlan]]
+    _plans: Sequence[PricedPlan] | None = None
+
+    @property
+    def plans(self) -> Sequence[PricedPlan]:
+        """Best plans first. Raises what `PlanningProblem.priced_plans` does."""
+        if self._plans is None:
+            self._plans = self._make()
+        return self._plans
 
 
 def planning_problem(
@@ -186,12 +217,15 @@ def planning_problem(
         node_set = static_costs.node_set(nodes, costs, registry.kept_from_decoding(binding, nodes))
         return pools.joined(graph, node_set, choose=is_exact)
 
-    family, least = all_cuts_of(graph), None
+    family, bounds = all_cuts_of(graph), None
     if is_exact and family is not None and not pools.workers and not objective.period:
         terms = {n: static_costs.terms(n, seconds[n], links[n], snapshots[n].overheads_s, objective) for n in known}
         nbytes = fewest_bytes(graph, ratios, family.nbytes)
-        least = least_of_each(family, nbytes, objective, sets, terms, static_costs.links)
-    return PlanningProblem(graph, Lazily(len(sets), made), plan_request, least)
+        found = bounds_of_each(graph, family, nbytes, objective, sets, terms, static_costs.links)
+        is_free = not static_costs.memory_bytes and not constraints_of(graph, plan_request.constraints)
+        is_free &= not any(registry.kept_from_decoding(binding, nodes) for nodes in sets)
+        bounds = list(zip(without_doubles(found, sets) if is_free else found, sets, strict=True))
+    return PlanningProblem(graph, Lazily(len(sets), made), plan_request, bounds)
 
 
 def _runner_up(graph: ModelGraph, other: PricedPlan) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Final, TypeAlias
 from nodes.config.plan_request import constraints_of
 from nodes.planner.machine.gain import SURE, chance_of_gain, is_stale
 from nodes.planner.machine.inventory import Inventory
-from nodes.planner.machine.rules import is_refused_by_device, may_only_blink
+from nodes.planner.machine.problem import ROUNDING, PlanningProblem
+from nodes.planner.machine.rules import has_lost_a_node, is_refused_by_device, may_only_blink
 from nodes.planner.machine.settings import BAND
 from nodes.planner.machine.solving import is_untiled_only, priced_today, value_now
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of, fits
@@ -43,13 +44,22 @@ Verdict: TypeAlias = Publish | Stay
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A stream, its model, the best plan of today for it, and the moment in seconds of the planner's clock."""
+    """A stream, its model, the problem of today, and the moment in seconds of the planner's clock.
+
+    `find_best` finds the best plan of today, which takes long if nobody has asked before: not all rules have to know.
+    """
 
     inventory: Inventory
     stream: PlannedStream
     graph: ModelGraph
-    best: PricedPlan
+    problem: PlanningProblem
+    find_best: Callable[[], PricedPlan]
     now: float
+
+    @property
+    def best(self) -> PricedPlan:
+        """The best plan of today. Raises TrisectError where there is none."""
+        return self.find_best()
 
     @property
     def plan(self) -> Plan:
@@ -86,6 +96,28 @@ def _device_refuses(situation: Situation) -> Verdict | None:
     if is_refused_by_device(situation.inventory, situation.stream, assignment(plan)):
         return Publish(f"{plan.device} refuses epoch {plan.epoch}")
     return None
+
+
+def goes_on_by_itself(inventory: Inventory, stream: PlannedStream) -> bool:
+    """True when the plan is of the stream's device and model, its nodes are there, and nobody has asked for another."""
+    plan = stream.plan
+    if plan is None or stream.force or stream.forced is not None or stream.refused_by_device:
+        return False
+    is_newest = inventory.registry.highest_seen(plan.stream, inventory.newest_believable(plan.stream)) <= plan.epoch
+    graph = inventory.registry.known_graph_of(stream.binding)
+    fits_stream = plan.device == stream.binding.device and graph is not None and plan.digest == graph.digest
+    return is_newest and fits_stream and not has_lost_a_node(inventory, stream)
+
+
+def _goes_on(situation: Situation) -> Verdict | None:
+    inventory, stream, least = situation.inventory, situation.stream, situation.problem.least
+    if least is None or situation.plan.tiles is not None or not goes_on_by_itself(inventory, stream):
+        return None
+    if _too_soon(situation) is not None or _breaks_constraint(situation) is not None:
+        return None
+    present = priced_today(inventory, stream, situation.graph, situation.plan)
+    enough = (1 - inventory.settings.margin) * present.value
+    return Stay(_none_better(situation)) if min(least) > enough * (1 + ROUNDING) else None
 
 
 def _same_plan(situation: Situation) -> Verdict | None:
@@ -179,6 +211,13 @@ RULES: Final = (
     Rule("FirstPlan", "there is no plan, or one of another device or model", "publish", _first_plan),
     Rule("EpochSeen", "a node has seen a higher epoch, and ignores this one", "publish", _epoch_seen),
     Rule("DeviceRefuses", "the device has refused the plan", "publish", _device_refuses),
+    Rule(
+        "GoesOn",
+        "nothing is asked or refused, nothing in tiles, the plan's nodes are there, it breaks no constraint and is "
+        "older than `min_seconds_between_plans`, and bounds say that no set of nodes is better by `margin`",
+        "stay: the best plan need not be known",
+        _goes_on,
+    ),
     Rule(
         "SamePlan",
         "the best plan runs on the same nodes in the same way, with the same codecs",

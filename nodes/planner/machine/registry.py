@@ -73,12 +73,14 @@ class Registry:
         for name in info.streams:
             self._owners.setdefault(name, set()).add(info.node)
         insort(self._by_tier.setdefault((info.tier, info.is_worker), []), info.node)
+        self.learned.learn_machine(info.node, info.machine)
         self._remarks.clear()
         return self.blocks.learn_speed(info)
 
     def _drop_info(self, node: NodeId) -> None:
         before = self.infos.pop(node, None)
         if before is not None:
+            self.learned.learn_machine(node, "")
             self._by_tier[before.tier, before.is_worker].remove(node)
             for name in before.streams:
                 self._owners[name].discard(node)
@@ -90,6 +92,7 @@ class Registry:
         self._drop_info(node)
         self.blocks.forget(node)
         self.learned.first.pop(node, None)
+        self.loads.forget(node)
         self.silent -= {node}
         for seen in self._epochs_seen.values():
             seen.pop(node, None)
@@ -298,8 +301,7 @@ class Registry:
         settled = self.learned.settled(node, model, basis) if basis is not None else None
         if settled is None:
             return None
-        taken = self.loads.utilisation_of(node, settled.link, but=but)
-        return settled if taken == settled.utilisation else replace(settled, utilisation=taken)
+        return self.loads.left_by_others(node, model, settled, but)
 
     def stream_load(self, stream: StreamBinding, plan: Plan, rate_hz: float) -> StreamLoad:
         """The stream's load under its plan; nodes that cannot be priced at present are left out."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from nodes.config.plan_request import as_written
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.machine.inventory import Inventory
-from nodes.planner.machine.problem import EXACT, HPA, PlanningProblem, planning_problem
+from nodes.planner.machine.problem import EXACT, HPA, PlanningProblem, Solved, planning_problem
 from nodes.planner.machine.stream import PlannedStream, fits
 from nodes.planner.machine.worker_pools import WorkerPools, priced_with
 from pipeline.graph import ModelGraph
@@ -20,21 +21,46 @@ from pipeline.tiles.tiling import Tiling
 
 
 def priced_plans_of(
+    inventory: Inventory, stream: PlannedStream, graph: ModelGraph, forced: Placement | None
+) -> Sequence[PricedPlan]:
+    """The best choice for each combination of nodes; solved again only when something that it rests on changed."""
+    return posed(inventory, stream, graph, forced).plans
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """Nodes that can serve a stream at present: those of each tier, and workers."""
+
+    tiers: Mapping[Tier, Sequence[NodeId]]
+    workers: Sequence[NodeId]
+
+    @property
+    def nodes(self) -> list[NodeId]:
+        """All of them."""
+        return [*(node for usable in self.tiers.values() for node in usable), *self.workers]
+
+
+def look(inventory: Inventory, stream: PlannedStream, graph: ModelGraph) -> Usable:
+    """See who can serve the stream, and go by what is known of them now, where that has left its band."""
+    registry, band = inventory.registry, inventory.settings.band
+    tiers = {tier: registry.usable(stream.binding, tier) for tier in Tier}
+    usable = Usable(tiers, workers_of(inventory, stream))
+    stream.assume({n: registry.snapshot(stream.binding, n, stream.name) for n in usable.nodes}, band)
+    profile = registry.blocks.profile_of(stream.binding.model, graph.digest)
+    stream.drift_reasons += stream.binding.ratios.assume(graph, profile, band)
+    registry.blocks.frame_work[stream.name] = stream.binding.ratios.frame_work(graph)
+    return usable
+
+
+def posed(
     inventory: Inventory, stream: PlannedStream, graph: ModelGraph, forced: Placement | None, *, quick: bool = False
-) -> tuple[PlanningProblem, Sequence[PricedPlan]]:
-    """The best choice for each combination of nodes; solved again only when something that it rests on changed.
+) -> Solved:
+    """The stream's problem on the nodes that can serve it; posed again only when something that it rests on changed.
 
     `quick` plans are not proved (see `PlanningProblem.quick_plans`).
     """
-    tiers = {tier: inventory.registry.usable(stream.binding, tier) for tier in Tier}
-    workers = workers_of(inventory, stream)
-    nodes = [*(node for usable in tiers.values() for node in usable), *workers]
-    stream.assume(
-        {n: inventory.registry.snapshot(stream.binding, n, stream.name) for n in nodes}, inventory.settings.band
-    )
-    profile = inventory.registry.blocks.profile_of(stream.binding.model, graph.digest)
-    stream.drift_reasons += stream.binding.ratios.assume(graph, profile, inventory.settings.band)
-    inventory.registry.blocks.frame_work[stream.name] = stream.binding.ratios.frame_work(graph)
+    usable = look(inventory, stream, graph)
+    tiers, nodes = usable.tiers, usable.nodes
     tiles = _forced_tiles(inventory, stream) if forced is not None and forced == stream.forced else None
     whole = frozenset(node for node in nodes if is_untiled_only(inventory, stream, node))
     in_use = stream.plan.tiles if stream.plan is not None else None
@@ -44,20 +70,20 @@ def priced_plans_of(
     draws = tuple(inventory.static_costs.draws.get(node) for node in nodes)
     rests_on = (*asked, tiles, quick, whole, in_use, where, ratios, draws, *stream.assumed.items())
     solved = stream.solved.get(forced)
-    if solved is None or solved[0] != rests_on:
+    if solved is None or solved.rests_on != rests_on:
         known = stream.assumed
         pools = _pools(inventory, stream)
         problem = planning_problem(
             inventory.registry, inventory.static_costs, stream.binding, graph, stream.plan_request, tiers, known, pools
         )
-        same_problem = solved is not None and solved[0][:2] == rests_on[:2] and forced is None
+        same_problem = solved is not None and solved.rests_on[:2] == rests_on[:2] and forced is None
         is_changed = same_problem and stream.before.keys() == stream.assumed.keys()
         adjusted = _adjusted(inventory, stream, graph, problem) if is_changed else None
-        solved = rests_on, problem, _plans(problem, adjusted, forced, tiles, quick=quick)
+        solved = Solved(rests_on, problem, partial(_plans, problem, adjusted, forced, tiles, quick=quick))
         # the planner's own, and the last one by hand
         stream.solved = {placement: known for placement, known in stream.solved.items() if placement is None}
         stream.solved[forced] = solved
-    return solved[1:]
+    return solved
 
 
 def is_slow(inventory: Inventory, stream: PlannedStream) -> bool:

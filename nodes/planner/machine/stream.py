@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ from nodes.planner.costs.drift import drift
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.machine.allowance import Allowance
 from nodes.planner.machine.binding import StreamBinding
-from nodes.planner.machine.problem import PlanningProblem
+from nodes.planner.machine.problem import Solved
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import PricedPlan
@@ -64,7 +64,7 @@ class PlannedStream:
     rolled_from: Plan | None = None
     rolled_at: float = 0.0
     by_people: Allowance = field(default_factory=Allowance)
-    solved: dict[Placement | None, tuple[Any, PlanningProblem, Sequence[PricedPlan]]] = field(default_factory=dict)
+    solved: dict[Placement | None, Solved] = field(default_factory=dict)
 
     def assume(self, now: Mapping[NodeId, NodeSnapshot], band: float) -> None:
         """Go by what holds now, if other nodes are there or something has left its band."""

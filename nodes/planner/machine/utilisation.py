@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from nodes.planner.costs.snapshot import Utilisation
+from nodes.planner.costs.snapshot import NodeSnapshot, Utilisation
 from nodes.protocol.messages import LinkReport
 from pipeline.cost import LinkCost, link_label
 from pipeline.placement import Tier
@@ -79,12 +79,17 @@ class _Share:
         return Utilisation(*(round(min(max(share, 0.0), MOST), 3) for share in shares))
 
 
+_NOTHING = _Share()
+
+
 class Loads:
     """What all streams together take of each node, kept as running sums: a stream's change costs its own nodes only."""
 
     def __init__(self) -> None:
         self._streams: dict[StreamId, dict[NodeId, _Share]] = {}
         self._totals: dict[NodeId, _Share] = {}
+        self._known: dict[tuple[NodeId, str], tuple[NodeSnapshot, _Share, NodeSnapshot]] = {}
+        """What was learned, what all streams take, and both together."""
 
     def take(self, stream: StreamId, load: StreamLoad | None) -> set[NodeId]:
         """Take a stream's load in place of its last one, None for none; returns the nodes on which it is or was."""
@@ -99,10 +104,28 @@ class Loads:
                 del self._totals[node]  # no rest of rounding stays behind
         return before.keys() | now.keys()
 
-    def utilisation_of(self, node: NodeId, link: LinkReport, but: StreamId | None = None) -> Utilisation:
-        """What all streams `but` one take of the node and of its link."""
-        own = self._streams.get(but, {}).get(node, _Share()) if but is not None else _Share()
-        return self._totals.get(node, _Share()).plus(own, -1.0).utilisation(link)
+    def left_by_others(
+        self, node: NodeId, model: str, learned: NodeSnapshot, but: StreamId | None = None
+    ) -> NodeSnapshot:
+        """The node, by what was `learned` of it for a model, with what all streams `but` one take of it.
+
+        Streams that take nothing of it get the same object until something changes.
+        """
+        total, own = self._totals.get(node, _NOTHING), None
+        if but is not None:
+            own = self._streams.get(but, {}).get(node)
+        known = self._known.get((node, model))
+        if own is None and known is not None and known[0] is learned and known[1] is total:
+            return known[2]
+        taken = (total if own is None else total.plus(own, -1.0)).utilisation(learned.link)
+        found = learned if taken == learned.utilisation else replace(learned, utilisation=taken)
+        if own is None:
+            self._known[node, model] = learned, total, found
+        return found
+
+    def forget(self, node: NodeId) -> None:
+        """Drop what is kept of a node that is gone."""
+        self._known = {key: known for key, known in self._known.items() if key[0] != node}
 
 
 def _shares(load: StreamLoad) -> dict[NodeId, _Share]:

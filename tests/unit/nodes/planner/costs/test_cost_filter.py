@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.planner.costs.cost_filter import CLIP, DRIFT_S, FURTHEST, QUIET_S, STEADY, CostFilter, Part, Prior, Term
+from nodes.planner.costs.constants import CLIP, DRIFT_S, FURTHEST, QUIET_S
+from nodes.planner.costs.cost_filter import STEADY, CostFilter, Part, Prior, Term
 
 FACTOR, OWN, ALL = Part("edge-1", "factor"), Part("edge-1", "call"), Part(STEADY, "all")
 PRIORS = {"factor": Prior(0.0, 0.2), "call": Prior(math.log(1e-3), 1.0), "all": Prior(0.0, 0.2)}
@@ -56,6 +57,25 @@ def test_outliers_of_both_signs_are_noise() -> None:
     for second in range(20, 40):
         known.observe("s", SEGMENT, 0.3 if second % 2 else 0.03, NOISE, float(second))
     assert 0.05 < known.seconds(SEGMENT) < 0.2
+
+
+def test_what_varies_much_from_one_measurement_to_the_next_moves_little() -> None:
+    chance, steady, noisy = random.Random(1), calm(), CostFilter(PRIORS)
+    for second in range(20):
+        noisy.observe("s", SEGMENT, 0.101 * math.exp(chance.gauss(0.0, 0.4)), NOISE, float(second))
+    assert (steady.deviation("s") or 0.0) < NOISE
+    assert (noisy.deviation("s") or 0.0) == pytest.approx(0.4, rel=0.4)
+    before = noisy.seconds(SEGMENT)
+    noisy.observe("s", SEGMENT, 1.5 * before, NOISE, 20.0)
+    steady.observe("s", SEGMENT, 1.5 * 0.101, NOISE, 20.0)
+    assert noisy.seconds(SEGMENT) / before < steady.seconds(SEGMENT) / 0.101
+
+
+def test_measurements_far_apart_in_time_say_nothing_of_the_noise() -> None:
+    known = CostFilter(PRIORS)
+    for second in range(0, 2000, 100):
+        known.observe("s", SEGMENT, 0.4, NOISE, float(second))
+    assert known.deviation("s") == 0.0
 
 
 def test_a_change_is_the_nodes_and_not_what_nodes_share() -> None:
@@ -147,4 +167,4 @@ def test_whatever_is_measured_it_stays_finite_and_within_bounds(
         known.observe("s", terms, seconds, noise, now)
         known.validate()
         assert known.variance(SEGMENT) >= 0
-    assert abs(math.log(known.factor(FACTOR))) <= FURTHEST + 1e-6
+    assert abs(math.log(known.factor(FACTOR))) <= math.log(FURTHEST) + 1e-6

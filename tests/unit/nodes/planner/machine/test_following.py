@@ -211,23 +211,29 @@ def test_reports_that_were_held_up_and_come_at_once_are_no_higher_rate() -> None
     assert rates.rate_of(CAM, at) == pytest.approx(3.0 * 7 / 5, rel=1e-3)
 
 
+def taken_of(loads: Loads, node: NodeId, but: StreamId | None = None) -> Utilisation:
+    found = loads.left_by_others(node, "m", ASSUMED, but)
+    assert loads.left_by_others(node, "m", ASSUMED, but) == found
+    return found.utilisation
+
+
 def test_a_stream_takes_its_frames_times_what_one_takes() -> None:
     on = plan(1, (D, E, E, C))
     stream_load, loads = StreamLoad(on, 10.0, {Tier.DEVICE: 0.01, Tier.EDGE: 0.03, Tier.CLOUD: 0.002}), Loads()
     assert loads.take(CAM, stream_load) == {DEVICE, EDGE, CLOUD}
-    assert loads.utilisation_of(EDGE_2, LINK) == loads.utilisation_of(EDGE, LINK, but=CAM) == Utilisation()
-    edge, cloud = loads.utilisation_of(EDGE, LINK), loads.utilisation_of(CLOUD, LINK)
+    assert taken_of(loads, EDGE_2) == taken_of(loads, EDGE, but=CAM) == Utilisation()
+    edge, cloud = taken_of(loads, EDGE), taken_of(loads, CLOUD)
     assert (edge.compute, cloud.compute) == (0.3, 0.02)
     links = on.predicted.links
     assert edge.down == pytest.approx(10.0 * links["device_edge"].nbytes / 1e6, abs=1e-3) if links else edge.down == 0.0
     for number in range(9):
         loads.take(StreamId(f"other-{number}"), stream_load)
-    assert loads.utilisation_of(EDGE, LINK).compute == MOST
+    assert taken_of(loads, EDGE).compute == MOST
     for number in range(9):
         loads.take(StreamId(f"other-{number}"), None)
-    assert loads.utilisation_of(EDGE, LINK) == edge
+    assert taken_of(loads, EDGE) == edge
     assert loads.take(CAM, None) == {DEVICE, EDGE, CLOUD}
-    assert loads.utilisation_of(EDGE, LINK) == Utilisation()
+    assert taken_of(loads, EDGE) == Utilisation()
 
 
 # Several streams.
