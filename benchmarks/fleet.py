@@ -15,7 +15,7 @@ import argparse
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
@@ -132,6 +132,7 @@ class MachineRun:
         self.plans: dict[StreamId, Plan] = {}
         self.changed = 0
         self.gone: set[NodeId] = set()
+        self.last_s = 0.0
         self.machine = PlannerMachine(PlannerSettings(settle_s=1.0, lost_after_s=1e9), started_at=0.0)
 
     def learn(self, event: pe.PlannerEvent) -> float:
@@ -197,13 +198,23 @@ class MachineRun:
             took_s += more_s
         return took_s
 
-    def until_decided(self, *events: pe.PlannerEvent) -> tuple[float, int]:
-        """Events a second apart, with all decisions: processor seconds, and how many plans changed."""
-        before, took_s = self.changed, 0.0
-        for event in events:
-            took_s += self.send(event)
+    def until_decided(self, *events: pe.PlannerEvent, watched: Mapping[StreamId, Plan]) -> tuple[float, int]:
+        """Events a second apart, with all decisions: processor seconds, and how many plans changed.
+
+        `last_s` is then after how many of them the last of the `watched` plans was replaced.
+        """
+        before, took_s, left = self.changed, 0.0, dict(watched)
+        self.last_s = 0.0
+        for event in (*events, ev.Tick()):
+            took_s += self.learn(event)
+            while (more_s := self.decide()) is not None:
+                took_s += more_s
+                replaced = [name for name, plan in left.items() if self.plans[name].epoch != plan.epoch]
+                for name in replaced:
+                    del left[name]
+                    self.last_s = took_s
             self.now += 1.0
-        return took_s + self.send(ev.Tick()), self.changed - before
+        return took_s, self.changed - before
 
 
 def main() -> None:
@@ -261,11 +272,12 @@ def _edge_dies(run: MachineRun) -> None:
 
 
 def _changed(what: str, run: MachineRun, edge: Member, *events: pe.PlannerEvent) -> None:
-    affected = [plan for plan in run.plans.values() if edge.node in plan.nodes.values()]
-    took_s, changed = run.until_decided(*events)
-    left = sum(edge.node in plan.nodes.values() for plan in run.plans.values())
+    affected = {name: plan for name, plan in run.plans.items() if edge.node in plan.nodes.values()}
+    took_s, changed = run.until_decided(*events, watched=affected)
+    left = sum(run.plans[name] is plan for name, plan in affected.items())
     print(
-        f"{what:12s}  {took_s:8.2f} s, {len(affected)} streams had it, {changed} plans changed, {left} have it",
+        f"{what:12s}  {took_s:8.2f} s, {changed} plans changed; {len(affected)} streams had it, of which {left} kept "
+        f"their plan, and the last new one came after {run.last_s:.2f} s",
         flush=True,
     )
 
