@@ -22,27 +22,24 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nodes.planner.costs.constants import (
+    CLIP,
+    DRIFT_S,
+    FURTHEST,
+    GAIN,
+    LEAST_SECONDS,
+    LEAST_SHARE,
+    MOST_STEP,
+    MOST_STEPS,
+    QUIET_S,
+)
+
 Floats = npt.NDArray[np.float64]
 
-DRIFT_S, QUIET_S = 60.0, 15.0
-"""Time constant with which variances return to their priors', and so long after it was last measured a part itself."""
-SHARED_S = 5.0
-CLIP = 3.0
-FURTHEST = math.log(1e3)
-"""No part leaves its prior by a larger factor: nothing is told by what does."""
-LEAST_SHARE = 0.25
-"""Of two clocks that differ, a leg may seem shorter than nothing; a measurement counts as this share of what was
-expected at least.
+MEAN_DIFFERENCE = math.sqrt(math.pi) / 2
+"""Standard deviation of a normal distribution by the mean absolute difference of two from it (von Neumann and others
+1941; Rice 1984).
 """
-LEAST_SECONDS = 1e-9
-GAIN, MEAN_DIFFERENCE = 0.2, math.sqrt(math.pi) / 2
-"""How quickly the noise of a source follows the differences between its measurements, and the standard deviation of a
-normal distribution by the mean absolute difference of two from it (von Neumann and others 1941; Rice 1984).
-"""
-STEP, STEPS, CLOSE = 1.0, 12, 1e-2
-"""A logarithm moves by at most STEP in each of at most STEPS iterations, until none moves by CLOSE."""
-
-
 SHARED, STEADY = "*", "**"
 """Begin the names of blocks that are no node's, and of those of them that far-off measurements do not move."""
 
@@ -168,15 +165,15 @@ class CostFilter:
         """Assert what always holds."""
         for name, block in self._blocks.items():
             assert np.isfinite(block.mean).all(), f"{name}: {block.mean}"
-            assert (np.abs(block.mean - block.prior_mean) <= FURTHEST + CLOSE).all(), f"{name}: {block.mean}"
+            assert (np.abs(block.mean - block.prior_mean) <= math.log(FURTHEST) + 1e-6).all(), f"{name}: {block.mean}"
             assert (block.covariance.diagonal() >= 0).all(), f"{name}: {block.covariance}"
 
     def advance(self, block: str, now: float) -> None:
-        """Let the time until `now` pass for one block and, in steps of SHARED_S, for what nodes share."""
+        """Let the time until `now` pass for one block and, in steps of QUIET_S, for what nodes share."""
         if block in self._blocks:
             self._revise(block)
             self._blocks[block].advance(now)
-        if now >= self._shared_at + SHARED_S:
+        if now >= self._shared_at + QUIET_S:
             self._shared_at = now
             self._revise(SHARED)
             for name in (name for name in self._blocks if name.startswith(SHARED)):
@@ -264,7 +261,7 @@ class CostFilter:
         Blocks that are not in `slopes` stay as they are.
         """
         first = {name: self._blocks[name].mean for name in slopes}
-        for step_number in range(STEPS):
+        for step_number in range(MOST_STEPS):
             if step_number:
                 expected, slopes = self._linear(terms, first)
             gains = {name: self._blocks[name].covariance @ slope for name, slope in slopes.items()}
@@ -273,11 +270,11 @@ class CostFilter:
             left, largest = (target - math.log(expected) + moved) / spread, 0.0
             for name, gain in gains.items():
                 block = self._blocks[name]
-                step = np.clip(first[name] + left * gain - block.mean, -STEP, STEP)
-                low, high = block.prior_mean - FURTHEST, block.prior_mean + FURTHEST
+                step = np.clip(first[name] + left * gain - block.mean, -MOST_STEP, MOST_STEP)
+                low, high = block.prior_mean - math.log(FURTHEST), block.prior_mean + math.log(FURTHEST)
                 block.mean = np.minimum(np.maximum(block.mean + step, low), high)
                 largest = max(largest, float(np.abs(step).max()))
-            if largest < CLOSE:
+            if largest < MOST_STEP / 100:
                 break
         for name, gain in gains.items():
             self._blocks[name].covariance -= np.outer(gain, gain) / spread

@@ -20,14 +20,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nodes.planner.costs.block_seconds import Basis, BlockSeconds, Estimate, StageSeconds, TileShare
+from nodes.planner.costs.constants import DOUBT
 from nodes.planner.costs.cost_filter import SHARED, STEADY, CostFilter, Part, Prior, Term
 from nodes.planner.costs.transfers import Leg, legs_of
 from nodes.protocol.messages import LinkReport
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan
 
-DOUBT = 0.3
-"""Deviation of what was foreseen without having been measured, and of what a single probe says."""
 PRIORS: Mapping[str, Prior] = {
     "factor": Prior(0.0, 0.15),
     "model": Prior(0.0, 0.07),

@@ -8,9 +8,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nodes.planner.costs.block_seconds import Basis, StageSeconds, TileShare
-from nodes.planner.costs.cost_filter import LEAST_SECONDS, QUIET_S, Part, Prior, Term
+from nodes.planner.costs.constants import (
+    CLOCK_S,
+    DOUBT,
+    FRESH_WIDTH,
+    LEAST_SECONDS,
+    NOISE,
+    PROBE_NOISE,
+    QUIET_S,
+    STEP,
+    WIDENING,
+)
+from nodes.planner.costs.cost_filter import Part, Prior, Term
 from nodes.planner.costs.drift import drift
-from nodes.planner.costs.equations import DOUBT, PRIORS, Equations
+from nodes.planner.costs.equations import PRIORS, Equations
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.costs.transfers import Leg, legs_of
 from nodes.protocol.messages import (
@@ -21,29 +32,15 @@ from nodes.protocol.messages import (
     SegmentSeconds,
     TileSeconds,
 )
-from nodes.protocol.reports import FAST_BYTES_PER_S, WHOLE
+from nodes.protocol.reports import WHOLE
 from pipeline.cost import INTERVAL, INTERVAL_DEVIATIONS, Prediction
 from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan, StreamId
 from pipeline.profiling.profile import Profile
 
-NOISE, FRAME_NOISE, PROBE_NOISE, FAST_NOISE = 0.04, 0.1, 0.2, 0.5
-"""Of any measurement, of a single frame or rate besides, of a probe, and of a fast rate, as shares.
-
-Above FAST_BYTES_PER_S processors make the difference, and a moment's rate says little.
-"""
-CLOCK_S = 1e-3
-"""How far two clocks may differ."""
-LEAST_ROUND_TRIP_S = 1e-6
 T4_BY_MAD = 0.7407 / 0.6745
 """The median absolute deviation of Student's t with four degrees of freedom, by that of a normal distribution."""
-WIDENING, FRESH_WIDTH = 1.0, 0.6
-"""By so much the logarithm of an interval's width grows for a report whose frames are all outside, and what it is at
-first for a plan of which no frame has been measured.
-"""
 NO_RATES: Mapping[str, None] = {"up_bytes_per_s": None, "down_bytes_per_s": None}
-STEP = 0.05
-"""Plans follow what was learned in steps of that share, so that equal costs stay equal."""
 
 
 @dataclass(slots=True)
@@ -124,7 +121,7 @@ class NodeCosts(Equations):
 
     def _deviation(self, plan: Plan, terms: Sequence[Term]) -> float:
         own = self.filter.variance(terms) / self.filter.seconds(terms) ** 2
-        single = max(FRAME_NOISE, self.filter.deviation(("whole", plan.stream)) or 0.0)
+        single = max(NOISE, self.filter.deviation(("whole", plan.stream)) or 0.0)
         return math.exp(self._width(plan)) * math.sqrt(own + single**2)
 
     def _is_measured(self, plan: Plan) -> bool:
@@ -170,7 +167,7 @@ class NodeCosts(Equations):
         if report.makes_sense:
             taken = 1 / report.up_bytes_per_s, 1 / report.down_bytes_per_s, report.round_trip_s
             for name, seconds in zip(("up", "down", "round_trip"), taken, strict=True):
-                prior = Prior(math.log(max(seconds, LEAST_ROUND_TRIP_S if name == "round_trip" else seconds)))
+                prior = Prior(math.log(max(seconds, LEAST_SECONDS)))
                 self.filter.expect(Part(report.node, name), prior._replace(deviation=DOUBT), now)
 
     def learn_measured(self, node: NodeId, measured: LinkMeasured, now: float) -> None:
@@ -180,10 +177,9 @@ class NodeCosts(Equations):
             return
         for name, rate in (("up", measured.up_bytes_per_s), ("down", measured.down_bytes_per_s)):
             if rate and self._is_news((name, node), rate):
-                noise = FAST_NOISE if rate >= FAST_BYTES_PER_S else FRAME_NOISE
-                self._learn((name, node), [Term(1.0, (Part(node, name),))], 1 / rate, noise, now)
+                self._learn((name, node), [Term(1.0, (Part(node, name),))], 1 / rate, NOISE, now)
         if measured.round_trip_s and self._is_news(("round_trip", node), measured.round_trip_s):
-            noise = _noise(measured.round_trip_s, 1, 0.0, FRAME_NOISE, CLOCK_S)
+            noise = _noise(measured.round_trip_s, besides_s=CLOCK_S)
             terms = [Term(1.0, (Part(node, "round_trip"),))]
             self._learn(("round_trip", node), terms, measured.round_trip_s, noise, now)
 
@@ -214,7 +210,7 @@ class NodeCosts(Equations):
                 continue
             self._measured_at[node, plan.model] = now
             terms = self.computing(node, plan.model, basis, self.blocks.stage_seconds(basis, plan, tier))
-            noise = _noise(took.compute_seconds, took.frames, took.deviation, NOISE)
+            noise = _noise(took.compute_seconds, took.frames, took.deviation)
             self._learn(("segment", node, plan.model), terms, took.compute_seconds, noise, now)
 
     def learn_tiles(self, coordinator: NodeId, tiles: Iterable[TileSeconds], plans: Iterable[Plan], now: float) -> None:
@@ -238,7 +234,7 @@ class NodeCosts(Equations):
             return
         seconds, blocks = sum(one.compute_seconds for one in took), self.blocks.foreseen(basis, plan.digest)
         terms = self.computing(node, plan.model, basis, StageSeconds(sum(tile.seconds_of(blocks) for tile, _ in found)))
-        noise = _noise(seconds, min(one.frames for one in took), 0.0, NOISE)
+        noise = _noise(seconds)
         self._learn(("segment", node, plan.model), terms, seconds, noise, now)
 
     def _learn_transfers(
@@ -251,7 +247,7 @@ class NodeCosts(Equations):
             if seen is not None and seen.alone_seconds is not None and tile.worker in self.first:
                 back = self.way(Leg("", tile.worker, coordinator, tile.result_nbytes, tile.result_coding_s))
                 terms = [*self.transfer(coordinator, tile, sent), *back]
-                noise = _noise(seen.alone_seconds, seen.frames, 0.0, FRAME_NOISE, CLOCK_S)
+                noise = _noise(seen.alone_seconds, besides_s=CLOCK_S)
                 self._learn(("tile", coordinator, tile.worker), terms, seen.alone_seconds, noise, now)
             sent += tile.nbytes
 
@@ -267,7 +263,7 @@ class NodeCosts(Equations):
             computed_s = {t.tile: t.compute_seconds for t in report.tiles if (t.stream, t.epoch) == name}
             terms = self.gather(plan, computed_s) if took is not None and coordinator in self.first else None
             if took is not None and terms is not None:
-                noise = _noise(took.seconds, took.frames, took.deviation, NOISE)
+                noise = _noise(took.seconds, took.frames, took.deviation)
                 self._learn(("gather", coordinator, plan.model), terms, took.seconds, noise, now)
 
     def learn_legs(self, legs: Iterable[LegSeconds], plans: Iterable[Plan], now: float) -> None:
@@ -279,7 +275,7 @@ class NodeCosts(Equations):
                 if took is not None and leg.name in took.seconds and {leg.sender, leg.receiver} <= self.first.keys():
                     seconds, terms = took.seconds[leg.name], self.way(leg)
                     most_s = max(seconds, self.filter.seconds(terms))
-                    noise = _noise(most_s, took.frames, took.deviations.get(leg.name, 0.0), NOISE, CLOCK_S)
+                    noise = _noise(most_s, took.frames, took.deviations.get(leg.name, 0.0), CLOCK_S)
                     self._learn(("leg", leg.sender, leg.receiver), terms, seconds, noise, now)
 
     def _learn_width(self, plan: Plan, legs: Iterable[LegSeconds]) -> None:
@@ -307,12 +303,12 @@ class NodeCosts(Equations):
             took = measured.get((plan.stream, plan.epoch))
             terms = self.frame(plan) if took is not None else None
             if took is not None and terms is not None:
-                noise = _noise(took.seconds[WHOLE], took.frames, took.deviations.get(WHOLE, 0.0), NOISE)
+                noise = _noise(took.seconds[WHOLE], took.frames, took.deviations.get(WHOLE, 0.0))
                 self._learn(("whole", plan.stream), terms, took.seconds[WHOLE], noise, now)
 
     def learn_frame_overhead(self, node: NodeId, model: str, seconds: float, now: float) -> None:
         """Take what a device took to read a frame and to answer it."""
-        noise = _noise(max(seconds, CLOCK_S), 1, 0.0, FRAME_NOISE, CLOCK_S)
+        noise = _noise(max(seconds, CLOCK_S), besides_s=CLOCK_S)
         self._learn(("frame", node, model), [self.overhead(node, "frame", model)], seconds, noise, now)
 
     def _learn(
@@ -330,11 +326,10 @@ def _below(deviations: float) -> float:
     return 0.5 + 0.375 * slope * (1 - slope**2 / 12)
 
 
-def _noise(seconds: float, frames: int, deviation: float, least: float, besides_s: float = 0.0) -> float:
-    """Standard deviation of a median of this many frames, as a share of it."""
+def _noise(seconds: float, frames: int = 1, deviation: float = 0.0, besides_s: float = 0.0) -> float:
+    """Standard deviation of a median of this many frames, as a share of it; of what two clocks measured `besides_s`."""
     seconds = max(seconds, LEAST_SECONDS)
-    single = max(deviation / seconds, FRAME_NOISE)
-    return math.sqrt(least**2 + single**2 / max(frames, 1) + (besides_s / seconds) ** 2)
+    return math.hypot(NOISE, deviation / seconds / math.sqrt(max(frames, 1)), besides_s / seconds)
 
 
 def prior_deviation(predicted: Prediction, estimated: Collection[str]) -> float:
@@ -349,4 +344,4 @@ def prior_deviation(predicted: Prediction, estimated: Collection[str]) -> float:
     )
     links = ((link.busy_seconds * DOUBT) ** 2 for link in predicted.links.values())
     variance = sum(stages) + sum(links)
-    return math.sqrt(variance / max(predicted.seconds, CLOCK_S) ** 2 + FRAME_NOISE**2)
+    return math.sqrt(variance / max(predicted.seconds, CLOCK_S) ** 2 + NOISE**2)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nodes.planner.costs.block_seconds import BlockSeconds
-from nodes.planner.costs.node_costs import NOISE, NodeCosts
+from nodes.planner.costs.constants import NOISE
+from nodes.planner.costs.node_costs import NodeCosts
 from nodes.planner.costs.transfers import Leg
 from nodes.protocol.messages import LinkMeasured, LinkReport, Report, to_bytes
 from nodes.protocol.reports import direct_metric, read_report
