@@ -23,6 +23,8 @@ _NESTED_ROOM = _ROOM[:2]
 """Where marks tell cuts apart that are alike otherwise, more find little."""
 _ALIKE = 1e-10
 """Sums that differ by this share of the best known value are equal, over all layers to PROOF / 10."""
+_APART = 4 * PROOF
+"""By this share a placement's value may be above its cuts' sums: a link's latency, which is in none, decides ties."""
 _ROWS = 128
 _OWN, _EDGE, _LINK, _REST = range(4)
 """Sums of a side: its own tier, the edge, its link, and what is added to the largest."""
@@ -109,7 +111,7 @@ class PairSearch:
                 best, row, column = found
                 yield best
                 offered = self._offer(first.inside(int(rows[row])), second.inside(int(edge[column])))
-                self.value = offered if self._is_nested else min(offered, best)
+                self.value = offered if self._is_nested or offered <= best * (1 + _APART) else best
 
 
 def _marks(blocks: Bools) -> Words:

@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.cost import LINKS, Costs
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
+from pipeline.partition.codings import Codings, Floats
 from pipeline.partition.constraints import Constraint, broken
 from pipeline.partition.objective import LATENCY, Objective
 from pipeline.placement import Placement, Tier
@@ -82,11 +83,14 @@ class Heuristic:
     costs: Costs
     constraints: Sequence[Constraint] = ()
     _at: list[int] = field(init=False)
-    _sent_s: dict[tuple[int, int, int], float] = field(init=False, default_factory=dict)
 
     @cached_property
     def _seconds(self) -> dict[int, Sequence[float]]:
         return {int(tier): seconds for tier, seconds in self.costs.seconds.items()}
+
+    @cached_property
+    def _tiers(self) -> list[int]:
+        return sorted(self._seconds)
 
     @cached_property
     def _free(self) -> list[list[int]] | None:
@@ -130,7 +134,8 @@ class Heuristic:
         return max((self._at[u] for u in self.graph.predecessors[block]), default=0)
 
     def _best(self, block: int, floor: int, ceiling: int = int(Tier.CLOUD)) -> int:
-        candidates = [t for t in (self._free[block] if self._free else sorted(self._seconds)) if floor <= t <= ceiling]
+        free = self._free[block] if self._free else self._tiers
+        candidates = [t for t in free if floor <= t <= ceiling]
         if len(candidates) == 1:
             return candidates[0]
         if not candidates:
@@ -142,48 +147,47 @@ class Heuristic:
 
     def _price(self, block: int, tier: int) -> float:
         """Own time, incoming tensors, and the cheapest continuation of each direct successor."""
-        graph, seconds = self.graph, self._seconds
-        total = seconds[tier][block]
-        for tensor in graph.blocks[block].inputs:
-            total += self._send_s(tensor, self._at[graph.producer[tensor]], tier)
-        sent = graph.blocks[block].outputs
-        onward = [(seconds[later], self._send_all_s(sent, tier, later)) for later in seconds if later >= tier]
-        for successor in graph.successors[block]:
-            total += min(at_later[successor] + send_s for at_later, send_s in onward)
+        total = self._seconds[tier][block] + self._onward[tier][block]
+        for tensor in self.graph.blocks[block].inputs:
+            total += self._send_s[self._at[self.graph.producer[tensor]], tier][tensor]
         return total
 
-    def _send_all_s(self, tensors: Sequence[int], source: int, target: int) -> float:
-        """They share their messages' latency."""
-        return sum(self._coded_s(t, source, target) for t in tensors) + self._latency_s(source, target)
+    @cached_property
+    def _onward(self) -> dict[int, list[float]]:
+        """By tier and block: what its direct successors take at least, each on its cheapest tier, with all it sends.
 
-    def _send_s(self, tensor: int, source: int, target: int) -> float:
-        return self._coded_s(tensor, source, target) + self._latency_s(source, target)
-
-    def _latency_s(self, source: int, target: int) -> float:
-        return self._ways[source][target][0] if source < target else 0.0
+        Tensors on one way share their messages' latency.
+        """
+        producer = list(self.graph.producer)
+        edges = np.array(self.graph.edges, int).reshape(-1, 2).T
+        found = {}
+        for tier in self._seconds:
+            least = np.full(edges.shape[1], np.inf)
+            for later in (t for t in self._seconds if t >= tier):
+                sent_s = np.bincount(producer, self._coded_s(tier, later), len(self.graph))
+                taken = (sent_s + self._latency_s(tier, later))[edges[0]]
+                least = np.minimum(least, np.asarray(self._seconds[later], float)[edges[1]] + taken)
+            found[tier] = np.bincount(edges[0], least, len(self.graph)).tolist()
+        return found
 
     @cached_property
-    def _ways(self) -> list[list[tuple[float, float]]]:
-        """Seconds of latency and seconds a byte from each tier to each later one."""
-        links = [self.costs.link(lower) for lower in LINKS]
-        return [
-            [
-                (sum(link.latency_s for link in over), sum(1.0 / link.bandwidth_bytes_per_s for link in over))
-                for target in Tier
-                for over in [links[source:target]]
-            ]
-            for source in Tier
-        ]
+    def _send_s(self) -> dict[tuple[int, int], list[float]]:
+        """By tiers and tensor: seconds to encode, send and decode, with the latency of a message."""
+        pairs = [(source, target) for source in self._seconds for target in self._seconds]
+        return {pair: (self._coded_s(*pair) + self._latency_s(*pair)).tolist() for pair in pairs}
 
-    def _coded_s(self, tensor: int, source: int, target: int) -> float:
-        """Seconds to encode, send and decode; 0 within a tier."""
+    def _latency_s(self, source: int, target: int) -> float:
+        return sum(self.costs.link(lower).latency_s for lower in LINKS if source <= lower < target)
+
+    def _coded_s(self, source: int, target: int) -> Floats:
+        """`[tensor]`: 0 within a tier, and back."""
         if source >= target:
-            return 0.0
-        key = tensor, source, target
-        if key not in self._sent_s:
-            coding = self.costs.coding(self.graph.tensors[tensor], (Tier(source), Tier(target)))
-            self._sent_s[key] = coding.encode_s + coding.nbytes * self._ways[source][target][1] + coding.decode_s
-        return self._sent_s[key]
+            return np.zeros(len(self.graph.tensors))
+        return self._codings.seconds(self.costs, (Tier(source), Tier(target)))
+
+    @cached_property
+    def _codings(self) -> Codings:
+        return Codings.under(self.graph, self.costs)
 
     def _reconsider_siblings(self, layer: Sequence[int]) -> None:
         """Move siblings to v's tier where that pays: their inputs are there already, so they cost only their own time
@@ -197,7 +201,7 @@ class Heuristic:
                 if there < self._floor(sibling) or (self._free and there not in self._free[sibling]):
                     continue
                 incoming = sum(
-                    self._send_s(t, self._at[self.graph.producer[t]], there) for t in self.graph.blocks[sibling].inputs
+                    self._send_s[self._at[self.graph.producer[t]], there][t] for t in self.graph.blocks[sibling].inputs
                 )
                 if self._price(sibling, there) - incoming < self._price(sibling, at):
                     self._at[sibling] = there
