@@ -15,7 +15,7 @@ import argparse
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
@@ -132,6 +132,7 @@ class MachineRun:
         self.plans: dict[StreamId, Plan] = {}
         self.changed = 0
         self.gone: set[NodeId] = set()
+        self.last_s = 0.0
         self.machine = PlannerMachine(PlannerSettings(settle_s=1.0, lost_after_s=1e9), started_at=0.0)
 
     def learn(self, event: pe.PlannerEvent) -> float:
@@ -197,13 +198,23 @@ class MachineRun:
             took_s += more_s
         return took_s
 
-    def until_decided(self, *events: pe.PlannerEvent) -> tuple[float, int]:
-        """Events a second apart, with all decisions: processor seconds, and how many plans changed."""
-        before, took_s = self.changed, 0.0
-        for event in events:
-            took_s += self.send(event)
+    def until_decided(self, *events: pe.PlannerEvent, watched: Mapping[StreamId, Plan]) -> tuple[float, int]:
+        """Events a second apart, with all decisions: processor seconds, and how many plans changed.
+
+        `last_s` is then after how many of them the last of the `watched` plans was replaced.
+        """
+        before, took_s, left = self.changed, 0.0, dict(watched)
+        self.last_s = 0.0
+        for event in (*events, ev.Tick()):
+            took_s += self.learn(event)
+            while (more_s := self.decide()) is not None:
+                took_s += more_s
+                replaced = [name for name, plan in left.items() if self.plans[name].epoch != plan.epoch]
+                for name in replaced:
+                    del left[name]
+                    self.last_s = took_s
             self.now += 1.0
-        return took_s + self.send(ev.Tick()), self.changed - before
+        return took_s, self.changed - before
 
 
 def main() -> None:
@@ -214,6 +225,8 @@ def main() -> None:
     parser.add_argument("--edges", type=int, default=4)
     parser.add_argument("--clouds", type=int, default=2)
     parser.add_argument("--model", default="mobilenet_v2")
+    parser.add_argument("--events", default="steady,link,death", help="of the machine, in this order, after settling")
+    parser.add_argument("--settle", type=int, default=SETTLING, help="seconds of reports before each of them")
     asked = parser.parse_args()
     if asked.what == "processes":
         from benchmarks import fleet_processes
@@ -223,28 +236,53 @@ def main() -> None:
     run = MachineRun(Fleet(shipped_graph(asked.model), asked.streams, asked.edges, asked.clouds))
     first_s, all_s, proved_s = run.start()
     print(f"first plans   {all_s:8.2f} s, the first after {first_s:.2f}, all proved after {proved_s:.2f}", flush=True)
-    for _ in range(SETTLING):
-        run.second()
+    settling_s = sum(sum(learned) + decided_s for learned, decided_s in (run.second() for _ in range(asked.settle)))
+    print(f"settling      {settling_s:8.2f} s in {asked.settle} s of reports, {run.changed} plans in all", flush=True)
+    for event in asked.events.split(","):
+        EVENTS[event](run)
+        if event != asked.events.split(",")[-1]:
+            for _ in range(asked.settle):
+                run.second()
+    print(f"memory        {psutil.Process().memory_info().rss / 1e6:8.0f} MB")
+
+
+def _steady(run: MachineRun) -> None:
     before = run.changed
     rounds = [run.second() for _ in range(5)]
     learned = [took_s for taken, _ in rounds for took_s in taken]
-    all_ms = (sum(learned) + sum(decided_s for _, decided_s in rounds)) / len(learned) * 1e3
+    all_s = sum(learned) + sum(decided_s for _, decided_s in rounds)
     text = f"{statistics.mean(learned) * 1e3:.2f} ms to learn, {max(learned) * 1e3:.1f} the longest"
     print(
-        f"steady event  {all_ms:8.2f} ms in the mean with all decisions; {text}; {run.changed - before} plans changed",
+        f"steady event  {all_s / len(learned) * 1e3:8.2f} ms in the mean with all decisions; {text}; "
+        f"{run.changed - before} plans changed; {all_s / 5:.2f} s of a processor each second",
         flush=True,
     )
+
+
+def _link_falls(run: MachineRun) -> None:
     edge = run.fleet.members[NodeId("edge-0")]
     run.fleet.members[edge.node] = replace(edge, rate=edge.rate / 100)
-    reports = [run.fleet.telemetry(run.fleet.members[edge.node], run.plans) for _ in range(3)]
-    took_s, changed = run.until_decided(*reports)
-    print(f"link falls    {took_s:8.2f} s, {changed} plans changed", flush=True)
-    for _ in range(SETTLING):
-        run.second()
-    other = run.fleet.members[NodeId("edge-1")]
-    took_s, changed = run.until_decided(ev.PeerStateArrived(run.fleet.state(other, LifeState.LOST)))
-    print(f"an edge dies  {took_s:8.2f} s, {changed} plans changed", flush=True)
-    print(f"memory        {psutil.Process().memory_info().rss / 1e6:8.0f} MB")
+    _changed("link falls", run, edge, *(run.fleet.telemetry(run.fleet.members[edge.node], run.plans) for _ in range(3)))
+
+
+def _edge_dies(run: MachineRun) -> None:
+    edge = run.fleet.members[NodeId("edge-1")]
+    run.gone.add(edge.node)
+    _changed("an edge dies", run, edge, ev.PeerStateArrived(run.fleet.state(edge, LifeState.LOST)))
+
+
+def _changed(what: str, run: MachineRun, edge: Member, *events: pe.PlannerEvent) -> None:
+    affected = {name: plan for name, plan in run.plans.items() if edge.node in plan.nodes.values()}
+    took_s, changed = run.until_decided(*events, watched=affected)
+    left = sum(run.plans[name] is plan for name, plan in affected.items())
+    print(
+        f"{what:12s}  {took_s:8.2f} s, {changed} plans changed; {len(affected)} streams had it, of which {left} kept "
+        f"their plan, and the last new one came after {run.last_s:.2f} s",
+        flush=True,
+    )
+
+
+EVENTS: dict[str, Callable[[MachineRun], None]] = {"steady": _steady, "link": _link_falls, "death": _edge_dies}
 
 
 if __name__ == "__main__":

@@ -46,10 +46,13 @@ _NOBODY = NodeTerms((), 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class SetBound(NamedTuple):
-    """What no placement on a set of nodes is worth less than, and none that has the network on its last tier alone."""
+    """What no placement on a set of nodes is worth less than, and none that has the network on its last tier alone;
+    `without_edge` where the least is that of a placement without blocks on the edge.
+    """
 
     least: float
     alone: float
+    without_edge: bool = False
 
 
 def bounds_of_each(
@@ -94,18 +97,20 @@ def bounds_of_each(
     second += np.outer(per_second * overhead[cloud], is_left) + per_second * frame[device, None]
     second[cloud == len(terms), :-1] = np.inf
     apart = np.where(edge == len(terms), np.inf, per_second * overhead[edge])[:, None]
-    least = (first + np.minimum(second, apart + family.least_behind(second))).min(axis=1)
+    without = (first + second).min(axis=1)
+    least = np.minimum(without, (first + apart + family.least_behind(second)).min(axis=1))
     begin = family.inside.sum(axis=1) <= first_block(graph)
     handled = np.outer(per_second * overhead[edge], is_left[begin])
     on_edge = (first[:, begin] + handled).min(axis=1) + second[:, -1]
     on_cloud = (first + second)[:, begin].min(axis=1)
     whole = np.where(edge == len(terms), first[:, -1] + second[:, -1], on_edge)
     alone = np.where(cloud == len(terms), whole, on_cloud)
-    return list(starmap(SetBound, zip(least.tolist(), alone.tolist(), strict=True)))
+    return list(starmap(SetBound, zip(least.tolist(), alone.tolist(), (without <= least).tolist(), strict=True)))
 
 
 def without_doubles(bounds: Sequence[SetBound], sets: Sequence[Mapping[Tier, Name]]) -> list[SetBound]:
-    """Bounds without a least value (inf) where a cloud's node is of no use, so that the set without it has that plan.
+    """Bounds without a least value (inf) where an edge's or a cloud's node is of no use: the set without it has a plan
+    that is no worse.
 
     Where no constraint is on any set: that might forbid the one's plan, and not the other's.
     """
@@ -113,7 +118,8 @@ def without_doubles(bounds: Sequence[SetBound], sets: Sequence[Mapping[Tier, Nam
     least = {nodes.get(Tier.EDGE): bound.least for bound, nodes in pairs if Tier.CLOUD not in nodes}
     return [
         bound._replace(least=math.inf)
-        if Tier.CLOUD in nodes and bound.least >= least.get(nodes.get(Tier.EDGE), math.inf)
+        if (Tier.EDGE in nodes and bound.without_edge)
+        or (Tier.CLOUD in nodes and bound.least >= least.get(nodes.get(Tier.EDGE), math.inf))
         else bound
         for bound, nodes in pairs
     ]

@@ -30,8 +30,8 @@ class Agenda:
 
     def __init__(self) -> None:
         self._due: dict[Need, dict[StreamId, None]] = {need: {} for need in Need}
-        self._timers: list[tuple[float, StreamId]] = []
-        self._set: set[tuple[float, StreamId]] = set()
+        self._timers: list[tuple[float, Need, StreamId]] = []
+        self._set: set[tuple[float, Need, StreamId]] = set()
         self._rests: dict[StreamId, float] = {}
 
     def mark(self, names: Iterable[StreamId], need: Need = Need.CHANGED) -> None:
@@ -43,11 +43,12 @@ class Agenda:
                 self._due[later].pop(name, None)
             self._due[need][name] = None
 
-    def at(self, when: float, name: StreamId) -> None:
+    def at(self, when: float, name: StreamId, need: Need = Need.CHANGED) -> None:
         """Have a stream looked at when it is that late."""
-        if (when, name) not in self._set:
-            self._set.add((when, name))
-            heapq.heappush(self._timers, (when, name))
+        timer = when, need, name
+        if timer not in self._set:
+            self._set.add(timer)
+            heapq.heappush(self._timers, timer)
 
     def rest(self, name: StreamId, until: float) -> None:
         """Have a stream left alone until then, however much it is needed."""
@@ -58,7 +59,7 @@ class Agenda:
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)
             self._set.discard(timer)
-            self.mark([timer[1]])
+            self.mark([timer[2]], timer[1])
 
     def next(self, now: float) -> tuple[StreamId, Need] | None:
         """Take the stream that is needed most and does not rest, None when there is nothing to do."""

@@ -87,28 +87,28 @@ def decide(
     actions = _decided(inventory, name, stream, now, wall_ts, quick=quick)
     if quick:
         inventory.agenda.mark([name], Need.UNPROVED)
-    for when in _look_again(inventory, stream, now):
-        inventory.agenda.at(when, name)
+    for when, need in _look_again(inventory, stream, now):
+        inventory.agenda.at(when, name, need)
     return actions
 
 
-def _look_again(inventory: Inventory, stream: PlannedStream, now: float) -> Iterator[float]:
-    """When time alone may change what is decided."""
+def _look_again(inventory: Inventory, stream: PlannedStream, now: float) -> Iterator[tuple[float, Need]]:
+    """When time alone may change what is decided, and how much that is needed."""
     settings, plan = inventory.settings, stream.plan
     if plan is None:
         return
     if stream.published_at == now:
-        yield now  # as soon as anything happens: from then on its nodes are expected to prepare it
+        yield now, Need.CHANGED  # as soon as anything happens: from then on its nodes are expected to prepare it
     for (node, session, _), since in stream.preparing.items():
         if now < (late := since + patience_s(settings.prepare_timeout_s, stream, node, session)):
-            yield late
+            yield late, Need.CHANGED
     if now < (patient := stream.published_at + settings.min_seconds_between_plans):
-        yield patient
+        yield patient, Need.CHANGED
     if stream.drift_reasons and now < (news := stream.priced_at + settings.min_seconds_between_plans):
-        yield news
+        yield news, Need.CHANGED
     for node in plan.members:
         if now < (gone := inventory.lost_at.get(node, -math.inf) + LOST_GRACE_S):
-            yield gone
+            yield gone, Need.URGENT
 
 
 def _decided(
