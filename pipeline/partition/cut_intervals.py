@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.graph import ModelGraph
 from pipeline.partition.cut_family import Bools, ByGraph, Floats, Ints
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _CAPACITY = 2**30
-"""Flows are in integers of 32 bits."""
+"""Of all arcs from the source: flows are in integers of 32 bits."""
+_UNBOUNDED = 2**31 - 1
 _LEAST = 1e-200
 
 
@@ -101,7 +101,7 @@ class CutIntervals:
         capacity = np.concatenate([crossing[tensors], np.abs(worth)])
         most = max(capacity[is_bounded & (tails == 0)].sum(), _LEAST)  # no flow is larger
         scale = _CAPACITY / most
-        whole = np.where(is_bounded, np.minimum(capacity, most) * scale, 2.0 * _CAPACITY - 1).astype(np.int32)
+        whole = np.where(is_bounded, np.minimum(capacity, most) * scale, _UNBOUNDED).astype(np.int64)
         reached = np.zeros(self.count, bool)
         reached[breadth_first_order(_residual(whole, tails, heads, self.count), 0, return_predecessors=False)] = True
         found = self.low[intervals]
@@ -113,12 +113,16 @@ class CutIntervals:
         return found, lost.astype(float)
 
 
-def _residual(capacity: npt.NDArray[np.int32], tails: Ints, heads: Ints, count: int) -> csr_array:
-    """What is left of the capacities under a largest flow from node 0 to node 1."""
+def _residual(capacity: Ints, tails: Ints, heads: Ints, count: int) -> csr_array:
+    """What is left of the capacities under a largest flow from node 0 to node 1.
+
+    Arcs between the same nodes add up, to more than 32 bits where no flow is that large.
+    """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_flow
 
     network = csr_array((capacity, (tails, heads)), shape=(count, count))
+    network.data = np.minimum(network.data, _UNBOUNDED).astype(np.int32)
     left = network - maximum_flow(network, 0, 1).flow
     left.eliminate_zeros()
     return left

@@ -52,7 +52,7 @@ class PairSearch:
         self, first: Side, second: Side, value: float, offer: Callable[[Bools, Bools], float], *, is_nested: bool
     ) -> None:
         self.value, self._offer = value, offer
-        self._room = _NESTED_ROOM if is_nested else _ROOM
+        self._is_nested, self._room = is_nested, _NESTED_ROOM if is_nested else _ROOM
         marks = _marks(first.diagram.up & ~second.diagram.low & is_nested)
         self._sides = [PricedDiagram(*side, marks, marks_behind=side is second) for side in (first, second)]
         self._least = [side.least for side in self._sides]
@@ -66,9 +66,9 @@ class PairSearch:
             if any(side.is_all and not len(side) for side in found.values()):
                 return asked
             best = min(self._pairs(found[0], found[1]), default=np.inf)
-            if all(side.is_all for side in found.values()):
+            if found[0].is_all and found[1].is_all:
                 return min(asked, best)
-            order = (0, 1) if found[0].is_all else (1, 0)
+            order = (0, 1) if len(found[0]) <= len(found[1]) else (1, 0)
         return 0.0
 
     def _grown(self, order: tuple[int, int], below: float, room: int) -> dict[int, CheapCuts]:
@@ -108,7 +108,8 @@ class PairSearch:
             if found is not None:
                 best, row, column = found
                 yield best
-                self.value = self._offer(first.inside(int(rows[row])), second.inside(int(edge[column])))
+                offered = self._offer(first.inside(int(rows[row])), second.inside(int(edge[column])))
+                self.value = offered if self._is_nested else min(offered, best)
 
 
 def _marks(blocks: Bools) -> Words:

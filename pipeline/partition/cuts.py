@@ -6,7 +6,7 @@ the cloud: all of a chain's, and good ones of any other graph's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -108,55 +108,52 @@ class CutPrices:
         second = self.second[np.isfinite(self.second)]
         return float(max(np.abs(self.first).max(), np.abs(second).max()))
 
-    def least_by_first(self) -> Floats:
-        """`[cut]`: what no placement with this first cut is worth less than."""
-        others = np.minimum(self.second, self.apart + self.family.least_behind(self.second))
-        return self.first + others + self._least_besides(Tier.DEVICE)
-
-    def least_by_second(self) -> Floats:
-        """`[cut]`: what no placement with this second cut is worth less than."""
-        others = np.minimum(self.first, self.apart + self.family.least_before(self.first))
-        return self.second + others + self._least_besides(Tier.CLOUD)
-
-    def least(self) -> float:
-        """What no placement is worth less than."""
-        found = self.least_by_first().min()
-        return float(max(found, self.least_by_second().min()) if self.objective.period else found)
+    def least_by_cut(self) -> tuple[Floats, Floats]:
+        """`[cut]`: what no placement with this first cut, or with this second, is worth less than."""
+        least = _Least.of([self])
+        return least.by_first()[0], least.by_second()[0]
 
     @classmethod
     def least_of_each(cls, prices: Sequence[CutPrices]) -> list[float]:
         """What no placement under each is worth less than; all of one family and objective."""
-        if any(each.objective.period or each.worth.beyond.any() for each in prices):
-            return [each.least() for each in prices]
-        family = prices[0].family
-        first, second = np.stack([each.first for each in prices]), np.stack([each.second for each in prices])
-        apart = np.array([each.apart for each in prices])
-        others = np.minimum(second, apart[:, None] + family.least_behind(second))
-        found: list[float] = (first + others).min(axis=1).tolist()
-        return found
+        least = _Least.of(prices)
+        found = least.by_first().min(axis=1)
+        if prices[0].objective.period:
+            found = np.maximum(found, least.by_second().min(axis=1))
+        return [float(value) for value in found]
 
-    def _least_besides(self, tier: Tier) -> Floats:
-        """`[cut]`: what tensors that go all the way take off, and the period of the first tier or the last."""
-        family, taken_off = self.family, np.minimum(self.worth.beyond, 0.0)
-        least: Floats = family.crossing @ taken_off if taken_off.any() else np.zeros(len(family))
-        if not self.objective.period:
-            return least
-        way, lower = (WAYS[0], Tier.DEVICE) if tier is Tier.DEVICE else (WAYS[2], Tier.EDGE)
-        nbytes = np.minimum(self.codings.ways[way].nbytes, self.codings.ways[WAYS[1]].nbytes)
-        sent_s = (family.crossing @ nbytes + family.answers) / self.costs.link(lower).bandwidth_bytes_per_s
-        before = family.inside @ np.asarray(self.costs.seconds.get(tier, np.zeros(family.inside.shape[1])), float)
-        computed_s = before if tier is Tier.DEVICE else before[-1] - before
-        busy_s: Floats = np.maximum(np.maximum(sent_s, computed_s), self._evenly_shared_s(tier))
-        return least + self.objective.period * busy_s
+    def taken_off(self) -> Floats:
+        """`[cut]`: what tensors that go all the way take off at most."""
+        less = np.minimum(self.worth.beyond, 0.0)
+        least: Floats = self.family.crossing @ less if less.any() else np.zeros(len(self.family))
+        return least
 
-    def _evenly_shared_s(self, tier: Tier) -> Floats:
-        """`[cut]`: a mean of the tiers' seconds, the slower one's counting for less, which the longest is no less than.
+    def busy_s(self, tier: Tier) -> Floats:
+        """`[cut]`: what the first cut keeps the device busy for at least, or the second the cloud; or its link."""
+        family, way, lower = self.family, WAYS[0], Tier.DEVICE
+        if tier is Tier.CLOUD:
+            way, lower = WAYS[2], Tier.EDGE
+        ways = self.codings.ways[way], self.codings.ways[WAYS[1]]
+        sent_s = family.crossing @ np.minimum(*(taken.nbytes for taken in ways)) + family.answers
+        busy_s: Floats = sent_s / self.costs.link(lower).bandwidth_bytes_per_s
+        if self.codings.is_coded:
+            coding_s = (taken.encode_s if tier is Tier.DEVICE else taken.decode_s for taken in ways)
+            busy_s = np.maximum(busy_s, family.crossing @ np.minimum(*coding_s))
+        if tier not in self.costs.seconds:
+            busy_s[:-1] = np.inf
+            return busy_s
+        before = family.inside @ np.asarray(self.costs.seconds[tier], float)
+        return np.asarray(np.maximum(busy_s, before if tier is Tier.DEVICE else before[-1] - before))
 
-        So work that is shared out such that all are busy for as long has a bound as tight as can be.
+    def evenly_shared_s(self) -> tuple[Floats, Floats]:
+        """`[cut]` of the first and of the second: of a mean of the tiers' seconds, the slower one's counting for less.
+
+        The longest is no less than that mean, so work that is shared out such that all are busy for as long has a bound
+        as tight as can be.
         """
         whole = {tier: sum(seconds) for tier, seconds in self.costs.seconds.items()}
         if min(whole.values()) <= 0:
-            return np.zeros(len(self.family))
+            return np.zeros(len(self.family)), np.zeros(len(self.family))
         weights = {tier: 1 / total / sum(1 / total for total in whole.values()) for tier, total in whole.items()}
         device, edge, cloud = (
             self.family.inside @ np.asarray(self.costs.seconds[tier], float) * weights[tier]
@@ -169,13 +166,7 @@ class CutPrices:
             second[:-1] = np.inf
         if Tier.EDGE in weights and self.costs.tiles is not None:
             second -= weights[Tier.EDGE] * (self.costs.tiles.seconds - self.costs.tiles.own_seconds)
-        apart = 0.0 if Tier.EDGE in weights else np.inf
-        shared_s: Floats = (
-            first + np.minimum(second, apart + self.family.least_behind(second))
-            if tier is Tier.DEVICE
-            else second + np.minimum(first, apart + self.family.least_before(first))
-        )
-        return shared_s
+        return first, second
 
     def _period(self, rows: Cuts, columns: Cuts) -> Floats:
         family, costs = self.family, self.costs
@@ -212,6 +203,57 @@ class CutPrices:
         which, family = np.flatnonzero(shares.beyond), self.family
         found: Floats = (family.made[rows][:, which] * shares.beyond[which]) @ family.wanted[columns][:, which].T
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Least:
+    """Bounds of several costs at once, `[costs, cut]` each: of a first cut with the best second one, and the reverse.
+
+    Besides sums, the parts of the period that one cut has alone, and a mean of the tiers' seconds.
+    """
+
+    family: CutFamily
+    period: float
+    apart: Floats
+    """`[costs, 1]`"""
+    taken_off: Floats
+    sums: tuple[Floats, Floats]
+    busy_s: tuple[Floats, Floats] | None
+    shared_s: tuple[Floats, Floats] | None
+
+    @classmethod
+    def of(cls, prices: Sequence[CutPrices]) -> _Least:
+        """All of one family and objective."""
+        family, period = prices[0].family, prices[0].objective.period
+        busy_s = shared_s = None
+        if period:
+            device, cloud = (np.stack([each.busy_s(tier) for each in prices]) for tier in (Tier.DEVICE, Tier.CLOUD))
+            shared = [each.evenly_shared_s() for each in prices]
+            busy_s = device, cloud
+            shared_s = np.stack([first for first, _ in shared]), np.stack([second for _, second in shared])
+        sums = np.stack([each.first for each in prices]), np.stack([each.second for each in prices])
+        apart = np.array([[each.apart] for each in prices])
+        return cls(family, period, apart, np.stack([each.taken_off() for each in prices]), sums, busy_s, shared_s)
+
+    def by_first(self) -> Floats:
+        """What no placement with each first cut is worth less than."""
+        return self._joined(0, self.family.least_behind)
+
+    def by_second(self) -> Floats:
+        """What no placement with each second cut is worth less than."""
+        return self._joined(1, self.family.least_before)
+
+    def _joined(self, side: int, least: Callable[[Floats], Floats]) -> Floats:
+        other = 1 - side
+        worth = self.sums[other]
+        total = self.sums[side] + np.minimum(worth, self.apart + least(worth)) + self.taken_off
+        if self.busy_s is None or self.shared_s is None:
+            return total
+        apart = np.where(np.isfinite(self.apart), 0.0, np.inf)
+        busy, shared = self.busy_s[other], self.shared_s[other]
+        busy = np.maximum(self.busy_s[side], np.minimum(busy, apart + least(busy)))
+        shared = self.shared_s[side] + np.minimum(shared, apart + least(shared))
+        return np.asarray(total + self.period * np.maximum(busy, shared))
 
 
 class _Sums:

@@ -70,8 +70,8 @@ class _Part:
 
 def _priced(prices: CutPrices, rules: _Rules, blur: float) -> Iterator[_Part]:
     """Parts of all placements that have the best ones among them; those of the most promising first cuts first."""
-    first = np.where(rules.firsts, prices.least_by_first(), np.inf)
-    second = np.where(rules.seconds, prices.least_by_second(), np.inf)
+    least = prices.least_by_cut()
+    first, second = np.where(rules.firsts, least[0], np.inf), np.where(rules.seconds, least[1], np.inf)
     order = np.argsort(first, kind="stable")
     order = order[: int(np.isfinite(first).sum())]
     columns = np.flatnonzero(np.isfinite(second))

@@ -156,7 +156,7 @@ def _solve_uncharged(
             return Solution(within.placement, 0.0)
         known = replace(known, allowed=within.placement, within=within)
     for _ in range(_MOST_REPAIRS):
-        placement, bound = _solve_within(graph, costs, constraints, limits, judged, known)
+        placement, bound = _solve_program(graph, costs, constraints, limits, judged, known)
         exceeded = [number for number, limit in enumerate(limits) if not limit.is_met(graph, placement)]
         if not exceeded:
             value = judged.value(predict(graph, placement, costs))
@@ -207,46 +207,53 @@ def _solve_program(
     objective: Objective,
     known: _Known,
 ) -> tuple[Placement, float]:
+    """The program's placement or, where it was narrowed down, the one known before if that is better; and a bound."""
+    most = math.inf if known.allowed is None else objective.value(predict(graph, known.allowed, costs))
+    try:
+        steps = _settled_steps(graph, costs, constraints, objective, known, most)
+        program = _program(steps, costs, limits, objective, known, most)
+        values, bound = program.solve()
+    except Infeasible:
+        if known.within is None:
+            raise
+        return known.within.placement, most
+    found = steps.placement(values)
+    if known.within is None:
+        return found, bound
+    if objective.value(predict(graph, found, costs)) >= most:
+        found = known.within.placement
+    return found, max(min(bound, most), known.within.bound)
+
+
+def _settled_steps(
+    graph: ModelGraph,
+    costs: Costs,
+    constraints: Sequence[Constraint],
+    objective: Objective,
+    known: _Known,
+    most: float,
+) -> Steps:
+    """The steps that are left of placements worth at most `most`, where these have their cuts."""
     steps = _allowed_steps(graph, costs, constraints)
-    scale = max(objective.value(predict(graph, known.guide, costs)), _LEAST)
     if known.allowed is not None:
-        most = objective.value(predict(graph, known.allowed, costs))
-        scale = max(most, _LEAST)
         _rule_out(steps, costs, objective, most * (1 + _ROUNDING) + _LEAST)
-    else:
-        most = math.inf
     if known.within is not None:
         known.within.settle(steps)
     steps.settle()
-    program = Program(steps, scale)
+    return steps
+
+
+def _program(
+    steps: Steps, costs: Costs, limits: Sequence[Limit], objective: Objective, known: _Known, most: float
+) -> Program:
+    scale = objective.value(predict(steps.graph, known.guide, costs)) if known.allowed is None else most
+    program = Program(steps, max(scale, _LEAST))
     if known.within is not None:
         program.most_branches = _NARROWED_BRANCHES
     _price(program, costs, objective, most)
     for limit in limits:
         _add_limit(program, limit)
-    values, bound = program.solve()
-    return steps.placement(values), bound
-
-
-def _solve_within(
-    graph: ModelGraph,
-    costs: Costs,
-    constraints: Sequence[Constraint],
-    limits: Sequence[Limit],
-    objective: Objective,
-    known: _Known,
-) -> tuple[Placement, float]:
-    """The program's placement where it was narrowed down to, or the one known before, whichever is better."""
-    if known.within is None:
-        return _solve_program(graph, costs, constraints, limits, objective, known)
-    best = known.within.placement
-    most = objective.value(predict(graph, best, costs))
-    try:
-        placement, bound = _solve_program(graph, costs, constraints, limits, objective, known)
-    except Infeasible:
-        return best, most
-    found = placement if objective.value(predict(graph, placement, costs)) < most else best
-    return found, max(min(bound, most), known.within.bound)
+    return program
 
 
 def _allowed_steps(graph: ModelGraph, costs: Costs, constraints: Sequence[Constraint]) -> Steps:

@@ -285,4 +285,5 @@ class _Search:
             method="highs-ds",
         )
         self.is_final[first, second] = -made.fun < self.bound[first, second] / unit + 1e-4
-        return np.asarray(made.x[:stages])
+        weights = np.maximum(made.x[:stages], 0.0)  # within the solver's tolerance they are below
+        return np.asarray(weights / weights.sum())

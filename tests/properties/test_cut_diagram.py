@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.partition.cut_diagram import CutDiagram, PricedDiagram
 from pipeline.partition.cut_family import Bools, Floats
+from pipeline.partition.cut_intervals import intervals_of
 from pipeline.partition.cut_pairs import PairSearch, Side
 from pipeline.partition.program import PROOF
 from tests.effort import examples
@@ -131,6 +132,23 @@ def worth_of(one: Floats, other: Floats) -> npt.NDArray[np.float64]:
     pairs = one[:, None] + other[None]
     stages = np.maximum(np.maximum(one[:, None, [0, 2]], other[None, :, [0, 2]]).max(axis=2), pairs[..., 1])
     return np.asarray(stages + pairs[..., 3])
+
+
+@laws
+@given(graphs(max_blocks=7), st.integers(0, 2**32 - 1))
+def test_the_cheapest_cut_of_each_interval_is_that_of_all_in_it(graph: ModelGraph, seed: int) -> None:
+    """Where some sums are a millionth of others, too: arcs that no flow fills add up to more than 32 bits."""
+    draw, network = np.random.default_rng(seed), intervals_of(graph)
+    inside = 10 ** draw.uniform(-9, 0, len(graph)) * draw.choice([-1e-6, 1], len(graph))
+    crossing = 10 ** draw.uniform(-9, 0, len(graph.tensors))
+    found, lost = network.least(np.arange(len(network.low)), inside, crossing)
+    for cut, low, up, less in zip(found, network.low, network.up, lost, strict=True):
+        cuts = all_cuts(graph, low, up)
+        worth = [float(inside[other].sum() + crossing[crossing_of(graph, other)].sum()) for other in cuts]
+        chosen = float(inside[cut].sum() + crossing[crossing_of(graph, cut)].sum())
+        assert (cuts == cut).all(axis=1).any()
+        assert chosen - less <= min(worth) + 1e-12
+        assert less <= 1e-7
 
 
 @pytest.mark.parametrize("width", [40, 70])
