@@ -112,7 +112,8 @@ def without_doubles(bounds: Sequence[SetBound], sets: Sequence[Mapping[Tier, Nam
     """Bounds without a least value (inf) where an edge's or a cloud's node is of no use: the set without it has a plan
     that is no worse.
 
-    Where no constraint is on any set: that might forbid the one's plan, and not the other's.
+    Where no constraint is on any set, since that might forbid the one's plan and not the other's, and where bounds are
+    reached.
     """
     pairs = list(zip(bounds, sets, strict=True))
     least = {nodes.get(Tier.EDGE): bound.least for bound, nodes in pairs if Tier.CLOUD not in nodes}
@@ -131,6 +132,11 @@ def _before(family: CutFamily, terms: NodeTerms) -> Floats:
         return np.zeros(len(family))
     found: Floats = terms.worth * (family.inside @ np.asarray(terms.seconds, float))
     return found
+
+
+def is_coded(ratios: Mapping[int, Mapping[str, float]]) -> bool:
+    """True when some codec makes fewer bytes of some tensor."""
+    return any(codec in CODECS for by_codec in ratios.values() for codec in by_codec)
 
 
 def fewest_bytes(graph: ModelGraph, ratios: Mapping[int, Mapping[str, float]], nbytes: Floats) -> Floats:

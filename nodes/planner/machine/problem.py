@@ -27,7 +27,7 @@ from pipeline.partition.cuts import best_cuts
 from pipeline.partition.explain import kind_of
 from pipeline.partition.priced_plan import NodeSet, PricedPlan, priced, rank
 from pipeline.partition.search import Lazily, choose
-from pipeline.partition.set_bounds import SetBound, bounds_of_each, fewest_bytes, without_doubles
+from pipeline.partition.set_bounds import SetBound, bounds_of_each, fewest_bytes, is_coded, without_doubles
 from pipeline.placement import Placement, Tier
 from pipeline.plan import NodeId, Plan
 from pipeline.tiles.tile_codings import coded
@@ -224,7 +224,9 @@ def planning_problem(
         found = bounds_of_each(graph, family, nbytes, objective, sets, terms, static_costs.links)
         is_free = not static_costs.memory_bytes and not constraints_of(graph, plan_request.constraints)
         is_free &= not any(registry.kept_from_decoding(binding, nodes) for nodes in sets)
-        bounds = list(zip(without_doubles(found, sets) if is_free else found, sets, strict=True))
+        # only bounds that are reached say which nodes the best plan has
+        is_reached = objective.latency > 0 and not objective.energy and not is_coded(ratios)
+        bounds = list(zip(without_doubles(found, sets) if is_free and is_reached else found, sets, strict=True))
     return PlanningProblem(graph, Lazily(len(sets), made), plan_request, bounds)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.session.last_run import LastRun, Run, how_it_ended, this_run
+from nodes.session.last_run import LastRun, Run, how_it_ended, this_machine, this_run
 
 CODE = """
 import os, signal, sys
@@ -69,3 +69,10 @@ def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with LastRun(tmp_path / "file" / "cam.running"):
         pass
+
+
+def test_a_machine_is_the_same_for_all_its_processes_and_says_nothing_of_its_boot() -> None:
+    code = "from nodes.session.last_run import this_machine; print(this_machine())"
+    other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert other.stdout.strip() == this_machine() != ""
+    assert this_machine() not in this_run().boot.replace("-", "")

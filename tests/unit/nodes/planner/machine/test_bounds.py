@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from benchmarks.fleet import Fleet, MachineRun
+from benchmarks.fleet import Fleet, MachineRun, Member
+from nodes.config.plan_request import PlanRequest
 from nodes.planner.machine import events as pe
 from nodes.planner.machine import problem, publish_rules
 from nodes.planner.machine.events import PlannerAction
+from nodes.planner.machine.static_costs import StaticCosts
 from nodes.protocol.messages import LifeState
 from nodes.tier.machine import events as ev
+from pipeline.codecs import CODECS
+from pipeline.coding import CodecSpeed
+from pipeline.energy import Draw
 from pipeline.models.graphs import shipped_graph
-from tests.effort import examples
+from tests.effort import examples, in_longer_runs
 
-STREAMS, EDGES, CLOUDS, SECONDS = 4, 3, 2, 6
+STREAMS, EDGES, CLOUDS, SECONDS = 3, 3, 2, 5
 
 
 class _Recorded(MachineRun):
@@ -45,8 +51,27 @@ def _change(run: MachineRun, draw: random.Random) -> None:
         run.fleet.members[node] = changed[what == "speed"]
 
 
-def _story(seed: int) -> list[PlannerAction]:
-    run, draw = _Recorded(Fleet(shipped_graph("mobilenet_v2"), STREAMS, EDGES, CLOUDS, seed)), random.Random(seed)
+class _CodedFleet(Fleet):
+    """Nodes with codecs that shrink tensors, each by another ratio."""
+
+    def joins(self, member: Member) -> Iterator[pe.PlannerEvent]:
+        draw = random.Random(0)
+        fewer = {codec: tuple(draw.uniform(1, 4) for _ in self.graph.tensors) for codec in CODECS}
+        for event in super().joins(member):
+            if isinstance(event, pe.InfoArrived):
+                yield replace(event, info=replace(event.info, codecs=dict.fromkeys(CODECS, CodecSpeed(3e8, 5e8))))
+            elif isinstance(event, pe.ProfileArrived):
+                yield replace(event, profile=replace(event.profile, ratios=fewer))
+            else:
+                yield event
+
+
+def _story(seed: int, fleet: type[Fleet], objective: str) -> list[PlannerAction]:
+    run, draw = _Recorded(fleet(shipped_graph("mobilenet_v2"), STREAMS, EDGES, CLOUDS, seed)), random.Random(seed)
+    inventory = run.machine.inventory
+    members = run.fleet.members.values()
+    inventory.plan_requests = {member.stream: PlanRequest(objective=objective) for member in members if member.stream}
+    inventory.static_costs = StaticCosts(draws={node: Draw(10.0, 1e-7) for node in run.fleet.members})
     run.start()
     for _ in range(SECONDS):
         _change(run, draw)
@@ -56,10 +81,22 @@ def _story(seed: int) -> list[PlannerAction]:
 
 
 @pytest.mark.parametrize("seed", range(examples(1)))
-def test_a_planner_without_bounds_says_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = _story(seed)
+@pytest.mark.parametrize(
+    ("fleet", "objective"),
+    [
+        (Fleet, "latency"),
+        (_CodedFleet, "latency=1,energy=0.1"),
+        pytest.param(_CodedFleet, "latency", marks=in_longer_runs),
+        pytest.param(Fleet, "backbone", marks=in_longer_runs),
+        pytest.param(Fleet, "latency=1,backbone=0.1,period=0.5", marks=in_longer_runs),
+    ],
+)
+def test_a_planner_without_bounds_says_the_same(
+    seed: int, fleet: type[Fleet], objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _story(seed, fleet, objective)
     assert sum(isinstance(action, pe.PublishPlan) for action in found) > STREAMS
     monkeypatch.setattr(problem, "all_cuts_of", lambda graph: None)
     rules = [rule for rule in publish_rules.RULES if rule.name != "GoesOn"]
     monkeypatch.setattr(publish_rules, "RULES", rules)
-    assert _story(seed) == found
+    assert _story(seed, fleet, objective) == found
