@@ -19,7 +19,7 @@ from pipeline.partition.program import PROOF
 
 _ROOM = (200, 2000, 20_000)
 """Cuts that are kept of a layer, round after round: what few of them find rules out most of the others."""
-_NESTED_ROOM = _ROOM[:2]
+NESTED_ROOM = _ROOM[:2]
 """Where marks tell cuts apart that are alike otherwise, more find little."""
 _ALIKE = 1e-10
 """Sums that differ by this share of the best known value are equal, over all layers to PROOF / 10."""
@@ -54,7 +54,9 @@ class PairSearch:
         self, first: Side, second: Side, value: float, offer: Callable[[Bools, Bools], float], *, is_nested: bool
     ) -> None:
         self.value, self._offer = value, offer
-        self._is_nested, self._room = is_nested, _NESTED_ROOM if is_nested else _ROOM
+        self.room = 0
+        """Cuts that were kept of a layer in the last round."""
+        self._is_nested, self._room = is_nested, NESTED_ROOM if is_nested else _ROOM
         marks = _marks(first.diagram.up & ~second.diagram.low & is_nested)
         self._sides = [PricedDiagram(*side, marks, marks_behind=side is second) for side in (first, second)]
         self._least = [side.least for side in self._sides]
@@ -63,6 +65,7 @@ class PairSearch:
         """The value that no pair is below, 0 if that was not found out."""
         order = (0, 1)
         for room in self._room:
+            self.room = room
             asked = self.value * (1 - PROOF)
             found = self._grown(order, asked, room)
             if any(side.is_all and not len(side) for side in found.values()):

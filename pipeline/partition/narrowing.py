@@ -25,7 +25,7 @@ from pipeline.partition.constraints import Constraint, broken
 from pipeline.partition.cut_diagram import CutDiagram
 from pipeline.partition.cut_family import Bools, Floats
 from pipeline.partition.cut_intervals import CutIntervals, intervals_of
-from pipeline.partition.cut_pairs import PairSearch, Side
+from pipeline.partition.cut_pairs import NESTED_ROOM, PairSearch, Side
 from pipeline.partition.objective import Objective
 from pipeline.partition.program import PROOF
 from pipeline.partition.steps import Steps
@@ -165,16 +165,14 @@ class _Search:
 
     def _search_within(self, first: tuple[Bools, Bools], second: tuple[Bools, Bools]) -> float:
         """What no placement with its cuts there is worth less than, 0 if that was not found out; keeps the best one."""
-        sides = self._side(Tier.DEVICE, first), self._side(Tier.EDGE, second)
-        bound = self._searched(*sides, is_nested=False)
-        if 0 < bound < self.value * (1 - PROOF) and (first[1] & ~second[0]).any():
-            bound = max(bound, self._searched(*sides, is_nested=True))
-        return bound
-
-    def _searched(self, first: Side | None, second: Side | None, *, is_nested: bool) -> float:
-        if first is None or second is None:
+        one, other = self._side(Tier.DEVICE, first), self._side(Tier.EDGE, second)
+        if one is None or other is None:
             return 0.0
-        return PairSearch(first, second, self.value, self._joined, is_nested=is_nested).run()
+        search = PairSearch(one, other, self.value, self._joined, is_nested=False)
+        bound, may_be_apart = search.run(), (first[1] & ~second[0]).any()
+        if 0 < bound < self.value * (1 - PROOF) and may_be_apart and search.room in NESTED_ROOM:
+            bound = max(bound, PairSearch(one, other, self.value, self._joined, is_nested=True).run())
+        return bound
 
     def _side(self, lower: Tier, bounds: tuple[Bools, Bools]) -> Side | None:
         """The cuts within bounds that say what stands beyond a tier, None if they are too many."""
