@@ -40,7 +40,7 @@ from pipeline.plan import Plan
 
 MODEL = "resnet18"
 NODES = (DEVICE, EDGE, CLOUD)
-QUIET_S, GIVE_UP_S = 6.0, 30.0
+QUIET_S, GIVE_UP_S = 10.0, 30.0
 """A plan stays when none has followed it for so long; a step is over after so long in any case."""
 CALM_S = 15.0
 """Before the first step: the device has compiled its whole network by then, as one that runs has."""
