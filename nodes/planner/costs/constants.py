@@ -10,7 +10,9 @@ NOISE = 0.07
 machine vary by 0.02 to 0.05. On recordings errors with 0.05 and 0.1 are the same.
 """
 PROBE_NOISE = 0.2
-"""The same of a single probe of an idle processor: bursts under a quota differ by that much."""
+"""The same of a single probe of an idle processor: bursts under a quota differ by that much. Two in a row that are far
+off are believed as any measurement: nothing else says that a node that was left is worth having again.
+"""
 CLOCK_S = 1e-3
 """How far two nodes' clocks may differ."""
 DOUBT = 0.3

@@ -214,11 +214,20 @@ class CostFilter:
         known = self._sources.get(source)
         return known.deviation if known is not None else None
 
-    def observe(self, source: Hashable, terms: Sequence[Term], seconds: float, noise: float, now: float) -> None:
+    def observe(
+        self,
+        source: Hashable,
+        terms: Sequence[Term],
+        seconds: float,
+        noise: float,
+        now: float,
+        *,
+        of_change: float | None = None,
+    ) -> None:
         """Learn from what the terms took together; `noise` is its standard deviation at least, as a share of that.
 
         Measurements of one `source` follow each other: by how much they differ is their noise, and two in a row that
-        are far off are a change.
+        are far off are a change, whose noise is `of_change`, or the least there is.
         """
         parts = {part for term in terms for part in term.parts}
         for name in {part.block for part in parts}:
@@ -248,7 +257,9 @@ class CostFilter:
             off = math.copysign(bound, off)
         if is_far:
             slopes = {name: slope for name, slope in slopes.items() if not name.startswith(STEADY)}
-        self._update(terms, math.log(expected) + off, noise if has_changed else usual, expected, slopes)
+        if has_changed:
+            usual = noise if of_change is None else of_change
+        self._update(terms, math.log(expected) + off, usual, expected, slopes)
         known.at, known.left = now, math.log(expected) + measured - math.log(max(self.seconds(terms), LEAST_SECONDS))
         if varied is not None:
             known.deviation += GAIN * (MEAN_DIFFERENCE * min(varied, bound) - known.deviation)

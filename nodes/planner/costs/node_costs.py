@@ -196,7 +196,8 @@ class NodeCosts(Equations):
             self._probed.add(node)
             prior = PRIORS["probe"]._replace(mean=math.log(seconds / self.filter.factor(factor)))
             self.filter.expect(probe, prior, now)
-        self._learn(("probe", node), [Term(1.0, (probe, factor))], seconds, PROBE_NOISE, now)
+        terms = [Term(1.0, (probe, factor))]
+        self.filter.observe(("probe", node), terms, seconds, PROBE_NOISE, now, of_change=NOISE)
 
     def learn_segments(
         self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Iterable[Plan], now: float
