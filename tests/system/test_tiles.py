@@ -134,7 +134,9 @@ def test_maps_computed_by_workers_give_the_unsplit_networks_bits_and_each_tile_i
         seen = {
             (tile.tile, tile.worker) for _ in range(3) for tile in read_report(reports.get(timeout=30.0).payload).tiles
         }
-    assert seen == {(number, NodeId(worker)) for number, worker in enumerate([*WORKERS, WORKERS[0]], start=1)}
+    assert seen >= {(number, NodeId(worker)) for number, worker in enumerate([*WORKERS, WORKERS[0]], start=1)}
+    # on a slow machine a late tile is asked of another worker, too
+    assert {number for number, _ in seen} == {1, 2, 3, 4}
 
 
 def test_a_stage_may_begin_with_the_blocks_that_are_shared_out(pipeline: Pipeline) -> None:
