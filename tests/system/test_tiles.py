@@ -137,6 +137,7 @@ def test_maps_computed_by_workers_give_the_unsplit_networks_bits_and_each_tile_i
     assert seen >= {(number, NodeId(worker)) for number, worker in enumerate([*WORKERS, WORKERS[0]], start=1)}
     # on a slow machine a late tile is asked of another worker, too
     assert {number for number, _ in seen} == {1, 2, 3, 4}
+    assert {worker for _, worker in seen} <= {demo.EDGE, *WORKERS}
 
 
 def test_a_stage_may_begin_with_the_blocks_that_are_shared_out(pipeline: Pipeline) -> None:

@@ -177,11 +177,11 @@ class NodeCosts(Equations):
             return
         for name, rate in (("up", measured.up_bytes_per_s), ("down", measured.down_bytes_per_s)):
             if rate and self._is_news((name, node), rate):
-                self._learn((name, node), [Term(1.0, (Part(node, name),))], 1 / rate, NOISE, now)
+                self.filter.observe((name, node), [Term(1.0, (Part(node, name),))], 1 / rate, NOISE, now)
         if measured.round_trip_s and self._is_news(("round_trip", node), measured.round_trip_s):
             noise = _noise(measured.round_trip_s, besides_s=CLOCK_S)
             terms = [Term(1.0, (Part(node, "round_trip"),))]
-            self._learn(("round_trip", node), terms, measured.round_trip_s, noise, now)
+            self.filter.observe(("round_trip", node), terms, measured.round_trip_s, noise, now)
 
     def _is_news(self, name: tuple[str, NodeId], measured: float) -> bool:
         """A node reports its link until it has measured it again: the same number again is no measurement."""
@@ -212,7 +212,7 @@ class NodeCosts(Equations):
             self._measured_at[node, plan.model] = now
             terms = self.computing(node, plan.model, basis, self.blocks.stage_seconds(basis, plan, tier))
             noise = _noise(took.compute_seconds, took.frames, took.deviation)
-            self._learn(("segment", node, plan.model), terms, took.compute_seconds, noise, now)
+            self.filter.observe(("segment", node, plan.model), terms, took.compute_seconds, noise, now)
 
     def learn_tiles(self, coordinator: NodeId, tiles: Iterable[TileSeconds], plans: Iterable[Plan], now: float) -> None:
         """Take what tiles took on their workers and on the way there and back, as their coordinator measured it.
@@ -236,7 +236,7 @@ class NodeCosts(Equations):
         seconds, blocks = sum(one.compute_seconds for one in took), self.blocks.foreseen(basis, plan.digest)
         terms = self.computing(node, plan.model, basis, StageSeconds(sum(tile.seconds_of(blocks) for tile, _ in found)))
         noise = _noise(seconds)
-        self._learn(("segment", node, plan.model), terms, seconds, noise, now)
+        self.filter.observe(("segment", node, plan.model), terms, seconds, noise, now)
 
     def _learn_transfers(
         self, coordinator: NodeId, found: Sequence[tuple[TileShare, TileSeconds | None]], now: float
@@ -249,7 +249,7 @@ class NodeCosts(Equations):
                 back = self.way(Leg("", tile.worker, coordinator, tile.result_nbytes, tile.result_coding_s))
                 terms = [*self.transfer(coordinator, tile, sent), *back]
                 noise = _noise(seen.alone_seconds, besides_s=CLOCK_S)
-                self._learn(("tile", coordinator, tile.worker), terms, seen.alone_seconds, noise, now)
+                self.filter.observe(("tile", coordinator, tile.worker), terms, seen.alone_seconds, noise, now)
             sent += tile.nbytes
 
     def learn_gathers(self, coordinator: NodeId, report: Report, plans: Iterable[Plan], now: float) -> None:
@@ -265,7 +265,7 @@ class NodeCosts(Equations):
             terms = self.gather(plan, computed_s) if took is not None and coordinator in self.first else None
             if took is not None and terms is not None:
                 noise = _noise(took.seconds, took.frames, took.deviation)
-                self._learn(("gather", coordinator, plan.model), terms, took.seconds, noise, now)
+                self.filter.observe(("gather", coordinator, plan.model), terms, took.seconds, noise, now)
 
     def learn_legs(self, legs: Iterable[LegSeconds], plans: Iterable[Plan], now: float) -> None:
         """Take what frames of these plans took between their nodes, as their device measured it."""
@@ -277,7 +277,7 @@ class NodeCosts(Equations):
                     seconds, terms = took.seconds[leg.name], self.way(leg)
                     most_s = max(seconds, self.filter.seconds(terms))
                     noise = _noise(most_s, took.frames, took.deviations.get(leg.name, 0.0), CLOCK_S)
-                    self._learn(("leg", leg.sender, leg.receiver), terms, seconds, noise, now)
+                    self.filter.observe(("leg", leg.sender, leg.receiver), terms, seconds, noise, now)
 
     def _learn_width(self, plan: Plan, legs: Iterable[LegSeconds]) -> None:
         """Widen the interval of the stream's frames by those that are outside it, so that INTERVAL of them are inside.
@@ -305,17 +305,12 @@ class NodeCosts(Equations):
             terms = self.frame(plan) if took is not None else None
             if took is not None and terms is not None:
                 noise = _noise(took.seconds[WHOLE], took.frames, took.deviations.get(WHOLE, 0.0))
-                self._learn(("whole", plan.stream), terms, took.seconds[WHOLE], noise, now)
+                self.filter.observe(("whole", plan.stream), terms, took.seconds[WHOLE], noise, now)
 
     def learn_frame_overhead(self, node: NodeId, model: str, seconds: float, now: float) -> None:
         """Take what a device took to read a frame and to answer it."""
         noise = _noise(max(seconds, CLOCK_S), besides_s=CLOCK_S)
-        self._learn(("frame", node, model), [self.overhead(node, "frame", model)], seconds, noise, now)
-
-    def _learn(
-        self, source: tuple[object, ...], terms: Sequence[Term], seconds: float, noise: float, now: float
-    ) -> None:
-        self.filter.observe(source, terms, seconds, noise, now)
+        self.filter.observe(("frame", node, model), [self.overhead(node, "frame", model)], seconds, noise, now)
 
 
 def _below(deviations: float) -> float:

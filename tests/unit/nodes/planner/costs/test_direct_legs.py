@@ -28,7 +28,7 @@ def after_reports(leg_s: float, *, direct: bool, number: int = 10) -> float:
             rate = SLOW * (1 + now / 1e4)  # another number: it was measured again
             link = LinkMeasured(rate, rate, 1e-3)
             costs.learn(node, Report(link=link, direct=(other,) if direct else ()), [], now)
-        costs._learn(("leg", EDGE, CLOUD), costs.way(LEG), leg_s, NOISE, now)
+        costs.filter.observe(("leg", EDGE, CLOUD), costs.way(LEG), leg_s, NOISE, now)
     return costs.filter.seconds(costs.way(LEG))
 
 

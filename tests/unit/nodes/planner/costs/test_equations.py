@@ -23,7 +23,7 @@ def after_reports(*machines: str) -> NodeCosts:
     for now in map(float, range(20)):
         for node in NODES[:2]:
             terms = costs.computing(node, "chain", BASIS, FORESEEN)
-            costs._learn(("segment", node, "chain"), terms, 0.3, 0.04, now)
+            costs.filter.observe(("segment", node, "chain"), terms, 0.3, 0.04, now)
     return costs
 
 
@@ -49,7 +49,7 @@ def test_the_probes_of_an_idle_node_say_that_its_processor_came_back() -> None:
     def computes(slower: float, since: int) -> None:
         for now in map(float, range(since, since + 20)):
             terms = costs.computing(node, "chain", BASIS, FORESEEN)
-            costs._learn(("segment", node, "chain"), terms, 0.1 * slower, 0.04, now)
+            costs.filter.observe(("segment", node, "chain"), terms, 0.1 * slower, 0.04, now)
 
     computes(1.0, 1)
     computes(3.0, 21)
