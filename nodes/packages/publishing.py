@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from nodes.config.credentials import Credentials
 from nodes.config.sections import Config
 from nodes.packages.exchange import Exchange
 from nodes.protocol.border import Border
-from nodes.protocol.messages import NodeInfo, to_bytes
+from nodes.protocol.messages import Applied, NodeInfo, to_bytes
 from nodes.protocol.packages import Holdings, PublishedPackage, Seal, Version, versioned
 from nodes.session.presence import guest_session
 from pipeline import folders
@@ -40,12 +41,13 @@ LOOK_S: Final = 0.5
 
 @dataclass
 class Known:
-    """What the broker retains of packages, versions and plans."""
+    """What the broker retains of packages, versions, plans, and which of them nodes run."""
 
     packages: dict[str, PublishedPackage] = field(default_factory=dict)
     versions: dict[str, Version] = field(default_factory=dict)
     holdings: dict[str, Holdings] = field(default_factory=dict)
     plans: dict[str, Plan] = field(default_factory=dict)
+    applied: dict[str, Applied] = field(default_factory=dict)
     infos: dict[str, NodeInfo] = field(default_factory=dict)
 
     def take(self, kind: topics.Topic, fields: Mapping[str, str], value: Any) -> None:
@@ -55,6 +57,7 @@ class Known:
             topics.VERSION: self.versions,
             topics.HOLDINGS: self.holdings,
             topics.PLAN: self.plans,
+            topics.APPLIED: self.applied,
             topics.INFO: self.infos,
         }
         table = tables[kind]
@@ -69,8 +72,13 @@ class Known:
         found = {name: pieces_in(held.packages.get(digest, ())) for name, held in self.holdings.items()}
         return {name: pieces for name, pieces in found.items() if pieces}
 
+    def active(self, stream: str, device: str) -> int:
+        """The epoch that the stream's device stamps on new frames; 0 before there is any."""
+        held = self.applied[device].streams.get(stream) if device in self.applied else None
+        return held.active or 0 if held is not None else 0
 
-_KINDS: Final = (topics.PACKAGE, topics.VERSION, topics.HOLDINGS, topics.PLAN, topics.INFO)
+
+_KINDS: Final = (topics.PACKAGE, topics.VERSION, topics.HOLDINGS, topics.PLAN, topics.APPLIED, topics.INFO)
 
 
 class _Look:
@@ -259,6 +267,7 @@ def _chosen(there: Known, model: str, package: str | None) -> str:
 def _until_run(config: Config, look: _Look, version: Version, timeout_s: float) -> None:
     streams = {name: stream.device for name, stream in config.streams.items() if stream.model == version.model}
     give_up = time.monotonic() + timeout_s
+    first: dict[str, int] = {}  # epoch under this version, by stream
     while True:
         there = look.take(LOOK_S)
         for device in set(streams.values()):
@@ -267,13 +276,16 @@ def _until_run(config: Config, look: _Look, version: Version, timeout_s: float) 
                 raise TrisectError(
                     f"{device} went back to the version before: {info.refused_versions[version.name]}", node=device
                 )
-        waiting = [name for name in streams if name not in there.plans or there.plans[name].model != version.name]
+        for name, plan in there.plans.items():
+            if plan.model == version.name:
+                first.setdefault(name, plan.epoch)
+        waiting = [name for name, device in streams.items() if there.active(name, device) < first.get(name, math.inf)]
         if not waiting:
             return
         if time.monotonic() > give_up:
             raise TrisectError(
                 f"version {version.number} of {version.model} is published, and after {timeout_s:.0f} s streams "
-                f"{', '.join(waiting)} have no plan of it; the version before runs on; see `trisect watch`"
+                f"{', '.join(waiting)} do not run it; the version before runs on; see `trisect watch`"
             )
 
 

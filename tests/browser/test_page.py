@@ -132,7 +132,12 @@ def learn(page: Tab, plan: Plan, lab: Lab) -> None:
 
 def test_a_cut_is_priced_as_it_is_moved_then_placed_and_handed_back(page: Tab, lab: Lab) -> None:
     stream(page)
-    page.run("document.querySelector('.strip .handle[aria-label^=cloud]').focus()")
+    handle = "document.querySelector('.strip .handle[aria-label^=cloud]')"
+    page.run(f"{handle}.focus()")
+    priced_again = replace(lab.pipeline.plans[CAMERA], reason="priced once more")  # drawn anew under the hand
+    learn(page, priced_again, lab)
+    page.wait("document.body.innerText.includes('priced once more')")
+    assert page.run(f"document.activeElement === {handle}")
     for key in ("Home", "PageUp"):
         page.press(key)
     page.wait("document.querySelector('[aria-label=\"Price of the cut\"]').innerText.includes('One frame')")

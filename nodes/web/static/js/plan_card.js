@@ -14,8 +14,9 @@ export class PlanCard {
   constructor(app, id) {
     const { node, note } = card('Plan');
     Object.assign(this, { app, id, node, note, graph: null, plan: null, cuts: null, isMoved: false, asked: 0 });
-    this.strip = el('div', { class: 'strip' });
     this.handles = { edge: this.handle('edge'), cloud: this.handle('cloud') };
+    this.picture = svg('svg', {});
+    this.strip = el('div', { class: 'strip' }, this.picture, this.handles.edge.node, this.handles.cloud.node);
     this.legend = el('div', { class: 'legend' });
     this.price = el('div', { class: 'price', role: 'status', 'aria-label': 'Price of the cut' });
     this.error = el('p', { class: 'error', role: 'alert' });
@@ -92,7 +93,9 @@ export class PlanCard {
       return svg('rect', { class: 'bytes', x: at - 0.4, y: BAR.bytesTop + BAR.bytesHeight - height, width: 0.8, height }, svg('title', {}, `cut before block ${at}: ${bytes(value)} cross`));
     });
     const picture = svg('svg', { class: total > DENSE ? 'dense' : null, viewBox: `0 0 ${total} ${BAR.bytesTop + BAR.bytesHeight}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': `${total} blocks in order, by tier; below them the bytes that cross where they are cut` }, parts, this.byteBars);
-    this.strip.replaceChildren(picture, this.handles.edge.node, this.handles.cloud.node);
+    // the handles stay in the document: taken out, one would lose the focus or the pointer that holds it
+    this.picture.replaceWith(picture);
+    this.picture = picture;
     this.paint();
   }
 
