@@ -107,8 +107,8 @@ class CodecCosts:
         return found
 
     def on_way(self, way: Way) -> list[Mapping[str, CodecSpeed]]:
-        """The speeds of the nodes that have to know a tensor's codec: those at both ends, and an edge node on the way up
-        to the cloud, which may read it, too.
+        """The speeds of the nodes that have to know a tensor's codec: those at both ends, and an edge node on the way
+        up to the cloud, which may read it, too.
         """
         return [speeds for tier, speeds in self.speeds.items() if tier in way or way[0] < tier < way[1]]
 

@@ -56,8 +56,8 @@ class AllPlacements:
             self.back[lower] = beyond[:, [graph.producer[t] for t in graph.outputs]].any(axis=1)
 
     def sent(self, objective: Objective) -> tuple[dict[Tier, Floats], dict[Tier, Floats], list[Floats], Floats]:
-        """Bytes up and down each link with the best codec of each tensor and each output, seconds of each node's coding,
-        and joules of both.
+        """Bytes up and down each link with the best codec of each tensor and output, seconds of each node's coding, and
+        joules of both.
         """
         nothing = np.zeros(len(self.placed))
         up, down = ({lower: nothing.copy() for lower in (Tier.DEVICE, Tier.EDGE)} for _ in range(2))
@@ -90,8 +90,8 @@ class AllPlacements:
         return ends[0].watts * encode_s + ends[1].watts * decode_s + nbytes * sum(end.joules_per_byte for end in ends)
 
     def _best_codec(self, tensor: Tensor, way: tuple[int, int], objective: Objective) -> tuple[float, float, float]:
-        """Bytes, seconds to encode, seconds to decode, of all codecs that both ends have, and what is between on the way
-        up.
+        """Bytes, seconds to encode, seconds to decode, of all codecs that both ends have, and on the way up what is
+        between.
         """
         known, size = self.costs.codecs, tensor.nbytes
         links = (self.costs.device_edge, self.costs.edge_cloud)[min(way) : max(way)]

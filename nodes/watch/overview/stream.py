@@ -122,7 +122,9 @@ class StreamRecord:
             self._ratios[seen.tensor, seen.codec] = seen
 
     def _with_ratio(self, tensor: Mapping[str, Any]) -> dict[str, Any]:
-        """A tensor that crosses or comes back, with how many times smaller its codec makes it, and frames' deviation from that."""
+        """A tensor that crosses or comes back, with how many times smaller its codec makes it, and frames' deviation
+        from that.
+        """
         seen = self._ratios.get((tensor["tensor"], tensor["codec"]))
         return {**tensor, "ratio": seen.ratio if seen else None, "ratio_deviation": seen.deviation if seen else None}
 
