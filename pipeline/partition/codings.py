@@ -133,7 +133,9 @@ def _ratios(graph: ModelGraph, known: CodecCosts) -> dict[str, Floats]:
     for tensor, by_codec in known.ratios.items():
         for codec, ratio in by_codec.items() if tensor < len(graph.tensors) else ():
             if codec in CODECS or codec == NONE:
-                found.setdefault(codec, np.ones(len(graph.tensors)))[tensor] = ratio
+                if codec not in found:
+                    found[codec] = np.ones(len(graph.tensors))
+                found[codec][tensor] = ratio
     return found
 
 
