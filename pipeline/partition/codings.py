@@ -149,9 +149,7 @@ def _cheapest(
     least, is_coded = _worth(taken, costs, way), False
     for codec, (encoder, decoder) in _on_way(costs.codecs, way, fewer):
         ratios = fewer[codec]
-        coded = WayCosts(
-            np.ceil(sizes / ratios), sizes / encoder.encode_bytes_per_s, sizes / decoder.decode_bytes_per_s
-        )
+        coded = WayCosts(np.ceil(sizes / ratios), encoder.encode_s(sizes), decoder.decode_s(sizes))
         worth = _worth(coded, costs, way)
         better = (ratios > 1) & (worth < least)
         taken.take(coded, better)
