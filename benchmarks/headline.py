@@ -5,7 +5,7 @@ broker and lines behind token buckets. By default nodes replay (`engine: replay`
 i7 and a GPU server take (`benchmarks/headline_recording.py`), so that two cores hold them all. With `--live` they
 compute, each under its share of a core, and then replay that under the same shares: how far both agree is how far
 replays can be believed. A block's share of its network's seconds is as nodes profiled it; the whole is as it was in
-frames, whose caches are colder than a profile's, by one factor for each tier.
+frames, whose caches are colder than a profile's: one factor for each tier, and one for what makes the network's input.
 
 Every planner is measured under one input rule: each may send the photo as it came, its pixels or floats, and any codec
 (reading a). Baselines are measured a second time as their papers have them (reading b): the device decodes, and float32
@@ -31,6 +31,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from benchmarks import headline_tables
@@ -44,7 +45,7 @@ from nodes.client import requests
 from nodes.protocol.messages import parse_json
 from pipeline.engines.block_recording import BlockRecording, MachineTimes, read_recording
 from pipeline.errors import TrisectError
-from pipeline.frames.input_blocks import ADDED
+from pipeline.frames.input_blocks import ADDED, DECODE, NORMALISE
 from pipeline.profiling.profile import Profile
 
 NETWORKS = ("alexnet", "resnet18", "vgg16", "darknet53", "inception_v4")
@@ -74,8 +75,6 @@ by its ticks lets a few milliseconds of work pass at once after a pause.
 """
 STANDBY_S = 30.0
 """A device that computes has compiled its whole network by then, which takes all of its share."""
-MOSTLY = 0.8
-"""A stage that spends that share of its seconds on the network's own blocks says how long these take in frames."""
 
 
 @dataclass
@@ -219,24 +218,35 @@ def predicted_parts(predicted: Mapping[str, Any]) -> dict[str, float]:
 
 
 def recorded(case: Mapping[str, Any], profiles: Mapping[str, Profile], replayed: Path) -> BlockRecording:
-    """What nodes took in a case's frames, with the samples and the tiles of a recording, by tier.
-
-    The input's blocks are not the network's: they are computed in replays, too.
-    """
+    """What nodes took in a case's frames, with the samples and the tiles of a recording, by tier."""
     recording, _ = read_recording(replayed)
     (network,) = recording.networks
     tile_factor = next(iter(network.machines.values())).tile_factor
     machines = {}
     for tier, profile in profiles.items():
-        ratios = []
-        for plan in case["plans"].values():
-            own = [profile.seconds[block] for block in plan["blocks"].get(tier, ()) if block > ADDED]
-            besides = sum(profile.seconds[block] for block in plan["blocks"].get(tier, ()) if block <= ADDED)
-            if sum(own) > MOSTLY * (sum(own) + besides):
-                ratios.append((plan["parts"][f"computes {tier}"] - besides) / sum(own))
-        factor = statistics.median(ratios) if ratios else 1.0
-        machines[tier] = MachineTimes((0.0, *(factor * taken for taken in profile.seconds[1 + ADDED :])), tile_factor)
+        of_network, of_input = factors(case, tier, profile)
+        seconds = (0.0, *(of_network * taken for taken in profile.seconds[1 + ADDED :]))
+        machines[tier] = MachineTimes(
+            seconds, tile_factor, of_input * profile.seconds[DECODE], of_input * profile.seconds[NORMALISE]
+        )
     return BlockRecording("nodes under quotas", (replace(network, machines=machines),))
+
+
+def factors(case: Mapping[str, Any], tier: str, profile: Profile) -> tuple[float, float]:
+    """By how much the network's blocks took longer in frames than in the profile, and the input's: least squares."""
+    stages, taken = [], []
+    for plan in case["plans"].values():
+        blocks = plan["blocks"].get(tier, ())
+        if len(blocks) > 1:  # the frame alone takes nothing
+            of_network = sum(profile.seconds[block] for block in blocks if block > ADDED)
+            stages.append((of_network, sum(profile.seconds[block] for block in blocks) - of_network))
+            taken.append(plan["parts"][f"computes {tier}"])
+    rows, found = np.array(stages).reshape(-1, 2), np.ones(2)
+    known = np.flatnonzero(rows.any(axis=0))
+    if len(known):
+        weights = 1 / np.array(taken)[:, None]  # each stage counts alike
+        found[known], *_ = np.linalg.lstsq(rows[:, known] * weights, np.ones(len(taken)), rcond=None)
+    return float(max(found[0], 0.0)), float(max(found[1], 0.0))
 
 
 def period(bench: Bench) -> float:
