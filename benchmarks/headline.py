@@ -3,8 +3,9 @@
 A case is a network, a bandwidth between edge and cloud, and a number of edge nodes. Each runs real processes, a real
 broker and lines behind token buckets. By default nodes replay (`engine: replay`): they wait what a Raspberry Pi 4, an
 i7 and a GPU server take (`benchmarks/headline_recording.py`), so that two cores hold them all. With `--live` they
-compute, each under its share of a core, and then replay what they have measured of themselves, under the same shares:
-how far both agree is how far replays can be believed.
+compute, each under its share of a core, and then replay that under the same shares: how far both agree is how far
+replays can be believed. A block's share of its network's seconds is as nodes profiled it; the whole is as it was in
+frames, whose caches are colder than a profile's: one factor for each tier, and one for what makes the network's input.
 
 Every planner is measured under one input rule: each may send the photo as it came, its pixels or floats, and any codec
 (reading a). Baselines are measured a second time as their papers have them (reading b): the device decodes, and float32
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -29,6 +31,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from benchmarks import headline_tables
@@ -42,7 +45,7 @@ from nodes.client import requests
 from nodes.protocol.messages import parse_json
 from pipeline.engines.block_recording import BlockRecording, MachineTimes, read_recording
 from pipeline.errors import TrisectError
-from pipeline.frames.input_blocks import ADDED
+from pipeline.frames.input_blocks import ADDED, DECODE, NORMALISE
 from pipeline.profiling.profile import Profile
 
 NETWORKS = ("alexnet", "resnet18", "vgg16", "darknet53", "inception_v4")
@@ -85,6 +88,9 @@ class Measured:
     period_s: float | None = None
     predicted: Mapping[str, float] = field(default_factory=dict)
     parts: Mapping[str, float] = field(default_factory=dict)
+    """Medians over rounds."""
+    blocks: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """By tier."""
 
 
 class Bench(Testbed):
@@ -97,11 +103,8 @@ class Bench(Testbed):
         self.images = [path.read_bytes() for path in sorted(sample_images.PHOTOS.glob("*.jpg"))]
         self.start(shares)
 
-    def record(self, replayed: Path) -> BlockRecording:
-        """What the nodes have measured of themselves, with the samples and the tiles of a recording, by tier."""
-        recording, _ = read_recording(replayed)
-        (network,) = recording.networks
-        factor = next(iter(network.machines.values())).tile_factor
+    def profiles(self) -> dict[str, Profile]:
+        """What the nodes have measured of themselves, by tier."""
         found: dict[str, Profile] = {}
 
         def take(message: Message) -> None:
@@ -110,9 +113,7 @@ class Bench(Testbed):
 
         self.client.session.subscribe([self.client.names.filter(topics.PROFILE)], take)
         self.wait(lambda: len(found) == len(MACHINES))
-        # the input's blocks are not the network's, and are never replayed
-        machines = {tier: MachineTimes((0.0, *p.seconds[1 + ADDED :]), factor) for tier, p in found.items()}
-        return BlockRecording("nodes under quotas", (replace(network, machines=machines),))
+        return found
 
     def round(self, frames: int = FRAMES_A_ROUND) -> tuple[float, set[int]]:
         """Mean seconds of a frame, of each photo one, one in flight, and the epochs that answered them."""
@@ -143,39 +144,41 @@ class Bench(Testbed):
         return self.client.plans[self.client.active]
 
 
-def measure_case(bench: Bench, repeats: int) -> dict[str, Any]:
-    """All planners in turn, `repeats` times; the exact one first."""
+def measure_case(bench: Bench, repeats: int, slow_s: float) -> dict[str, Any]:
+    """All planners in turn, `repeats` times; the exact one first. Plans above `slow_s` are measured less."""
     asked = [("exact", "a"), *((name, reading) for reading in "ab" for name in BASELINES)]
     plans: dict[str, Measured] = {}
     chosen: dict[str, str] = {}
     for repeat in range(repeats):
-        fresh = {key for key, measured in plans.items() if measured.predicted_s > SLOW_S}
+        fresh = {key for key, measured in plans.items() if measured.predicted_s > slow_s}
         for name, reading in asked:
             request = {"planner": name} | (AS_PUBLISHED if reading == "b" else {})
             bench.plan_for(request)
             until = time.monotonic() + (SETTLE_S[min(repeat, 1)] if name == "exact" else 0.0)
             key = described(bench.plan_now())
             while time.monotonic() < until or key not in fresh:
-                bench.round(1 if bench.plan_now()["predicted"]["seconds"] > SLOW_S else FRAMES_A_ROUND)
+                bench.round(1 if bench.plan_now()["predicted"]["seconds"] > slow_s else FRAMES_A_ROUND)
                 key = described(bench.plan_now())
                 if time.monotonic() >= until:
-                    measure(bench, plans, fresh, is_last=repeat == repeats - 1)
+                    measure(bench, plans, fresh, slow_s, is_last=repeat == repeats - 1)
                     key = described(bench.plan_now())
             chosen[f"{name} {reading}"] = key
     return {"chosen": chosen, "plans": {key: vars(measured) for key, measured in plans.items()}}
 
 
-def measure(bench: Bench, plans: dict[str, Measured], fresh: set[str], *, is_last: bool) -> None:
+def measure(bench: Bench, plans: dict[str, Measured], fresh: set[str], slow_s: float, *, is_last: bool) -> None:
     """Rounds under the active plan, again where it changes meanwhile."""
     for _ in range(MOST_ROUNDS):
         plan, epoch = bench.plan_now(), bench.client.active
         predicted = plan["predicted"]["seconds"]
         rounds: list[float] = []
-        for _ in range(SLOW_ROUNDS if predicted > SLOW_S else ROUNDS):
+        parts: list[Mapping[str, float]] = []
+        for _ in range(SLOW_ROUNDS if predicted > slow_s else ROUNDS):
             seconds, epochs = bench.round()
             if epochs != {epoch}:
                 break
             rounds.append(seconds)
+            parts.append(bench.parts)
         else:
             key = described(plan)
             found = plans.setdefault(key, Measured(key))
@@ -183,7 +186,11 @@ def measure(bench: Bench, plans: dict[str, Measured], fresh: set[str], *, is_las
             found.predicted_s = predicted
             link = plan["predicted"]["links"].get("edge_cloud")
             found.backbone_bytes = link["nbytes"] + link["result_nbytes"] if link else 0
-            found.predicted, found.parts = predicted_parts(plan["predicted"]), bench.parts
+            found.predicted = predicted_parts(plan["predicted"])
+            found.parts = {name: statistics.median(part.get(name, 0.0) for part in parts) for name in parts[0]}
+            found.blocks = {
+                s["tier"]: [v for first, end in s["blocks"] for v in range(first, end)] for s in plan["stages"]
+            }
             if is_last and predicted < SLOW_S:
                 found.period_s = period(bench)
             fresh.add(key)
@@ -208,6 +215,38 @@ def predicted_parts(predicted: Mapping[str, Any]) -> dict[str, float]:
     found = {f"computes {tier}": seconds for tier, seconds in predicted["stages"].items()}
     found |= {f"way {name}": link["seconds"] for name, link in predicted["links"].items()}
     return {**found, "besides": predicted["frame_overhead_seconds"]}
+
+
+def recorded(case: Mapping[str, Any], profiles: Mapping[str, Profile], replayed: Path) -> BlockRecording:
+    """What nodes took in a case's frames, with the samples and the tiles of a recording, by tier."""
+    recording, _ = read_recording(replayed)
+    (network,) = recording.networks
+    tile_factor = next(iter(network.machines.values())).tile_factor
+    machines = {}
+    for tier, profile in profiles.items():
+        of_network, of_input = factors(case, tier, profile)
+        seconds = (0.0, *(of_network * taken for taken in profile.seconds[1 + ADDED :]))
+        machines[tier] = MachineTimes(
+            seconds, tile_factor, of_input * profile.seconds[DECODE], of_input * profile.seconds[NORMALISE]
+        )
+    return BlockRecording("nodes under quotas", (replace(network, machines=machines),))
+
+
+def factors(case: Mapping[str, Any], tier: str, profile: Profile) -> tuple[float, float]:
+    """By how much the network's blocks took longer in frames than in the profile, and the input's: least squares."""
+    stages, taken = [], []
+    for plan in case["plans"].values():
+        blocks = plan["blocks"].get(tier, ())
+        if len(blocks) > 1:  # the frame alone takes nothing
+            of_network = sum(profile.seconds[block] for block in blocks if block > ADDED)
+            stages.append((of_network, sum(profile.seconds[block] for block in blocks) - of_network))
+            taken.append(plan["parts"][f"computes {tier}"])
+    rows, found = np.array(stages).reshape(-1, 2), np.ones(2)
+    known = np.flatnonzero(rows.any(axis=0))
+    if len(known):
+        weights = 1 / np.array(taken)[:, None]  # each stage counts alike
+        found[known], *_ = np.linalg.lstsq(rows[:, known] * weights, np.ones(len(taken)), rcond=None)
+    return float(max(found[0], 0.0)), float(max(found[1], 0.0))
 
 
 def period(bench: Bench) -> float:
@@ -258,10 +297,13 @@ def run_case(name: str, mbit: float, edges: int, asked: argparse.Namespace, fold
                 settings=settings,
             )
             bench.begin(mbit, {node: shares.get(given["tier"]) for node, given in nodes.items()})
-            if replayed is None:
-                bench.record(asked.recordings / f"{name}.json").write(folder / "live.json")
-                time.sleep(STANDBY_S)
-            return measure_case(bench, asked.repeats)
+            if replayed is not None:
+                return measure_case(bench, asked.repeats, math.inf if asked.live else SLOW_S)
+            profiles = bench.profiles()
+            time.sleep(STANDBY_S)
+            case = measure_case(bench, asked.repeats, math.inf)
+            recorded(case, profiles, asked.recordings / f"{name}.json").write(folder / "live.json")
+            return case
 
     if not asked.live:
         return dict(run("replay", MACHINES, {}, replayed))

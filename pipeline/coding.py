@@ -1,8 +1,9 @@
 """Which codec a tensor is sent with: the one that costs least on its way, from what codecs take and save. Pure.
 
 A tensor is published once, for all its readers, so it has one codec from its sender to its furthest reader: between two
-neighbouring tiers, or from the device through the broker to the cloud over both links. For each of these three ways the
-choice depends on nothing else that a plan decides, so to a planner it is a constant.
+neighbouring tiers, or from the device through the broker to the cloud over both links. An output goes back to the
+device by itself, from the tier that makes it. For each of these five ways the choice depends on nothing else that a
+plan decides, so to a planner it is a constant.
 """
 
 from __future__ import annotations
@@ -24,13 +25,45 @@ from pipeline.ranges import Rate
 Way: TypeAlias = tuple[Tier, Tier]
 """From a tensor's sender to its furthest reader."""
 WAYS: Sequence[Way] = ((Tier.DEVICE, Tier.EDGE), (Tier.DEVICE, Tier.CLOUD), (Tier.EDGE, Tier.CLOUD))
+"""Of tensors that cross."""
+BACK: Sequence[Way] = ((Tier.EDGE, Tier.DEVICE), (Tier.CLOUD, Tier.DEVICE))
+"""Of outputs to the device."""
 LEAST_LATENCY = 1e-6
 """Weight of latency where an objective has none: of codecs that are equally good, the quickest."""
 
 
 def over(lower: Tier) -> list[Way]:
-    """The ways that lead over the link above `lower`."""
-    return [way for way in WAYS if way[0] <= lower < way[1]]
+    """The ways that lead up the link above `lower`."""
+    return [way for way in WAYS if lower in links_of(way)]
+
+
+def back_over(lower: Tier) -> list[Way]:
+    """The ways that lead down it."""
+    return [way for way in BACK if lower in links_of(way)]
+
+
+def links_of(way: Way) -> list[Tier]:
+    """The links on a way, by their lower tiers."""
+    return [lower for lower in (Tier.DEVICE, Tier.EDGE) if min(way) <= lower < max(way)]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCodecs:
+    """The codecs of a plan, by tensor id: of the `tensors` that cross, and of the outputs (`results`) that go back to
+    the device. What is in neither goes as it is.
+    """
+
+    tensors: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    results: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def on(self, tensor: int, way: Way) -> str:
+        """The codec of a tensor on one of its ways."""
+        return (self.results if way in BACK else self.tensors).get(tensor, NONE)
+
+    @property
+    def names(self) -> set[str]:
+        """All codecs that are used."""
+        return {*self.tensors.values(), *self.results.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +106,16 @@ class CodecCosts:
             found = self._able[key] = tuple(self._codings(tensor, way))
         return found
 
+    def on_way(self, way: Way) -> list[Mapping[str, CodecSpeed]]:
+        """The speeds of the nodes that have to know a tensor's codec: those at both ends, and an edge node on the way
+        up to the cloud, which may read it, too.
+        """
+        return [speeds for tier, speeds in self.speeds.items() if tier in way or way[0] < tier < way[1]]
+
     def _codings(self, tensor: Tensor, way: Way) -> Iterator[Coding]:
         if way[0] not in self.speeds or way[1] not in self.speeds:
             return
-        # an edge node on the way from device to cloud may read the tensor, too
-        on_way = [speeds for tier, speeds in self.speeds.items() if way[0] <= tier <= way[1]]
+        on_way = self.on_way(way)
         for codec, ratio in self.ratios.get(tensor.id, {}).items():
             if ratio > 1 and codec in CODECS and all(codec in speeds for speeds in on_way):
                 yield Coding(
@@ -129,8 +167,8 @@ def least(
     able = known.able(tensor, way) if known is not None else ()
     if not able:
         return _plain(tensor, known)
-    crossed = [bandwidths[lower] for lower in (Tier.DEVICE, Tier.EDGE) if way[0] <= lower < way[1]]
-    backbone_byte = worth.backbone_byte if way[1] is Tier.CLOUD else 0.0
+    crossed = [bandwidths[lower] for lower in links_of(way)]
+    backbone_byte = worth.backbone_byte if Tier.CLOUD in way else 0.0
     sender, reader = (draws.get(tier, NO_DRAW) for tier in way)
 
     def cost(coding: Coding) -> float:

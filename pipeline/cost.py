@@ -8,7 +8,7 @@ stands at the edge, so what goes from device to cloud pays both links.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
 from types import MappingProxyType
@@ -18,12 +18,11 @@ import numpy as np
 from pydantic import Field
 
 from pipeline import ranges
-from pipeline.codecs import NONE
-from pipeline.coding import QUICKEST, CodecCosts, Coding, CodingWorth, Way, fewest, given, least
+from pipeline.coding import QUICKEST, CodecCosts, Coding, CodingWorth, PlannedCodecs, Way, fewest, given, least
 from pipeline.energy import NO_DRAW, Draw
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph, Tensor
-from pipeline.placement import Crossing, Tier, crossings
+from pipeline.placement import Crossing, Tier, crossings, returning
 from pipeline.ranges import Count, Id, Label, Sum
 
 MOST_TILES = 256
@@ -104,7 +103,7 @@ class Costs:
     take, `frame_overhead_s` those that it takes the device to read the frame and to answer it, whatever the placement.
     With `tiles` all holds for placements that have a certain stack on the edge, shared out: `seconds` are then what its
     blocks take so, waiting included. `codecs` is what is known of codecs, None to send all tensors as they are, and
-    `worth` by what the codec of each tensor is chosen; `fixed` are the codecs by tensor that a plan has, whatever is
+    `worth` by what the codec of each tensor is chosen; `fixed` are the codecs that a plan has, whatever is
     cheapest now. With `is_bound` they are a lower bound of several nodes' costs.
     """
 
@@ -117,7 +116,7 @@ class Costs:
     tiles: TilesCost | None = None
     codecs: CodecCosts | None = None
     worth: CodingWorth = QUICKEST
-    fixed: Mapping[int, str] | None = None
+    fixed: PlannedCodecs | None = None
     draws: Mapping[Tier, Draw] = field(default_factory=lambda: MappingProxyType({}))
     is_bound: bool = False
     _chosen: dict[tuple[Tensor, Way], Coding] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -177,7 +176,7 @@ class Costs:
 
     def _coding(self, tensor: Tensor, way: Way) -> Coding:
         if self.fixed is not None:
-            return given(tensor, way, self.codecs, self.fixed.get(tensor.id, NONE))
+            return given(tensor, way, self.codecs, self.fixed.on(tensor.id, way))
         bandwidths = {lower: self.link(lower).bandwidth_bytes_per_s for lower in LINKS}
         return least(tensor, way, self.codecs, bandwidths, self.worth, self.draws)
 
@@ -200,7 +199,8 @@ class LinkCost:
     In `seconds` is also what the nodes at its ends take to send and receive: the edge's between device and edge.
     `busy_seconds` are those in which the link is taken and no other frame's bytes can pass. `uncoded_nbytes` are the
     tensors as they are; `encode_seconds` those of tensors that begin their way here, `decode_seconds` of those that end
-    it.
+    it. With `result_` before it, the same of outputs on their way down, and seconds at both ends of those that begin it
+    here.
     """
 
     seconds: Sum
@@ -210,11 +210,23 @@ class LinkCost:
     uncoded_nbytes: Count = 0
     encode_seconds: Sum = 0.0
     decode_seconds: Sum = 0.0
+    result_uncoded_nbytes: Count = 0
+    result_encode_seconds: Sum = 0.0
+    result_decode_seconds: Sum = 0.0
 
     @property
     def ratio(self) -> float:
         """How many times fewer bytes go up than the tensors have."""
         return self.uncoded_nbytes / self.nbytes if self.nbytes and self.uncoded_nbytes else 1.0
+
+    @property
+    def result_ratio(self) -> float:
+        """How many times fewer bytes come down than the outputs have."""
+        known = self.result_nbytes and self.result_uncoded_nbytes
+        return self.result_uncoded_nbytes / self.result_nbytes if known else 1.0
+
+
+_NO_LINK = LinkCost(0.0, 0, 0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,16 +257,19 @@ class Prediction:
     @property
     def period_s(self) -> float:
         """Seconds between a stream's frames at full load: those of its busiest stage, tile worker, coder or link."""
-        busy = [
-            seconds
-            for link in self.links.values()
-            for seconds in (link.busy_seconds, link.encode_seconds, link.decode_seconds)
-        ]
+        busy = [*(link.busy_seconds for link in self.links.values()), *self._coders()]
         stages = dict(self.stages)
         if self.tiles is not None:
             stages[Tier.EDGE.label] -= self.tiles.seconds - self.tiles.own_seconds
             busy.append(self.tiles.busy_seconds)
         return max([*stages.values(), *busy], default=0.0)
+
+    def _coders(self) -> Iterator[float]:
+        """Seconds of each node's thread that encodes, and of each one's that decodes."""
+        below, above = (self.links.get(link_label(lower), _NO_LINK) for lower in LINKS)
+        yield from (below.encode_seconds, above.encode_seconds + below.result_encode_seconds)
+        yield from (above.result_encode_seconds, above.decode_seconds)
+        yield from (below.decode_seconds, below.result_decode_seconds + above.result_decode_seconds)
 
     @property
     def backbone_nbytes(self) -> int:
@@ -318,37 +333,10 @@ def _joules(
         total += costs.draw(tier).joules(stages[tier.label] + handled_s)
     if costs.tiles is not None and Tier.EDGE in placement:
         total += costs.tiles.joules - costs.draw(Tier.EDGE).joules(costs.tiles.seconds)
-    for one in crossing:
+    for one in (*crossing, *returning(graph, placement)):
         sender, reader = costs.draw(one.source), costs.draw(one.readers[-1])
         total += coding_of(graph, costs, one).joules(sender, reader)
-    for tensor in set(graph.outputs):
-        tier, nbytes = placement[graph.producer[tensor]], graph.tensors[tensor].nbytes
-        if tier != Tier.DEVICE:
-            total += costs.draw(tier).joules(0.0, nbytes) + costs.draw(Tier.DEVICE).joules(0.0, nbytes)
     return total
-
-
-def critical_path_s(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> float:
-    """Seconds until the last output is made if whatever does not wait for another could run at once.
-
-    A lower bound for how branches may overlap: each tensor crosses on its own, and the answer's way back is not in it.
-    """
-    done = [0.0] * len(graph)
-    codings = {c.tensor: coding_of(graph, costs, c) for c in crossings(graph, placement)}
-    for block in graph.blocks:
-        tier, ready = placement[block.index], 0.0
-        for tensor in block.inputs:
-            producer = graph.producer[tensor]
-            arrives = done[producer]
-            if placement[producer] < tier:
-                arrives += codings[tensor].encode_s + codings[tensor].decode_s
-            for lower in LINKS:
-                if placement[producer] <= lower < tier:
-                    link = costs.link(lower)
-                    arrives += codings[tensor].nbytes / link.bandwidth_bytes_per_s + link.latency_s
-            ready = max(ready, arrives)
-        done[block.index] = ready + costs.seconds[tier][block.index]
-    return max(done[graph.producer[tensor]] for tensor in graph.outputs)
 
 
 def _link_cost(
@@ -362,19 +350,25 @@ def _link_cost(
     nbytes = sum(coding.nbytes for coding in codings.values())
     encode_s = sum(codings[c.tensor].encode_s for c in crossing if c.source == lower)
     decode_s = sum(codings[c.tensor].decode_s for c in crossing if c.readers[-1] == lower + 1)
-    returning = [t for t in set(graph.outputs) if placement[graph.producer[t]] > lower]
-    result_nbytes = sum(graph.tensors[t].nbytes for t in returning)
+    back = {c: coding_of(graph, costs, c) for c in returning(graph, placement) if c.crosses(lower)}
+    result_nbytes = sum(coding.nbytes for coding in back.values())
+    result_encode_s = sum(coding.encode_s for c, coding in back.items() if c.source == lower + 1)
+    result_decode_s = sum(coding.decode_s for c, coding in back.items() if c.source == lower + 1)
     busy = (nbytes + result_nbytes) / link.bandwidth_bytes_per_s
+    coding_s = encode_s + decode_s + result_encode_s + result_decode_s
     handled_by = {Tier.DEVICE, Tier.EDGE} & {Tier.DEVICE, *placement} if lower == Tier.DEVICE else {Tier.CLOUD}
     overhead_s = sum(costs.send_receive_overhead.get(tier, 0.0) for tier in handled_by)
     return LinkCost(
-        seconds=encode_s + busy + decode_s + link.latency_s * (2 if returning else 1) + overhead_s,
+        seconds=coding_s + busy + link.latency_s * (2 if back else 1) + overhead_s,
         nbytes=nbytes,
         result_nbytes=result_nbytes,
         busy_seconds=busy,
         uncoded_nbytes=sum(_uncoded_nbytes(graph.tensors[c.tensor], codings[c.tensor]) for c in crossing),
         encode_seconds=encode_s,
         decode_seconds=decode_s,
+        result_uncoded_nbytes=sum(_uncoded_nbytes(graph.tensors[c.tensor], coding) for c, coding in back.items()),
+        result_encode_seconds=result_encode_s,
+        result_decode_seconds=result_decode_s,
     )
 
 
@@ -383,5 +377,5 @@ def _uncoded_nbytes(tensor: Tensor, coding: Coding) -> int:
 
 
 def coding_of(graph: ModelGraph, costs: Costs, crossing: Crossing) -> Coding:
-    """How a tensor that leaves its tier is sent: one way for all its readers."""
+    """How a tensor that leaves its tier is sent: one way for all its readers; or how an output is sent back."""
     return costs.coding(graph.tensors[crossing.tensor], crossing.way)

@@ -168,6 +168,11 @@ class ModelGraph:
         return tuple(by_tensor[tensor.id] for tensor in self.tensors)
 
     @cached_property
+    def results(self) -> tuple[int, ...]:
+        """The outputs, each once, by tensor id."""
+        return tuple(sorted(set(self.outputs)))
+
+    @cached_property
     def consumers(self) -> tuple[tuple[int, ...], ...]:
         """For each tensor id, the ascending indices of the blocks that read it (the result's reader not counted)."""
         readers: list[list[int]] = [[] for _ in self.tensors]

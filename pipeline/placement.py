@@ -64,7 +64,9 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """One tensor that leaves its tier; it is sent once, to the furthest of `readers` and whoever is on the way."""
+    """One tensor that leaves its tier; it is sent once, to the furthest of `readers` and whoever is on the way. Or an
+    output on its way back to the device, its only reader.
+    """
 
     tensor: int
     source: Tier
@@ -77,7 +79,8 @@ class Crossing:
 
     def crosses(self, lower: Tier) -> bool:
         """True when it passes the link between `lower` and the next tier."""
-        return self.source <= lower < self.readers[-1]
+        furthest = self.readers[-1]
+        return self.source <= lower < furthest or furthest <= lower < self.source
 
 
 def check(graph: ModelGraph, placement: Sequence[Tier]) -> None:
@@ -107,6 +110,12 @@ def crossings(graph: ModelGraph, placement: Sequence[Tier]) -> tuple[Crossing, .
         elif readers := {placement[block] for block in consumers} - {source}:
             found.append(Crossing(tensor, source, tuple(sorted(readers))))
     return tuple(found)
+
+
+def returning(graph: ModelGraph, placement: Sequence[Tier]) -> tuple[Crossing, ...]:
+    """The outputs that go back to the device, by tensor id."""
+    made = ((tensor, placement[graph.producer[tensor]]) for tensor in graph.results)
+    return tuple(Crossing(tensor, tier, (Tier.DEVICE,)) for tensor, tier in made if tier != Tier.DEVICE)
 
 
 def stages(graph: ModelGraph, placement: Sequence[Tier]) -> tuple[Stage, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, NewType
@@ -10,11 +10,12 @@ from typing import Annotated, Any, NewType
 from pydantic import Field
 
 from pipeline import ranges
-from pipeline.codecs import CODECS, NONE
+from pipeline.codecs import CODECS
+from pipeline.coding import PlannedCodecs
 from pipeline.cost import Prediction
 from pipeline.errors import PlanError, TileError
 from pipeline.graph import ModelGraph
-from pipeline.placement import Crossing, NodeId, Placement, Stage, Tier, check, crossings, stages
+from pipeline.placement import Crossing, NodeId, Placement, Stage, Tier, check, crossings, returning, stages
 from pipeline.protocol_version import PROTOCOL_VERSION
 from pipeline.ranges import Count, Epoch, Id, IdRange, Name, Number, Plain, Sentence, TierLabel, Timestamp, Word
 from pipeline.tiles.tiling import TensorCodec, TiledStage, Tiling, tiled_stage
@@ -62,6 +63,9 @@ class _WrittenRunnerUp:
     predicted: Prediction
 
 
+_Codecs = Annotated[tuple[TensorCodec, ...], Field(max_length=10 * ranges.MOST_BLOCKS)]
+
+
 @dataclass(frozen=True, slots=True)
 class WrittenPlan:
     """A plan as JSON has it, without what derives from the graph."""
@@ -80,7 +84,8 @@ class WrittenPlan:
     plan_request: Plain | None = None
     by_hand: _WrittenByHand | None = None
     tiles: Tiling | None = None
-    tensors: Annotated[tuple[TensorCodec, ...], Field(max_length=10 * ranges.MOST_BLOCKS)] = ()
+    tensors: _Codecs = ()
+    results: _Codecs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ class Plan:
     judged by, `runner_up` the next best choice (kind, nodes, value, prediction), and `plan_request` what a person asked
     for in place of the configuration, as plain JSON values. `by_hand` is the stream's placement by hand, also while the
     plan cannot follow it, for the next planner process. `tiles` shares a stack of the edge's blocks out. `codecs`
-    says how tensors that cross are coded, by tensor id; all others go as they are.
+    says how tensors that cross are coded, and outputs that go back to the device; all others go as they are.
     """
 
     stream: StreamId
@@ -118,7 +123,7 @@ class Plan:
     plan_request: Mapping[str, Any] | None = None
     by_hand: ByHand | None = None
     tiles: Tiling | None = None
-    codecs: Mapping[int, str] = field(default_factory=dict)
+    codecs: PlannedCodecs = field(default_factory=PlannedCodecs)
 
     @cached_property
     def device(self) -> NodeId:
@@ -155,6 +160,10 @@ class Plan:
         """The tensors that cross between its nodes."""
         return crossings(graph, self.placement)
 
+    def returning(self, graph: ModelGraph) -> tuple[Crossing, ...]:
+        """The outputs that go back to the device."""
+        return returning(graph, self.placement)
+
     def to_json(self, graph: ModelGraph) -> dict[str, Any]:
         """JSON for the plan topic: block ranges are half-open; what derives from the graph is there for people."""
         return {
@@ -177,23 +186,28 @@ class Plan:
                 }
                 for stage in self.stages(graph)
             ],
-            "tensors": [
-                {
-                    "tensor": crossing.tensor,
-                    "name": graph.tensors[crossing.tensor].name,
-                    "from": crossing.source.label,
-                    "to": [tier.label for tier in crossing.readers],
-                    "nbytes": graph.tensors[crossing.tensor].nbytes,
-                    "codec": self.codecs.get(crossing.tensor, NONE),
-                }
-                for crossing in sorted(self.crossings(graph), key=lambda crossing: graph.producer[crossing.tensor])
-            ],
+            "tensors": self.sent_json(graph, self.crossings(graph)),
+            "results": self.sent_json(graph, self.returning(graph)),
             "tiles": self.tiles.to_json(graph) if self.tiles else None,
             "predicted": self.predicted.to_json() | {"period_seconds": self.predicted.period_s},
             "runner_up": self.runner_up,
             "plan_request": self.plan_request,
             "by_hand": self._by_hand_json(graph),
         }
+
+    def sent_json(self, graph: ModelGraph, sent: Iterable[Crossing]) -> list[dict[str, Any]]:
+        """What crosses or comes back, in the order of the blocks that make it, as plain JSON values."""
+        return [
+            {
+                "tensor": crossing.tensor,
+                "name": graph.tensors[crossing.tensor].name,
+                "from": crossing.source.label,
+                "to": [tier.label for tier in crossing.readers],
+                "nbytes": graph.tensors[crossing.tensor].nbytes,
+                "codec": self.codecs.on(crossing.tensor, crossing.way),
+            }
+            for crossing in sorted(sent, key=lambda crossing: graph.producer[crossing.tensor])
+        ]
 
     def _by_hand_json(self, graph: ModelGraph) -> dict[str, Any] | None:
         if self.by_hand is None:
@@ -228,7 +242,7 @@ class Plan:
             plan_request=written.plan_request,
             by_hand=_by_hand(written.by_hand),
             tiles=written.tiles,
-            codecs={t.tensor: t.codec for t in written.tensors if t.codec in CODECS},
+            codecs=PlannedCodecs(_known(written.tensors), _known(written.results)),
         )
         if Tier.DEVICE not in plan.nodes:
             raise PlanError("a plan needs a device node")
@@ -249,6 +263,10 @@ class Plan:
             self.tiled_stage(graph)
         except TileError as error:
             raise PlanError(str(error)) from error
+
+
+def _known(written: Iterable[TensorCodec]) -> dict[int, str]:
+    return {one.tensor: one.codec for one in written if one.codec in CODECS}
 
 
 def _by_hand(written: _WrittenByHand | None) -> ByHand | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pipeline.errors import TrisectError
 
-PROTOCOL_VERSION = 8
+PROTOCOL_VERSION = 9
 _UNSAID = "2 or earlier"
 """Versions that JSON messages did not carry."""
 

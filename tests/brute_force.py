@@ -5,7 +5,7 @@ Shares no code with `pipeline.cost` or `pipeline.partition`, which are judged by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,53 +49,57 @@ class AllPlacements:
         self.placed: Placed = rows
         self.on = {tier: rows == tier for tier in Tier}
         self.seconds = {tier: self.on[tier] @ np.asarray(s, float) for tier, s in costs.seconds.items()}
-        self.up, self.down, self.used, self.back = ({} for _ in range(4))
+        self.used, self.back = {}, {}
         for lower in (Tier.DEVICE, Tier.EDGE):
             beyond = rows > lower
             self.used[lower] = beyond.any(axis=1)
             self.back[lower] = beyond[:, [graph.producer[t] for t in graph.outputs]].any(axis=1)
-            self.up[lower], self.down[lower] = np.zeros(len(rows)), np.zeros(len(rows))
-            for tensor in graph.tensors:
-                producer = beyond[:, graph.producer[tensor.id]]
-                readers = list(graph.consumers[tensor.id])
-                if readers:
-                    self.up[lower] += tensor.nbytes * (beyond[:, readers].any(axis=1) & ~producer)
-                if tensor.id in graph.outputs:
-                    self.down[lower] += tensor.nbytes * producer
 
-    def sent(self, objective: Objective) -> tuple[dict[Tier, Floats], list[Floats], Floats]:
-        """Bytes up each link with the best codec of each tensor, seconds of each node's coding, and joules of both."""
+    def sent(self, objective: Objective) -> tuple[dict[Tier, Floats], dict[Tier, Floats], list[Floats], Floats]:
+        """Bytes up and down each link with the best codec of each tensor and output, seconds of each node's coding, and
+        joules of both.
+        """
         nothing = np.zeros(len(self.placed))
-        up = {lower: nothing.copy() for lower in (Tier.DEVICE, Tier.EDGE)}
+        up, down = ({lower: nothing.copy() for lower in (Tier.DEVICE, Tier.EDGE)} for _ in range(2))
         encoding, decoding = {tier: nothing.copy() for tier in Tier}, {tier: nothing.copy() for tier in Tier}
         joules = nothing.copy()
+        for tensor, way, goes in self._moves():
+            nbytes, encode_s, decode_s = self._best_codec(tensor, way, objective)
+            for lower in range(min(way), max(way)):
+                (up if way[0] < way[1] else down)[Tier(lower)] += nbytes * goes
+            encoding[Tier(way[0])] += encode_s * goes
+            decoding[Tier(way[1])] += decode_s * goes
+            joules += self._joules(way, nbytes, encode_s, decode_s) * goes
+        return up, down, [*encoding.values(), *decoding.values()], joules
+
+    def _moves(self) -> Iterator[tuple[Tensor, tuple[int, int], npt.NDArray[np.bool_]]]:
+        """Each tensor to its furthest reader, and each output to the device, with the placements that have it so."""
         for tensor in self.graph.tensors:
-            readers = list(self.graph.consumers[tensor.id])
-            if not readers:
-                continue
             source = self.placed[:, self.graph.producer[tensor.id]]
-            furthest = self.placed[:, readers].max(axis=1)
-            for way in ((0, 1), (0, 2), (1, 2)):
-                goes = (source == way[0]) & (furthest == way[1])
-                nbytes, encode_s, decode_s = self._best_codec(tensor, way, objective)
-                for lower in range(*way):
-                    up[Tier(lower)] += nbytes * goes
-                encoding[Tier(way[0])] += encode_s * goes
-                decoding[Tier(way[1])] += decode_s * goes
-                joules += self._joules(way, nbytes, encode_s, decode_s) * goes
-        return up, [*encoding.values(), *decoding.values()], joules
+            readers = list(self.graph.consumers[tensor.id])
+            if readers:
+                furthest = self.placed[:, readers].max(axis=1)
+                for way in ((0, 1), (0, 2), (1, 2)):
+                    yield tensor, way, (source == way[0]) & (furthest == way[1])
+            if tensor.id in self.graph.outputs:
+                yield tensor, (1, 0), source == 1
+                yield tensor, (2, 0), source == 2
 
     def _joules(self, way: tuple[int, int], nbytes: float, encode_s: float, decode_s: float) -> float:
         ends = [self.costs.draws.get(Tier(end), Draw()) for end in way]
         return ends[0].watts * encode_s + ends[1].watts * decode_s + nbytes * sum(end.joules_per_byte for end in ends)
 
     def _best_codec(self, tensor: Tensor, way: tuple[int, int], objective: Objective) -> tuple[float, float, float]:
-        """Bytes, seconds to encode, seconds to decode, of all codecs that both ends (and what is between) have."""
+        """Bytes, seconds to encode, seconds to decode, of all codecs that both ends have, and on the way up what is
+        between.
+        """
         known, size = self.costs.codecs, tensor.nbytes
-        rates = [(self.costs.device_edge, self.costs.edge_cloud)[n].bandwidth_bytes_per_s for n in range(*way)]
+        links = (self.costs.device_edge, self.costs.edge_cloud)[min(way) : max(way)]
+        rates = [link.bandwidth_bytes_per_s for link in links]
         found = [(float(size), 0.0, 0.0)]
         if known is not None and {Tier(end) for end in way} <= known.speeds.keys():
-            between = [known.speeds[t] for t in range(way[0], way[1] + 1) if t in known.speeds]  # type: ignore[index]
+            passed = range(way[0], way[1] + 1) if way[0] < way[1] else way
+            between = [known.speeds[t] for t in passed if t in known.speeds]  # type: ignore[index]
             for codec, ratio in known.ratios.get(tensor.id, {}).items():
                 if ratio > 1 and all(codec in speeds for speeds in between):
                     encode_s = size / between[0][codec].encode_bytes_per_s
@@ -108,36 +112,30 @@ class AllPlacements:
             total = (objective.latency or 1e-6) * (encode_s + sum(sent_s) + decode_s)
             total += objective.period * max(encode_s, decode_s, *sent_s)
             total += objective.energy * self._joules(way, *option)
-            return total + objective.backbone * nbytes / 1e6 * (way[1] == 2)
+            return total + objective.backbone * nbytes / 1e6 * (max(way) == 2)
 
         return min(found, key=cost)
 
     def joules(self, objective: Objective) -> Floats:
         """What each adds to what the nodes draw when idle, with the codecs that suit the objective."""
-        costs, (_, _, joules) = self.costs, self.sent(objective)
+        costs, (*_, joules) = self.costs, self.sent(objective)
         for tier, seconds in self.seconds.items():
             joules = joules + costs.draws.get(tier, Draw()).watts * seconds
-        for tensor in set(self.graph.outputs):
-            made_on = self.placed[:, self.graph.producer[tensor]]
-            per_byte = np.array([costs.draws.get(tier, Draw()).joules_per_byte for tier in Tier])
-            joules = joules + self.graph.tensors[tensor].nbytes * np.where(
-                made_on > 0, per_byte[made_on] + per_byte[0], 0.0
-            )
         return joules
 
     def values(self, objective: Objective) -> Floats:
         """The objective of each."""
         costs, latency, price = self.costs, np.zeros(len(self.placed)), np.zeros(len(self.placed))
-        up, coding, _ = self.sent(objective)
+        up, down, coding, _ = self.sent(objective)
         busy = [*self.seconds.values(), *coding]
         latency = latency + np.sum(coding, axis=0)
         for tier, seconds in self.seconds.items():
             latency = latency + seconds
             price = price + costs.prices.get(tier, 0.0) * seconds
         for lower, link in ((Tier.DEVICE, costs.device_edge), (Tier.EDGE, costs.edge_cloud)):
-            busy.append((up[lower] + self.down[lower]) / link.bandwidth_bytes_per_s)
+            busy.append((up[lower] + down[lower]) / link.bandwidth_bytes_per_s)
             latency = latency + busy[-1] + link.latency_s * (1.0 * self.used[lower] + self.back[lower])
-        backbone = (up[Tier.EDGE] + self.down[Tier.EDGE]) / 1e6
+        backbone = (up[Tier.EDGE] + down[Tier.EDGE]) / 1e6
         period = np.max(busy, axis=0)
         return np.asarray(
             objective.latency * latency

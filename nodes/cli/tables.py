@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
 from pipeline.codecs import CODECS
+from pipeline.cost import link_label
 from pipeline.placement import Tier
 
 NAMED = 2
@@ -38,6 +39,8 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
         for name, link in predicted["links"].items():
             if _is_between(name, stage["tier"], following):
                 table.add_row(f"  → {name.partition('_')[2]}", "", *_cut(plan, name, link), style="dim")
+    if plan.get("results"):
+        table.add_row("  ↩ answer", "", *_back(plan, predicted["links"]), "", style="dim")
     if frame_overhead_s := predicted.get("frame_overhead_seconds"):
         table.add_row("overhead", "", "", "", "", f"{frame_overhead_s * 1e3:.1f} ms", style="dim")
     return table
@@ -50,9 +53,9 @@ def frame_seconds(predicted: Mapping[str, Any]) -> str:
     return f"{predicted['seconds'] * 1e3:.1f} ms{interval}"
 
 
-def _ratio(link: Mapping[str, Any]) -> str:
-    """How many times fewer bytes a link's tensors are sent in, where codecs save any."""
-    sent, uncoded = link["nbytes"], link.get("uncoded_nbytes", 0)
+def _ratio(link: Mapping[str, Any], of: str = "") -> str:
+    """How many times fewer bytes a link's tensors (or `of` the `result_`) are sent in, where codecs save any."""
+    sent, uncoded = link[f"{of}nbytes"], link.get(f"{of}uncoded_nbytes", 0)
     return f", {uncoded / sent:.2g}x fewer" if 0 < sent < uncoded else ""
 
 
@@ -82,16 +85,21 @@ def tile_rows(tiles: Mapping[str, Any], priced: Mapping[str, Any] | None) -> Ite
 def _cut(plan: Mapping[str, Any], name: str, link: Mapping[str, Any]) -> tuple[str, str, str, str]:
     order = ["device", "edge", "cloud"]
     lower = order.index(name.partition("_")[0])
-    tensors = [
-        t["name"] + (f" ({codec})" if (codec := t.get("codec")) in CODECS else "")
-        for t in plan["tensors"]
-        if order.index(t["from"]) <= lower < max(order.index(tier) for tier in t["to"])
+    passing = [
+        t for t in plan["tensors"] if order.index(t["from"]) <= lower < max(order.index(tier) for tier in t["to"])
     ]
-    more = len(tensors) - NAMED
-    shown = ", ".join(tensors[:NAMED]) + (f" and {more} more" if more > 0 else "")
-    return (
-        f"{len(tensors)} tensor{'s' if len(tensors) > 1 else ''}",
-        shown,
-        f"{link['nbytes'] / 1e3:,.0f} kB" + _ratio(link),
-        f"{link['seconds'] * 1e3:.1f} ms",
-    )
+    return (*_named(passing), f"{link['nbytes'] / 1e3:,.0f} kB" + _ratio(link), f"{link['seconds'] * 1e3:.1f} ms")
+
+
+def _back(plan: Mapping[str, Any], links: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The outputs on their way to the device; their seconds are in those of the links."""
+    link = links[link_label(Tier.DEVICE)]
+    return (*_named(plan["results"]), f"{link['result_nbytes'] / 1e3:,.0f} kB" + _ratio(link, "result_"))
+
+
+def _named(tensors: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """How many tensors there are, and the names and codecs of some."""
+    names = [t["name"] + (f" ({codec})" if (codec := t.get("codec")) in CODECS else "") for t in tensors]
+    more = len(names) - NAMED
+    shown = ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''}", shown

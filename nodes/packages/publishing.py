@@ -28,7 +28,7 @@ from pipeline.lite.package import Package
 from pipeline.models import PreprocessMode
 from pipeline.pieces.manifest import LEAST_PIECE_BYTES, PIECE_BYTES, PackageManifest, manifest_of, pieces_in
 from pipeline.pieces.partial import WholeFile
-from pipeline.plan import Plan
+from pipeline.plan import Plan, StreamId
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Known:
 
     def active(self, stream: str, device: str) -> int:
         """The epoch that the stream's device stamps on new frames; 0 before there is any."""
-        held = self.applied[device].streams.get(stream) if device in self.applied else None
+        held = self.applied[device].streams.get(StreamId(stream)) if device in self.applied else None
         return held.active or 0 if held is not None else 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from broker import topics
 from broker.topics import Namespace
+from nodes.config.replay_section import REPLAY
 from nodes.config.sections import Config
 from nodes.protocol.messages import DirectAddress, NodeInfo, to_bytes
 from nodes.session import link_probe
@@ -82,7 +83,7 @@ def node_info(
         picture_libraries=libraries(),
         refused_versions=dict(served.versions.refused),
         direct=direct,
-        machine=this_machine(),
+        machine="" if engine.name == REPLAY else this_machine(),  # what waits shares no processor
     )
 
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.engines.pictured import pictured
+from pipeline.engines.pictured import InputSeconds, pictured
 from pipeline.errors import ConfigError, FrameError, ModelError, NoKernel
 from pipeline.frames.decode import Preprocess
 from pipeline.models.source import ModelSource
@@ -104,15 +104,16 @@ def _is_room(nbytes: int) -> bool:
     return nbytes < available_bytes()
 
 
-def with_input(name: str, model: Loaded, preprocess: Preprocess) -> Loaded:
+def with_input(name: str, model: Loaded, preprocess: Preprocess, least: InputSeconds) -> Loaded:
     """The model with its input's blocks, measured here; the model itself where it takes no pictures.
 
+    The blocks take `least` seconds in any case.
     So it is, too, where the preprocessing does not fit it: its device then answers each frame with what is wrong.
     """
     from pipeline.profiling.input_seconds import with_measured_input
 
     try:
-        return with_measured_input(pictured(model, preprocess))
+        return with_measured_input(pictured(model, preprocess, least))
     except (FrameError, ConfigError) as error:
         _log.warning("model %s: its preprocessing does not fit it: %s", name, error)
         return model

@@ -94,7 +94,7 @@ class Outbound:
             began = time.perf_counter()
         self._note_encoded(key, seconds)
         self._meter.count_of(StreamId(key.stream), "sent_bytes_total", nbytes)
-        if encoded.nbytes and (key.tile or isinstance(action, SendTensor)):
+        if encoded.nbytes:
             stream = StreamId(key.stream)
             self._trials.sent(stream, action.tensor, action.codec, action.array.nbytes / encoded.nbytes)
             self._trials.consider(stream, action.tensor, action.array)

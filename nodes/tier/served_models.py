@@ -20,8 +20,8 @@ from nodes.tier.pushed_models import Pushed
 from nodes.tier.versions import Versions
 from pipeline.answers.task import Task
 from pipeline.engines.answering import AnsweringEngine, answering, classes_of
-from pipeline.engines.pictured import PicturedEngine, network_of
-from pipeline.engines.replay import Replay
+from pipeline.engines.pictured import InputSeconds, PicturedEngine, network_of
+from pipeline.engines.replay import Replay, ReplayEngine
 from pipeline.frames.decode import Preprocess
 from pipeline.graph import ModelGraph
 from pipeline.plan import NodeId, StreamId
@@ -110,6 +110,7 @@ class ServedModels:
         self._tasks: dict[str, Task | None] = {name: task_of(config.models[name]) for name in settings.of_files}
         for one in pushed:
             self._take_settings(one)
+        self._replayed = engine if isinstance(engine, ReplayEngine) else None
         self.engine: Engine = PicturedEngine(AnsweringEngine(engine))
         self.loaded = {name: self._complete(name, model) for name, model in models.items()}
         self.promise = self.engine.promise(self.loaded.values())
@@ -154,7 +155,8 @@ class ServedModels:
 
     def _complete(self, name: str, model: Loaded) -> Loaded:
         """The network between the blocks of its input and those of its task."""
-        return with_input(name, answering(model, self._tasks[name]), self.preprocess[name])
+        least = self._replayed.least_input_seconds(model.graph) if self._replayed is not None else InputSeconds()
+        return with_input(name, answering(model, self._tasks[name]), self.preprocess[name], least)
 
     def _settle_labels(self) -> None:
         """Read the labels that come with models, and hold all of them against the networks."""

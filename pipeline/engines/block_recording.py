@@ -38,11 +38,14 @@ _NOISY_BITS = 16
 class MachineTimes:
     """Seconds of each block of a network on a class of machines, the input's among them with 0.0.
 
-    A tile takes `tile_factor` times the seconds of its part of each block's map.
+    A tile takes `tile_factor` times the seconds of its part of each block's map. The input's own blocks are computed in
+    a replay, too, and take `decode` and `normalise` seconds at least.
     """
 
     seconds: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=ranges.MOST_BLOCKS)]
     tile_factor: Ratio = 1.0
+    decode: Seconds = 0.0
+    normalise: Seconds = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pipeline.engines.base import Array, BlockTimes, Loaded
 from pipeline.engines.block_recording import MachineTimes, content_of, read_recording
 from pipeline.engines.checks import check, check_tile, fitting
+from pipeline.engines.pictured import InputSeconds, wait_until
 from pipeline.engines.promise import EXACT, Promise
 from pipeline.errors import ConfigError, ModelError, TileError
 from pipeline.tiles.arrays import part
@@ -103,6 +104,11 @@ class ReplayEngine:
         """Raise ModelError: this machine's processor is not the one that is replayed, so nobody measures it."""
         raise ModelError(f"{sketch.name} cannot be replayed: it measures the processor of this machine")
 
+    def least_input_seconds(self, graph: ModelGraph) -> InputSeconds:
+        """What the input's own blocks take at least. Raises ModelError for a network that was not recorded."""
+        times = self._times(graph)
+        return InputSeconds(times.decode, times.normalise)
+
     def _times(self, graph: ModelGraph) -> MachineTimes:
         return self._recording.network_of(graph).machines[self._machine]
 
@@ -130,7 +136,7 @@ class ReplaySegment:
         due = time.perf_counter() + self.seconds
         known = {t: fitting(tensor, tensors.get(t)) for t, tensor in self._tensors.items()}
         known.update(self._made)
-        _wait_until(due)
+        wait_until(due)
         return {t: known[t] for t in self.outputs}
 
 
@@ -146,10 +152,5 @@ class ReplayTileSegment:
         """The tile's region of recorded values, after its seconds. Raises PlanError."""
         due = time.perf_counter() + self.seconds
         check_tile(self._expected, tensors)
-        _wait_until(due)
+        wait_until(due)
         return self._made
-
-
-def _wait_until(due: float) -> None:
-    while (left := due - time.perf_counter()) > 0:
-        time.sleep(left)

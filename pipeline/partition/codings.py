@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.codecs import CODECS, NONE
-from pipeline.coding import WAYS, CodecCosts, CodecSpeed, Way
-from pipeline.cost import LINKS, Costs
-from pipeline.graph import ModelGraph
+from pipeline.coding import BACK, WAYS, CodecCosts, CodecSpeed, Way, links_of
+from pipeline.cost import Costs
+from pipeline.graph import ModelGraph, Tensor
 from pipeline.partition.objective import MEGABYTE, Objective
 from pipeline.placement import Tier
 
@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class WayCosts:
-    """By tensor id: bytes as they are sent, seconds to encode at one end and to decode at the other."""
+    """Of tensors: bytes as they are sent, seconds to encode at one end and to decode at the other."""
 
     nbytes: Floats
     encode_s: Floats
@@ -41,7 +41,9 @@ class WayCosts:
 
 @dataclass(frozen=True, slots=True)
 class Codings:
-    """The ways of all tensors under some costs; `is_coded` if any has a codec on any."""
+    """The ways of all tensors under some costs, by tensor id, and the ways back of `graph.results`, in their order;
+    `is_coded` if any has a codec on any.
+    """
 
     ways: Mapping[Way, WayCosts]
     is_coded: bool
@@ -51,33 +53,31 @@ class Codings:
         """Each tensor with its cheapest codec on each way; `nbytes` are the tensors', where they are at hand."""
         sizes = np.array([float(tensor.nbytes) for tensor in graph.tensors]) if nbytes is None else nbytes
         if costs.fixed is not None:
-            return cls._given(graph, costs, sizes)
+            return cls._given(graph, costs)
         plain, fewer = sizes, dict[str, Floats]()
         if costs.codecs is not None and costs.codecs.ratios:
             fewer = _ratios(graph, costs.codecs)
             varies = np.array([tensor.varies for tensor in graph.tensors])
             plain = np.where(varies, np.ceil(sizes / fewer.pop(NONE)), sizes)
-        found = {way: _cheapest(costs, way, plain, sizes, fewer) for way in WAYS}
-        return cls({way: taken for way, (taken, _) in found.items()}, any(coded for _, coded in found.values()))
+        return cls._of({way: _cheapest(costs, way, plain, sizes, fewer) for way in WAYS}, graph, costs)
 
     @classmethod
-    def _given(cls, graph: ModelGraph, costs: Costs, sizes: Floats) -> Codings:
-        ways = {way: WayCosts(sizes.copy(), np.zeros(len(sizes)), np.zeros(len(sizes))) for way in WAYS}
-        is_coded = False
-        for way, taken in ways.items():
-            for tensor in graph.tensors:
-                coding = costs.coding(tensor, way)
-                is_coded |= coding.codec != NONE
-                taken.nbytes[tensor.id] = coding.nbytes
-                taken.encode_s[tensor.id], taken.decode_s[tensor.id] = coding.encode_s, coding.decode_s
-        return cls(ways, is_coded)
+    def _given(cls, graph: ModelGraph, costs: Costs) -> Codings:
+        return cls._of({way: _each(costs, way, graph.tensors) for way in WAYS}, graph, costs)
+
+    @classmethod
+    def _of(cls, up: Mapping[Way, tuple[WayCosts, bool]], graph: ModelGraph, costs: Costs) -> Codings:
+        """Add the ways back: outputs are few, so one by one is quicker than by arrays."""
+        outputs = [graph.tensors[tensor] for tensor in graph.results]
+        found = {**up, **{way: _each(costs, way, outputs) for way in BACK}}
+        return cls({way: taken for way, (taken, _) in found.items()}, any(coded for _, coded in found.values()))
 
     def seconds(self, costs: Costs, way: Way) -> Floats:
         """To encode, send over all links of the way, and decode; without the links' latency."""
         return _seconds(self.ways[way], costs, way)
 
     def worth(self, costs: Costs, objective: Objective, way: Way) -> Floats:
-        """What each tensor adds to an objective on a way, but for the period."""
+        """What each tensor (on a way back, each output) adds to an objective on a way, but for the period."""
         per_byte = objective.backbone / MEGABYTE
         return (
             objective.latency * self.seconds(costs, way)
@@ -88,7 +88,43 @@ class Codings:
     def backbone(self, way: Way) -> Floats:
         """Bytes between edge and cloud."""
         nbytes = self.ways[way].nbytes
-        return nbytes if way[1] is Tier.CLOUD else np.zeros_like(nbytes)
+        return nbytes if Tier.CLOUD in way else np.zeros_like(nbytes)
+
+    def worths(self, costs: Costs, objective: Objective) -> Shares:
+        """What all that is sent adds to an objective, but for the period."""
+        return Shares.adding(
+            *(self.worth(costs, objective, way) for way in WAYS),
+            returned=Returned.adding(*(self.worth(costs, objective, way) for way in BACK)),
+        )
+
+    def link_bytes(self, lower: Tier) -> Shares:
+        """Bytes that pass a link, up and down."""
+        below, whole, above = (self.ways[way].nbytes for way in WAYS)
+        from_edge, from_cloud = (self.ways[way].nbytes for way in BACK)
+        nothing, none = np.zeros_like(whole), np.zeros_like(from_cloud)
+        if lower == Tier.DEVICE:
+            return Shares.adding(below, whole, nothing, returned=Returned.adding(from_edge, from_cloud))
+        return Shares.adding(nothing, whole, above, returned=Returned.adding(none, from_cloud))
+
+    def coders(self) -> Iterator[Shares]:
+        """Seconds of those who encode (device, edge, cloud) and of those who decode (edge, cloud, device)."""
+        below, whole, above = (self.ways[way] for way in WAYS)
+        from_edge, from_cloud = (self.ways[way] for way in BACK)
+        nothing, none = np.zeros_like(whole.nbytes), np.zeros_like(from_edge.nbytes)
+        yield Shares.adding(below.encode_s, whole.encode_s, nothing)
+        yield Shares.adding(nothing, nothing, above.encode_s, returned=Returned.adding(from_edge.encode_s, none))
+        yield Shares(nothing, nothing, nothing, Returned.adding(none, from_cloud.encode_s))
+        yield Shares.adding(below.decode_s, nothing, nothing)
+        yield Shares.adding(nothing, whole.decode_s, above.decode_s)
+        yield Shares(nothing, nothing, nothing, Returned.adding(from_edge.decode_s, from_cloud.decode_s))
+
+
+def _each(costs: Costs, way: Way, tensors: Sequence[Tensor]) -> tuple[WayCosts, bool]:
+    """These tensors as `costs.coding` sends them, and whether any is coded."""
+    found = [costs.coding(tensor, way) for tensor in tensors]
+    parts = ((float(one.nbytes), one.encode_s, one.decode_s) for one in found)
+    nbytes, encode_s, decode_s = np.array(list(parts), float).reshape(-1, 3).T
+    return WayCosts(nbytes, encode_s, decode_s), any(one.codec != NONE for one in found)
 
 
 def _ratios(graph: ModelGraph, known: CodecCosts) -> dict[str, Floats]:
@@ -126,7 +162,7 @@ def _on_way(
 ) -> Iterator[tuple[str, tuple[CodecSpeed, CodecSpeed]]]:
     """The codecs that all nodes on a way have, with the speeds at its ends."""
     if way[0] in known.speeds and way[1] in known.speeds:
-        on_way = [speeds for tier, speeds in known.speeds.items() if way[0] <= tier <= way[1]]
+        on_way = known.on_way(way)
         for codec in codecs:
             if all(codec in speeds for speeds in on_way):
                 yield codec, (known.speeds[way[0]][codec], known.speeds[way[1]][codec])
@@ -137,7 +173,7 @@ def _worth(taken: WayCosts, costs: Costs, way: Way) -> Floats:
     worth = costs.worth
     total = worth.latency * _seconds(taken, costs, way)
     if worth.period:
-        sent = [taken.nbytes / costs.link(lower).bandwidth_bytes_per_s for lower in _crossed(way)]
+        sent = [taken.nbytes / costs.link(lower).bandwidth_bytes_per_s for lower in links_of(way)]
         total = total + worth.period * np.max([taken.encode_s, taken.decode_s, *sent], axis=0)
     if way[1] is Tier.CLOUD:
         total = total + worth.backbone_byte * taken.nbytes
@@ -145,7 +181,7 @@ def _worth(taken: WayCosts, costs: Costs, way: Way) -> Floats:
 
 
 def _seconds(taken: WayCosts, costs: Costs, way: Way) -> Floats:
-    per_byte = sum(1 / costs.link(lower).bandwidth_bytes_per_s for lower in _crossed(way))
+    per_byte = sum(1 / costs.link(lower).bandwidth_bytes_per_s for lower in links_of(way))
     return taken.encode_s + taken.nbytes * per_byte + taken.decode_s
 
 
@@ -159,22 +195,44 @@ def _joules(taken: WayCosts, costs: Costs, way: Way) -> Floats:
     )
 
 
-def _crossed(way: Way) -> list[Tier]:
-    return [lower for lower in LINKS if way[0] <= lower < way[1]]
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A sum over the outputs that go back to the device, in their order: what one adds that is made beyond the device,
+    and what besides, perhaps below 0, if it is made in the cloud.
+    """
+
+    below: Floats
+    above: Floats
+
+    @classmethod
+    def adding(cls, from_edge: Floats, from_cloud: Floats) -> Returned:
+        """From what an output adds on each of its ways, in the order of BACK."""
+        return cls(from_edge, from_cloud - from_edge)
+
+    def at_least(self) -> Floats:
+        """What each adds beyond the device at least, wherever it is made."""
+        return self.below + np.minimum(self.above, 0.0)
+
+
+_NOTHING = np.zeros(0)
+NOBODY_RETURNS = Returned(_NOTHING, _NOTHING)
+"""Of a sum over what crosses alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
     """A sum over the tensors that cross, by tensor: what one adds that goes from device to edge, what one from edge to
-    cloud, and what besides both if it goes all the way: below 0 where nothing is decoded and encoded again between.
+    cloud, and what besides both if it goes all the way: below 0 where nothing is decoded and encoded again between. And
+    over the outputs that come back.
     """
 
     below: Floats
     above: Floats
     beyond: Floats
+    returned: Returned = NOBODY_RETURNS
 
     @classmethod
-    def adding(cls, below: Floats, whole: Floats, above: Floats) -> Shares:
+    def adding(cls, below: Floats, whole: Floats, above: Floats, *, returned: Returned = NOBODY_RETURNS) -> Shares:
         """From what a tensor adds on each of its ways, in the order of WAYS."""
         beyond = whole - below - above
-        return cls(below, above, np.where(np.abs(beyond) > _ROUNDING * np.abs(whole), beyond, 0.0))
+        return cls(below, above, np.where(np.abs(beyond) > _ROUNDING * np.abs(whole), beyond, 0.0), returned)

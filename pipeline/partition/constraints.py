@@ -7,15 +7,16 @@ of it than that. Knows no prices.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from typing import TypeAlias
 
-from pipeline.coding import WAYS, Way, over
+from pipeline.coding import BACK, WAYS, Way, over
 from pipeline.cost import Costs, link_label
 from pipeline.errors import PlanError
 from pipeline.frames.input_blocks import first_block
-from pipeline.graph import Block, ModelGraph
+from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.placement import Placement, Tier, crossings
 
 WEIGHT_BYTES = 4
@@ -175,12 +176,8 @@ class EnergyLimit(Constraint):
         if costs.tiles is not None:
             bound -= costs.tiles.joules - costs.draw(Tier.EDGE).joules(costs.tiles.seconds)
         blocks = {tier: [draws[tier].joules(s) for s in times] for tier, times in costs.seconds.items()}
-        for tensor in set(graph.outputs):
-            for tier in blocks.keys() - {Tier.DEVICE}:
-                nbytes = graph.tensors[tensor].nbytes
-                blocks[tier][graph.producer[tensor]] += draws[tier].joules(0, nbytes) + draws[Tier.DEVICE].joules(
-                    0, nbytes
-                )
+        for tier, returned in by_maker(graph, costs, costs.sent_joules).items():
+            blocks[tier] = [*map(add, blocks[tier], returned)]
         handled = {tier: draws[tier].joules(costs.send_receive_overhead.get(tier, 0.0)) for tier in draws}
         peaks = {Tier.EDGE: [handled[Tier.EDGE]] * len(graph)} if handled.get(Tier.EDGE) else {}
         beyond = {Tier.DEVICE: handled[Tier.DEVICE], Tier.EDGE: handled.get(Tier.CLOUD, 0.0)}
@@ -266,6 +263,17 @@ class Uses(Constraint):
     def describe(self, graph: ModelGraph) -> str:
         """In words."""
         return f"the {self.tier.label} runs at least one block"
+
+
+def by_maker(graph: ModelGraph, costs: Costs, weight: Callable[[Tensor, Way], float]) -> dict[Tier, list[float]]:
+    """What outputs weigh on their way to the device, at the blocks that make them, by the tier from which they go."""
+    made: dict[Tier, list[float]] = {}
+    for way in BACK:
+        if way[0] in costs.seconds:
+            made[way[0]] = [0.0] * len(graph)
+            for tensor in graph.results:
+                made[way[0]][graph.producer[tensor]] += weight(graph.tensors[tensor], way)
+    return made
 
 
 def broken(

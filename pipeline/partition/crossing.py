@@ -20,8 +20,13 @@ class Crossings:
     _whole: dict[int, Expression] = field(init=False, default_factory=dict)
 
     def sum(self, shares: Shares) -> Expression:
-        """The shares of all tensors that cross."""
+        """The shares of all tensors that cross, and of outputs that come back."""
         steps, total = self.program.steps, dict[int, float]()
+        returned = zip(steps.graph.results, shares.returned.below, shares.returned.above, strict=False)
+        for tensor, below, above in returned:
+            producer = steps.graph.producer[tensor]
+            for lower, share in ((Tier.DEVICE, float(below)), (Tier.EDGE, float(above))):
+                self._add(total, {steps.passed(lower, producer): 1.0}, share)
         for tensor, readers in enumerate(steps.graph.consumers):
             if not readers:
                 continue

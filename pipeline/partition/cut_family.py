@@ -42,15 +42,16 @@ class CutFamily:
     """Some or all cuts of a graph, by size, from block 0 alone to all blocks.
 
     `inside`, float64 `[cut, block]`, is 1 for blocks before the cut; `made`, `[cut, tensor]`, for tensors that they
-    make, `wanted` for tensors with a reader behind it, `crossing` for both. `answers`, `[cut]`, are bytes of outputs
-    made behind it, `nbytes`, `[tensor]`, sizes. `within`, `[cut, cut]`: the first lies within the second.
+    make, `wanted` for tensors with a reader behind it, `crossing` for both. `returned`, `[cut, output]`, is 1 for
+    outputs (`graph.results`) made behind it, `nbytes`, `[tensor]`, are sizes. `within`, `[cut, cut]`: the first lies
+    within the second.
     """
 
     inside: Floats
     made: Floats
     wanted: Floats
     crossing: Floats
-    answers: Floats
+    returned: Floats
     nbytes: Floats
     within: Bools
     _behind: Sequence[_Level] = field(repr=False)
@@ -147,8 +148,7 @@ def _family(graph: ModelGraph, inside: Floats, larger: list[list[int]]) -> CutFa
         if readers:
             wanted[:, tensor] = inside[:, list(readers)].min(axis=1) < 1
     nbytes = np.array([float(tensor.nbytes) for tensor in graph.tensors])
-    outputs = sorted(set(graph.outputs))
-    answers = (1 - made[:, outputs]) @ nbytes[outputs]
+    returned = 1 - made[:, list(graph.results)]
     within = inside.astype(np.float32) @ (1 - inside.astype(np.float32)).T == 0
     smaller: list[list[int]] = [[] for _ in inside]
     for cut, behind in enumerate(larger):
@@ -162,7 +162,7 @@ def _family(graph: ModelGraph, inside: Floats, larger: list[list[int]]) -> CutFa
         made,
         wanted,
         made * wanted,
-        answers,
+        returned,
         nbytes,
         within,
         [_level(cuts, larger) for cuts in reversed(levels[:-1])],

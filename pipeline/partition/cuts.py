@@ -15,10 +15,10 @@ import numpy as np
 from pipeline.coding import WAYS
 from pipeline.cost import LINKS, Costs
 from pipeline.graph import ModelGraph
-from pipeline.partition.codings import Codings, Shares
+from pipeline.partition.codings import Codings, Returned, Shares
 from pipeline.partition.cut_family import CutFamily, Floats, Ints, chain_of
 from pipeline.partition.objective import MEGABYTE, Objective
-from pipeline.partition.worth import answer_worth, fixed_worth, overhead_worth
+from pipeline.partition.worth import fixed_worth, overhead_worth
 from pipeline.placement import Placement, Tier
 
 _MOST = 20
@@ -134,8 +134,10 @@ class CutPrices:
         if tier is Tier.CLOUD:
             way, lower = WAYS[2], Tier.EDGE
         ways = self.codings.ways[way], self.codings.ways[WAYS[1]]
-        sent_s = family.crossing @ np.minimum(*(taken.nbytes for taken in ways)) + family.answers
-        busy_s: Floats = sent_s / self.costs.link(lower).bandwidth_bytes_per_s
+        back = self.codings.link_bytes(lower).returned
+        least = back.at_least() if lower is Tier.DEVICE else back.above
+        sent = family.crossing @ np.minimum(*(taken.nbytes for taken in ways)) + family.returned @ least
+        busy_s: Floats = sent / self.costs.link(lower).bandwidth_bytes_per_s
         if self.codings.is_coded:
             coding_s = (taken.encode_s if tier is Tier.DEVICE else taken.decode_s for taken in ways)
             busy_s = np.maximum(busy_s, family.crossing @ np.minimum(*coding_s))
@@ -181,21 +183,24 @@ class CutPrices:
                 waiting_s = costs.tiles.seconds - costs.tiles.own_seconds if costs.tiles else 0.0
                 stage = before[None, columns] - before[rows, None] - waiting_s
             busy = np.maximum(busy, stage)
-        answers = family.answers[rows, None], family.answers[None, columns]
-        for lower, coming in zip(LINKS, answers, strict=True):
-            sent = self._crossing(link_bytes(self.codings, lower), rows, columns) + coming
+        for lower in LINKS:
+            sent = self._sent(self.codings.link_bytes(lower), rows, columns)
             busy = np.maximum(busy, sent / costs.link(lower).bandwidth_bytes_per_s)
-        for coder in coders(self.codings) if self.codings.is_coded else ():
-            busy = np.maximum(busy, self._crossing(coder, rows, columns))
+        for coder in self.codings.coders() if self.codings.is_coded else ():
+            busy = np.maximum(busy, self._sent(coder, rows, columns))
         return busy
 
-    def _crossing(self, shares: Shares, rows: Cuts, columns: Cuts) -> Floats:
-        """The sum over what crosses, `[row, column]`, or of length 1 where one cut alone says it."""
+    def _sent(self, shares: Shares, rows: Cuts, columns: Cuts) -> Floats:
+        """The sum over what crosses and comes back, `[row, column]`, or of length 1 where one cut alone says it."""
         total: Floats = np.zeros((1, 1))
         if shares.below.any():
             total = total + (self.family.crossing[rows] @ shares.below)[:, None]
         if shares.above.any():
             total = total + (self.family.crossing[columns] @ shares.above)[None, :]
+        if shares.returned.below.any():
+            total = total + (self.family.returned[rows] @ shares.returned.below)[:, None]
+        if shares.returned.above.any():
+            total = total + (self.family.returned[columns] @ shares.returned.above)[None, :]
         return total + self._all_the_way(shares, rows, columns) if shares.beyond.any() else total
 
     def _all_the_way(self, shares: Shares, rows: Cuts, columns: Cuts) -> Floats:
@@ -262,8 +267,9 @@ class _Sums:
     def __init__(self, graph: ModelGraph, family: CutFamily) -> None:
         is_left = (np.arange(len(family)) < len(family) - 1).astype(float)
         self.graph, self.family = graph, family
-        self._left, self._uses, self._back, self._one = range(4)
-        self._rows: list[Floats] = [is_left, is_left + (family.answers > 0), family.answers, np.ones(len(family))]
+        self._left, self._uses, self._one, self._back = range(4)
+        uses = is_left + family.returned.any(axis=1)
+        self._rows: list[Floats] = [is_left, uses, np.ones(len(family)), *family.returned.T]
         self._known: dict[int, int] = {}
         self._plain: tuple[Codings, int] | None = None
         self._weights: tuple[list[dict[int, float]], list[dict[int, float]]] = ([], [])
@@ -276,7 +282,8 @@ class _Sums:
                 if tier in costs.seconds:
                     row = self._before(costs.seconds[tier])
                     side[row] = side.get(row, 0.0) + sign * objective.per_second(costs, tier)
-            side[self._back] = answer_worth(costs, objective, lower)
+            returned = worth.returned.below if lower is Tier.DEVICE else worth.returned.above
+            side.update(enumerate(returned.tolist(), start=self._back))
             side[self._uses] = objective.latency * costs.link(lower).latency_s
             side[self._left] = overhead_worth(costs, objective, handles)
         second[self._one] = fixed_worth(costs, objective)
@@ -307,9 +314,10 @@ class _Sums:
     def _sent(self, costs: Costs, objective: Objective) -> tuple[Codings, Shares, dict[int, float], dict[int, float]]:
         """What tensors that cross are worth, and the weights that say so."""
         family = self.family
-        if costs.fixed or objective.energy or (costs.codecs is not None and costs.codecs.ratios):
+        is_fixed = costs.fixed is not None and costs.fixed.names
+        if is_fixed or objective.energy or (costs.codecs is not None and costs.codecs.ratios):
             codings = Codings.under(self.graph, costs, family.nbytes)
-            worth = Shares.adding(*(codings.worth(costs, objective, way) for way in WAYS))
+            worth = codings.worths(costs, objective)
             below, above = (self._add_row(family.crossing @ share) for share in (worth.below, worth.above))
             return codings, worth, {below: 1.0}, {above: 1.0}
         if self._plain is None:  # all tensors are sent as they are, whatever the links
@@ -318,26 +326,11 @@ class _Sums:
         codings, row = self._plain
         device_byte, edge_byte = (objective.latency / costs.link(lower).bandwidth_bytes_per_s for lower in LINKS)
         edge_byte += objective.backbone / MEGABYTE
-        worth = Shares(device_byte * family.nbytes, edge_byte * family.nbytes, np.zeros(len(family.nbytes)))
+        results = family.nbytes[list(self.graph.results)]
+        returned = Returned(device_byte * results, edge_byte * results)
+        worth = Shares(device_byte * family.nbytes, edge_byte * family.nbytes, np.zeros(len(family.nbytes)), returned)
         return codings, worth, {row: device_byte}, {row: edge_byte}
 
     def _add_row(self, row: Floats) -> int:
         self._rows.append(row)
         return len(self._rows) - 1
-
-
-def link_bytes(codings: Codings, lower: Tier) -> Shares:
-    """Bytes that go up a link."""
-    below, whole, above = (codings.ways[way].nbytes for way in WAYS)
-    nothing = np.zeros_like(whole)
-    return Shares.adding(below, whole, nothing) if lower == Tier.DEVICE else Shares.adding(nothing, whole, above)
-
-
-def coders(codings: Codings) -> Iterator[Shares]:
-    """Seconds of those who encode (device, edge) and of those who decode (edge, cloud)."""
-    below, whole, above = (codings.ways[way] for way in WAYS)
-    nothing = np.zeros_like(whole.nbytes)
-    yield Shares.adding(below.encode_s, whole.encode_s, nothing)
-    yield Shares.adding(nothing, nothing, above.encode_s)
-    yield Shares.adding(below.decode_s, nothing, nothing)
-    yield Shares.adding(nothing, whole.decode_s, above.decode_s)

@@ -26,23 +26,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.coding import WAYS, over
+from pipeline.coding import WAYS, Way, back_over, over
 from pipeline.cost import LINKS, Costs, predict
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
-from pipeline.partition import cuts
 from pipeline.partition.codings import Codings, Shares
 from pipeline.partition.conflicts import explained, smallest_conflict
 from pipeline.partition.constraints import Constraint, Limit, broken
 from pipeline.partition.crossing import Crossings
-from pipeline.partition.cut_family import all_cuts_of
+from pipeline.partition.cut_family import Bools, all_cuts_of
 from pipeline.partition.cuts import CutPrices, best_cuts
 from pipeline.partition.enumeration import best_placement
 from pipeline.partition.narrowing import Narrowed, narrowed
 from pipeline.partition.objective import LATENCY, Objective
 from pipeline.partition.program import PROOF, Program
 from pipeline.partition.steps import Expression, Steps, ancestors
-from pipeline.partition.worth import answer_worth, fixed_worth, overhead_worth
+from pipeline.partition.worth import fixed_worth, overhead_worth
 from pipeline.placement import Placement, Tier
 
 _LEAST = 1e-12
@@ -280,18 +279,19 @@ def _rule_out(steps: Steps, costs: Costs, objective: Objective, most: float) -> 
     worth = [np.asarray(costs.seconds[tier]) * objective.per_second(costs, tier) for tier in tiers]
     taken = np.array(worth).min(axis=0).sum()
     codings = Codings.under(graph, costs)
+
+    def is_too_dear(ways: Sequence[Way], lower: Tier) -> Bools:
+        """For each tensor (or output) that goes any of these ways."""
+        least = np.min([codings.worth(costs, objective, way) for way in ways], axis=0)
+        sent_s = np.min([codings.ways[way].nbytes for way in ways], axis=0) / costs.link(lower).bandwidth_bytes_per_s
+        return np.asarray((taken + least > most) | (objective.period * sent_s > most))
+
     for lower in LINKS:
-        least = np.min([codings.worth(costs, objective, way) for way in over(lower)], axis=0)
-        busy = (
-            np.min([codings.ways[way].nbytes for way in over(lower)], axis=0) / costs.link(lower).bandwidth_bytes_per_s
-        )
-        for tensor, readers in enumerate(graph.consumers):
-            if taken + least[tensor] > most or objective.period * busy[tensor] > most:
-                producer = steps.passed(lower, graph.producer[tensor])
-                for reader in readers:
-                    steps.tie(steps.passed(lower, reader), producer)
-                if tensor in graph.outputs:
-                    steps.tie(producer, steps.zero)
+        for tensor in np.flatnonzero(is_too_dear(over(lower), lower)).tolist():
+            for reader in graph.consumers[tensor]:
+                steps.tie(steps.passed(lower, reader), steps.passed(lower, graph.producer[tensor]))
+        for output in np.flatnonzero(is_too_dear(back_over(lower), lower)).tolist():
+            steps.tie(steps.passed(lower, graph.producer[graph.results[output]]), steps.zero)
     if objective.period:
         before = ancestors(graph)
         for tier, order in ((Tier.DEVICE, before), (Tier.CLOUD, before.T)):
@@ -315,32 +315,20 @@ def _price(program: Program, costs: Costs, objective: Objective, most: float) ->
         busy.append({steps.one: costs.tiles.busy_seconds})
     codings = Codings.under(steps.graph, costs)
     crossing = Crossings(program, is_peaked=objective.period > 0)
-    weights = Shares.adding(*(codings.worth(costs, objective, way) for way in WAYS))
-    program.add_cost(crossing.sum(weights))
+    program.add_cost(crossing.sum(codings.worths(costs, objective)))
     for lower in LINKS:
         link = costs.link(lower)
-        answers = _answers(program, lower)
-        program.add_cost(answers, answer_worth(costs, objective, lower))
         handled = overhead_worth(costs, objective, Tier.DEVICE if lower == Tier.DEVICE else Tier.CLOUD)
         program.add_cost(_used(program, lower), objective.latency * link.latency_s + handled)
         program.add_cost(_used_back(program, lower), objective.latency * link.latency_s)
         if objective.period:
-            moved = _sum(crossing.sum(cuts.link_bytes(codings, lower)), answers)
+            moved = crossing.sum(codings.link_bytes(lower))
             busy.append({unknown: nbytes / link.bandwidth_bytes_per_s for unknown, nbytes in moved.items()})
     if objective.period and codings.is_coded:
-        busy += [crossing.sum(coder) for coder in cuts.coders(codings)]
+        busy += [crossing.sum(coder) for coder in codings.coders()]
     if objective.period:
         unit = program.scale / objective.period
         program.add_cost(program.peak(busy, unit, max(most, _LEAST) / objective.period), objective.period)
-
-
-def _answers(program: Program, lower: Tier) -> Expression:
-    """The bytes of outputs that come down the link above `lower`."""
-    steps, graph = program.steps, program.steps.graph
-    outputs = set(graph.outputs)
-    return steps.reduced(
-        _sum(*({steps.passed(lower, graph.producer[t]): float(graph.tensors[t].nbytes)} for t in outputs))
-    )
 
 
 def _used(program: Program, lower: Tier) -> Expression:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.cost import LINKS, Link, critical_path_s, link_label
+from pipeline.cost import LINKS, Link, link_label
+from pipeline.critical_path import critical_path_s
 from pipeline.errors import Infeasible
 from pipeline.frames.input_blocks import first_block
 from pipeline.graph import ModelGraph

@@ -14,7 +14,7 @@ from pipeline.coding import WAYS, Way, over
 from pipeline.cost import LINKS, Costs, Prediction
 from pipeline.errors import Infeasible, PlanError
 from pipeline.graph import ModelGraph
-from pipeline.partition.constraints import Constraint, EnergyLimit, Limit
+from pipeline.partition.constraints import Constraint, EnergyLimit, Limit, by_maker
 from pipeline.partition.objective import MEGABYTE, NAMED, Objective
 from pipeline.partition.priced_plan import NodeSet, PricedPlan
 from pipeline.partition.search import choose
@@ -42,13 +42,18 @@ class PeriodLimit(Constraint):
         for lower in LINKS:
             rate = costs.link(lower).bandwidth_bytes_per_s
             sent = {way: [costs.sent_bytes(tensor, way) / rate for tensor in graph.tensors] for way in over(lower)}
-            yield Limit(self.seconds, _answers(graph, costs, lower, 1 / rate), sent)
+            back = {tier: [n / rate for n in nbytes] for tier, nbytes in _returned(graph, costs, lower).items()}
+            yield Limit(self.seconds, back, sent)
         if costs.is_bound:
             return
         codings = {way: [costs.coding(tensor, way) for tensor in graph.tensors] for way in WAYS}
+        encoded = by_maker(graph, costs, lambda tensor, way: costs.coding(tensor, way).encode_s)
+        decoded = by_maker(graph, costs, lambda tensor, way: costs.coding(tensor, way).decode_s)
         for tier in Tier:
-            yield Limit(self.seconds, tensors={w: [c.encode_s for c in codings[w]] for w in WAYS if w[0] == tier})
+            own = {tier: encoded[tier]} if tier in encoded else {}
+            yield Limit(self.seconds, own, {w: [c.encode_s for c in codings[w]] for w in WAYS if w[0] == tier})
             yield Limit(self.seconds, tensors={w: [c.decode_s for c in codings[w]] for w in WAYS if w[1] == tier})
+        yield Limit(self.seconds, decoded)
 
     def describe(self, graph: ModelGraph) -> str:
         """In words."""
@@ -66,7 +71,7 @@ class BackboneLimit(Constraint):
         sent: dict[Way, list[float]] = {
             way: [float(costs.sent_bytes(tensor, way)) for tensor in graph.tensors] for way in over(Tier.EDGE)
         }
-        return [Limit(self.nbytes, _answers(graph, costs, Tier.EDGE, 1.0), sent)]
+        return [Limit(self.nbytes, _returned(graph, costs, Tier.EDGE), sent)]
 
     def describe(self, graph: ModelGraph) -> str:
         """In words."""
@@ -171,9 +176,6 @@ def _sum(by: tuple[str, str], weight: float) -> Objective:
     return replace(NAMED[by[0]], **{field.get(by[1], by[1]): weight})
 
 
-def _answers(graph: ModelGraph, costs: Costs, lower: Tier, weight: float) -> dict[Tier, list[float]]:
-    """What the bytes of outputs weigh that come down the link, at the blocks that make them."""
-    made = [0.0] * len(graph)
-    for tensor in set(graph.outputs):
-        made[graph.producer[tensor]] += weight * graph.tensors[tensor].nbytes
-    return {tier: made for tier in costs.seconds if tier > lower}
+def _returned(graph: ModelGraph, costs: Costs, lower: Tier) -> dict[Tier, list[float]]:
+    """Bytes of outputs that come down the link, at the blocks that make them, by the tier from which they come."""
+    return {tier: nbytes for tier, nbytes in by_maker(graph, costs, costs.sent_bytes).items() if tier > lower}

@@ -16,11 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.coding import WAYS
 from pipeline.cost import LINKS, Costs, predict
 from pipeline.graph import ModelGraph
-from pipeline.partition import cuts
-from pipeline.partition.codings import Codings, Shares
+from pipeline.partition.codings import Codings
 from pipeline.partition.constraints import Constraint, broken
 from pipeline.partition.cut_diagram import CutDiagram
 from pipeline.partition.cut_family import Bools, Floats
@@ -29,7 +27,7 @@ from pipeline.partition.cut_pairs import NESTED_ROOM, PairSearch, Side
 from pipeline.partition.objective import Objective
 from pipeline.partition.program import PROOF
 from pipeline.partition.steps import Steps
-from pipeline.partition.worth import answer_worth, fixed_worth
+from pipeline.partition.worth import fixed_worth
 from pipeline.placement import Placement, Tier
 
 _MOST_WEIGHTS = 6
@@ -100,24 +98,23 @@ class _Sums:
 def _sums(graph: ModelGraph, costs: Costs, objective: Objective) -> tuple[_Sums, _Sums]:
     """Of the first cut and of the second: device, edge, cloud, both links, and the rest of the objective."""
     codings = Codings.under(graph, costs)
-    worth = Shares.adding(*(codings.worth(costs, objective, way) for way in WAYS))
+    worth = codings.worths(costs, objective)
     seconds = {tier: np.asarray(costs.seconds[tier], float) for tier in Tier}
     on = {tier: seconds[tier] * objective.per_second(costs, tier) for tier in Tier}
-    answers = np.zeros(len(graph))
-    for tensor in set(graph.outputs):
-        answers[graph.producer[tensor]] += float(graph.tensors[tensor].nbytes)
+    makers = [graph.producer[tensor] for tensor in graph.results]
     first, second = _Sums.empty(graph), _Sums.empty(graph)
     for lower, sums in zip(LINKS, (first, second), strict=True):
         sums.inside[:, lower] = seconds[lower]
         sums.inside[:, lower + 1] = -seconds[Tier(lower + 1)]
         link, per_byte = _FIRST_LINK + lower, 1 / costs.link(lower).bandwidth_bytes_per_s
-        sent, is_first = cuts.link_bytes(codings, lower), lower is Tier.DEVICE
+        sent, is_first = codings.link_bytes(lower), lower is Tier.DEVICE
         sums.crossing[:, link] = ((sent.below if is_first else sent.above) + np.minimum(sent.beyond, 0.0)) * per_byte
         sums.crossing[:, _REST] = worth.below + np.minimum(worth.beyond, 0.0) if is_first else worth.above
-        answer = answer_worth(costs, objective, lower)
-        sums.inside[:, link], sums.constant[link] = -answers * per_byte, answers.sum() * per_byte
-        sums.inside[:, _REST] = on[lower] - on[Tier(lower + 1)] - answer * answers
-        sums.constant[_REST] = answer * answers.sum()
+        sums.inside[:, _REST] = on[lower] - on[Tier(lower + 1)]
+        back = (sent.returned.at_least() if is_first else sent.returned.above) * per_byte
+        for column, answers in ((link, back), (_REST, worth.returned.below if is_first else worth.returned.above)):
+            np.subtract.at(sums.inside[:, column], makers, answers)
+            sums.constant[column] = answers.sum()
         sums.constant[:] += np.minimum(sums.crossing, 0.0).sum(axis=0)
         np.maximum(sums.crossing, 0.0, out=sums.crossing)
     if costs.tiles is not None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.codecs import NONE
+from pipeline.coding import PlannedCodecs
 from pipeline.cost import Costs, Prediction, coding_of, predict
 from pipeline.graph import ModelGraph
 from pipeline.partition.constraints import Constraint
 from pipeline.partition.objective import LATENCY, Objective
-from pipeline.placement import Placement, Tier, crossings
+from pipeline.placement import Crossing, Placement, Tier, crossings, returning
 from pipeline.tiles.tiled_stack_cost import TiledStackCost
 from pipeline.tiles.tiling import Tiling
 from pipeline.tiles.worker_pool import WorkerPool
@@ -48,9 +49,13 @@ class PricedPlan:
     gap: float = 0.0
     tiling: Tiling | None = None
 
-    def codecs(self, graph: ModelGraph) -> dict[int, str]:
-        """The codec of each tensor that is sent coded, by tensor id."""
-        codings = {c.tensor: coding_of(graph, self.costs, c) for c in crossings(graph, self.placement)}
+    def codecs(self, graph: ModelGraph) -> PlannedCodecs:
+        """The codecs of all that is sent coded."""
+        up, back = crossings(graph, self.placement), returning(graph, self.placement)
+        return PlannedCodecs(self._coded(graph, up), self._coded(graph, back))
+
+    def _coded(self, graph: ModelGraph, sent: Sequence[Crossing]) -> dict[int, str]:
+        codings = {crossing.tensor: coding_of(graph, self.costs, crossing) for crossing in sent}
         return {tensor: coding.codec for tensor, coding in codings.items() if coding.codec != NONE}
 
 

@@ -78,9 +78,9 @@ def bounds_of_each(
     up, down, latency, overhead, frame = np.array(
         [(n.up_byte_s, n.down_byte_s, n.latency_s, n.overhead_s, n.frame_overhead_s) for n in known]
     ).T
-    sent = family.crossing @ nbytes + family.answers
+    sent = family.crossing @ nbytes + family.returned @ nbytes[list(graph.results)]
     is_left = (np.arange(len(family)) < len(family) - 1).astype(float)
-    uses = is_left + (family.answers > 0)
+    uses = is_left + family.returned.any(axis=1)
     device, edge, cloud = (number[tier] for tier in Tier)
 
     def way(lower: Tier, byte: float) -> Floats:

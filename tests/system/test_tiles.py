@@ -24,7 +24,7 @@ from nodes.protocol.reports import read_report
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId
 from pipeline.tensorflow_runtime import keras
-from pipeline.wire import FrameKey, encode
+from pipeline.wire import FrameKey, decode_chunk, encode
 from tests.networks import L, trained
 from tests.system.conftest import Pipeline
 
@@ -39,16 +39,18 @@ GRID = {"grid": "2x2", "stack": "first:last", "workers": list(WORKERS)}
 
 
 def network(folder: Path, seed: int = 0) -> Path:
-    """A stack of maps with a residual and a pool, between a block before it and two after it."""
+    """A stack of maps with a residual and a pool, between a block before it and two after it. The last map, half of
+    whose items are zero, is an output besides the classes.
+    """
     image = keras.Input((48, 48, 3))
     x = L.Conv2D(8, 3, padding="same", activation="relu", name="before")(image)
     x = y = L.Conv2D(16, 3, padding="same", activation="relu", name="first")(x)
     x = L.MaxPooling2D(3, 2, padding="same")(L.Add()([L.Conv2D(16, 3, padding="same")(x), y]))
-    x = L.Conv2D(16, (1, 5), padding="same", activation="relu", name="last")(x)
+    x = last = L.Conv2D(16, (1, 5), padding="same", activation="relu", name="last")(x)
     x = L.Dense(10, activation="softmax", name="classes")(L.GlobalAveragePooling2D(name="mean")(x))
     folder.mkdir(exist_ok=True)
     path = folder / "spatial.keras"
-    trained(keras.Model(image, x), seed).save(path)
+    trained(keras.Model(image, [x, last]), seed).save(path)
     return path
 
 
@@ -63,6 +65,8 @@ def write_config(folder: Path, model: Path, port: int) -> Path:
             **{worker: {"tier": "edge", "role": "worker", "threads": 1} for worker in WORKERS},
         },
         "planner": {"min_seconds_between_plans": 1.0, "settle_s": 0.5},
+        # given, so that coding the map on its way back pays, whatever this machine's own links are
+        "links": {"device_edge": {"bandwidth_mbit_s": 20.0, "latency_ms": 1.0}},
     }
     path = folder / "tiles.yaml"
     path.write_text(yaml.safe_dump(settings))
@@ -125,15 +129,29 @@ def test_maps_computed_by_workers_give_the_unsplit_networks_bits_and_each_tile_i
         "workers": [*WORKERS, WORKERS[0]],
         "codecs": [],
     }
+    coded, classes = plan["results"]
+    assert (classes["codec"], coded["from"], coded["to"]) == ("none", "edge", ["device"])
+    assert coded["codec"].startswith("bitmap")
+    link = plan["predicted"]["links"]["device_edge"]
+    assert link["result_nbytes"] < 0.8 * link["result_uncoded_nbytes"]
     reports: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[Message] = queue.SimpleQueue()
     with pipeline.client() as client:
         client.session.subscribe([client.names.topic(topics.TELEMETRY, node=demo.EDGE)], reports.put)
+        client.session.subscribe(
+            [client.names.topic(topics.NODE_RESULT, node=demo.EDGE, stream=demo.STREAM)], answers.put
+        )
         stream(pipeline, client, 0, 24)
         pipeline.assert_proven(client, 24)
         assert {tuple(result["tiers"]) for result in client.collected.results.values()} == {("device", "edge")}
-        seen = {
-            (tile.tile, tile.worker) for _ in range(3) for tile in read_report(reports.get(timeout=30.0).payload).tiles
+        came = {
+            (chunk.tensor, chunk.codec) for chunk in (decode_chunk(answers.get(timeout=30.0).payload) for _ in range(4))
         }
+        assert came == {(one["tensor"], one["codec"]) for one in (classes, coded)}
+        made = [read_report(reports.get(timeout=30.0).payload) for _ in range(3)]
+        seen = {(tile.tile, tile.worker) for report in made for tile in report.tiles}
+        ratios = {(ratio.tensor, ratio.codec): ratio.ratio for report in made for ratio in report.ratios}
+        assert ratios[coded["tensor"], coded["codec"]] > 1.25
     assert seen >= {(number, NodeId(worker)) for number, worker in enumerate([*WORKERS, WORKERS[0]], start=1)}
     # on a slow machine a late tile is asked of another worker, too
     assert {number for number, _ in seen} == {1, 2, 3, 4}

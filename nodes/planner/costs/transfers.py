@@ -34,13 +34,19 @@ def legs_of(plan: Plan) -> Iterator[Leg]:
             ends = plan.nodes[lower], plan.nodes[upper]
             yield Leg(f"{lower.label}_{upper.label}", *ends, cost.nbytes, _coding_s(plan, lower, upper))
             if upper == used[-1]:
-                yield Leg("return", plan.nodes[upper], plan.device, cost.result_nbytes, 0.0)
+                yield Leg("return", plan.nodes[upper], plan.device, cost.result_nbytes, _result_coding_s(plan, upper))
 
 
 def _coding_s(plan: Plan, lower: Tier, upper: Tier) -> float:
     """Encoding at one end and decoding at the other, over one link or both."""
     first, last = (plan.predicted.links.get(link_label(link)) for link in (lower, Tier(upper - 1)))
     return (first.encode_seconds if first else 0.0) + (last.decode_seconds if last else 0.0)
+
+
+def _result_coding_s(plan: Plan, upper: Tier) -> float:
+    """Encoding a tier's outputs there, and decoding them on the device."""
+    cost = plan.predicted.links.get(link_label(Tier(upper - 1)))
+    return cost.result_encode_seconds + cost.result_decode_seconds if cost else 0.0
 
 
 def link_between(lower: LinkReport | None, upper: LinkReport | None) -> Link:

@@ -17,6 +17,7 @@ from nodes.planner.machine.binding import StreamBinding
 from nodes.planner.machine.registry import Registry
 from nodes.planner.machine.static_costs import StaticCosts, combinations
 from nodes.planner.machine.worker_pools import WorkerPools, priced_with, words
+from pipeline.coding import PlannedCodecs
 from pipeline.cost import Costs
 from pipeline.errors import Infeasible, PlanError
 from pipeline.graph import ModelGraph
@@ -213,7 +214,7 @@ def planning_problem(
     def made(number: int) -> NodeSet:
         nodes = sets[number]
         costs = objective.judging(registry.costs(binding, nodes, snapshots, seconds, links))
-        costs = costs if plan_request.codecs else replace(costs, fixed={})
+        costs = costs if plan_request.codecs else replace(costs, fixed=PlannedCodecs())
         node_set = static_costs.node_set(nodes, costs, registry.kept_from_decoding(binding, nodes))
         return pools.joined(graph, node_set, choose=is_exact)
 

@@ -12,6 +12,7 @@ from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.problem import EXACT, HPA, PlanningProblem, Solved, planning_problem
 from nodes.planner.machine.stream import PlannedStream, fits
 from nodes.planner.machine.worker_pools import WorkerPools, priced_with
+from pipeline.coding import PlannedCodecs
 from pipeline.graph import ModelGraph
 from pipeline.partition.cut_family import all_cuts_of
 from pipeline.partition.priced_plan import PricedPlan
@@ -167,7 +168,7 @@ def _priced(
     graph: ModelGraph,
     nodes: Mapping[Tier, NodeId],
     placement: Placement,
-    codecs: Mapping[int, str],
+    codecs: PlannedCodecs,
     tiling: Tiling | None,
     *,
     known: Mapping[NodeId, NodeSnapshot],

@@ -93,7 +93,7 @@ class SendTile:
 
 @dataclass(frozen=True, slots=True)
 class SendOutput:
-    """Publish one of the model's outputs, to the device; or a tile's, to the coordinator, coded as the plan says."""
+    """Publish one of the model's outputs, to the device; or a tile's, to the coordinator; coded as the plan says."""
 
     key: FrameKey
     tensor: int

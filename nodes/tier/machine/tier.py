@@ -215,8 +215,9 @@ class TierMachine:
         if event.work is Work.BEFORE:
             return self.tile_gathers.begin(held, event, now)
         assert held.stage is not None
+        codecs = held.plan.codecs
         actions: list[Action] = [
-            SendTensor(event.key, t, event.outputs[t], event.trace, held.plan.codecs.get(t, NONE), held.only_reader(t))
+            SendTensor(event.key, t, event.outputs[t], event.trace, codecs.tensors.get(t, NONE), held.only_reader(t))
             for t in held.stage.sends
         ]
         for tensor in held.stage.results:
@@ -224,7 +225,8 @@ class TierMachine:
                 output = ev.OutputArrived(event.key, self.me, tensor, event.outputs[tensor], event.trace)
                 actions += self._output_event(output, now)
             else:
-                actions.append(SendOutput(event.key, tensor, event.outputs[tensor], event.trace, held.plan.device))
+                codec, device = codecs.results.get(tensor, NONE), held.plan.device
+                actions.append(SendOutput(event.key, tensor, event.outputs[tensor], event.trace, device, codec))
         return actions
 
     def _tile_ran(self, held: Epoch, event: ev.SegmentRan, now: float) -> list[Action]:

@@ -14,6 +14,7 @@ from rich.text import Text
 from nodes.display.text import plain
 from nodes.watch.overview.text import UNKNOWN, joined, milliseconds, nbytes, number, state_text
 from nodes.watch.overview.tiles import tile_rows
+from pipeline.codecs import NONE
 from pipeline.placement import Tier
 
 NAMES_SHOWN = 2
@@ -164,7 +165,10 @@ def _how(link: Mapping[str, Any]) -> str:
 
 
 def _answer(plan: Mapping[str, Any]) -> str:
-    return f"{nbytes(plan['links'][0]['result_nbytes'])} in the links above"
+    first = plan["links"][0]
+    codecs = sorted({result["codec"] for result in plan["results"] if result["codec"] != NONE})
+    how = f" ({first['result_ratio']:.2g}x fewer, {', '.join(codecs)})" if codecs else ""
+    return f"{nbytes(first['result_nbytes'])}{how} in the links above"
 
 
 def _sample(plan: Mapping[str, Any], stream: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from nodes.protocol.messages import MessageError, TensorRatio, TileSeconds
 from nodes.watch.overview.tiles import tiles_json
-from pipeline.codecs import CODECS, NONE
+from pipeline.codecs import CODECS
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph
 from pipeline.placement import Crossing, Tier
@@ -122,7 +122,9 @@ class StreamRecord:
             self._ratios[seen.tensor, seen.codec] = seen
 
     def _with_ratio(self, tensor: Mapping[str, Any]) -> dict[str, Any]:
-        """A tensor that crosses, with how many times smaller its codec makes it, and frames' deviation from that."""
+        """A tensor that crosses or comes back, with how many times smaller its codec makes it, and frames' deviation
+        from that.
+        """
         seen = self._ratios.get((tensor["tensor"], tensor["codec"]))
         return {**tensor, "ratio": seen.ratio if seen else None, "ratio_deviation": seen.deviation if seen else None}
 
@@ -172,6 +174,7 @@ class StreamRecord:
             "stages": stages,
             "tiles": tiles_json(plan.tiles, graph if parts["named"] else None, tiles) if plan.tiles else None,
             "tensors": [self._with_ratio(tensor) for tensor in parts["tensors"]],
+            "results": [self._with_ratio(tensor) for tensor in parts["results"]],
             "links": links,
             "return_measured_seconds_p50": _median([r.links["return"] for r in results if "return" in r.links]),
             "links_predicted_seconds": parts["links_predicted_seconds"],
@@ -215,18 +218,8 @@ def _parts(plan: Plan, graph: ModelGraph | None) -> dict[str, Any]:
         "named": graph is not None,
         "problem": problem,
         "stages": _stages(plan, graph),
-        "tensors": [
-            {
-                "name": graph.tensors[crossing.tensor].name,
-                "from": crossing.source.label,
-                "to": [tier.label for tier in crossing.readers],
-                "tensor": crossing.tensor,
-                "nbytes": graph.tensors[crossing.tensor].nbytes,
-                "codec": plan.codecs.get(crossing.tensor, NONE),
-            }
-            for crossing in crossings
-            if graph is not None
-        ],
+        "tensors": plan.sent_json(graph, crossings) if graph is not None else [],
+        "results": plan.sent_json(graph, plan.returning(graph)) if graph is not None else [],
         "links": links,
         "links_predicted_seconds": _finite(sum(cost.seconds for cost in plan.predicted.links.values())),
     }
@@ -269,7 +262,8 @@ def _links(plan: Plan, graph: ModelGraph | None, crossings: Sequence[Crossing]) 
                 "nbytes": costs[0].nbytes if costs else None,
                 "result_nbytes": costs[0].result_nbytes if costs else None,
                 "ratio": round(costs[0].ratio, DIGITS) if costs else None,
-                "codecs": sorted({codec for t, codec in plan.codecs.items() if t in passing}),
+                "result_ratio": round(costs[0].result_ratio, DIGITS) if costs else None,
+                "codecs": sorted({codec for t, codec in plan.codecs.tensors.items() if t in passing}),
                 "predicted_seconds": _finite(sum(cost.seconds for cost in costs)) if costs else None,
             }
         )
@@ -294,4 +288,4 @@ def _finite(value: float | None) -> float | None:
 
 
 def _codecs_of(plan: Plan) -> set[str]:
-    return {*plan.codecs.values(), *(one.codec for one in (plan.tiles.codecs if plan.tiles else ()))}
+    return {*plan.codecs.names, *(one.codec for one in (plan.tiles.codecs if plan.tiles else ()))}

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.coding import CodecCosts, CodecSpeed, CodingWorth
+from pipeline.coding import CodecCosts, CodecSpeed, CodingWorth, PlannedCodecs
 from pipeline.cost import Costs, Link, predict
+from pipeline.graph import ModelGraph
 from pipeline.partition.priced_plan import NodeSet, priced
 from pipeline.placement import Tier
 from tests.graphs import chain
@@ -60,18 +61,51 @@ def test_an_edge_node_on_the_way_to_the_cloud_has_to_know_the_codec_too() -> Non
 def test_the_period_counts_whoever_encodes_or_decodes_longest() -> None:
     slow = CodecSpeed(encode_bytes_per_s=500, decode_bytes_per_s=1e9)
     costs = replace(COSTS, codecs=CodecCosts({0: {"bitmap": 100.0}}, {tier: {"bitmap": slow} for tier in Tier}))
-    fixed = replace(costs, fixed={0: "bitmap"})
+    fixed = replace(costs, fixed=PlannedCodecs({0: "bitmap"}))
     assert predict(GRAPH, (D, E, E, E), fixed).period_s == pytest.approx(2.0)
 
 
 def test_a_plan_in_force_is_priced_with_the_codecs_that_it_has() -> None:
-    as_it_is = replace(COSTS, fixed={})
+    as_it_is = replace(COSTS, fixed=PlannedCodecs())
     assert predict(GRAPH, (D, E, E, E), as_it_is).links["device_edge"].nbytes == 1000
-    of_nobody = replace(COSTS, fixed={0: "lzma"})
+    of_nobody = replace(COSTS, fixed=PlannedCodecs({0: "lzma"}))
     assert predict(GRAPH, (D, E, E, E), of_nobody).links["device_edge"].nbytes == 1000
-    choice = priced(GRAPH, (D, E, E, E), NodeSet({D: "d", E: "e"}, replace(COSTS, fixed={0: "bitmap-zstd"})))
-    assert choice.codecs(GRAPH) == {0: "bitmap-zstd"}
-    assert priced(GRAPH, (D, E, C, C), NodeSet({D: "d", E: "e", C: "c"}, COSTS)).codecs(GRAPH) == {
-        0: "bitmap",
-        1: "bitmap",
-    }
+    given = replace(COSTS, fixed=PlannedCodecs({0: "bitmap-zstd"}))
+    choice = priced(GRAPH, (D, E, E, E), NodeSet({D: "d", E: "e"}, given))
+    assert choice.codecs(GRAPH) == PlannedCodecs({0: "bitmap-zstd"})
+    chosen = priced(GRAPH, (D, E, C, C), NodeSet({D: "d", E: "e", C: "c"}, COSTS)).codecs(GRAPH)
+    assert chosen == PlannedCodecs({0: "bitmap", 1: "bitmap"})
+
+
+def test_an_output_has_a_codec_of_its_own_on_its_way_back_from_each_tier() -> None:
+    both = ModelGraph("both", "0", GRAPH.tensors, GRAPH.blocks, (0,), (1, 3))  # the first map is read, and an output
+    without_edge = CodecCosts(KNOWN.ratios, {D: KNOWN.speeds[D], E: {}, C: KNOWN.speeds[C]})
+    costs = replace(COSTS, codecs=without_edge)
+    nodes = NodeSet({D: "d", E: "e", C: "c"}, costs)
+    # from the cloud over both links; a node on the edge sees nothing of it
+    from_cloud = priced(both, (D, C, C, C), nodes)
+    assert from_cloud.codecs(both) == PlannedCodecs({}, {1: "bitmap"})
+    below, above = from_cloud.predicted.links["device_edge"], from_cloud.predicted.links["edge_cloud"]
+    assert (below.result_nbytes, below.result_uncoded_nbytes, above.result_nbytes) == (540, 1040, 540)
+    assert (below.result_encode_seconds, below.result_decode_seconds) == (0.0, 0.0)
+    assert [above.result_encode_seconds, above.result_decode_seconds] == pytest.approx([0.1, 0.05])
+    assert from_cloud.predicted.seconds == pytest.approx(2 * 1.0 + 2 * 0.54 + 0.15)
+    assert below.result_ratio == pytest.approx(1040 / 540)
+    # up with a codec, and back without: the edge knows none
+    assert priced(both, (D, E, C, C), nodes).codecs(both) == PlannedCodecs()
+    assert priced(both, (D, D, C, C), nodes).codecs(both) == PlannedCodecs()
+    known = replace(nodes, costs=replace(COSTS, worth=CodingWorth(latency=1e-6, backbone_byte=1.0)))
+    assert priced(both, (D, E, C, C), known).codecs(both) == PlannedCodecs({0: "bitmap", 1: "bitmap"}, {1: "bitmap"})
+
+
+def test_who_encodes_results_and_tensors_or_decodes_results_is_a_coder_of_the_period() -> None:
+    both = ModelGraph("both", "0", GRAPH.tensors, GRAPH.blocks, (0,), (1, 2))
+    slow = CodecSpeed(encode_bytes_per_s=500, decode_bytes_per_s=1e9)
+    known = CodecCosts({1: {"bitmap": 100.0}}, {tier: {"bitmap": slow} for tier in Tier})
+    fixed = replace(COSTS, codecs=known, fixed=PlannedCodecs({1: "bitmap"}, {1: "bitmap"}))
+    assert predict(both, (D, E, E, E), fixed).period_s == pytest.approx(2.01)  # the link's, with both outputs
+    assert predict(both, (D, E, C, C), fixed).period_s == pytest.approx(4.0)  # the edge encodes it twice
+    slow = CodecSpeed(encode_bytes_per_s=1e9, decode_bytes_per_s=200)
+    known = CodecCosts({1: {"bitmap": 100.0}, 2: {"bitmap": 100.0}}, {tier: {"bitmap": slow} for tier in Tier})
+    fixed = replace(COSTS, codecs=known, fixed=PlannedCodecs({}, {1: "bitmap", 2: "bitmap"}))
+    assert predict(both, (D, E, C, C), fixed).period_s == pytest.approx(10.0)  # the device decodes both

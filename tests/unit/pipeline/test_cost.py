@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cost import Costs, Link, LinkCost, Prediction, critical_path_s, predict
+from pipeline.cost import Costs, Link, LinkCost, Prediction, predict
+from pipeline.critical_path import critical_path_s
 from pipeline.errors import PlanError
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.placement import Tier
@@ -44,7 +45,8 @@ COSTS = Costs(
 
 def about(seconds: float, nbytes: int, result_nbytes: int, busy_seconds: float) -> Any:
     """A LinkCost to compare with, its seconds within rounding."""
-    return LinkCost(pytest.approx(seconds), nbytes, result_nbytes, pytest.approx(busy_seconds), nbytes)  # type: ignore[arg-type]  # only compared
+    within: list[Any] = [pytest.approx(seconds), pytest.approx(busy_seconds)]
+    return LinkCost(within[0], nbytes, result_nbytes, within[1], nbytes, result_uncoded_nbytes=result_nbytes)
 
 
 def test_a_placement_on_the_device_pays_no_link() -> None:
@@ -54,7 +56,7 @@ def test_a_placement_on_the_device_pays_no_link() -> None:
 def test_a_placement_on_the_edge_pays_the_way_there_and_back() -> None:
     price = predict(GRAPH, (D, E, E, E, E), COSTS)
     # 600 B up and 40 B down at 1000 B/s, and the latency twice
-    assert price.links == {"device_edge": LinkCost(0.64 + 0.5, 600, 40, 0.64, 600)}
+    assert price.links == {"device_edge": LinkCost(0.64 + 0.5, 600, 40, 0.64, 600, result_uncoded_nbytes=40)}
     assert price.seconds == pytest.approx(1.1 + 1.14)
 
 

@@ -77,13 +77,19 @@ export function stageRows(plan, measured) {
     const costs = linksBetween(predicted, stage.tier, next.tier);
     const seconds_ = costs.length ? costs.reduce((sum, cost) => sum + (cost.get('seconds') ?? 0), 0) : null;
     rows.push({
-      key, tier: '', label: LINK_NAMES[key] ?? key, sub: costs.length ? `${bytes(costs[0].get('nbytes'))} a frame, and the answer's way back` : '',
+      key, tier: '', label: LINK_NAMES[key] ?? key, sub: costs.length ? `${bytes(costs[0].get('nbytes'))} a frame, and ${answer(plan.results, costs[0])}` : '',
       predicted: seconds_, range: rangeOf(key, seconds_), measured: withReturn(measured, key, plan.stages.length, i),
     });
   });
   rows.push({ key: 'overhead', node: plan.stages[0]?.node, tier: 'device', label: 'reading and answering', sub: 'on the device', predicted: predicted.frameOverhead, range: rangeOf('frame_overhead', predicted.frameOverhead), measured: overhead(measured) });
   rows.push({ key: 'whole', tier: 'planner', label: 'whole frame', sub: '', predicted: predicted.seconds, range: secondsRange(predicted.seconds, predicted.low, predicted.high), measured: measured.p50, isTotal: true });
   return rows;
+}
+
+/** The answer's way back; with its bytes and codecs where any output is coded. */
+function answer(results, cost) {
+  const codecs = [...new Set(results.map((result) => result.codec).filter((codec) => codec && codec !== 'none'))];
+  return codecs.length ? `${bytes(cost.get('result_nbytes'))} back as ${codecs.join(', ')}` : 'the answer\'s way back';
 }
 
 function linksBetween(predicted, from, to) {

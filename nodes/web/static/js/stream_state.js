@@ -28,19 +28,25 @@ export function readPlan(value) {
       last: text(stage.last, 200),
       blocks: list(stage.blocks).map((range) => [whole(range[0], 'block'), whole(range[1], 'block')]),
     })),
-    tensors: list(value.tensors).map((tensor) => ({
-      tensor: whole(tensor.tensor, 'tensor'),
-      name: text(tensor.name, 200),
-      from: text(tensor.from, 20),
-      to: list(tensor.to, 3).map((tier) => text(tier, 20)),
-      nbytes: number(tensor.nbytes),
-      codec: text(tensor.codec, 40),
-    })),
+    tensors: readSent(value.tensors),
+    results: readSent(value.results ?? []),
     tiles: value.tiles ? readTiles(value.tiles) : null,
     predicted: readPrediction(predicted),
     runnerUp: value.runner_up && value.runner_up.predicted ? { kind: text(value.runner_up.kind, 60), predicted: readPrediction(value.runner_up.predicted) } : null,
     planRequest: value.plan_request ?? null,
   };
+}
+
+/** Tensors that cross, or outputs that come back, each with its codec. */
+function readSent(value) {
+  return list(value).map((tensor) => ({
+    tensor: whole(tensor.tensor, 'tensor'),
+    name: text(tensor.name, 200),
+    from: text(tensor.from, 20),
+    to: list(tensor.to, 3).map((tier) => text(tier, 20)),
+    nbytes: number(tensor.nbytes),
+    codec: text(tensor.codec, 40),
+  }));
 }
 
 /** A prediction; `low` and `high` are there when the planner says how sure it is. */

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nodes.config.plan_request import PlanRequest, as_written, read_plan_request
 from nodes.planner.machine import events as pe
 from nodes.protocol.messages import NodeInfo, Report, TensorRatio
-from pipeline.coding import CodecSpeed
+from pipeline.coding import CodecSpeed, PlannedCodecs
 from pipeline.plan import NodeId
 from pipeline.profiling.profile import Profile
 from tests.graphs import chain
@@ -14,7 +14,7 @@ from tests.unit.nodes.tier.machine.test_tier import CAM, CLOUD, DEVICE, TIERS, s
 
 QUICK = CodecSpeed(1e9, 1e9)
 GRAPH = chain(80_000, 80_000, 80_000, 8)
-INPUT = GRAPH.inputs[0]
+(INPUT,), (OUTPUT,) = GRAPH.inputs, GRAPH.outputs
 SLOW_BYTES_PER_S = 1e5
 """So that these tensors' bytes weigh about as much as computing."""
 
@@ -36,6 +36,11 @@ def ratios(codec: str, ratio: float) -> dict[str, tuple[float, ...]]:
     return {codec: tuple(ratio for _ in GRAPH.tensors)}
 
 
+def coded(codec: str) -> PlannedCodecs:
+    """The input on its way to the cloud, and the output on its way back."""
+    return PlannedCodecs({INPUT: codec}, {OUTPUT: codec})
+
+
 def seen(ratio: float, codec: str = "bitmap") -> pe.TelemetryArrived:
     return pe.TelemetryArrived(DEVICE, Report(ratios=(TensorRatio(CAM, INPUT, codec, 10, ratio),)))
 
@@ -45,10 +50,12 @@ def test_the_first_plan_codes_what_the_profile_says_is_worth_it() -> None:
     for node in (DEVICE, CLOUD):
         come(planner, node, {"bitmap": QUICK, "shuffle-zstd": QUICK}, ratios("bitmap", 4.0))
     (plan,) = published(planner.tick(SETTLE_S))
-    assert dict(plan.codecs) == {INPUT: "bitmap"}
-    (entry,) = plan.to_json(GRAPH)["tensors"]
-    assert entry["codec"] == "bitmap"
+    assert plan.codecs == coded("bitmap")
+    (entry,), (answer,) = (plan.to_json(GRAPH)[name] for name in ("tensors", "results"))
+    assert (entry["codec"], entry["from"], entry["to"]) == ("bitmap", "device", ["cloud"])
+    assert (answer["codec"], answer["from"], answer["to"]) == ("bitmap", "cloud", ["device"])
     link = plan.predicted.links["device_edge"]
+    assert (link.result_nbytes, link.result_uncoded_nbytes) == (2, 8)
     assert (link.nbytes, link.uncoded_nbytes) == (-(-entry["nbytes"] // 4), entry["nbytes"])
     assert type(plan).from_json(plan.to_json(GRAPH), GRAPH) == plan
 
@@ -58,7 +65,7 @@ def test_a_codec_that_one_end_does_not_know_is_not_asked_for() -> None:
     come(planner, DEVICE, {"bitmap": QUICK}, ratios("bitmap", 4.0))
     come(planner, CLOUD, {}, ratios("bitmap", 4.0))
     (plan,) = published(planner.tick(SETTLE_S))
-    assert dict(plan.codecs) == {}
+    assert plan.codecs == PlannedCodecs()
     assert plan.predicted.links["device_edge"].ratio == 1.0
 
 
@@ -67,7 +74,7 @@ def test_a_codec_that_takes_longer_than_it_saves_is_not_asked_for() -> None:
     for node in (DEVICE, CLOUD):
         come(planner, node, {"bitmap": CodecSpeed(1e3, 1e3)}, ratios("bitmap", 4.0))
     (plan,) = published(planner.tick(SETTLE_S))
-    assert dict(plan.codecs) == {}
+    assert plan.codecs == PlannedCodecs()
 
 
 def test_what_frames_show_replaces_what_the_profile_said_and_a_better_codec_is_a_new_plan() -> None:
@@ -75,9 +82,9 @@ def test_what_frames_show_replaces_what_the_profile_said_and_a_better_codec_is_a
     for node in (DEVICE, CLOUD):
         come(planner, node, {"bitmap": QUICK, "shuffle-zstd": QUICK}, ratios("bitmap", 1.2))
     (first,) = published(planner.tick(SETTLE_S))
-    assert dict(first.codecs) == {INPUT: "bitmap"}
+    assert first.codecs == coded("bitmap")
     (second,) = published(planner(seen(8.0, "shuffle-zstd"), PATIENCE_S) + planner.tick(PATIENCE_S))
-    assert dict(second.codecs) == {INPUT: "shuffle-zstd"}
+    assert second.codecs == PlannedCodecs({INPUT: "shuffle-zstd"}, {OUTPUT: "bitmap"})
     assert second.placement == first.placement
     assert second.epoch == first.epoch + 1
 
@@ -103,16 +110,16 @@ def test_a_ratio_of_a_codec_or_a_tensor_that_does_not_exist_is_of_no_use() -> No
     planner(seen(100.0, "lzma"))
     planner(pe.TelemetryArrived(DEVICE, Report(ratios=(TensorRatio(CAM, 99_999, "bitmap", 10, 100.0),))))
     (plan,) = published(planner.tick(SETTLE_S))
-    assert dict(plan.codecs) == {}
+    assert plan.codecs == PlannedCodecs()
 
 
 def test_who_asks_for_no_codecs_gets_a_plan_without_and_its_price_and_can_read_it_back() -> None:
     planner = Planner()
     for node in (DEVICE, CLOUD):
         come(planner, node, {"bitmap": QUICK}, ratios("bitmap", 4.0))
-    (coded,) = published(planner.tick(SETTLE_S))
+    (first,) = published(planner.tick(SETTLE_S))
     uncoded = PlanRequest.model_validate({"codecs": False, "constraints": {"pin": {"b3": "cloud"}}})
     assert read_plan_request(as_written(uncoded)) == uncoded
     (plan,) = published(planner(pe.PlanRequested(CAM, "ticket", uncoded)))
-    assert (dict(coded.codecs), dict(plan.codecs)) == ({INPUT: "bitmap"}, {})
+    assert (first.codecs, plan.codecs) == (coded("bitmap"), PlannedCodecs())
     assert plan.predicted.links["device_edge"].ratio == 1.0

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import struct
+from unittest import mock
+
+import msgpack
 import numpy as np
 import pytest
+import zstandard
 
 from nodes.protocol.messages import LifeState
 from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.stream import GRACE_S, MAX_FAILURES, MAX_TIMEOUT_S, StreamSettings
 from nodes.tier.machine.tier import TierMachine
+from pipeline.errors import WireError
 from pipeline.plan import NodeId
 from pipeline.ranges import MOST_REASON
-from pipeline.wire import FrameKey
+from pipeline.reassembly import Assembler
+from pipeline.wire import FrameKey, Received, encode
 from tests.graphs import chain
 from tests.unit.nodes.tier.machine.test_stream import TIMEOUT_S, Stream, keys, running
 from tests.unit.nodes.tier.machine.test_tier import (
@@ -289,3 +296,29 @@ def test_a_frame_of_the_process_before_keeps_its_sequence_and_does_not_repeat_an
     assert old.attempt > 1 == new.attempt
     (close,) = all_of(do.CloseFrame, stream.answer(old))
     assert (close.sequence, close.pending_frame) == (7, "left over")
+
+
+def test_a_coded_output_that_claims_more_than_its_tensor_is_refused_before_it_is_unpacked() -> None:
+    stream = running(graph=chain(8, 8, 8, 1 << 16))
+    asked, answer = stream.submit(), np.arange(1 << 16, dtype=np.uint8).reshape(1, -1) // 64
+    into = Assembler(stream.machine.expected_output)
+    (good,) = encode(asked, 3, answer, codec="shuffle-zstd")
+    header, _ = msgpack.unpackb(good)
+    assert header["codec"] == "shuffle-zstd"
+    plane = zstandard.ZstdCompressor().compress(bytes(1 << 28))
+    bomb = struct.pack("<I", len(plane)) + plane
+    for claim, why in (
+        ({"shape": (1, 1 << 28)}, "expected"),
+        ({"nbytes": 1 << 28}, "268435456 bytes"),
+        ({}, "a plane that would be 268435456 bytes, not 65536"),
+    ):
+        forged = msgpack.packb([header | {"nbytes": len(bomb)} | claim, bomb])
+        with (
+            mock.patch.object(zstandard, "ZstdDecompressor", side_effect=AssertionError("unpacked")),
+            pytest.raises(WireError, match=why),
+        ):
+            into.add(CLOUD, forged)
+        assert into.pending_bytes == 0
+    received = into.add(CLOUD, good)
+    assert isinstance(received, Received)
+    assert np.array_equal(received.array, answer)

@@ -13,6 +13,7 @@ from nodes.tier.machine import actions as do
 from nodes.tier.machine import events as ev
 from nodes.tier.machine.joins import Joins, merge
 from nodes.tier.machine.tier import TierMachine
+from pipeline.coding import PlannedCodecs
 from pipeline.wire import Hop
 from tests.graphs import chain
 from tests.unit.nodes.tier.machine.test_tier import (
@@ -79,9 +80,13 @@ def test_the_last_nodes_output_goes_to_the_device() -> None:
 def test_a_tensor_that_is_both_sent_on_and_a_result_goes_both_ways() -> None:
     graph = chain(8, 8, 8, 8, outputs=(2, 3))
     machine = TierMachine(EDGE, {"chain": graph})
-    machine.handle(ev.PlanArrived(plan(1, graph=graph)), 0.0)
-    actions = machine.handle(ev.SegmentRan(key(), {2: array(6)}, ()), 0.0)
-    assert [type(action) for action in actions] == [do.SendTensor, do.SendOutput]
+    for epoch, codecs in ((1, PlannedCodecs()), (2, PlannedCodecs({2: "bitmap"}, {2: "shuffle-zstd"}))):
+        machine.handle(ev.PlanArrived(replace(plan(epoch, graph=graph), codecs=codecs)), 0.0)
+        sent, output = machine.handle(ev.SegmentRan(key(epoch=epoch), {2: array(6)}, ()), 0.0)
+        assert isinstance(sent, do.SendTensor)
+        assert isinstance(output, do.SendOutput)
+        assert sent.codec == codecs.tensors.get(2, "none"), "each way has its own codec"
+        assert output.codec == codecs.results.get(2, "none")
 
 
 def test_a_frame_that_cannot_be_computed_is_told_to_the_device() -> None:
