@@ -26,6 +26,8 @@ QUIET_S, DRIFT_S = 15.0, 60.0
 variances do at all times. They decide how soon a node that was left is tried again: under a lasting load about every
 three minutes. On recordings 120 s is as good.
 """
+LEAST_S = 0.1
+"""Time passes for a part in steps of that: in less its variance hardly grows."""
 WIDENING, FRESH_WIDTH = 1.0, 0.7
 """By so much the logarithm of an interval's width grows for a report whose frames are all outside, and what it is at
 first for a plan of which no frame has been measured. On recordings half the first, and 0.5 for the second, change
