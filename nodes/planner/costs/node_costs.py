@@ -19,7 +19,7 @@ from nodes.planner.costs.constants import (
     STEP,
     WIDENING,
 )
-from nodes.planner.costs.cost_filter import Part, Prior, Term
+from nodes.planner.costs.cost_filter import Part, Term
 from nodes.planner.costs.drift import drift
 from nodes.planner.costs.equations import PRIORS, Equations
 from nodes.planner.costs.snapshot import NodeSnapshot
@@ -167,8 +167,8 @@ class NodeCosts(Equations):
         if report.makes_sense:
             taken = 1 / report.up_bytes_per_s, 1 / report.down_bytes_per_s, report.round_trip_s
             for name, seconds in zip(("up", "down", "round_trip"), taken, strict=True):
-                prior = Prior(math.log(max(seconds, LEAST_SECONDS)))
-                self.filter.expect(Part(report.node, name), prior._replace(deviation=DOUBT), now)
+                prior = PRIORS[name]._replace(mean=math.log(max(seconds, LEAST_SECONDS)))
+                self.filter.expect(Part(report.node, name), prior, now)
 
     def learn_measured(self, node: NodeId, measured: LinkMeasured, now: float) -> None:
         """Take a running node's rates and round trip, if it has measured its link before."""
@@ -177,7 +177,9 @@ class NodeCosts(Equations):
             return
         for name, rate in (("up", measured.up_bytes_per_s), ("down", measured.down_bytes_per_s)):
             if rate and self._is_news((name, node), rate):
-                self.filter.observe((name, node), [Term(1.0, (Part(node, name),))], 1 / rate, NOISE, now)
+                # a change is said once several samples agree on it
+                terms = [Term(1.0, (Part(node, name),))]
+                self.filter.observe((name, node), terms, 1 / rate, NOISE, now, is_confirmed=True)
         if measured.round_trip_s and self._is_news(("round_trip", node), measured.round_trip_s):
             noise = _noise(measured.round_trip_s, besides_s=CLOCK_S)
             terms = [Term(1.0, (Part(node, "round_trip"),))]
@@ -196,8 +198,7 @@ class NodeCosts(Equations):
             self._probed.add(node)
             prior = PRIORS["probe"]._replace(mean=math.log(seconds / self.filter.factor(factor)))
             self.filter.expect(probe, prior, now)
-        terms = [Term(1.0, (probe, factor))]
-        self.filter.observe(("probe", node), terms, seconds, PROBE_NOISE, now, of_change=NOISE)
+        self.filter.observe(("probe", node), [Term(1.0, (probe, factor))], seconds, PROBE_NOISE, now)
 
     def learn_segments(
         self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Iterable[Plan], now: float

@@ -229,7 +229,7 @@ class Inventory:
             self.lost_at[state.node] = now
         if self.registry.peers.states.get(state.node) != before:
             self._node_changed(state.node)
-            for name in self.concerns.of_device(state.node):
+            for name in sorted(self.concerns.of_device(state.node)):
                 self._count_load(self.streams[name])
         return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")] if has_changed else []
 
