@@ -10,9 +10,7 @@ NOISE = 0.07
 machine vary by 0.02 to 0.05. On recordings errors with 0.05 and 0.1 are the same.
 """
 PROBE_NOISE = 0.2
-"""The same of a single probe of an idle processor: bursts under a quota differ by that much. Two in a row that are far
-off are believed as any measurement: nothing else says that a node that was left is worth having again.
-"""
+"""The same of a single probe of an idle processor: bursts under a quota differ by that much."""
 CLOCK_S = 1e-3
 """How far two nodes' clocks may differ."""
 DOUBT = 0.3
@@ -21,15 +19,21 @@ GAIN = 0.2
 """How quickly a source's noise follows the differences between its measurements. On recordings 0.1 is as good."""
 CLIP = 3.0
 """Deviations beyond which a measurement is an outlier or, twice in a row, a change: the usual three (Huber 1964)."""
+JUMP = 1.0
+"""Deviation of the logarithm of a node's factor once it has changed: large against its model's, which share none of it,
+and against noise, so that it is believed. On recordings a third is as good.
+"""
 QUIET_S, DRIFT_S = 15.0, 60.0
 """So long after it was last measured a part begins to return to its prior; and the time constant with which it does, as
 variances do at all times. They decide how soon a node that was left is tried again: under a lasting load about every
 three minutes. On recordings 120 s is as good.
 """
-WIDENING, FRESH_WIDTH = 1.0, 0.7
+LEAST_S = 0.1
+"""Time passes for a part in steps of that: in less its variance hardly grows."""
+WIDENING, FRESH_WIDTH = 0.8, 0.9
 """By so much the logarithm of an interval's width grows for a report whose frames are all outside, and what it is at
-first for a plan of which no frame has been measured. On recordings half the first, and 0.5 for the second, change
-the share of frames inside by at most 0.03.
+first for a plan of which no frame has been measured. On recordings 0.5 and 1 for the first, 0.7 and 1 for the second,
+change the share of frames inside by at most 0.03.
 """
 STEP = 0.05
 """Plans follow what was learned in steps of that share, so that equal costs stay equal: half the planner's margin."""

@@ -8,8 +8,9 @@ memory grow with nodes, not with their pairs.
 
 What is not measured drifts back to its prior, as its variance always does (Ornstein and Uhlenbeck 1930). An innovation
 beyond `CLIP` deviations counts for no more than that (Huber 1964), and says nothing of a model on all nodes; a second
-one of the same sign in a row is a change: what the equation's nodes have there is as uncertain as at first, and the
-measurement is believed.
+one of the same sign in a row is a change, as is one that was confirmed where it was measured. Then what can jump has
+jumped, by more than all else is uncertain: the measurement is believed, and what cannot jump stays much as it is. So
+when it jumps back, little of it is left in other parts.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from nodes.planner.costs.constants import (
     DRIFT_S,
     FURTHEST,
     GAIN,
+    LEAST_S,
     LEAST_SECONDS,
     LEAST_SHARE,
     MOST_STEP,
@@ -53,12 +55,13 @@ class Part(NamedTuple):
 
 class Prior(NamedTuple):
     """A part's logarithm, and its standard deviation, before anything is measured. Of one that does not vary, what was
-    learned stays.
+    learned stays. `jump` is the deviation of one that a change has changed, 0 of one that changes do not touch.
     """
 
     mean: float = 0.0
     deviation: float = 0.1
     varies: bool = True
+    jump: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class _Block:
     prior_variance: Floats = field(default_factory=lambda: np.zeros(0))
     varies: Floats = field(default_factory=lambda: np.zeros(0))
     """1 for parts that vary, 0 for constants."""
+    jumps: dict[str, float] = field(default_factory=dict)
+    """Variances of those that changes touch."""
 
     def place(self, name: str, prior: Prior) -> int:
         if name not in self.places:
@@ -89,39 +94,43 @@ class _Block:
             self.mean, self.prior_mean = np.append(self.mean, prior.mean), np.append(self.prior_mean, prior.mean)
             self.prior_variance = np.append(self.prior_variance, prior.deviation**2)
             self.varies = np.append(self.varies, float(prior.varies))
+            if prior.jump:
+                self.jumps[name] = prior.jump**2
             self.measured_at = np.append(self.measured_at, self.at)
             grown = np.zeros((len(self.mean), len(self.mean)))
             grown[:-1, :-1], grown[-1, -1] = self.covariance, prior.deviation**2
             self.covariance = grown
         return self.places[name]
 
-    def renew(self, places: Sequence[int]) -> None:
-        """Make these parts as uncertain as their priors."""
-        self.covariance[places, :] = 0.0
-        self.covariance[:, places] = 0.0
-        self.covariance[places, places] = self.prior_variance[places]
+    def renew(self, place: int, variance: float) -> None:
+        """Make a part as uncertain as that, whatever was learned together with others."""
+        self.covariance[place, :] = 0.0
+        self.covariance[:, place] = 0.0
+        self.covariance[place, place] = variance
 
     def advance(self, now: float) -> None:
-        if now <= self.at:
+        """Let time pass, in steps of LEAST_S: what nodes share is measured many times a second."""
+        if now < self.at + LEAST_S:
             return
         quiet_s = np.maximum(now - np.maximum(self.measured_at + QUIET_S, self.at), 0.0)
         kept = np.exp((self.at - now) / DRIFT_S * self.varies)
         self.at = now
         self.mean = self.prior_mean + np.exp(-quiet_s / DRIFT_S * self.varies) * (self.mean - self.prior_mean)
-        self.covariance *= np.outer(kept, kept)
+        self.covariance *= kept[:, None] * kept
         self.covariance.flat[:: len(self.mean) + 1] += (1 - kept * kept) * self.prior_variance
 
 
 @dataclass(slots=True)
 class _Source:
     """Of measurements that follow each other: how much they vary, what the last one was off once it was learned, and
-    how far off it had been if that was too far.
+    how far off it had been if that was too far; and that one was as expected, so that what is not has changed since.
     """
 
     deviation: float = 0.0
     at: float = -math.inf
     left: float = 0.0
     far: float = 0.0
+    was_near: bool = False
 
 
 class CostFilter:
@@ -150,7 +159,7 @@ class CostFilter:
         if (block.prior_mean[place], block.prior_variance[place]) != (prior.mean, prior.deviation**2):
             block.prior_mean[place], block.prior_variance[place] = prior.mean, prior.deviation**2
             block.mean[place] = prior.mean
-            block.renew([place])
+            block.renew(place, prior.deviation**2)
 
     def forget(self, part: Part) -> None:
         """Begin again with the part's prior."""
@@ -159,7 +168,7 @@ class CostFilter:
         if block is not None and part.name in block.places:
             place = block.places[part.name]
             block.mean[place] = block.prior_mean[place]
-            block.renew([place])
+            block.renew(place, block.prior_variance[place])
 
     def validate(self) -> None:
         """Assert what always holds."""
@@ -206,7 +215,7 @@ class CostFilter:
             if block is not None and known:
                 places, along = [block.places[part.name] for part in known], np.array([own[part] for part in known])
                 total += float(along @ block.covariance[np.ix_(places, places)] @ along)
-            total += sum((own[part] * self._prior(part).deviation) ** 2 for part in own.keys() - set(known))
+            total += sum((own[part] * self._prior(part).deviation) ** 2 for part in own if part not in known)
         return total
 
     def deviation(self, source: Hashable) -> float | None:
@@ -222,12 +231,12 @@ class CostFilter:
         noise: float,
         now: float,
         *,
-        of_change: float | None = None,
+        is_confirmed: bool = False,
     ) -> None:
         """Learn from what the terms took together; `noise` is its standard deviation at least, as a share of that.
 
         Measurements of one `source` follow each other: by how much they differ is their noise, and two in a row that
-        are far off are a change, whose noise is `of_change`, or the least there is.
+        are far off are a change, whose noise is the least there is; so is one that `is_confirmed`.
         """
         parts = {part for term in terms for part in term.parts}
         for name in {part.block for part in parts}:
@@ -239,30 +248,37 @@ class CostFilter:
                 block.place(part.name, self._prior(part))
             block.measured_at[block.places[part.name]] = now
         expected, slopes = self._linear(terms)
-        off = math.log(max(seconds / expected, LEAST_SHARE))
+        off = math.log(max(seconds / expected, LEAST_SECONDS if is_confirmed else LEAST_SHARE))
         known = self._sources.setdefault(source, _Source())
         varied = abs(off - known.left) if now - known.at < QUIET_S else None
         usual = max(noise, known.deviation)
         bound = CLIP * math.sqrt(self._spread(slopes) + usual**2)
         is_far, measured = abs(off) > bound, off
-        has_changed = is_far and known.far * off > 0
-        known.far = 0.0
+        has_changed = is_far and (is_confirmed or known.far * off > 0)
+        known.far, known.was_near = 0.0, known.was_near or not is_far
         if has_changed:
-            for part in parts:
-                block = self._blocks[part.block]
-                if not part.block.startswith(SHARED) and block.varies[block.places[part.name]]:
-                    block.renew([block.places[part.name]])
+            self._renew(parts, is_jump=known.was_near)
         elif is_far:
             known.far = off
             off = math.copysign(bound, off)
         if is_far:
             slopes = {name: slope for name, slope in slopes.items() if not name.startswith(STEADY)}
         if has_changed:
-            usual = noise if of_change is None else of_change
+            usual = noise
         self._update(terms, math.log(expected) + off, usual, expected, slopes)
         known.at, known.left = now, math.log(expected) + measured - math.log(max(self.seconds(terms), LEAST_SECONDS))
         if varied is not None:
             known.deviation += GAIN * (MEAN_DIFFERENCE * min(varied, bound) - known.deviation)
+
+    def _renew(self, parts: Iterable[Part], *, is_jump: bool) -> None:
+        """Make nodes' parts as uncertain as a change makes them or, where they never were as expected, as at first."""
+        for part in parts:
+            block = self._blocks[part.block]
+            place = block.places[part.name]
+            if is_jump and part.name in block.jumps:
+                block.renew(place, block.jumps[part.name])
+            elif not is_jump and block.varies[place] and not part.block.startswith(SHARED):
+                block.renew(place, block.prior_variance[place])
 
     def _update(
         self, terms: Sequence[Term], target: float, noise: float, expected: float, slopes: dict[str, Floats]
@@ -281,14 +297,14 @@ class CostFilter:
             left, largest = (target - math.log(expected) + moved) / spread, 0.0
             for name, gain in gains.items():
                 block = self._blocks[name]
-                step = np.clip(first[name] + left * gain - block.mean, -MOST_STEP, MOST_STEP)
+                step = np.minimum(np.maximum(first[name] + left * gain - block.mean, -MOST_STEP), MOST_STEP)
                 low, high = block.prior_mean - math.log(FURTHEST), block.prior_mean + math.log(FURTHEST)
                 block.mean = np.minimum(np.maximum(block.mean + step, low), high)
-                largest = max(largest, float(np.abs(step).max()))
-            if largest < MOST_STEP / 100:
-                break
+                largest = max(largest, *np.abs(step).tolist())
+            if largest < MOST_STEP / 100 or (len(terms) == 1 and largest < MOST_STEP):
+                break  # the logarithm of one term is linear: there was no more to it
         for name, gain in gains.items():
-            self._blocks[name].covariance -= np.outer(gain, gain) / spread
+            self._blocks[name].covariance -= gain[:, None] * gain / spread
 
     def _linear(self, terms: Sequence[Term], blocks: Container[str] | None = None) -> tuple[float, dict[str, Floats]]:
         """The terms' sum, and by block, of these only, how its logarithm grows with each part."""

@@ -20,7 +20,7 @@ from nodes.planner.costs.constants import (
     STEP,
     WIDENING,
 )
-from nodes.planner.costs.cost_filter import Part, Prior, Term
+from nodes.planner.costs.cost_filter import Part, Term
 from nodes.planner.costs.drift import drift
 from nodes.planner.costs.equations import PRIORS, Equations
 from nodes.planner.costs.snapshot import NodeSnapshot
@@ -172,8 +172,8 @@ class NodeCosts(Equations):
             rates = (min(rate, FASTEST) for rate in (report.up_bytes_per_s, report.down_bytes_per_s))
             taken = *(1 / rate for rate in rates), max(report.round_trip_s, LEAST_SECONDS)
             for name, seconds in zip(("up", "down", "round_trip"), taken, strict=True):
-                prior = Prior(math.log(seconds))
-                self.filter.expect(Part(report.node, name), prior._replace(deviation=DOUBT), now)
+                prior = PRIORS[name]._replace(mean=math.log(seconds))
+                self.filter.expect(Part(report.node, name), prior, now)
 
     def learn_measured(self, node: NodeId, measured: LinkMeasured, now: float) -> None:
         """Take a running node's rates and round trip, if it has measured its link before."""
@@ -182,8 +182,9 @@ class NodeCosts(Equations):
             return
         for name, rate in (("up", measured.up_bytes_per_s), ("down", measured.down_bytes_per_s)):
             if rate and self._is_news((name, node), rate):
-                terms = [Term(MEASURED_BYTES, (Part(node, name),))]
-                self.filter.observe((name, node), terms, MEASURED_BYTES / min(rate, FASTEST), NOISE, now)
+                # a change is said once several samples agree on it
+                terms, seconds = [Term(MEASURED_BYTES, (Part(node, name),))], MEASURED_BYTES / min(rate, FASTEST)
+                self.filter.observe((name, node), terms, seconds, NOISE, now, is_confirmed=True)
         if measured.round_trip_s and self._is_news(("round_trip", node), measured.round_trip_s):
             noise = _noise(measured.round_trip_s, besides_s=CLOCK_S)
             terms = [Term(1.0, (Part(node, "round_trip"),))]
@@ -202,8 +203,7 @@ class NodeCosts(Equations):
             self._probed.add(node)
             prior = PRIORS["probe"]._replace(mean=math.log(seconds / self.filter.factor(factor)))
             self.filter.expect(probe, prior, now)
-        terms = [Term(1.0, (probe, factor))]
-        self.filter.observe(("probe", node), terms, seconds, PROBE_NOISE, now, of_change=NOISE)
+        self.filter.observe(("probe", node), [Term(1.0, (probe, factor))], seconds, PROBE_NOISE, now)
 
     def learn_segments(
         self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Iterable[Plan], now: float

@@ -13,7 +13,7 @@ from nodes.planner.costs.constants import CLIP, DRIFT_S, FURTHEST, QUIET_S
 from nodes.planner.costs.cost_filter import STEADY, CostFilter, Part, Prior, Term
 
 FACTOR, OWN, ALL = Part("edge-1", "factor"), Part("edge-1", "call"), Part(STEADY, "all")
-PRIORS = {"factor": Prior(0.0, 0.2), "call": Prior(math.log(1e-3), 1.0), "all": Prior(0.0, 0.2)}
+PRIORS = {"factor": Prior(0.0, 0.2, jump=1.0), "call": Prior(math.log(1e-3), 1.0), "all": Prior(0.0, 0.2)}
 SEGMENT = [Term(0.1, (FACTOR, ALL)), Term(1.0, (OWN,))]
 NOISE = 0.05
 
@@ -50,6 +50,27 @@ def test_one_outlier_counts_for_little_and_two_in_a_row_are_a_change() -> None:
     for second in range(22, 26):
         known.observe("s", SEGMENT, 0.101, NOISE, float(second))
     assert known.seconds(SEGMENT) == pytest.approx(0.101, rel=0.15)
+
+
+def test_a_confirmed_measurement_is_a_change_at_once_however_far_it_is() -> None:
+    known = calm()
+    known.observe("s", SEGMENT, 5.0, NOISE, 20.0, is_confirmed=True)
+    assert known.seconds(SEGMENT) == pytest.approx(5.0, rel=0.15)
+    known.observe("s", SEGMENT, 0.101, NOISE, 21.0, is_confirmed=True)
+    assert known.seconds(SEGMENT) == pytest.approx(0.101, rel=0.15)
+
+
+def test_a_change_is_of_what_jumps_and_leaves_nothing_in_the_rest_when_it_is_over() -> None:
+    """A node is slow while it computes a model, and its probe alone says later that it is no longer."""
+    model, probe = Part("edge-1", "model"), Part("edge-1", "probe")
+    known = CostFilter({**PRIORS, "model": Prior(0.0, 0.07), "probe": Prior(math.log(0.02), 0.3, varies=False)})
+    computing, probing = [Term(0.1, (FACTOR, model))], [Term(1.0, (probe, FACTOR))]
+    for second in range(20):
+        known.observe("s", computing, 0.1 if second < 15 else 0.3, NOISE, float(second) + 0.5)
+    known.expect(probe, Prior(math.log(0.06 / known.factor(FACTOR)), 0.3, varies=False), 20.0)
+    for second in range(20, 30):
+        known.observe("probe", probing, 0.06 if second < 28 else 0.02, NOISE, float(second))
+    assert known.seconds(computing) == pytest.approx(0.1, rel=0.1)
 
 
 def test_outliers_of_both_signs_are_noise() -> None:
