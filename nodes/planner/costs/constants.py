@@ -42,6 +42,8 @@ STEP = 0.05
 
 FURTHEST = 1e3
 """No part leaves its prior by a larger factor: nothing is told by what does."""
+FASTEST = 5e9
+"""Bytes per second, about what a copy in memory has: nodes next to their broker are no further apart than that."""
 LEAST_SHARE = 0.25
 """Of two clocks that differ, a leg may seem shorter than nothing; a measurement counts as this share of what was
 expected at least.
