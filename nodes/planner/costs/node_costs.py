@@ -216,9 +216,20 @@ class NodeCosts(Equations):
             if took is None or tier is None or basis is None:
                 continue
             self._measured_at[node, plan.model] = now
-            terms = self.computing(node, plan.model, basis, self.blocks.stage_seconds(basis, plan, tier))
-            noise = _noise(took.compute_seconds, took.frames, took.deviation)
-            self.filter.observe(("segment", node, plan.model), terms, took.compute_seconds, noise, now)
+            foreseen, seconds = self.blocks.stage_seconds(basis, plan, tier), took.compute_seconds
+            if foreseen.input and 0 < took.input_seconds < seconds:
+                self._learn_input(node, foreseen.input, took, now)
+                foreseen, seconds = foreseen._replace(input=0.0), seconds - took.input_seconds
+            if foreseen.network or foreseen.input:
+                terms = self.computing(node, plan.model, basis, foreseen)
+                noise = _noise(seconds, took.frames, took.deviation)
+                self.filter.observe(("segment", node, plan.model), terms, seconds, noise, now)
+
+    def _learn_input(self, node: NodeId, foreseen_s: float, took: SegmentSeconds, now: float) -> None:
+        """Take what decoding took by itself: no network's kernels are charged with it, here or elsewhere."""
+        noise = _noise(took.input_seconds, took.frames, took.deviation)
+        terms = [Term(foreseen_s, self.input_factors(node))]
+        self.filter.observe(("input", node, took.stream), terms, took.input_seconds, noise, now)
 
     def learn_tiles(self, coordinator: NodeId, tiles: Iterable[TileSeconds], plans: Iterable[Plan], now: float) -> None:
         """Take what tiles took on their workers and on the way there and back, as their coordinator measured it.

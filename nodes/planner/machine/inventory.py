@@ -297,7 +297,7 @@ class Inventory:
         return []
 
     def _telemetry_arrived(self, event: TelemetryArrived, now: float) -> list[PlannerAction]:
-        self.failure_detector.heard(event.node, now)
+        self.failure_detector.heard(event.node, event.heard_at if event.heard_at is not None else now)
         node, report, registry = event.node, event.report, self.registry
         named = sorted(self.concerns.with_member(node) | self.concerns.of_device(node))
         plans = [plan for name in named if (plan := self.streams[name].plan) is not None]
