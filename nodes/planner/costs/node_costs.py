@@ -198,8 +198,8 @@ class NodeCosts(Equations):
             self._probed.add(node)
             prior = PRIORS["probe"]._replace(mean=math.log(seconds / self.filter.factor(factor)))
             self.filter.expect(probe, prior, now)
-        # a node says what two probes agree on
-        self.filter.observe(("probe", node), [Term(1.0, (probe, factor))], seconds, PROBE_NOISE, now, is_confirmed=True)
+        terms = [Term(1.0, (probe, factor))]
+        self.filter.observe(("probe", node), terms, seconds, PROBE_NOISE, now, is_confirmed=is_confirmed)
 
     def learn_segments(
         self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Iterable[Plan], now: float
