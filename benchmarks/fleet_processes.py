@@ -40,6 +40,7 @@ PLAYERS = 2
 APPLY_S = 0.1
 """What a node has prepared is said so often, in one message."""
 PATIENCE_S = 300.0
+STEADY_S = 20.0
 SETTLED_S = 3.0
 """Without a new plan for so long, all that had to be decided is."""
 MOST_REASONS = 5
@@ -257,17 +258,22 @@ def _measure(
     began: float,
 ) -> None:
     print("| what | measured |\n|---|---|", flush=True)
+    watcher.wait(lambda: bool(watcher.plans))
+    first_spent_s = _spent_s(planner)
     if not watcher.wait(lambda: len(watcher.plans) == streams):
         print(f"| first plans | {len(watcher.plans)} of {streams} within {PATIENCE_S:.0f} s |", flush=True)
         return
     first_s = min(watcher.changed_at) - began
+    all_spent_s = _spent_s(planner)
     print(f"| first plans | the first {first_s:.1f} s after the planner's start, all {_since(watcher, began)} |")
+    print(f"| the planner's processor until then | {first_spent_s:.1f}, {all_spent_s:.1f} s |", flush=True)
     watcher.wait(lambda: watcher.settled(time.monotonic() - SETTLED_S))
+    print(f"| settled | after {time.monotonic() - began:.0f} s, {_spent_s(planner):.1f} s of processor |", flush=True)
     time.sleep(5.0)
-    taken, at = sum(planner.cpu_times()[:2]), time.monotonic()
+    taken, at = _spent_s(planner), time.monotonic()
     changes = len(watcher.changed_at)
-    time.sleep(20.0)
-    core = (sum(planner.cpu_times()[:2]) - taken) / (time.monotonic() - at)
+    time.sleep(STEADY_S)
+    core = (_spent_s(planner) - taken) / (time.monotonic() - at)
     memory = planner.memory_info().rss / 1e6
     print(f"| steady | {core:.2f} of a core, {memory:.0f} MB, {len(watcher.changed_at) - changes} plans changed |")
     for stream, reason in watcher.reasons[changes:][:MOST_REASONS]:
@@ -291,6 +297,12 @@ def _measure(
         watcher.wait(lambda at=at: watcher.settled(at + SETTLED_S))  # type: ignore[misc]
         text = f"{len(affected)} streams had it{replanned}; {len(watcher.changed_at) - changes} new plans"
         print(f"| {what} | {text}, the last after {_since(watcher, at)} |", flush=True)
+
+
+def _spent_s(process: psutil.Process) -> float:
+    """Processor seconds that a process has had."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _since(watcher: Watcher, at: float) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _POLL_S: Final = 1.0
 _DISCONNECT_S: Final = 2.0
+_MOST_READ: Final = 16
+"""Packets that may be read before the thread's other work."""
 
 
 class NetworkThread:
@@ -149,6 +151,13 @@ class NetworkThread:
         self._line.tick()
 
     def _read(self) -> None:
+        """Read what has come: packets that are read already do not wait for a look at the socket."""
+        for _ in range(_MOST_READ):
+            self._read_once()
+            if self._line.sock is None or not self._line.has_unread:
+                return
+
+    def _read_once(self) -> None:
         self.down.began(time.monotonic())
         nbytes, is_idle = self._line.read(), not self._line.is_amid_packet
         if nbytes or is_idle:

@@ -68,7 +68,7 @@ class PahoLine:
     def has_unread(self) -> bool:
         """See `Line`."""
         sock = self._client.socket()
-        return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        return self._client.has_ahead or (isinstance(sock, ssl.SSLSocket) and sock.pending() > 0)
 
     @property
     def is_amid_packet(self) -> bool:

@@ -12,7 +12,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline import ranges
 from pipeline.codecs import CODECS, NONE
@@ -20,8 +23,9 @@ from pipeline.energy import NO_DRAW, Draw
 from pipeline.errors import ModelError
 from pipeline.graph import Tensor
 from pipeline.placement import Tier
-from pipeline.ranges import Rate
+from pipeline.ranges import Rate, Seconds
 
+Amount = TypeVar("Amount", float, npt.NDArray[np.float64])
 Way: TypeAlias = tuple[Tier, Tier]
 """From a tensor's sender to its furthest reader."""
 WAYS: Sequence[Way] = ((Tier.DEVICE, Tier.EDGE), (Tier.DEVICE, Tier.CLOUD), (Tier.EDGE, Tier.CLOUD))
@@ -68,10 +72,22 @@ class PlannedCodecs:
 
 @dataclass(frozen=True, slots=True)
 class CodecSpeed:
-    """What a codec reaches on one machine: bytes per second of the tensor as it is, not as it is sent."""
+    """What a codec reaches on one machine: bytes per second of the tensor as it is, not as it is sent, and seconds that
+    a call takes whatever the size, for which small tensors go as they are.
+    """
 
     encode_bytes_per_s: Rate
     decode_bytes_per_s: Rate
+    encode_call_s: Seconds = 0.0
+    decode_call_s: Seconds = 0.0
+
+    def encode_s(self, nbytes: Amount) -> Amount:
+        """Seconds to encode a tensor of so many bytes, or each of several."""
+        return nbytes / self.encode_bytes_per_s + self.encode_call_s
+
+    def decode_s(self, nbytes: Amount) -> Amount:
+        """Seconds to decode it again."""
+        return nbytes / self.decode_bytes_per_s + self.decode_call_s
 
     def to_json(self) -> dict[str, float]:
         """Plain JSON values."""
@@ -121,8 +137,8 @@ class CodecCosts:
                 yield Coding(
                     codec,
                     math.ceil(tensor.nbytes / ratio),
-                    tensor.nbytes / self.speeds[way[0]][codec].encode_bytes_per_s,
-                    tensor.nbytes / self.speeds[way[1]][codec].decode_bytes_per_s,
+                    self.speeds[way[0]][codec].encode_s(tensor.nbytes),
+                    self.speeds[way[1]][codec].decode_s(tensor.nbytes),
                 )
 
 

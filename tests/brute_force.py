@@ -102,8 +102,9 @@ class AllPlacements:
             between = [known.speeds[t] for t in passed if t in known.speeds]  # type: ignore[index]
             for codec, ratio in known.ratios.get(tensor.id, {}).items():
                 if ratio > 1 and all(codec in speeds for speeds in between):
-                    encode_s = size / between[0][codec].encode_bytes_per_s
-                    decode_s = size / between[-1][codec].decode_bytes_per_s
+                    first, last = between[0][codec], between[-1][codec]
+                    encode_s = size / first.encode_bytes_per_s + first.encode_call_s
+                    decode_s = size / last.decode_bytes_per_s + last.decode_call_s
                     found.append((float(-(-size // ratio)), encode_s, decode_s))
 
         def cost(option: tuple[float, float, float]) -> float:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -22,6 +20,7 @@ from broker.topics import Namespace
 from nodes.config.plan_request import read_plan_request
 from nodes.config.sections import Config
 from nodes.instruments.node_metrics import NodeMetrics
+from nodes.planner.inbox import STOP, Inbox
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
@@ -62,41 +61,8 @@ _log = logging.getLogger(__name__)
 
 REPORTS_MISSED = 3
 TICK_S = 0.25
-LEARN_S = 0.05
-"""So long events are taken that keep coming, before the next stream is decided for."""
-
-
-class _Stop(Enum):
-    """The end of a planner's events."""
-
-    STOP = auto()
-
-
-STOP = _Stop.STOP
-
-
-class _Inbox:
-    """Events with the times at which they came, in seconds of a clock that only advances; from any thread."""
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[pe.PlannerEvent, float] | _Stop] = queue.SimpleQueue()
-
-    def put(self, event: pe.PlannerEvent) -> None:
-        self._queue.put((event, time.monotonic()))
-
-    def stop(self) -> None:
-        self._queue.put(STOP)
-
-    def take(self, timeout_s: float) -> tuple[pe.PlannerEvent, float] | _Stop | None:
-        """The next event, None when none comes in time."""
-        try:
-            return self._queue.get(timeout=timeout_s) if timeout_s else self._queue.get_nowait()
-        except queue.Empty:
-            return None
-
-    @property
-    def is_empty(self) -> bool:
-        return self._queue.empty()
+LEARN_S = DECIDE_S = 0.05
+"""So long events are taken that keep coming, and so long streams are decided for then, one after the other."""
 
 
 class PlannerNode:
@@ -111,7 +77,7 @@ class PlannerNode:
         self._why_stopped = ""
         self._guard = Guard(_log, str(config.planner.id))
         self._version = version("trisect")
-        self._inbox = _Inbox()
+        self._inbox = Inbox()
         self._births_heard = 0
 
     def run(self) -> None:
@@ -199,7 +165,7 @@ class PlannerNode:
             self.presence.reply(message, {"ok": False, "error": shortened(str(error), MOST_REASON)})
 
     def _loop(self) -> None:
-        """Learn what has come, and decide for one stream after the other in between, so that neither has to wait.
+        """Learn what has come, and decide for streams in between, so that neither has to wait for long.
 
         The machine's time is that at which the last event came while others wait behind it: nobody is taken for silent
         whose report is among them, however long decisions take.
@@ -227,7 +193,7 @@ class PlannerNode:
                 self._handle(Tick(), now)
                 may_decide = True
             if may_decide and (item is None or time.monotonic() >= decide_at):
-                may_decide = self._decide(now)
+                may_decide = self._decide_for(DECIDE_S if item is not None else 0.0, now)
                 decide_at = time.monotonic() + LEARN_S
             if now >= report_at:
                 report_at = now + self.config.telemetry.interval_s
@@ -239,6 +205,14 @@ class PlannerNode:
         with self._guard.over(event):
             actions = self.machine.learn(event, now, time.time())
         self._perform_all(actions)
+
+    def _decide_for(self, seconds: float, now: float) -> bool:
+        """Decide for one stream, and for others while there is time; returns whether there may be more."""
+        until = time.monotonic() + seconds
+        while self._decide(now):
+            if time.monotonic() >= until:
+                return True
+        return False
 
     def _decide(self, now: float) -> bool:
         """Decide for one stream; returns whether there may be others."""

@@ -136,7 +136,7 @@ class NodeInfo:
 @dataclass(frozen=True, slots=True)
 class SegmentSeconds:
     """One segment since the node's last report of it: the number of frames, their median seconds, and the standard
-    deviation of single frames.
+    deviation of single frames. `input_seconds` of these are the input's own blocks', 0 where that was not measured.
     """
 
     stream: StreamName
@@ -144,6 +144,7 @@ class SegmentSeconds:
     frames: Frames
     compute_seconds: Positive
     deviation: Seconds = 0.0
+    input_seconds: Seconds = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ RATIO, RATIO_DEVIATION = "ratio", "ratio_deviation"
 FRAME_WORK = "decode"
 """In a codec's place, of a frame's own bytes: how many times less work than the test picture a frame is to decode."""
 FRAMES, SECONDS, DEVIATION = "frames", "compute_seconds_p50", "compute_seconds_deviation"
+INPUT_SECONDS = "input_seconds_p50"
 PROBE, PROBE_AGREES = "processor.probe_seconds", "processor.probe_agrees"
 WORK_WATTS = "power.work_watts"
 FRAME_OVERHEAD = "frame_overhead_seconds"
@@ -208,6 +209,7 @@ class _Reader:
         deviation = self._report.get(segment_metric(stream, epoch, DEVIATION), 0.0)
         values = {"stream": stream, "epoch": epoch, "frames": self._report[key], "compute_seconds": seconds}
         values["deviation"] = deviation
+        values["input_seconds"] = self._report.get(segment_metric(stream, epoch, INPUT_SECONDS), 0.0)
         if (segment := self._read(SegmentSeconds, key, **values)) is not None:
             self._segments.append(segment)
 

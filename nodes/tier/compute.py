@@ -76,6 +76,7 @@ class Compute:
         self._coordinated: dict[tuple[str, int], tuple[str, TiledStage]] = {}
         self._waiting = WaitingRuns(batch_wait_s)
         self._merging: dict[FrameKey, float] = {}  # seconds in which the frames at hand had their tiles put together
+        self._input_s: dict[FrameKey, float] = {}  # in which their input was made
         # a replay's seconds are of another processor than this machine's
         self._processor = ProcessorProbe(engine) if engine.name != REPLAY else None
         self._worked_at, self._probe_at, self._is_doubted = time.monotonic(), 0.0, False
@@ -154,6 +155,7 @@ class Compute:
         if not taken:
             return  # they were computed with others
         self._merging.clear()
+        self._input_s.clear()
         began, was_compiling = time.perf_counter(), self._is_compiling()
         done = [
             (each, outputs) for each, outputs in zip(taken, self._computed(taken), strict=True) if outputs is not None
@@ -229,6 +231,7 @@ class Compute:
         stream = StreamId(run.key.stream)
         segment.max_pixels = self._max_pixels.get(stream, MAX_PIXELS)
         begun = segment.begin(inputs)
+        self._input_s[run.key] = segment.input_seconds
         if segment.work > 0:
             self._meter.ratio(stream, segment.frame, FRAME_WORK, 1 / segment.work)
         for tensor, array in segment.made.items():
@@ -275,12 +278,13 @@ class Compute:
                 is_compiling=is_compiling or first.is_compiling,
             )
             own_s = first.compute_seconds + max(0.0, share_s - merging_s)
-            self._note_frame(stream, epoch, own_s, is_usual=not hop.is_compiling)
+            self._note_frame(stream, epoch, own_s, is_usual=not hop.is_compiling)  # its input was made for its tiles
             if run.was_alone and not hop.is_compiling:
                 self._meter.gather(stream, epoch, gather_s + merging_s)
             return (*before, hop)
         if run.work is Work.STAGE:
-            self._note_frame(stream, epoch, share_s, is_usual=not is_compiling)
+            input_s = min(self._input_s.get(run.key, 0.0), share_s)
+            self._note_frame(stream, epoch, share_s, input_s, is_usual=not is_compiling)
         if run.work is Work.TILE:
             self._meter.count("tiles_total")
             self._meter.sample("tile_seconds", compute_s, stream)
@@ -296,9 +300,11 @@ class Compute:
         )
         return (*run.trace, hop)
 
-    def _note_frame(self, stream: StreamId, epoch: int, compute_s: float, *, is_usual: bool) -> None:
+    def _note_frame(
+        self, stream: StreamId, epoch: int, compute_s: float, input_s: float = 0.0, *, is_usual: bool
+    ) -> None:
         self._meter.count("frames_total")
         self._meter.count_of(stream, "frames_total")
         self._meter.sample("compute_seconds", compute_s, stream)
         if is_usual:
-            self._meter.segment(stream, epoch, compute_s)
+            self._meter.segment(stream, epoch, compute_s, input_s)

@@ -17,6 +17,7 @@ from nodes.protocol.reports import (
     FRAMES,
     GATHER_DEVIATION,
     GATHER_SECONDS,
+    INPUT_SECONDS,
     PROBE,
     PROBE_AGREES,
     RATIO,
@@ -59,7 +60,7 @@ class _Taken(NamedTuple):
     counts: Mapping[str, int]
     epochs: Mapping[StreamId, int]
     samples: Mapping[str, Sequence[float]]
-    segments: Mapping[_EpochKey, Sequence[float]]
+    segments: Mapping[_EpochKey, Sequence[tuple[float, float]]]
     tiles: Mapping[_TileKey, Sequence[NoteTile]]
     gathers: Mapping[_EpochKey, Sequence[float]]
     legs: Mapping[_EpochKey, Mapping[str, deque[float]]]
@@ -75,7 +76,7 @@ class Meter:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._samples: dict[str, deque[float]] = {}
-        self._segments: dict[_EpochKey, deque[float]] = {}
+        self._segments: dict[_EpochKey, deque[tuple[float, float]]] = {}
         self._tiles: dict[_TileKey, deque[NoteTile]] = {}
         self._gathers: dict[_EpochKey, deque[float]] = {}
         self._legs: dict[_EpochKey, dict[str, deque[float]]] = {}
@@ -108,14 +109,14 @@ class Meter:
             for known in (name, stream_metric(stream, name)):
                 self._samples.setdefault(known, deque(maxlen=SAMPLES)).append(seconds)
 
-    def segment(self, stream: StreamId, epoch: int, seconds: float) -> None:
-        """Keep what one frame took to compute in a plan's segment."""
+    def segment(self, stream: StreamId, epoch: int, seconds: float, input_s: float = 0.0) -> None:
+        """Keep what one frame took to compute in a plan's segment, `input_s` of it for the input's own blocks."""
         with self._lock:
             if (stream, epoch) not in self._let_go:
                 values = self._segments.setdefault((stream, epoch), deque(maxlen=SAMPLES))
-                values.append(seconds)
+                values.append((seconds, input_s))
                 told = self._told.get((stream, epoch), ())
-                self.has_news |= tells(len(values), sum(values)) and any(_are_far(seconds, each) for each in told)
+                self.has_news |= tells(len(values), _sum(values)) and any(_are_far(seconds, each) for each in told)
             self._epochs[stream] = epoch
             self._probes.clear()
 
@@ -186,7 +187,8 @@ class Meter:
         Counters and durations stand for the node and once more for each stream, with the `epoch` that it computed
         last: `stream.<stream>.…`. Of each segment, once enough frames for it are computed,
         `segment.<stream>.<epoch>.frames`, the p50 of their `segment.<stream>.<epoch>.compute_seconds` and its
-        `…_deviation`; of each tile, once one of its worker's has come back often enough,
+        `…_deviation`, and of the input's own blocks, if it has them, `….input_seconds`;
+        of each tile, once one of its worker's has come back often enough,
         `tile.<stream>.<epoch>.<tile>.<worker>.frames` and the p50 of its `transfer_seconds`, `queue_seconds` and
         `compute_seconds`, and of frames whose tiles were out by themselves `alone_transfer_seconds`; of these,
         `gather.<stream>.<epoch>.frames`, the p50 of the `…seconds` until all tiles were put together, and its
@@ -205,10 +207,13 @@ class Meter:
         for name, values in sorted(taken.samples.items()):
             median, high = np.percentile(np.array(values), [50, 95])
             report[f"{name}_p50"], report[f"{name}_p95"] = round(float(median), 6), round(float(high), 6)
-        for (stream, epoch), values in sorted(taken.segments.items()):
-            report[segment_metric(stream, epoch, FRAMES)] = len(values)
-            report[segment_metric(stream, epoch, SECONDS)] = _median(values)
-            report[segment_metric(stream, epoch, DEVIATION)] = _deviation(values)
+        for (stream, epoch), computed in sorted(taken.segments.items()):
+            report[segment_metric(stream, epoch, FRAMES)] = len(computed)
+            taken_s, input_s = zip(*computed, strict=True)
+            report[segment_metric(stream, epoch, SECONDS)] = _median(taken_s)
+            report[segment_metric(stream, epoch, DEVIATION)] = _deviation(taken_s)
+            if any(input_s):
+                report[segment_metric(stream, epoch, INPUT_SECONDS)] = _median(input_s)
         for (stream, epoch), values in sorted(taken.gathers.items()):
             report[gather_metric(stream, epoch, FRAMES)] = len(values)
             report[gather_metric(stream, epoch, GATHER_SECONDS)] = _median(values)
@@ -241,7 +246,7 @@ class Meter:
                 counts=dict(self._counts),
                 epochs=dict(self._epochs),
                 samples=self._samples,
-                segments={key: values for key, values in self._segments.items() if tells(len(values), sum(values))},
+                segments={key: values for key, values in self._segments.items() if tells(len(values), _sum(values))},
                 tiles={key: notes for key, notes in self._tiles.items() if _of_worker(key) in telling},
                 gathers={key: values for key, values in self._gathers.items() if tells(len(values), sum(values))},
                 legs={key: parts for key, parts in self._legs.items() if _tell(parts)},
@@ -251,7 +256,7 @@ class Meter:
             self._is_probed = self.has_news = False
             self._told_probe = _confirmed(taken.probes) or self._told_probe
             for key, values in taken.segments.items():
-                median = _median(values)
+                median = _median(seconds for seconds, _ in values)
                 self._told[key] = (self._told.get(key, (median,))[-1], median)
             self._told_ratios |= taken.ratios.keys()
             self._samples = {}
@@ -325,6 +330,10 @@ def _deviation(values: Iterable[float]) -> float:
 
 def _computed_seconds(notes: Iterable[NoteTile]) -> float:
     return sum(note.compute_seconds for note in notes)
+
+
+def _sum(values: Iterable[tuple[float, float]]) -> float:
+    return sum(seconds for seconds, _ in values)
 
 
 def _of_worker(key: _TileKey) -> tuple[StreamId, int, NodeId]:

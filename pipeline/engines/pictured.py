@@ -133,8 +133,8 @@ class PicturedSegment(Batched):
     """Some blocks of a network with the input's, compiled. Run it from one thread at a time.
 
     `frame` is the id of the frame's own bytes, of which at most `max_pixels` are decoded. Of its last run, `work` says
-    how many times the test picture's seconds decoding took, 0 where it did not; `made` are the picture and the
-    network's input, as far as they were made here.
+    how many times the test picture's seconds decoding took, 0 where it did not; `input_seconds` is what the input's
+    blocks took by the clock; `made` are the picture and the network's input, as far as they were made here.
     """
 
     def __init__(
@@ -147,6 +147,7 @@ class PicturedSegment(Batched):
         self._given = network_input(graph)
         self._decodes, self._normalises = DECODE in blocks, NORMALISE in blocks
         self.max_pixels, self.work = MAX_PIXELS, 0.0
+        self.input_seconds = 0.0
         self.made: Mapping[int, Array] = {}
         self._check(blocks)
         own, of_input = _of_network(blocks), {self.frame, self._picture}
@@ -176,7 +177,7 @@ class PicturedSegment(Batched):
 
         Raises FrameError for one that is no input, PlanError.
         """
-        known, self.work = dict(tensors), 0.0
+        known, self.work, entered = dict(tensors), 0.0, time.perf_counter()
         if self._decodes and (self._normalises or self._picture in self.outputs):
             began, due = time.thread_time(), time.perf_counter() + self._model.least.decode
             known[self._picture] = decoded(known[self.frame], self._given, self._model.preprocess, self.max_pixels)
@@ -187,6 +188,7 @@ class PicturedSegment(Batched):
             due = time.perf_counter() + self._model.least.normalise
             known[self._given.id] = to_normalised(known[self._picture], self._given, self._model.preprocess)
             wait_until(due)
+        self.input_seconds = time.perf_counter() - entered if self._decodes or self._normalises else 0.0
         self.made = {t: known[t] for t in (self._picture, self._given.id) if t in known and t not in tensors}
         begun = begin(self._segment, known) if self._segment is not None else {}
         passed = [t for t in self.outputs if t not in begun and (t in self.inputs or t in self.made)]

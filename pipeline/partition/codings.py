@@ -133,7 +133,9 @@ def _ratios(graph: ModelGraph, known: CodecCosts) -> dict[str, Floats]:
     for tensor, by_codec in known.ratios.items():
         for codec, ratio in by_codec.items() if tensor < len(graph.tensors) else ():
             if codec in CODECS or codec == NONE:
-                found.setdefault(codec, np.ones(len(graph.tensors)))[tensor] = ratio
+                if codec not in found:
+                    found[codec] = np.ones(len(graph.tensors))
+                found[codec][tensor] = ratio
     return found
 
 
@@ -147,9 +149,7 @@ def _cheapest(
     least, is_coded = _worth(taken, costs, way), False
     for codec, (encoder, decoder) in _on_way(costs.codecs, way, fewer):
         ratios = fewer[codec]
-        coded = WayCosts(
-            np.ceil(sizes / ratios), sizes / encoder.encode_bytes_per_s, sizes / decoder.decode_bytes_per_s
-        )
+        coded = WayCosts(np.ceil(sizes / ratios), encoder.encode_s(sizes), decoder.decode_s(sizes))
         worth = _worth(coded, costs, way)
         better = (ratios > 1) & (worth < least)
         taken.take(coded, better)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pipeline.coding import WAYS
+from pipeline.coding import WAYS, back_over
 from pipeline.cost import LINKS, Costs
 from pipeline.graph import ModelGraph
 from pipeline.partition.codings import Codings, Returned, Shares
@@ -134,9 +134,8 @@ class CutPrices:
         if tier is Tier.CLOUD:
             way, lower = WAYS[2], Tier.EDGE
         ways = self.codings.ways[way], self.codings.ways[WAYS[1]]
-        back = self.codings.link_bytes(lower).returned
-        least = back.at_least() if lower is Tier.DEVICE else back.above
-        sent = family.crossing @ np.minimum(*(taken.nbytes for taken in ways)) + family.returned @ least
+        back = np.min([self.codings.ways[way].nbytes for way in back_over(lower)], axis=0)
+        sent = family.crossing @ np.minimum(*(taken.nbytes for taken in ways)) + family.returned @ back
         busy_s: Floats = sent / self.costs.link(lower).bandwidth_bytes_per_s
         if self.codings.is_coded:
             coding_s = (taken.encode_s if tier is Tier.DEVICE else taken.decode_s for taken in ways)

@@ -76,6 +76,8 @@ def _best_codecs(known: Sequence[CodecCosts], *, by_sums: bool) -> CodecCosts | 
                 of_tier[codec] = CodecSpeed(
                     max(best.encode_bytes_per_s, speed.encode_bytes_per_s),
                     max(best.decode_bytes_per_s, speed.decode_bytes_per_s),
+                    min(best.encode_call_s, speed.encode_call_s),
+                    min(best.decode_call_s, speed.decode_call_s),
                 )
     if by_sums:
         return CodecCosts(ratios, speeds)

@@ -19,19 +19,22 @@ from pipeline.tiles.worker_pool import Floats, Ints, Moved, WorkerPool
 
 @dataclass(frozen=True, slots=True)
 class TileCoder:
-    """What one codec makes of one tensor's tiles: `fewer` times the bytes, and seconds a byte of the tensor as it is.
+    """What one codec makes of one tensor's tiles: `fewer` times the bytes, and seconds of a byte of the tensor as it
+    is, and of a call.
 
     The workers' seconds are by member of the pool, the coordinator first and nobody last.
     """
 
     fewer: float
-    coordinator_s: float
-    workers_s: Floats
+    coordinator_s: tuple[float, float]
+    workers_s: tuple[Floats, Floats]
     is_back: bool
 
     def moved(self, members: Ints, nbytes: Floats) -> Moved:
         """Tiles of so many bytes, `[..., layout, tile]`, between the coordinator and these members."""
-        at_coordinator, at_worker = nbytes * self.coordinator_s, nbytes * self.workers_s[members]
+        calls, (byte_s, call_s), (their_byte_s, their_call_s) = nbytes > 0, self.coordinator_s, self.workers_s
+        at_coordinator = nbytes * byte_s + calls * call_s
+        at_worker = nbytes * their_byte_s[members] + calls * their_call_s[members]
         ends = (at_worker, at_coordinator) if self.is_back else (at_coordinator, at_worker)
         return Moved(nbytes * self.fewer, *ends)
 
@@ -41,12 +44,14 @@ def coder(pool: WorkerPool, tensor: Tensor, codec: str, *, is_back: bool) -> Til
     ratio = dict(_able(pool, tensor)).get(codec)
     members = (pool.coordinator, *pool.workers)
     if ratio is None:
-        return TileCoder(1.0, 0.0, np.zeros(len(members) + 1), is_back)
+        nothing = np.zeros(len(members) + 1)
+        return TileCoder(1.0, (0.0, 0.0), (nothing, nothing), is_back)
     speeds = [member.codecs[codec] for member in members]
-    encode_s = np.array([*(1 / speed.encode_bytes_per_s for speed in speeds), 0.0])
-    decode_s = np.array([*(1 / speed.decode_bytes_per_s for speed in speeds), 0.0])
+    encode_s = [(1 / speed.encode_bytes_per_s, speed.encode_call_s) for speed in speeds]
+    decode_s = [(1 / speed.decode_bytes_per_s, speed.decode_call_s) for speed in speeds]
     here_s, there_s = (decode_s, encode_s) if is_back else (encode_s, decode_s)
-    return TileCoder(1 / ratio, float(here_s[0]), there_s, is_back)
+    byte_s, call_s = np.array([*there_s, (0.0, 0.0)]).T
+    return TileCoder(1 / ratio, here_s[0], (byte_s, call_s), is_back)
 
 
 def cheapest(pool: WorkerPool, tensor: Tensor, *, is_back: bool) -> str:
@@ -85,8 +90,13 @@ def _cost(pool: WorkerPool, tensor: Tensor, codec: str, *, is_back: bool) -> flo
     """What `pipeline.coding.least` makes least, of the tensor's whole bytes and the mean of the workers."""
     used, worth, workers = coder(pool, tensor, codec, is_back=is_back), pool.worth, pool.workers
     nbytes = tensor.nbytes * used.fewer
-    here_s = tensor.nbytes * used.coordinator_s
-    there_s = tensor.nbytes * float(used.workers_s[1:-1].mean()) if workers else 0.0
+    (byte_s, call_s), theirs = used.coordinator_s, used.workers_s
+    here_s = tensor.nbytes * byte_s + call_s
+    there_s = (
+        sum(float(s[1:-1].mean()) * times for s, times in zip(theirs, (tensor.nbytes, 1), strict=True))
+        if workers
+        else 0.0
+    )
     own_link_s = nbytes / (pool.coordinator.down_bytes_per_s if is_back else pool.coordinator.up_bytes_per_s)
     their_link_s = nbytes * _mean([1 / (w.up_bytes_per_s if is_back else w.down_bytes_per_s) for w in workers])
     joules = pool.coordinator.draw.joules(here_s, nbytes) + _mean([w.draw.joules(there_s, nbytes) for w in workers])

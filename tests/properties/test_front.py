@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.cost import predict
 from pipeline.errors import PlanError
 from pipeline.partition.front import MEASURES, front, measures
+from pipeline.partition.objective import NAMED
 from pipeline.partition.priced_plan import NodeSet
 from pipeline.placement import Tier
 from tests.brute_force import AllPlacements, random_graph
@@ -26,7 +27,7 @@ _CLOSE = 1e-3
 def test_a_front_is_what_no_placement_dominates(seed: int, by: tuple[str, str]) -> None:
     rng = np.random.default_rng(seed)
     graph = random_graph(rng, most=6)
-    costs = random_costs(rng, graph, with_codecs=False)
+    costs = NAMED[by[0]].judging(random_costs(rng, graph))
     nodes = {tier: tier.label for tier in costs.seconds}
     found = front(graph, [NodeSet(nodes, costs)], by, most=1000)
     first, second = (MEASURES[name].of for name in by)

@@ -71,11 +71,13 @@ def random_codecs(rng: np.random.Generator, graph: ModelGraph, tiers: Sequence[T
         if rng.random() < 0.8
     }
     speeds = {
-        tier: {name: CodecSpeed(*(10 ** rng.uniform(5, 9.5, 2)).tolist()) for name in names if rng.random() < 0.8}
-        for tier in tiers
-        if rng.random() < 0.9
+        tier: {name: random_speed(rng) for name in names if rng.random() < 0.8} for tier in tiers if rng.random() < 0.9
     }
     return CodecCosts(ratios, speeds)
+
+
+def random_speed(rng: np.random.Generator) -> CodecSpeed:
+    return CodecSpeed(*(10 ** rng.uniform(5, 9.5, 2)).tolist(), *rng.choice([0.0, 1e-5, 1e-3], 2).tolist())
 
 
 def random_constraints(rng: np.random.Generator, graph: ModelGraph, costs: Costs) -> list[Constraint]:

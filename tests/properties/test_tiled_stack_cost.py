@@ -63,9 +63,11 @@ def random_pool(graph: ModelGraph, draw: random.Random, most_workers: int = 3) -
 
 def random_speeds(draw: random.Random) -> dict[str, CodecSpeed]:
     """Codecs of a node, most of which it knows."""
-    rates = [1e5, 1e6, 1e9]
+    rates, calls = [1e5, 1e6, 1e9], [0.0, 1e-4]
     return {
-        codec: CodecSpeed(draw.choice(rates), draw.choice(rates)) for codec in sorted(CODECS) if draw.random() < 0.9
+        codec: CodecSpeed(*draw.choices(rates, k=2), *draw.choices(calls, k=2))
+        for codec in sorted(CODECS)
+        if draw.random() < 0.9
     }
 
 
@@ -74,7 +76,8 @@ def coding(pool: WorkerPool, tensor: int, codec: str, node: str, nbytes: int) ->
     if codec == NONE:
         return float(nbytes), 0.0, 0.0
     speed = pool.member(NodeId(node)).codecs[codec]
-    return nbytes / pool.ratios[tensor][codec], nbytes / speed.encode_bytes_per_s, nbytes / speed.decode_bytes_per_s
+    encode_s = nbytes / speed.encode_bytes_per_s + speed.encode_call_s
+    return nbytes / pool.ratios[tensor][codec], encode_s, nbytes / speed.decode_bytes_per_s + speed.decode_call_s
 
 
 def cheapest(graph: ModelGraph, pool: WorkerPool, tensor: int, *, is_back: bool) -> str:

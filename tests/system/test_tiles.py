@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from nodes.config.loader import load_config
 from nodes.protocol.messages import LifeState
 from nodes.protocol.reports import read_report
 from pipeline.errors import ConfigError
-from pipeline.plan import NodeId
+from pipeline.plan import NodeId, Plan
 from pipeline.tensorflow_runtime import keras
 from pipeline.wire import FrameKey, decode_chunk, encode
 from tests.networks import L, trained
@@ -165,6 +166,34 @@ def test_a_stage_may_begin_with_the_blocks_that_are_shared_out(pipeline: Pipelin
         pipeline.assert_proven(client, 4)
         assert client.active == plan["epoch"]
         assert client.plans[plan["epoch"]]["tiles"]["from"] == "first"
+
+
+def test_tiles_go_there_and_back_with_the_codecs_that_a_plan_has(pipeline: Pipeline) -> None:
+    """Of a plan that no planner would make for lines as quick as this machine's."""
+    plan = share_out(pipeline)
+    came: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    with pipeline.client() as client:
+        pipeline.wait(client, lambda: plan["digest"] in client.graphs and plan["epoch"] in client.plans)
+        graph, forced = client.graphs[plan["digest"]], client.plans[plan["epoch"]]
+        tiling = Plan.from_json(forced, graph).tiles
+        assert tiling is not None
+        stack = tiling.stack(graph)
+        pipeline.processes.kill("planner")
+        codecs = {**dict.fromkeys(stack.inputs, "bitmap"), stack.output: "bitmap-zstd"}
+        coded = [{"tensor": tensor, "codec": codec} for tensor, codec in codecs.items()]
+        forced |= {"epoch": plan["epoch"] + 1, "tiles": forced["tiles"] | {"codecs": coded}}
+        for kind in (topics.TILE, topics.TILED):
+            client.session.subscribe([client.names.filter(kind, stream=demo.STREAM, epoch=forced["epoch"])], came.put)
+        topic = client.names.topic(topics.PLAN, stream=demo.STREAM)
+        client.session.publish(topic, json.dumps(forced).encode(), retain=True)
+        pipeline.wait(client, lambda: client.active == forced["epoch"])
+        stream(pipeline, client, 0, 6)
+        pipeline.assert_proven(client, 6)
+        sent = {
+            (chunk.tensor, chunk.codec) for chunk in (decode_chunk(came.get(timeout=30.0).payload) for _ in range(18))
+        }
+        assert sent == set(codecs.items())
+        start_again(pipeline, client, "planner")
 
 
 def test_a_worker_killed_in_mid_stream_costs_no_frame_and_works_again_when_it_is_back(pipeline: Pipeline) -> None:

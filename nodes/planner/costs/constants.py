@@ -28,6 +28,8 @@ QUIET_S, DRIFT_S = 15.0, 60.0
 variances do at all times. They decide how soon a node that was left is tried again: under a lasting load about every
 three minutes. On recordings 120 s is as good.
 """
+LEAST_S = 0.1
+"""Time passes for a part in steps of that: in less its variance hardly grows."""
 WIDENING, FRESH_WIDTH = 0.8, 0.9
 """By so much the logarithm of an interval's width grows for a report whose frames are all outside, and what it is at
 first for a plan of which no frame has been measured. On recordings 0.5 and 1 for the first, 0.7 and 1 for the second,
@@ -40,6 +42,8 @@ STEP = 0.05
 
 FURTHEST = 1e3
 """No part leaves its prior by a larger factor: nothing is told by what does."""
+FASTEST = 5e9
+"""Bytes per second, about what a copy in memory has: nodes next to their broker are no further apart than that."""
 LEAST_SHARE = 0.25
 """Of two clocks that differ, a leg may seem shorter than nothing; a measurement counts as this share of what was
 expected at least.

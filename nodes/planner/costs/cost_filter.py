@@ -28,6 +28,7 @@ from nodes.planner.costs.constants import (
     DRIFT_S,
     FURTHEST,
     GAIN,
+    LEAST_S,
     LEAST_SECONDS,
     LEAST_SHARE,
     MOST_STEP,
@@ -108,13 +109,14 @@ class _Block:
         self.covariance[place, place] = variance
 
     def advance(self, now: float) -> None:
-        if now <= self.at:
+        """Let time pass, in steps of LEAST_S: what nodes share is measured many times a second."""
+        if now < self.at + LEAST_S:
             return
         quiet_s = np.maximum(now - np.maximum(self.measured_at + QUIET_S, self.at), 0.0)
         kept = np.exp((self.at - now) / DRIFT_S * self.varies)
         self.at = now
         self.mean = self.prior_mean + np.exp(-quiet_s / DRIFT_S * self.varies) * (self.mean - self.prior_mean)
-        self.covariance *= np.outer(kept, kept)
+        self.covariance *= kept[:, None] * kept
         self.covariance.flat[:: len(self.mean) + 1] += (1 - kept * kept) * self.prior_variance
 
 
@@ -213,7 +215,7 @@ class CostFilter:
             if block is not None and known:
                 places, along = [block.places[part.name] for part in known], np.array([own[part] for part in known])
                 total += float(along @ block.covariance[np.ix_(places, places)] @ along)
-            total += sum((own[part] * self._prior(part).deviation) ** 2 for part in own.keys() - set(known))
+            total += sum((own[part] * self._prior(part).deviation) ** 2 for part in own if part not in known)
         return total
 
     def deviation(self, source: Hashable) -> float | None:
@@ -295,14 +297,14 @@ class CostFilter:
             left, largest = (target - math.log(expected) + moved) / spread, 0.0
             for name, gain in gains.items():
                 block = self._blocks[name]
-                step = np.clip(first[name] + left * gain - block.mean, -MOST_STEP, MOST_STEP)
+                step = np.minimum(np.maximum(first[name] + left * gain - block.mean, -MOST_STEP), MOST_STEP)
                 low, high = block.prior_mean - math.log(FURTHEST), block.prior_mean + math.log(FURTHEST)
                 block.mean = np.minimum(np.maximum(block.mean + step, low), high)
-                largest = max(largest, float(np.abs(step).max()))
-            if largest < MOST_STEP / 100:
-                break
+                largest = max(largest, *np.abs(step).tolist())
+            if largest < MOST_STEP / 100 or (len(terms) == 1 and largest < MOST_STEP):
+                break  # the logarithm of one term is linear: there was no more to it
         for name, gain in gains.items():
-            self._blocks[name].covariance -= np.outer(gain, gain) / spread
+            self._blocks[name].covariance -= gain[:, None] * gain / spread
 
     def _linear(self, terms: Sequence[Term], blocks: Container[str] | None = None) -> tuple[float, dict[str, Floats]]:
         """The terms' sum, and by block, of these only, how its logarithm grows with each part."""

@@ -11,6 +11,7 @@ from nodes.planner.costs.block_seconds import Basis, StageSeconds, TileShare
 from nodes.planner.costs.constants import (
     CLOCK_S,
     DOUBT,
+    FASTEST,
     FRESH_WIDTH,
     LEAST_SECONDS,
     NOISE,
@@ -40,6 +41,8 @@ from pipeline.profiling.profile import Profile
 
 T4_BY_MAD = 0.7407 / 0.6745
 """The median absolute deviation of Student's t with four degrees of freedom, by that of a normal distribution."""
+MEASURED_BYTES = 1e6
+"""That a rate stands for: a byte by itself takes less than LEAST_SECONDS."""
 NO_RATES: Mapping[str, None] = {"up_bytes_per_s": None, "down_bytes_per_s": None}
 
 
@@ -86,7 +89,8 @@ class NodeCosts(Equations):
         if first is None or not first.makes_sense:
             return first
         up_s, down_s, round_trip_s = (self.filter.factor(Part(node, name)) for name in ("up", "down", "round_trip"))
-        return replace(first, up_bytes_per_s=1 / up_s, down_bytes_per_s=1 / down_s, round_trip_s=round_trip_s)
+        up, down = (min(1 / seconds, FASTEST) for seconds in (up_s, down_s))
+        return replace(first, up_bytes_per_s=up, down_bytes_per_s=down, round_trip_s=round_trip_s)
 
     def settled(self, node: NodeId, model: str, basis: Basis) -> NodeSnapshot | None:
         """The node as plans see it: what was learned, where that has moved by STEP since it was taken up last.
@@ -165,9 +169,10 @@ class NodeCosts(Equations):
             return
         self.first[report.node] = report
         if report.makes_sense:
-            taken = 1 / report.up_bytes_per_s, 1 / report.down_bytes_per_s, report.round_trip_s
+            rates = (min(rate, FASTEST) for rate in (report.up_bytes_per_s, report.down_bytes_per_s))
+            taken = *(1 / rate for rate in rates), max(report.round_trip_s, LEAST_SECONDS)
             for name, seconds in zip(("up", "down", "round_trip"), taken, strict=True):
-                prior = PRIORS[name]._replace(mean=math.log(max(seconds, LEAST_SECONDS)))
+                prior = PRIORS[name]._replace(mean=math.log(seconds))
                 self.filter.expect(Part(report.node, name), prior, now)
 
     def learn_measured(self, node: NodeId, measured: LinkMeasured, now: float) -> None:
@@ -178,8 +183,8 @@ class NodeCosts(Equations):
         for name, rate in (("up", measured.up_bytes_per_s), ("down", measured.down_bytes_per_s)):
             if rate and self._is_news((name, node), rate):
                 # a change is said once several samples agree on it
-                terms = [Term(1.0, (Part(node, name),))]
-                self.filter.observe((name, node), terms, 1 / rate, NOISE, now, is_confirmed=True)
+                terms, seconds = [Term(MEASURED_BYTES, (Part(node, name),))], MEASURED_BYTES / min(rate, FASTEST)
+                self.filter.observe((name, node), terms, seconds, NOISE, now, is_confirmed=True)
         if measured.round_trip_s and self._is_news(("round_trip", node), measured.round_trip_s):
             noise = _noise(measured.round_trip_s, besides_s=CLOCK_S)
             terms = [Term(1.0, (Part(node, "round_trip"),))]
@@ -212,9 +217,20 @@ class NodeCosts(Equations):
             if took is None or tier is None or basis is None:
                 continue
             self._measured_at[node, plan.model] = now
-            terms = self.computing(node, plan.model, basis, self.blocks.stage_seconds(basis, plan, tier))
-            noise = _noise(took.compute_seconds, took.frames, took.deviation)
-            self.filter.observe(("segment", node, plan.model), terms, took.compute_seconds, noise, now)
+            foreseen, seconds = self.blocks.stage_seconds(basis, plan, tier), took.compute_seconds
+            if foreseen.input and 0 < took.input_seconds < seconds:
+                self._learn_input(node, foreseen.input, took, now)
+                foreseen, seconds = foreseen._replace(input=0.0), seconds - took.input_seconds
+            if foreseen.network or foreseen.input:
+                terms = self.computing(node, plan.model, basis, foreseen)
+                noise = _noise(seconds, took.frames, took.deviation)
+                self.filter.observe(("segment", node, plan.model), terms, seconds, noise, now)
+
+    def _learn_input(self, node: NodeId, foreseen_s: float, took: SegmentSeconds, now: float) -> None:
+        """Take what decoding took by itself: no network's kernels are charged with it, here or elsewhere."""
+        noise = _noise(took.input_seconds, took.frames, took.deviation)
+        terms = [Term(foreseen_s, self.input_factors(node))]
+        self.filter.observe(("input", node, took.stream), terms, took.input_seconds, noise, now)
 
     def learn_tiles(self, coordinator: NodeId, tiles: Iterable[TileSeconds], plans: Iterable[Plan], now: float) -> None:
         """Take what tiles took on their workers and on the way there and back, as their coordinator measured it.

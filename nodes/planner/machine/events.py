@@ -47,10 +47,11 @@ class LinkArrived:
 
 @dataclass(frozen=True, slots=True)
 class TelemetryArrived:
-    """A node reported."""
+    """A node reported. `heard_at` is when it did so last, None if just now: of several reports in one."""
 
     node: NodeId
     report: Report = field(default_factory=Report)
+    heard_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

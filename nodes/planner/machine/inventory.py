@@ -184,7 +184,7 @@ class Inventory:
         shared = self.registry.loads.take(stream.name, load)
         if self.concerns.of_device(device) == {stream.name}:
             shared -= {device}  # what a stream takes of a device of its own is no news to anybody
-        for node in shared:
+        for node in sorted(shared):
             self.concerns.look_soon(node, self.now, but=stream.name)
 
     def _node_changed(self, node: NodeId) -> None:
@@ -205,7 +205,7 @@ class Inventory:
         self.registry.silent = frozenset((before - set(nodes)) | suspects)
         after_s = self.settings.lost_after_s
         fallen, back = self.registry.silent - before, before - self.registry.silent
-        for node in fallen | back:
+        for node in sorted(fallen | back):
             self._node_changed(node)
         return [
             *(Log(logging.WARNING, f"nothing from {n} for {after_s:g} s") for n in sorted(fallen)),
@@ -229,7 +229,7 @@ class Inventory:
             self.lost_at[state.node] = now
         if self.registry.peers.states.get(state.node) != before:
             self._node_changed(state.node)
-            for name in self.concerns.of_device(state.node):
+            for name in sorted(self.concerns.of_device(state.node)):
                 self._count_load(self.streams[name])
         return [Log(logging.INFO, f"{state.node} ({state.tier}) is {state.state.value}")] if has_changed else []
 
@@ -297,7 +297,7 @@ class Inventory:
         return []
 
     def _telemetry_arrived(self, event: TelemetryArrived, now: float) -> list[PlannerAction]:
-        self.failure_detector.heard(event.node, now)
+        self.failure_detector.heard(event.node, event.heard_at if event.heard_at is not None else now)
         node, report, registry = event.node, event.report, self.registry
         named = sorted(self.concerns.with_member(node) | self.concerns.of_device(node))
         plans = [plan for name in named if (plan := self.streams[name].plan) is not None]

@@ -8,7 +8,8 @@ from typing import Any, cast
 from broker import topics
 from broker.messages import Channel, Message
 from nodes.config.sections import Config
-from nodes.planner.node import STOP, PlannerNode
+from nodes.planner.inbox import STOP
+from nodes.planner.node import PlannerNode
 from nodes.protocol.border import Border
 from nodes.protocol.messages import LifeState, NodeState, to_bytes
 from nodes.session.presence import PLANNER_TIER

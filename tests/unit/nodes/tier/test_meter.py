@@ -35,6 +35,11 @@ def test_a_segments_frames_and_median_come_back_from_the_report() -> None:
         SegmentSeconds(PORCH, 12, LEAST_FRAMES, 0.5),
     )
     assert read_report(to_bytes(meter.report())).segments == ()
+    for _ in range(LEAST_FRAMES):
+        meter.segment(CAM, 4, 0.03, 0.01)
+    assert read_report(to_bytes(meter.report())).segments == (
+        SegmentSeconds(CAM, 4, LEAST_FRAMES, 0.03, input_seconds=0.01),
+    )
 
 
 def test_a_slow_streams_segment_is_reported_every_so_many_frames() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nodes.planner.costs.block_seconds import BlockSeconds
-from nodes.planner.costs.constants import NOISE
+from nodes.planner.costs.constants import FASTEST, NOISE
 from nodes.planner.costs.node_costs import NodeCosts
 from nodes.planner.costs.transfers import Leg
 from nodes.protocol.messages import LinkMeasured, LinkReport, Report, to_bytes
@@ -45,3 +45,15 @@ def test_through_the_broker_its_lines_are_believed_too() -> None:
 def test_a_report_says_to_whom_tensors_go_directly() -> None:
     report = {direct_metric(EDGE): 1, direct_metric(CLOUD): 0, "direct.x y.stands": 1, direct_metric(NodeId("b")): True}
     assert read_report(to_bytes(report)).direct == (EDGE, "b")
+
+
+def test_a_node_next_to_its_broker_is_credited_with_no_more_than_a_memory() -> None:
+    costs = NodeCosts(BlockSeconds({}, {}))
+    costs.learn_link(LinkReport(EDGE, "s", 4e9, 4e9, 1e-4), 0.0)
+    for now in range(1, 30):
+        costs.learn_measured(EDGE, LinkMeasured(1e11 + now, 2e9 + now), float(now))
+    link = costs.link(EDGE)
+    assert link is not None
+    assert link.up_bytes_per_s == pytest.approx(FASTEST)
+    assert link.up_bytes_per_s <= FASTEST
+    assert link.down_bytes_per_s == pytest.approx(2e9, rel=0.05)

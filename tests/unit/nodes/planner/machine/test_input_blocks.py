@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from nodes.config.plan_request import PlanRequest
+from nodes.planner.costs.equations import PRIORS
 from nodes.planner.machine import events as pe
 from nodes.protocol.messages import NodeInfo, Report, SegmentSeconds, TensorRatio
 from nodes.protocol.reports import FRAME_WORK
@@ -20,7 +25,8 @@ BLOCKS = (Block(0, "image", "input", (), (), (0,)), Block(1, "net", "Conv2D", ()
 GRAPH = with_input(ModelGraph("chain", "c0ffee00", TENSORS, BLOCKS, (0,), (1,)))
 FRAME = frame_tensor(GRAPH).id
 BYTES_PER_S = 1e7
-DECODE_S = 1e-3
+DECODE_S, NORMALISE_S = 1e-3, 1e-4
+INPUT_S, CALL_S = DECODE_S + NORMALISE_S, math.exp(PRIORS["call"].mean)
 
 
 def come(planner: Planner, node: NodeId, pictures: str = "abc", session: str = "one") -> list[pe.PlannerAction]:
@@ -35,7 +41,7 @@ def come(planner: Planner, node: NodeId, pictures: str = "abc", session: str = "
             )
         )
     )
-    times = (0.0, DECODE_S, 1e-4, SECONDS[node])
+    times = (0.0, DECODE_S, NORMALISE_S, SECONDS[node])
     profile = Profile("chain", GRAPH.digest, "tf", "2", 1, "x86", times, times, 1.0, 0.0, ratios={"bitmap": (1.0,) * 4})
     actions += planner(pe.ProfileArrived(node, profile))
     actions += planner.link(node, BYTES_PER_S)
@@ -117,3 +123,24 @@ def test_a_node_that_decodes_slowly_is_not_thought_to_be_slow_at_networks() -> N
     decode_s, _, network_s = snapshot.seconds((0.0, DECODE_S, 1e-4, SECONDS[DEVICE]), GRAPH)[1:]
     assert decode_s > 2 * DECODE_S
     assert network_s < 1.2 * SECONDS[DEVICE]
+
+
+def test_what_decoding_took_by_itself_is_charged_to_no_network() -> None:
+    def factors(input_seconds: float) -> tuple[float, float]:
+        """Of the device, where nothing was computed, and of the cloud, which decodes for five times as long."""
+        planner = Planner()
+        for node in (DEVICE, CLOUD):
+            come(planner, node)
+        plan = first_plan(planner)
+        assert plan.placement == (D, C, C, C)
+        taken_s = CALL_S + 5 * INPUT_S + SECONDS[CLOUD]
+        segment = SegmentSeconds(CAM, plan.epoch, 20, taken_s, input_seconds=input_seconds)
+        for _ in range(10):
+            planner(pe.TelemetryArrived(CLOUD, Report(segments=(segment,))), 1.0)
+        inventory = planner.machine.inventory
+        binding = inventory.streams[CAM].binding
+        device, cloud = (inventory.registry.snapshot(binding, node, CAM).factor for node in (DEVICE, CLOUD))
+        return device, cloud
+
+    assert min(factors(0.0)) > 1.1
+    assert factors(5 * INPUT_S) == pytest.approx((1.0, 1.0), rel=0.05)
