@@ -83,6 +83,7 @@ class Testbed:
         }
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(settings))
+        path.chmod(0o600)  # it has a password
         return path
 
     def start(self, shares: Mapping[str, float | None]) -> None:
