@@ -34,7 +34,7 @@ KINDS = {
     "result": topics.RESULT,
 }
 _READ = re.compile(
-    r"(segment|tile|gather|leg|tensor|link)\..*|processor\.probe_seconds|stream\..*\.frame_overhead_seconds_p50"
+    r"(segment|tile|gather|leg|tensor|link)\..*|processor\.probe_(seconds|agrees)|stream\..*\.frame_overhead_seconds_p50"
 )
 CONNECT_S = 10.0
 

@@ -14,9 +14,11 @@ LEAST_BYTES = 1 << 16
 """Of less, latency and scheduling are most of the time, or all of it passes in one burst that a line lets through."""
 LONGEST_S = 0.5
 """A line that is busy without end is sampled in pieces of that length."""
-SAMPLES, LEAST_SAMPLES = 16, 3
-TURN_SAMPLES, TURN, KNOWN_SAMPLES = 3, 1.5, 6
-"""TURN_SAMPLES in a row, beyond the others by TURN, are a change, if KNOWN_SAMPLES or more show the others' spread."""
+SAMPLES, LEAST_SAMPLES = 16, 2
+TURNS, KNOWN_SAMPLES = ((2, 1.8), (3, 1.5)), 6
+"""So many in a row, beyond the others by that factor, are a change, if KNOWN_SAMPLES or more show the others' spread:
+the further off, the fewer are enough (as Page's cumulative sum, 1954).
+"""
 LEAST_S = 1e-6
 
 
@@ -29,6 +31,8 @@ class Throughput:
         self._nbytes = 0
         self._opposed_s, self._opposed_until = 0.0, float("-inf")
         self.sampled_at = float("-inf")
+        self.turns = 0
+        """How often the line has changed."""
 
     def began(self, now: float) -> None:
         """Bytes are under way from now on; nothing changes if some were already."""
@@ -89,22 +93,25 @@ class Throughput:
         *before, newest = [_rate(sample) for sample in tuple(self._samples)] or [0.0]
         if len(before) < LEAST_SAMPLES - 1:
             return True
-        return min(newest, *before) < below and _are_beyond([newest], before)
+        return min(newest, *before) < below and _are_beyond([newest], before, min(turn for _, turn in TURNS))
 
     def _add(self, nbytes: int, seconds: float) -> None:
         self._samples.append((nbytes, seconds))
         rates = [_rate(sample) for sample in self._samples]
-        before, newest = rates[:-TURN_SAMPLES], rates[-TURN_SAMPLES:]
-        if len(before) >= KNOWN_SAMPLES and _are_beyond(newest, before):
-            self._samples = deque(list(self._samples)[-TURN_SAMPLES:], maxlen=SAMPLES)
+        for count, turn in TURNS:
+            before, newest = rates[:-count], rates[-count:]
+            if len(before) >= KNOWN_SAMPLES and _are_beyond(newest, before, turn):
+                self._samples = deque(list(self._samples)[-count:], maxlen=SAMPLES)
+                self.turns += 1
+                return
 
 
 def _rate(sample: tuple[int, float]) -> float:
     return sample[0] / sample[1]
 
 
-def _are_beyond(newest: list[float], before: list[float]) -> bool:
-    """True when all of `newest` are above, or all below, nearly all of `before`: one outlier there does not count."""
+def _are_beyond(newest: list[float], before: list[float], turn: float) -> bool:
+    """True when all of `newest` are above, or all below, nearly all of `before` by `turn`: one outlier counts not."""
     outliers = 1 if len(before) >= KNOWN_SAMPLES else 0
     inner = sorted(before)[outliers : len(before) - outliers]
-    return max(newest) * TURN < inner[0] or min(newest) > inner[-1] * TURN
+    return max(newest) * turn < inner[0] or min(newest) > inner[-1] * turn

@@ -252,8 +252,9 @@ class Report:
 
     `frame_overheads` are median seconds, by stream, in which its device reads a frame and answers it: what is left of a
     frame's seconds without computing, waiting and ways between nodes. `probe_seconds` is what a small fixed computation
-    takes on a node that computes nothing else. `work_watts` is what computing adds to what it draws when idle. `wrong`
-    says what was left out, since it cannot be. `direct` are the nodes to which its tensors go directly.
+    takes on a node that computes nothing else, and `probe_agrees` when the one before took as long. `work_watts` is
+    what computing adds to what it draws when idle. `wrong` says what was left out, since it cannot be. `direct` are the
+    nodes to which its tensors go directly.
     """
 
     segments: tuple[SegmentSeconds, ...] = ()
@@ -267,6 +268,7 @@ class Report:
     direct: tuple[NodeName, ...] = ()
     gathers: tuple[GatherSeconds, ...] = ()
     work_watts: Watts | None = None
+    probe_agrees: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ FRAME_WORK = "decode"
 """In a codec's place, of a frame's own bytes: how many times less work than the test picture a frame is to decode."""
 FRAMES, SECONDS, DEVIATION = "frames", "compute_seconds_p50", "compute_seconds_deviation"
 INPUT_SECONDS = "input_seconds_p50"
-PROBE = "processor.probe_seconds"
+PROBE, PROBE_AGREES = "processor.probe_seconds", "processor.probe_agrees"
 WORK_WATTS = "power.work_watts"
 FRAME_OVERHEAD = "frame_overhead_seconds"
 GATHER_SECONDS, GATHER_DEVIATION = "seconds_p50", "seconds_deviation"
@@ -201,6 +201,7 @@ class _Reader:
             tuple(self._direct),
             tuple(self._gathers),
             power.watts if power is not None else None,
+            self._report.get(PROBE_AGREES) == 1,
         )
 
     def _take_segment(self, key: str, stream: StreamId, epoch: int) -> None:

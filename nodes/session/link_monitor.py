@@ -40,8 +40,8 @@ PROBE_BYTES = 1 << 18
 """Several times what a line lets through in one burst before its rate shows."""
 TOPIC_BYTES = 1 << 10
 """What a packet has beyond a probe, at most."""
-PROBE_SHARE, DOUBT_SHARE = 0.1, 0.5
-"""Of the line's time that probes may take."""
+PROBE_SHARE, DOUBT_SHARE = 0.3, 0.5
+"""Of the time that probes may take, half of it each way: an idle line that is slow is looked at every few seconds."""
 PROBE_TIMEOUT_S = 10.0
 ECHOES = 16
 ECHO_S = 0.5
@@ -71,6 +71,11 @@ class LinkWatch:
     def stop(self) -> None:
         """End; an echo that is under way is not waited for."""
         self._stopping.set()
+
+    @property
+    def turns(self) -> int:
+        """How often the line has changed."""
+        return sum(direction.turns for direction in self._directions)
 
     def report(self) -> dict[str, float]:
         """Telemetry: what is known of `link.up_bytes_per_s`, `link.down_bytes_per_s` and `link.round_trip_s`."""

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 IDLE_S = 1.0
-PROBE_SHARE = 0.03
-"""Of what this process may use of a core, for probes of the processor."""
+PROBE_SHARE, PROBE_S = 0.05, 0.7
+"""Of what this process may use of a core, for probes of the processor, and the least time between two."""
 
 
 class Compute:
@@ -79,7 +79,7 @@ class Compute:
         self._input_s: dict[FrameKey, float] = {}  # in which their input was made
         # a replay's seconds are of another processor than this machine's
         self._processor = ProcessorProbe(engine) if engine.name != REPLAY else None
-        self._worked_at, self._probe_at = time.monotonic(), 0.0
+        self._worked_at, self._probe_at, self._is_doubted = time.monotonic(), 0.0, False
         self._probe_share = PROBE_SHARE * min(1.0, cpu_quota.cores() or 1.0)
         self.worker: Worker[Callable[[], None]] = Worker(f"{node}.compute", lambda job: job())
 
@@ -92,20 +92,26 @@ class Compute:
     def probe(self) -> None:
         """See what is left of the processor, if nothing has been computed here for a while: frames tell by themselves.
 
-        Takes three hundredths of a core, or of its quota, at most.
+        Takes a twentieth of its quota, three hundredths of a core at most; twice that where every other probe is unlike
+        the one before: then the next one follows at once.
         """
         now = time.monotonic()
         is_idle = now - self._worked_at >= IDLE_S and not self.worker.is_busy and not self._is_compiling()
         if is_idle and now >= self._probe_at and self._processor is not None:
+            self._probe_at = now + PROBE_S
             self.worker.offer(partial(self._probe, self._processor))
 
     def _probe(self, processor: ProcessorProbe) -> None:
         before_s = time.process_time()
         seconds = processor.seconds()
         # what it took of the processor: where that is short, most of the seconds were waited for it
-        self._probe_at = time.monotonic() + (time.process_time() - before_s) / self._probe_share
-        if not self._is_compiling():
-            self._meter.processor(seconds)
+        self._probe_at = time.monotonic() + max((time.process_time() - before_s) / self._probe_share, PROBE_S)
+        if self._is_compiling():
+            return
+        self._meter.processor(seconds)
+        self._is_doubted = self._meter.is_probe_in_doubt and not self._is_doubted
+        if self._is_doubted:
+            self._probe_at = 0.0
 
     def prepare(self, action: do.Prepare) -> None:
         """Compile what the epoch needs here from its first frame on. Raises what the engine raises."""

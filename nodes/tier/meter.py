@@ -18,12 +18,13 @@ from nodes.protocol.reports import (
     GATHER_DEVIATION,
     GATHER_SECONDS,
     INPUT_SECONDS,
-    LEAST_FRAMES,
     PROBE,
+    PROBE_AGREES,
     RATIO,
     RATIO_DEVIATION,
     SECONDS,
     TILE_SECONDS,
+    WHOLE,
     gather_metric,
     leg_deviation,
     leg_metric,
@@ -42,6 +43,8 @@ SAMPLES = 4096
 RATIOS = 64
 """Newest frames over which a ratio's mean runs."""
 PROBES = 3
+FAR = 1.5
+"""Measurements that differ by that factor do not confirm each other."""
 LET_GO_REMEMBERED = 64
 LEAST_INTERVAL_S = 1e-3
 NORMAL_MAD = 1.4826
@@ -83,6 +86,11 @@ class Meter:
         self._let_go: deque[_EpochKey] = deque(maxlen=LET_GO_REMEMBERED)
         self._probes: deque[float] = deque(maxlen=PROBES)
         self._is_probed = False
+        self._told: dict[_EpochKey, tuple[float, float]] = {}
+        """Of each segment the medians that the last two reports had, the newest last."""
+        self._told_probe = 0.0
+        self.has_news = False
+        """True when something was measured since the last report that is far from what that said."""
         self._process = psutil.Process()
         self._processor_s, self._reported_at = time.process_time(), time.monotonic()
 
@@ -105,7 +113,10 @@ class Meter:
         """Keep what one frame took to compute in a plan's segment, `input_s` of it for the input's own blocks."""
         with self._lock:
             if (stream, epoch) not in self._let_go:
-                self._segments.setdefault((stream, epoch), deque(maxlen=SAMPLES)).append((seconds, input_s))
+                values = self._segments.setdefault((stream, epoch), deque(maxlen=SAMPLES))
+                values.append((seconds, input_s))
+                told = self._told.get((stream, epoch), ())
+                self.has_news |= tells(len(values), _sum(values)) and any(_are_far(seconds, each) for each in told)
             self._epochs[stream] = epoch
             self._probes.clear()
 
@@ -142,6 +153,13 @@ class Meter:
         with self._lock:
             self._probes.append(seconds)
             self._is_probed = True
+            self.has_news |= _agree(self._probes) and bool(self._told_probe) and _are_far(seconds, self._told_probe)
+
+    @property
+    def is_probe_in_doubt(self) -> bool:
+        """True when the newest probe is far from the one before, so that another one has to confirm either."""
+        with self._lock:
+            return len(self._probes) > 1 and not _agree(self._probes)
 
     def expect_segment(self, stream: StreamId, epoch: int) -> None:
         """The epoch is prepared, perhaps after it was let go."""
@@ -154,6 +172,7 @@ class Meter:
         with self._lock:
             self._let_go.append((stream, epoch))
             self._segments.pop((stream, epoch), None)
+            self._told.pop((stream, epoch), None)
             self._gathers.pop((stream, epoch), None)
             self._legs.pop((stream, epoch), None)
             self._tiles = {key: values for key, values in self._tiles.items() if key[:2] != (stream, epoch)}
@@ -207,8 +226,8 @@ class Meter:
             report |= _tile_numbers(tile_key, notes)
         for ratio_key, left in sorted(taken.ratios.items()):
             report |= _ratio_numbers(ratio_key, left)
-        if len(taken.probes) == PROBES:
-            report[PROBE] = _median(taken.probes)
+        if (probe := _confirmed(taken.probes)) is not None:
+            report[PROBE], report[PROBE_AGREES] = round(probe, 6), int(_agree(taken.probes))
         report["resident_bytes"] = self._process.memory_info().rss
         if self._power is not None:
             now = time.monotonic()
@@ -230,11 +249,15 @@ class Meter:
                 segments={key: values for key, values in self._segments.items() if tells(len(values), _sum(values))},
                 tiles={key: notes for key, notes in self._tiles.items() if _of_worker(key) in telling},
                 gathers={key: values for key, values in self._gathers.items() if tells(len(values), sum(values))},
-                legs={key: parts for key, parts in self._legs.items() if _frames_of(parts) >= LEAST_FRAMES},
+                legs={key: parts for key, parts in self._legs.items() if _tell(parts)},
                 ratios={key: list(values) for key, values in self._ratios.items() if key not in self._told_ratios},
                 probes=list(self._probes) if self._is_probed else [],
             )
-            self._is_probed = False
+            self._is_probed = self.has_news = False
+            self._told_probe = _confirmed(taken.probes) or self._told_probe
+            for key, values in taken.segments.items():
+                median = _median(seconds for seconds, _ in values)
+                self._told[key] = (self._told.get(key, (median,))[-1], median)
             self._told_ratios |= taken.ratios.keys()
             self._samples = {}
             self._segments = {key: values for key, values in self._segments.items() if key not in taken.segments}
@@ -249,6 +272,21 @@ class Meter:
         share = (processor_s - self._processor_s) / max(now - self._reported_at, LEAST_INTERVAL_S)
         self._processor_s, self._reported_at = processor_s, now
         return round(share, 3)
+
+
+def _are_far(one: float, other: float) -> bool:
+    return max(one, other) > FAR * min(one, other)
+
+
+def _agree(probes: Sequence[float]) -> bool:
+    return len(probes) > 1 and not _are_far(probes[-1], probes[-2])
+
+
+def _confirmed(probes: Sequence[float]) -> float | None:
+    """Seconds of the newest probe where the one before agrees, else the median of three; None of too few."""
+    if _agree(probes):
+        return probes[-1]
+    return _median(probes) if len(probes) == PROBES else None
 
 
 def _median(values: Iterable[float]) -> float:
@@ -272,6 +310,11 @@ def _ratio_numbers(key: _RatioKey, parts_left: Sequence[float]) -> dict[str, flo
         ratio_metric(*key, RATIO): round(1 / float(left.mean()), 4),
         ratio_metric(*key, RATIO_DEVIATION): round(float((1 / left).std()), 4),
     }
+
+
+def _tell(by_leg: Mapping[str, deque[float]]) -> bool:
+    """True when that many frames, or so long ones, are enough to judge their ways by."""
+    return tells(_frames_of(by_leg), sum(by_leg.get(WHOLE, ())))
 
 
 def _frames_of(by_leg: Mapping[str, deque[float]]) -> int:

@@ -331,7 +331,7 @@ class TierNode:
             self._loop(lambda: not self.machine.open_frames or time.monotonic() > give_up)
 
     def _loop(self, ended: Callable[[], bool]) -> None:
-        report_at = 0.0
+        schedule, turns = telemetry.ReportSchedule(self.config.telemetry.interval_s), 0
         while not ended():
             event = self._next_event()
             if event is None:
@@ -348,12 +348,11 @@ class TierNode:
             if isinstance(event, ev.ModelArrived) or (is_restored and self._direct.has_moved()):
                 with self._guard.over(event):
                     self._say_info()
-            if now >= report_at:
-                # on a grid: a report that is a tick late does not make all later ones late
-                report_at = max(report_at + self.config.telemetry.interval_s, now)
+            if schedule.is_due(now, has_news=self.meter.has_news or self._watch.turns != turns):
+                turns = self._watch.turns
                 with self._guard.over("report"):
                     self._report()
-                    self._compute.probe()
+            self._compute.probe()
             self._preparation.stand_by_when_due(now)
 
     def _next_event(self) -> ev.Event | None:

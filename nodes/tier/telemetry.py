@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from nodes.protocol.reports import stream_metric
@@ -10,6 +11,34 @@ from nodes.session.link_monitor import LinkWatch
 from nodes.session.presence import Presence
 from nodes.tier.machine.tier import TierMachine
 from nodes.tier.meter import Meter
+
+MOST_EARLY = 2
+"""Reports ahead of time in a row; each one on time allows one more."""
+EARLY_SHARE = 0.25
+"""Of the interval, between two reports."""
+
+
+class ReportSchedule:
+    """Moments of reports: on a grid and, so that planners follow changes at once, a few ahead of it.
+
+    Where everything is news all the time, there are twice as many reports.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s, self._next_at, self._reported_at, self._left = interval_s, 0.0, -math.inf, MOST_EARLY
+
+    def is_due(self, now: float, *, has_news: bool) -> bool:
+        """True when a report has to be sent now, which is counted as sent."""
+        if now >= self._next_at:
+            # on a grid: a report that is a tick late does not make all later ones late
+            self._next_at = max(self._next_at + self._interval_s, now)
+            self._left = min(self._left + 1, MOST_EARLY)
+        elif has_news and self._left and now >= self._reported_at + EARLY_SHARE * self._interval_s:
+            self._left -= 1
+        else:
+            return False
+        self._reported_at = now
+        return True
 
 
 def report(

@@ -11,7 +11,7 @@ import pytest
 
 from broker.server import Server
 from broker.session import Address, Channel, Session
-from broker.throughput import TURN_SAMPLES, Throughput
+from broker.throughput import TURNS, Throughput
 from tests.integration.conftest import PATIENCE_S, OpenSession
 
 pytestmark = pytest.mark.integration
@@ -122,7 +122,7 @@ def test_acknowledgements_behind_tensors_do_not_make_the_way_up_slow(
             until(lambda: node.up.sampled_at > before and node.queued_bytes == 0)
 
         until(lambda: is_close(node.up, DOWN_BYTES_PER_S), lambda: cross("tensors/up"))
-        for _ in range(2 * TURN_SAMPLES):
+        for _ in range(2 * max(count for count, _ in TURNS)):
             cross("tensors/mine")
         # the acknowledgement waits for the tensor to come back, which alone takes TENSOR_BYTES / SLOW_BYTES_PER_S
         assert (node.up.bytes_per_s() or 0.0) > 2 * SLOW_BYTES_PER_S

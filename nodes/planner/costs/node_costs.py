@@ -152,7 +152,7 @@ class NodeCosts(Equations):
         # what the broker's line takes is no part of a leg that goes directly: there legs alone show it
         self.learn_measured(node, replace(report.link, **NO_RATES) if report.direct else report.link, now)
         if report.probe_seconds is not None:
-            self.learn_probe(node, report.probe_seconds, now)
+            self.learn_probe(node, report.probe_seconds, now, is_confirmed=report.probe_agrees)
         for plan in plans:
             if plan.device == node:
                 self._learn_width(plan, report.legs)
@@ -196,14 +196,15 @@ class NodeCosts(Equations):
         self._measured[name] = measured
         return not is_same
 
-    def learn_probe(self, node: NodeId, seconds: float, now: float) -> None:
-        """Take what a small fixed computation took on a node that computes nothing else."""
+    def learn_probe(self, node: NodeId, seconds: float, now: float, *, is_confirmed: bool = False) -> None:
+        """Take what a small fixed computation took on a node that computes nothing else, confirmed by another one."""
         factor, probe = Part(node, "factor"), Part(node, "probe")
         if node not in self._probed:
             self._probed.add(node)
             prior = PRIORS["probe"]._replace(mean=math.log(seconds / self.filter.factor(factor)))
             self.filter.expect(probe, prior, now)
-        self.filter.observe(("probe", node), [Term(1.0, (probe, factor))], seconds, PROBE_NOISE, now)
+        terms = [Term(1.0, (probe, factor))]
+        self.filter.observe(("probe", node), terms, seconds, PROBE_NOISE, now, is_confirmed=is_confirmed)
 
     def learn_segments(
         self, node: NodeId, segments: Iterable[SegmentSeconds], plans: Iterable[Plan], now: float

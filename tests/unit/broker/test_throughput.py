@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.throughput import LEAST_BYTES, LEAST_SAMPLES, LONGEST_S, SAMPLES, TURN_SAMPLES, Throughput
+from broker.throughput import LEAST_BYTES, LEAST_SAMPLES, LONGEST_S, SAMPLES, TURNS, Throughput
 
 NEVER = float("-inf")
 NBYTES = 1_000_000
+FEWEST = min(count for count, _ in TURNS)
+"""In a row are a change."""
 
 
 def cross(direction: Throughput, seconds: float, at: float, nbytes: int = NBYTES) -> None:
@@ -59,7 +61,7 @@ def test_outliers_change_nothing(outliers: list[float], are_outliers: list[bool]
     in_a_row = 0
     for number, is_outlier in enumerate(are_outliers):
         in_a_row = in_a_row + 1 if is_outlier else 0
-        outlying = is_outlier and in_a_row < TURN_SAMPLES
+        outlying = is_outlier and in_a_row < FEWEST
         cross(direction, outliers.pop() if outlying else 0.1, at=1e3 + number * 2e3)
     assert direction.bytes_per_s() == pytest.approx(NBYTES / 0.1)
 
@@ -69,11 +71,24 @@ def test_a_change_shows_after_a_few_samples() -> None:
     for number in range(SAMPLES):
         cross(direction, 0.1 + 0.01 * (number % 3), at=number)
     assert not direction.may_have_turned(below=1e9)
-    for number in range(TURN_SAMPLES):
+    for number in range(FEWEST):
         assert direction.bytes_per_s() == pytest.approx(NBYTES / 0.11, rel=0.05)
         cross(direction, 1.0, at=SAMPLES + 2 * number)
-        assert direction.may_have_turned(below=1e9) is (number < TURN_SAMPLES - 1)
+        assert direction.may_have_turned(below=1e9) is (number < FEWEST - 1)
     assert direction.bytes_per_s() == pytest.approx(NBYTES)
+    assert direction.turns == 1
+
+
+def test_a_smaller_change_takes_more_samples() -> None:
+    direction = Throughput()
+    for number in range(SAMPLES):
+        cross(direction, 0.1, at=number)
+    (few, _), (more, _) = TURNS
+    for number in range(more):
+        assert direction.turns == 0
+        cross(direction, 0.165, at=SAMPLES + number)
+    assert few < more
+    assert direction.turns == 1
 
 
 def answered_late(up: Throughput, seconds: float, received_s: float, at: float) -> None:

@@ -15,6 +15,7 @@ from nodes.protocol.messages import LegSeconds, LinkMeasured, MessageError, Segm
 from nodes.protocol.reports import FRAME_OVERHEAD, LEAST_COMPUTED_S, LEAST_FRAMES, read_report
 from nodes.tier.machine.actions import NoteTile
 from nodes.tier.meter import NORMAL_MAD, Meter
+from nodes.tier.telemetry import ReportSchedule
 from pipeline.plan import NodeId, StreamId
 from pipeline.wire import FrameKey
 from tests.unit.pipeline.test_graph import values
@@ -49,16 +50,48 @@ def test_a_slow_streams_segment_is_reported_every_so_many_frames() -> None:
     assert frames == [LEAST_FRAMES] * 3
 
 
-def test_probes_of_an_idle_processor_are_reported_as_their_median_until_frames_tell() -> None:
+def test_probes_of_an_idle_processor_are_reported_as_far_as_others_confirm_them_until_frames_tell() -> None:
     meter, reported = Meter(), []
-    for seconds in (0.01, 0.05, 0.02, 0.03, None):
+    for seconds in (0.01, 0.05, 0.02, 0.025, None):
         if seconds is not None:
             meter.processor(seconds)
-        reported.append(read_report(to_bytes(meter.report())).probe_seconds)
-    assert reported == [None, None, 0.02, 0.03, None]
+        report = read_report(to_bytes(meter.report()))
+        reported.append((report.probe_seconds, report.probe_agrees))
+    assert reported == [(None, False), (None, False), (0.02, False), (0.025, True), (None, False)]
     meter.segment(CAM, 1, 0.01)
     meter.processor(0.01)
     assert read_report(to_bytes(meter.report())).probe_seconds is None
+
+
+def test_what_is_far_from_the_last_reports_is_news_until_two_have_said_it() -> None:
+    meter, news = Meter(), []
+    for seconds in (0.3, 0.3, 0.9, 0.9, 0.9, 0.3):
+        meter.segment(CAM, 1, seconds)
+        news.append(meter.has_news)
+        meter.report()
+        assert not meter.has_news
+    assert news == [False, False, True, True, False, True]
+
+
+def test_a_probe_is_news_once_another_one_confirms_it() -> None:
+    meter, news = Meter(), []
+    for seconds in (0.02, 0.02, 0.02, 0.08, 0.02, 0.02, 0.08, 0.08):
+        meter.processor(seconds)
+        news.append((meter.is_probe_in_doubt, meter.has_news))
+        meter.report()
+    calm, doubt = (False, False), (True, False)
+    assert news == [calm, calm, calm, doubt, doubt, calm, doubt, (False, True)]
+
+
+def test_news_is_reported_ahead_of_time_and_a_steady_flow_of_it_twice_as_often() -> None:
+    schedule, sent = ReportSchedule(1.0), []
+    for turn in range(200):
+        now = 0.05 * turn
+        if schedule.is_due(now, has_news=now > 5.2):
+            sent.append(round(now, 2))
+    assert sent[:7] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.25]
+    assert 2 * 5 <= sum(at > 5.0 for at in sent) <= 2 * 5 + 1
+    assert {float(second) for second in range(10)} <= set(sent)
 
 
 def test_long_computations_tell_sooner() -> None:

@@ -16,6 +16,7 @@ from nodes.config.sections import Config
 from nodes.protocol.messages import Applied, LifeState, NodeInfo, NodeState, StreamApplied, to_bytes
 from nodes.watch.overview import Overview, to_json
 from nodes.watch.overview.view import render
+from pipeline.coding import CodecCosts, CodecSpeed, PlannedCodecs
 from pipeline.cost import Costs, Link, predict
 from pipeline.graph import ModelGraph
 from pipeline.placement import Placement, Tier
@@ -92,6 +93,14 @@ def result_of(sequence: int, epoch: int, seconds: float = 0.06, error: str = "")
         "links": {"device_edge": 0.008, "edge_cloud": 0.003, "return": 0.001},
         "ts": 1e9,
     }
+
+
+def coded_plan(epoch: int) -> Plan:
+    """One whose output is coded on its way back, to half of its bytes."""
+    speeds = {tier: {"bitmap": CodecSpeed(1e12, 1e12)} for tier in Tier}
+    costs = replace(COSTS, codecs=CodecCosts({GRAPH.outputs[0]: {"bitmap": 2.0}}, speeds))
+    codecs = PlannedCodecs({}, {GRAPH.outputs[0]: "bitmap"})
+    return replace(plan_of(epoch), predicted=predict(GRAPH, SPLIT, costs), codecs=codecs)
 
 
 class Feed:

@@ -8,6 +8,7 @@ import pytest
 
 from broker import topics
 from nodes.protocol.messages import LifeState, NodeState, StreamApplied
+from nodes.protocol.reports import ratio_metric
 from nodes.watch.overview.stream import RESULTS_KEPT
 from pipeline.plan import StreamId
 from pipeline.tiles.tiling import Tiling
@@ -24,6 +25,7 @@ from tests.unit.nodes.watch.feed import (
     C,
     D,
     Feed,
+    coded_plan,
     plan_of,
     result_of,
 )
@@ -87,6 +89,21 @@ def test_a_tier_that_is_left_out_is_passed_through(running: Feed) -> None:
     both = plan_of(4, (D, D, C, C)).predicted.links
     assert (link["from"], link["to"], link["measured_seconds_p50"]) == ("device", "cloud", 0.02)
     assert link["predicted_seconds"] == both["device_edge"].seconds + both["edge_cloud"].seconds
+
+
+def test_outputs_are_shown_with_what_codecs_save_on_their_way_back(running: Feed) -> None:
+    (as_it_is,) = running.stream()["active"]["results"]
+    assert (as_it_is["codec"], as_it_is["from"], as_it_is["to"]) == ("none", "cloud", ["device"])
+    assert "4.0 kB in the links above" in running.flat()
+    running.plan(coded_plan(4))
+    running.applied(DEVICE, StreamApplied(4, (4,), active=4))
+    metrics = {"frames": 10, "ratio": 2.2, "ratio_deviation": 0.1}
+    running.telemetry(CLOUD, **{ratio_metric(CAMERA, 3, "bitmap", name): value for name, value in metrics.items()})
+    plan = running.stream()["active"]
+    (coded,) = plan["results"]
+    assert coded == {**as_it_is, "codec": "bitmap", "ratio": 2.2, "ratio_deviation": 0.1}
+    assert [(link["result_nbytes"], link["result_ratio"]) for link in plan["links"]] == [(2_000, 2.0), (2_000, 2.0)]
+    assert "2.0 kB (2x fewer, bitmap) in the links above" in running.flat()
 
 
 def test_a_plan_that_is_not_active_yet_is_preparing(running: Feed) -> None:
