@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
+from typing import TypeGuard
 
 from nodes.planner.machine.agenda import Need
 from nodes.planner.machine.events import (
@@ -252,11 +253,21 @@ def _fetch_s(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, pla
 
 def _count_trial(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, decided: Publish, now: float) -> None:
     """Note what the present plan has lost if it was a trial, and whether the next one is."""
-    plan, present = stream.plan, None
-    if plan is not None and fits(plan, graph) and not has_lost_a_node(inventory, stream):
+    plan, replaced = stream.plan, stream.tried_instead_of
+    can_go_on = plan is not None and fits(plan, graph) and not has_lost_a_node(inventory, stream)
+    if plan is not None and can_go_on:
         present = priced_today(inventory, stream, graph, plan)
-        stream.next_trial_at = max(stream.next_trial_at, now + next_trial_s(inventory, stream, present, now))
-    stream.tried_instead_of = present.value if decided.is_trial and present is not None else None
+        before = priced_today(inventory, stream, graph, replaced) if _is_there(inventory, stream, replaced) else None
+        stream.next_trial_at = max(stream.next_trial_at, now + next_trial_s(stream, present, before, now))
+    stream.tried_instead_of = plan if decided.is_trial and can_go_on else None
+
+
+def _is_there(inventory: Inventory, stream: PlannedStream, plan: Plan | None) -> TypeGuard[Plan]:
+    """True for a plan of the stream's present model whose nodes and workers can all be priced."""
+    graph = inventory.registry.known_graph_of(stream.binding)
+    if plan is None or graph is None or not fits(plan, graph) or not stream.assumed.keys() >= set(plan.members):
+        return False
+    return not any(inventory.registry.why_gone(stream.binding, tier, node) for tier, node in plan.nodes.items())
 
 
 def _is_worth_saying(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, now: float) -> bool:
