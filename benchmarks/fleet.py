@@ -7,6 +7,8 @@ link falls to a hundredth, and when an edge dies.
 
     python benchmarks/fleet.py --streams 50 --edges 4 --clouds 2
     python benchmarks/fleet.py machine --streams 50 --edges 4 --clouds 2
+    python benchmarks/fleet.py machine --streams 1000 --edges 4 --clouds 1 --edge-strength 60 --cloud-strength 0.01 \
+        --settle 2 --events death  # some 250 streams on each edge
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ import argparse
 import random
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from types import MappingProxyType
 
 import psutil
 
@@ -66,14 +70,25 @@ class Member:
 class Fleet:
     """Nodes, and what they say: devices with a stream each, edges and clouds that they share."""
 
-    def __init__(self, graph: ModelGraph, streams: int, edges: int, clouds: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        graph: ModelGraph,
+        streams: int,
+        edges: int,
+        clouds: int,
+        seed: int = 0,
+        factors: Mapping[Tier, float] = MappingProxyType({}),
+    ) -> None:
+        """`factors` multiply the speed and the rate of a tier's nodes."""
         self.graph, self._draw = graph, random.Random(seed)
         self.members: dict[NodeId, Member] = {}
         for tier, number in ((Tier.EDGE, edges), (Tier.CLOUD, clouds), (Tier.DEVICE, streams)):
             for place in range(number):
                 node = NodeId(f"{tier.label}-{place}")
                 stream = StreamId(f"camera-{place}") if tier is Tier.DEVICE else None
-                speed, rate = (value * self._draw.uniform(0.7, 1.4) for value in (SPEED[tier], RATE[tier]))
+                strength = factors.get(tier, 1.0)
+                values = (strength * SPEED[tier], strength * RATE[tier])
+                speed, rate = (value * self._draw.uniform(0.7, 1.4) for value in values)
                 self.members[node] = Member(node, tier, speed, rate, stream)
 
     def joins(self, member: Member) -> Iterator[pe.PlannerEvent]:
@@ -224,6 +239,8 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=50)
     parser.add_argument("--edges", type=int, default=4)
     parser.add_argument("--clouds", type=int, default=2)
+    parser.add_argument("--edge-strength", type=float, default=1.0, help="of the machine: edges' speed and rate")
+    parser.add_argument("--cloud-strength", type=float, default=1.0, help="the same of clouds")
     parser.add_argument("--model", default="mobilenet_v2")
     parser.add_argument("--events", default="steady,link,death", help="of the machine, in this order, after settling")
     parser.add_argument("--settle", type=int, default=SETTLING, help="seconds of reports before each of them")
@@ -233,7 +250,8 @@ def main() -> None:
 
         fleet_processes.run(asked.model, asked.streams, asked.edges, asked.clouds)
         return
-    run = MachineRun(Fleet(shipped_graph(asked.model), asked.streams, asked.edges, asked.clouds))
+    factors = {Tier.EDGE: asked.edge_strength, Tier.CLOUD: asked.cloud_strength}
+    run = MachineRun(Fleet(shipped_graph(asked.model), asked.streams, asked.edges, asked.clouds, factors=factors))
     first_s, all_s, proved_s = run.start()
     print(f"first plans   {all_s:8.2f} s, the first after {first_s:.2f}, all proved after {proved_s:.2f}", flush=True)
     settling_s = sum(sum(learned) + decided_s for learned, decided_s in (run.second() for _ in range(asked.settle)))
@@ -271,6 +289,14 @@ def _edge_dies(run: MachineRun) -> None:
     _changed("an edge dies", run, edge, ev.PeerStateArrived(run.fleet.state(edge, LifeState.LOST)))
 
 
+def _busiest_dies(run: MachineRun) -> None:
+    edges = [member for member in run.fleet.members.values() if member.tier is Tier.EDGE]
+    used = Counter(node for plan in run.plans.values() for node in plan.nodes.values())
+    edge = max(edges, key=lambda member: used[member.node])
+    run.gone.add(edge.node)
+    _changed("busiest dies", run, edge, ev.PeerStateArrived(run.fleet.state(edge, LifeState.LOST)))
+
+
 def _changed(what: str, run: MachineRun, edge: Member, *events: pe.PlannerEvent) -> None:
     affected = {name: plan for name, plan in run.plans.items() if edge.node in plan.nodes.values()}
     took_s, changed = run.until_decided(*events, watched=affected)
@@ -282,7 +308,12 @@ def _changed(what: str, run: MachineRun, edge: Member, *events: pe.PlannerEvent)
     )
 
 
-EVENTS: dict[str, Callable[[MachineRun], None]] = {"steady": _steady, "link": _link_falls, "death": _edge_dies}
+EVENTS: dict[str, Callable[[MachineRun], None]] = {
+    "steady": _steady,
+    "link": _link_falls,
+    "death": _edge_dies,
+    "busiest": _busiest_dies,
+}
 
 
 if __name__ == "__main__":

@@ -162,22 +162,22 @@ class _Reader:
 
     def take(self, key: str) -> None:
         """Take what begins with this key; most are for people only."""
-        if named := _SEGMENT_KEY.fullmatch(key):
-            self._take_segment(key, StreamId(named[1]), int(named[2]))
-        elif named := _FRAME_OVERHEAD_KEY.fullmatch(key):
-            if (took := self._read(_Duration, key, seconds=self._report[key])) is not None:
-                self._frame_overheads[StreamId(named[1])] = took.seconds
-        elif named := _LEG_KEY.fullmatch(key):
-            self._take_leg(key, StreamId(named[1]), int(named[2]))
-        elif named := _GATHER_KEY.fullmatch(key):
-            self._take_gather(key, StreamId(named[1]), int(named[2]))
-        elif named := _RATIO_KEY.fullmatch(key):
-            self._take_ratio(key, StreamId(named[1]), int(named[2]), named[3])
-        elif named := _DIRECT_KEY.fullmatch(key):
-            if self._report[key] == 1:
+        match key.partition(".")[0]:  # each pattern is tried on few of the keys
+            case "segment" if named := _SEGMENT_KEY.fullmatch(key):
+                self._take_segment(key, StreamId(named[1]), int(named[2]))
+            case "stream" if named := _FRAME_OVERHEAD_KEY.fullmatch(key):
+                if (took := self._read(_Duration, key, seconds=self._report[key])) is not None:
+                    self._frame_overheads[StreamId(named[1])] = took.seconds
+            case "leg" if named := _LEG_KEY.fullmatch(key):
+                self._take_leg(key, StreamId(named[1]), int(named[2]))
+            case "gather" if named := _GATHER_KEY.fullmatch(key):
+                self._take_gather(key, StreamId(named[1]), int(named[2]))
+            case "tensor" if named := _RATIO_KEY.fullmatch(key):
+                self._take_ratio(key, StreamId(named[1]), int(named[2]), named[3])
+            case "direct" if (named := _DIRECT_KEY.fullmatch(key)) and self._report[key] == 1:
                 self._direct.append(NodeId(named[1]))
-        elif named := _TILE_KEY.fullmatch(key):
-            self._take_tile(key, StreamId(named[1]), int(named[2]), int(named[3]), NodeId(named[4]))
+            case "tile" if named := _TILE_KEY.fullmatch(key):
+                self._take_tile(key, StreamId(named[1]), int(named[2]), int(named[3]), NodeId(named[4]))
 
     def report(self) -> Report:
         """All of it."""

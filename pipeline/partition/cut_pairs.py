@@ -17,9 +17,9 @@ from pipeline.partition.cut_diagram import CheapCuts, CutDiagram, PricedDiagram,
 from pipeline.partition.cut_family import Bools, Floats
 from pipeline.partition.program import PROOF
 
-_ROOM = (200, 2000, 20_000)
+_ROOM = (2000, 20_000)
 """Cuts that are kept of a layer, round after round: what few of them find rules out most of the others."""
-NESTED_ROOM = _ROOM[:2]
+NESTED_ROOM = _ROOM[:1]
 """Where marks tell cuts apart that are alike otherwise, more find little."""
 _ALIKE = 1e-10
 """Sums that differ by this share of the best known value are equal, over all layers to PROOF / 10."""

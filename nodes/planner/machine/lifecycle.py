@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
-from typing import TypeGuard
 
 from nodes.planner.machine.agenda import Need
 from nodes.planner.machine.events import (
@@ -19,6 +18,7 @@ from nodes.planner.machine.fetches import Fetch
 from nodes.planner.machine.gain import next_trial_s
 from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.lateness import overdue, patience_s
+from nodes.planner.machine.problem import PlanningProblem, Solved
 from nodes.planner.machine.publish_rules import Publish, Situation, goes_on_by_itself, verdict
 from nodes.planner.machine.rules import (
     LOST_GRACE_S,
@@ -27,6 +27,7 @@ from nodes.planner.machine.rules import (
     has_lost_a_node,
     is_measured_now,
     is_refused_by_device,
+    replaced_by_trial,
 )
 from nodes.planner.machine.solving import look, posed, priced_today, why_not
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of, fits
@@ -79,13 +80,21 @@ def _refusals(inventory: Inventory, name: StreamId, stream: PlannedStream) -> li
 
 
 def decide(
-    inventory: Inventory, name: StreamId, stream: PlannedStream, now: float, wall_ts: float, *, quick: bool = False
+    inventory: Inventory,
+    name: StreamId,
+    stream: PlannedStream,
+    now: float,
+    wall_ts: float,
+    *,
+    quick: bool = False,
+    brief: bool = False,
 ) -> list[PlannerAction]:
     """Publish a plan for the stream if there is a reason to, or say the present one's price, or what is lacking.
 
-    A `quick` plan is not proved; the stream is looked at again when nothing else waits.
+    A `quick` plan is not proved, and a `brief` reason does not compare it with others: when nothing else waits, the
+    stream is looked at again, and the rest is said.
     """
-    actions = _decided(inventory, name, stream, now, wall_ts, quick=quick)
+    actions = _decided(inventory, name, stream, now, wall_ts, quick=quick, brief=brief)
     if quick:
         inventory.agenda.mark([name], Need.UNPROVED)
     for when, need in _look_again(inventory, stream, now):
@@ -113,7 +122,7 @@ def _look_again(inventory: Inventory, stream: PlannedStream, now: float) -> Iter
 
 
 def _decided(
-    inventory: Inventory, name: StreamId, stream: PlannedStream, now: float, wall_ts: float, *, quick: bool
+    inventory: Inventory, name: StreamId, stream: PlannedStream, now: float, wall_ts: float, *, quick: bool, brief: bool
 ) -> list[PlannerAction]:
     actions = _refusals(inventory, name, stream)
     actions += overdue(inventory.registry.peers, inventory.settings.prepare_timeout_s, stream, now)
@@ -124,8 +133,8 @@ def _decided(
         if _is_young(inventory, stream, now):
             look(inventory, stream, graph)
             return actions
-        choice = _Choice(inventory, stream, graph, quick=quick)
-        decided = verdict(Situation(inventory, stream, graph, choice.solved.problem, lambda: choice.best, now))
+        choice = _Choice(inventory, stream, graph, quick=quick, brief=brief)
+        decided = verdict(Situation(inventory, stream, graph, choice, now))
         best = choice.best if isinstance(decided, Publish) else None
     except TrisectError as error:
         return actions + _say(stream, f"no plan for stream {name} yet: {error}")
@@ -134,15 +143,17 @@ def _decided(
         actions += _say(stream, wrong)
     if isinstance(decided, Publish) and best is not None:
         why = choice.lacking + decided.reason
-        _count_trial(inventory, stream, graph, decided, now)
+        _count_trial(inventory, stream, graph, choice, decided, now)
         return actions + _publish(inventory, name, stream, choice, best, why, now, wall_ts)
+    if stream.plan is not None and stream.why_in_brief and not brief and not has_lost_a_node(inventory, stream):
+        return actions + _price_anew(inventory, name, stream, choice, stream.why_in_brief, now)
     if stream.plan is not None and is_measured_now(inventory, stream):
         was = f"estimated at {stream.plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
         stream.unsure = frozenset()
         return actions + _price_anew(inventory, name, stream, choice, was, now)
     is_time = now - max(stream.published_at, stream.priced_at) >= inventory.settings.min_seconds_between_plans
     if stream.drift_reasons and is_time and not has_lost_a_node(inventory, stream):
-        if not _is_worth_saying(inventory, stream, graph, now):
+        if not _is_worth_saying(stream, choice, now):
             stream.drift_reasons = ()
             return actions
         why = f"{'; '.join(stream.drift_reasons)}: the present plan stays, {decided.reason}"
@@ -158,7 +169,7 @@ def _is_young(inventory: Inventory, stream: PlannedStream, now: float) -> bool:
     plan = stream.plan
     if plan is None or plan.tiles is not None or not goes_on_by_itself(inventory, stream):
         return False
-    is_settled = not stream.unsure and not stream.adopted
+    is_settled = not stream.unsure and not stream.adopted and not stream.why_in_brief
     return is_settled and now - stream.published_at < inventory.settings.min_seconds_between_plans
 
 
@@ -168,10 +179,28 @@ class _Choice:
     `lacking` says what is not as it was placed by hand, as soon as the best plan is known.
     """
 
-    def __init__(self, inventory: Inventory, stream: PlannedStream, graph: ModelGraph, *, quick: bool) -> None:
+    def __init__(
+        self, inventory: Inventory, stream: PlannedStream, graph: ModelGraph, *, quick: bool, brief: bool
+    ) -> None:
         self._inventory, self._stream, self._graph = inventory, stream, graph
-        self.lacking = ""
-        self.solved = posed(inventory, stream, graph, stream.forced, quick=quick)
+        self.lacking, self._quick, self.is_brief = "", quick, brief
+        look(inventory, stream, graph)
+
+    @cached_property
+    def solved(self) -> Solved:
+        """The plans that the stream may have, with the problem that they solve."""
+        return posed(self._inventory, self._stream, self._graph, self._stream.forced, quick=self._quick)
+
+    @property
+    def problem(self) -> PlanningProblem:
+        """The problem of today."""
+        return self.solved.problem
+
+    @cached_property
+    def present(self) -> PricedPlan:
+        """The present plan at today's prices; all its nodes are usable."""
+        assert self._stream.plan is not None
+        return priced_today(self._inventory, self._stream, self._graph, self._stream.plan)
 
     @cached_property
     def best(self) -> PricedPlan:
@@ -251,33 +280,26 @@ def _fetch_s(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, pla
     return max((one.seconds for one in _fetches(inventory, stream, graph, plan)), default=0.0)
 
 
-def _count_trial(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, decided: Publish, now: float) -> None:
+def _count_trial(
+    inventory: Inventory, stream: PlannedStream, graph: ModelGraph, choice: _Choice, decided: Publish, now: float
+) -> None:
     """Note what the present plan has lost if it was a trial, and whether the next one is."""
-    plan, replaced = stream.plan, stream.tried_instead_of
+    plan = stream.plan
     can_go_on = plan is not None and fits(plan, graph) and not has_lost_a_node(inventory, stream)
     if plan is not None and can_go_on:
-        present = priced_today(inventory, stream, graph, plan)
-        before = priced_today(inventory, stream, graph, replaced) if _is_there(inventory, stream, replaced) else None
-        stream.next_trial_at = max(stream.next_trial_at, now + next_trial_s(stream, present, before, now))
+        wait_s = next_trial_s(stream, choice.present, replaced_by_trial(inventory, stream, graph), now)
+        stream.next_trial_at = max(stream.next_trial_at, now + wait_s)
     stream.tried_instead_of = plan if decided.is_trial and can_go_on else None
 
 
-def _is_there(inventory: Inventory, stream: PlannedStream, plan: Plan | None) -> TypeGuard[Plan]:
-    """True for a plan of the stream's present model whose nodes and workers can all be priced."""
-    graph = inventory.registry.known_graph_of(stream.binding)
-    if plan is None or graph is None or not fits(plan, graph) or not stream.assumed.keys() >= set(plan.members):
-        return False
-    return not any(inventory.registry.why_gone(stream.binding, tier, node) for tier, node in plan.nodes.items())
-
-
-def _is_worth_saying(inventory: Inventory, stream: PlannedStream, graph: ModelGraph, now: float) -> bool:
+def _is_worth_saying(stream: PlannedStream, choice: _Choice, now: float) -> bool:
     """Whether the present plan's price has changed since it was said last, or nothing has been said for a while."""
     plan = stream.plan
     assert plan is not None
     if now - max(stream.published_at, stream.priced_at) >= SAME_NEWS_S or not stream.priced_at:
         return True
     said = stream.plan_request.parsed_objective().value(plan.predicted)
-    return abs(priced_today(inventory, stream, graph, plan).value - said) > LEAST_NEWS * said
+    return abs(choice.present.value - said) > LEAST_NEWS * said
 
 
 def _publish(
@@ -293,7 +315,9 @@ def _publish(
     unsure = estimated_nodes(inventory, stream)
     doubt = f"; estimated, not measured, for {', '.join(unsure)}" if unsure else ""
     problem = choice.solved.problem
-    compared, runner_up = problem.compared(best, choice.compared)
+    if choice.is_brief:
+        inventory.agenda.mark([name], Need.UNPROVED)
+    compared, runner_up = problem.in_brief(best) if choice.is_brief else problem.compared(best, choice.compared)
     fetching = "".join(f"; {one}" for one in _fetches(inventory, stream, problem.graph, best))
     if fetching and _runs(inventory, stream):
         fetching += ", while the plan before runs on"
@@ -321,6 +345,7 @@ def _publish(
     plan = _with_interval(inventory, plan)
     inventory.hold(stream, plan)
     stream.published_at, stream.unsure, stream.drift_reasons = now, frozenset(unsure), ()
+    stream.why_in_brief = why if choice.is_brief else ""
     text = f"stream {name}: epoch {plan.epoch} ({plan.planner}): {plan.reason}"
     return [PublishPlan(plan, problem.graph), Log(logging.INFO, text)]
 
@@ -337,12 +362,12 @@ def _price_anew(
     plan = stream.plan
     assert plan is not None
     problem = choice.solved.problem
-    present = priced_today(inventory, stream, problem.graph, plan)
+    present = choice.present
     compared, runner_up = problem.compared(present, choice.compared)
     reason = f"{why}; {compared}{inventory.registry.replayed(present.nodes)}"
     again = _with_interval(inventory, replace(plan, predicted=present.predicted, reason=reason, runner_up=runner_up))
     inventory.hold(stream, again)
-    stream.drift_reasons, stream.priced_at = (), now
+    stream.drift_reasons, stream.priced_at, stream.why_in_brief = (), now, ""
     text = f"stream {name}: epoch {plan.epoch}: {reason}"
     return [PublishPlan(again, problem.graph, stays=True), Log(logging.INFO, text)]
 
@@ -356,12 +381,8 @@ def _with_interval(inventory: Inventory, plan: Plan) -> Plan:
 def _next_epoch(inventory: Inventory, name: StreamId, stream: PlannedStream) -> int:
     """Above everything that any node has seen, so that a planner which forgot is not mistaken for an old one."""
     plans = (stream.plan, inventory.seen_plans.get(name))
-    return 1 + max(
-        [
-            inventory.registry.highest_seen(name, inventory.newest_believable(name)),
-            *(plan.epoch for plan in plans if plan is not None),
-        ]
-    )
+    seen = inventory.registry.highest_seen(name, inventory.newest_believable(name))
+    return 1 + max([seen, *(plan.epoch for plan in plans if plan is not None)])
 
 
 def _refuses_tiles(stream: PlannedStream, node: NodeId, session: str) -> bool:

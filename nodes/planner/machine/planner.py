@@ -81,7 +81,8 @@ class PlannerMachine:
     def decide_next(self, now: float, wall_ts: float) -> list[PlannerAction] | None:
         """Decide for the stream that is needed most; None when none has to be looked at, or not yet.
 
-        Where many wait and proofs take long, each gets a quick plan first, and a proved one when nothing else waits.
+        Where many wait, plans are not compared with others at first; and where proofs take long, each gets a quick plan
+        first, and a proved one when nothing else waits.
         """
         inventory = self.inventory
         inventory.now = max(inventory.now, now)
@@ -96,7 +97,7 @@ class PlannerMachine:
         quick = many_wait and is_slow(inventory, stream)
         began = self._processor_s()
         try:
-            return decide(inventory, name, stream, now, wall_ts, quick=quick)
+            return decide(inventory, name, stream, now, wall_ts, quick=quick, brief=many_wait)
         finally:
             inventory.agenda.rest(name, now + REST * (self._processor_s() - began))
 

@@ -149,6 +149,10 @@ class PlanningProblem:
                 best = min(best or (plan.value, number, plan), (plan.value, number, plan), key=lambda one: one[:2])
         return best[2] if best is not None else None
 
+    def in_brief(self, best: PricedPlan) -> tuple[str, None]:
+        """A choice's price by itself, in words."""
+        return f"predicted {self.plan_request.parsed_objective().phrase(best.value)}", None
+
     def compared(self, best: PricedPlan, priced_plans: Sequence[PricedPlan]) -> tuple[str, dict[str, Any] | None]:
         """A choice's price beside that of each tier alone, in words, and the next best there is, for the plan."""
         objective = self.plan_request.parsed_objective()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from nodes.config.plan_request import constraints_of
 from nodes.planner.machine.gain import SURE, chance_of_gain, is_stale
@@ -15,7 +15,7 @@ from nodes.planner.machine.inventory import Inventory
 from nodes.planner.machine.problem import ROUNDING, PlanningProblem
 from nodes.planner.machine.rules import has_lost_a_node, is_refused_by_device, may_only_blink
 from nodes.planner.machine.settings import BAND
-from nodes.planner.machine.solving import is_untiled_only, priced_today, value_now
+from nodes.planner.machine.solving import is_untiled_only, value_now
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of, fits
 from pipeline.graph import ModelGraph
 from pipeline.partition.constraints import broken
@@ -42,24 +42,36 @@ class Stay:
 Verdict: TypeAlias = Publish | Stay
 
 
+class Choice(Protocol):
+    """Made when it is first asked for: that may take long, and not all rules have to know."""
+
+    @property
+    def problem(self) -> PlanningProblem:
+        """The problem of today."""
+
+    @property
+    def best(self) -> PricedPlan:
+        """The best plan of today. Raises TrisectError where there is none."""
+
+    @property
+    def present(self) -> PricedPlan:
+        """The present plan at today's prices; all its nodes are usable."""
+
+
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A stream, its model, the problem of today, and the moment in seconds of the planner's clock.
-
-    `find_best` finds the best plan of today, which takes long if nobody has asked before: not all rules have to know.
-    """
+    """A stream, its model, what there is to choose from today, and the moment in seconds of the planner's clock."""
 
     inventory: Inventory
     stream: PlannedStream
     graph: ModelGraph
-    problem: PlanningProblem
-    find_best: Callable[[], PricedPlan]
+    choice: Choice
     now: float
 
     @property
     def best(self) -> PricedPlan:
         """The best plan of today. Raises TrisectError where there is none."""
-        return self.find_best()
+        return self.choice.best
 
     @property
     def plan(self) -> Plan:
@@ -110,13 +122,15 @@ def goes_on_by_itself(inventory: Inventory, stream: PlannedStream) -> bool:
 
 
 def _goes_on(situation: Situation) -> Verdict | None:
-    inventory, stream, least = situation.inventory, situation.stream, situation.problem.least
-    if least is None or situation.plan.tiles is not None or not goes_on_by_itself(inventory, stream):
+    inventory, stream = situation.inventory, situation.stream
+    if situation.plan.tiles is not None or not goes_on_by_itself(inventory, stream):
+        return None
+    least = situation.choice.problem.least
+    if least is None:
         return None
     if _too_soon(situation) is not None or _breaks_constraint(situation) is not None:
         return None
-    present = priced_today(inventory, stream, situation.graph, situation.plan)
-    enough = (1 - inventory.settings.margin) * present.value
+    enough = (1 - inventory.settings.margin) * situation.choice.present.value
     return Stay(_none_better(situation)) if min(least) > enough * (1 + ROUNDING) else None
 
 
@@ -179,7 +193,7 @@ def _breaks_constraint(situation: Situation) -> Verdict | None:
 
 def _better_by_margin(situation: Situation) -> Verdict | None:
     inventory, stream = situation.inventory, situation.stream
-    present = priced_today(inventory, stream, situation.graph, situation.plan)
+    present = situation.choice.present
     gain = 1 - situation.best.value / present.value if present.value else 0.0
     if gain < inventory.settings.margin:
         return Stay(_none_better(situation))
@@ -211,6 +225,7 @@ RULES: Final = (
     Rule("FirstPlan", "there is no plan, or one of another device or model", "publish", _first_plan),
     Rule("EpochSeen", "a node has seen a higher epoch, and ignores this one", "publish", _epoch_seen),
     Rule("DeviceRefuses", "the device has refused the plan", "publish", _device_refuses),
+    Rule("MayBlink", "a node of the plan was lost less than half a second ago", "stay", _may_blink),
     Rule(
         "GoesOn",
         "nothing is asked or refused, nothing in tiles, the plan's nodes are there, it breaks no constraint and is "
@@ -224,7 +239,6 @@ RULES: Final = (
         "stay; publish when a person has asked for it under another objective or planner",
         _same_plan,
     ),
-    Rule("MayBlink", "a node of the plan was lost less than half a second ago", "stay", _may_blink),
     Rule(
         "NodeGone",
         "a node of the plan or a worker of its tiles is gone, drained or left out",

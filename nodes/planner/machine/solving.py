@@ -69,7 +69,8 @@ def posed(
     where = tuple((tier, tuple(usable)) for tier, usable in tiers.items())
     asked = graph.digest, as_written(stream.plan_request)
     draws = tuple(inventory.static_costs.draws.get(node) for node in nodes)
-    rests_on = (*asked, tiles, quick, whole, in_use, where, ratios, draws, *stream.assumed.items())
+    infos = tuple(inventory.registry.infos[node] for node in nodes)
+    rests_on = (*asked, tiles, quick, whole, in_use, where, ratios, draws, infos, *stream.assumed.items())
     solved = stream.solved.get(forced)
     if solved is None or solved.rests_on != rests_on:
         known = stream.assumed

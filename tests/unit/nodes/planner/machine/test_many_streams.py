@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from benchmarks.fleet import SETTLING, Fleet, MachineRun, Member
@@ -12,6 +13,8 @@ from pipeline.placement import Tier
 from pipeline.plan import Plan, StreamId
 
 STREAMS, EDGES, CLOUDS = 8, 3, 1
+MANY = 4
+"""First plans that are made while others wait, so that they are not compared with others at once."""
 FRAMES_PER_S = 12
 STEADY = 12
 
@@ -25,9 +28,23 @@ class _BusyFleet(Fleet):
         return replace(event, report=replace(event.report, segments=busy))
 
 
+class _Recorded(MachineRun):
+    """Keeps the reasons of plans in the order in which they came."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet)
+        self.reasons: list[str] = []
+
+    def _perform(self, actions: Sequence[pe.PlannerAction]) -> None:
+        super()._perform(actions)
+        self.reasons += [action.plan.reason for action in actions if isinstance(action, pe.PublishPlan)]
+
+
 def test_after_settling_no_plan_changes_though_reports_are_noisy_or_held_up_and_come_at_once() -> None:
-    run = MachineRun(_BusyFleet(shipped_graph("mobilenet_v2"), STREAMS, EDGES, CLOUDS))
+    run = _Recorded(_BusyFleet(shipped_graph("mobilenet_v2"), STREAMS, EDGES, CLOUDS))
     run.start()
+    assert not any("alone" in reason for reason in run.reasons[:MANY])
+    assert all("device alone" in plan.reason and plan.runner_up for plan in run.plans.values())
     for _ in range(SETTLING):
         run.second()
     edges = {plan.nodes[Tier.EDGE] for plan in run.plans.values() if Tier.EDGE in plan.nodes}
