@@ -10,10 +10,7 @@ from functools import cached_property, partial
 from itertools import islice
 
 from nodes.planner.machine.agenda import Need
-from nodes.planner.machine.events import (
-    PlannerAction,
-    PublishPlan,
-)
+from nodes.planner.machine.events import PlannerAction, PublishPlan
 from nodes.planner.machine.fetches import Fetch
 from nodes.planner.machine.gain import next_trial_s
 from nodes.planner.machine.inventory import Inventory
