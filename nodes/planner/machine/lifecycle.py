@@ -135,8 +135,7 @@ def _decided(
         best = choice.best if isinstance(decided, Publish) else None
     except TrisectError as error:
         return actions + _say(stream, f"no plan for stream {name} yet: {error}")
-    registry, binding = inventory.registry, stream.binding
-    if wrong := registry.remarks(binding):
+    if wrong := inventory.registry.remarks(stream.binding):
         actions += _say(stream, wrong)
     if isinstance(decided, Publish) and best is not None:
         why = choice.lacking + decided.reason
