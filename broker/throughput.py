@@ -111,7 +111,7 @@ def _rate(sample: tuple[int, float]) -> float:
 
 
 def _are_beyond(newest: list[float], before: list[float], turn: float) -> bool:
-    """True when all of `newest` are above, or all below, nearly all of `before` by `turn`: one outlier counts not."""
+    """True when all of `newest` are above or below nearly all of `before` by `turn`: one outlier does not count."""
     outliers = 1 if len(before) >= KNOWN_SAMPLES else 0
     inner = sorted(before)[outliers : len(before) - outliers]
     return max(newest) * turn < inner[0] or min(newest) > inner[-1] * turn

@@ -44,11 +44,15 @@ def is_stale(inventory: Inventory, stream: PlannedStream, best: PricedPlan, now:
     return any(inventory.registry.learned.is_stale(NodeId(node), stream.binding.model, now) for node in new)
 
 
-def next_trial_s(inventory: Inventory, stream: PlannedStream, present: PricedPlan, now: float) -> float:
-    """Seconds until another plan may be tried, so that trials take EXPLORATION: by what the present one lost."""
-    if stream.tried_instead_of is None:
+def next_trial_s(stream: PlannedStream, present: PricedPlan, before: PricedPlan | None, now: float) -> float:
+    """Seconds until another plan may be tried, so that trials take EXPLORATION: by what the present one, a trial, lost.
+
+    Both at today's costs: what has become slower under either is no loss of the trial's. `before` is the plan that it
+    replaced, None where that cannot be had any more, or the present one is no trial.
+    """
+    if before is None or before.value <= 0:
         return 0.0
-    lost = max(0.0, present.value / stream.tried_instead_of - 1) if stream.tried_instead_of > 0 else 0.0
+    lost = max(0.0, present.value / before.value - 1)
     return (now - stream.published_at) * lost / EXPLORATION
 
 

@@ -10,10 +10,7 @@ from functools import cached_property, partial
 from itertools import islice
 
 from nodes.planner.machine.agenda import Need
-from nodes.planner.machine.events import (
-    PlannerAction,
-    PublishPlan,
-)
+from nodes.planner.machine.events import PlannerAction, PublishPlan
 from nodes.planner.machine.fetches import Fetch
 from nodes.planner.machine.gain import next_trial_s
 from nodes.planner.machine.inventory import Inventory
@@ -27,6 +24,7 @@ from nodes.planner.machine.rules import (
     has_lost_a_node,
     is_measured_now,
     is_refused_by_device,
+    replaced_by_trial,
 )
 from nodes.planner.machine.solving import look, posed, priced_today, why_not
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of, fits
@@ -137,8 +135,7 @@ def _decided(
         best = choice.best if isinstance(decided, Publish) else None
     except TrisectError as error:
         return actions + _say(stream, f"no plan for stream {name} yet: {error}")
-    registry, binding = inventory.registry, stream.binding
-    if wrong := registry.remarks(binding):
+    if wrong := inventory.registry.remarks(stream.binding):
         actions += _say(stream, wrong)
     if isinstance(decided, Publish) and best is not None:
         why = choice.lacking + decided.reason
@@ -283,11 +280,12 @@ def _count_trial(
     inventory: Inventory, stream: PlannedStream, graph: ModelGraph, choice: _Choice, decided: Publish, now: float
 ) -> None:
     """Note what the present plan has lost if it was a trial, and whether the next one is."""
-    plan, present = stream.plan, None
-    if plan is not None and fits(plan, graph) and not has_lost_a_node(inventory, stream):
-        present = choice.present
-        stream.next_trial_at = max(stream.next_trial_at, now + next_trial_s(inventory, stream, present, now))
-    stream.tried_instead_of = present.value if decided.is_trial and present is not None else None
+    plan = stream.plan
+    can_go_on = plan is not None and fits(plan, graph) and not has_lost_a_node(inventory, stream)
+    if plan is not None and can_go_on:
+        wait_s = next_trial_s(stream, choice.present, replaced_by_trial(inventory, stream, graph), now)
+        stream.next_trial_at = max(stream.next_trial_at, now + wait_s)
+    stream.tried_instead_of = plan if decided.is_trial and can_go_on else None
 
 
 def _is_worth_saying(stream: PlannedStream, choice: _Choice, now: float) -> bool:

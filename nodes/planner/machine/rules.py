@@ -35,6 +35,15 @@ def fallback_of(inventory: Inventory, stream: PlannedStream, graph: ModelGraph) 
     return priced_today(inventory, stream, graph, last_good)
 
 
+def replaced_by_trial(inventory: Inventory, stream: PlannedStream, graph: ModelGraph) -> PricedPlan | None:
+    """The plan that the present one, a trial, has replaced, at today's price; None where it cannot be had any more."""
+    plan = stream.tried_instead_of
+    if plan is None or not fits(plan, graph) or not stream.assumed.keys() >= set(plan.members):
+        return None
+    gone = any(inventory.registry.why_gone(stream.binding, tier, node) for tier, node in plan.nodes.items())
+    return None if gone else priced_today(inventory, stream, graph, plan)
+
+
 def may_only_blink(inventory: Inventory, node: NodeId, now: float) -> bool:
     """True when the node has left or restarted less than LOST_GRACE_S ago, so that it may be back in a moment."""
     just_lost = now - inventory.lost_at.get(node, -math.inf) < LOST_GRACE_S

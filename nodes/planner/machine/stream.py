@@ -35,7 +35,7 @@ class PlannedStream:
     its device made active, `refused_by_device` what its device refused, with its session; `preparing` since when each
     node is at it. `why_in_brief` is the present plan's reason while it is not said how it compares with others.
     `untiled_only` are coordinators that refused tiles, with their sessions. `priced_at` is when the
-    present plan's price was last said. `tried_instead_of` is the value of the plan that a trial replaced, None if the
+    present plan's price was last said. `tried_instead_of` is the plan that a trial replaced, None if the
     present one is no trial; another may follow from `next_trial_at` on. `assumed` is what the last decision went by,
     `before` the one before it; `drift_reasons` says what has left its band since the last word on it.
     """
@@ -54,7 +54,7 @@ class PlannedStream:
     last_logged: str = ""
     unsure: frozenset[NodeId] = frozenset()
     why_in_brief: str = ""
-    tried_instead_of: float | None = None
+    tried_instead_of: Plan | None = None
     next_trial_at: float = 0.0
     last_good: Plan | None = None
     refused_by_device: dict[Assignment, str] = field(default_factory=dict)
