@@ -223,7 +223,7 @@ class NodeSection(Batching):
     memory_mb: float | None = Field(None, gt=0, description="megabytes above 0 for networks, or null for no limit")
     standby: bool = Field(
         True,
-        description="true for a device without a memory_mb to have its networks compiled whole, for when lines fail",
+        description="true for a node without a memory_mb to keep compiled what plans return to; devices whole networks",
     )
     speed: SpeedSection | None = Field(None, description="a section with the rates that trisect profile measured")
     profiles: LocalPath | None = Field(None, description="a folder that trisect profile -o has written on this node")

@@ -50,6 +50,7 @@ PROBE_SHARE, PROBE_S = 0.05, 0.7
 class Compute:
     """Performs `Run`; what comes of it goes to `emit`. `prepare` and `release` are for the thread that compiles, of
     which `is_compiling` says whether it is at it. A stream's frames are decoded up to its `max_pixels`.
+    `keeps_replaced` is for `SegmentStore`.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Compute:
         is_compiling: Callable[[], bool],
         max_pixels: Mapping[StreamId, int],
         batch_wait_s: float = 0.0,
+        keeps_replaced: bool = False,
     ) -> None:
         from pipeline.profiling.cpu_probe import (
             ProcessorProbe,  # it and the engine load the framework, this module does not
@@ -72,7 +74,8 @@ class Compute:
 
         self._is_compiling, self._max_pixels, self._trials = is_compiling, max_pixels, CodecTrials(meter)
         self._node, self._tier, self._meter, self._clock, self._emit = node, tier, meter, clock, emit
-        self._segments, self._tiles = SegmentStore(engine, models), TileStore(engine, models)
+        self._segments = SegmentStore(engine, models, keeps_replaced=keeps_replaced)
+        self._tiles = TileStore(engine, models)
         self._coordinated: dict[tuple[str, int], tuple[str, TiledStage]] = {}
         self._waiting = WaitingRuns(batch_wait_s)
         self._merging: dict[FrameKey, float] = {}  # seconds in which the frames at hand had their tiles put together

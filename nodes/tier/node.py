@@ -87,8 +87,7 @@ class TierNode:
         self._why_stopped = ""
         self._inbox: queue.SimpleQueue[ev.Event | None] = queue.SimpleQueue()
         self._guard = Guard(_log, str(node))
-        stands_by = self.section.standby and self.section.memory_mb is None
-        self._to_stand_by = set(self.streams) if stands_by else set()
+        self._stands_by = self.section.standby and self.section.memory_mb is None
 
     def run(self) -> None:
         """Come up, serve, leave. Raises IdInUse, StreamOwned, SessionTaken, ModelError, ConfigError, BrokerError."""
@@ -199,6 +198,7 @@ class TierNode:
             is_compiling=lambda: self._preparation.worker.is_busy,
             max_pixels={name: section.max_pixels for name, section in self.config.streams.items()},
             batch_wait_s=self.section.batch_wait_ms / 1e3,
+            keeps_replaced=self._stands_by,
         )
         self._preparation = Preparation(
             node,
@@ -212,7 +212,7 @@ class TierNode:
             self._inbox.put,
             pushed=self._pushed,
             not_prepared=self._not_prepared,
-            stand_by=self._to_stand_by,
+            stand_by=self.streams if self._stands_by else (),
             model_of=model_of,
         )
         for name, profile in models.profiles.items():

@@ -6,8 +6,11 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from nodes.protocol.work import Work
 from nodes.tier.segment_store import SegmentStore
+from pipeline.models import host_memory
 from pipeline.placement import Stage, Tier, stages
 from pipeline.tiles.tiling import Part
 from tests.graphs import chain
@@ -69,6 +72,38 @@ def test_a_set_of_blocks_is_compiled_once_and_goes_with_the_last_epoch_that_runs
     assert store.segment_of("camera", 2) is not None
     store.hold("camera", 5, "net", stage_up_to(2))
     assert len(engine.compiled) == 3
+
+
+def test_what_the_plan_before_ran_is_kept_for_its_return() -> None:
+    engine = CountingEngine()
+    store = SegmentStore(engine, {"net": Prepared()}, keeps_replaced=True)  # type: ignore[dict-item]
+    for epoch, block in enumerate((2, 4, 2, 4, 6), start=1):
+        store.hold("camera", epoch, "net", stage_up_to(block))
+        store.release("camera", epoch - 1)
+    assert [len(blocks) for blocks in engine.compiled] == [2, 4, 6]
+    store.hold("camera", 6, "net", stage_up_to(2))
+    assert len(engine.compiled) == 4, "no more than one is kept"
+    first, last = weakref.ref(store.segment_of("camera", 5)), weakref.ref(store.segment_of("camera", 6))
+    store.release("camera", 5)
+    assert first() is not None
+    store.release("camera", 6)
+    assert first() is None, "a stream that is gone returns to nothing"
+    assert last() is None
+
+
+def test_what_is_kept_gives_way_to_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = CountingEngine()
+    store = SegmentStore(engine, {"net": Prepared()}, keeps_replaced=True)  # type: ignore[dict-item]
+    store.hold("camera", 1, "net", stage_up_to(2))
+    replaced = weakref.ref(store.segment_of("camera", 1))
+    # of 36 bytes it takes 8; the whole network takes 32
+    monkeypatch.setattr(host_memory, "available_bytes", lambda: 36 if replaced() is None else 28)
+    store.hold("camera", 2, "net", stage_up_to(4))
+    store.release("camera", 1)
+    assert replaced() is not None
+    store.hold("camera", 3, "net", stage_up_to(8))
+    assert replaced() is None
+    assert store.segment_of("camera", 3) is not None
 
 
 def test_a_whole_network_stands_by_and_is_compiled_once() -> None:
