@@ -14,26 +14,22 @@ PROBE_NOISE = 0.2
 CLOCK_S = 1e-3
 """How far two nodes' clocks may differ."""
 DOUBT = 0.3
-"""Deviation of what was foreseen without having been measured, and of a link since its start."""
+"""Deviation of what was foreseen without having been measured, of a link since its start, and of a factor once it has
+changed. On recordings 1 for the last is as good.
+"""
 GAIN = 0.2
 """How quickly a source's noise follows the differences between its measurements. On recordings 0.1 is as good."""
 CLIP = 3.0
 """Deviations beyond which a measurement is an outlier or, twice in a row, a change: the usual three (Huber 1964)."""
-JUMP = 1.0
-"""Deviation of the logarithm of a node's factor once it has changed: large against its model's, which share none of it,
-and against noise, so that it is believed. On recordings a third is as good.
-"""
 QUIET_S, DRIFT_S = 15.0, 60.0
 """So long after it was last measured a part begins to return to its prior; and the time constant with which it does, as
 variances do at all times. They decide how soon a node that was left is tried again: under a lasting load about every
 three minutes. On recordings 120 s is as good.
 """
-LEAST_S = 0.1
-"""Time passes for a part in steps of that: in less its variance hardly grows."""
-WIDENING, FRESH_WIDTH = 0.8, 0.9
-"""By so much the logarithm of an interval's width grows for a report whose frames are all outside, and what it is at
-first for a plan of which no frame has been measured. On recordings 0.5 and 1 for the first, 0.7 and 1 for the second,
-change the share of frames inside by at most 0.03.
+WIDENING = 0.9
+"""By so much the logarithm of an interval's width grows for a report whose frames are all outside, and so wide it is at
+first for a plan of which no frame has been measured. On recordings 0.85 and 1 change the share of frames inside by at
+most 0.03.
 """
 STEP = 0.05
 """Plans follow what was learned in steps of that share, so that equal costs stay equal: half the planner's margin."""
@@ -49,5 +45,7 @@ LEAST_SHARE = 0.25
 expected at least.
 """
 LEAST_SECONDS = 1e-9
+LEAST_S = 0.1
+"""Time passes for a part in steps of that: in less its variance hardly grows."""
 MOST_STEP, MOST_STEPS = 1.0, 12
 """A logarithm moves by at most MOST_STEP in each of at most MOST_STEPS iterations, until none moves by a hundredth."""

@@ -12,7 +12,6 @@ from nodes.planner.costs.constants import (
     CLOCK_S,
     DOUBT,
     FASTEST,
-    FRESH_WIDTH,
     LEAST_SECONDS,
     NOISE,
     PROBE_NOISE,
@@ -133,7 +132,7 @@ class NodeCosts(Equations):
 
     def _width(self, plan: Plan) -> float:
         is_measured = self._is_measured(plan)
-        return self._widths.get((plan.stream, is_measured), 0.0 if is_measured else FRESH_WIDTH)
+        return self._widths.get((plan.stream, is_measured), 0.0 if is_measured else WIDENING)
 
     def is_stale(self, node: NodeId, model: str, now: float) -> bool:
         """True when the node has computed the model for a plan, and not of late: it may be as it was, or not."""
