@@ -134,7 +134,8 @@ class Fleet:
             own = [b.macs + 1e4 for b, at in zip(self.graph.blocks, plan.placement, strict=True) if at is member.tier]
             took_s = sum(own) / member.speed * self._draw.gauss(1.0, 0.03)
             segments.append(SegmentSeconds(plan.stream, plan.epoch, FRAMES_PER_S, max(took_s, 1e-6)))
-        seen = LinkMeasured(*(member.rate * self._draw.gauss(1.0, 0.02) for _ in range(2)), ROUND_TRIP_S[member.tier])
+        up, down = (member.rate * self._draw.gauss(1.0, 0.02) for _ in range(2))
+        seen = LinkMeasured(up, down, ROUND_TRIP_S[member.tier])
         return pe.TelemetryArrived(member.node, Report(tuple(segments), link=seen))
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import psutil
 import yaml
+from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.fleet import Fleet, Member
 from broker import topics
@@ -60,7 +61,7 @@ class Player:
         self.applied: dict[NodeId, dict[StreamId, StreamApplied]] = {node: {} for node in self.members}
         self._changed: set[NodeId] = set()
         self._lock = threading.Lock()
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, f"player-{number}", protocol=mqtt.MQTTv5)
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, f"player-{number}", protocol=mqtt.MQTTv5)
         self.client.on_message = lambda _client, _data, message: self._take(json.loads(message.payload))
         self.client.max_inflight_messages_set(1000)
         self.client.connect("127.0.0.1", port)
@@ -107,7 +108,7 @@ class Player:
         with self._lock:
             self.plans[stream] = plan
             device = _stage(plan, Tier.DEVICE)
-            for node in _nodes(plan) & self.members.keys():
+            for node in self.members.keys() & _nodes(plan):
                 is_device = device is not None and node == device["node"]
                 active, holds = (epoch, (epoch,)) if is_device else (None, ())
                 self.applied[node][stream] = StreamApplied(epoch, (epoch,), {}, active, holds)
@@ -173,7 +174,7 @@ class Watcher:
         self.plans: dict[StreamId, tuple[float, dict[str, Any]]] = {}
         self.changed_at: list[float] = []
         self.reasons: list[tuple[StreamId, str]] = []
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "watcher", protocol=mqtt.MQTTv5)
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, "watcher", protocol=mqtt.MQTTv5)
         self.client.on_message = lambda _client, _data, message: self._take(json.loads(message.payload))
         self.client.connect("127.0.0.1", port)
         self.client.subscribe(self.names.filter(topics.PLAN), qos=1)
