@@ -18,10 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import NamedTuple, TypeAlias
 
 from nodes.planner.costs.constants import (
     CLIP,
@@ -36,12 +33,14 @@ from nodes.planner.costs.constants import (
     QUIET_S,
 )
 
-Floats = npt.NDArray[np.float64]
+Slopes: TypeAlias = dict[str, dict[int, float]]
+"""By block and place, how the logarithm of a sum grows with each part; of all others it is 0."""
 
 MEAN_DIFFERENCE = math.sqrt(math.pi) / 2
 """Standard deviation of a normal distribution by the mean absolute difference of two from it (von Neumann and others
 1941; Rice 1984).
 """
+_FURTHEST = math.log(FURTHEST)
 SHARED, STEADY = "*", "**"
 """Begin the names of blocks that are no node's, and of those of them that far-off measurements do not move."""
 
@@ -74,50 +73,69 @@ class Term:
 
 @dataclass(slots=True)
 class _Block:
-    """Parts by place, with the moment in seconds for which `mean` and `covariance` hold, and when each was measured."""
+    """Parts by place, with the moment in seconds for which `mean` and `covariance` hold, and when each was measured.
+
+    Lists, not arrays: of the handful of parts that a block has, an array's calls would take most of the time.
+    """
 
     at: float
     places: dict[str, int] = field(default_factory=dict)
-    mean: Floats = field(default_factory=lambda: np.zeros(0))
-    covariance: Floats = field(default_factory=lambda: np.zeros((0, 0)))
-    measured_at: Floats = field(default_factory=lambda: np.zeros(0))
-    prior_mean: Floats = field(default_factory=lambda: np.zeros(0))
-    prior_variance: Floats = field(default_factory=lambda: np.zeros(0))
-    varies: Floats = field(default_factory=lambda: np.zeros(0))
-    """1 for parts that vary, 0 for constants."""
+    mean: list[float] = field(default_factory=list)
+    covariance: list[list[float]] = field(default_factory=list)
+    measured_at: list[float] = field(default_factory=list)
+    priors: list[Prior] = field(default_factory=list)
     jumps: dict[str, float] = field(default_factory=dict)
     """Variances of those that changes touch."""
 
     def place(self, name: str, prior: Prior) -> int:
         if name not in self.places:
             self.places[name] = len(self.places)
-            self.mean, self.prior_mean = np.append(self.mean, prior.mean), np.append(self.prior_mean, prior.mean)
-            self.prior_variance = np.append(self.prior_variance, prior.deviation**2)
-            self.varies = np.append(self.varies, float(prior.varies))
+            self.mean.append(prior.mean)
+            self.priors.append(prior)
             if prior.jump:
                 self.jumps[name] = prior.jump**2
-            self.measured_at = np.append(self.measured_at, self.at)
-            grown = np.zeros((len(self.mean), len(self.mean)))
-            grown[:-1, :-1], grown[-1, -1] = self.covariance, prior.deviation**2
-            self.covariance = grown
+            self.measured_at.append(self.at)
+            for row in self.covariance:
+                row.append(0.0)
+            self.covariance.append([*([0.0] * len(self.covariance)), prior.deviation**2])
         return self.places[name]
 
     def renew(self, place: int, variance: float) -> None:
         """Make a part as uncertain as that, whatever was learned together with others."""
-        self.covariance[place, :] = 0.0
-        self.covariance[:, place] = 0.0
-        self.covariance[place, place] = variance
+        for row in self.covariance:
+            row[place] = 0.0
+        self.covariance[place] = [0.0] * len(self.mean)
+        self.covariance[place][place] = variance
 
     def advance(self, now: float) -> None:
         """Let time pass, in steps of LEAST_S: what nodes share is measured many times a second."""
         if now < self.at + LEAST_S:
             return
-        quiet_s = np.maximum(now - np.maximum(self.measured_at + QUIET_S, self.at), 0.0)
-        kept = np.exp((self.at - now) / DRIFT_S * self.varies)
+        passed = math.exp((self.at - now) / DRIFT_S)
+        kept = [passed if prior.varies else 1.0 for prior in self.priors]
+        for place, prior in enumerate(self.priors):
+            quiet_s = now - max(self.measured_at[place] + QUIET_S, self.at)
+            if prior.varies and quiet_s > 0:
+                left = math.exp(-quiet_s / DRIFT_S)
+                self.mean[place] = prior.mean + left * (self.mean[place] - prior.mean)
+            by = kept[place]
+            row = self.covariance[place] = [by * k * c for k, c in zip(kept, self.covariance[place], strict=True)]
+            row[place] += (1 - by * by) * prior.deviation**2
         self.at = now
-        self.mean = self.prior_mean + np.exp(-quiet_s / DRIFT_S * self.varies) * (self.mean - self.prior_mean)
-        self.covariance *= kept[:, None] * kept
-        self.covariance.flat[:: len(self.mean) + 1] += (1 - kept * kept) * self.prior_variance
+
+    def learn(self, gain: Sequence[float], spread: float) -> None:
+        """Take a measurement's share out of what is uncertain; `gain` is the covariance with what was measured."""
+        for place, own in enumerate(gain):
+            if own:
+                share, row = own / spread, self.covariance[place]
+                self.covariance[place] = [c - share * g for c, g in zip(row, gain, strict=True)]
+
+    def gain(self, slope: Mapping[int, float]) -> list[float]:
+        """Covariance of each part with the sum of some, by their slopes."""
+        (first, by), *others = slope.items()
+        if not others:
+            return [by * row[first] for row in self.covariance]
+        return [by * row[first] + sum([b * row[place] for place, b in others]) for row in self.covariance]
 
 
 @dataclass(slots=True)
@@ -156,8 +174,9 @@ class CostFilter:
         self._revise(part.block)
         block = self._blocks.setdefault(part.block, _Block(now))
         place = block.place(part.name, prior)
-        if (block.prior_mean[place], block.prior_variance[place]) != (prior.mean, prior.deviation**2):
-            block.prior_mean[place], block.prior_variance[place] = prior.mean, prior.deviation**2
+        known = block.priors[place]
+        if (known.mean, known.deviation) != (prior.mean, prior.deviation):
+            block.priors[place] = known._replace(mean=prior.mean, deviation=prior.deviation)
             block.mean[place] = prior.mean
             block.renew(place, prior.deviation**2)
 
@@ -167,15 +186,16 @@ class CostFilter:
         block = self._blocks.get(part.block)
         if block is not None and part.name in block.places:
             place = block.places[part.name]
-            block.mean[place] = block.prior_mean[place]
-            block.renew(place, block.prior_variance[place])
+            block.mean[place] = block.priors[place].mean
+            block.renew(place, block.priors[place].deviation ** 2)
 
     def validate(self) -> None:
         """Assert what always holds."""
         for name, block in self._blocks.items():
-            assert np.isfinite(block.mean).all(), f"{name}: {block.mean}"
-            assert (np.abs(block.mean - block.prior_mean) <= math.log(FURTHEST) + 1e-6).all(), f"{name}: {block.mean}"
-            assert (block.covariance.diagonal() >= 0).all(), f"{name}: {block.covariance}"
+            assert all(map(math.isfinite, block.mean)), f"{name}: {block.mean}"
+            far = (abs(mean - prior.mean) for mean, prior in zip(block.mean, block.priors, strict=True))
+            assert all(each <= _FURTHEST + 1e-6 for each in far), f"{name}: {block.mean}"
+            assert all(row[place] >= 0 for place, row in enumerate(block.covariance)), f"{name}: {block.covariance}"
 
     def advance(self, block: str, now: float) -> None:
         """Let the time until `now` pass for one block and, in steps of QUIET_S, for what nodes share."""
@@ -192,14 +212,15 @@ class CostFilter:
         """Product of the parts."""
         total = 0.0
         for part in parts:
-            block = self._blocks.get(part.block)
-            place = block.places.get(part.name) if block is not None else None
-            total += float(block.mean[place]) if block is not None and place is not None else self._prior(part).mean
+            name, what = part
+            block = self._blocks.get(name)
+            place = block.places.get(what) if block is not None else None
+            total += block.mean[place] if block is not None and place is not None else self._prior(part).mean
         return math.exp(total)
 
     def seconds(self, terms: Iterable[Term]) -> float:
         """Sum of the terms."""
-        return sum(term.amount * self.factor(*term.parts) for term in terms)
+        return sum([term.amount * self.factor(*term.parts) for term in terms])
 
     def variance(self, terms: Iterable[Term]) -> float:
         """Variance of the sum of the terms, in seconds squared; amounts below 0 make it that of a difference."""
@@ -213,8 +234,8 @@ class CostFilter:
             block = self._blocks.get(name)
             known = [part for part in own if block is not None and part.name in block.places]
             if block is not None and known:
-                places, along = [block.places[part.name] for part in known], np.array([own[part] for part in known])
-                total += float(along @ block.covariance[np.ix_(places, places)] @ along)
+                along = {block.places[part.name]: own[part] for part in known}
+                total += _along(along, block.gain(along))
             total += sum((own[part] * self._prior(part).deviation) ** 2 for part in own if part not in known)
         return total
 
@@ -252,7 +273,7 @@ class CostFilter:
         known = self._sources.setdefault(source, _Source())
         varied = abs(off - known.left) if now - known.at < QUIET_S else None
         usual = max(noise, known.deviation)
-        bound = CLIP * math.sqrt(self._spread(slopes) + usual**2)
+        bound = CLIP * math.sqrt(self._spread(slopes, self._gains(slopes)) + usual**2)
         is_far, measured = abs(off) > bound, off
         has_changed = is_far and (is_confirmed or known.far * off > 0)
         known.far, known.was_near = 0.0, known.was_near or not is_far
@@ -277,54 +298,81 @@ class CostFilter:
             place = block.places[part.name]
             if is_jump and part.name in block.jumps:
                 block.renew(place, block.jumps[part.name])
-            elif not is_jump and block.varies[place] and not part.block.startswith(SHARED):
-                block.renew(place, block.prior_variance[place])
+            elif not is_jump and block.priors[place].varies and not part.block.startswith(SHARED):
+                block.renew(place, block.priors[place].deviation ** 2)
 
-    def _update(
-        self, terms: Sequence[Term], target: float, noise: float, expected: float, slopes: dict[str, Floats]
-    ) -> None:
+    def _update(self, terms: Sequence[Term], target: float, noise: float, expected: float, slopes: Slopes) -> None:
         """Iterated update: the logarithm of the terms' sum, `expected`, was measured as `target`.
 
         Blocks that are not in `slopes` stay as they are.
         """
-        first = {name: self._blocks[name].mean for name in slopes}
+        first = {name: list(self._blocks[name].mean) for name in slopes}
         for step_number in range(MOST_STEPS):
             if step_number:
                 expected, slopes = self._linear(terms, first)
-            gains = {name: self._blocks[name].covariance @ slope for name, slope in slopes.items()}
-            spread = noise**2 + sum(float(slope @ gains[name]) for name, slope in slopes.items())
-            moved = sum(float(slope @ (self._blocks[name].mean - first[name])) for name, slope in slopes.items())
-            left, largest = (target - math.log(expected) + moved) / spread, 0.0
-            for name, gain in gains.items():
-                block = self._blocks[name]
-                step = np.minimum(np.maximum(first[name] + left * gain - block.mean, -MOST_STEP), MOST_STEP)
-                low, high = block.prior_mean - math.log(FURTHEST), block.prior_mean + math.log(FURTHEST)
-                block.mean = np.minimum(np.maximum(block.mean + step, low), high)
-                largest = max(largest, *np.abs(step).tolist())
+            gains = self._gains(slopes)
+            spread = noise**2 + self._spread(slopes, gains)
+            moved = 0.0
+            for name, slope in slopes.items():
+                means, before = self._blocks[name].mean, first[name]
+                moved += sum([by * (means[place] - before[place]) for place, by in slope.items()])
+            left = (target - math.log(expected) + moved) / spread
+            largest = max([self._step(name, gain, left, first[name]) for name, gain in gains.items()], default=0.0)
             if largest < MOST_STEP / 100 or (len(terms) == 1 and largest < MOST_STEP):
                 break  # the logarithm of one term is linear: there was no more to it
         for name, gain in gains.items():
-            self._blocks[name].covariance -= gain[:, None] * gain / spread
+            self._blocks[name].learn(gain, spread)
 
-    def _linear(self, terms: Sequence[Term], blocks: Container[str] | None = None) -> tuple[float, dict[str, Floats]]:
+    def _step(self, name: str, gain: Sequence[float], left: float, first: Sequence[float]) -> float:
+        """Move a block's parts from where they were `first` by their share of what is `left`; returns the longest step
+        of one of them.
+        """
+        block, largest = self._blocks[name], 0.0
+        means, priors = block.mean, block.priors
+        for place, own in enumerate(gain):
+            mean, middle = means[place], priors[place].mean
+            step = first[place] + left * own - mean
+            if not step:
+                continue
+            if abs(step) > MOST_STEP:
+                step = math.copysign(MOST_STEP, step)
+            moved = mean + step
+            if abs(moved - middle) > _FURTHEST:
+                moved = middle + math.copysign(_FURTHEST, moved - middle)
+            means[place] = moved
+            largest = max(largest, abs(step))
+        return largest
+
+    def _linear(self, terms: Sequence[Term], blocks: Container[str] | None = None) -> tuple[float, Slopes]:
         """The terms' sum, and by block, of these only, how its logarithm grows with each part."""
         seconds = [term.amount * self.factor(*term.parts) for term in terms]
         total = max(sum(seconds), LEAST_SECONDS)
-        slopes: dict[str, Floats] = {}
+        slopes: Slopes = {}
         for term, took_s in zip(terms, seconds, strict=True):
-            for part in term.parts:
-                if blocks is not None and part.block not in blocks:
+            share = took_s / total
+            for name, part in term.parts:
+                if blocks is not None and name not in blocks:
                     continue
-                block = self._blocks[part.block]
-                slope = slopes.setdefault(part.block, np.zeros(len(block.places)))
-                slope[block.places[part.name]] += took_s / total
+                place = self._blocks[name].places[part]
+                if name not in slopes:
+                    slopes[name] = {place: share}
+                else:
+                    slopes[name][place] = slopes[name].get(place, 0.0) + share
         return total, slopes
 
-    def _spread(self, slopes: Mapping[str, Floats]) -> float:
-        return sum(float(slope @ self._blocks[name].covariance @ slope) for name, slope in slopes.items())
+    def _gains(self, slopes: Slopes) -> dict[str, list[float]]:
+        return {name: self._blocks[name].gain(slope) for name, slope in slopes.items()}
+
+    def _spread(self, slopes: Slopes, gains: Mapping[str, Sequence[float]]) -> float:
+        return sum([_along(slope, gains[name]) for name, slope in slopes.items()])
 
     def _prior(self, part: Part) -> Prior:
         return self._priors[part.name.partition(":")[0]]
+
+
+def _along(slope: Mapping[int, float], gain: Sequence[float]) -> float:
+    """Variance of the sum of some parts, by their slopes and all parts' covariance with it."""
+    return sum([by * gain[place] for place, by in slope.items()])
 
 
 def _by_block(slopes: Mapping[Part, float]) -> dict[str, dict[Part, float]]:
