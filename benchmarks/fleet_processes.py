@@ -111,7 +111,7 @@ class Player:
             for node in self.members.keys() & _nodes(plan):
                 is_device = device is not None and node == device["node"]
                 active, holds = (epoch, (epoch,)) if is_device else (None, ())
-                self.applied[node][stream] = StreamApplied(epoch, (epoch,), {}, active, holds)
+                self.applied[NodeId(node)][stream] = StreamApplied(epoch, (epoch,), {}, active, holds)
                 self._changed.add(NodeId(node))
 
     def _apply(self) -> None:
