@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from broker.messages import Message
 
 Handler = Callable[[Message], None]
-_MOST_REMEMBERED, _LONGEST_REMEMBERED = 512, 512
+_MOST_REMEMBERED, _LONGEST_REMEMBERED = 4_096, 512
 """Topics whose handlers are remembered, of so many characters: each message asks for them several times."""
 
 

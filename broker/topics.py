@@ -19,7 +19,7 @@ KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 CHUNK_LIMIT: Final = 8 * MIB + 64 * KIB
 """The largest chunk that a configuration may ask for, with its header."""
-MOST_REMEMBERED: Final = 1_024
+MOST_REMEMBERED: Final = 4_096
 MOST_CHARACTERS: Final = 512
 """Of topics that are remembered with what they are, and of each of them: MQTT allows 65,535."""
 _FIELD: Final = re.compile(r"\{(\w+)\}")

@@ -44,6 +44,7 @@ LEAST_FRAMES, LEAST_COMPUTED_S = 3, 0.2
 """A median counts after LEAST_FRAMES or, since long ones vary less, LEAST_COMPUTED_S: others wait for more frames."""
 FAST_BYTES_PER_S = 5e7
 """Above this rate processors make the difference: handling a message takes as long as its bytes do."""
+_LINK_KEYS = {name: f"link.{name}" for name in LinkMeasured.__slots__}
 _SEGMENT_KEY = re.compile(r"segment\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
 _FRAME_OVERHEAD_KEY = re.compile(rf"stream\.([a-z0-9-]{{1,128}})\.{FRAME_OVERHEAD}_p50")
 _GATHER_KEY = re.compile(r"gather\.([a-z0-9-]{1,128})\.([0-9]{1,12})\.frames")
@@ -183,18 +184,12 @@ class _Reader:
         """All of it."""
         probe = self._read(_Probe, PROBE, seconds=self._report[PROBE]) if PROBE in self._report else None
         power = self._read(_Power, WORK_WATTS, watts=self._report[WORK_WATTS]) if WORK_WATTS in self._report else None
-        link = LinkMeasured()
-        for name in LinkMeasured.__slots__:
-            value = self._report.get(f"link.{name}")
-            read = self._read(LinkMeasured, f"link.{name}", **{name: value})
-            if read is not None:
-                link = replace(link, **{name: getattr(read, name)})
         return Report(
             tuple(self._segments),
             tuple(self._tiles),
             tuple(self._legs),
             self._frame_overheads,
-            link,
+            self._link(),
             probe.seconds if probe is not None else None,
             self._wrong,
             tuple(self._ratios),
@@ -203,6 +198,19 @@ class _Reader:
             power.watts if power is not None else None,
             self._report.get(PROBE_AGREES) == 1,
         )
+
+    def _link(self) -> LinkMeasured:
+        """What is right of the link: all at once, or one number after the other where one is wrong."""
+        values = {name: self._report.get(key) for name, key in _LINK_KEYS.items()}
+        try:
+            return ranges.read(LinkMeasured, values, error=MessageError, what="link")
+        except MessageError:
+            link = LinkMeasured()
+        for name, key in _LINK_KEYS.items():
+            read = self._read(LinkMeasured, key, **{name: values[name]})
+            if read is not None:
+                link = replace(link, **{name: getattr(read, name)})
+        return link
 
     def _take_segment(self, key: str, stream: StreamId, epoch: int) -> None:
         seconds = self._report.get(segment_metric(stream, epoch, SECONDS))
