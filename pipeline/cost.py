@@ -23,9 +23,10 @@ from pipeline.energy import NO_DRAW, Draw
 from pipeline.errors import PlanError
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.placement import Crossing, Tier, crossings, returning
-from pipeline.ranges import Count, Id, Label, Sum
+from pipeline.ranges import Count, Label, Sum
+from pipeline.shared_cores import CoresCost, SharedCores
+from pipeline.tiles_cost import TilesCost
 
-MOST_TILES = 256
 INTERVAL = 0.9
 INTERVAL_DEVIATIONS = 1.645
 """Deviations from the middle of a normal distribution between which INTERVAL of it lies."""
@@ -54,46 +55,6 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class TileCost:
-    """One tile: the node that computes it, bytes there and back as they are sent, seconds of both (0 at the
-    coordinator) and of computing. Of the seconds of transfer, `coding_seconds` are to encode and decode on the way
-    there, `result_coding_seconds` on the way back.
-    """
-
-    worker: Id
-    nbytes: Count
-    result_nbytes: Count
-    transfer_seconds: Sum
-    compute_seconds: Sum
-    coding_seconds: Sum = 0.0
-    result_coding_seconds: Sum = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class TilesCost:
-    """A stack of the edge's blocks shared out, with all its tiles: `seconds` of it are in the edge's stage.
-
-    The coordinator alone would take `alone_seconds`; of `seconds` it computes for `own_seconds` and waits for the rest.
-    The busiest worker or way between them is taken for `busy_seconds`. `extra_work` is what the tiles compute beyond
-    the stack in one piece, as a share of it. `joules` are those of all its nodes, for computing and for bytes.
-    """
-
-    seconds: Sum
-    alone_seconds: Sum
-    own_seconds: Sum
-    busy_seconds: Sum
-    extra_work: Sum = 0.0
-    joules: Sum = 0.0
-    tiles: Annotated[tuple[TileCost, ...], Field(max_length=MOST_TILES)] = ()
-
-    @property
-    def transfer_share(self) -> float:
-        """The part of the tiles' seconds that is way there and back."""
-        transfer = sum(tile.transfer_seconds for tile in self.tiles)
-        return transfer / ((transfer + sum(tile.compute_seconds for tile in self.tiles)) or 1.0)
-
-
-@dataclass(frozen=True, slots=True)
 class Costs:
     """Costs that planners work with: `seconds[tier][block]` for the tiers that have a node, and both links.
 
@@ -104,7 +65,8 @@ class Costs:
     With `tiles` all holds for placements that have a certain stack on the edge, shared out: `seconds` are then what its
     blocks take so, waiting included. `codecs` is what is known of codecs, None to send all tensors as they are, and
     `worth` by what the codec of each tensor is chosen; `fixed` are the codecs that a plan has, whatever is
-    cheapest now. With `is_bound` they are a lower bound of several nodes' costs.
+    cheapest now. `cores` are those that several of the nodes share. With `is_bound` they are a lower bound of several
+    nodes' costs.
     """
 
     seconds: Mapping[Tier, Sequence[float]]
@@ -118,6 +80,7 @@ class Costs:
     worth: CodingWorth = QUICKEST
     fixed: PlannedCodecs | None = None
     draws: Mapping[Tier, Draw] = field(default_factory=lambda: MappingProxyType({}))
+    cores: tuple[SharedCores, ...] = ()
     is_bound: bool = False
     _chosen: dict[tuple[Tensor, Way], Coding] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Codings that were asked for."""
@@ -158,6 +121,11 @@ class Costs:
                     f"the {tier.label} draws {draw.watts} W and {draw.joules_per_byte} J a byte; give finite values of "
                     "at least 0"
                 )
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of the edge's stage in which it waits for other nodes' tiles."""
+        return self.tiles.waiting_seconds if self.tiles is not None else 0.0
 
     def draw(self, tier: Tier) -> Draw:
         """What work on a tier's node draws."""
@@ -236,7 +204,7 @@ class Prediction:
     `seconds` is the latency of one frame, the sum of these and of `frame_overhead_seconds`, in which the device reads
     it and answers it; `price` is what it costs in money, `joules` what it adds to what the nodes draw when idle. Of
     frames that have the pipeline to themselves, INTERVAL take from `low` to `high` seconds; None where nothing is known
-    of that.
+    of that. `cores` are those that several of its nodes share.
     """
 
     seconds: Sum
@@ -248,6 +216,7 @@ class Prediction:
     joules: Sum = 0.0
     low: Sum | None = None
     high: Sum | None = None
+    cores: Annotated[tuple[CoresCost, ...], Field(max_length=len(Tier))] = ()
 
     def within(self, deviation: float) -> Prediction:
         """The same with the interval that belongs to a standard deviation of the logarithm of a frame's seconds."""
@@ -256,13 +225,24 @@ class Prediction:
 
     @property
     def period_s(self) -> float:
-        """Seconds between a stream's frames at full load: those of its busiest stage, tile worker, coder or link."""
-        busy = [*(link.busy_seconds for link in self.links.values()), *self._coders()]
-        stages = dict(self.stages)
+        """Seconds between a stream's frames at full load: those of whatever is busiest with each."""
+        return max(self._busy(), default=(0.0, ""), key=lambda one: one[0])[0]
+
+    @property
+    def bottleneck(self) -> str:
+        """Whatever is busiest with each frame, in words; empty where nothing is."""
+        return max(self._busy(), default=(0.0, ""), key=lambda one: one[0])[1]
+
+    def _busy(self) -> Iterator[tuple[float, str]]:
+        """Each stage, tile worker, coder, link, and what nodes share of a machine's cores."""
+        for label, seconds in self.stages.items():
+            waiting_s = self.tiles.waiting_seconds if self.tiles and label == Tier.EDGE.label else 0.0
+            yield seconds - waiting_s, f"the {label}"
         if self.tiles is not None:
-            stages[Tier.EDGE.label] -= self.tiles.seconds - self.tiles.own_seconds
-            busy.append(self.tiles.busy_seconds)
-        return max([*stages.values(), *busy], default=0.0)
+            yield self.tiles.busy_seconds, "a tile worker or its link"
+        yield from ((link.busy_seconds, f"the link {label.replace('_', '-')}") for label, link in self.links.items())
+        yield from ((seconds, "coding tensors") for seconds in self._coders())
+        yield from ((cores.busy_seconds, str(cores)) for cores in self.cores)
 
     def _coders(self) -> Iterator[float]:
         """Seconds of each node's thread that encodes, and of each one's that decodes."""
@@ -279,7 +259,11 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        return asdict(self) | {"cores": [cores.to_json() for cores in self.cores]}
+
+    def period_json(self) -> dict[str, Any]:
+        """What follows from it, as plain JSON values, for those who only read."""
+        return {"period_seconds": self.period_s, "bottleneck": self.bottleneck}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Prediction:
@@ -310,7 +294,10 @@ def predict(graph: ModelGraph, placement: Sequence[Tier], costs: Costs) -> Predi
     price = sum(costs.prices.get(tier, 0.0) * stages.get(tier.label, 0.0) for tier in Tier)
     tiles = costs.tiles if Tier.EDGE.label in stages else None
     joules = _joules(graph, placement, costs, stages, crossing)
-    return Prediction(total, stages, links, price, tiles, costs.frame_overhead_s, joules)
+    cores = tuple(
+        taken for shared in costs.cores if (taken := shared.cost(stages, costs.waiting_s if tiles else 0.0)) is not None
+    )
+    return Prediction(total, stages, links, price, tiles, costs.frame_overhead_s, joules, cores=cores)
 
 
 def _joules(

@@ -189,7 +189,7 @@ class Plan:
             "tensors": self.sent_json(graph, self.crossings(graph)),
             "results": self.sent_json(graph, self.returning(graph)),
             "tiles": self.tiles.to_json(graph) if self.tiles else None,
-            "predicted": self.predicted.to_json() | {"period_seconds": self.predicted.period_s},
+            "predicted": self.predicted.to_json() | self.predicted.period_json(),
             "runner_up": self.runner_up,
             "plan_request": self.plan_request,
             "by_hand": self._by_hand_json(graph),

@@ -136,6 +136,8 @@ class AllPlacements:
         for lower, link in ((Tier.DEVICE, costs.device_edge), (Tier.EDGE, costs.edge_cloud)):
             busy.append((up[lower] + down[lower]) / link.bandwidth_bytes_per_s)
             latency = latency + busy[-1] + link.latency_s * (1.0 * self.used[lower] + self.back[lower])
+        taken = ([share * self.seconds[tier] for tier, share in shared.shares.items()] for shared in costs.cores)
+        busy += [np.sum(of_nodes, axis=0) for of_nodes in taken]
         backbone = (up[Tier.EDGE] + down[Tier.EDGE]) / 1e6
         period = np.max(busy, axis=0)
         return np.asarray(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pipeline.cost import Costs, Link
 from pipeline.graph import Block, ModelGraph, Tensor
 from pipeline.placement import Placement, Tier
+from pipeline.shared_cores import SharedCores
 
 # Ties (0.0, equal round numbers) and a span of 1e8 on purpose: both are where a planner can go wrong.
 _seconds = st.one_of(st.sampled_from([0.0, 1e-3, 1.0]), st.floats(1e-6, 1e2, allow_nan=False))
@@ -48,12 +49,14 @@ def costs(draw: st.DrawFn, graph: ModelGraph) -> Costs:
         tiers = set(Tier)
     times = st.lists(_seconds, min_size=len(graph), max_size=len(graph))
     send_receive_overhead = draw(st.dictionaries(st.sampled_from(Tier), _seconds))
+    shares = draw(st.dictionaries(st.sampled_from(sorted(tiers)), st.sampled_from([0.25, 0.5, 1.0])))
     return Costs(
         {tier: draw(times) for tier in sorted(tiers)},
         draw(_links),
         draw(_links),
         send_receive_overhead=send_receive_overhead,
         frame_overhead_s=draw(_seconds),
+        cores=(SharedCores("here", 4.0, shares),) if len(shares) > 1 else (),
     )
 
 

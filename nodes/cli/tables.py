@@ -43,6 +43,9 @@ def plan_table(plan: Mapping[str, Any], title: str | None = None) -> Table:
         table.add_row("  ↩ answer", "", *_back(plan, predicted["links"]), "", style="dim")
     if frame_overhead_s := predicted.get("frame_overhead_seconds"):
         table.add_row("overhead", "", "", "", "", f"{frame_overhead_s * 1e3:.1f} ms", style="dim")
+    for cores in predicted.get("cores", ()):
+        sharing = ", ".join((*cores["tiers"], *cores["workers"]))
+        table.add_row("shared", "", f"{cores['cores']:g} cores", sharing, "", f"{cores['busy_seconds'] * 1e3:.1f} ms")
     return table
 
 

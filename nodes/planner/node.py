@@ -52,10 +52,10 @@ from nodes.tier.machine.events import (
 )
 from nodes.tier.meter import Meter
 from pipeline import ranges
-from pipeline.cost import MOST_TILES
 from pipeline.errors import ConfigError
 from pipeline.plan import NodeId
 from pipeline.ranges import MOST_REASON, Plain, Word
+from pipeline.tiles_cost import MOST_TILES
 
 _log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from nodes.config.sections import Config, LinkSection, NodeSection, SpeedSection
 from nodes.planner.costs.node_costs import prior_deviation
 from nodes.planner.costs.ratios import Ratios
 from nodes.planner.costs.transfers import link_between
+from nodes.planner.machine.cores import shared_cores
 from nodes.planner.machine.static_costs import StaticCosts, combinations
 from nodes.planner.machine.worker_pools import WorkerPools
 from nodes.protocol.border import Border
@@ -48,12 +49,13 @@ _MEGABYTE = 1e6
 
 @dataclass(slots=True)
 class Measured:
-    """Measurements of nodes: speeds, also of codecs, profiles of the model, links; all by node."""
+    """Measurements of nodes: speeds, also of codecs, profiles of the model, links; and what they say of themselves."""
 
     speeds: dict[NodeId, Speed] = field(default_factory=dict)
     profiles: dict[NodeId, Profile] = field(default_factory=dict)
     codecs: dict[NodeId, Mapping[str, CodecSpeed]] = field(default_factory=dict)
     reports: dict[NodeId, LinkReport] = field(default_factory=dict)
+    infos: dict[NodeId, NodeInfo] = field(default_factory=dict)
 
 
 def find_config(name: str) -> Config:
@@ -113,7 +115,9 @@ def node_sets(config: Config, graph: ModelGraph, excluded: tuple[NodeId, ...] = 
     for nodes in combinations(tiers):
         links = [_link_of(config, lower, nodes, measured) for lower in LINKS]
         codecs = CodecCosts(ratios, {tier: speeds.get(node, {}) for tier, node in nodes.items()})
-        costs = Costs({tier: seconds[node] for tier, node in nodes.items()}, links[0], links[1], codecs=codecs)
+        infos = {tier: measured.infos[node] for tier, node in nodes.items() if node in measured.infos}
+        of_nodes = {tier: seconds[node] for tier, node in nodes.items()}
+        costs = Costs(of_nodes, links[0], links[1], codecs=codecs, cores=shared_cores(infos))
         costs.check(graph)
         found.append(static_costs.node_set(nodes, costs))
     if not workers:
@@ -162,6 +166,7 @@ def _learn(found: Measured, border: Border, message: Message, model: str) -> Non
             if info.speed is not None:
                 found.speeds[info.node] = Speed.from_json(info.speed)
             found.codecs[info.node] = info.codecs
+            found.infos[info.node] = info
         case LinkReport() as report:
             found.reports[report.node] = report
         case Profile() as profile if profile.model == model:

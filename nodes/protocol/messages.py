@@ -38,6 +38,7 @@ from pipeline.ranges import (
     Watts,
     Word,
 )
+from pipeline.shared_cores import CoreCount
 
 __all__ = ["MessageError"]
 
@@ -102,7 +103,8 @@ class NodeInfo:
     the test pictures, by model (`pipeline.frames.fingerprint`), `picture_libraries` what made them, for people: frames
     are decoded on nodes whose fingerprint is the device's. `refused_versions` are versions of pushed models that this
     device went back from, with the reasons. `direct` is there where it takes part in the direct way. `machine` is the
-    same for nodes that one kernel shares processors out to, empty where that is not known.
+    same for nodes that one kernel shares processors out to, empty where that is not known; `cores` are those that it
+    shares out, `busy_cores` those of them that the node occupies while it computes, 0 where an older one does not say.
     """
 
     node: NodeName
@@ -126,6 +128,13 @@ class NodeInfo:
     refused_versions: Annotated[Mapping[Name, Reason], Field(max_length=64)] = field(default_factory=dict)
     direct: DirectAddress | None = None
     machine: Word = ""
+    cores: CoreCount = 0.0
+    busy_cores: CoreCount = 0.0
+
+    @property
+    def core_share(self) -> float:
+        """The part of its machine's cores that the node takes while it computes; 0 where that is not known."""
+        return min(self.busy_cores / self.cores, 1.0) if self.machine and self.cores > 0 else 0.0
 
     @property
     def is_worker(self) -> bool:

@@ -96,9 +96,11 @@ def this_run() -> Run:
 
 
 def this_machine() -> str:
-    """A name of the running kernel that says nothing else of it; empty where it has no number for each boot."""
-    boot = _text(_BOOT).strip()
-    return hashlib.blake2b(boot.encode(), digest_size=8).hexdigest() if boot else ""
+    """A name of the running kernel and of those of its cores that this process may use; it says nothing else of them,
+    and is empty where the kernel has no number for each boot.
+    """
+    boot, cores = _text(_BOOT).strip(), ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    return hashlib.blake2b(f"{boot} {cores}".encode(), digest_size=8).hexdigest() if boot else ""
 
 
 def _lives(run: Run) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from pipeline.engines.pictured import Pictured, network_of
 from pipeline.frames.fingerprint import fingerprint, libraries
 from pipeline.frames.input_blocks import network_input
 from pipeline.plan import NodeId
+from pipeline.timing import cpu_quota
 
 if TYPE_CHECKING:
     from nodes.tier.served_models import ServedModels
@@ -62,6 +64,7 @@ def node_info(
 
     section, engine, promise, speed = config.nodes[node], served.engine, served.promise, served.speed
     models = dict(served.loaded)  # versions may join meanwhile
+    cores = len(os.sched_getaffinity(0))
     return NodeInfo(
         node=node,
         tier=section.tier.label,
@@ -84,6 +87,8 @@ def node_info(
         refused_versions=dict(served.versions.refused),
         direct=direct,
         machine="" if engine.name == REPLAY else this_machine(),  # what waits shares no processor
+        cores=float(cores),
+        busy_cores=min(float(engine.threads), cpu_quota.cores() or cores, cores),
     )
 
 

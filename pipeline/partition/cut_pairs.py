@@ -1,7 +1,8 @@
 """The best two cuts for throughput: the cheap ones of each side, grown in rounds, and the best pair of these.
 
-A pair is worth the largest of its sums, tiers and links of the period, and a rest. Of these only the edge's has a part
-of both cuts, so for each first cut the second ones that leave the edge enough are the first few in the edge's order.
+A pair is worth the largest of its sums, tiers and links of the period, and a rest. Of these the edge's, and those of
+cores that nodes share, have parts of both cuts; for each first cut the second ones that leave the edge enough are the
+first few in the edge's order.
 Where that matters, the first cut has to lie within the second: blocks that could be before the one and behind the
 other are marked, and no pair has a mark in common.
 """
@@ -26,13 +27,14 @@ _ALIKE = 1e-10
 _APART = 4 * PROOF
 """By this share a placement's value may be above its cuts' sums: a link's latency, which is in none, decides ties."""
 _ROWS = 128
-_OWN, _EDGE, _LINK, _REST = range(4)
-"""Sums of a side: its own tier, the edge, its link, and what is added to the largest."""
+_OWN, _EDGE, _LINK, _REST = 0, 1, 2, -1
+"""Sums of a side: its own tier, the edge, its link, cores that nodes share, and what is added to the largest."""
+_SHARED = slice(3, -1)
 
 
 class Side(NamedTuple):
-    """A cut's diagram and sums, in the objective's unit: `inside` `[block, 4]`, `crossing` `[tensor, 4]`, `constant`
-    `[4]`; own tier, edge, link, rest.
+    """A cut's diagram and sums, in the objective's unit: `inside` `[block, sum]`, `crossing` `[tensor, sum]` and
+    `constant` `[sum]`; own tier, edge, link, shared cores, rest.
     """
 
     diagram: CutDiagram
@@ -40,7 +42,7 @@ class Side(NamedTuple):
     crossing: Floats
     constant: Floats
     weights: Floats
-    """`[4, weight]`, the rest's 1: of both sides for the same weights of all tiers and links, which add up to 1."""
+    """`[sum, weight]`, the rest's 1: of both sides for the same weights of all tiers and links, which add up to 1."""
 
 
 class PairSearch:
@@ -108,6 +110,8 @@ class PairSearch:
             columns, owned, added = (values[:few] for values in in_order)
             worth = np.maximum(own[0][rows, None], owned[None])
             np.maximum(worth, left[:, None] + columns[None], out=worth)
+            for one, other in zip(first.sums[rows, _SHARED].T, second.sums[edge[:few], _SHARED].T, strict=True):
+                np.maximum(worth, one[:, None] + other[None], out=worth)
             worth += rest[0][rows, None] + added[None]
             found = _least_apart(worth, best, first.marks[rows], second.marks[edge[:few]])
             if found is not None:

@@ -6,7 +6,7 @@ the cloud: all of a chain's, and good ones of any other graph's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -146,42 +146,48 @@ class CutPrices:
         before = family.inside @ np.asarray(self.costs.seconds[tier], float)
         return np.asarray(np.maximum(busy_s, before if tier is Tier.DEVICE else before[-1] - before))
 
-    def evenly_shared_s(self) -> tuple[Floats, Floats]:
-        """`[cut]` of the first and of the second: of a mean of the tiers' seconds, the slower one's counting for less.
+    def weighted_s(self) -> Floats:
+        """`[sum, side, cut]`, of first and of second cuts: weighted sums of the tiers' seconds, which are no more than
+        the period.
 
-        The longest is no less than that mean, so work that is shared out such that all are busy for as long has a bound
-        as tight as can be.
+        One is their mean, the slower one's counting for less: the longest is no less than that, so work that is shared
+        out such that all are busy for as long has a bound as tight as can be. The others are those of shared cores.
         """
         whole = {tier: sum(seconds) for tier, seconds in self.costs.seconds.items()}
-        if min(whole.values()) <= 0:
-            return np.zeros(len(self.family)), np.zeros(len(self.family))
-        weights = {tier: 1 / total / sum(1 / total for total in whole.values()) for tier, total in whole.items()}
+        found = [self._weighted_s(shared.shares, shared.tiles_s) for shared in self.costs.cores]
+        if min(whole.values()) > 0:
+            weights = {tier: 1 / total / sum(1 / total for total in whole.values()) for tier, total in whole.items()}
+            found.append(self._weighted_s(weights))
+        return np.array(found).reshape(-1, 2, len(self.family))
+
+    def _weighted_s(self, weights: Mapping[Tier, float], besides_s: float = 0.0) -> tuple[Floats, Floats]:
         device, edge, cloud = (
             self.family.inside @ np.asarray(self.costs.seconds[tier], float) * weights[tier]
             if tier in weights
             else np.zeros(len(self.family))
             for tier in Tier
         )
-        first, second = device - edge, edge + cloud[-1] - cloud
-        if Tier.CLOUD not in weights:
+        second = edge + cloud[-1] - cloud + besides_s - weights.get(Tier.EDGE, 0.0) * self.costs.waiting_s
+        if Tier.CLOUD not in self.costs.seconds:
             second[:-1] = np.inf
-        if Tier.EDGE in weights and self.costs.tiles is not None:
-            second -= weights[Tier.EDGE] * (self.costs.tiles.seconds - self.costs.tiles.own_seconds)
-        return first, second
+        return device - edge, second
 
     def _period(self, rows: Cuts, columns: Cuts) -> Floats:
         family, costs = self.family, self.costs
         busy: Floats = np.full((1, 1), costs.tiles.busy_seconds if costs.tiles else 0.0)
+        stages: dict[Tier, Floats] = {}
         for tier, seconds in costs.seconds.items():
             before = family.inside @ np.asarray(seconds, float)
             if tier is Tier.DEVICE:
-                stage = before[rows, None]
+                stages[tier] = before[rows, None]
             elif tier is Tier.CLOUD:
-                stage = (before[-1] - before)[None, columns]
+                stages[tier] = (before[-1] - before)[None, columns]
             else:
-                waiting_s = costs.tiles.seconds - costs.tiles.own_seconds if costs.tiles else 0.0
-                stage = before[None, columns] - before[rows, None] - waiting_s
-            busy = np.maximum(busy, stage)
+                stages[tier] = before[None, columns] - before[rows, None] - costs.waiting_s
+            busy = np.maximum(busy, stages[tier])
+        for shared in costs.cores:
+            taken = (share * stages[tier] for tier, share in shared.shares.items())
+            busy = np.maximum(busy, sum(taken, np.full((1, 1), shared.tiles_s)))
         for lower in LINKS:
             sent = self._sent(self.codings.link_bytes(lower), rows, columns)
             busy = np.maximum(busy, sent / costs.link(lower).bandwidth_bytes_per_s)
@@ -213,7 +219,7 @@ class CutPrices:
 class _Least:
     """Bounds of several costs at once, `[costs, cut]` each: of a first cut with the best second one, and the reverse.
 
-    Besides sums, the parts of the period that one cut has alone, and a mean of the tiers' seconds.
+    Besides sums, the parts of the period that one cut has alone, and weighted sums of the tiers' seconds.
     """
 
     family: CutFamily
@@ -223,21 +229,23 @@ class _Least:
     taken_off: Floats
     sums: tuple[Floats, Floats]
     busy_s: tuple[Floats, Floats] | None
-    shared_s: tuple[Floats, Floats] | None
+    weighted_s: Floats
+    """`[side, sum, costs, cut]`"""
 
     @classmethod
     def of(cls, prices: Sequence[CutPrices]) -> _Least:
         """All of one family and objective."""
         family, period = prices[0].family, prices[0].objective.period
-        busy_s = shared_s = None
+        busy_s, weighted_s = None, np.zeros((2, 0, len(prices), len(family)))
         if period:
             device, cloud = (np.stack([each.busy_s(tier) for each in prices]) for tier in (Tier.DEVICE, Tier.CLOUD))
-            shared = [each.evenly_shared_s() for each in prices]
-            busy_s = device, cloud
-            shared_s = np.stack([first for first, _ in shared]), np.stack([second for _, second in shared])
-        sums = np.stack([each.first for each in prices]), np.stack([each.second for each in prices])
+            busy_s, weighted = (device, cloud), [each.weighted_s() for each in prices]
+            weighted_s = np.zeros((2, max(map(len, weighted)), len(prices), len(family)))
+            for number, sums in enumerate(weighted):
+                weighted_s[:, : len(sums), number] = sums.swapaxes(0, 1)
+        sums_of = np.stack([each.first for each in prices]), np.stack([each.second for each in prices])
         apart = np.array([[each.apart] for each in prices])
-        return cls(family, period, apart, np.stack([each.taken_off() for each in prices]), sums, busy_s, shared_s)
+        return cls(family, period, apart, np.stack([each.taken_off() for each in prices]), sums_of, busy_s, weighted_s)
 
     def by_first(self) -> Floats:
         """What no placement with each first cut is worth less than."""
@@ -251,13 +259,14 @@ class _Least:
         other = 1 - side
         worth = self.sums[other]
         total = self.sums[side] + np.minimum(worth, self.apart + least(worth)) + self.taken_off
-        if self.busy_s is None or self.shared_s is None:
+        if self.busy_s is None:
             return total
         apart = np.where(np.isfinite(self.apart), 0.0, np.inf)
-        busy, shared = self.busy_s[other], self.shared_s[other]
+        busy = self.busy_s[other]
         busy = np.maximum(self.busy_s[side], np.minimum(busy, apart + least(busy)))
-        shared = self.shared_s[side] + np.minimum(shared, apart + least(shared))
-        return np.asarray(total + self.period * np.maximum(busy, shared))
+        for own, others in zip(self.weighted_s[side], self.weighted_s[other], strict=True):
+            busy = np.maximum(busy, own + np.minimum(others, apart + least(others)))
+        return np.asarray(total + self.period * busy)
 
 
 class _Sums:

@@ -305,12 +305,15 @@ def _price(program: Program, costs: Costs, objective: Objective, most: float) ->
     """The objective, term by term as `pipeline.cost.predict` and `Objective.value` have it."""
     steps = program.steps
     program.add_cost({steps.one: 1.0}, fixed_worth(costs, objective))
-    busy: list[Expression] = []
-    for tier, seconds in costs.seconds.items():
-        computed = steps.stage(tier, seconds)
+    stages = {tier: steps.stage(tier, seconds) for tier, seconds in costs.seconds.items()}
+    for tier, computed in stages.items():
         program.add_cost(computed, objective.per_second(costs, tier))
-        waiting_s = costs.tiles.seconds - costs.tiles.own_seconds if costs.tiles and tier == Tier.EDGE else 0.0
-        busy.append(_sum(computed, {steps.one: -waiting_s}))
+    if Tier.EDGE in stages:
+        stages[Tier.EDGE] = _sum(stages[Tier.EDGE], {steps.one: -costs.waiting_s})
+    busy = list(stages.values())
+    for shared in costs.cores:
+        taken = (_times(stages[tier], share) for tier, share in shared.shares.items())
+        busy.append(_sum({steps.one: shared.tiles_s}, *taken))
     if costs.tiles is not None:
         busy.append({steps.one: costs.tiles.busy_seconds})
     codings = Codings.under(steps.graph, costs)
@@ -359,6 +362,10 @@ def _add_limit(program: Program, limit: Limit) -> None:
         single = (steps.on(tier, block, weight) for block, weight in enumerate(weights))
         total = _sum(total, program.peak(single, max(limit.bound, 1.0)))
     program.limit(total, limit.bound)
+
+
+def _times(sum_: Expression, factor: float) -> Expression:
+    return {unknown: factor * each for unknown, each in sum_.items()}
 
 
 def _sum(*parts: Expression) -> Expression:

@@ -82,6 +82,8 @@ class Explanation:
         proof = f"proved to within {best.gap:.2%} of the optimum" if best.gap else "proved optimal"
         tiled = ", the edge's feature maps in tiles," if best.tiling else ""
         decided = f"is best with {text(best.value)} a frame ({proof})"
+        if self.objective.period and best.predicted.bottleneck:
+            decided += f", whose period is that of {best.predicted.bottleneck}"
         if "+" in kind:
             singles = [a.priced_plan for a in self.alternatives if a.priced_plan and a.planner.endswith(SINGLE)]
             if not singles:
@@ -152,8 +154,8 @@ def priced_plan_json(graph: ModelGraph, priced_plan: PricedPlan) -> dict[str, An
         "tiles": priced_plan.tiling.to_json(graph) if priced_plan.tiling else None,
         "placement": [tier.label for tier in priced_plan.placement],
         "predicted": priced_plan.predicted.to_json()
+        | priced_plan.predicted.period_json()
         | {
-            "period_seconds": priced_plan.predicted.period_s,
             "critical_path_seconds": critical_path_s(graph, priced_plan.placement, priced_plan.costs),
         },
     }

@@ -28,15 +28,18 @@ _CLOSER = 1e-5
 
 @dataclass(frozen=True)
 class PeriodLimit(Constraint):
-    """No stage, link or coder is taken for longer than `seconds` a frame."""
+    """No stage, link, coder or machine whose cores are shared is taken for longer than `seconds` a frame."""
 
     seconds: float
 
     def limits(self, graph: ModelGraph, costs: Costs) -> Iterable[Limit]:
         """One sum for each."""
-        waiting_s = costs.tiles.seconds - costs.tiles.own_seconds if costs.tiles is not None else 0.0
         for tier, times in costs.seconds.items():
-            yield Limit(self.seconds + (waiting_s if tier == Tier.EDGE else 0.0), {tier: times})
+            yield Limit(self.seconds + (costs.waiting_s if tier == Tier.EDGE else 0.0), {tier: times})
+        for shared in costs.cores:
+            taken = {tier: [share * s for s in costs.seconds[tier]] for tier, share in shared.shares.items()}
+            besides_s = shared.tiles_s - shared.shares.get(Tier.EDGE, 0.0) * costs.waiting_s
+            yield Limit(self.seconds - besides_s, taken)
         if costs.tiles is not None:
             yield Limit(self.seconds - costs.tiles.busy_seconds)
         for lower in LINKS:

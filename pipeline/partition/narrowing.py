@@ -10,7 +10,7 @@ beat the best of these are left out. What then is left is searched to its end (`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,8 @@ _MOST_WEIGHTS = 6
 """Weights are tried so often at most; each takes some 10 ms on a graph of 500 blocks."""
 _PROMISING = 2
 """Pairs of cuts that are priced in full for each."""
-_FIRST_LINK, _REST = len(Tier), len(Tier) + len(LINKS)
-"""Columns of sums."""
+_FIRST_LINK, _FIRST_SHARED, _REST = len(Tier), len(Tier) + len(LINKS), -1
+"""Columns of sums: tiers, links, cores that nodes share, and the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,8 @@ def narrowed(
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """What one cut adds to each sum, in columns: tiers and links of the period by number, then all that is added up.
+    """What one cut adds to each sum, in columns: tiers and links of the period by number, cores that nodes share, and
+    last all that is added up.
 
     A crossing tensor adds at least 0; what would be below is in the constant, since no cut has less than that.
     """
@@ -90,19 +91,26 @@ class _Sums:
         return made
 
     @classmethod
-    def empty(cls, graph: ModelGraph) -> _Sums:
+    def empty(cls, graph: ModelGraph, columns: int) -> _Sums:
         """All zero."""
-        return cls(np.zeros((len(graph), _REST + 1)), np.zeros((len(graph.tensors), _REST + 1)), np.zeros(_REST + 1))
+        return cls(np.zeros((len(graph), columns)), np.zeros((len(graph.tensors), columns)), np.zeros(columns))
+
+    def share(self, column: int, shares: Mapping[Tier, float]) -> None:
+        """Put the sum of the tiers' shares into a column."""
+        for tier, share in shares.items():
+            self.inside[:, column] += share * self.inside[:, tier]
+            self.constant[column] += share * self.constant[tier]
 
 
 def _sums(graph: ModelGraph, costs: Costs, objective: Objective) -> tuple[_Sums, _Sums]:
-    """Of the first cut and of the second: device, edge, cloud, both links, and the rest of the objective."""
+    """Of the first cut and of the second: device, edge, cloud, both links, shared cores, the rest of the objective."""
     codings = Codings.under(graph, costs)
     worth = codings.worths(costs, objective)
     seconds = {tier: np.asarray(costs.seconds[tier], float) for tier in Tier}
     on = {tier: seconds[tier] * objective.per_second(costs, tier) for tier in Tier}
     makers = [graph.producer[tensor] for tensor in graph.results]
-    first, second = _Sums.empty(graph), _Sums.empty(graph)
+    columns = _FIRST_SHARED + len(costs.cores) + 1
+    first, second = _Sums.empty(graph, columns), _Sums.empty(graph, columns)
     for lower, sums in zip(LINKS, (first, second), strict=True):
         sums.inside[:, lower] = seconds[lower]
         sums.inside[:, lower + 1] = -seconds[Tier(lower + 1)]
@@ -117,10 +125,13 @@ def _sums(graph: ModelGraph, costs: Costs, objective: Objective) -> tuple[_Sums,
             sums.constant[column] = answers.sum()
         sums.constant[:] += np.minimum(sums.crossing, 0.0).sum(axis=0)
         np.maximum(sums.crossing, 0.0, out=sums.crossing)
-    if costs.tiles is not None:
-        first.constant[Tier.EDGE] -= costs.tiles.seconds - costs.tiles.own_seconds
+    first.constant[Tier.EDGE] -= costs.waiting_s
     second.constant[Tier.CLOUD] += seconds[Tier.CLOUD].sum()
     second.constant[_REST] += on[Tier.CLOUD].sum() + fixed_worth(costs, objective)
+    for column, shared in enumerate(costs.cores, start=_FIRST_SHARED):
+        first.share(column, shared.shares)
+        second.share(column, shared.shares)
+        second.constant[column] += shared.tiles_s
     return first, second
 
 
@@ -133,6 +144,8 @@ class _Search:
         self.graph, self.costs, self.constraints, self.objective = graph, costs, constraints, objective
         self.network = intervals_of(graph)
         self.sums = _sums(graph, costs, objective)
+        self.count = _FIRST_SHARED + len(costs.cores)
+        """Sums of which the period is the largest."""
         self.best, self.value = known, objective.value(predict(graph, known, costs))
         self.weights: list[Floats] = []
         self.tried: list[tuple[Floats, Floats]] = []
@@ -176,12 +189,13 @@ class _Search:
         diagram = CutDiagram.between(self.graph, *bounds)
         if diagram is None:
             return None
-        sums, stages = self.sums[lower], [(Tier.DEVICE, Tier.CLOUD)[lower], Tier.EDGE, _FIRST_LINK + lower]
+        own = (Tier.DEVICE, Tier.CLOUD)[lower], Tier.EDGE, _FIRST_LINK + lower
+        sums, stages = self.sums[lower], [*own, *range(_FIRST_SHARED, self.count)]
         unit = np.array([self.objective.period] * len(stages) + [1.0])
         inside, crossing, constant = (
             part[..., [*stages, _REST]] * unit for part in (sums.inside, sums.crossing, sums.constant)
         )
-        weights = np.vstack([*self.weights, np.eye(_REST)])  # each stage and link by itself, too
+        weights = np.vstack([*self.weights, np.eye(self.count)])  # each stage and link by itself, too
         rates = np.vstack([weights[:, stages].T, np.ones(len(weights))])
         return Side(diagram, inside, crossing, constant, rates)
 
@@ -214,12 +228,14 @@ class _Search:
         return alive
 
     def _first_weights(self) -> Floats:
-        """Such that each tier would take as long for all blocks, and each link for its largest tensor."""
+        """Such that each tier would take as long for all blocks, and each link for its largest tensor; shared cores
+        come with the weights that the bounds ask for.
+        """
         first, second = self.sums
         computed = (np.abs(second.inside if tier else first.inside)[:, tier].sum() for tier in Tier)
         sent = (sums.crossing[:, _FIRST_LINK + lower].max() for lower, sums in zip(LINKS, self.sums, strict=True))
         weights = 1 / np.maximum([*computed, *sent], np.finfo(float).tiny)
-        return np.asarray(weights / weights.sum())
+        return np.append(weights / weights.sum(), np.zeros(len(self.costs.cores)))
 
     def _try(self, weights: Floats) -> None:
         """Find the least cuts under some weights of the stages and links, and what follows from them."""
@@ -262,7 +278,7 @@ class _Search:
         """Weights under which the cuts of this pair that are known are worth most; notes when none would help it."""
         from scipy.optimize import linprog
 
-        unit, count, stages = self.value, len(self.tried), _REST
+        unit, count, stages = self.value, len(self.tried), self.count
         rows = np.zeros((2 * count, stages + 2))
         rest = np.zeros(2 * count)
         for number, values in enumerate(self.tried):

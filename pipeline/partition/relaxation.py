@@ -11,6 +11,7 @@ from pipeline.coding import CodecCosts, CodecSpeed
 from pipeline.cost import LINKS, Costs, Link
 from pipeline.energy import Draw
 from pipeline.placement import Tier
+from pipeline.shared_cores import joined
 
 
 def best_of(costs: Sequence[Costs]) -> Costs:
@@ -50,6 +51,7 @@ def best_of(costs: Sequence[Costs]) -> Costs:
         codecs=_best_codecs([c.codecs for c in costs if c.codecs is not None], by_sums=not costs[0].worth.period),
         worth=costs[0].worth,
         draws=draws,
+        cores=joined(c.cores for c in costs),
         is_bound=True,
     )
 

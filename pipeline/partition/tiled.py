@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.cost import Costs, TilesCost, predict
+from pipeline.cost import Costs, predict
 from pipeline.errors import Infeasible
 from pipeline.graph import ModelGraph
 from pipeline.partition import cuts, exact
@@ -24,6 +24,7 @@ from pipeline.tiles.tile_codings import coded
 from pipeline.tiles.tiled_stack_cost import TiledStackCost, balanced, cost, tiled_stack_cost
 from pipeline.tiles.tiling import Tiling
 from pipeline.tiles.worker_pool import WorkerPool
+from pipeline.tiles_cost import TilesCost
 
 MOST_RANKED = 48
 """Stacks that are looked at: those that save most."""

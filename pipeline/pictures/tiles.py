@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.cost import TileCost, TilesCost
 from pipeline.graph import ModelGraph
 from pipeline.pictures.svg import (
     BLUE,
@@ -26,6 +25,7 @@ from pipeline.pictures.svg import (
 )
 from pipeline.tiles.split import Tile, TileMap, size_of
 from pipeline.tiles.tiling import Tiling
+from pipeline.tiles_cost import TileCost, TilesCost
 
 _COLOURS = (SKY, GREEN, ORANGE, PURPLE, YELLOW, RED, GREY, BLUE)
 _SIDE, _LEFT, _GAP, _TOP = 360.0, 24.0, 48.0, 64.0

@@ -13,7 +13,6 @@ from math import ceil, comb, prod
 
 import numpy as np
 
-from pipeline.cost import TileCost, TilesCost
 from pipeline.graph import ModelGraph
 from pipeline.tiles.grid import spans
 from pipeline.tiles.split import Tile, nbytes, size_of
@@ -22,6 +21,7 @@ from pipeline.tiles.tile_layouts import LayoutArrays, TileLayout, tile_layouts
 from pipeline.tiles.tiling import Tiling
 from pipeline.tiles.walk import Walk, legal
 from pipeline.tiles.worker_pool import Bools, Floats, Ints, Moved, TileWorkers, Timed, WorkerPool, timed
+from pipeline.tiles_cost import TileCost, TilesCost
 
 MOST_LAST_BLOCKS = 64
 """Last blocks that are tried: those after which one tensor is all that is needed first, then by what can be gained."""

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from pipeline import ranges
 from pipeline.codecs import NONE
-from pipeline.cost import MOST_TILES
 from pipeline.errors import PlanError, TileError
 from pipeline.graph import ModelGraph, Tensor
 from pipeline.placement import NodeId, Placement, Stage, Tier
@@ -18,6 +17,7 @@ from pipeline.ranges import MOST_BLOCKS, Extent, IdRange, Index, Word
 from pipeline.tiles import Stack, TileMap
 from pipeline.tiles.split import heights, split_at
 from pipeline.tiles.stacks import stack_between
+from pipeline.tiles_cost import MOST_TILES
 
 MAX_TILES = MOST_TILES
 """A plan is read before its graph may be known: bounds what it can make us allocate."""

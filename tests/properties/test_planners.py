@@ -29,6 +29,7 @@ from pipeline.partition.constraints import (
 )
 from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
 from pipeline.placement import Tier, check
+from pipeline.shared_cores import SharedCores
 from tests.brute_force import AllPlacements, random_graph
 from tests.effort import TIMES, examples
 
@@ -50,6 +51,8 @@ def random_costs(rng: np.random.Generator, graph: ModelGraph, *, with_codecs: bo
     below, above = (Link(float(10 ** rng.uniform(5, 8)), float(rng.choice([0.0, 1e-3, 2e-2]))) for _ in range(2))
     prices = {tier: float(rng.uniform(0, 1)) for tier in tiers}
     draws = {tier: Draw(float(rng.uniform(0, 20)), float(10 ** rng.uniform(-8, -5))) for tier in tiers}
+    together = [tier for tier in tiers if rng.random() < 0.7]
+    shared = SharedCores("here", 2.0, {tier: float(rng.uniform(0.3, 1)) for tier in together})
     return Costs(
         seconds,
         below,
@@ -57,6 +60,7 @@ def random_costs(rng: np.random.Generator, graph: ModelGraph, *, with_codecs: bo
         prices=prices,
         codecs=random_codecs(rng, graph, tiers) if with_codecs else None,
         draws=draws,
+        cores=(shared,) if len(together) > 1 else (),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -29,6 +29,7 @@ from pipeline.partition.relaxation import best_of
 from pipeline.partition.search import Lazily, NodeSetSearch, choose
 from pipeline.partition.set_bounds import NodeTerms, SetBound, bounds_of_each, fewest_bytes
 from pipeline.placement import Placement, Tier
+from pipeline.shared_cores import SharedCores
 from tests.brute_force import AllPlacements
 from tests.effort import examples
 from tests.graphs import graphs
@@ -69,6 +70,7 @@ class Nodes:
         self._draws = {n: Draw(10 ** draw.uniform(0, 2), draw.choice([0.0, 1e-7])) for n in self._seconds}
         self._ratios = {t.id: self._times_fewer() for t in graph.tensors}
         self._codecs = {n: self._speeds(slowest_codec) for n in self._seconds}
+        self._machines = {n: (draw.choice("abc"), draw.choice([0.25, 0.5, 1.0])) for n in self._seconds}
 
     def _times_fewer(self) -> dict[str, float]:
         return {codec: self._draw.uniform(1, 6) for codec in CODECS if self._draw.random() < 0.7}
@@ -100,7 +102,14 @@ class Nodes:
             send_receive_overhead={tier: self._handling[node] for tier, node in nodes.items()},
             codecs=CodecCosts(self._ratios, {tier: self._codecs[node] for tier, node in nodes.items()}),
             draws={tier: self._draws[node] for tier, node in nodes.items()},
+            cores=tuple(self._cores(nodes)),
         )
+
+    def _cores(self, nodes: dict[Tier, str]) -> Iterator[SharedCores]:
+        for machine in "abc":
+            shares = {t: share for t, node in nodes.items() for m, share in [self._machines[node]] if m == machine}
+            if len(shares) > 1:
+                yield SharedCores(machine, 4.0, shares)
 
     def bounds(
         self, graph: ModelGraph, candidates: Sequence[NodeSet], objective: Objective, *, coded: bool

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.codecs import CODECS, NONE
 from pipeline.coding import CodecSpeed
-from pipeline.cost import Costs, Link, TilesCost, predict
+from pipeline.cost import Costs, Link, predict
 from pipeline.energy import Draw
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact, tiled
@@ -25,6 +25,7 @@ from pipeline.tiles.tile_layouts import tile_layouts
 from pipeline.tiles.tiled_stack_cost import TiledStackCost, balanced, tile_seconds, tiled_stack_cost, tiled_stack_costs
 from pipeline.tiles.tiling import TensorCodec, Tiling
 from pipeline.tiles.worker_pool import TileNode, WorkerPool
+from pipeline.tiles_cost import TilesCost
 from tests import naive
 from tests.effort import examples
 from tests.graphs import all_placements

@@ -66,7 +66,7 @@ def _answer(
         "text": objective.text(best.value),
         "present": present
         and {
-            "predicted": present.predicted.to_json() | {"period_seconds": present.predicted.period_s},
+            "predicted": present.predicted.to_json() | present.predicted.period_json(),
             "value": present.value,
             "text": objective.text(present.value),
         },

@@ -166,6 +166,8 @@ class PlanningProblem:
         ]
         if self.plan_request.objective != "latency":
             parts.append(f"{best.predicted.seconds * 1e3:.1f} ms latency")
+        if objective.period and best.predicted.bottleneck:
+            parts.append(f"the period is that of {best.predicted.bottleneck}")
         if best.gap:
             parts.append(f"proved to within {best.gap:.2%} of the optimum")
         if shared := words(self.graph, best):

@@ -13,6 +13,7 @@ from nodes.planner.costs.node_costs import NodeCosts
 from nodes.planner.costs.snapshot import NodeSnapshot
 from nodes.planner.costs.transfers import link_between
 from nodes.planner.machine.binding import StreamBinding
+from nodes.planner.machine.cores import shared_cores
 from nodes.planner.machine.equality import Equality
 from nodes.planner.machine.fetches import Fetches
 from nodes.planner.machine.utilisation import Loads, StreamLoad
@@ -345,6 +346,7 @@ class Registry:
             send_receive_overhead={tier: snapshot.overhead_s for tier, snapshot in found.items()},
             frame_overhead_s=sum(snapshot.frame_overhead_s for snapshot in found.values()),
             codecs=CodecCosts(stream.ratios.assumed, {tier: self.infos[node].codecs for tier, node in nodes.items()}),
+            cores=shared_cores({tier: self.infos[node] for tier, node in nodes.items()}),
         )
 
     def kept_from_decoding(self, stream: StreamBinding, nodes: Mapping[Tier, NodeId]) -> tuple[Constraint, ...]:

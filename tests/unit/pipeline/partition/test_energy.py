@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.cost import Costs, Link, TilesCost, predict
+from pipeline.cost import Costs, Link, predict
 from pipeline.energy import Draw
 from pipeline.errors import PlanError
 from pipeline.partition.constraints import EnergyLimit, broken
 from pipeline.placement import Tier
+from pipeline.tiles_cost import TilesCost
 from tests.graphs import chain
 
 GRAPH = chain(1000, 1000, 1000)

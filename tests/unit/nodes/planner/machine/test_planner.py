@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -69,11 +70,14 @@ class Planner:
         session: str = "one",
         digest: str = GRAPH.digest,
         speed: Mapping[str, float] | None = None,
+        cores: tuple[str, float, float] = ("", 0.0, 0.0),
     ) -> list[pe.PlannerAction]:
+        """`cores`: the machine, its cores, and how many of them the node takes."""
         streams = {CAM: "chain"} if node == DEVICE else {}
         models = {"chain": digest}
         info = NodeInfo(node, TIERS[node].label, session, "1", "tf", "2", 1, "x86", models, streams, speed)
-        return self(pe.InfoArrived(info))
+        machine, count, busy = cores
+        return self(pe.InfoArrived(replace(info, machine=machine, cores=count, busy_cores=busy)))
 
     def profile(self, node: NodeId, seconds: float, *, blocks: int = len(GRAPH)) -> list[pe.PlannerAction]:
         times = (0.0, *[seconds] * (blocks - 1))
