@@ -9,7 +9,7 @@ other no sooner. A node by itself on its machine is the special case that its ow
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field, Strict
@@ -27,14 +27,24 @@ CoreCount: TypeAlias = Annotated[float, Strict(), Field(ge=0, le=MOST_CORES, all
 @dataclass(frozen=True, slots=True)
 class SharedCores:
     """The cores of one machine: `count` of them, of which a tier's node takes the part `shares[tier]`, up to 1, while
-    it computes. The `workers` that are there take all of them for `tiles_s` seconds of a frame with their tiles.
+    it computes. Its `workers` can compute tiles; `tiled` are the seconds of a frame in which their tiles take all of
+    the cores, by worker, where a stack is shared out.
     """
 
     machine: str
     count: float
     shares: Mapping[Tier, float]
     workers: tuple[str, ...] = ()
-    tiles_s: float = 0.0
+    tiled: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def tiles_s(self) -> float:
+        """Seconds of a frame in which workers' tiles take all of the cores."""
+        return sum(self.tiled.values())
+
+    def with_tiles(self, seconds: Mapping[str, float]) -> SharedCores:
+        """The same with what tiles take of workers' machines, by worker."""
+        return replace(self, tiled={worker: seconds[worker] for worker in self.workers if worker in seconds})
 
     def cost(self, stages: Mapping[str, float], waiting_s: float) -> CoresCost | None:
         """Under a placement with these seconds by tier label; for `waiting_s` of them the edge waits for tiles.
@@ -42,11 +52,11 @@ class SharedCores:
         None where a single node of the placement is on the machine.
         """
         used = {tier: share for tier, share in self.shares.items() if tier.label in stages}
-        if len(used) + len(self.workers) <= 1:
+        if len(used) + len(self.tiled) <= 1:
             return None
         busy_s = self.tiles_s + sum(share * stages[tier.label] for tier, share in used.items())
         busy_s -= used.get(Tier.EDGE, 0.0) * waiting_s
-        return CoresCost(self.count, tuple(tier.label for tier in used), max(busy_s, 0.0), self.workers)
+        return CoresCost(self.count, tuple(tier.label for tier in used), max(busy_s, 0.0), tuple(self.tiled))
 
 
 @dataclass(frozen=True, slots=True)

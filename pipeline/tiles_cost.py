@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.ranges import Count, Id, Sum, Word
+from pipeline.ranges import Count, Id, Sum
 
 MOST_TILES = 256
 
@@ -36,7 +36,7 @@ class TilesCost:
     The coordinator alone would take `alone_seconds`; of `seconds` it computes for `own_seconds` and waits for the rest.
     The busiest worker or way between them is taken for `busy_seconds`. `extra_work` is what the tiles compute beyond
     the stack in one piece, as a share of it. `joules` are those of all its nodes, for computing and for bytes. Workers
-    take all cores of their machine for `cores_seconds`, by its name, where others share them.
+    take all cores of their machines for `cores_seconds`, by worker.
     """
 
     seconds: Sum
@@ -46,7 +46,7 @@ class TilesCost:
     extra_work: Sum = 0.0
     joules: Sum = 0.0
     tiles: Annotated[tuple[TileCost, ...], Field(max_length=MOST_TILES)] = ()
-    cores_seconds: Annotated[Mapping[Word, Sum], Field(max_length=MOST_TILES)] = field(default_factory=dict)
+    cores_seconds: Annotated[Mapping[Id, Sum], Field(max_length=MOST_TILES)] = field(default_factory=dict)
 
     @property
     def waiting_seconds(self) -> float:

@@ -49,7 +49,8 @@ def with_tiles(graph: ModelGraph, costs: Costs, tiling: Tiling, tiles: TilesCost
     factor = tiles.seconds / tiles.alone_seconds if tiles.alone_seconds else 1.0
     stack = set(tiling.stack(graph).blocks)
     seconds = tuple(s * factor if block in stack else s for block, s in enumerate(costs.seconds[Tier.EDGE]))
-    return replace(costs, seconds={**costs.seconds, Tier.EDGE: seconds}, tiles=tiles)
+    cores = tuple(shared.with_tiles(tiles.cores_seconds) for shared in costs.cores)
+    return replace(costs, seconds={**costs.seconds, Tier.EDGE: seconds}, tiles=tiles, cores=cores)
 
 
 def best(
@@ -127,7 +128,8 @@ def pins(graph: ModelGraph, tiling: Tiling) -> list[Pin]:
 
 
 def _priced(graph: ModelGraph, costs: Costs, given: TiledStackCost) -> Costs:
-    tiles = TilesCost(given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds, joules=given.joules)
+    times = given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds
+    tiles = TilesCost(*times, joules=given.joules, cores_seconds=given.cores_seconds)
     return with_tiles(graph, costs, given.tiling, tiles)
 
 

@@ -6,8 +6,8 @@ A tile's seconds at a block are the block's in one piece times the tile's part o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, combinations, pairwise, product
 from math import ceil, comb, prod
 
@@ -34,8 +34,9 @@ _MOST_ROUNDS = 12
 class TiledStackCost:
     """The cost of a stack in tiles: `seconds` until it is whole, and `alone_seconds` on the coordinator in one piece.
 
-    The coordinator computes for `own_seconds` of them; the busiest worker or link is occupied for `busy_seconds`.
-    `joules` are those of all nodes, `alone_joules` those of the coordinator with the stack in one piece.
+    The coordinator computes for `own_seconds` of them; the busiest worker, link or machine is occupied for
+    `busy_seconds`, and workers take all of their machines' cores for `cores_seconds`, by their names. `joules` are
+    those of all nodes, `alone_joules` those of the coordinator with the stack in one piece.
     """
 
     tiling: Tiling
@@ -45,6 +46,7 @@ class TiledStackCost:
     busy_seconds: float
     joules: float = 0.0
     alone_joules: float = 0.0
+    cores_seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def gain_s(self) -> float:
@@ -117,7 +119,7 @@ def cost(graph: ModelGraph, pool: WorkerPool, given: TiledStackCost) -> TilesCos
             )
         )
     times = (given.seconds, given.alone_seconds, given.own_seconds, given.busy_seconds)
-    return TilesCost(*times, tile_map.extra_work, given.joules, tuple(priced))
+    return TilesCost(*times, tile_map.extra_work, given.joules, tuple(priced), given.cores_seconds)
 
 
 def _moved(graph: ModelGraph, pool: WorkerPool, tiling: Tiling, tile_workers: TileWorkers) -> tuple[Moved, Moved]:
@@ -175,7 +177,10 @@ def _cost_of(pool: WorkerPool, tiling: Tiling, alone_s: float, found: Timed, at:
     seconds, own_s, busy_s, joules = (
         float(values[at]) for values in (found.seconds, found.own_seconds, found.busy_seconds, found.joules)
     )
-    return TiledStackCost(tiling, seconds, alone_s, own_s, busy_s, joules, pool.coordinator.draw.joules(alone_s))
+    taken = {worker.node: float(found.cores_seconds[(m, *at)]) for m, worker in enumerate(pool.workers, start=1)}
+    cores_s: dict[str, float] = {node: seconds for node, seconds in taken.items() if seconds}
+    alone_joules = pool.coordinator.draw.joules(alone_s)
+    return TiledStackCost(tiling, seconds, alone_s, own_s, busy_s, joules, alone_joules, cores_s)
 
 
 def _last_blocks(graph: ModelGraph, pool: WorkerPool, most: int) -> Ints:
@@ -283,12 +288,19 @@ def _priced(tile_workers: TileWorkers, alone: Floats, amounts: _Amounts) -> Time
     stack, tile_layout = np.nonzero(possible)
     at = stack, tile_layout
     found = timed(tile_workers[tile_layout], amounts.computed[at], amounts.sent[at], amounts.returned[at])
-    whole = []
-    for values in (found.seconds, found.own_seconds, found.busy_seconds, found.joules):
-        placed = np.full(possible.shape, np.inf)
-        placed[stack, tile_layout] = values
-        whole.append(placed)
-    return Timed(*whole)
+
+    def placed(values: Floats) -> Floats:
+        whole = np.full((*values.shape[:-1], *possible.shape), np.inf)
+        whole[..., stack, tile_layout] = values
+        return whole
+
+    return Timed(
+        placed(found.seconds),
+        placed(found.own_seconds),
+        placed(found.busy_seconds),
+        placed(found.joules),
+        placed(found.cores_seconds),
+    )
 
 
 def _tiling(graph: ModelGraph, first: int, last: int, tile_layout: TileLayout) -> Tiling:

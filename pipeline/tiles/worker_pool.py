@@ -31,7 +31,8 @@ class TileNode:
     """A node that computes tiles: `seconds` of each block in one piece, and its link to the broker.
 
     `latency_s` is one way; as a coordinator it takes `gather_s` for a frame's tiles besides what they take; it knows
-    `codecs`. Raises PlanError unless rates are above 0, and the latency and `gather_s` finite and at least 0.
+    `codecs`. While it computes it takes the part `core_share` of its machine's cores. Raises PlanError unless rates are
+    above 0, and the latency and `gather_s` finite and at least 0.
     """
 
     node: NodeId
@@ -42,6 +43,8 @@ class TileNode:
     draw: Draw = NO_DRAW
     gather_s: float = 0.0
     codecs: Mapping[str, CodecSpeed] = field(default_factory=lambda: MappingProxyType({}))
+    machine: str = ""
+    core_share: float = 0.0
 
     def __post_init__(self) -> None:
         if not (min(self.up_bytes_per_s, self.down_bytes_per_s) > 0 and 0 <= self.latency_s < np.inf):
@@ -115,20 +118,24 @@ class Moved:
 @dataclass(frozen=True, slots=True)
 class Timed:
     """Times of tile layouts, float64 `[..., layout]`: seconds until all tiles are gathered (`seconds`), of the
-    coordinator's own tiles (`own_seconds`), and of the busiest worker or link (`busy_seconds`); `joules` of all nodes.
+    coordinator's own tiles (`own_seconds`), and of the busiest worker, link or machine (`busy_seconds`); `joules` of
+    all nodes. `cores_seconds`, `[member, ..., layout]`: seconds in which a member's tiles take all of its machine's
+    cores.
     """
 
     seconds: Floats
     own_seconds: Floats
     busy_seconds: Floats
     joules: Floats
+    cores_seconds: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class TileWorkers:
     """The node of each tile and its rates, as arrays `[layout, tile]`.
 
-    A place without a node (`member` is `nobody`) computes, sends and returns nothing.
+    A place without a node (`member` is `nobody`) computes, sends and returns nothing. `core_share`, `[member]`, are
+    members' parts of their machines' cores, `machines` the members of each machine that has several.
     """
 
     is_remote: Bools
@@ -144,6 +151,8 @@ class TileWorkers:
     coordinator_watts: float
     watts: Floats
     joules_per_byte: Floats
+    core_share: Floats
+    machines: tuple[list[int], ...]
 
     @classmethod
     def from_pool(cls, pool: WorkerPool, tiles: Sequence[Sequence[NodeId | None]]) -> TileWorkers:
@@ -158,6 +167,9 @@ class TileWorkers:
         is_own = member == 0
         draws = [m.draw for m in (pool.coordinator, *pool.workers)]
         watts = np.array([*(draw.watts for draw in draws), 0.0])[member]
+        together: dict[str, list[int]] = {}
+        for place, one in enumerate((pool.coordinator, *pool.workers)):
+            together.setdefault(one.machine or one.node, []).append(place)
         at_both_ends = [draw.joules_per_byte + pool.coordinator.draw.joules_per_byte for draw in draws]
         return cls(
             (member > 0) & (member < nobody),
@@ -173,6 +185,8 @@ class TileWorkers:
             pool.coordinator.draw.watts,
             watts,
             np.array([*at_both_ends, 0.0])[member],
+            np.array([m.core_share for m in (pool.coordinator, *pool.workers)]),
+            tuple(places for places in together.values() if len(places) > 1),
         )
 
     def seconds(self, pool: WorkerPool, block: int) -> Floats:
@@ -201,7 +215,10 @@ def timed(tile_workers: TileWorkers, computed: Floats, sent: Moved, returned: Mo
     own = (computed * tile_workers.is_own).sum(axis=-1)
     gathered = _gathered(tile_workers, arrivals(tile_workers, computed, sent, returned), returned)
     together = np.maximum(gathered, own) + tile_workers.gather_s
+    taken = np.stack([(computed * (tile_workers.member == m)).sum(axis=-1) for m in range(tile_workers.nobody)])
+    taken *= tile_workers.core_share.reshape(-1, *[1] * (taken.ndim - 1))
     spent = [
+        *(taken[places].sum(axis=0) for places in tile_workers.machines),
         sent.nbytes.sum(axis=-1) / tile_workers.coordinator_up,
         returned.nbytes.sum(axis=-1) / tile_workers.coordinator_down,
         sent.encode_s.sum(axis=-1),
@@ -215,7 +232,7 @@ def timed(tile_workers: TileWorkers, computed: Floats, sent: Moved, returned: Mo
             returned.encode_s,
         ),
     ]
-    return Timed(together, own, np.max(spent, axis=0), _joules(tile_workers, computed, sent, returned))
+    return Timed(together, own, np.max(spent, axis=0), _joules(tile_workers, computed, sent, returned), taken)
 
 
 def arrivals(tile_workers: TileWorkers, computed: Floats, sent: Moved, returned: Moved) -> Floats:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +21,7 @@ from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
 from pipeline.partition.priced_plan import NodeSet
 from pipeline.partition.search import choose
 from pipeline.placement import NodeId, Tier
+from pipeline.shared_cores import SharedCores
 from pipeline.tiles import Grid, split, stacks
 from pipeline.tiles.split import heights, nbytes, size_of
 from pipeline.tiles.tile_layouts import tile_layouts
@@ -52,6 +55,8 @@ def random_pool(graph: ModelGraph, draw: random.Random, most_workers: int = 3) -
             draws,
             gather_s,
             random_speeds(draw),
+            draw.choice(["here", "there"]),
+            draw.choice([0.25, 0.5, 1.0]),
         )
 
     coordinator, *workers = (
@@ -107,11 +112,14 @@ def plain(graph: ModelGraph, pool: WorkerPool, tiling: Tiling) -> TiledStackCost
     stack, coordinator = tile_map.stack, pool.coordinator
     here, own, back, busy = coordinator.node, 0.0, [], {name: [0.0] * 5 for name in tiling.workers}
     free: dict[str, float] = {}
+    cores: dict[str, dict[str, float]] = {}
     encoding = sending = up = down = decoding = joules = 0.0
     for node, tile in zip(tiling.workers, tile_map.tiles, strict=True):
         worker = pool.member(node)
         computed = tile_seconds(graph, stack.blocks, tile, worker.seconds)
         joules += worker.draw.watts * computed
+        taken = cores.setdefault(worker.machine, {})
+        taken[node] = taken.get(node, 0.0) + worker.core_share * computed
         if node == here:
             own += computed
             continue
@@ -138,10 +146,14 @@ def plain(graph: ModelGraph, pool: WorkerPool, tiling: Tiling) -> TiledStackCost
         received = max(received, arrived) + returned / coordinator.down_bytes_per_s
         decoded = max(decoded, received) + decode_s
     link_s = (up / coordinator.up_bytes_per_s, down / coordinator.down_bytes_per_s, encoding, decoding)
-    busiest = max(*link_s, *(spent for all_spent in busy.values() for spent in all_spent))
+    on = Counter(member.machine for member in (coordinator, *pool.workers))
+    by_machine = [sum(taken.values()) for machine, taken in cores.items() if on[machine] > 1]
+    busiest = max(*link_s, *by_machine, *(spent for all_spent in busy.values() for spent in all_spent))
+    cores_s = {node: seconds for taken in cores.values() for node, seconds in taken.items() if node != here}
     alone_s = sum(coordinator.seconds[b] for b in stack.blocks)
     alone_joules = coordinator.draw.watts * alone_s
-    return TiledStackCost(tiling, max(decoded, own) + coordinator.gather_s, alone_s, own, busiest, joules, alone_joules)
+    seconds = max(decoded, own) + coordinator.gather_s
+    return TiledStackCost(tiling, seconds, alone_s, own, busiest, joules, alone_joules, cores_s)
 
 
 def every_tiling(graph: ModelGraph, pool: WorkerPool) -> Iterator[Tiling]:
@@ -176,6 +188,7 @@ def test_prices_of_all_stacks_are_those_of_the_tiles_that_split_gives(seed: int)
             assert one.busy_seconds == pytest.approx(wanted.busy_seconds, rel=1e-9)
             assert one.joules == pytest.approx(wanted.joules, rel=1e-9)
             assert one.alone_joules == pytest.approx(wanted.alone_joules, rel=1e-9)
+            assert one.cores_seconds == pytest.approx(wanted.cores_seconds, rel=1e-9)
 
 
 @laws
@@ -226,13 +239,17 @@ def test_placement_and_tiles_together_cost_what_brute_force_finds(seed: int, obj
     times |= {t: tuple(s * draw.uniform(0.2, 6) for s in pool.coordinator.seconds) for t in (Tier.DEVICE, Tier.CLOUD)}
     link = Link(draw.choice([1e6, 1e8]), draw.choice([0.0, 1e-3]))
     draws = {Tier.DEVICE: Draw(draw.uniform(0, 20)), Tier.EDGE: pool.coordinator.draw}
-    costs = Costs(dict(sorted(times.items())), link, link, draws=draws)
+    here = tuple(worker.node for worker in pool.workers if worker.machine == pool.coordinator.machine)
+    shares = {Tier.EDGE: pool.coordinator.core_share} | ({Tier.CLOUD: 0.5} if draw.random() < 0.5 else {})
+    cores = (SharedCores(pool.coordinator.machine, 4.0, shares, here),)
+    costs = Costs(dict(sorted(times.items())), link, link, draws=draws, cores=cores)
     found = tiled_stack_costs(graph, pool, most_last_blocks=len(graph))
     nodes = dict(zip(Tier, ("device", "coordinator", "cloud"), strict=True))
     priced_plan = choose(graph, [NodeSet(nodes, costs, (), pool, tuple(found))], (), objective)[0]
     values = [objective.value(predict(graph, exact.partition(graph, costs, (), objective), costs))]
     for one in found:
         tiles = TilesCost(one.seconds, one.alone_seconds, one.own_seconds, one.busy_seconds, joules=one.joules)
+        tiles = replace(tiles, cores_seconds=one.cores_seconds)
         priced = tiled.with_tiles(graph, costs, one.tiling, tiles)
         held = {pin.block for pin in tiled.pins(graph, one.tiling)}
         there = (p for p in all_placements(graph) if all(p[block] is Tier.EDGE for block in held))

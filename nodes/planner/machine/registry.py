@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -162,8 +162,11 @@ class Registry:
 
     def usable_workers(self, stream: StreamBinding) -> list[NodeId]:
         """The nodes that compute tiles only and can for the stream, by id."""
-        workers = sorted(node for (_, works), nodes in self._by_tier.items() if works for node in nodes)
-        return [node for node in workers if not self.why_unusable(stream, node)]
+        return [node for node in sorted(self._workers) if not self.why_unusable(stream, node)]
+
+    @property
+    def _workers(self) -> Iterator[NodeId]:
+        return (node for (_, works), nodes in self._by_tier.items() if works for node in nodes)
 
     def _is_of(self, tier: Tier, node: NodeId) -> bool:
         info = self.infos.get(node)
@@ -346,7 +349,7 @@ class Registry:
             send_receive_overhead={tier: snapshot.overhead_s for tier, snapshot in found.items()},
             frame_overhead_s=sum(snapshot.frame_overhead_s for snapshot in found.values()),
             codecs=CodecCosts(stream.ratios.assumed, {tier: self.infos[node].codecs for tier, node in nodes.items()}),
-            cores=shared_cores({tier: self.infos[node] for tier, node in nodes.items()}),
+            cores=shared_cores({t: self.infos[n] for t, n in nodes.items()}, (self.infos[n] for n in self._workers)),
         )
 
     def kept_from_decoding(self, stream: StreamBinding, nodes: Mapping[Tier, NodeId]) -> tuple[Constraint, ...]:
@@ -382,11 +385,11 @@ class Registry:
     def tile_node(self, stream: StreamBinding, node: NodeId, snapshot: NodeSnapshot) -> TileNode:
         """The node's seconds and link for tiles of the stream's model, under this snapshot."""
         foreseen, link = self.blocks.foreseen(snapshot.basis, self._digest(stream) or ""), snapshot.available_link
-        slowness = snapshot.slowness
-        seconds = tuple(slowness * s for s in foreseen)
+        seconds = tuple(snapshot.slowness * s for s in foreseen)
         latency_s = (link.round_trip_s + snapshot.overhead_s) / 2  # a tile goes there and back
-        rates, codecs = (link.up_bytes_per_s, link.down_bytes_per_s), self.infos[node].codecs
-        return TileNode(node, seconds, *rates, latency_s, gather_s=snapshot.gather_s, codecs=codecs)
+        rates, info = (link.up_bytes_per_s, link.down_bytes_per_s), self.infos[node]
+        found = TileNode(node, seconds, *rates, latency_s, gather_s=snapshot.gather_s, codecs=info.codecs)
+        return replace(found, machine=info.machine, core_share=info.core_share)
 
     def highest_seen(self, name: StreamId, most: int) -> int:
         """The highest epoch of the stream, up to `most`, that a node says it has seen; 0 for none."""

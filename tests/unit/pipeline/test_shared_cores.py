@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.cost import Prediction, predict
 from pipeline.shared_cores import CoresCost, SharedCores, joined
+from pipeline.tiles_cost import TilesCost
 from tests.unit.pipeline.test_cost import COSTS, GRAPH, C, D, E
 
 SHARED = SharedCores("here", 4.0, {D: 0.25, E: 1.0})
@@ -34,6 +35,16 @@ def test_the_period_is_that_of_the_cores_where_these_are_busiest() -> None:
     assert found.period_s == pytest.approx(0.5 + 0.75 + 1.5)
     assert found.bottleneck == "the 2 cores that device, edge and cloud share"
     assert Prediction.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_tiles_of_workers_count_and_the_edge_waits_for_them_without_its_cores() -> None:
+    tiles = TilesCost(seconds=0.4, alone_seconds=0.5, own_seconds=0.1, busy_seconds=0.2, cores_seconds={"w": 0.15})
+    shared = SharedCores("here", 4.0, {E: 1.0}, ("v", "w"))
+    assert predict(GRAPH, (D, E, E, E, E), replace(FAST, cores=(shared,))).cores == ()
+    costs = replace(FAST, tiles=tiles, cores=(shared.with_tiles(tiles.cores_seconds),))
+    (taken,) = predict(GRAPH, (D, E, E, E, E), costs).cores
+    assert taken.busy_seconds == pytest.approx(1.1 - 0.3 + 0.15)
+    assert str(taken) == "the 4 cores that edge and w share"
 
 
 def test_a_machine_with_one_node_of_the_placement_says_nothing() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nodes.config.plan_request import PlanRequest
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.cores import shared_cores
 from nodes.protocol.messages import NodeInfo
-from pipeline.plan import Plan
+from pipeline.plan import NodeId, Plan
 from pipeline.shared_cores import SharedCores
 from tests.unit.nodes.planner.machine.test_planner import PATIENCE_S, SETTLE_S, Planner, published
 from tests.unit.nodes.tier.machine.test_tier import CAM, CLOUD, DEVICE, EDGE, C, D, E
@@ -51,3 +53,11 @@ def test_a_node_that_does_not_say_its_cores_shares_none() -> None:
     assert shared_cores({D: one, E: info("here", 0.0, 0.0), C: other}) == (shared,)
     assert shared_cores({D: one, E: info("", 4.0, 1.0)}) == ()
     assert shared_cores({D: one, E: info("there", 4.0, 1.0)}) == ()
+
+
+def test_workers_of_tiles_share_the_cores_of_their_machine() -> None:
+    worker = replace(info("here", 4.0, 1.0), node=NodeId("w"))
+    alone, apart = replace(worker, node=NodeId("x"), machine="there"), replace(worker, node=NodeId("y"), cores=0.0)
+    assert shared_cores({E: info("here", 4.0, 2.0)}, [worker, alone, apart]) == (
+        SharedCores("here", 4.0, {E: 0.5}, ("w",)),
+    )
