@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import tempfile
 import threading
 import time
@@ -209,6 +210,7 @@ class Watcher:
 def run(model: str, streams: int, edges: int, clouds: int) -> None:
     """Start everything, take it through the changes, and print what each took."""
     shape = streams, edges, clouds
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as an installed planner has it
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trisect-fleet-")))
         server = stack.enter_context(Server(ServerSettings(persistence_dir=folder)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from paho.mqtt.client import Client
@@ -9,7 +10,10 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from broker.errors import ProtocolViolation
 from broker.messages import Address, Limits, Will
+from broker.mqtt.packets import Publish
+from broker.mqtt.parse import Frame, head_bytes, publish
 from broker.packets import expiry_s
 from broker.sockets import tune
 from broker.tls import context_of
@@ -28,14 +32,16 @@ def pack(packet_type: int, **values: object) -> Properties:
 
 
 class ReadingAhead(Client):
-    """A client that asks the kernel for many small packets at once.
+    """A client that asks the kernel for many small packets at once, and reads messages by our own codec.
 
     paho asks for each packet's bytes in four pieces. Each call gives the interpreter's lock away, and where another
-    thread computes, it comes back after `sys.getswitchinterval()` only: 40 packets a second were left.
+    thread computes, it comes back after `sys.getswitchinterval()` only: 40 packets a second were left. To take a
+    message apart takes paho three times as long. `on_publish_packet` gets what has come, in place of `on_message`.
     """
 
     _ahead = b""
     _at = 0
+    on_publish_packet: Callable[[Publish], None] = staticmethod(lambda _packet: None)
 
     @property
     def has_ahead(self) -> bool:
@@ -55,6 +61,22 @@ class ReadingAhead(Client):
         taken = self._ahead[self._at : self._at + bufsize]
         self._at += len(taken)
         return taken
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        command, body = self._in_packet["command"], memoryview(self._in_packet["packet"])
+        frame = Frame(command, 0, len(body))
+        try:
+            head_end = head_bytes(body, frame, len(body))
+            if head_end > len(body):
+                return MQTTErrorCode.MQTT_ERR_PROTOCOL
+            packet = publish(body, frame, head_end)
+        except ProtocolViolation:
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        packet.payload = bytes(body[head_end:])
+        self.on_publish_packet(packet)
+        if not packet.qos or self._manual_ack:
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        return self._send_puback(packet.packet_id)
 
 
 def new_client(

@@ -10,15 +10,17 @@ import ssl
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
 from paho.mqtt.enums import LogLevel
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from broker.bulk_line import incoming_of
 from broker.client import new_client, pack
-from broker.line import BROKEN, RECEIVE_MAXIMUM, Accepted, Incoming, LineUser, Opening
+from broker.line import BROKEN, RECEIVE_MAXIMUM, Accepted, LineUser, Opening
 from broker.messages import Address, Limits, Will
+from broker.mqtt.packets import Publish
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import TAKEN_OVER
 from broker.outbox import Outgoing
@@ -52,7 +54,7 @@ class PahoLine:
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_publish = self._on_publish
-        self._client.on_message = self._on_message
+        self._client.on_publish_packet = self._on_message
 
     @property
     def sock(self) -> SocketLike | None:
@@ -187,24 +189,9 @@ class PahoLine:
     def _on_publish(self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
         self._user.published(mid, reason.value)
 
-    def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        payload, properties = bytes(message.payload), message.properties
-        self._received_bytes += len(payload)
-        self._user.arrived(
-            Incoming(
-                mid=message.mid,
-                topic=message.topic,
-                payload=payload,
-                nbytes=len(payload),
-                qos=message.qos,
-                retain=message.retain,
-                duplicate=message.dup,
-                response_topic=getattr(properties, "ResponseTopic", None),
-                correlation=getattr(properties, "CorrelationData", None),
-                identifiers=getattr(properties, "SubscriptionIdentifier", []),
-                user_properties=getattr(properties, "UserProperty", ()),
-            )
-        )
+    def _on_message(self, packet: Publish) -> None:
+        self._received_bytes += packet.nbytes
+        self._user.arrived(incoming_of(packet))
 
 
 _PAHO_NAMES: Final = {

@@ -125,7 +125,7 @@ class PlannerNode:
         self._inbox.stop()
 
     def _subscribe(self) -> None:
-        for kind, event in _EVENTS.items():
+        for kind, event in _RETAINED.items():
             self.session.subscribe([self.names.filter(kind)], partial(self._on_message, event), qos=kind.qos)
         for verb, read_request in (
             (PLACE, read_placing),
@@ -152,6 +152,9 @@ class PlannerNode:
         """Said once all subscriptions stand, and on the same connection: what is retained has come before it."""
         said = (self.config.planner.id, self.presence.token, self.presence.births)
         if (state.node, state.session, state.births) == said and state.births != self._births_heard:
+            if not self._births_heard:  # no plan waits for what many nodes say each second
+                kind, report = topics.TELEMETRY, partial(self._on_message, pe.TelemetryArrived)
+                self.session.subscribe([self.names.filter(kind)], report, qos=kind.qos)
             self._births_heard = state.births
             self._inbox.put(ConnectionRestored())
 
@@ -252,7 +255,7 @@ class PlannerNode:
             self.session.publish(topic, to_bytes(report), qos=topics.TELEMETRY.qos)
 
 
-_EVENTS: dict[topics.Topic, Callable[[NodeId, Any], pe.PlannerEvent]] = {
+_RETAINED: dict[topics.Topic, Callable[[NodeId, Any], pe.PlannerEvent]] = {
     topics.STATE: lambda _, state: PeerStateArrived(state),
     topics.APPLIED: lambda _, applied: PeerAppliedArrived(applied),
     topics.INFO: lambda _, info: pe.InfoArrived(info),
@@ -262,7 +265,6 @@ _EVENTS: dict[topics.Topic, Callable[[NodeId, Any], pe.PlannerEvent]] = {
     topics.HOLDINGS: lambda _, holdings: pe.HoldingsArrived(holdings),
     topics.PLAN: lambda _, plan: pe.PlanSeen(plan),
     topics.PROFILE: pe.ProfileArrived,
-    topics.TELEMETRY: pe.TelemetryArrived,
 }
 _CLEARED: dict[topics.Topic, Callable[[dict[str, str]], pe.PlannerEvent]] = {
     topics.STATE: lambda fields: PeerForgotten(NodeId(fields["node"])),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -76,6 +77,8 @@ class BlockSeconds:
     infos: Mapping[NodeId, NodeInfo]
     graphs: Mapping[str, ModelGraph]
     _profiles: dict[tuple[NodeId, str], Profile] = field(default_factory=dict)
+    _numbers: Counter[NodeId] = field(default_factory=Counter)
+    """Of each node's profiles."""
     _speeds: dict[NodeId, Speed] = field(default_factory=dict)
     _estimates: dict[tuple[str, Speed], tuple[float, ...]] = field(default_factory=dict)
     _bases: dict[tuple[NodeId, str, str], Basis | None] = field(default_factory=dict)
@@ -101,6 +104,7 @@ class BlockSeconds:
         """Take a node's profile; returns whether it is another than before."""
         if self._profiles.get((node, profile.model)) == profile:
             return False
+        self._numbers[node] += (node, profile.model) not in self._profiles
         self._profiles[node, profile.model] = profile
         self.forget_bases()
         return True
@@ -110,6 +114,7 @@ class BlockSeconds:
         self._speeds.pop(node, None)
         for key in [key for key in self._profiles if key[0] == node]:
             del self._profiles[key]
+        self._numbers.pop(node, None)
         self.forget_bases()
 
     def profile_of(self, model: str, digest: str) -> Profile | None:
@@ -126,9 +131,7 @@ class BlockSeconds:
 
     def has_room_for(self, node: NodeId, profile: Profile) -> bool:
         """True when this profile can be kept: it replaces one, or there is room for one more of the node."""
-        if (node, profile.model) in self._profiles or len(self._profiles) < MOST_PROFILES:
-            return True
-        return sum(owner == node for owner, _ in self._profiles) < MOST_PROFILES
+        return (node, profile.model) in self._profiles or self._numbers[node] < MOST_PROFILES
 
     def tiles(self, plan: Plan) -> tuple[TileShare, ...]:
         """The plan's tiles, in order; none where it has none, or does not fit its graph."""
