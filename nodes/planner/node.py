@@ -15,6 +15,7 @@ from pydantic import Field, Strict
 
 from broker import topics
 from broker.complaints import shortened
+from broker.messages import Channel
 from broker.session import Message
 from broker.topics import Namespace
 from nodes.config.plan_request import read_plan_request
@@ -152,11 +153,17 @@ class PlannerNode:
         """Said once all subscriptions stand, and on the same connection: what is retained has come before it."""
         said = (self.config.planner.id, self.presence.token, self.presence.births)
         if (state.node, state.session, state.births) == said and state.births != self._births_heard:
-            if not self._births_heard:  # no plan waits for what many nodes say each second
-                kind, report = topics.TELEMETRY, partial(self._on_message, pe.TelemetryArrived)
-                self.session.subscribe([self.names.filter(kind)], report, qos=kind.qos)
+            if not self._births_heard:
+                self._subscribe_reports()
             self._births_heard = state.births
             self._inbox.put(ConnectionRestored())
+
+    def _subscribe_reports(self) -> None:
+        """Ask for what many nodes say each second: once all that is retained has come, so that no first plan waits for
+        it, and on a connection of its own, so that no acknowledgement of a plan does.
+        """
+        kind, handler = topics.TELEMETRY, partial(self._on_message, pe.TelemetryArrived)
+        self.session.subscribe([self.names.filter(kind)], handler, qos=kind.qos, channel=Channel.BULK)
 
     def _on_request(self, read: Callable[[Message], pe.PlannerEvent], message: Message) -> None:
         if self.presence.border.is_repeated(message):
