@@ -27,8 +27,9 @@ CONFIG = Config.model_validate(
 
 
 def test_only_its_own_present_birth_says_that_all_that_is_retained_has_come() -> None:
-    planner = PlannerNode(CONFIG)
+    planner, asked = PlannerNode(CONFIG), list[list[str]]()
     planner.presence = cast("Any", SimpleNamespace(token="now", births=2, border=Border(planner.names)))
+    planner.session = cast("Any", SimpleNamespace(subscribe=lambda filters, handler, **_: asked.append(filters)))
     own = CONFIG.planner.id
     for node, session, births in ((NodeId("device-1"), "now", 2), (own, "before", 2), (own, "now", 9), (own, "now", 2)):
         said = NodeState(node, PLANNER_TIER, LifeState.READY, session, births)
@@ -36,6 +37,7 @@ def test_only_its_own_present_birth_says_that_all_that_is_retained_has_come() ->
         hear(planner, planner.names.topic(topics.STATE, node=node), to_bytes(said))
     kinds = [type(event) for event in taken(planner)]
     assert kinds == [*[PeerStateArrived] * 7, ConnectionRestored, PeerStateArrived]
+    assert asked == [[planner.names.filter(topics.TELEMETRY)]], "reports are asked for then, and once"
 
 
 def hear(planner: PlannerNode, topic: str, payload: bytes) -> None:
