@@ -21,7 +21,7 @@ from pipeline.tensorflow_runtime import keras
 
 Array = npt.NDArray[Any]
 L = keras.layers
-EPOCHS = 12
+EPOCHS = 6
 BRIGHTEST = 16.0
 
 

@@ -345,7 +345,7 @@ SHRINK = bool(os.environ.get("SHRINK"))
 """Whether a failing run is made as short as can be, which takes up to five minutes; its events are printed anyway."""
 
 AS_HERE = settings(
-    max_examples=examples(30),
+    max_examples=examples(20),
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
@@ -358,4 +358,4 @@ AS_HERE = settings(
 TestPipeline = pytest.mark.timeout(600)(Pipeline.TestCase)
 TestPipeline.settings = AS_HERE
 TestTiledPipeline = pytest.mark.timeout(600)(TiledPipeline.TestCase)
-TestTiledPipeline.settings = settings(AS_HERE, max_examples=examples(10))
+TestTiledPipeline.settings = settings(AS_HERE, max_examples=examples(7))

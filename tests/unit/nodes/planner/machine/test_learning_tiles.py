@@ -13,6 +13,7 @@ from nodes.protocol.messages import LegSeconds, Report, SegmentSeconds
 from nodes.protocol.reports import LEAST_FRAMES
 from pipeline.partition import exact
 from pipeline.plan import NodeId, Plan
+from tests.effort import examples
 from tests.unit.nodes.planner.machine.test_learning import (
     PIPELINE,
     ROUNDS,
@@ -61,7 +62,7 @@ def test_coldness_does_not_move_a_plan_over_several_nodes_either() -> None:
 
 
 @pytest.mark.parametrize("true", [1.0, 1.1, 1.3, 1.5, 1.6, 2.0])
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(examples(3)))
 def test_noise_does_not_move_the_plan_to_and_fro(true: float, seed: int) -> None:
     """Of two nodes that are as good as equal. What is more than cold is tried elsewhere, and perhaps comes back."""
     chance = random.Random(seed)
