@@ -59,12 +59,17 @@ def _collect_seldom_at_first() -> None:
 
 
 def main() -> None:
-    """The entry point: errors that a user can fix are shown without a traceback, with exit code 1."""
+    """The entry point."""
     open_standard_files()
     signal.signal(signal.SIGTERM, _leave)
     _collect_seldom_at_first()
+    carry_out(sys.argv[1:])
+
+
+def carry_out(arguments: Sequence[str]) -> None:
+    """Run one command: errors that a user can fix are one line on stderr, with exit code 1. Raises SystemExit."""
     try:
-        app(args=sys.argv[1:])
+        app(args=list(arguments))
     except TrisectError as error:
         print(f"error: {plain_lines(str(error))}", file=sys.stderr)
         sys.exit(1)
