@@ -9,6 +9,7 @@ processor and no more.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable
 from enum import IntEnum
 
@@ -17,12 +18,13 @@ from pipeline.plan import StreamId
 
 class Need(IntEnum):
     """How soon a stream is looked at, the first value first: it has no plan that runs, something changed, a plan that
-    was made in haste is to be proved.
+    was made in haste is to be proved, or a plan that stays is to be compared with others, in words.
     """
 
     URGENT = 0
     CHANGED = 1
     UNPROVED = 2
+    WORDS = 3
 
 
 class Agenda:
@@ -33,6 +35,7 @@ class Agenda:
         self._timers: list[tuple[float, Need, StreamId]] = []
         self._set: set[tuple[float, Need, StreamId]] = set()
         self._rests: dict[StreamId, float] = {}
+        self._words_rest = -math.inf
 
     def mark(self, names: Iterable[StreamId], need: Need = Need.CHANGED) -> None:
         """Have these streams looked at; one that is due already keeps its place unless it is needed sooner now."""
@@ -54,6 +57,10 @@ class Agenda:
         """Have a stream left alone until then, however much it is needed."""
         self._rests[name] = until
 
+    def rest_words(self, until: float) -> None:
+        """Leave words alone until then, of all streams."""
+        self._words_rest = until
+
     def ring(self, now: float) -> None:
         """Mark the streams whose time has come."""
         while self._timers and self._timers[0][0] <= now:
@@ -64,6 +71,8 @@ class Agenda:
     def next(self, now: float) -> tuple[StreamId, Need] | None:
         """Take the stream that is needed most and does not rest, None when there is nothing to do."""
         for need, streams in self._due.items():
+            if need is Need.WORDS and now < self._words_rest:
+                continue
             name = next((name for name in streams if self._rests.get(name, now) <= now), None)
             if name is not None:
                 del streams[name]

@@ -25,6 +25,7 @@ from nodes.planner.machine.rules import (
     is_measured_now,
     is_refused_by_device,
     replaced_by_trial,
+    waits_for_version,
 )
 from nodes.planner.machine.solving import look, posed, priced_today, why_not
 from nodes.planner.machine.stream import PlannedStream, assignment, assignment_of, fits
@@ -45,9 +46,6 @@ COMPARED = 2
 LOOKED_AT = 6
 """Where no plan runs that could go on while a better one's nodes fetch."""
 LONG_FETCH_S = 5.0
-VERSION_GRACE_S = 10.0
-"""So long a stream's other nodes have to hear of a new version of its model."""
-VERSION_LOOK_S = 0.5
 
 
 def _refusals(inventory: Inventory, name: StreamId, stream: PlannedStream) -> list[PlannerAction]:
@@ -85,13 +83,15 @@ def decide(
     *,
     quick: bool = False,
     brief: bool = False,
+    has_time: bool = True,
 ) -> list[PlannerAction]:
     """Publish a plan for the stream if there is a reason to, or say the present one's price, or what is lacking.
 
     A `quick` plan is not proved, and a `brief` reason does not compare it with others: when nothing else waits, the
-    stream is looked at again, and the rest is said.
+    stream is looked at again, and the rest is said. So is a new price of the present plan, unless it `has_time`: to
+    find the plans that it is compared with takes longest of all.
     """
-    actions = _decided(inventory, name, stream, now, wall_ts, quick=quick, brief=brief)
+    actions = _decided(inventory, name, stream, now, wall_ts, quick=quick, brief=brief, has_time=has_time)
     if quick:
         inventory.agenda.mark([name], Need.UNPROVED)
     for when, need in _look_again(inventory, stream, now):
@@ -112,18 +112,26 @@ def _look_again(inventory: Inventory, stream: PlannedStream, now: float) -> Iter
     if now < (patient := stream.published_at + settings.min_seconds_between_plans):
         yield patient, Need.CHANGED
     if stream.drift_reasons and now < (news := stream.priced_at + settings.min_seconds_between_plans):
-        yield news, Need.CHANGED
+        yield news, Need.WORDS
     for node in plan.members:
         if now < (gone := inventory.lost_at.get(node, -math.inf) + LOST_GRACE_S):
             yield gone, Need.URGENT
 
 
 def _decided(
-    inventory: Inventory, name: StreamId, stream: PlannedStream, now: float, wall_ts: float, *, quick: bool, brief: bool
+    inventory: Inventory,
+    name: StreamId,
+    stream: PlannedStream,
+    now: float,
+    wall_ts: float,
+    *,
+    quick: bool,
+    brief: bool,
+    has_time: bool,
 ) -> list[PlannerAction]:
     actions = _refusals(inventory, name, stream)
     actions += overdue(inventory.registry.peers, inventory.settings.prepare_timeout_s, stream, now)
-    if _waits_for_version(inventory, stream, now):
+    if waits_for_version(inventory, stream, now):
         return actions
     try:
         graph = inventory.registry.graph_of(stream.binding)
@@ -141,14 +149,16 @@ def _decided(
         why = choice.lacking + decided.reason
         _count_trial(inventory, stream, graph, choice, decided, now)
         return actions + _publish(inventory, name, stream, choice, best, why, now, wall_ts)
-    if stream.plan is not None and stream.why_in_brief and not brief and not has_lost_a_node(inventory, stream):
+    if stream.plan is not None and stream.why_in_brief and has_time and not has_lost_a_node(inventory, stream):
         return actions + _price_anew(inventory, name, stream, choice, stream.why_in_brief, now)
     if stream.plan is not None and is_measured_now(inventory, stream):
         was = f"estimated at {stream.plan.predicted.seconds * 1e3:.1f} ms a frame at first, measured since"
         stream.unsure = frozenset()
         return actions + _price_anew(inventory, name, stream, choice, was, now)
     is_time = now - max(stream.published_at, stream.priced_at) >= inventory.settings.min_seconds_between_plans
-    if stream.drift_reasons and is_time and not has_lost_a_node(inventory, stream):
+    if stream.drift_reasons and is_time and not has_time:
+        inventory.agenda.mark([name], Need.WORDS)
+    elif stream.drift_reasons and is_time and not has_lost_a_node(inventory, stream):
         if not _is_worth_saying(stream, choice, now):
             stream.drift_reasons = ()
             return actions
@@ -223,26 +233,6 @@ class _Choice:
         return list(islice(self.acceptable, COMPARED))
 
 
-def _waits_for_version(inventory: Inventory, stream: PlannedStream, now: float) -> bool:
-    """Whether nodes of the plan under the version before have not said yet that they have the new one's header.
-
-    They hear of it within a moment of each other. A plan without them would have their blocks fetched elsewhere.
-    """
-    before, registry = stream.rolled_from, inventory.registry
-    if before is None or stream.plan is not None or now >= stream.rolled_at + VERSION_GRACE_S:
-        return False
-    late = [
-        node
-        for node in before.members
-        if registry.peers.alive(node)
-        and (info := registry.infos.get(node)) is not None
-        and stream.binding.model not in info.models
-    ]
-    if late:
-        inventory.agenda.at(now + VERSION_LOOK_S, stream.name)
-    return bool(late)
-
-
 def _runs(inventory: Inventory, stream: PlannedStream) -> bool:
     """Whether frames go on under a plan while the nodes of another one prepare it."""
     plan, registry = stream.plan or stream.rolled_from, inventory.registry
@@ -312,7 +302,7 @@ def _publish(
     doubt = f"; estimated, not measured, for {', '.join(unsure)}" if unsure else ""
     problem = choice.solved.problem
     if choice.is_brief:
-        inventory.agenda.mark([name], Need.UNPROVED)
+        inventory.agenda.mark([name], Need.WORDS)
     compared, runner_up = problem.in_brief(best) if choice.is_brief else problem.compared(best, choice.compared)
     fetching = "".join(f"; {one}" for one in _fetches(inventory, stream, problem.graph, best))
     if fetching and _runs(inventory, stream):

@@ -33,7 +33,9 @@ MOST_PROVED = {Need.URGENT: 4, Need.CHANGED: 16}
 
 
 REST = 9.0
-"""A stream rests for so many times what its decision took: it has a tenth of a processor at most."""
+"""A stream rests for so many times what its decision took, and so do words of all: they have a tenth of a processor at
+most.
+"""
 
 
 class PlannerMachine:
@@ -97,9 +99,13 @@ class PlannerMachine:
         quick = many_wait and is_slow(inventory, stream)
         began = self._processor_s()
         try:
-            return decide(inventory, name, stream, now, wall_ts, quick=quick, brief=many_wait)
+            has_time = need in (Need.UNPROVED, Need.WORDS)
+            return decide(inventory, name, stream, now, wall_ts, quick=quick, brief=many_wait, has_time=has_time)
         finally:
-            inventory.agenda.rest(name, now + REST * (self._processor_s() - began))
+            rested_at = now + REST * (self._processor_s() - began)
+            inventory.agenda.rest(name, rested_at)
+            if need is Need.WORDS:
+                inventory.agenda.rest_words(rested_at)
 
     def validate(self) -> None:
         """Assert what always holds."""

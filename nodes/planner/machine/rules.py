@@ -12,6 +12,9 @@ from pipeline.partition.priced_plan import PricedPlan
 from pipeline.placement import Tier
 from pipeline.plan import NodeId
 
+VERSION_GRACE_S = 10.0
+"""So long a stream's other nodes have to hear of a new version of its model."""
+VERSION_LOOK_S = 0.5
 LOST_GRACE_S = 0.5
 """A broker that shuts down sends everybody's will: a moment later it is gone itself, and its nodes are not. And what
 somebody else says in a node's name the node puts right, as fast.
@@ -67,3 +70,23 @@ def has_lost_a_node(inventory: Inventory, stream: PlannedStream) -> bool:
     """True when the present plan has a node that cannot be priced now, if only for a moment."""
     nodes = stream.plan.nodes.items() if stream.plan else ()
     return any(inventory.registry.why_gone(stream.binding, tier, node) for tier, node in nodes)
+
+
+def waits_for_version(inventory: Inventory, stream: PlannedStream, now: float) -> bool:
+    """Whether nodes of the plan under the version before have not said yet that they have the new one's header.
+
+    They hear of it within a moment of each other. A plan without them would have their blocks fetched elsewhere.
+    """
+    before, registry = stream.rolled_from, inventory.registry
+    if before is None or stream.plan is not None or now >= stream.rolled_at + VERSION_GRACE_S:
+        return False
+    late = [
+        node
+        for node in before.members
+        if registry.peers.alive(node)
+        and (info := registry.infos.get(node)) is not None
+        and stream.binding.model not in info.models
+    ]
+    if late:
+        inventory.agenda.at(now + VERSION_LOOK_S, stream.name)
+    return bool(late)

@@ -36,3 +36,13 @@ def test_a_decision_is_followed_by_a_rest_in_proportion_to_what_it_took() -> Non
     assert planner.machine.learn(ev.Tick(), decided_at + REST * 0.5 - 0.1, 0.0) == []
     assert planner.machine.decide_next(decided_at + REST * 0.5 - 0.1, 0.0) is None
     assert planner.machine.decide_next(decided_at + REST * 0.5, 0.0) is not None
+
+
+def test_words_come_last_and_rest_together() -> None:
+    agenda = Agenda()
+    agenda.mark([CAM, DOOR], Need.WORDS)
+    agenda.mark([DOOR], Need.UNPROVED)
+    agenda.rest_words(5.0)
+    assert agenda.next(1.0) == (DOOR, Need.UNPROVED)
+    assert agenda.next(1.0) is None
+    assert agenda.next(5.0) == (CAM, Need.WORDS)
