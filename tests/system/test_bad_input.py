@@ -18,11 +18,12 @@ from nodes.client.stream_client import StreamClient
 from nodes.config.loader import load_config
 from nodes.session.packet_limit import check_packet_limit
 from pipeline.errors import ConfigError
+from tests.commands import trisect
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 
-def trisect(*arguments: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "nodes.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
@@ -46,11 +47,11 @@ def test_a_missing_configuration_is_said(tmp_path: Path) -> None:
 
 def test_a_taken_port_is_said() -> None:
     with Server(ServerSettings()) as server:
-        assert_error(trisect("broker", "--port", str(server.port)), str(server.port), "taken")
+        assert_error(process("broker", "--port", str(server.port)), str(server.port), "taken")
 
 
 def test_an_open_broker_for_the_world_is_refused() -> None:
-    assert_error(trisect("broker", "--host", "0.0.0.0", "--port", "0"), "password_file")
+    assert_error(process("broker", "--host", "0.0.0.0", "--port", "0"), "password_file")
 
 
 def test_a_broker_that_is_not_there_is_waited_for_and_named(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_a_broker_that_is_not_there_is_waited_for_and_named(tmp_path: Path) -> N
 def test_a_node_with_an_unknown_model_ends_with_the_nearest_names(tmp_path: Path) -> None:
     with Server(ServerSettings()) as server:
         path = demo.write_config(tmp_path, "mobilenet_v3", server.port)
-        assert_error(trisect("node", "--id", "edge-1", "-c", str(path)), "did you mean mobilenet_v2")
+        assert_error(process("node", "--id", "edge-1", "-c", str(path)), "did you mean mobilenet_v2")
 
 
 def test_a_node_with_a_model_without_a_graph_ends_with_the_layer_and_the_reason(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ m = Net(); m(keras.ops.zeros((1, 4))); m.save(sys.argv[1])
     subprocess.run([sys.executable, "-c", code, str(model)], check=True, capture_output=True)
     with Server(ServerSettings()) as server:
         path = demo.write_config(tmp_path, str(model), server.port)
-        assert_error(trisect("node", "--id", "edge-1", "-c", str(path)), "net.keras")
+        assert_error(process("node", "--id", "edge-1", "-c", str(path)), "net.keras")
 
 
 def test_a_packet_limit_below_any_chunk_is_said_with_both_numbers() -> None:
@@ -108,7 +109,7 @@ def test_a_packet_limit_below_any_chunk_is_said_with_both_numbers() -> None:
 
 def test_an_unknown_node_and_stream_are_named_with_the_known_ones(tmp_path: Path) -> None:
     path = demo.write_config(tmp_path, "mobilenet_v2", 1883)
-    assert_error(trisect("node", "--id", "edge-7", "-c", str(path)), "edge-7", "device-1, edge-1, cloud-1")
+    assert_error(process("node", "--id", "edge-7", "-c", str(path)), "edge-7", "device-1, edge-1, cloud-1")
     photo = tmp_path / "x.jpg"
     photo.write_bytes(b"")
     assert_error(trisect("publish", "-c", str(path), "--stream", "kitchen", str(photo)), "kitchen", "camera")

@@ -20,17 +20,12 @@ from nodes.client.stream_client import StreamClient
 from nodes.protocol.messages import LifeState
 from nodes.protocol.reports import read_report
 from pipeline.wire import FrameKey, encode
+from tests.commands import trisect
 from tests.system.conftest import Pipeline
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 FRAMES = 24
-
-
-def trisect(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "nodes.cli", *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
 
 
 def stream(pipeline: Pipeline, client: StreamClient, first: int, last: int) -> None:
@@ -146,7 +141,8 @@ def test_an_undecodable_frame_is_answered_with_an_error_and_the_stream_goes_on(p
 
 
 def test_a_second_node_with_an_id_in_use_is_refused(pipeline: Pipeline) -> None:
-    second = trisect("node", "-c", str(pipeline.config_path), "--id", "edge-1")
+    command = [sys.executable, "-m", "nodes.cli", "node", "-c", str(pipeline.config_path), "--id", "edge-1"]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert second.returncode == 1
     assert "in use" in second.stderr
     assert str(pipeline.processes.pid("edge-1")) in second.stderr

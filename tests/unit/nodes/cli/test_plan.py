@@ -13,12 +13,12 @@ from xml.etree import ElementTree
 import pytest
 
 from nodes.cli import plan as plan_commands
-from nodes.cli.app import carry_out
 from nodes.config.plan_request import PlanRequest, as_written, constraints_of
 from nodes.planner import offline
 from pipeline.errors import ConfigError, PlanError
 from pipeline.frames.input_blocks import with_input
 from pipeline.models.graphs import shipped_graph
+from tests import commands
 
 NODES = """
 pipeline: lab
@@ -78,12 +78,11 @@ def trisect(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Stderr of a command that ends with code 1, in this process: a new one takes a second to import what it needs."""
-    with pytest.raises(SystemExit) as left:
-        carry_out(arguments)
-    assert left.value.code == 1
-    return capsys.readouterr().err
+def refused(*arguments: str) -> str:
+    """Stderr of a command that ends with code 1."""
+    done = commands.trisect(*arguments)
+    assert done.returncode == 1
+    return done.stderr
 
 
 def test_a_plan_is_printed_with_everything_that_explains_it(nodes: Path, tmp_path: Path) -> None:
@@ -145,9 +144,9 @@ def test_d3s_networks_are_there_by_name(name: str) -> None:
     assert len(found) == 4
 
 
-def test_conflicting_wishes_are_named(nodes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_conflicting_wishes_are_named(nodes: Path) -> None:
     asked = ("plan", "resnet18", "--nodes", str(nodes), "--pin", "5=edge", "--pin", "9=device")
-    assert "these 2 constraints conflict" in refused(capsys, *asked)
+    assert "these 2 constraints conflict" in refused(*asked)
 
 
 @pytest.mark.parametrize(
@@ -165,10 +164,8 @@ def test_conflicting_wishes_are_named(nodes: Path, capsys: pytest.CaptureFixture
         (["--raw-stays-on", "home"], "one of device, edge, cloud"),
     ],
 )
-def test_a_wrong_wish_is_refused_with_the_mend(
-    nodes: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert said in refused(capsys, "plan", "resnet18", "--nodes", str(nodes), *options)
+def test_a_wrong_wish_is_refused_with_the_mend(nodes: Path, options: list[str], said: str) -> None:
+    assert said in refused("plan", "resnet18", "--nodes", str(nodes), *options)
 
 
 def test_a_refusal_is_a_line_and_no_traceback(nodes: Path) -> None:
@@ -236,9 +233,9 @@ def test_workers_in_the_file_are_given_tiles_that_table_json_and_picture_show(tm
     assert sum("on worker-2" in title for title in titles) == 2  # in the map that is read, and in the one that is made
 
 
-def test_a_picture_of_tiles_that_no_plan_has_is_refused(nodes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_picture_of_tiles_that_no_plan_has_is_refused(nodes: Path) -> None:
     asked = ("plan", "resnet18", "--nodes", str(nodes), "--tiles-picture", "x.svg")
-    assert "no tiles to draw" in refused(capsys, *asked)
+    assert "no tiles to draw" in refused(*asked)
 
 
 def test_a_worker_without_a_link_is_named(tmp_path: Path) -> None:
