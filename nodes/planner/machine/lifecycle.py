@@ -94,6 +94,8 @@ def decide(
     actions = _decided(inventory, name, stream, now, wall_ts, quick=quick, brief=brief, has_time=has_time)
     if quick:
         inventory.agenda.mark([name], Need.UNPROVED)
+    elif stream.why_in_brief and not has_time:
+        inventory.agenda.mark([name], Need.WORDS)
     for when, need in _look_again(inventory, stream, now):
         inventory.agenda.at(when, name, need)
     return actions
@@ -135,7 +137,7 @@ def _decided(
         return actions
     try:
         graph = inventory.registry.graph_of(stream.binding)
-        if _is_young(inventory, stream, now):
+        if _is_young(inventory, stream, now, has_time=has_time):
             look(inventory, stream, graph)
             return actions
         choice = _Choice(inventory, stream, graph, quick=quick, brief=brief)
@@ -170,12 +172,12 @@ def _decided(
     return actions
 
 
-def _is_young(inventory: Inventory, stream: PlannedStream, now: float) -> bool:
+def _is_young(inventory: Inventory, stream: PlannedStream, now: float, *, has_time: bool) -> bool:
     """True when the plan stays because it is young, whatever there is to choose from: nothing is priced for that."""
     plan = stream.plan
     if plan is None or plan.tiles is not None or not goes_on_by_itself(inventory, stream):
         return False
-    is_settled = not stream.unsure and not stream.adopted and not stream.why_in_brief
+    is_settled = not stream.unsure and not stream.adopted and not (stream.why_in_brief and has_time)
     return is_settled and now - stream.published_at < inventory.settings.min_seconds_between_plans
 
 
@@ -301,8 +303,6 @@ def _publish(
     unsure = estimated_nodes(inventory, stream)
     doubt = f"; estimated, not measured, for {', '.join(unsure)}" if unsure else ""
     problem = choice.solved.problem
-    if choice.is_brief:
-        inventory.agenda.mark([name], Need.WORDS)
     compared, runner_up = problem.in_brief(best) if choice.is_brief else problem.compared(best, choice.compared)
     fetching = "".join(f"; {one}" for one in _fetches(inventory, stream, problem.graph, best))
     if fetching and _runs(inventory, stream):
