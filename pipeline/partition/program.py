@@ -184,7 +184,8 @@ class Program:
         def solved() -> Any:
             bounds = Bounds(0, self._upper)
             cost = self._tied_cost(1.0)
-            return milp(cost, integrality=integrality, bounds=bounds, constraints=rows, options=options)
+            # of its own: SciPy takes some out of those that it is given
+            return milp(cost, integrality=integrality, bounds=bounds, constraints=rows, options=dict(options))
 
         result = solved()
         if result.x is None and result.status != _INFEASIBLE:

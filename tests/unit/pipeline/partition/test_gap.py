@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import scipy.optimize
 
 from pipeline.cost import Costs, Link, predict
 from pipeline.graph import ModelGraph
 from pipeline.partition import exact, search
-from pipeline.partition.constraints import Constraint
+from pipeline.partition.constraints import Constraint, UploadLimit
 from pipeline.partition.objective import LATENCY, Objective
 from pipeline.partition.priced_plan import NodeSet
 from pipeline.partition.search import choose
@@ -47,6 +49,22 @@ def test_the_part_without_the_edge_may_hide_a_better_one(monkeypatch: pytest.Mon
     without = solve(GRAPH, replace(costs, seconds={D: costs.seconds[D], C: costs.seconds[C]}), (), LATENCY)
     hidden = 0.1 * LATENCY.value(predict(GRAPH, without.placement, costs))
     assert found.gap == pytest.approx(1 - hidden / LATENCY.value(predict(GRAPH, found.placement, costs)))
+
+
+def test_a_search_that_finds_nothing_within_its_branches_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    solve, asked = scipy.optimize.milp, list[dict[str, Any]]()
+
+    def with_nothing_at_first(*args: Any, options: dict[str, Any], **more: Any) -> Any:
+        asked.append(dict(options))
+        found = solve(*args, options=options, **more)
+        if len(asked) == 1:
+            found.x, found.status = None, 1
+        return found
+
+    monkeypatch.setattr(scipy.optimize, "milp", with_nothing_at_first)
+    limit = UploadLimit(D, 150_000)
+    assert exact.programmed(GRAPH, COSTS, [limit]).placement == exact.solve(GRAPH, COSTS, [limit]).placement
+    assert ["node_limit" in options for options in asked] == [True, False]
 
 
 def test_nodes_that_were_not_searched_to_the_end_count_in_the_best_choices_gap(monkeypatch: pytest.MonkeyPatch) -> None:
