@@ -8,7 +8,7 @@ other no sooner. A node by itself on its machine is the special case that its ow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, TypeAlias
 
@@ -41,6 +41,10 @@ class SharedCores:
     def tiles_s(self) -> float:
         """Seconds of a frame in which workers' tiles take all of the cores."""
         return sum(self.tiled.values())
+
+    def among(self, tiers: Collection[Tier]) -> SharedCores:
+        """The same where only these tiers have blocks."""
+        return replace(self, shares={tier: share for tier, share in self.shares.items() if tier in tiers})
 
     def with_tiles(self, seconds: Mapping[str, float]) -> SharedCores:
         """The same with what tiles take of workers' machines, by worker."""

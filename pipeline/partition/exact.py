@@ -125,8 +125,9 @@ def programmed(
     if not (overhead_worth(costs, objective, Tier.EDGE) and Tier.EDGE in found.placement):
         return found
     others = {tier: costs.seconds[tier] for tier in (Tier.DEVICE, Tier.CLOUD) if tier in costs.seconds}
+    cores = tuple(shared.among(others) for shared in costs.cores)
     try:
-        without = _solve_uncharged(graph, replace(costs, seconds=others), constraints, objective)
+        without = _solve_uncharged(graph, replace(costs, seconds=others, cores=cores), constraints, objective)
     except Infeasible:
         return found
     values = {s.placement: objective.value(predict(graph, s.placement, costs)) for s in (found, without)}

@@ -34,6 +34,8 @@ _MOST_WEIGHTS = 6
 """Weights are tried so often at most; each takes some 10 ms on a graph of 500 blocks."""
 _PROMISING = 2
 """Pairs of cuts that are priced in full for each."""
+_LEAST = 1e-300
+"""Of seconds, so that a sum of their reciprocals is finite."""
 _FIRST_LINK, _FIRST_SHARED, _REST = len(Tier), len(Tier) + len(LINKS), -1
 """Columns of sums: tiers, links, cores that nodes share, and the rest."""
 
@@ -234,7 +236,7 @@ class _Search:
         first, second = self.sums
         computed = (np.abs(second.inside if tier else first.inside)[:, tier].sum() for tier in Tier)
         sent = (sums.crossing[:, _FIRST_LINK + lower].max() for lower, sums in zip(LINKS, self.sums, strict=True))
-        weights = 1 / np.maximum([*computed, *sent], np.finfo(float).tiny)
+        weights = 1 / np.maximum([*computed, *sent], _LEAST)
         return np.append(weights / weights.sum(), np.zeros(len(self.costs.cores)))
 
     def _try(self, weights: Floats) -> None:

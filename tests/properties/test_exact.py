@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from pipeline.partition.narrowing import narrowed
 from pipeline.partition.objective import LATENCY, THROUGHPUT, Objective
 from pipeline.partition.program import PROOF, TIE
 from pipeline.placement import Placement, Tier, check
+from pipeline.shared_cores import SharedCores
 from tests.effort import examples
 from tests.graphs import all_placements, chain, costs, graphs
 from tests.properties.test_search import Nodes
@@ -99,6 +101,10 @@ def test_a_program_costs_what_all_pairs_of_cuts_do(graph: ModelGraph, seed: int,
     """With codecs, draws and limits: what is priced at once and what is solved as a program are two ways to say it."""
     draw = random.Random(seed)
     node_set = draw.choice(Nodes(graph, draw, 1, 1, slowest_codec=6).candidates())
+    if draw.random() < 0.5 and len(node_set.costs.seconds) > 1:  # links so fast that shared cores are the bottleneck
+        cores = SharedCores("here", 4.0, {tier: draw.choice([0.7, 1.0]) for tier in node_set.costs.seconds})
+        fast = Link(1e12, 0.0)
+        node_set = replace(node_set, costs=replace(node_set.costs, device_edge=fast, edge_cloud=fast, cores=(cores,)))
     priced = objective.judging(node_set.costs)
     limits = [UploadLimit(Tier.DEVICE, 10 ** draw.uniform(4, 6)), MemoryLimit(Tier.EDGE, 10 ** draw.uniform(5, 7))]
     limits += [EnergyLimit(10 ** draw.uniform(-3, 0)), Uses(Tier.CLOUD), Forbid(draw.randrange(len(graph)), Tier.EDGE)]
@@ -114,6 +120,18 @@ def test_a_program_costs_what_all_pairs_of_cuts_do(graph: ModelGraph, seed: int,
     assert not broken(graph, chosen, priced, asked)
     least = objective.value(predict(graph, programmed, priced))
     assert objective.value(predict(graph, chosen, priced)) == pytest.approx(least, rel=2 * PROOF, abs=1e-15)
+
+
+@pytest.mark.parametrize("tiers", [(Tier.DEVICE, Tier.EDGE), (Tier.DEVICE, Tier.CLOUD), tuple(Tier)])
+def test_a_program_knows_that_cores_are_shared(tiers: tuple[Tier, ...]) -> None:
+    graph, fast = chain(*[10] * 7), Link(1e12, 0.0)
+    shared = SharedCores("here", 4.0, dict(zip(tiers, (1.0, 0.8, 0.6), strict=False)))
+    seconds = {tier: [0.0, *[0.9 + 0.1 * tier] * 6] for tier in tiers}
+    for priced in (Costs(seconds, fast, fast), Costs(seconds, fast, fast, cores=(shared,))):
+        least = min(predict(graph, placement, priced).period_s for placement in all_placements(graph, frozenset(tiers)))
+        for found in (exact.programmed(graph, priced, (), THROUGHPUT), exact.solve(graph, priced, (), THROUGHPUT)):
+            assert predict(graph, found.placement, priced).period_s == pytest.approx(least, rel=1e-5)
+            assert found.gap == 0.0
 
 
 @laws
