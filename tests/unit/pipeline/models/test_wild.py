@@ -77,6 +77,14 @@ def _agrees(path: Path, sizes: tuple[int, ...] = (), tolerance: float = 1e-5) ->
         assert all(split.equal for split in splits(ENGINE, prepared, given, made, placements=1, seed=seed))
 
 
+def _loads(path: Path) -> bool:
+    try:
+        load(ModelSource("m", str(path)))
+    except NotFunctional:
+        return False
+    return True
+
+
 ALL = {**RUN, **wilder_models.RUN}
 
 
@@ -97,7 +105,8 @@ def test_every_script_of_the_cases_runs_or_is_refused_in_words(
     path = tmp_path / f"{script.stem}.keras"
     monkeypatch.setattr(sys, "argv", [str(script), str(path)])
     runpy.run_path(str(script))
-    if script.stem in REFUSED:
+    # TensorFlow has kernels for channels_first on some processors
+    if script.stem in REFUSED and not (script.stem == "channels_first" and _loads(path)):
         with pytest.raises(NotFunctional, match=REFUSED[script.stem]):
             load(ModelSource("m", str(path)))
         return
