@@ -13,6 +13,8 @@ from pipeline.lite.shapes import Shapes
 
 _LEAST_ROOT = 1e-19
 """Less than the root of any normal number, and no zero: what zero is divided by."""
+_GREATEST_ROOT = 2e19
+"""More than the root of any finite number, and finite: what infinity is divided by."""
 _BINARY = {
     "add": "ADD",
     "subtract": "SUB",
@@ -107,7 +109,10 @@ class Elementwise(Shapes):
             return self.file.add("SQRT", [x], x.shape)
         half = self.scalar(0.5)
         near = self.file.add("EXP", [self.binary("multiply", self.file.add("LOG", [x], x.shape), half)], x.shape)
-        above = self.binary("divide", x, self.binary("maximum", near, self.scalar(_LEAST_ROOT)))
+        divisor = self.binary(
+            "minimum", self.binary("maximum", near, self.scalar(_LEAST_ROOT)), self.scalar(_GREATEST_ROOT)
+        )
+        above = self.binary("divide", x, divisor)
         return self.binary("multiply", self.binary("add", near, above), half)
 
     def _rsqrt(self, x: Ref) -> Ref:
