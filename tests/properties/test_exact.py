@@ -76,6 +76,10 @@ def test_exact_under_pins_and_prohibitions_costs_what_brute_force_finds(data: st
 def test_what_is_better_than_a_narrowed_placement_lies_within_its_intervals(data: st.DataObject) -> None:
     graph = data.draw(graphs())
     priced = data.draw(costs(graph).filter(lambda c: len(c.seconds) == len(Tier)))
+    if data.draw(st.booleans()):  # shared cores are the bottleneck
+        fast = Link(1e12, 0.0)
+        shared = SharedCores("here", 4.0, dict.fromkeys(Tier, data.draw(st.sampled_from([0.7, 1.0]))))
+        priced = replace(priced, device_edge=fast, edge_cloud=fast, cores=(shared,))
     known = (Tier.DEVICE,) * len(graph)
     within = narrowed(graph, THROUGHPUT.judging(priced), (), THROUGHPUT, known)
 
