@@ -32,6 +32,10 @@ _log = logging.getLogger(__name__)
 _MAKES = ("models", "prepare", "lite")
 """The rooms whose code decides what is in a package."""
 _SERVE = "from pipeline.models.pack import serve; serve()"
+_ITS_OWN = {"TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "0"}
+"""An engine of this process has asked for frozen weights. Who packs calls Keras eagerly, where layers of one shape
+share a kernel: with AVX-512 the second one would have the first one's weights.
+"""
 
 
 def path_of(source: ModelSource) -> Path:
@@ -74,6 +78,7 @@ def make(source: ModelSource, path: Path, carried: Mapping[str, Any] | None = No
     _log.info("packing %s, once: %s", source.name, path)
     # the other process runs in another folder
     files = {"source": _absolute(source.source), "weights": _absolute(source.weights)}
+    before = os.environ.get("PYTHONPATH")
     asked = json.dumps({"source": asdict(source) | files, "path": str(path.absolute()), "carried": carried})
     done = subprocess.run(
         [sys.executable, "-c", _SERVE],
@@ -82,7 +87,7 @@ def make(source: ModelSource, path: Path, carried: Mapping[str, Any] | None = No
         text=True,
         check=False,
         cwd=_root(),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), os.getcwd()]))},
+        env={**os.environ, **_ITS_OWN, "PYTHONPATH": os.pathsep.join(filter(None, [before, os.getcwd()]))},
     )
     answer = done.stdout.strip().rpartition("\n")[2]
     try:
