@@ -329,8 +329,6 @@ def _publish(
         codecs=best.codecs(problem.graph),
     )
     plan = _with_interval(inventory, plan)
-    if stream.plan is None:
-        inventory.rates.expect(name, now)
     inventory.hold(stream, plan)
     stream.published_at, stream.unsure, stream.drift_reasons = now, frozenset(unsure), ()
     stream.why_in_brief = why if choice.is_brief else ""

@@ -6,7 +6,6 @@ were that much slower, which holds exactly for a shared one and roughly for one 
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,24 +23,14 @@ SPAN_S = 5.0
 LEAST_S = 1.0
 """Before so long, what was counted says no more than that it is not more."""
 STALE_S = 15.0
-EXPECTED_S = 5.0
-"""So long a stream that has got its first plan is expected to have frames: its nodes prepare, and two reports come."""
 
 
 class Rates:
-    """Frames per second of each stream, as its device reports how many it computed.
-
-    Of a stream that has just got its first plan nothing is counted yet. It is expected to have as many as others have
-    in the mean, or many streams that are planned one after the other would all go where nothing seems to run.
-    """
+    """Frames per second of each stream, as its device reports how many it computed."""
 
     def __init__(self) -> None:
         self._counts: dict[StreamId, deque[tuple[float, int]]] = {}
         """Moments of reports with the frames since the one before; those of the first are not counted."""
-        self._expected_at: dict[StreamId, float] = {}
-        self._known: dict[StreamId, float] = {}
-        """Of streams that have frames, as they were counted last."""
-        self._sum = 0.0
 
     def counted(self, stream: StreamId, frames: int, now: float) -> None:
         """Count `frames` since the last call; the first call only starts the clock."""
@@ -51,30 +40,14 @@ class Rates:
         counts.append((now, frames))
         while len(counts) > 1 and now - counts[1][0] >= SPAN_S:
             counts.popleft()
-        if len(counts) > 1:
-            rate = self._counted_rate(counts)
-            self._sum += rate - self._known.get(stream, 0.0)
-            self._known[stream] = rate
-
-    def expect(self, stream: StreamId, now: float) -> None:
-        """Expect frames of a stream from now on, though none have been counted."""
-        self._expected_at[stream] = now
 
     def rate_of(self, stream: StreamId, now: float) -> float:
-        """Frames over the seconds in which they were counted; 0 when nothing has been said for a while.
-
-        What others have in the mean, for EXPECTED_S after a stream was expected and before its frames are counted.
-        """
+        """Frames over the seconds in which they were counted; 0 when nothing has been said for a while."""
         counts = self._counts.get(stream)
-        if counts is not None and len(counts) > 1:
-            return self._counted_rate(counts) if now - counts[-1][0] <= STALE_S else 0.0
-        is_expected = now - self._expected_at.get(stream, -math.inf) <= EXPECTED_S
-        return max(self._sum, 0.0) / len(self._known) if is_expected and self._known else 0.0
-
-    @staticmethod
-    def _counted_rate(counts: deque[tuple[float, int]]) -> float:
+        if counts is None or counts[-1][0] == counts[0][0] or now - counts[-1][0] > STALE_S:
+            return 0.0
         seconds = max(counts[-1][0] - counts[0][0], LEAST_S)
-        return (sum([frames for _, frames in counts]) - counts[0][1]) / seconds
+        return (sum(frames for _, frames in counts) - counts[0][1]) / seconds
 
 
 @dataclass(frozen=True, slots=True)

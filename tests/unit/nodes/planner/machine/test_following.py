@@ -15,7 +15,7 @@ from nodes.planner.costs.snapshot import NodeSnapshot, Utilisation
 from nodes.planner.machine import events as pe
 from nodes.planner.machine.lifecycle import SAME_NEWS_S
 from nodes.planner.machine.planner import PlannerMachine, PlannerSettings
-from nodes.planner.machine.utilisation import EXPECTED_S, MOST, STALE_S, Loads, Rates, StreamLoad
+from nodes.planner.machine.utilisation import MOST, STALE_S, Loads, Rates, StreamLoad
 from nodes.protocol.messages import LifeState, LinkMeasured, LinkReport, NodeInfo, NodeState, Report, SegmentSeconds
 from nodes.protocol.reports import LEAST_FRAMES
 from nodes.tier.machine.events import PeerStateArrived, Tick
@@ -200,22 +200,6 @@ def test_rates_are_frames_over_seconds_and_fade_when_nothing_is_said() -> None:
     assert rates.rate_of(CAM, 3.0 + STALE_S + 0.1) == 0.0
     rates.counted(CAM, 10, 100.0)
     assert rates.rate_of(CAM, 100.0) == 0.0
-
-
-def test_a_new_streams_rate_is_the_mean_of_others_until_its_own_frames_are_counted_or_stay_away() -> None:
-    rates, others = Rates(), (StreamId("a"), StreamId("b"))
-    rates.expect(CAM, 0.0)
-    assert rates.rate_of(CAM, 0.0) == 0.0, "of others nothing is known either"
-    for at in (0.0, 1.0, 2.0):
-        rates.counted(others[0], 2, at)
-        rates.counted(others[1], 6, at)
-    assert rates.rate_of(CAM, 2.0) == 4.0
-    assert rates.rate_of(CAM, EXPECTED_S + 0.1) == 0.0
-    rates.expect(CAM, 6.0)
-    rates.counted(CAM, 1, 7.0)
-    assert rates.rate_of(CAM, 7.0) == 4.0
-    rates.counted(CAM, 1, 8.0)
-    assert rates.rate_of(CAM, 8.0) == 1.0
 
 
 def test_reports_that_were_held_up_and_come_at_once_are_no_higher_rate() -> None:
