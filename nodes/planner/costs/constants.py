@@ -14,8 +14,11 @@ PROBE_NOISE = 0.2
 CLOCK_S = 1e-3
 """How far two nodes' clocks may differ."""
 DOUBT = 0.3
-"""Deviation of what was foreseen without having been measured, of a link since its start, and of a factor once it has
-changed. On recordings 1 for the last is as good.
+"""Deviation of what was foreseen without having been measured, and of a link since its start."""
+JUMP = 1.0
+"""Deviation of the logarithm of a node's factor once it has changed: large against its model's, which share none of it,
+and against PROBE_NOISE, so that a probe is believed. On recordings a third is as good; live, of an edge that had its
+processor back a probe then said two thirds, and it was not used again.
 """
 GAIN = 0.2
 """How quickly a source's noise follows the differences between its measurements. On recordings 0.1 is as good."""

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nodes.planner.costs.block_seconds import Basis, BlockSeconds, Estimate, StageSeconds, TileShare
-from nodes.planner.costs.constants import DOUBT
+from nodes.planner.costs.constants import DOUBT, JUMP
 from nodes.planner.costs.cost_filter import SHARED, STEADY, CostFilter, Part, Prior, Term
 from nodes.planner.costs.transfers import Leg, legs_of
 from nodes.protocol.messages import LinkReport
@@ -28,7 +28,7 @@ from pipeline.placement import Tier
 from pipeline.plan import NodeId, Plan
 
 PRIORS: Mapping[str, Prior] = {
-    "factor": Prior(0.0, 0.15, jump=DOUBT),
+    "factor": Prior(0.0, 0.15, jump=JUMP),
     "model": Prior(0.0, 0.07),
     "load": Prior(0.0, 0.2),
     **dict.fromkeys(("all", "estimate"), Prior(0.0, DOUBT)),
