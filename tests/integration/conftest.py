@@ -41,6 +41,14 @@ class Received:
             seen.append(message.payload)
         return seen
 
+    def quiet_for(self, seconds: float) -> bool:
+        """Whether nothing comes for so long; what comes is gone."""
+        try:
+            self._messages.get(timeout=seconds)
+        except Empty:
+            return True
+        return False
+
     def empty(self) -> bool:
         try:
             self._messages.get_nowait()

@@ -132,7 +132,9 @@ def test_what_is_retained_on_a_topic_with_a_gap_is_fetched_again(open_session: O
             writer.publish("state/1", b"%d" % number, retain=True)
         eventually(lambda: writer.queued_bytes == 0)
         slow.go_on.set()
-        eventually(lambda: received.next().payload == b"40" or True)
+        received.next()
+        while not received.quiet_for(0.5):  # where the broker's queue is full still, the newest is lost, too
+            pass
         writer.publish("state/1", b"newest", retain=True)
         received.until(b"newest")
         again = received.next()
